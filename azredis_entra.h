@@ -1,0 +1,8956 @@
+/* azredis_entra.h - 0.1.0 - MIT-0 - a Redis client that signs in to Azure with Microsoft Entra ID
+ *
+ * Do this in ONE C or C++ file, before any other #include:
+ *     #define AZREDIS_ENTRA_IMPLEMENTATION
+ *     #include "azredis_entra.h"
+ * Elsewhere include it alone. Link: -lmbedtls -lmbedx509 -lmbedcrypto -pthread
+MANUAL_HERE
+ */
+
+/* Under -std=cNN the C library hides POSIX until it is asked for, and it must be asked before the first header. */
+#if defined(AZREDIS_ENTRA_IMPLEMENTATION) && !defined(AZREDIS_ONLY_PURE) && defined(__STRICT_ANSI__)
+#  if defined(__GLIBC__) && !defined(__USE_MISC)
+#    error "azredis_entra.h: with -std=cNN define AZREDIS_ENTRA_IMPLEMENTATION and include this header before any other"
+#  endif
+#  ifndef _DEFAULT_SOURCE
+#    define _DEFAULT_SOURCE 1
+#  endif
+#  ifdef __APPLE__
+#    define _DARWIN_C_SOURCE 1
+#  endif
+#endif
+
+#ifndef AZREDIS_ENTRA_H
+#define AZREDIS_ENTRA_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define AZREDIS_VERSION 0x000100          /* 0.1.0 as 0xMMmmpp */
+#define AZREDIS_VERSION_TEXT "0.1.0"
+
+#ifdef AZREDIS_ENTRA_STATIC
+#  define AZREDIS_API static
+#elif defined(__cplusplus)
+#  define AZREDIS_API extern "C"
+#else
+#  define AZREDIS_API extern
+#endif
+
+/* A time that never comes: switches the deadline off that it is given for. */
+#define AZREDIS_NEVER UINT32_MAX
+
+typedef struct azredis_auth   azredis_auth;      /* an identity and its token; counted, any thread */
+typedef struct azredis_client azredis_client;    /* one program's line to one cache */
+typedef struct azredis_sub    azredis_sub;       /* one subscription */
+
+/* ---- status, error, outcome ------------------------------------------------------------------ */
+
+/* 0 and above are not errors. Negative values name the layer that failed. */
+typedef enum azredis_status {
+    AZREDIS_OK = 0,
+    AZREDIS_AGAIN = 1,             /* nothing yet; call again */
+    AZREDIS_E_ARG = -1,            /* the caller's mistake; the message names the argument or option */
+    AZREDIS_E_NOMEM = -2,          /* out of memory */
+    AZREDIS_E_LIMIT = -3,          /* a limit of the manual's table was reached */
+    AZREDIS_E_ABI = -4,            /* header and implementation are of different versions */
+    AZREDIS_E_STATE = -5,          /* not allowed here: a blocking call in a callback, a closed handle */
+    AZREDIS_E_FULL = -6,           /* the backlog is full; nothing was queued */
+    AZREDIS_E_DNS = -10,           /* name look-up */
+    AZREDIS_E_NET = -11,           /* TCP: refused, unreachable, reset */
+    AZREDIS_E_TIMEOUT = -12,       /* a deadline passed */
+    AZREDIS_E_CLOSED = -13,        /* the connection or the client was closed */
+    AZREDIS_E_TLS = -20,           /* TLS protocol */
+    AZREDIS_E_CERT = -21,          /* the certificate was refused; the message names the check */
+    AZREDIS_E_HTTP = -30,          /* no readable HTTP answer */
+    AZREDIS_E_JSON = -31,          /* no readable JSON answer */
+    AZREDIS_E_ENTRA = -32,         /* the token endpoint refused; see aadsts */
+    AZREDIS_E_NO_CREDENTIAL = -33, /* no link of the chain had a credential; the message lists them */
+    AZREDIS_E_TOKEN = -34,         /* a token came but cannot be used: no oid, too long, already expired */
+    AZREDIS_E_RESP = -40,          /* the server broke the Redis protocol */
+    AZREDIS_E_REDIS = -41,         /* the server answered with an error; its text is the reply's value */
+    AZREDIS_E_AUTH = -42,          /* the server refused the credentials */
+    AZREDIS_E_NOPERM = -43,        /* the server's access rules forbid the command, key or channel */
+    AZREDIS_E_CLUSTER = -44        /* this cache has the OSS cluster policy, which is not supported yet */
+} azredis_status;
+
+/* Did a command run? NOT_SENT: certainly not, repeat freely. MAYBE_RUN: it left this machine and no
+ * answer came. ANSWERED: it ran, or the server refused it. "Sent" means that the last byte of the
+ * command was accepted by the TLS layer; a command of which any byte was held back cannot have run. */
+typedef enum azredis_fate { AZREDIS_NOT_SENT, AZREDIS_MAYBE_RUN, AZREDIS_ANSWERED } azredis_fate;
+
+/* What failed, in full. Never holds a token or a secret. Members may be added at the end. */
+typedef struct azredis_error {
+    azredis_status code;
+    int            os_errno;           /* 0: not from the operating system */
+    int            tls_code;           /* mbedTLS's number, negative; 0: not from TLS */
+    int            http_status;        /* 0: no HTTP answer */
+    int            aadsts;             /* Entra's AADSTS number; 0: none */
+    int            retryable;          /* 1: may pass by itself; 0: something must be mended first */
+    uint32_t       retry_after_ms;     /* what the server asked for; 0: nothing */
+    const char    *where;              /* the step: "redis.tls", "entra.http", "client-secret" */
+    char           request_id[40];     /* Entra's correlation id, for a support request */
+    char           message[456];       /* step, cause and mend in plain words */
+} azredis_error;
+
+/* ---- replies --------------------------------------------------------------------------------- */
+
+/* Bytes somewhere else; never owned. */
+typedef struct azredis_str { const char *ptr; size_t len; } azredis_str;
+
+typedef enum azredis_type {
+    AZREDIS_T_NIL = 0,                 /* -                                                    */
+    AZREDIS_T_STRING,                  /* as.str                                               */
+    AZREDIS_T_STATUS,                  /* as.str   "OK"                                        */
+    AZREDIS_T_INTEGER,                 /* as.integer                                           */
+    AZREDIS_T_DOUBLE,                  /* as.str   the server's text; see azredis_double       */
+    AZREDIS_T_BOOL,                    /* as.integer 0 or 1                                    */
+    AZREDIS_T_BIGNUM,                  /* as.str   decimal digits                              */
+    AZREDIS_T_VERBATIM,                /* as.str   the text after its 4-byte format            */
+    AZREDIS_T_ERROR,                   /* as.str   "NOPERM this user has no permissions ..."   */
+    AZREDIS_T_ARRAY,                   /* as.items, len items                                  */
+    AZREDIS_T_MAP,                     /* as.items, len items: key, value, key, value ...      */
+    AZREDIS_T_SET,                     /* as.items, len items                                  */
+    AZREDIS_T_PUSH,                    /* as.items, len items (only inside another reply)      */
+    AZREDIS_T_ATTRIBUTE                /* as.items; see azredis_attribute                      */
+} azredis_type;
+
+#define AZREDIS_F_ATTRIBUTE 1u         /* azredis_value.flags: the node before this one is its attribute */
+#define AZREDIS_F_INVALID   2u         /* the server called it a number, and it is none */
+
+/* One node of a reply, 16 bytes on 64-bit machines. Strings end with a NUL that len does not count. */
+typedef struct azredis_value azredis_value;
+struct azredis_value {
+    uint8_t  type;                     /* azredis_type */
+    uint8_t  flags;
+    uint16_t reserved;
+    uint32_t len;                      /* bytes, or items (a map has 2 per pair) */
+    union { const char *str; int64_t integer; const azredis_value *items; } as;
+};
+
+/* Zero it before the first use; use it for as many calls as you like; azredis_reply_free it once.
+ * If you passed it in, it is yours; if a callback was handed one, it is lent until you return. */
+typedef struct azredis_reply {
+    azredis_status       status;
+    azredis_fate         fate;
+    const azredis_value *value;        /* the answer or the server's error; NULL if none came */
+    const azredis_error *error;        /* NULL when status is OK; never NULL otherwise */
+    struct { void *ptr; size_t size; int fixed; } mem; /* ours; preset with fixed=1: your buffer, no allocation */
+} azredis_reply;
+
+/* ---- commands, messages, tokens -------------------------------------------------------------- */
+
+#define AZREDIS_NO_QUEUE  1u           /* azredis_call.flags: fail at once if not connected */
+#define AZREDIS_NO_REPLY  2u           /* fire and forget: the answer is read and dropped */
+
+typedef struct azredis_call {          /* per call; NULL or zero = defaults */
+    uint32_t timeout_ms;               /* 0: options.command_ms */
+    uint32_t flags;
+} azredis_call;
+
+typedef struct azredis_cmd { int argc; const azredis_str *argv; } azredis_cmd;
+
+typedef struct azredis_message {       /* lent */
+    azredis_str channel, payload;
+    uint32_t    lost;                  /* messages dropped before this one because the queue was full */
+    uint32_t    gap;                   /* 1: the connection was down before this one, others may be missing */
+} azredis_message;
+
+typedef void (*azredis_reply_fn)(azredis_client *c, const azredis_reply *lent, void *user);
+typedef void (*azredis_message_fn)(azredis_client *c, const azredis_message *lent, void *user);
+
+/* A copy of the live token for use beside another Redis client. Wipe it when done. */
+typedef struct azredis_token {
+    char    *jwt;                      /* the password for AUTH; NUL-terminated */
+    size_t   jwt_len;
+    char     user[64];                 /* the user name for AUTH: the token's oid */
+    uint32_t expires_in_ms, renew_in_ms;
+} azredis_token;
+
+/* ---- events ---------------------------------------------------------------------------------- */
+
+typedef enum azredis_event_type {              /* members that mean something beside type and client */
+    AZREDIS_EV_TOKEN_REFRESHED = 1,            /* old_left_ms, new_left_ms, next_try_ms              */
+    AZREDIS_EV_TOKEN_REFRESH_FAILED,           /* old_left_ms, next_try_ms, error                    */
+    AZREDIS_EV_CONNECTION_REAUTHENTICATED,     /* endpoint, old_left_ms, new_left_ms                 */
+    AZREDIS_EV_CONNECTION_REAUTHENTICATION_FAILED, /* endpoint, old_left_ms, next_try_ms, error      */
+    AZREDIS_EV_CONNECTION_FAILED,              /* endpoint, next_try_ms, error; once until restored  */
+    AZREDIS_EV_CONNECTION_RESTORED,            /* endpoint, new_left_ms                              */
+    AZREDIS_EV_ERROR_MESSAGE,                  /* endpoint, error: an error reply or refused channel */
+    AZREDIS_EV_INTERNAL_ERROR,                 /* endpoint, error: a broken promise of ours or the server's */
+    AZREDIS_EV_LOG                             /* level, number, text                                */
+} azredis_event_type;
+
+typedef enum azredis_level {
+    AZREDIS_LOG_DEFAULT = 0,           /* as an option: warnings and errors */
+    AZREDIS_LOG_NONE, AZREDIS_LOG_ERROR, AZREDIS_LOG_WARNING, AZREDIS_LOG_INFO, AZREDIS_LOG_DEBUG, AZREDIS_LOG_TRACE
+} azredis_level;
+
+#define AZREDIS_UNKNOWN INT64_MIN      /* a time that is not known or does not apply */
+
+typedef struct azredis_event {         /* lent until the handler returns; never holds a token */
+    azredis_event_type   type;
+    azredis_client      *client;       /* NULL: from an azredis_auth that stands alone */
+    const char          *endpoint;     /* "host:port"; NULL for token events */
+    int64_t              old_left_ms;  /* life left on the old token; negative: expired; AZREDIS_UNKNOWN: none */
+    int64_t              new_left_ms;  /* life of the new token */
+    int64_t              next_try_ms;  /* until the next try or renewal */
+    const azredis_error *error;
+    azredis_level        level;
+    int                  number;       /* stable number of the message, see the manual */
+    const char          *text;
+    uint32_t             dropped;      /* events below warning that were dropped before this one */
+} azredis_event;
+
+typedef void (*azredis_event_fn)(const azredis_event *lent, void *user);
+
+/* "TokenRefreshed" for AZREDIS_EV_TOKEN_REFRESHED: the name .NET gives it. */
+AZREDIS_API const char *azredis_event_name(azredis_event_type type);
+
+/* ---- port ------------------------------------------------------------------------------------ */
+
+/* What the library needs from the system. A NULL member is built in. Lent to open until close. */
+typedef struct azredis_port {
+    void     *user;
+    uint64_t (*now_ms)(void *user);                      /* never goes back; counts sleep of the machine */
+    int64_t  (*unix_time)(void *user);                   /* seconds since 1970; 0: unknown */
+    int      (*entropy)(void *user, void *out, size_t n);/* 0: all n bytes were filled; else it failed */
+    /* One step of connecting, name look-up included. 0: call again, 1: *sock is connected, <0: -errno. */
+    int      (*connect)(void *user, const char *host, uint16_t tcp_port, intptr_t *sock);
+    int      (*send)(void *user, intptr_t sock, const void *p, size_t n);   /* >0 bytes, 0 later, <0 dead */
+    int      (*recv)(void *user, intptr_t sock, void *p, size_t n);         /* >0 bytes, 0 later, <0 dead */
+    void     (*close)(void *user, intptr_t sock);
+    void    *(*alloc)(void *user, size_t n);
+    void     (*free)(void *user, void *p, size_t n);
+} azredis_port;
+
+/* ---- identity -------------------------------------------------------------------------------- */
+
+typedef enum azredis_identity {
+    AZREDIS_ID_DEFAULT = 0,            /* the chain: environment, ...                    */
+    AZREDIS_ID_ENVIRONMENT,            /* AZURE_TENANT_ID, _CLIENT_ID, _CLIENT_SECRET    */
+    AZREDIS_ID_CLIENT_SECRET,          /* tenant_id, client_id, client_secret            */
+    AZREDIS_ID_CALLBACK,               /* get_token                                      */
+    AZREDIS_ID_ACCESS_KEY,             /* password: the cache's access key; no Entra     */
+    AZREDIS_ID_PASSWORD                /* user, password; no Entra                       */
+} azredis_identity;
+
+/* Finds an identity by the name that .NET, our sample and our tools use: "default", "environment",
+ * "client-secret", "access-key", "password". AZREDIS_E_ARG: unknown, or not built yet. */
+AZREDIS_API azredis_status azredis_identity_by_name(const char *name, azredis_identity *out);
+
+typedef struct azredis_fetched {       /* filled by your token callback */
+    char    *token;                    /* write the token here */
+    size_t   cap;                      /* room at token */
+    size_t   len;                      /* set: bytes written */
+    int64_t  expires_on;               /* set: seconds since 1970, or 0 */
+    uint32_t expires_in;               /* set: seconds from now, or 0; both 0: the token's own exp counts */
+    uint32_t refresh_in;               /* set: seconds until a renewal is wanted, or 0 */
+    char     reason[160];              /* set on failure: why, without secrets */
+} azredis_fetched;
+
+/* Returns AZREDIS_OK, or an error status. Called without locks, on the thread that pumps; may block. */
+typedef azredis_status (*azredis_token_fn)(void *user, const char *scope, azredis_fetched *out);
+
+typedef enum azredis_policy {
+    AZREDIS_POLICY_DEFAULT = 0,        /* renew at the soft point of the manual's chapter on renewal */
+    AZREDIS_POLICY_SEED                /* as Microsoft.Azure.StackExchangeRedis: 5 min before expiry, every 2 min */
+} azredis_policy;
+
+/* Zero it, set what you need. azredis_auth_open copies all strings; ca and port are lent until release. */
+typedef struct azredis_auth_options {
+    azredis_identity    identity;
+    const char         *tenant_id, *client_id, *client_secret;
+    const char         *user;            /* Redis user name; NULL: the token's oid claim */
+    const char         *password;        /* access key or password */
+    const char         *authority_host;  /* NULL: AZURE_AUTHORITY_HOST, then login.microsoftonline.com */
+    const char         *allow_authority; /* an authority host outside Microsoft's list that may get the secret */
+    const char         *scope;           /* NULL: https://redis.azure.com/.default */
+    azredis_token_fn    get_token;       /* AZREDIS_ID_CALLBACK */
+    void               *get_token_user;
+    const char         *ca_file;         /* PEM bundle; NULL: SSL_CERT_FILE, then the system's */
+    const void         *ca;              /* PEM (with its NUL) or DER in memory; wins over ca_file */
+    size_t              ca_len;
+    uint32_t            request_ms;      /* one request to a token endpoint; 0: 30 s */
+    uint32_t            chain_ms;        /* one walk of the chain; 0: 30 s */
+    azredis_policy      policy;
+    const azredis_port *port;
+    azredis_event_fn    on_event;        /* token events and log of an auth that stands alone */
+    void               *event_user;
+    azredis_level       log_level;
+    uint64_t            seed;            /* for tests: replays the random numbers; 0: from entropy */
+} azredis_auth_options;
+
+/* Never NULL but for out of memory or a foreign version. No I/O. Wrong options: an auth that answers
+ * every call with AZREDIS_E_ARG and names the option. */
+AZREDIS_API azredis_auth *azredis_auth_open_v(const azredis_auth_options *o, size_t size, unsigned version);
+static inline azredis_auth *azredis_auth_open(const azredis_auth_options *o) {
+    return azredis_auth_open_v(o, sizeof *o, AZREDIS_VERSION);
+}
+
+/* Copies the live token into *out, fetching one first if there is none. Waits at most wait_ms; 0 makes one
+ * non-blocking step and returns AZREDIS_AGAIN until there is a token. *why may be NULL. Any thread. */
+AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *out, uint32_t wait_ms,
+                                              azredis_error *why);
+AZREDIS_API void azredis_token_wipe(azredis_token *t);        /* zeroes and frees the copy; NULL is allowed */
+AZREDIS_API void azredis_auth_release(azredis_auth *a);       /* drops your reference; the last one wipes */
+
+/* What each link of the chain said on the last walk, oldest first; AZREDIS_AGAIN past the end. */
+typedef struct azredis_link_record {
+    char     name[24];                 /* "environment" */
+    char     outcome[16];              /* "token", "unavailable", "failed" */
+    char     reason[200];
+    uint32_t ms;
+} azredis_link_record;
+AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, azredis_link_record *out);
+
+/* ---- client ---------------------------------------------------------------------------------- */
+
+/* Zero it, set what you need. azredis_open copies all strings; ca and port are lent until close. */
+typedef struct azredis_options {
+    const char         *host;            /* "name.region.redis.azure.net", with :port or as [v6]:port if you like */
+    uint16_t            tcp_port;        /* 0: from host, else by its suffix (Managed Redis 10000, classic 6380) */
+    azredis_auth       *auth;            /* shared identity; the client takes a reference of its own */
+    const azredis_auth_options *identity;/* used when auth is NULL; NULL too: the default chain */
+    const char         *tls_host;        /* name to verify and to send as SNI; NULL: the host */
+    int                 plaintext;       /* 1: no TLS; only to loopback or to a unix socket ("/path" as host) */
+    const char         *ca_file;         /* as in azredis_auth_options */
+    const void         *ca;
+    size_t              ca_len;
+    int                 protocol;        /* 0 or 3: RESP3, falling back only if the server lacks it; 2: RESP2 */
+    const char         *client_name;     /* for CLIENT LIST; other characters than 33..126 become '_' */
+    uint32_t            database;        /* SELECT; Azure Managed Redis has database 0 only */
+    uint32_t            connect_ms;      /* name look-up, TCP and TLS together; 0: 5 s */
+    uint32_t            auth_ms;         /* AUTH and the rest of the Redis handshake; 0: 15 s */
+    uint32_t            command_ms;      /* one command from the call to its end; 0: 5 s */
+    uint32_t            keepalive_ms;    /* PING after so much silence; 0: 60 s */
+    uint32_t            renew_ms;        /* how long a plain call may stay for a token renewal; 0: 2 s */
+    int                 abort_on_connect_fail; /* 1: a first connection that fails ends the client */
+    int                 fail_fast;       /* 1: commands while not connected fail at once, NOT_SENT */
+    size_t              max_reply;       /* memory of one reply; 0: 512 MiB */
+    uint32_t            backlog_count;   /* commands waiting; 0: 10 000 */
+    size_t              backlog_bytes;   /* bytes waiting; 0: 64 MiB */
+    uint32_t            sub_queue;       /* messages waiting in one subscription; 0: 10 000 */
+    const azredis_port *port;
+    azredis_event_fn    on_event;        /* NULL: warnings and errors go to stderr */
+    void               *event_user;
+    azredis_level       log_level;
+    uint64_t            seed;            /* for tests: replays the random numbers; 0: from entropy */
+} azredis_options;
+
+/* Copies options, allocates, no I/O. NULL only for out of memory or a foreign version; any other mistake is
+ * reported by every later call. Every call accepts NULL as client and answers AZREDIS_E_NOMEM. */
+AZREDIS_API azredis_client *azredis_open_v(const azredis_options *o, size_t size, unsigned version);
+static inline azredis_client *azredis_open(const azredis_options *o) {
+    return azredis_open_v(o, sizeof *o, AZREDIS_VERSION);
+}
+
+/* Optional: pumps until the connection is ready. *why may be NULL. An error that cannot pass by itself, or any
+ * error with abort_on_connect_fail, ends the wait at once. */
+AZREDIS_API azredis_status azredis_connect(azredis_client *c, uint32_t wait_ms, azredis_error *why);
+
+/* Ends everything: commands still queued end NOT_SENT, those in flight MAYBE_RUN, both E_CLOSED; subscriptions
+ * are freed. In a callback it only marks; memory goes when the callback has returned. NULL is allowed. */
+AZREDIS_API void azredis_close(azredis_client *c);
+
+/* ---- commands -------------------------------------------------------------------------------- */
+
+/* Blocks and pumps until the answer is there or command_ms has passed. r may be NULL. Arguments are strings:
+ * azredis_command(c, &r, "EXPIRE", "k", "60"). Numbers and binary data go through azredis_command_argv. */
+AZREDIS_API azredis_status azredis_command(azredis_client *c, azredis_reply *r, const char *arg0, ...);
+#define azredis_command(...) azredis_command(__VA_ARGS__, (const char *)0)
+AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply *r, const azredis_call *how,
+                                                int argc, const azredis_str *argv);
+
+/* n commands in one flight; the value is an array of n. Not atomic: other commands may come between. An error
+ * reply is an element of it. If any answer is missing, status and fate tell of the first one that is. */
+AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, const azredis_call *how,
+                                        const azredis_cmd *cmd, size_t n);
+
+/* Queues and returns; never does I/O. OK: fn (which may be NULL) runs exactly once, in a later call that pumps.
+ * AZREDIS_AGAIN: the backlog is full and nothing was queued; pump with azredis_wait, then try again. */
+AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call *how, int argc,
+                                          const azredis_str *argv, azredis_reply_fn fn, void *user);
+
+/* Pumps for ms milliseconds (0: one turn that waits for nothing): renewals, keepalive, messages and submitted
+ * commands live on in it. The idle time of a plain program. */
+AZREDIS_API azredis_status azredis_wait(azredis_client *c, uint32_t ms);
+
+/* ---- replies --------------------------------------------------------------------------------- */
+
+AZREDIS_API const azredis_value *azredis_field(const azredis_value *v, const char *key); /* map or flat array; NULL if absent */
+AZREDIS_API const azredis_value *azredis_attribute(const azredis_value *v);  /* the reply's attribute map; NULL if none */
+AZREDIS_API azredis_status azredis_int(const azredis_value *v, int64_t *out);     /* integer, bool, or text that is one */
+AZREDIS_API azredis_status azredis_double(const azredis_value *v, double *out);   /* double, integer or text; locale-free */
+AZREDIS_API azredis_status azredis_bool(const azredis_value *v, int *out);        /* bool, or integer 0 / 1 */
+AZREDIS_API azredis_str azredis_text(const azredis_value *v);                     /* any kind of string; {NULL,0} otherwise */
+AZREDIS_API azredis_status azredis_reply_copy(azredis_reply *to, const azredis_reply *from); /* keep a lent reply */
+AZREDIS_API void azredis_reply_free(azredis_reply *r);       /* frees and zeroes */
+
+/* ---- pub/sub --------------------------------------------------------------------------------- */
+
+#define AZREDIS_CHANNEL 0              /* azredis_subscribe kind: a plain channel */
+
+/* Subscribes on the client's own RESP3 connection and again after every reconnect. fn NULL: pull with
+ * azredis_next. NULL: out of memory or kind unknown. A refusal (NOPERM) is an ErrorMessage event, and
+ * azredis_next returns it. */
+AZREDIS_API azredis_sub *azredis_subscribe(azredis_client *c, int kind, const char *channel,
+                                           azredis_message_fn fn, void *user);
+/* Pumps until a message is there. It is lent until the next azredis_next on s. */
+AZREDIS_API azredis_status azredis_next(azredis_sub *s, azredis_message *out, uint32_t wait_ms);
+/* No message after it returns; s is freed. In a callback: when that has returned. NULL is allowed. */
+AZREDIS_API void azredis_unsubscribe(azredis_sub *s);
+
+/* ---- insight --------------------------------------------------------------------------------- */
+
+typedef struct azredis_stats_data {
+    int      connected;                /* 1: commands flow */
+    uint32_t tokens, token_failures, token_failures_in_row;
+    uint32_t connects, reconnects, reauths, reauth_failures;
+    int64_t  token_left_ms;            /* AZREDIS_UNKNOWN: none, or a password that never expires */
+    int64_t  token_next_ms;            /* until the next renewal or retry */
+    int64_t  outage_budget_ms;         /* if Entra stopped now, service would go on for so long */
+    uint64_t commands_ok, commands_failed, messages, messages_lost, pushes_dropped;
+    uint64_t bytes_in, bytes_out;
+    uint32_t waiting, in_flight;       /* commands not written yet; written and unanswered */
+    int64_t  last_read_ms, last_write_ms; /* ago; AZREDIS_UNKNOWN: never */
+} azredis_stats_data;
+
+AZREDIS_API void azredis_stats_v(azredis_client *c, azredis_stats_data *out, size_t size);
+static inline void azredis_stats(azredis_client *c, azredis_stats_data *out) { azredis_stats_v(c, out, sizeof *out); }
+
+AZREDIS_API const char *azredis_status_text(azredis_status s);
+AZREDIS_API const char *azredis_build_info(void);             /* version, mbedTLS, limits, switches */
+
+/* A ready event handler: one line with UTC time for each event, to the FILE * given as user (NULL: stderr). */
+AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
+
+#endif /* AZREDIS_ENTRA_H */
+
+/* ================================================================================================
+ *                                       IMPLEMENTATION
+ * ================================================================================================ */
+#ifdef AZREDIS_ENTRA_IMPLEMENTATION
+#ifndef AZRI_IMPLEMENTED
+#define AZRI_IMPLEMENTED
+
+/* ==== >>conf ============================================================== uses: - ==============
+ * Compiler, limits. Every limit is here, with its reason; tests may lower those under #ifndef.
+ * ================================================================================================ */
+#include <limits.h>
+#include <stdarg.h>
+#include <string.h>
+
+#if defined(__GNUC__) || defined(__clang__)
+#  define AZRI_PRINTF(f, a) __attribute__((format(printf, f, a)))
+#  define AZRI_UNUSED __attribute__((unused))
+#else
+#  define AZRI_PRINTF(f, a)
+#  define AZRI_UNUSED
+#endif
+
+#define AZRI_STATIC_ASSERT(name, cond) typedef char azri_assert_##name[(cond) ? 1 : -1] AZRI_UNUSED
+
+#ifndef AZREDIS_ASSERT
+#  ifdef NDEBUG
+#    define AZREDIS_ASSERT(x) ((void)0)
+#  else
+#    include <assert.h>
+#    define AZREDIS_ASSERT(x) assert(x)
+#  endif
+#endif
+
+/* Limits of what a peer may send. */
+#define AZRI_HTTP_HEAD_MAX   16384u      /* status line and headers; what common servers allow */
+#define AZRI_HTTP_BODY_MAX   65536u      /* a token reply is 2 to 12 KiB */
+#define AZRI_TOKEN_MAX       16384u      /* Redis refuses a longer argument before AUTH (redis: networking.c) */
+#define AZRI_JSON_DEPTH      16          /* Entra nests 2 deep */
+#define AZRI_RESP_DEPTH      128         /* no Redis command nests deeper than 8 */
+#define AZRI_RESP_LINE_MAX   65536u      /* one + - : , ( line */
+#define AZRI_RESP_COUNT_MAX  16777216u   /* elements of one aggregate */
+#define AZRI_RESP_BULK_MAX   536870912u  /* Redis's own proto-max-bulk-len */
+#define AZRI_PEER_TEXT       200u        /* bytes of a peer's text that an error may quote */
+
+#define AZRI_COMMAND_ARGS    64          /* arguments of the variadic azredis_command, on the stack */
+
+/* Times in milliseconds. */
+#define AZRI_SECOND          1000u
+#define AZRI_MINUTE          60000u
+#define AZRI_HOUR            3600000u
+#define AZRI_WAIT_MAX        30000u      /* no internal wait is longer: clocks may jump */
+#define AZRI_LIFE_MAX        (30ull * 24u * AZRI_HOUR)  /* a token's life is taken as at most 30 days */
+
+AZRI_STATIC_ASSERT(value_is_two_words, sizeof(azredis_value) == 8 + 8);
+
+/* ==== >>core ============================================================== uses: - ==============
+ * Slices, checked arithmetic, wiping, random numbers, back-off, hash. Pure.
+ * ================================================================================================ */
+
+static azredis_str azri_str(const char *z) {
+    azredis_str s;
+    s.ptr = z;
+    s.len = z ? strlen(z) : 0;
+    return s;
+}
+
+static azredis_str azri_slice(const char *p, size_t n) {
+    azredis_str s;
+    s.ptr = p;
+    s.len = n;
+    return s;
+}
+
+static int azri_eq(azredis_str a, azredis_str b) {
+    return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
+}
+
+static int azri_eqz(azredis_str a, const char *z) { return azri_eq(a, azri_str(z)); }
+
+static char azri_lower(char c) { return c >= 'A' && c <= 'Z' ? (char)(c + ('a' - 'A')) : c; }
+
+/* ASCII only: protocol words must not depend on a locale. */
+static int azri_ieq(azredis_str a, azredis_str b) {
+    size_t i;
+    if (a.len != b.len) return 0;
+    for (i = 0; i < a.len; i++)
+        if (azri_lower(a.ptr[i]) != azri_lower(b.ptr[i])) return 0;
+    return 1;
+}
+
+static int azri_ieqz(azredis_str a, const char *z) { return azri_ieq(a, azri_str(z)); }
+
+static int azri_is_digit(char c) { return c >= '0' && c <= '9'; }
+
+static int azri_is_alnum(char c) {
+    return azri_is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+static uint64_t azri_min64(uint64_t a, uint64_t b) { return a < b ? a : b; }
+static uint64_t azri_max64(uint64_t a, uint64_t b) { return a > b ? a : b; }
+static size_t azri_minz(size_t a, size_t b) { return a < b ? a : b; }
+
+/* A deadline; AZREDIS_NEVER stays never, and sums never wrap. */
+#define AZRI_NEVER64 UINT64_MAX
+static uint64_t azri_after(uint64_t now, uint64_t ms) {
+    if (ms == AZREDIS_NEVER || ms > AZRI_NEVER64 - now) return AZRI_NEVER64;
+    return now + ms;
+}
+
+static uint32_t azri_or(uint32_t value, uint32_t def) { return value ? value : def; }
+
+/* Through a volatile pointer: the optimiser may not drop a store that it cannot prove unread. */
+static void azri_wipe(void *p, size_t n) {
+    volatile unsigned char *b = (volatile unsigned char *)p;
+    while (n--) *b++ = 0;
+}
+
+/* FNV-1a with a final mix: tells tokens apart, promises nothing against an attacker. */
+static uint64_t azri_hash64(const void *p, size_t n) {
+    const unsigned char *b = (const unsigned char *)p;
+    uint64_t h = 0xcbf29ce484222325ull;
+    while (n--) h = (h ^ *b++) * 0x100000001b3ull;
+    h ^= h >> 32;
+    h *= 0xd6e8feb86659fd93ull;
+    return h ^ (h >> 32);
+}
+
+/* splitmix64: jitter and nonces need to be unrepeated, not secret. A seed replays them. */
+typedef struct azri_rng { uint64_t state; } azri_rng;
+
+static uint64_t azri_rng_next(azri_rng *r) {
+    uint64_t z = (r->state += 0x9e3779b97f4a7c15ull);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    return z ^ (z >> 31);
+}
+
+/* 0 .. n-1; n = 0 gives 0. */
+static uint64_t azri_rng_below(azri_rng *r, uint64_t n) { return n ? azri_rng_next(r) % n : 0; }
+
+/* Delay before try number n (0 first): random in [base/2, min(cap, base * 2^n)], so that a fleet that
+ * failed together does not come back together. */
+static uint64_t azri_backoff(azri_rng *r, uint64_t base, uint64_t cap, uint32_t n) {
+    uint64_t top = base, low;
+    while (n-- && top < cap) top *= 2;
+    top = azri_min64(top, cap);
+    low = azri_min64(base, top) / 2;
+    return low + azri_rng_below(r, top - low + 1);
+}
+
+/* ==== >>mem =============================================================== uses: core ===========
+ * The allocator as a value, and a byte buffer with a hard cap. Contents marked secret are wiped
+ * whenever their memory is given back, also when a buffer grows.
+ * ================================================================================================ */
+
+typedef struct azri_mem {
+    void *(*alloc)(void *user, size_t n);
+    void  (*free)(void *user, void *p, size_t n);
+    void  *user;
+} azri_mem;
+
+static void *azri_alloc(const azri_mem *m, size_t n) { return m->alloc(m->user, n); }
+
+static void azri_free(const azri_mem *m, void *p, size_t n) {
+    if (p) m->free(m->user, p, n);
+}
+
+static void *azri_zalloc(const azri_mem *m, size_t n) {
+    void *p = azri_alloc(m, n);
+    if (p) memset(p, 0, n);
+    return p;
+}
+
+typedef struct azri_buf {
+    const azri_mem *mem;
+    char           *ptr;
+    size_t          len, cap, max;     /* never grows past max */
+    int             secret;
+} azri_buf;
+
+static void azri_buf_init(azri_buf *b, const azri_mem *m, size_t max, int secret) {
+    b->mem = m;
+    b->ptr = NULL;
+    b->len = b->cap = 0;
+    b->max = max;
+    b->secret = secret;
+}
+
+static void azri_buf_free(azri_buf *b) {
+    if (b->ptr && b->secret) azri_wipe(b->ptr, b->cap);
+    azri_free(b->mem, b->ptr, b->cap);
+    b->ptr = NULL;
+    b->len = b->cap = 0;
+}
+
+/* Room for n more bytes: E_LIMIT past max, E_NOMEM, else OK. On failure the buffer is as it was. */
+static azredis_status azri_buf_reserve(azri_buf *b, size_t n) {
+    size_t cap;
+    char *p;
+    if (n <= b->cap - b->len) return AZREDIS_OK;
+    if (n > b->max - b->len) return AZREDIS_E_LIMIT;
+    cap = azri_minz(b->max, b->cap < 256 ? 256 : b->cap <= SIZE_MAX / 2 ? b->cap * 2 : SIZE_MAX);
+    if (cap < b->len + n) cap = b->len + n;
+    p = (char *)azri_alloc(b->mem, cap);
+    if (!p) return AZREDIS_E_NOMEM;
+    if (b->len) memcpy(p, b->ptr, b->len);
+    if (b->ptr && b->secret) azri_wipe(b->ptr, b->cap);
+    azri_free(b->mem, b->ptr, b->cap);
+    b->ptr = p;
+    b->cap = cap;
+    return AZREDIS_OK;
+}
+
+static azredis_status azri_buf_add(azri_buf *b, const void *p, size_t n) {
+    azredis_status st = azri_buf_reserve(b, n);
+    if (st != AZREDIS_OK) return st;
+    if (n) memcpy(b->ptr + b->len, p, n);
+    b->len += n;
+    return AZREDIS_OK;
+}
+
+static azredis_status azri_buf_adds(azri_buf *b, const char *z) { return azri_buf_add(b, z, strlen(z)); }
+
+/* Drops the first n bytes. */
+static void azri_buf_drop(azri_buf *b, size_t n) {
+    AZREDIS_ASSERT(n <= b->len);
+    if (n < b->len) memmove(b->ptr, b->ptr + n, b->len - n);
+    b->len -= n;
+}
+
+/* A NUL-terminated copy; NULL for NULL or out of memory. Freed by azri_strfree, which wipes. */
+static char *azri_strdup(const azri_mem *m, const char *z) {
+    size_t n;
+    char *p;
+    if (!z) return NULL;
+    n = strlen(z) + 1;
+    p = (char *)azri_alloc(m, n);
+    if (p) memcpy(p, z, n);
+    return p;
+}
+
+static void azri_strfree(const azri_mem *m, char *z) {
+    size_t n;
+    if (!z) return;
+    n = strlen(z) + 1;
+    azri_wipe(z, n);
+    azri_free(m, z, n);
+}
+
+/* ==== >>fail ============================================================== uses: core ===========
+ * The error record and the only formatter. What a peer said enters a message through azri_quote
+ * alone: printable, cut, and with anything masked that looks like a token or equals a known secret.
+ * ================================================================================================ */
+
+/* A run of token characters longer than this is masked. A GUID has 36, a request id likewise. */
+#define AZRI_RUN_MAX    40u
+/* Pieces this long of a known secret are masked wherever they stand. */
+#define AZRI_SECRET_PIECE 12u
+
+typedef struct azri_out { char *p; size_t cap, len; } azri_out;   /* snprintf rule: len counts past cap */
+
+static void azri_out_char(azri_out *o, char c) {
+    if (o->len + 1 < o->cap) o->p[o->len] = c;
+    o->len++;
+}
+
+static void azri_out_number(azri_out *o, unsigned long long v, unsigned base, int width, char pad) {
+    char t[24];
+    int n = 0;
+    do { t[n++] = "0123456789abcdef"[v % base]; v /= base; } while (v);
+    while (n < width && n < (int)sizeof t) t[n++] = pad;
+    while (n) azri_out_char(o, t[--n]);
+}
+
+static void azri_out_text(azri_out *o, const char *s, size_t n) {
+    while (n--) azri_out_char(o, *s++);
+}
+
+/* One directive after '%'. Returns the format behind it. */
+static const char *azri_out_directive(azri_out *o, const char *f, va_list *ap) {
+    int width = 0, precision = -1, longs = 0;
+    char pad = ' ';
+    if (*f == '0') { pad = '0'; f++; }
+    while (azri_is_digit(*f)) width = width * 10 + (*f++ - '0');
+    if (f[0] == '.' && f[1] == '*') { precision = va_arg(*ap, int); f += 2; }
+    while (*f == 'l') { longs++; f++; }
+    switch (*f) {
+    case 's': {
+        const char *s = va_arg(*ap, const char *);
+        if (!s) {
+            s = "?";
+            precision = 1;
+        }
+        azri_out_text(o, s, precision >= 0 ? (size_t)precision : strlen(s));
+        break;
+    }
+    case 'd': {
+        long long v = longs == 2 ? va_arg(*ap, long long) : va_arg(*ap, int);
+        if (v < 0) azri_out_char(o, '-');
+        azri_out_number(o, v < 0 ? 0ull - (unsigned long long)v : (unsigned long long)v, 10, width, pad);
+        break;
+    }
+    case 'u': case 'x': {
+        unsigned long long v = longs == 2 ? va_arg(*ap, unsigned long long) : va_arg(*ap, unsigned);
+        azri_out_number(o, v, *f == 'u' ? 10 : 16, width, pad);
+        break;
+    }
+    default:
+        AZREDIS_ASSERT(*f == '%');
+        azri_out_char(o, *f);
+    }
+    return f + 1;
+}
+
+static size_t azri_vfmt(char *p, size_t cap, const char *f, va_list *ap) {
+    azri_out o;
+    o.p = p;
+    o.cap = cap;
+    o.len = 0;
+    while (*f) {
+        if (*f != '%') azri_out_char(&o, *f++);
+        else f = azri_out_directive(&o, f + 1, ap);
+    }
+    if (cap) p[azri_minz(o.len, cap - 1)] = '\0';
+    return o.len;
+}
+
+/* A small snprintf: %s %.*s %d %lld %u %llu %x %0Nd %%. Returns the length that was wanted. */
+static size_t azri_fmt(char *p, size_t cap, const char *f, ...) AZRI_PRINTF(3, 4);
+static size_t azri_fmt(char *p, size_t cap, const char *f, ...) {
+    va_list ap;
+    size_t n;
+    va_start(ap, f);
+    n = azri_vfmt(p, cap, f, &ap);
+    va_end(ap);
+    return n;
+}
+
+/* Fills *e (which may be NULL) and returns code, so that a failing function ends in `return azri_fail(...)`.
+ * All other members become 0; set them afterwards. Timeouts and network trouble are retryable. */
+static azredis_status azri_fail(azredis_error *e, azredis_status code, const char *where, const char *f, ...)
+    AZRI_PRINTF(4, 5);
+static azredis_status azri_fail(azredis_error *e, azredis_status code, const char *where, const char *f, ...) {
+    va_list ap;
+    if (!e) return code;
+    memset(e, 0, sizeof *e);
+    e->code = code;
+    e->where = where;
+    e->retryable = code == AZREDIS_E_DNS || code == AZREDIS_E_NET || code == AZREDIS_E_TIMEOUT ||
+                   code == AZREDIS_E_CLOSED || code == AZREDIS_E_FULL || code == AZREDIS_E_HTTP ||
+                   code == AZREDIS_E_NOMEM || code == AZREDIS_E_RESP || code == AZREDIS_E_JSON;
+    va_start(ap, f);
+    (void)azri_vfmt(e->message, sizeof e->message, f, &ap);
+    va_end(ap);
+    return code;
+}
+
+/* Puts more behind the message. */
+static void azri_fail_add(azredis_error *e, const char *f, ...) AZRI_PRINTF(2, 3);
+static void azri_fail_add(azredis_error *e, const char *f, ...) {
+    va_list ap;
+    size_t n;
+    if (!e) return;
+    n = strlen(e->message);
+    va_start(ap, f);
+    (void)azri_vfmt(e->message + n, sizeof e->message - n, f, &ap);
+    va_end(ap);
+}
+
+static int azri_is_token_char(char c) {
+    return azri_is_alnum(c) || c == '-' || c == '_' || c == '.' || c == '+' || c == '/' || c == '=' || c == '~' || c == '%';
+}
+
+/* How many bytes at text[0..n) are a piece of secret, if AZRI_SECRET_PIECE or more; else 0. */
+static size_t azri_secret_piece(const char *text, size_t n, azredis_str secret) {
+    size_t i, k, best = 0;
+    for (i = 0; i + AZRI_SECRET_PIECE <= secret.len; i++) {
+        for (k = 0; k < n && i + k < secret.len && text[k] == secret.ptr[i + k]; k++) {}
+        if (k > best) best = k;
+    }
+    return best >= AZRI_SECRET_PIECE ? best : 0;
+}
+
+/* Copies a peer's text into out: at most AZRI_PEER_TEXT bytes of it, control characters as blanks, other
+ * bytes outside ASCII as '?', tokens and pieces of secret (which may be empty) as "[hidden]". */
+static const char *azri_quote(char *out, size_t cap, const char *text, size_t n, azredis_str secret) {
+    azri_out o;
+    size_t i = 0, run, hide;
+    o.p = out;
+    o.cap = cap;
+    o.len = 0;
+    n = azri_minz(n, AZRI_PEER_TEXT + AZRI_RUN_MAX);
+    while (i < n && i < AZRI_PEER_TEXT) {
+        for (run = 0; i + run < n && azri_is_token_char(text[i + run]); run++) {}
+        hide = run > AZRI_RUN_MAX ? run : azri_secret_piece(text + i, n - i, secret);
+        if (hide) {
+            azri_out_text(&o, "[hidden]", 8);
+            i += hide;
+            continue;
+        }
+        azri_out_char(&o, text[i] >= ' ' && text[i] < 127 ? text[i] : (unsigned char)text[i] < ' ' ? ' ' : '?');
+        i++;
+    }
+    if (cap) out[azri_minz(o.len, cap - 1)] = '\0';
+    return out;
+}
+
+/* ==== >>text ============================================================== uses: core mem fail ==
+ * base64url, percent-encoding, numbers, dates, addresses. Pure: no libc number or time function, no
+ * locale, no time zone table. Every reader takes the whole text or refuses it, and writes its results
+ * only when it accepts.
+ * Entry points: azri_b64url_decode, azri_b64url_add, azri_percent_add, azri_u64, azri_i64, azri_double,
+ * azri_date_parse, azri_date_text, azri_ip_parse, azri_endpoint_parse, azri_url_parse, azri_port_by_host.
+ * ================================================================================================ */
+
+/* ---- base64url without padding (RFC 4648 5), percent-encoding (RFC 3986 2.1) ---- */
+
+static const char azri_b64url_alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+static int azri_b64url_value(char c) {
+    if (c >= 'A' && c <= 'Z') return c - 'A';
+    if (c >= 'a' && c <= 'z') return c - 'a' + 26;
+    if (c >= '0' && c <= '9') return c - '0' + 52;
+    if (c == '-') return 62;
+    return c == '_' ? 63 : -1;
+}
+
+/* out may be in.ptr: each byte is written behind what has been read. Up to two '=' at the end are
+ * accepted. Bits that no byte uses must be 0, so that one value has one text (RFC 4648 3.5). */
+static int azri_b64url_decode(azredis_str in, char *out, size_t *out_len) {
+    uint32_t bits = 0;
+    size_t i, n = 0, pad;
+    int have = 0, v;
+    for (pad = 0; pad < 2 && in.len && in.ptr[in.len - 1] == '='; pad++) in.len--;
+    if (in.len % 4 == 1) return 0;
+    for (i = 0; i < in.len; i++) {
+        v = azri_b64url_value(in.ptr[i]);
+        if (v < 0) return 0;
+        bits = bits << 6 | (uint32_t)v;
+        have += 6;
+        if (have < 8) continue;
+        have -= 8;
+        out[n++] = (char)(unsigned char)(bits >> have & 0xff);
+    }
+    if (bits & ((1u << have) - 1u)) return 0;
+    *out_len = n;
+    return 1;
+}
+
+static azredis_status azri_b64url_add(azri_buf *b, const void *p, size_t n) {
+    const unsigned char *s = (const unsigned char *)p;
+    azredis_status st;
+    uint32_t bits;
+    size_t take;
+    char four[4];
+    int i;
+    for (; n; s += take, n -= take) {
+        take = azri_minz(n, 3);
+        bits = (uint32_t)s[0] << 16 | (take > 1 ? (uint32_t)s[1] << 8 : 0u) | (take > 2 ? s[2] : 0u);
+        for (i = 0; i < 4; i++) four[i] = azri_b64url_alphabet[bits >> (18 - 6 * i) & 63];
+        st = azri_buf_add(b, four, take + 1);
+        if (st != AZREDIS_OK) return st;
+    }
+    return AZREDIS_OK;
+}
+
+static azredis_status azri_percent_add(azri_buf *b, azredis_str raw) {
+    azredis_status st = AZREDIS_OK;
+    size_t i;
+    char three[3];
+    for (i = 0; i < raw.len && st == AZREDIS_OK; i++) {
+        char c = raw.ptr[i];
+        int plain = azri_is_alnum(c) || c == '-' || c == '.' || c == '_' || c == '~';
+        three[0] = plain ? c : '%';
+        three[1] = "0123456789ABCDEF"[(unsigned char)c >> 4];
+        three[2] = "0123456789ABCDEF"[(unsigned char)c & 15];
+        st = azri_buf_add(b, three, plain ? 1 : 3);
+    }
+    return st;
+}
+
+/* ---- whole numbers ---- */
+
+static int azri_u64(azredis_str s, uint64_t *out) {
+    uint64_t v = 0;
+    size_t i;
+    for (i = 0; i < s.len; i++) {
+        unsigned d = (unsigned)(unsigned char)s.ptr[i] - '0';
+        if (d > 9 || v > (UINT64_MAX - d) / 10) return 0;
+        v = v * 10 + d;
+    }
+    if (s.len == 0) return 0;
+    *out = v;
+    return 1;
+}
+
+static int azri_i64(azredis_str s, int64_t *out) {
+    int minus = s.len && s.ptr[0] == '-';
+    uint64_t v;
+    if (minus || (s.len && s.ptr[0] == '+')) s = azri_slice(s.ptr + 1, s.len - 1);
+    if (!azri_u64(s, &v) || v > (uint64_t)INT64_MAX + (minus ? 1u : 0u)) return 0;
+    /* -v is taken as -(v - 1) - 1, which INT64_MIN survives. */
+    *out = minus && v ? -(int64_t)(v - 1) - 1 : (int64_t)v;
+    return 1;
+}
+
+/* ---- doubles ----
+ * The decimal number is held exactly, as a fixed-point number of base 10^9 limbs, and is doubled or halved
+ * until its whole part is the 53-bit significand; the fraction then decides the rounding. A number half way
+ * between two doubles has its last digit at 10^-1075 or before, so that what lies behind the limbs can only
+ * break ties: `rest` remembers that it was not zero. */
+
+#define AZRI_DEC_BASE   1000000000u
+#define AZRI_DEC_WHOLE  35                       /* limbs before the point: 315 digits; DBL_MAX has 309 */
+#define AZRI_DEC_LIMBS  (AZRI_DEC_WHOLE + 120)   /* and 1080 digits behind it */
+
+AZRI_STATIC_ASSERT(double_is_binary64, sizeof(double) == 8);
+
+typedef struct azri_dec {
+    uint32_t x[AZRI_DEC_LIMBS];
+    int      first, end;       /* limbs outside [first, end) are 0 */
+    int      rest;
+} azri_dec;
+
+/* Adds digit * 10^weight. weight < 9 * AZRI_DEC_WHOLE. */
+static void azri_dec_digit(azri_dec *d, int64_t weight, uint32_t digit) {
+    int64_t place = 9 * AZRI_DEC_WHOLE - 1 - weight;
+    int limb, i;
+    if (digit == 0) return;
+    if (place >= 9 * AZRI_DEC_LIMBS) {
+        d->rest = 1;
+        return;
+    }
+    limb = (int)(place / 9);
+    for (i = (int)(place % 9); i < 8; i++) digit *= 10;
+    d->x[limb] += digit;
+    if (limb < d->first) d->first = limb;
+    if (limb >= d->end) d->end = limb + 1;
+}
+
+static void azri_dec_double_up(azri_dec *d, int bits) {
+    uint64_t v, carry = 0;
+    int i;
+    for (i = d->end; i-- > d->first;) {
+        v = ((uint64_t)d->x[i] << bits) + carry;
+        d->x[i] = (uint32_t)(v % AZRI_DEC_BASE);
+        carry = v / AZRI_DEC_BASE;
+    }
+    if (carry) d->x[--d->first] = (uint32_t)carry;
+    while (d->end > d->first && d->x[d->end - 1] == 0) d->end--;
+}
+
+static void azri_dec_halve(azri_dec *d, int bits) {
+    uint64_t v, left = 0;
+    int i;
+    for (i = d->first; i < d->end || (left && i < AZRI_DEC_LIMBS); i++) {
+        v = left * AZRI_DEC_BASE + d->x[i];
+        d->x[i] = (uint32_t)(v >> bits);
+        left = v & ((1u << bits) - 1u);
+    }
+    d->end = i;
+    d->rest |= left != 0;
+    while (d->first < d->end && d->x[d->first] == 0) d->first++;
+}
+
+/* The whole part, or UINT64_MAX if that is 10^18 or more. */
+static uint64_t azri_dec_whole(const azri_dec *d) {
+    if (d->first < AZRI_DEC_WHOLE - 2) return UINT64_MAX;
+    return (uint64_t)d->x[AZRI_DEC_WHOLE - 2] * AZRI_DEC_BASE + d->x[AZRI_DEC_WHOLE - 1];
+}
+
+/* The bits of the nearest double, ties to even; too large: infinity. */
+static uint64_t azri_dec_bits(azri_dec *d) {
+    const uint64_t one = 1, infinity = (uint64_t)0x7ff << 52;
+    uint64_t m;
+    uint32_t fraction;
+    int e = 0, step;
+    if (d->first >= d->end) return 0;
+    while ((m = azri_dec_whole(d)) >= one << 53) {
+        step = d->first < AZRI_DEC_WHOLE - 3 ? 29 : 1;         /* from 10^27 on, 29 bits are too many by far */
+        azri_dec_halve(d, step);
+        e += step;
+    }
+    while ((m = azri_dec_whole(d)) < one << 52 && e > -1074) {
+        step = m < one << 23 && e >= -1074 + 29 ? 29 : 1;
+        azri_dec_double_up(d, step);
+        e -= step;
+    }
+    fraction = d->x[AZRI_DEC_WHOLE];
+    if (fraction > AZRI_DEC_BASE / 2) m++;
+    else if (fraction == AZRI_DEC_BASE / 2) m += d->rest || d->end > AZRI_DEC_WHOLE + 1 ? 1 : m & 1;
+    /* The significand's leading 1, and its carry if rounding made it 2^53, count the exponent up. */
+    m += (uint64_t)(e + 1074) << 52;
+    return m < infinity ? m : infinity;
+}
+
+/* Digits with at most one point, then an exponent. 1: *bits is the absolute value. */
+static int azri_dec_parse(azredis_str s, uint64_t *bits) {
+    azri_dec d;
+    int64_t weight, exponent = 0;
+    size_t i, n, point, digits;
+    int minus;
+    for (n = 0; n < s.len && (azri_is_digit(s.ptr[n]) || s.ptr[n] == '.'); n++) {}
+    for (point = 0; point < n && s.ptr[point] != '.'; point++) {}
+    digits = n - (point < n ? 1 : 0);
+    for (i = point + 1; i < n; i++)
+        if (s.ptr[i] == '.') return 0;
+    if (digits == 0) return 0;
+    if (n < s.len) {
+        if (azri_lower(s.ptr[n]) != 'e') return 0;
+        i = n + 1;
+        minus = i < s.len && s.ptr[i] == '-';
+        if (minus || (i < s.len && s.ptr[i] == '+')) i++;
+        if (i == s.len) return 0;
+        for (; i < s.len; i++) {
+            if (!azri_is_digit(s.ptr[i])) return 0;
+            if (exponent < INT64_MAX / 64) exponent = exponent * 10 + (s.ptr[i] - '0');
+        }
+        if (minus) exponent = -exponent;
+    }
+    memset(&d, 0, sizeof d);
+    d.first = AZRI_DEC_LIMBS;
+    weight = exponent + (int64_t)point;
+    for (i = 0; i < n; i++) {
+        if (i == point) continue;
+        weight--;
+        if (s.ptr[i] != '0' && weight >= 9 * AZRI_DEC_WHOLE) {
+            *bits = (uint64_t)0x7ff << 52;
+            return 1;
+        }
+        azri_dec_digit(&d, weight, (uint32_t)(s.ptr[i] - '0'));
+    }
+    *bits = azri_dec_bits(&d);
+    return 1;
+}
+
+/* inf, infinity, nan, nan(...): old servers print what their libc prints. */
+static int azri_double_word(azredis_str s, uint64_t *bits) {
+    *bits = (uint64_t)0x7ff << 52;
+    if (azri_ieqz(s, "inf") || azri_ieqz(s, "infinity")) return 1;
+    *bits |= (uint64_t)1 << 51;
+    if (s.len > 4 && s.ptr[3] == '(' && s.ptr[s.len - 1] == ')') s.len = 3;
+    return azri_ieqz(s, "nan");
+}
+
+/* Correctly rounded. A number too large is taken as infinity, one too small as 0, with its sign. */
+static int azri_double(azredis_str s, double *out) {
+    int minus = s.len && s.ptr[0] == '-';
+    uint64_t bits;
+    if (minus || (s.len && s.ptr[0] == '+')) s = azri_slice(s.ptr + 1, s.len - 1);
+    if (!azri_dec_parse(s, &bits) && !azri_double_word(s, &bits)) return 0;
+    bits |= (uint64_t)minus << 63;
+    memcpy(out, &bits, sizeof *out);
+    return 1;
+}
+
+/* ---- dates ---- */
+
+typedef struct azri_scan { const char *p, *end; } azri_scan;
+
+static int azri_scan_char(azri_scan *s, char c) {
+    if (s->p == s->end || *s->p != c) return 0;
+    s->p++;
+    return 1;
+}
+
+/* A word, in any case. */
+static int azri_scan_word(azri_scan *s, const char *word) {
+    size_t n = strlen(word);
+    if ((size_t)(s->end - s->p) < n || !azri_ieqz(azri_slice(s->p, n), word)) return 0;
+    s->p += n;
+    return 1;
+}
+
+/* A number of min to max digits; max <= 4. */
+static int azri_scan_number(azri_scan *s, int min, int max, int *out) {
+    int n = 0, v = 0;
+    while (n < max && s->p < s->end && azri_is_digit(*s->p)) {
+        v = v * 10 + (*s->p++ - '0');
+        n++;
+    }
+    *out = v;
+    return n >= min;
+}
+
+typedef struct azri_date { int year, month, day, hour, minute, second, offset; } azri_date; /* offset: minutes */
+
+/* Days since 1970-01-01 in the Gregorian calendar. The year is counted from 1 March, so that the leap day
+ * is its last; 153 days make five months from there; 719468 days lie between 0000-03-01 and 1970-01-01. */
+static int64_t azri_days(int year, int month, int day) {
+    int64_t y = year - (month <= 2);
+    int64_t in_year = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1;
+    return 365 * y + y / 4 - y / 100 + y / 400 + in_year - 719468;
+}
+
+/* Checks the members and joins them. A leap second counts as the second after it. */
+static int azri_date_join(const azri_date *d, int64_t *unix_s) {
+    static const unsigned char days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    int leap = d->year % 4 == 0 && (d->year % 100 != 0 || d->year % 400 == 0);
+    if (d->year < 1 || d->month < 1 || d->month > 12 || d->day < 1) return 0;
+    if (d->day > days[d->month - 1] + (d->month == 2 && leap)) return 0;
+    if (d->hour > 23 || d->minute > 59 || d->second > 60) return 0;
+    *unix_s = azri_days(d->year, d->month, d->day) * 86400 + d->hour * 3600 + (d->minute - d->offset) * 60 + d->second;
+    return 1;
+}
+
+/* h:mm:ss, and a fraction that is dropped. */
+static int azri_scan_clock(azri_scan *s, azri_date *d) {
+    if (!azri_scan_number(s, 1, 2, &d->hour) || !azri_scan_char(s, ':') ||
+        !azri_scan_number(s, 2, 2, &d->minute) || !azri_scan_char(s, ':') ||
+        !azri_scan_number(s, 2, 2, &d->second)) return 0;
+    if (!azri_scan_char(s, '.')) return 1;
+    if (s->p == s->end || !azri_is_digit(*s->p)) return 0;
+    while (s->p < s->end && azri_is_digit(*s->p)) s->p++;
+    return 1;
+}
+
+/* AM, PM or nothing. */
+static int azri_scan_noon(azri_scan *s, azri_date *d) {
+    int pm = azri_scan_word(s, " PM");
+    if (!pm && !azri_scan_word(s, " AM")) return 1;
+    if (d->hour < 1 || d->hour > 12) return 0;
+    d->hour = d->hour % 12 + (pm ? 12 : 0);
+    return 1;
+}
+
+/* Z, +hh:mm, -hh:mm or nothing, which is UTC: the services write UTC and name no zone. */
+static int azri_scan_zone(azri_scan *s, azri_date *d) {
+    int west, hours, minutes;
+    (void)azri_scan_char(s, ' ');
+    if (s->p == s->end) return 1;
+    if (azri_scan_char(s, 'Z')) return s->p == s->end;
+    west = azri_scan_char(s, '-');
+    if (!west && !azri_scan_char(s, '+')) return 0;
+    if (!azri_scan_number(s, 2, 2, &hours) || !azri_scan_char(s, ':') ||
+        !azri_scan_number(s, 2, 2, &minutes) || hours > 23 || minutes > 59) return 0;
+    d->offset = (hours * 60 + minutes) * (west ? -1 : 1);
+    return s->p == s->end;
+}
+
+/* RFC 9110 5.6.7: "Sun, 06 Nov 1994 08:49:37 GMT". The name of the day is not compared. */
+static int azri_date_http(azredis_str text, int64_t *unix_s) {
+    static const char months[12][4] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
+                                       "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+    azri_date d;
+    azri_scan s;
+    if (text.len != 29 || memcmp(text.ptr + 3, ", ", 2) != 0) return 0;
+    s.p = text.ptr + 5;
+    s.end = text.ptr + text.len;
+    memset(&d, 0, sizeof d);
+    if (!azri_scan_number(&s, 2, 2, &d.day) || !azri_scan_char(&s, ' ')) return 0;
+    while (d.month < 12 && !azri_scan_word(&s, months[d.month])) d.month++;
+    d.month++;
+    return azri_scan_char(&s, ' ') && azri_scan_number(&s, 4, 4, &d.year) && azri_scan_char(&s, ' ') &&
+           azri_scan_clock(&s, &d) && azri_scan_word(&s, " GMT") && s.p == s.end && azri_date_join(&d, unix_s);
+}
+
+/* "2019-06-20T02:57:58Z" (RFC 3339; a blank for the T, no zone: also), "6/20/2019 2:57:58 AM +00:00" (what
+ * .NET prints), an HTTP date, or seconds since 1970 in digits. Blanks around it are dropped. */
+static int azri_date_parse(azredis_str text, int64_t *unix_s) {
+    azri_date d;
+    azri_scan s;
+    while (text.len && text.ptr[0] == ' ') text = azri_slice(text.ptr + 1, text.len - 1);
+    while (text.len && text.ptr[text.len - 1] == ' ') text.len--;
+    if (text.len && text.ptr[0] != '+' && text.ptr[0] != '-' && azri_i64(text, unix_s)) return 1;
+    if (azri_date_http(text, unix_s)) return 1;
+    memset(&d, 0, sizeof d);
+    s.p = text.ptr;
+    s.end = text.ptr + text.len;
+    if (text.len > 4 && text.ptr[4] == '-') {
+        if (!azri_scan_number(&s, 4, 4, &d.year) || !azri_scan_char(&s, '-') ||
+            !azri_scan_number(&s, 2, 2, &d.month) || !azri_scan_char(&s, '-') ||
+            !azri_scan_number(&s, 2, 2, &d.day)) return 0;
+        if (!azri_scan_char(&s, 'T') && !azri_scan_char(&s, ' ')) return 0;
+        if (!azri_scan_clock(&s, &d)) return 0;
+    } else {
+        if (!azri_scan_number(&s, 1, 2, &d.month) || !azri_scan_char(&s, '/') ||
+            !azri_scan_number(&s, 1, 2, &d.day) || !azri_scan_char(&s, '/') ||
+            !azri_scan_number(&s, 4, 4, &d.year) || !azri_scan_char(&s, ' ')) return 0;
+        if (!azri_scan_clock(&s, &d) || !azri_scan_noon(&s, &d)) return 0;
+    }
+    return azri_scan_zone(&s, &d) && azri_date_join(&d, unix_s);
+}
+
+/* "2026-11-23T10:00:00Z". Times outside 1970 .. 9999 are shown as the nearest end of that. */
+static void azri_date_text(char out[24], int64_t unix_s) {
+    int64_t days, rest;
+    int year, month = 12;
+    if (unix_s < 0) unix_s = 0;
+    if (unix_s > 253402300799) unix_s = 253402300799;
+    days = unix_s / 86400;
+    rest = unix_s % 86400;
+    year = 1970 + (int)(days / 366);               /* never too late; at most 6 years early by 9999 */
+    while (azri_days(year + 1, 1, 1) <= days) year++;
+    while (azri_days(year, month, 1) > days) month--;
+    (void)azri_fmt(out, 24, "%04d-%02d-%02dT%02d:%02d:%02dZ", year, month, (int)(days - azri_days(year, month, 1)) + 1,
+                   (int)(rest / 3600), (int)(rest / 60 % 60), (int)(rest % 60));
+}
+
+/* ---- addresses ---- */
+
+static int azri_hex(char c) {
+    if (azri_is_digit(c)) return c - '0';
+    c = azri_lower(c);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Four numbers without leading zeros: other spellings (octal, hex, fewer parts) are read differently by
+ * different programs. */
+static int azri_ip4_parse(azredis_str s, uint8_t out[4]) {
+    azri_scan at;
+    int i, v;
+    at.p = s.ptr;
+    at.end = s.ptr + s.len;
+    for (i = 0; i < 4; i++) {
+        const char *start;
+        if (i && !azri_scan_char(&at, '.')) return 0;
+        start = at.p;
+        if (!azri_scan_number(&at, 1, 3, &v) || v > 255 || (at.p - start > 1 && *start == '0')) return 0;
+        out[i] = (uint8_t)v;
+    }
+    return at.p == at.end;
+}
+
+/* RFC 4291 2.2, without zone. */
+static int azri_ip6_parse(azredis_str s, uint8_t out[16]) {
+    size_t i = 0, n = 0, gap = 16, digits, v;     /* gap: where "::" stood; 16: nowhere */
+    memset(out, 0, 16);
+    if (s.len >= 2 && s.ptr[0] == ':' && s.ptr[1] == ':') {
+        gap = 0;
+        i = 2;
+    }
+    while (i < s.len) {
+        if (n <= 12 && azri_ip4_parse(azri_slice(s.ptr + i, s.len - i), out + n)) {
+            n += 4;
+            break;
+        }
+        for (v = 0, digits = 0; digits < 5 && i < s.len && azri_hex(s.ptr[i]) >= 0; digits++)
+            v = v * 16 + (size_t)azri_hex(s.ptr[i++]);
+        if (digits == 0 || digits > 4 || n == 16) return 0;
+        out[n++] = (uint8_t)(v >> 8);
+        out[n++] = (uint8_t)(v & 0xff);
+        if (i == s.len) break;
+        if (s.ptr[i++] != ':' || i == s.len) return 0;
+        if (s.ptr[i] != ':') continue;
+        if (gap != 16) return 0;
+        gap = n;
+        i++;
+    }
+    if (gap == 16) return n == 16;
+    if (n == 16) return 0;
+    memmove(out + gap + (16 - n), out + gap, n - gap);
+    memset(out + gap, 0, 16 - n);
+    return 1;
+}
+
+/* The bytes of an address in text: 4, 16, or 0 if it is none. out is written either way. */
+static size_t azri_ip_parse(azredis_str s, uint8_t out[16]) {
+    if (azri_ip4_parse(s, out)) return 4;
+    return azri_ip6_parse(s, out) ? 16 : 0;
+}
+
+static int azri_is_ip(azredis_str host) {
+    uint8_t ip[16];
+    return azri_ip_parse(host, ip) != 0;
+}
+
+static int azri_is_loopback(azredis_str host) {
+    static const uint8_t one[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
+    uint8_t ip[16];
+    size_t n = azri_ip_parse(host, ip);
+    if (n == 4) return ip[0] == 127;
+    return n == 16 ? memcmp(ip, one, 16) == 0 : azri_ieqz(host, "localhost");
+}
+
+/* Labels of 1 to 63 letters, digits, '-' and '_'; 253 characters in all. */
+static int azri_is_hostname(azredis_str s) {
+    size_t i, label = 0;
+    if (s.len == 0 || s.len > 253) return 0;
+    for (i = 0; i < s.len; i++) {
+        char c = s.ptr[i];
+        if (c == '.' && label == 0) return 0;
+        if (c != '.' && !azri_is_alnum(c) && c != '-' && c != '_') return 0;
+        label = c == '.' ? 0 : label + 1;
+        if (label > 63) return 0;
+    }
+    return label != 0;
+}
+
+static size_t azri_find(azredis_str s, char c) {
+    size_t i;
+    for (i = 0; i < s.len && s.ptr[i] != c; i++) {}
+    return i;
+}
+
+/* Splits "host:port" into a checked host without brackets or final dot, and a port (0: none given).
+ * Returns NULL, or what is wrong. Never quotes the text: people put passwords before an '@'. */
+static const char *azri_hostport_parse(azredis_str s, int bare_ip6, char host[256], uint16_t *port) {
+    uint8_t ip[16];
+    uint64_t n = 0;
+    azredis_str name = s, rest;
+    size_t cut = azri_find(s, ':');
+    if (azri_find(s, '@') < s.len) return "user name or password before '@'";
+    if (s.len && s.ptr[0] == '[') {
+        cut = azri_find(s, ']');
+        if (cut == s.len) return "'[' without ']'";
+        name = azri_slice(s.ptr + 1, cut - 1);
+        rest = azri_slice(s.ptr + cut + 1, s.len - cut - 1);
+        if (!azri_ip6_parse(name, ip)) return "no IPv6 address between '[' and ']'";
+    } else if (bare_ip6 && azri_ip6_parse(s, ip)) {
+        rest = azri_slice(s.ptr + s.len, 0);
+    } else {
+        name.len = cut;
+        rest = azri_slice(s.ptr + cut, s.len - cut);
+        if (name.len > 1 && name.ptr[name.len - 1] == '.') name.len--;
+        if (name.len == 0) return "the host name is empty";
+        if (!azri_is_hostname(name)) return "not a host name";
+    }
+    if (rest.len) {
+        if (rest.ptr[0] != ':') return "unexpected text behind ']'";
+        if (!azri_u64(azri_slice(rest.ptr + 1, rest.len - 1), &n) || n < 1 || n > 65535)
+            return "the port is not a number from 1 to 65535";
+    }
+    memcpy(host, name.ptr, name.len);
+    host[name.len] = '\0';
+    *port = (uint16_t)n;
+    return NULL;
+}
+
+/* *port is 0 if none is given. */
+static azredis_status azri_endpoint_parse(azredis_str text, char host[256], uint16_t *port, azredis_error *e) {
+    size_t i;
+    const char *why = NULL;
+    for (i = 0; i + 3 <= text.len; i++)
+        if (memcmp(text.ptr + i, "://", 3) == 0) why = "it is a URL";
+    if (!why) why = azri_hostport_parse(text, 1, host, port);
+    if (!why) return AZREDIS_OK;
+    return azri_fail(e, AZREDIS_E_ARG, "options", "host: %s; expected name, name:port, [IPv6] or [IPv6]:port, such as "
+                     "mycache.westeurope.redis.azure.net:10000", why);
+}
+
+/* Cuts a http or https URL behind its authority; 0: it is no such URL. */
+static int azri_url_split(azredis_str text, int *tls, azredis_str *authority, azredis_str *rest) {
+    size_t i, n;
+    *tls = text.len >= 8 && azri_ieqz(azri_slice(text.ptr, 8), "https://");
+    n = *tls ? 8 : 7;
+    if (!*tls && (text.len < 7 || !azri_ieqz(azri_slice(text.ptr, 7), "http://"))) return 0;
+    for (i = n; i < text.len && text.ptr[i] != '/' && text.ptr[i] != '?' && text.ptr[i] != '#'; i++) {}
+    *authority = azri_slice(text.ptr + n, i - n);
+    *rest = azri_slice(text.ptr + i, text.len - i);
+    return 1;
+}
+
+typedef struct azri_url {
+    int      tls;
+    char     host[256];        /* without brackets */
+    uint16_t port;             /* never 0 */
+    char     path[1024];       /* with query; begins with '/' */
+} azri_url;
+
+/* NULL, or what is wrong. */
+static const char *azri_url_read(azri_url *u, azredis_str text) {
+    azredis_str authority, rest;
+    const char *why;
+    size_t i, slash;
+    if (!azri_url_split(text, &u->tls, &authority, &rest)) return "it does not begin with https:// or http://";
+    why = azri_hostport_parse(authority, 0, u->host, &u->port);
+    if (why) return why;
+    for (i = 0; i < rest.len; i++) {
+        if (rest.ptr[i] <= ' ' || rest.ptr[i] > '~') return "it has a blank, control or non-ASCII character";
+        if (rest.ptr[i] == '#') return "it has a fragment ('#')";
+    }
+    slash = rest.len == 0 || rest.ptr[0] != '/';
+    if (rest.len > sizeof u->path - 1 - slash) return "its path is longer than 1022 bytes";
+    u->path[0] = '/';
+    if (rest.len) memcpy(u->path + slash, rest.ptr, rest.len);
+    u->path[slash + rest.len] = '\0';
+    if (u->port == 0) u->port = u->tls ? 443 : 80;
+    return NULL;
+}
+
+static azredis_status azri_url_parse(azri_url *u, azredis_str text, const char *where, azredis_error *e) {
+    const char *why = azri_url_read(u, text);
+    if (!why) return AZREDIS_OK;
+    return azri_fail(e, AZREDIS_E_ARG, where, "URL: %s; expected https://host/path or https://host:port/path", why);
+}
+
+static int azri_ends_with(azredis_str s, const char *suffix) {
+    size_t n = strlen(suffix);
+    return s.len > n && azri_ieqz(azri_slice(s.ptr + s.len - n, n), suffix);
+}
+
+/* The TLS port of a cache whose user gave none. Azure Cache for Redis listens on 6380; Azure Managed Redis,
+ * in every cloud, and what we do not know, on 10000. */
+static uint16_t azri_port_by_host(azredis_str host) {
+    static const char *const classic[] = {
+        ".redis.cache.windows.net", ".redis.cache.chinacloudapi.cn", ".redis.cache.usgovcloudapi.net",
+        ".redis.cache.sovcloud-api.fr", ".redis.cache.sovcloud-api.de"
+    };
+    size_t i;
+    for (i = 0; i < sizeof classic / sizeof classic[0]; i++)
+        if (azri_ends_with(host, classic[i])) return 6380;
+    return 10000;
+}
+
+/* ==== >>json ============================================================== uses: core mem text ==
+ * RFC 8259, read as it arrives: any split, one byte at a time too. Each scalar is handed to a function with
+ * its key and the key of what holds it; nothing is kept. No recursion: 16 levels, else AZREDIS_E_LIMIT. The
+ * top must be an object. What the RFC does not allow is refused: comments, a byte order mark, lone surrogates,
+ * malformed UTF-8, bytes behind the end. Keys may repeat; which one counts is the caller's to say. An error
+ * stays.
+ * Entry points: azri_json_init, azri_json_feed, azri_json_end, azri_json_free.
+ * ================================================================================================ */
+
+#define AZRI_JSON_KEY 64       /* a longer key is read and delivered as "": it is none that anyone asks for */
+
+enum { AZRI_JSON_STRING, AZRI_JSON_NUMBER, AZRI_JSON_TRUE, AZRI_JSON_FALSE, AZRI_JSON_NULL };
+
+/* A scalar. depth 1: a member of the top object. key: its name, "" in an array. parent: the key of the object
+ * or array around it, "" at the top. Strings are unescaped UTF-8 and may hold NUL. All slices are lent. */
+typedef void (*azri_json_fn)(void *user, int depth, azredis_str parent, azredis_str key, int type, azredis_str text);
+
+/* What may come next. */
+typedef enum azri_json_state {
+    AZRI_JSON_S_TOP,           /* the object's '{' */
+    AZRI_JSON_S_FIRST_KEY,     /* a key, or '}' */
+    AZRI_JSON_S_KEY,           /* a key */
+    AZRI_JSON_S_COLON,
+    AZRI_JSON_S_FIRST_ITEM,    /* a value, or ']' */
+    AZRI_JSON_S_VALUE,         /* a value */
+    AZRI_JSON_S_NEXT,          /* a comma, or the end of what is open */
+    AZRI_JSON_S_TEXT,          /* inside a string */
+    AZRI_JSON_S_ESCAPE,        /* behind its backslash */
+    AZRI_JSON_S_HEX,           /* behind \u */
+    AZRI_JSON_S_NUMBER,        /* inside a number; see azri_json_number */
+    AZRI_JSON_S_WORD,          /* inside true, false, null */
+    AZRI_JSON_S_END            /* blanks only */
+} azri_json_state;
+
+/* Where a number stands. It may end in those that are marked. */
+typedef enum azri_json_number_state {
+    AZRI_JSON_N_MINUS,
+    AZRI_JSON_N_ZERO,          /* may end */
+    AZRI_JSON_N_WHOLE,         /* may end */
+    AZRI_JSON_N_POINT,
+    AZRI_JSON_N_FRACTION,      /* may end */
+    AZRI_JSON_N_E,
+    AZRI_JSON_N_SIGN,
+    AZRI_JSON_N_EXPONENT,      /* may end */
+    AZRI_JSON_N_BAD
+} azri_json_number_state;
+
+typedef struct azri_json {
+    azri_json_fn           fn;
+    void                  *user;
+    azri_buf               value;
+    azredis_status         status;
+    azri_json_state        state;
+    azri_json_number_state number;
+    int                    depth;                 /* containers that are open */
+    uint32_t               arrays;                /* bit d - 1: the container at depth d is an array */
+    int                    in_key;                /* the string is a key */
+    const char            *word;                  /* what is left of the word */
+    int                    word_type;
+    int                    hex_left;
+    uint32_t               hex, high;             /* high: the first half of a surrogate pair, or 0 */
+    int                    utf8_left;             /* bytes missing of this character */
+    unsigned char          utf8_low, utf8_high;   /* what the next of them may be */
+    size_t                 key_len[AZRI_JSON_DEPTH];   /* AZRI_JSON_KEY + 1: too long */
+    char                   key[AZRI_JSON_DEPTH][AZRI_JSON_KEY];
+} azri_json;
+
+AZRI_STATIC_ASSERT(json_depth_fits_mask, AZRI_JSON_DEPTH <= 32);
+
+static void azri_json_init(azri_json *j, const azri_mem *m, size_t value_max, azri_json_fn fn, void *user) {
+    memset(j, 0, sizeof *j);
+    j->fn = fn;
+    j->user = user;
+    azri_buf_init(&j->value, m, value_max, 1);
+}
+
+static void azri_json_free(azri_json *j) { azri_buf_free(&j->value); }
+
+static azredis_str azri_json_key(const azri_json *j, int depth) {
+    if (depth < 1 || j->key_len[depth - 1] > AZRI_JSON_KEY) return azri_str("");
+    return azri_slice(j->key[depth - 1], j->key_len[depth - 1]);
+}
+
+static void azri_json_deliver(azri_json *j, int type) {
+    azredis_str text = j->value.len ? azri_slice(j->value.ptr, j->value.len) : azri_str("");
+    j->fn(j->user, j->depth, azri_json_key(j, j->depth - 1), azri_json_key(j, j->depth), type, text);
+    j->state = AZRI_JSON_S_NEXT;
+}
+
+static azredis_status azri_json_open(azri_json *j, int array) {
+    if (j->depth == AZRI_JSON_DEPTH) return AZREDIS_E_LIMIT;
+    j->key_len[j->depth] = 0;
+    j->arrays &= ~((uint32_t)1 << j->depth);
+    j->arrays |= (uint32_t)array << j->depth;
+    j->depth++;
+    j->state = array ? AZRI_JSON_S_FIRST_ITEM : AZRI_JSON_S_FIRST_KEY;
+    return AZREDIS_OK;
+}
+
+static int azri_json_in_array(const azri_json *j) { return (int)(j->arrays >> (j->depth - 1) & 1u); }
+
+static azredis_status azri_json_close(azri_json *j, int array) {
+    if (azri_json_in_array(j) != array) return AZREDIS_E_JSON;
+    j->depth--;
+    j->state = j->depth ? AZRI_JSON_S_NEXT : AZRI_JSON_S_END;
+    return AZREDIS_OK;
+}
+
+/* ---- strings ---- */
+
+static azredis_status azri_json_put(azri_json *j, char c) {
+    size_t *n = &j->key_len[j->depth - 1];
+    if (!j->in_key) return azri_buf_add(&j->value, &c, 1);
+    if (*n < AZRI_JSON_KEY) j->key[j->depth - 1][*n] = c;
+    if (*n <= AZRI_JSON_KEY) ++*n;
+    return AZREDIS_OK;
+}
+
+static azredis_status azri_json_put_code(azri_json *j, uint32_t c) {
+    azredis_status st;
+    int more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
+    static const unsigned char lead[4] = {0, 0xc0, 0xe0, 0xf0};
+    st = azri_json_put(j, (char)(unsigned char)(lead[more] | c >> (6 * more)));
+    while (more-- && st == AZREDIS_OK) st = azri_json_put(j, (char)(unsigned char)(0x80u | (c >> (6 * more) & 0x3fu)));
+    return st;
+}
+
+/* Well-formed UTF-8 only: the bounds of the second byte shut out long forms, surrogates and what lies behind
+ * U+10FFFF (Unicode 15, table 3-7). */
+static int azri_json_utf8(azri_json *j, unsigned char c) {
+    if (j->utf8_left) {
+        if (c < j->utf8_low || c > j->utf8_high) return 0;
+        j->utf8_left--;
+        j->utf8_low = 0x80;
+        j->utf8_high = 0xbf;
+        return 1;
+    }
+    if (c < 0x80) return 1;
+    if (c < 0xc2 || c > 0xf4) return 0;
+    j->utf8_left = c < 0xe0 ? 1 : c < 0xf0 ? 2 : 3;
+    j->utf8_low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80;
+    j->utf8_high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+    return 1;
+}
+
+static void azri_json_string_begin(azri_json *j, int in_key) {
+    j->in_key = in_key;
+    if (in_key) j->key_len[j->depth - 1] = 0;
+    j->state = AZRI_JSON_S_TEXT;
+}
+
+static azredis_status azri_json_text(azri_json *j, char c) {
+    if (!azri_json_utf8(j, (unsigned char)c)) return AZREDIS_E_JSON;
+    if (c == '\\') {
+        j->state = AZRI_JSON_S_ESCAPE;
+        return AZREDIS_OK;
+    }
+    if (j->high || (unsigned char)c < ' ') return AZREDIS_E_JSON;
+    if (c != '"') return azri_json_put(j, c);
+    if (j->in_key) j->state = AZRI_JSON_S_COLON;
+    else azri_json_deliver(j, AZRI_JSON_STRING);
+    return AZREDIS_OK;
+}
+
+static azredis_status azri_json_escape(azri_json *j, char c) {
+    static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+    size_t i = azri_find(azri_slice(from, 8), c);
+    j->state = AZRI_JSON_S_TEXT;
+    if (c == 'u') {
+        j->state = AZRI_JSON_S_HEX;
+        j->hex = 0;
+        j->hex_left = 4;
+        return AZREDIS_OK;
+    }
+    if (i == 8 || j->high) return AZREDIS_E_JSON;
+    return azri_json_put(j, to[i]);
+}
+
+static azredis_status azri_json_hex(azri_json *j, char c) {
+    int v = azri_hex(c);
+    uint32_t high = j->high;
+    if (v < 0) return AZREDIS_E_JSON;
+    j->hex = j->hex << 4 | (uint32_t)v;
+    if (--j->hex_left) return AZREDIS_OK;
+    j->state = AZRI_JSON_S_TEXT;
+    j->high = 0;
+    if (high) {
+        if (j->hex < 0xdc00 || j->hex > 0xdfff) return AZREDIS_E_JSON;
+        return azri_json_put_code(j, 0x10000 + ((high - 0xd800) << 10) + (j->hex - 0xdc00));
+    }
+    if (j->hex < 0xd800 || j->hex > 0xdfff) return azri_json_put_code(j, j->hex);
+    if (j->hex > 0xdbff) return AZREDIS_E_JSON;
+    j->high = j->hex;
+    return AZREDIS_OK;
+}
+
+/* ---- numbers and words ---- */
+
+static azri_json_number_state azri_json_number_next(azri_json_number_state s, char c) {
+    int digit = azri_is_digit(c), e = c == 'e' || c == 'E';
+    switch (s) {
+    case AZRI_JSON_N_MINUS:
+        return c == '0' ? AZRI_JSON_N_ZERO : digit ? AZRI_JSON_N_WHOLE : AZRI_JSON_N_BAD;
+    case AZRI_JSON_N_ZERO:
+    case AZRI_JSON_N_WHOLE:
+        if (digit && s == AZRI_JSON_N_WHOLE) return AZRI_JSON_N_WHOLE;
+        return c == '.' ? AZRI_JSON_N_POINT : e ? AZRI_JSON_N_E : AZRI_JSON_N_BAD;
+    case AZRI_JSON_N_POINT:
+        return digit ? AZRI_JSON_N_FRACTION : AZRI_JSON_N_BAD;
+    case AZRI_JSON_N_FRACTION:
+        return digit ? AZRI_JSON_N_FRACTION : e ? AZRI_JSON_N_E : AZRI_JSON_N_BAD;
+    case AZRI_JSON_N_E:
+        if (c == '+' || c == '-') return AZRI_JSON_N_SIGN;
+        return digit ? AZRI_JSON_N_EXPONENT : AZRI_JSON_N_BAD;
+    case AZRI_JSON_N_SIGN:
+    case AZRI_JSON_N_EXPONENT:
+        return digit ? AZRI_JSON_N_EXPONENT : AZRI_JSON_N_BAD;
+    case AZRI_JSON_N_BAD:
+        break;
+    }
+    return AZRI_JSON_N_BAD;
+}
+
+static int azri_json_number_may_end(azri_json_number_state s) {
+    return s == AZRI_JSON_N_ZERO || s == AZRI_JSON_N_WHOLE || s == AZRI_JSON_N_FRACTION || s == AZRI_JSON_N_EXPONENT;
+}
+
+/* What follows the value: a comma, or the end of what is open. */
+static azredis_status azri_json_next(azri_json *j, char c) {
+    if (c == '}' || c == ']') return azri_json_close(j, c == ']');
+    if (c != ',') return AZREDIS_E_JSON;
+    j->state = azri_json_in_array(j) ? AZRI_JSON_S_VALUE : AZRI_JSON_S_KEY;
+    return AZREDIS_OK;
+}
+
+static int azri_json_is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+
+/* A number has no end of its own: the byte behind it belongs to what follows. */
+static azredis_status azri_json_number(azri_json *j, char c) {
+    azri_json_number_state next = azri_json_number_next(j->number, c);
+    if (next != AZRI_JSON_N_BAD) {
+        j->number = next;
+        return azri_buf_add(&j->value, &c, 1);
+    }
+    if (!azri_json_number_may_end(j->number)) return AZREDIS_E_JSON;
+    azri_json_deliver(j, AZRI_JSON_NUMBER);
+    return azri_json_is_blank(c) ? AZREDIS_OK : azri_json_next(j, c);
+}
+
+static azredis_status azri_json_word(azri_json *j, char c) {
+    if (c != *j->word) return AZREDIS_E_JSON;
+    if (*++j->word == '\0') azri_json_deliver(j, j->word_type);
+    return AZREDIS_OK;
+}
+
+static azredis_status azri_json_word_begin(azri_json *j, const char *rest, int type) {
+    j->word = rest;
+    j->word_type = type;
+    j->state = AZRI_JSON_S_WORD;
+    return AZREDIS_OK;
+}
+
+/* ---- the reader ---- */
+
+static azredis_status azri_json_value(azri_json *j, char c) {
+    j->value.len = 0;
+    switch (c) {
+    case '{': return azri_json_open(j, 0);
+    case '[': return azri_json_open(j, 1);
+    case 't': return azri_json_word_begin(j, "rue", AZRI_JSON_TRUE);
+    case 'f': return azri_json_word_begin(j, "alse", AZRI_JSON_FALSE);
+    case 'n': return azri_json_word_begin(j, "ull", AZRI_JSON_NULL);
+    case '"':
+        azri_json_string_begin(j, 0);
+        return AZREDIS_OK;
+    default:
+        j->number = c == '-' ? AZRI_JSON_N_MINUS : azri_json_number_next(AZRI_JSON_N_MINUS, c);
+        if (j->number == AZRI_JSON_N_BAD) return AZREDIS_E_JSON;
+        j->state = AZRI_JSON_S_NUMBER;
+        return azri_buf_add(&j->value, &c, 1);
+    }
+}
+
+/* One byte outside strings, numbers and words. */
+static azredis_status azri_json_between(azri_json *j, char c) {
+    if (azri_json_is_blank(c)) return AZREDIS_OK;
+    if (j->state == AZRI_JSON_S_TOP) return c == '{' ? azri_json_open(j, 0) : AZREDIS_E_JSON;
+    if (j->state == AZRI_JSON_S_NEXT) return azri_json_next(j, c);
+    if (j->state == AZRI_JSON_S_FIRST_ITEM && c == ']') return azri_json_close(j, 1);
+    if (j->state == AZRI_JSON_S_FIRST_ITEM || j->state == AZRI_JSON_S_VALUE) return azri_json_value(j, c);
+    if (j->state == AZRI_JSON_S_FIRST_KEY && c == '}') return azri_json_close(j, 0);
+    if (j->state == AZRI_JSON_S_FIRST_KEY || j->state == AZRI_JSON_S_KEY) {
+        azri_json_string_begin(j, 1);
+        return c == '"' ? AZREDIS_OK : AZREDIS_E_JSON;
+    }
+    if (j->state != AZRI_JSON_S_COLON || c != ':') return AZREDIS_E_JSON;
+    j->state = AZRI_JSON_S_VALUE;
+    return AZREDIS_OK;
+}
+
+static azredis_status azri_json_feed(azri_json *j, const char *p, size_t n) {
+    size_t i;
+    for (i = 0; i < n && j->status == AZREDIS_OK; i++) {
+        if (j->state == AZRI_JSON_S_TEXT) j->status = azri_json_text(j, p[i]);
+        else if (j->state == AZRI_JSON_S_ESCAPE) j->status = azri_json_escape(j, p[i]);
+        else if (j->state == AZRI_JSON_S_HEX) j->status = azri_json_hex(j, p[i]);
+        else if (j->state == AZRI_JSON_S_NUMBER) j->status = azri_json_number(j, p[i]);
+        else if (j->state == AZRI_JSON_S_WORD) j->status = azri_json_word(j, p[i]);
+        else j->status = azri_json_between(j, p[i]);
+    }
+    return j->status;
+}
+
+/* The text has ended: OK if it was complete. */
+static azredis_status azri_json_end(azri_json *j) {
+    if (j->status == AZREDIS_OK && j->state != AZRI_JSON_S_END) j->status = AZREDIS_E_JSON;
+    return j->status;
+}
+
+/* ==== >>http ============================================================== uses: core mem fail text
+ * HTTP/1.1 for one exchange per connection: writes a request, reads its answer as it arrives, in any split
+ * (RFC 9110, RFC 9112). Allocates nothing; body bytes go straight to a sink. An answer that could be read in
+ * two ways is refused, never repaired. Redirects are never followed: they would carry a secret elsewhere.
+ * Entry points: azri_http_request, azri_http_init, azri_http_feed, azri_http_eof.
+ * ================================================================================================ */
+
+#define AZRI_HTTP_LINE_MAX   1024u                 /* of a header line; what is longer is cut, and counted */
+#define AZRI_HTTP_INTERIM    8                     /* 1xx answers before the real one */
+#define AZRI_HTTP_RETRY_MAX  (24u * AZRI_HOUR)     /* a longer Retry-After is taken as this */
+
+/* ---- request ---- */
+
+static void azri_http_put(azri_buf *b, azredis_status *st, azredis_str s) {
+    if (*st == AZREDIS_OK) *st = azri_buf_add(b, s.ptr, s.len);
+}
+
+/* extra_headers: "Name: value\r\n" as often as needed, or "". content_type may be NULL without a body. The URL
+ * comes from azri_url_parse, so that it holds no line breaks; the caller vouches for the rest. */
+static azredis_status azri_http_request(azri_buf *out, const char *method, const azri_url *u,
+                                        const char *extra_headers, azredis_str body, const char *content_type) {
+    azredis_status st = AZREDIS_OK;
+    int ip6 = azri_find(azri_str(u->host), ':') < strlen(u->host);
+    char text[64];
+    azri_http_put(out, &st, azri_str(method));
+    azri_http_put(out, &st, azri_str(" "));
+    azri_http_put(out, &st, azri_str(u->path));
+    azri_http_put(out, &st, azri_str(ip6 ? " HTTP/1.1\r\nHost: [" : " HTTP/1.1\r\nHost: "));
+    azri_http_put(out, &st, azri_str(u->host));
+    (void)azri_fmt(text, sizeof text, u->port == (u->tls ? 443 : 80) ? "%s" : "%s:%u", ip6 ? "]" : "", (unsigned)u->port);
+    azri_http_put(out, &st, azri_str(text));
+    azri_http_put(out, &st, azri_str("\r\nAccept: application/json\r\nConnection: close\r\n"));
+    azri_http_put(out, &st, azri_str(extra_headers));
+    if (body.len) {
+        azri_http_put(out, &st, azri_str("Content-Type: "));
+        azri_http_put(out, &st, azri_str(content_type));
+        azri_http_put(out, &st, azri_str("\r\n"));
+    }
+    if (body.len || azri_eqz(azri_str(method), "POST")) {
+        (void)azri_fmt(text, sizeof text, "Content-Length: %llu\r\n", (unsigned long long)body.len);
+        azri_http_put(out, &st, azri_str(text));
+    }
+    azri_http_put(out, &st, azri_str("\r\n"));
+    azri_http_put(out, &st, body);
+    return st;
+}
+
+/* ---- answer ---- */
+
+typedef enum azri_http_state {
+    AZRI_HTTP_STATUS_LINE, AZRI_HTTP_HEADERS,                         /* lines ... */
+    AZRI_HTTP_CHUNK_SIZE, AZRI_HTTP_CHUNK_END, AZRI_HTTP_TRAILERS,    /* ... lines too */
+    AZRI_HTTP_CHUNK, AZRI_HTTP_LENGTH, AZRI_HTTP_UNTIL_CLOSE,         /* body bytes */
+    AZRI_HTTP_DONE, AZRI_HTTP_FAILED
+} azri_http_state;
+
+/* Bytes of the body, as they come. What is not OK ends the exchange with that status. */
+typedef azredis_status (*azri_http_sink)(void *user, const char *p, size_t n);
+
+typedef struct azri_http {
+    /* The result, complete when feed or eof says OK. */
+    int             status;                /* 0: no status line yet */
+    uint32_t        retry_after_ms;        /* 0: not asked for */
+    int64_t         date;                  /* the answer's Date; 0: none */
+    char            location_host[256];    /* where a redirect points to; "": this host, or unreadable */
+    /* Ours. */
+    azri_http_sink  sink;
+    void           *user;
+    azri_http_state state;
+    azredis_status  failed;
+    int             interim;               /* 1xx answers seen */
+    int             has_length, chunked;
+    int64_t         retry_date;            /* Retry-After as a date; 0: none */
+    uint64_t        left;                  /* bytes missing of the body or of this chunk */
+    size_t          head, body;            /* bytes so far: of lines, of the body */
+    int             cr;                    /* a CR came: LF must follow */
+    size_t          line_len;              /* may pass the buffer: the line was cut */
+    char            line[AZRI_HTTP_LINE_MAX];
+} azri_http;
+
+static void azri_http_init(azri_http *h, azri_http_sink sink, void *user) {
+    memset(h, 0, sizeof *h);
+    h->sink = sink;
+    h->user = user;
+}
+
+static azredis_status azri_http_bad(azredis_error *e, const char *what) {
+    return azri_fail(e, AZREDIS_E_HTTP, "http", "HTTP answer: %s; is this the right address, and no proxy between?", what);
+}
+
+static azredis_status azri_http_too_long(azredis_error *e, const char *what, unsigned max) {
+    return azri_fail(e, AZREDIS_E_LIMIT, "http", "HTTP answer: %s longer than %u bytes; is this the right address?", what, max);
+}
+
+static azredis_str azri_trim(azredis_str s) {
+    while (s.len && (s.ptr[0] == ' ' || s.ptr[0] == '\t')) s = azri_slice(s.ptr + 1, s.len - 1);
+    while (s.len && (s.ptr[s.len - 1] == ' ' || s.ptr[s.len - 1] == '\t')) s.len--;
+    return s;
+}
+
+/* "HTTP/1.1 200 OK"; the text is free, and some servers leave it out together with its blank. */
+static azredis_status azri_http_status_line(azri_http *h, azredis_str line, azredis_error *e) {
+    const char *p = line.ptr;
+    if (line.len < 12 || memcmp(p, "HTTP/1.", 7) != 0 || !azri_is_digit(p[7]) || p[8] != ' ')
+        return azri_http_bad(e, "it does not begin with HTTP/1.");
+    if (p[9] < '1' || p[9] > '5' || !azri_is_digit(p[10]) || !azri_is_digit(p[11]) || (line.len > 12 && p[12] != ' '))
+        return azri_http_bad(e, "its status is not a number from 100 to 599");
+    h->status = (p[9] - '0') * 100 + (p[10] - '0') * 10 + (p[11] - '0');
+    h->state = AZRI_HTTP_HEADERS;
+    return AZREDIS_OK;
+}
+
+/* Content-Length may be repeated, but not differ (RFC 9112 6.3, 5). */
+static azredis_status azri_http_content_length(azri_http *h, azredis_str value, azredis_error *e) {
+    uint64_t n;
+    if (!azri_u64(value, &n)) return azri_http_bad(e, "Content-Length is not a number");
+    if (h->has_length && n != h->left) return azri_http_bad(e, "two Content-Lengths that differ");
+    h->has_length = 1;
+    h->left = n;
+    return AZREDIS_OK;
+}
+
+/* The longest wait that any header asks for counts. */
+static void azri_http_wait(azri_http *h, uint64_t ms) {
+    uint32_t capped = (uint32_t)azri_min64(ms, AZRI_HTTP_RETRY_MAX);
+    if (capped > h->retry_after_ms) h->retry_after_ms = capped;
+}
+
+static void azri_http_retry_after(azri_http *h, azredis_str value, uint32_t unit_ms) {
+    uint64_t n;
+    if (azri_u64(value, &n)) azri_http_wait(h, azri_min64(n, AZRI_HTTP_RETRY_MAX) * unit_ms);
+    else if (unit_ms == AZRI_SECOND) (void)azri_date_http(value, &h->retry_date);
+}
+
+static void azri_http_location(azri_http *h, azredis_str value) {
+    azredis_str authority, rest;
+    uint16_t port;
+    int tls;
+    if (azri_url_split(value, &tls, &authority, &rest))
+        (void)azri_hostport_parse(authority, 0, h->location_host, &port);
+}
+
+/* RFC 9110 5.6.2 */
+static int azri_http_is_token(azredis_str s) {
+    size_t i;
+    for (i = 0; i < s.len; i++)
+        if (!azri_is_alnum(s.ptr[i]) && (s.ptr[i] == '\0' || !strchr("!#$%&'*+-.^_`|~", s.ptr[i]))) return 0;
+    return s.len != 0;
+}
+
+/* One header or trailer line, not empty. *name and *value are cut from it. */
+static azredis_status azri_http_split(azredis_str line, azredis_str *name, azredis_str *value, azredis_error *e) {
+    size_t colon = azri_find(line, ':');
+    if (line.ptr[0] == ' ' || line.ptr[0] == '\t') return azri_http_bad(e, "a folded header line");
+    if (colon == line.len) return azri_http_bad(e, "a header line without colon");
+    *name = azri_slice(line.ptr, colon);
+    *value = azri_trim(azri_slice(line.ptr + colon + 1, line.len - colon - 1));
+    return azri_http_is_token(*name) ? AZREDIS_OK : azri_http_bad(e, "a header with a malformed name");
+}
+
+static azredis_status azri_http_header(azri_http *h, azredis_str line, azredis_error *e) {
+    azredis_str name, value;
+    int cut = h->line_len > sizeof h->line;
+    azredis_status st = azri_http_split(line, &name, &value, e);
+    if (st != AZREDIS_OK) return st;
+    if (azri_ieqz(name, "location")) azri_http_location(h, value);    /* its host is safe in what was kept */
+    if (azri_ieqz(name, "content-length"))
+        return cut ? azri_http_bad(e, "Content-Length is not a number") : azri_http_content_length(h, value, e);
+    if (azri_ieqz(name, "transfer-encoding")) {
+        if (cut || h->chunked || !azri_ieqz(value, "chunked"))
+            return azri_http_bad(e, "a Transfer-Encoding other than chunked");
+        h->chunked = 1;
+    }
+    if (cut) return AZREDIS_OK;
+    if (azri_ieqz(name, "date")) (void)azri_date_http(value, &h->date);
+    if (azri_ieqz(name, "retry-after")) azri_http_retry_after(h, value, AZRI_SECOND);
+    if (azri_ieqz(name, "retry-after-ms") || azri_ieqz(name, "x-ms-retry-after-ms")) azri_http_retry_after(h, value, 1);
+    return AZREDIS_OK;
+}
+
+static azredis_status azri_http_redirect(const azri_http *h, azredis_error *e) {
+    azredis_status st;
+    char host[256];
+    (void)azri_quote(host, sizeof host, h->location_host, strlen(h->location_host), azri_str(""));
+    st = azri_fail(e, AZREDIS_E_HTTP, "http", "HTTP answer %d: token endpoints are never redirected; the answer points to "
+                   "%s; is a proxy or captive portal between?", h->status, host[0] ? host : "this host or nowhere");
+    if (e) e->retryable = 0;
+    return st;
+}
+
+/* The empty line behind the headers: which body follows (RFC 9112 6.3)? */
+static azredis_status azri_http_head_end(azri_http *h, azredis_error *e) {
+    if (h->has_length && h->chunked) return azri_http_bad(e, "both Content-Length and Transfer-Encoding");
+    if (h->status == 101) return azri_http_bad(e, "it switches to a protocol that was not asked for");
+    if (h->status < 200) {
+        if (++h->interim > AZRI_HTTP_INTERIM) return azri_http_bad(e, "too many 1xx answers");
+        h->status = h->has_length = h->chunked = 0;
+        h->left = 0;
+        h->state = AZRI_HTTP_STATUS_LINE;
+        return AZREDIS_OK;
+    }
+    if (h->retry_date > h->date && h->date) azri_http_wait(h, (uint64_t)(h->retry_date - h->date) * AZRI_SECOND);
+    if (h->status >= 300 && h->status < 400 && h->status != 304) return azri_http_redirect(h, e);
+    if (h->status == 204 || h->status == 304) h->state = AZRI_HTTP_DONE;
+    else if (h->chunked) h->state = AZRI_HTTP_CHUNK_SIZE;
+    else if (!h->has_length) h->state = AZRI_HTTP_UNTIL_CLOSE;
+    else if (h->left > AZRI_HTTP_BODY_MAX) return azri_http_too_long(e, "a body", AZRI_HTTP_BODY_MAX);
+    else h->state = h->left ? AZRI_HTTP_LENGTH : AZRI_HTTP_DONE;
+    return AZREDIS_OK;
+}
+
+/* "1a2b;extension" (RFC 9112 7.1). Eight digits are enough for what is allowed and cannot overflow. */
+static azredis_status azri_http_chunk_size(azri_http *h, azredis_str line, azredis_error *e) {
+    uint64_t n = 0;
+    size_t i;
+    if (h->line_len > sizeof h->line) return azri_http_too_long(e, "a chunk's first line", AZRI_HTTP_LINE_MAX);
+    for (i = 0; i < line.len && i < 8 && azri_hex(line.ptr[i]) >= 0; i++) n = n << 4 | (uint64_t)azri_hex(line.ptr[i]);
+    if (i == 0 || (i < line.len && line.ptr[i] != ';')) return azri_http_bad(e, "a malformed chunk size");
+    if (n > AZRI_HTTP_BODY_MAX - h->body) return azri_http_too_long(e, "a body", AZRI_HTTP_BODY_MAX);
+    h->left = n;
+    h->state = n ? AZRI_HTTP_CHUNK : AZRI_HTTP_TRAILERS;
+    return AZREDIS_OK;
+}
+
+static azredis_status azri_http_line(azri_http *h, azredis_str line, azredis_error *e) {
+    azredis_str name, value;
+    switch (h->state) {
+    case AZRI_HTTP_STATUS_LINE:
+        return azri_http_status_line(h, line, e);
+    case AZRI_HTTP_HEADERS:
+        return line.len ? azri_http_header(h, line, e) : azri_http_head_end(h, e);
+    case AZRI_HTTP_CHUNK_SIZE:
+        return azri_http_chunk_size(h, line, e);
+    case AZRI_HTTP_CHUNK_END:
+        h->state = AZRI_HTTP_CHUNK_SIZE;
+        return AZREDIS_OK;
+    case AZRI_HTTP_TRAILERS:
+        if (line.len) return azri_http_split(line, &name, &value, e);
+        h->state = AZRI_HTTP_DONE;
+        return AZREDIS_OK;
+    case AZRI_HTTP_CHUNK: case AZRI_HTTP_LENGTH: case AZRI_HTTP_UNTIL_CLOSE: case AZRI_HTTP_DONE: case AZRI_HTTP_FAILED:
+        break;
+    }
+    AZREDIS_ASSERT(0);
+    return AZREDIS_E_STATE;
+}
+
+/* One byte of a line. CR LF alone ends it: a bare LF or CR is read differently by different programs. */
+static azredis_status azri_http_line_byte(azri_http *h, char c, azredis_error *e) {
+    azredis_str line;
+    if (h->state == AZRI_HTTP_CHUNK_END && c != '\r' && c != '\n')
+        return azri_http_bad(e, "a chunk that is longer than its size");
+    /* A body in many small chunks is legal: the line ends around them are paid for by its bytes. */
+    if (h->state != AZRI_HTTP_CHUNK_END && (h->state != AZRI_HTTP_CHUNK_SIZE || h->line_len > 8) &&
+        ++h->head > AZRI_HTTP_HEAD_MAX) return azri_http_too_long(e, "headers", AZRI_HTTP_HEAD_MAX);
+    if (c == '\0') return azri_http_bad(e, "a NUL in its headers");
+    if (h->cr != (c == '\n')) return azri_http_bad(e, h->cr ? "a bare CR" : "a bare LF");
+    if (c == '\r') {
+        h->cr = 1;
+        return AZREDIS_OK;
+    }
+    if (c != '\n') {
+        if (h->line_len < sizeof h->line) h->line[h->line_len] = c;
+        h->line_len++;
+        return AZREDIS_OK;
+    }
+    line = azri_slice(h->line, azri_minz(h->line_len, sizeof h->line));
+    h->cr = 0;
+    {
+        azredis_status st = azri_http_line(h, line, e);
+        h->line_len = 0;
+        return st;
+    }
+}
+
+/* Body bytes from p[0..n); *used of them are taken. */
+static azredis_status azri_http_body(azri_http *h, const char *p, size_t n, size_t *used, azredis_error *e) {
+    azredis_status st;
+    if (h->state != AZRI_HTTP_UNTIL_CLOSE) n = (size_t)azri_min64(n, h->left);
+    else if (n > AZRI_HTTP_BODY_MAX - h->body) return azri_http_too_long(e, "a body", AZRI_HTTP_BODY_MAX);
+    st = h->sink(h->user, p, n);
+    if (st != AZREDIS_OK) return azri_fail(e, st, "http", "HTTP answer: its body was not understood");
+    *used = n;
+    h->body += n;
+    if (h->state == AZRI_HTTP_UNTIL_CLOSE) return AZREDIS_OK;
+    h->left -= n;
+    if (h->left == 0) h->state = h->chunked ? AZRI_HTTP_CHUNK_END : AZRI_HTTP_DONE;
+    return AZREDIS_OK;
+}
+
+static azredis_status azri_http_step(azri_http *h, const char *p, size_t n, size_t *used, azredis_error *e) {
+    *used = 1;
+    switch (h->state) {
+    case AZRI_HTTP_STATUS_LINE: case AZRI_HTTP_HEADERS: case AZRI_HTTP_CHUNK_SIZE: case AZRI_HTTP_CHUNK_END:
+    case AZRI_HTTP_TRAILERS:
+        return azri_http_line_byte(h, *p, e);
+    case AZRI_HTTP_CHUNK: case AZRI_HTTP_LENGTH: case AZRI_HTTP_UNTIL_CLOSE:
+        return azri_http_body(h, p, n, used, e);
+    case AZRI_HTTP_DONE:
+        return azri_http_bad(e, "bytes behind its end");
+    case AZRI_HTTP_FAILED:
+        break;
+    }
+    return azri_fail(e, h->failed, "http", "HTTP answer: it was refused before");
+}
+
+static azredis_status azri_http_stop(azri_http *h, azredis_status st, azredis_error *e) {
+    h->state = AZRI_HTTP_FAILED;
+    h->failed = st;
+    if (e) {
+        e->http_status = h->status;
+        e->retry_after_ms = h->retry_after_ms;
+    }
+    return st;
+}
+
+/* AGAIN: more is wanted. OK: the answer is complete. */
+static azredis_status azri_http_feed(azri_http *h, const char *p, size_t n, azredis_error *e) {
+    azredis_status st;
+    size_t used;
+    for (; n; p += used, n -= used) {
+        st = azri_http_step(h, p, n, &used, e);
+        if (st != AZREDIS_OK) return azri_http_stop(h, st, e);
+    }
+    return h->state == AZRI_HTTP_DONE ? AZREDIS_OK : AZREDIS_AGAIN;
+}
+
+/* The connection has ended: OK if the answer was complete, or had no length and so lasts until here. */
+static azredis_status azri_http_eof(azri_http *h, azredis_error *e) {
+    const char *where = "inside its body";
+    if (h->state == AZRI_HTTP_UNTIL_CLOSE) h->state = AZRI_HTTP_DONE;
+    if (h->state == AZRI_HTTP_DONE) return AZREDIS_OK;
+    if (h->state == AZRI_HTTP_FAILED) return azri_fail(e, h->failed, "http", "HTTP answer: it was refused before");
+    if (h->state == AZRI_HTTP_STATUS_LINE || h->state == AZRI_HTTP_HEADERS) where = "inside its headers";
+    if (h->state == AZRI_HTTP_STATUS_LINE && h->line_len == 0) where = "before its first byte";
+    return azri_http_stop(h, azri_fail(e, AZREDIS_E_HTTP, "http", "HTTP answer: the connection ended %s", where), e);
+}
+
+/* ==== >>reply ============================================================= uses: core mem text ==
+ * What an azredis_reply holds, and the public readers of it.
+ * A reply's memory is one block that begins with an azri_block, so that azredis_reply_free and
+ * azredis_reply_copy need no client. A fixed buffer of the caller's has no such head. Pure.
+ * Entry points: azri_reply_reset, _block, _store, _error, _lend and the public functions.
+ * ================================================================================================ */
+
+#define AZRI_REPLY_LENT 2          /* azredis_reply.mem.fixed: ptr is an azri_block of the client's */
+
+typedef struct azri_block {
+    azri_mem       mem;            /* by value: the client may be gone when the reply is freed */
+    azredis_value *nodes;          /* a node array taken over from a decoder, or NULL */
+    size_t         nodes_size;     /* its bytes */
+    azredis_error  error;          /* what azredis_reply.error points to */
+} azri_block;
+
+/* A multiple of 16, so that what follows is as aligned as the block itself. */
+#define AZRI_BLOCK_HEAD ((sizeof(azri_block) + 15) / 16 * 16)
+
+/* For azredis_status_text, and for replies that have no memory for a record of their own. */
+#define AZRI_PLAIN(code, retryable, text) { code, 0, 0, 0, 0, retryable, 0, "reply", "", text }
+static const azredis_error azri_plain_errors[] = {
+    AZRI_PLAIN(AZREDIS_OK, 0, "no error"),
+    AZRI_PLAIN(AZREDIS_AGAIN, 0, "nothing yet; call again"),
+    AZRI_PLAIN(AZREDIS_E_ARG, 0, "an argument or option is wrong"),
+    AZRI_PLAIN(AZREDIS_E_NOMEM, 1, "out of memory"),
+    AZRI_PLAIN(AZREDIS_E_LIMIT, 0, "a limit was reached"),
+    AZRI_PLAIN(AZREDIS_E_ABI, 0, "header and implementation are of different versions"),
+    AZRI_PLAIN(AZREDIS_E_STATE, 0, "not allowed in this state"),
+    AZRI_PLAIN(AZREDIS_E_FULL, 1, "the backlog is full"),
+    AZRI_PLAIN(AZREDIS_E_DNS, 1, "the host name could not be looked up"),
+    AZRI_PLAIN(AZREDIS_E_NET, 1, "the network failed"),
+    AZRI_PLAIN(AZREDIS_E_TIMEOUT, 1, "a deadline passed"),
+    AZRI_PLAIN(AZREDIS_E_CLOSED, 1, "the connection or the client was closed"),
+    AZRI_PLAIN(AZREDIS_E_TLS, 0, "TLS failed"),
+    AZRI_PLAIN(AZREDIS_E_CERT, 0, "the server's certificate was refused"),
+    AZRI_PLAIN(AZREDIS_E_HTTP, 1, "no readable HTTP answer"),
+    AZRI_PLAIN(AZREDIS_E_JSON, 1, "no readable JSON answer"),
+    AZRI_PLAIN(AZREDIS_E_ENTRA, 0, "Entra ID refused to give a token"),
+    AZRI_PLAIN(AZREDIS_E_NO_CREDENTIAL, 0, "no credential was found"),
+    AZRI_PLAIN(AZREDIS_E_TOKEN, 0, "the token cannot be used"),
+    AZRI_PLAIN(AZREDIS_E_RESP, 1, "the server broke the Redis protocol"),
+    AZRI_PLAIN(AZREDIS_E_REDIS, 0, "the server answered with an error"),
+    AZRI_PLAIN(AZREDIS_E_AUTH, 0, "the server refused the credentials"),
+    AZRI_PLAIN(AZREDIS_E_NOPERM, 0, "the server's access rules forbid this"),
+    AZRI_PLAIN(AZREDIS_E_CLUSTER, 0, "the OSS cluster policy is not supported yet")
+};
+
+static const azredis_error *azri_plain_error(azredis_status s) {
+    size_t i;
+    for (i = 0; i < sizeof azri_plain_errors / sizeof azri_plain_errors[0]; i++)
+        if (azri_plain_errors[i].code == s) return &azri_plain_errors[i];
+    return NULL;
+}
+
+static int azri_is_aggregate(unsigned type) { return type >= AZREDIS_T_ARRAY; }
+
+static int azri_is_text(unsigned type) {
+    return !azri_is_aggregate(type) && type != AZREDIS_T_NIL && type != AZREDIS_T_INTEGER &&
+           type != AZREDIS_T_BOOL;
+}
+
+/* Nodes of a tree; a top-level attribute is a second root before the first. */
+static uint32_t azri_tree_roots(const azredis_value *root) {
+    return root->flags & AZREDIS_F_ATTRIBUTE ? 2 : 1;
+}
+
+/* Counts the nodes, and the bytes of all strings with their NULs. 0: nested too deep. */
+static int azri_tree_measure(const azredis_value *root, size_t *nodes, size_t *bytes) {
+    /* One level for the roots, one more for the array that azredis_exec puts around its replies. */
+    struct { const azredis_value *at; uint32_t left; } level[AZRI_RESP_DEPTH + 2];
+    size_t depth = 1;
+    const azredis_value *v;
+    level[0].left = azri_tree_roots(root);
+    level[0].at = root - (level[0].left - 1);
+    *nodes = level[0].left;
+    *bytes = 0;
+    while (depth) {
+        if (!level[depth - 1].left) {
+            depth--;
+            continue;
+        }
+        level[depth - 1].left--;
+        v = level[depth - 1].at++;
+        if (azri_is_text(v->type)) *bytes += (size_t)v->len + 1;
+        if (!azri_is_aggregate(v->type) || !v->len) continue;
+        if (depth == sizeof level / sizeof level[0]) return 0;
+        level[depth].at = v->as.items;
+        level[depth].left = v->len;
+        depth++;
+        *nodes += v->len;
+    }
+    return 1;
+}
+
+/* Copies a tree that was measured. Breadth first, so the copy itself is the queue and children are
+ * contiguous. Below the roots no attribute survives: none stands before a child. */
+static const azredis_value *azri_tree_copy(azredis_value *to, size_t nodes, const azredis_value *root) {
+    char *text = (char *)(to + nodes);
+    size_t roots = azri_tree_roots(root), used = roots, i;
+    memcpy(to, root - (roots - 1), roots * sizeof *to);
+    for (i = 0; i < used; i++) {
+        azredis_value *v = &to[i];
+        if (i >= roots) v->flags &= (uint8_t)~AZREDIS_F_ATTRIBUTE;
+        if (azri_is_aggregate(v->type)) {
+            if (v->len) memcpy(to + used, v->as.items, v->len * sizeof *to);
+            v->as.items = to + used;
+            used += v->len;
+        } else if (azri_is_text(v->type)) {
+            if (v->len) memcpy(text, v->as.str, v->len);
+            v->as.str = text;
+            text += v->len;
+            *text++ = '\0';
+        }
+    }
+    AZREDIS_ASSERT(used == nodes);
+    return &to[roots - 1];
+}
+
+/* Ready for the next call; the memory stays for reuse. */
+static void azri_reply_reset(azredis_reply *r) {
+    r->status = AZREDIS_OK;
+    r->fate = AZREDIS_NOT_SENT;
+    r->value = NULL;
+    r->error = NULL;
+}
+
+static azri_block *azri_reply_head(const azredis_reply *r) {
+    return r->mem.fixed == 1 ? NULL : (azri_block *)r->mem.ptr;
+}
+
+/* Frees a block that is the reply's own. */
+static void azri_reply_drop(azredis_reply *r) {
+    azri_block *b = azri_reply_head(r);
+    if (b && !r->mem.fixed) {
+        azri_mem m = b->mem;
+        azri_free(&m, b->nodes, b->nodes_size);
+        azri_free(&m, b, r->mem.size);
+        r->mem.ptr = NULL;
+        r->mem.size = 0;
+    }
+}
+
+/* A caller's buffer may stand anywhere: its first byte that a node may stand at. */
+static char *azri_reply_fixed(const azredis_reply *r, size_t *room) {
+    char *p = (char *)r->mem.ptr;
+    size_t skip = (size_t)(0 - (uintptr_t)p) & (sizeof(int64_t) - 1);
+    *room = p && r->mem.size > skip ? r->mem.size - skip : 0;
+    return *room ? p + skip : NULL;
+}
+
+/* Memory for n bytes in the reply, for its value; a value it had is gone. NULL: out of memory, or the
+ * caller's fixed buffer is too small. */
+static void *azri_reply_block(azredis_reply *r, const azri_mem *m, size_t n) {
+    azri_block *b;
+    AZREDIS_ASSERT(r->mem.fixed != AZRI_REPLY_LENT);
+    r->value = NULL;
+    r->error = NULL;
+    if (r->mem.fixed) {
+        size_t room;
+        char *p = azri_reply_fixed(r, &room);
+        return n <= room ? p : NULL;
+    }
+    if (r->mem.ptr && n <= r->mem.size - AZRI_BLOCK_HEAD) return (char *)r->mem.ptr + AZRI_BLOCK_HEAD;
+    if (n > SIZE_MAX - AZRI_BLOCK_HEAD) return NULL;
+    b = (azri_block *)azri_alloc(m, AZRI_BLOCK_HEAD + n);
+    if (!b) return NULL;
+    azri_reply_drop(r);
+    b->mem = *m;
+    b->nodes = NULL;
+    b->nodes_size = 0;
+    r->mem.ptr = b;
+    r->mem.size = AZRI_BLOCK_HEAD + n;
+    return (char *)b + AZRI_BLOCK_HEAD;
+}
+
+/* Copies a tree into the reply: E_LIMIT if the caller's buffer is too small, E_NOMEM. A fixed buffer
+ * needs 16 bytes a node and the strings with one NUL each. root must not be in r's own memory. */
+static azredis_status azri_reply_store(azredis_reply *r, const azri_mem *m, const azredis_value *root) {
+    size_t nodes, bytes;
+    void *p;
+    if (!azri_tree_measure(root, &nodes, &bytes)) return AZREDIS_E_LIMIT;
+    p = azri_reply_block(r, m, nodes * sizeof *root + bytes);
+    if (!p) return r->mem.fixed ? AZREDIS_E_LIMIT : AZREDIS_E_NOMEM;
+    r->value = azri_tree_copy((azredis_value *)p, nodes, root);
+    return AZREDIS_OK;
+}
+
+/* Where the reply may keep an error record, behind its value; NULL: nowhere. */
+static azredis_error *azri_reply_record(azredis_reply *r, const azri_mem *m) {
+    size_t nodes = 0, bytes = 0, room;
+    char *p;
+    if (r->mem.fixed != 1) {
+        if (!r->mem.ptr) (void)azri_reply_block(r, m, 0);
+        return r->mem.ptr ? &azri_reply_head(r)->error : NULL;
+    }
+    if (r->value) (void)azri_tree_measure(r->value, &nodes, &bytes);
+    bytes = (nodes * sizeof *r->value + bytes + 15) / 16 * 16;
+    p = azri_reply_fixed(r, &room);
+    if (bytes > room || sizeof(azredis_error) > room - bytes) return NULL;
+    return (azredis_error *)(void *)(p + bytes);
+}
+
+/* Status and error record of the reply, which may be NULL. Its value, if it has one, comes first. */
+static void azri_reply_error(azredis_reply *r, const azri_mem *m, const azredis_error *err) {
+    azredis_error *e;
+    if (!r) return;
+    e = azri_reply_record(r, m);
+    if (e && e != err) *e = *err;
+    r->status = err->code;
+    r->error = e ? e : azri_plain_error(err->code);
+}
+
+/* A reply to hand to a callback: the value stays where it is; home, in the client, holds the allocator
+ * for azredis_reply_copy and an error record. */
+static void azri_reply_lend(azredis_reply *r, azri_block *home, const azri_mem *m, const azredis_value *value) {
+    memset(r, 0, sizeof *r);
+    home->mem = *m;
+    home->nodes = NULL;
+    home->nodes_size = 0;
+    r->value = value;
+    r->mem.ptr = home;
+    r->mem.fixed = AZRI_REPLY_LENT;
+}
+
+AZREDIS_API void azredis_reply_free(azredis_reply *r) {
+    if (!r) return;
+    azri_reply_drop(r);
+    memset(r, 0, sizeof *r);
+}
+
+AZREDIS_API azredis_status azredis_reply_copy(azredis_reply *to, const azredis_reply *from) {
+    azri_block *b;
+    azri_mem m;
+    azredis_status st = AZREDIS_OK;
+    if (!to || !from) return AZREDIS_E_ARG;
+    if (to == from) return AZREDIS_OK;
+    b = azri_reply_head(to) ? azri_reply_head(to) : azri_reply_head(from);
+    azri_reply_reset(to);
+    to->fate = from->fate;
+    if (!b && !to->mem.fixed && (from->value || from->error)) {
+        to->status = AZREDIS_E_ARG;     /* from a fixed buffer into nothing: no allocator to be found */
+        to->error = azri_plain_error(AZREDIS_E_ARG);
+        return AZREDIS_E_ARG;
+    }
+    memset(&m, 0, sizeof m);
+    if (b) m = b->mem;
+    if (from->value) st = azri_reply_store(to, &m, from->value);
+    if (st != AZREDIS_OK) {
+        to->status = st;
+        to->error = azri_plain_error(st);
+        return st;
+    }
+    to->status = from->status;
+    if (from->error) azri_reply_error(to, &m, from->error);
+    return AZREDIS_OK;
+}
+
+AZREDIS_API azredis_str azredis_text(const azredis_value *v) {
+    if (!v || !azri_is_text(v->type)) return azri_slice(NULL, 0);
+    return azri_slice(v->as.str, v->len);
+}
+
+AZREDIS_API const azredis_value *azredis_field(const azredis_value *v, const char *key) {
+    uint32_t i;
+    if (!v || !key) return NULL;
+    if (v->type != AZREDIS_T_MAP && v->type != AZREDIS_T_ARRAY && v->type != AZREDIS_T_ATTRIBUTE) return NULL;
+    for (i = 0; i + 1 < v->len; i += 2) {
+        azredis_str name = azredis_text(&v->as.items[i]);
+        if (name.ptr && azri_eqz(name, key)) return &v->as.items[i + 1];
+    }
+    return NULL;
+}
+
+AZREDIS_API const azredis_value *azredis_attribute(const azredis_value *v) {
+    return v && (v->flags & AZREDIS_F_ATTRIBUTE) ? v - 1 : NULL;
+}
+
+AZREDIS_API azredis_status azredis_int(const azredis_value *v, int64_t *out) {
+    if (!v || !out || v->type == AZREDIS_T_ERROR) return AZREDIS_E_ARG;
+    if (v->type == AZREDIS_T_INTEGER || v->type == AZREDIS_T_BOOL) {
+        *out = v->as.integer;
+        return AZREDIS_OK;
+    }
+    return azri_is_text(v->type) && azri_i64(azredis_text(v), out) ? AZREDIS_OK : AZREDIS_E_ARG;
+}
+
+AZREDIS_API azredis_status azredis_double(const azredis_value *v, double *out) {
+    if (!v || !out || v->type == AZREDIS_T_ERROR) return AZREDIS_E_ARG;
+    if (v->type == AZREDIS_T_INTEGER) {
+        *out = (double)v->as.integer;
+        return AZREDIS_OK;
+    }
+    return azri_is_text(v->type) && azri_double(azredis_text(v), out) ? AZREDIS_OK : AZREDIS_E_ARG;
+}
+
+AZREDIS_API azredis_status azredis_bool(const azredis_value *v, int *out) {
+    if (!v || !out || (v->type != AZREDIS_T_BOOL && v->type != AZREDIS_T_INTEGER)) return AZREDIS_E_ARG;
+    if (v->as.integer != 0 && v->as.integer != 1) return AZREDIS_E_ARG;
+    *out = (int)v->as.integer;
+    return AZREDIS_OK;
+}
+
+AZREDIS_API const char *azredis_status_text(azredis_status s) {
+    const azredis_error *e = azri_plain_error(s);
+    return e ? e->message : "unknown status";
+}
+
+/* ==== >>resp ======================================================= uses: core mem fail text reply ==
+ * RESP2 and RESP3: commands out, frames in. Pure.
+ * The decoder owns one receive block and parses in it. Bytes may come in any split; nothing is looked
+ * at twice: a line is searched on from where it ended, a payload is passed by its length. Nodes hold
+ * offsets until the frame is complete, for the block may move.
+ * Memory: the block is at most 2 x the bytes received + 1 MiB (while it grows, the old one is there
+ * too), and 16 bytes a node with doubling; no announced length or count reserves more than 1 MiB. A
+ * frame that costs more than max_reply (its bytes + 16 a node) or finds no memory is parsed on without
+ * being stored: it holds nothing, and the connection lives.
+ * Entry points: azri_resp_size, _write; azri_resp_init, _room, _got, _next, _keep, _mid_frame, _idle,
+ * _free.
+ * ================================================================================================ */
+
+#define AZRI_RESP_LENGTH_MAX 32u       /* bytes of a line that holds a length, a flag or nothing */
+#define AZRI_RESP_BLOCK      16384u    /* least receive block: one TLS record */
+#define AZRI_RESP_RESERVE    1048576u  /* most that is reserved because a length was announced */
+#define AZRI_RESP_SWAP       65536u    /* larger frames are given away, not copied */
+#define AZRI_RESP_NODES      64u       /* first node array */
+
+/* ---- encoder ---- */
+
+static size_t azri_resp_digits(size_t v) {
+    size_t n = 1;
+    while (v >= 10) {
+        v /= 10;
+        n++;
+    }
+    return n;
+}
+
+/* Exact bytes of a command; 0: no arguments, or the sum overflows. */
+static size_t azri_resp_size(int argc, const azredis_str *argv) {
+    size_t total, head;
+    int i;
+    if (argc < 1) return 0;
+    total = 3 + azri_resp_digits((size_t)argc);
+    for (i = 0; i < argc; i++) {
+        head = 5 + azri_resp_digits(argv[i].len);
+        if (head > SIZE_MAX - total || argv[i].len > SIZE_MAX - total - head) return 0;
+        total += head + argv[i].len;
+    }
+    return total;
+}
+
+static char *azri_resp_write_head(char *out, char type, size_t v) {
+    size_t n = azri_resp_digits(v), i;
+    *out++ = type;
+    for (i = n; i--; v /= 10) out[i] = (char)('0' + v % 10);
+    out[n] = '\r';
+    out[n + 1] = '\n';
+    return out + n + 2;
+}
+
+/* Writes the azri_resp_size bytes; returns their end. */
+static char *azri_resp_write(char *out, int argc, const azredis_str *argv) {
+    int i;
+    out = azri_resp_write_head(out, '*', (size_t)argc);
+    for (i = 0; i < argc; i++) {
+        out = azri_resp_write_head(out, '$', argv[i].len);
+        if (argv[i].len) memcpy(out, argv[i].ptr, argv[i].len);
+        out += argv[i].len;
+        *out++ = '\r';
+        *out++ = '\n';
+    }
+    return out;
+}
+
+/* ---- decoder ---- */
+
+typedef struct azri_frame {
+    const azredis_value *root;         /* NULL: skipped, see status */
+    int                  is_push;      /* came as '>': never the answer to a command */
+    size_t               bytes;        /* on the wire */
+    azredis_status       status;       /* OK, or why the frame was skipped: E_LIMIT, E_NOMEM */
+} azri_frame;
+
+typedef struct azri_level {            /* an aggregate that is open */
+    uint32_t left;                     /* items to come, if their number is known */
+    uint32_t count;                    /* items so far */
+    uint8_t  type;
+    uint8_t  streamed;
+    uint8_t  quiet;                    /* azri_resp.quiet before it was opened */
+} azri_level;
+
+typedef enum azri_resp_state { AZRI_RESP_LINE, AZRI_RESP_BODY, AZRI_RESP_SKIP_LINE } azri_resp_state;
+
+typedef struct azri_resp {
+    const azri_mem *mem;
+    size_t          max_reply;
+    char           *block;             /* an azri_block, then the received bytes */
+    size_t          size;              /* of all of it */
+    size_t          start, pos, scan, end; /* in those bytes: frame, parser, line search, received */
+    size_t          need;              /* BODY: payload bytes from pos on. SKIP_LINE: line bytes before pos */
+    size_t          dropped;           /* bytes of this frame that are gone, since it is skipped */
+    size_t          text, text_len;    /* streamed string: gathered here, from start on */
+    azredis_value  *nodes;             /* work nodes from the left, finished children from the right */
+    size_t          nodes_cap, work, done;
+    azri_level      level[AZRI_RESP_DEPTH];
+    size_t          depth;
+    azri_resp_state state;
+    azredis_status  lost;              /* not OK: this frame is skipped */
+    const char     *why;               /* protocol error; sticky */
+    char            type;              /* of the line or payload at pos */
+    uint8_t         streaming;         /* inside $? */
+    uint8_t         quiet;             /* parse without storing: skipped, or in a nested attribute */
+    uint8_t         attribute;         /* an attribute ended and its value has not begun */
+    uint8_t         is_push;
+    uint8_t         complete;
+    uint8_t         hungry;            /* everything received has been parsed */
+} azri_resp;
+
+static void azri_resp_init(azri_resp *d, const azri_mem *m, size_t max_reply) {
+    memset(d, 0, sizeof *d);
+    d->mem = m;
+    d->max_reply = max_reply;
+}
+
+static char *azri_resp_data(const azri_resp *d) { return d->block + AZRI_BLOCK_HEAD; }
+
+static size_t azri_resp_cap(const azri_resp *d) { return d->block ? d->size - AZRI_BLOCK_HEAD : 0; }
+
+static void azri_resp_free_nodes(azri_resp *d) {
+    azri_free(d->mem, d->nodes, d->nodes_cap * sizeof *d->nodes);
+    d->nodes = NULL;
+    d->nodes_cap = d->work = d->done = 0;
+}
+
+static void azri_resp_free(azri_resp *d) {
+    azri_resp_free_nodes(d);
+    azri_free(d->mem, d->block, d->size);
+    azri_resp_init(d, d->mem, d->max_reply);
+}
+
+/* 1: part of a frame has been received and not delivered. */
+static int azri_resp_mid_frame(const azri_resp *d) { return d->end > d->start || d->dropped > 0; }
+
+/* Nothing is held: gives the memory back. Ends the loan of a frame. */
+static void azri_resp_idle(azri_resp *d) {
+    if (d->end > d->start) return;
+    azri_resp_free_nodes(d);
+    azri_free(d->mem, d->block, d->size);
+    d->block = NULL;
+    d->size = d->start = d->pos = d->scan = d->end = 0;
+}
+
+static azredis_status azri_resp_bad(azri_resp *d, const char *why) {
+    d->why = why;
+    return AZREDIS_E_RESP;
+}
+
+/* From here on the frame is parsed without being stored. */
+static void azri_resp_lose(azri_resp *d, azredis_status why) {
+    if (d->lost != AZREDIS_OK) return;
+    d->lost = why;
+    d->quiet = 1;
+    azri_resp_free_nodes(d);
+}
+
+/* The frame would hold `more` bytes behind pos: is it too expensive then? */
+static void azri_resp_charge(azri_resp *d, size_t more) {
+    size_t used = d->pos - d->start + (d->work + d->done) * sizeof *d->nodes;
+    if (used > d->max_reply || more > d->max_reply - used) azri_resp_lose(d, AZREDIS_E_LIMIT);
+}
+
+static int azri_resp_more_nodes(azri_resp *d) {
+    size_t cap = d->nodes_cap ? d->nodes_cap * 2 : AZRI_RESP_NODES;
+    azredis_value *p;
+    if (cap > SIZE_MAX / sizeof *p) return 0;
+    p = (azredis_value *)azri_alloc(d->mem, cap * sizeof *p);
+    if (!p) return 0;
+    if (d->work) memcpy(p, d->nodes, d->work * sizeof *p);
+    if (d->done) memcpy(p + cap - d->done, d->nodes + d->nodes_cap - d->done, d->done * sizeof *p);
+    azri_free(d->mem, d->nodes, d->nodes_cap * sizeof *p);
+    d->nodes = p;
+    d->nodes_cap = cap;
+    return 1;
+}
+
+/* Stores a node. value: an integer; a string's offset from start; the distance of an aggregate's first
+ * child from the end of the node array, which stays true when the array grows. */
+static void azri_resp_push(azri_resp *d, azredis_type type, unsigned flags, size_t len, int64_t value) {
+    azredis_value *v;
+    azri_resp_charge(d, d->quiet ? 0 : sizeof *v);
+    if (d->quiet) return;
+    if (d->work + d->done == d->nodes_cap && !azri_resp_more_nodes(d)) {
+        azri_resp_lose(d, AZREDIS_E_NOMEM);
+        return;
+    }
+    v = &d->nodes[d->work++];
+    v->type = (uint8_t)type;
+    v->flags = (uint8_t)flags;
+    v->reserved = 0;
+    v->len = (uint32_t)len;
+    v->as.integer = value;
+}
+
+/* Closes the innermost aggregate. Its children, on top of the work nodes, move to the finished ones (the
+ * two areas may touch: memmove), and one node takes their place. 0: it was an attribute, which never
+ * counts as an item. */
+static int azri_resp_pop(azri_resp *d) {
+    const azri_level *l = &d->level[--d->depth];
+    if (!d->quiet) {
+        d->work -= l->count;
+        d->done += l->count;
+        if (l->count)
+            memmove(d->nodes + d->nodes_cap - d->done, d->nodes + d->work, l->count * sizeof *d->nodes);
+        azri_resp_push(d, (azredis_type)l->type, 0, l->count, (int64_t)d->done);
+    }
+    d->quiet = d->lost != AZREDIS_OK ? 1 : l->quiet;
+    d->attribute = l->type == AZREDIS_T_ATTRIBUTE;
+    return !d->attribute;
+}
+
+/* A value has ended: so may the aggregates around it. */
+static azredis_status azri_resp_item(azri_resp *d) {
+    while (d->depth) {
+        azri_level *l = &d->level[d->depth - 1];
+        l->count++;
+        if (l->streamed) {
+            if (l->count > AZRI_RESP_COUNT_MAX) return azri_resp_bad(d, "a stream has too many items");
+            return AZREDIS_OK;
+        }
+        if (--l->left) return AZREDIS_OK;
+        if (!azri_resp_pop(d)) return AZREDIS_OK;
+    }
+    d->complete = 1;
+    return AZREDIS_OK;
+}
+
+static azredis_status azri_resp_put(azri_resp *d, azredis_type type, unsigned flags, azredis_str text) {
+    azri_resp_push(d, type, flags, text.len, text.ptr - azri_resp_data(d) - (int64_t)d->start);
+    return azri_resp_item(d);
+}
+
+static azredis_status azri_resp_put_int(azri_resp *d, azredis_type type, int64_t value) {
+    azri_resp_push(d, type, 0, 0, value);
+    return azri_resp_item(d);
+}
+
+/* Opens an aggregate of n items, or a streamed one. Of a reply's own attributes the last is kept, those
+ * of nested values are parsed and dropped. */
+static azredis_status azri_resp_open(azri_resp *d, azredis_type type, size_t n, int streamed) {
+    azri_level *l;
+    if (d->depth == AZRI_RESP_DEPTH) return azri_resp_bad(d, "nested too deep");
+    l = &d->level[d->depth];
+    l->left = (uint32_t)n;
+    l->count = 0;
+    l->type = (uint8_t)type;
+    l->streamed = (uint8_t)streamed;
+    l->quiet = d->quiet;
+    if (type == AZREDIS_T_ATTRIBUTE) {
+        if (d->depth) d->quiet = 1;
+        else d->work = d->done = 0;
+    }
+    d->depth++;
+    if (streamed || n) return AZREDIS_OK;
+    return azri_resp_pop(d) ? azri_resp_item(d) : AZREDIS_OK;
+}
+
+/* A length line: digits give 'n' and *out (at most max), "-1" gives '-', "?" gives '?', all else 0. */
+static char azri_resp_length(azredis_str s, size_t max, size_t *out) {
+    size_t i, v = 0;
+    *out = 0;
+    if (s.len == 2 && s.ptr[0] == '-' && s.ptr[1] == '1') return '-';
+    if (s.len == 1 && s.ptr[0] == '?') return '?';
+    for (i = 0; i < s.len; i++) {
+        size_t digit = (size_t)((unsigned char)s.ptr[i] - (unsigned)'0');
+        if (digit > 9 || digit > max || v > (max - digit) / 10) return 0;
+        v = v * 10 + digit;
+    }
+    *out = v;
+    return s.len ? 'n' : '\0';
+}
+
+/* [+-]? digits */
+static int azri_resp_is_bignum(azredis_str s) {
+    size_t i = s.len && (s.ptr[0] == '+' || s.ptr[0] == '-') ? 1 : 0;
+    if (i == s.len) return 0;
+    while (i < s.len && azri_is_digit(s.ptr[i])) i++;
+    return i == s.len;
+}
+
+/* inf, infinity, nan, nan(...) after the sign, in any case: old servers print what their libc prints. */
+static int azri_resp_is_special(azredis_str s) {
+    if (azri_ieqz(s, "inf") || azri_ieqz(s, "infinity") || azri_ieqz(s, "nan")) return 1;
+    return s.len >= 5 && azri_ieqz(azri_slice(s.ptr, 4), "nan(") && s.ptr[s.len - 1] == ')';
+}
+
+static size_t azri_resp_skip_digits(azredis_str s, size_t i) {
+    while (i < s.len && azri_is_digit(s.ptr[i])) i++;
+    return i;
+}
+
+/* The form only; azredis_double makes the number when it is wanted. ".5" and "5." pass, "." does not. */
+static int azri_resp_is_double(azredis_str s) {
+    size_t i, dot = 0, digits;
+    if (s.len && (s.ptr[0] == '+' || s.ptr[0] == '-')) s = azri_slice(s.ptr + 1, s.len - 1);
+    if (azri_resp_is_special(s)) return 1;
+    i = azri_resp_skip_digits(s, 0);
+    if (i < s.len && s.ptr[i] == '.') {
+        dot = 1;
+        i = azri_resp_skip_digits(s, i + 1);
+    }
+    if (i == dot) return 0;
+    if (i == s.len) return 1;
+    if (azri_lower(s.ptr[i++]) != 'e') return 0;
+    if (i < s.len && (s.ptr[i] == '+' || s.ptr[i] == '-')) i++;
+    digits = azri_resp_skip_digits(s, i);
+    return digits > i && digits == s.len;
+}
+
+/* Longest text after a type byte; 0: no such type. */
+static size_t azri_resp_line_max(char type) {
+    switch (type) {
+    case '+': case '-': case ':': case ',': case '(':
+        return AZRI_RESP_LINE_MAX;
+    case '$': case '!': case '=': case '*': case '~': case '%': case '>': case '|':
+    case ';': case '.': case '#': case '_':
+        return AZRI_RESP_LENGTH_MAX;
+    default:
+        return 0;
+    }
+}
+
+/* No end of line yet. Of a skipped frame not even the line is held. */
+static azredis_status azri_resp_line_wait(azri_resp *d, size_t max) {
+    azri_resp_charge(d, d->scan - d->pos);
+    if (d->lost != AZREDIS_OK && max == AZRI_RESP_LINE_MAX) {
+        d->state = AZRI_RESP_SKIP_LINE;
+        d->need = d->scan - d->pos - 1;
+        d->pos = d->scan;
+    }
+    return AZREDIS_AGAIN;
+}
+
+/* Takes one line: d->type and the text after it, whose CR becomes NUL. */
+static azredis_status azri_resp_line(azri_resp *d, azredis_str *text) {
+    char *p = azri_resp_data(d);
+    size_t i = d->scan > d->pos ? d->scan : d->pos + 1, max;
+    if (d->pos == d->end) return AZREDIS_AGAIN;
+    d->type = p[d->pos];
+    max = azri_resp_line_max(d->type);
+    if (!max) return azri_resp_bad(d, "unknown type");
+    while (i < d->end && p[i] != '\r' && p[i] != '\n') i++;
+    d->scan = i;
+    if (i - d->pos - 1 > max) return azri_resp_bad(d, "a line is too long");
+    if (i < d->end && p[i] == '\n') return azri_resp_bad(d, "LF without CR");
+    if (d->end - i < 2) return azri_resp_line_wait(d, max);
+    if (p[i + 1] != '\n') return azri_resp_bad(d, "CR without LF");
+    p[i] = '\0';
+    *text = azri_slice(p + d->pos + 1, i - d->pos - 1);
+    d->pos = i + 2;
+    return AZREDIS_OK;
+}
+
+static azredis_status azri_resp_skip_line(azri_resp *d) {
+    char *p = azri_resp_data(d);
+    size_t i = d->pos;
+    while (i < d->end && p[i] != '\r' && p[i] != '\n') i++;
+    d->need += i - d->pos;
+    d->pos = i;
+    if (d->need > AZRI_RESP_LINE_MAX) return azri_resp_bad(d, "a line is too long");
+    if (i < d->end && p[i] == '\n') return azri_resp_bad(d, "LF without CR");
+    if (d->end - i < 2) return AZREDIS_AGAIN;
+    if (p[i + 1] != '\n') return azri_resp_bad(d, "CR without LF");
+    d->pos += 2;
+    d->state = AZRI_RESP_LINE;
+    return azri_resp_item(d);
+}
+
+/* A payload of n bytes and CRLF follow. */
+static azredis_status azri_resp_expect(azri_resp *d, size_t n) {
+    d->state = AZRI_RESP_BODY;
+    d->need = n;
+    azri_resp_charge(d, n + 2);
+    return AZREDIS_OK;
+}
+
+/* $ ! = */
+static azredis_status azri_resp_blob(azri_resp *d, azredis_str text) {
+    size_t n;
+    switch (azri_resp_length(text, AZRI_RESP_BULK_MAX, &n)) {
+    case 'n':
+        if (d->type == '=' && n < 4) return azri_resp_bad(d, "a verbatim string without format");
+        return azri_resp_expect(d, n);
+    case '-':
+        return azri_resp_put_int(d, AZREDIS_T_NIL, 0);
+    case '?':
+        if (d->type != '$') return azri_resp_bad(d, "only '$' strings are streamed");
+        d->streaming = 1;
+        d->text = d->pos - d->start;
+        d->text_len = 0;
+        return AZREDIS_OK;
+    default:
+        return azri_resp_bad(d, "bad string length");
+    }
+}
+
+/* ; : a piece of a streamed string; an empty one ends it. */
+static azredis_status azri_resp_chunk(azri_resp *d, azredis_str text) {
+    size_t n;
+    char *s;
+    if (azri_resp_length(text, AZRI_RESP_BULK_MAX - d->text_len, &n) != 'n')
+        return azri_resp_bad(d, "bad length in a streamed string");
+    if (n) return azri_resp_expect(d, n);
+    d->streaming = 0;
+    if (d->lost != AZREDIS_OK) return azri_resp_item(d);
+    s = azri_resp_data(d) + d->start + d->text;
+    s[d->text_len] = '\0';             /* at the latest where this ';' stood */
+    return azri_resp_put(d, AZREDIS_T_STRING, 0, azri_slice(s, d->text_len));
+}
+
+/* * ~ % > | */
+static azredis_status azri_resp_aggregate(azri_resp *d, azredis_type type, azredis_str text) {
+    size_t n, per = type == AZREDIS_T_MAP || type == AZREDIS_T_ATTRIBUTE ? 2 : 1;
+    char form = azri_resp_length(text, AZRI_RESP_COUNT_MAX / per, &n);
+    if (type == AZREDIS_T_PUSH && !d->depth) d->is_push = 1;
+    if (form == 'n') return azri_resp_open(d, type, n * per, 0);
+    if (form && type != AZREDIS_T_ATTRIBUTE)
+        return form == '?' ? azri_resp_open(d, type, 0, 1) : azri_resp_put_int(d, AZREDIS_T_NIL, 0);
+    return azri_resp_bad(d, "bad number of items");
+}
+
+/* . : the end of a streamed aggregate */
+static azredis_status azri_resp_stream_end(azri_resp *d, azredis_str text) {
+    const azri_level *l = d->depth ? &d->level[d->depth - 1] : NULL;
+    if (!l || !l->streamed || text.len) return azri_resp_bad(d, "misplaced end of stream");
+    if (d->attribute) return azri_resp_bad(d, "an attribute without value");
+    if (l->type == AZREDIS_T_MAP && l->count % 2) return azri_resp_bad(d, "a map with a key without value");
+    (void)azri_resp_pop(d);
+    return azri_resp_item(d);
+}
+
+/* : , ( # _ */
+static azredis_status azri_resp_scalar(azri_resp *d, azredis_str text) {
+    int64_t v;
+    char c;
+    switch (d->type) {
+    case ':':
+        if (!azri_i64(text, &v)) return azri_resp_bad(d, "bad integer");
+        return azri_resp_put_int(d, AZREDIS_T_INTEGER, v);
+    case ',':
+        if (!azri_resp_is_double(text)) return azri_resp_bad(d, "bad double");
+        return azri_resp_put(d, AZREDIS_T_DOUBLE, 0, text);
+    case '(':                          /* Redis hands on what a script calls a big number, unread */
+        return azri_resp_put(d, AZREDIS_T_BIGNUM, azri_resp_is_bignum(text) ? 0 : AZREDIS_F_INVALID, text);
+    case '#':
+        c = text.len == 1 ? azri_lower(text.ptr[0]) : '\0';
+        if (c != 't' && c != 'f') return azri_resp_bad(d, "bad boolean");
+        return azri_resp_put_int(d, AZREDIS_T_BOOL, c == 't');
+    default:
+        if (text.len) return azri_resp_bad(d, "a null with text");
+        return azri_resp_put_int(d, AZREDIS_T_NIL, 0);
+    }
+}
+
+static azredis_status azri_resp_head(azri_resp *d) {
+    azredis_str text;
+    azredis_status st = azri_resp_line(d, &text);
+    if (st != AZREDIS_OK) return st;
+    if (d->streaming != (d->type == ';')) return azri_resp_bad(d, "a piece of a string outside a stream, or none in it");
+    if (d->type == '.') return azri_resp_stream_end(d, text);
+    d->attribute = 0;
+    switch (d->type) {
+    case '$': case '!': case '=': return azri_resp_blob(d, text);
+    case '+': return azri_resp_put(d, AZREDIS_T_STATUS, 0, text);
+    case '-': return azri_resp_put(d, AZREDIS_T_ERROR, 0, text);
+    case '*': return azri_resp_aggregate(d, AZREDIS_T_ARRAY, text);
+    case '~': return azri_resp_aggregate(d, AZREDIS_T_SET, text);
+    case '%': return azri_resp_aggregate(d, AZREDIS_T_MAP, text);
+    case '>': return azri_resp_aggregate(d, AZREDIS_T_PUSH, text);
+    case '|': return azri_resp_aggregate(d, AZREDIS_T_ATTRIBUTE, text);
+    case ';': return azri_resp_chunk(d, text);
+    default:  return azri_resp_scalar(d, text);
+    }
+}
+
+/* A complete payload at p: a value, or one more piece of a streamed string. */
+static azredis_status azri_resp_payload(azri_resp *d, char *p, size_t n) {
+    if (d->streaming) {
+        if (d->lost == AZREDIS_OK) memmove(azri_resp_data(d) + d->start + d->text + d->text_len, p, n);
+        d->text_len += n;
+        return AZREDIS_OK;
+    }
+    if (d->type == '!') return azri_resp_put(d, AZREDIS_T_ERROR, 0, azri_slice(p, n));
+    if (d->type == '$') return azri_resp_put(d, AZREDIS_T_STRING, 0, azri_slice(p, n));
+    if (d->lost != AZREDIS_OK) return azri_resp_item(d);
+    if (p[3] != ':') return azri_resp_bad(d, "a verbatim string without format");
+    return azri_resp_put(d, AZREDIS_T_VERBATIM, 0, azri_slice(p + 4, n - 4));
+}
+
+static azredis_status azri_resp_body(azri_resp *d) {
+    char *p = azri_resp_data(d) + d->pos;
+    size_t have = d->end - d->pos, n;
+    if (d->lost != AZREDIS_OK) {
+        n = azri_minz(have, d->need);
+        p += n;
+        have -= n;
+        d->pos += n;
+        d->need -= n;
+        if (d->streaming) d->text_len += n;
+    }
+    n = d->need;
+    if (have < n || have - n < 2) return AZREDIS_AGAIN;
+    if (p[n] != '\r' || p[n + 1] != '\n') return azri_resp_bad(d, "no CRLF behind a string");
+    p[n] = '\0';
+    d->pos += n + 2;
+    d->state = AZRI_RESP_LINE;
+    return azri_resp_payload(d, p, n);
+}
+
+/* Offsets become pointers. */
+static void azri_resp_fix(azredis_value *v, size_t n, const char *text, const azredis_value *nodes_end) {
+    for (; n--; v++) {
+        if (azri_is_aggregate(v->type)) v->as.items = nodes_end - v->as.integer;
+        else if (azri_is_text(v->type)) v->as.str = text + v->as.integer;
+    }
+}
+
+static void azri_resp_deliver(azri_resp *d, azri_frame *f) {
+    const char *text = azri_resp_data(d) + d->start;
+    azredis_value *end = d->nodes + d->nodes_cap;
+    f->status = d->lost;
+    f->is_push = d->is_push;
+    f->bytes = d->dropped + (d->pos - d->start);
+    f->root = NULL;
+    if (d->lost == AZREDIS_OK) {
+        AZREDIS_ASSERT(d->work == 1 || d->work == 2);
+        azri_resp_fix(d->nodes, d->work, text, end);
+        azri_resp_fix(end - d->done, d->done, text, end);
+        if (d->work == 2) d->nodes[1].flags |= AZREDIS_F_ATTRIBUTE;
+        f->root = &d->nodes[d->work - 1];
+    }
+    d->start = d->pos;
+    d->work = d->done = d->dropped = 0;
+    d->lost = AZREDIS_OK;
+    d->quiet = d->is_push = d->complete = 0;
+}
+
+static azredis_status azri_resp_tell(const azri_resp *d, azredis_error *e) {
+    const char *hint = d->type == 'H' ? "; is this an HTTP server?"
+                     : d->type == 0x15 || d->type == 0x16 ? "; is this a TLS port?" : "";
+    return azri_fail(e, AZREDIS_E_RESP, "redis.reply",
+                     "reading a reply: the server broke the Redis protocol: %s (type 0x%02x)%s; "
+                     "the connection cannot be used any more", d->why, (unsigned)(unsigned char)d->type, hint);
+}
+
+/* OK: *f is one complete frame, lent until the next call of room, got, next or idle; if f->status is not OK
+ * it was skipped, and *e (which may be NULL) says why. AGAIN: more bytes are wanted. E_RESP: for good. */
+static azredis_status azri_resp_next(azri_resp *d, azri_frame *f, azredis_error *e) {
+    azredis_status st = d->block ? AZREDIS_OK : AZREDIS_AGAIN;
+    if (d->why) return azri_resp_tell(d, e);
+    while (st == AZREDIS_OK && !d->complete)
+        st = d->state == AZRI_RESP_LINE ? azri_resp_head(d)
+           : d->state == AZRI_RESP_BODY ? azri_resp_body(d) : azri_resp_skip_line(d);
+    if (d->lost != AZREDIS_OK) {
+        d->dropped += d->pos - d->start;
+        d->start = d->pos;
+    }
+    if (st == AZREDIS_E_RESP) return azri_resp_tell(d, e);
+    d->hungry = st == AZREDIS_AGAIN;
+    if (st == AZREDIS_AGAIN) return st;
+    azri_resp_deliver(d, f);
+    if (f->status == AZREDIS_E_LIMIT)
+        (void)azri_fail(e, AZREDIS_E_LIMIT, "redis.reply", "reading a reply: its %llu bytes need more memory than "
+                        "max_reply (%llu) allows, so it was skipped; the command was answered",
+                        (unsigned long long)f->bytes, (unsigned long long)d->max_reply);
+    else if (f->status != AZREDIS_OK)
+        (void)azri_fail(e, f->status, "redis.reply", "reading a reply: out of memory, so its %llu bytes were "
+                        "skipped; the command was answered", (unsigned long long)f->bytes);
+    return AZREDIS_OK;
+}
+
+/* ---- receive block ---- */
+
+/* Moves what is held to the front of block, whose data may be the present ones. */
+static void azri_resp_move(azri_resp *d, char *block, size_t size) {
+    size_t live = d->end - d->start;
+    if (live) memmove(block + AZRI_BLOCK_HEAD, azri_resp_data(d) + d->start, live);
+    d->scan = d->scan > d->start ? d->scan - d->start : 0;
+    d->pos -= d->start;
+    d->start = 0;
+    d->end = live;
+    d->block = block;
+    d->size = size;
+}
+
+/* A block of another capacity, at least what is held. 0: no memory; nothing has changed. */
+static int azri_resp_resize(azri_resp *d, size_t cap) {
+    char *old = d->block, *p;
+    size_t old_size = d->size;
+    if (cap > SIZE_MAX - AZRI_BLOCK_HEAD) return 0;
+    p = (char *)azri_alloc(d->mem, AZRI_BLOCK_HEAD + cap);
+    if (!p) return 0;
+    azri_resp_move(d, p, AZRI_BLOCK_HEAD + cap);
+    azri_free(d->mem, old, old_size);
+    return 1;
+}
+
+/* Bytes that a payload in progress still lacks; 0: unknown. */
+static size_t azri_resp_lacks(const azri_resp *d) {
+    if (d->state != AZRI_RESP_BODY || d->lost != AZREDIS_OK) return 0;
+    return d->need + 2 > d->end - d->pos ? d->need + 2 - (d->end - d->pos) : 0;
+}
+
+/* Grows the block if less than `want` bytes are free, or than the payload lacks if that is less. */
+static int azri_resp_grow(azri_resp *d, size_t want) {
+    size_t live = d->end - d->start, lacks = azri_resp_lacks(d), more = live > want ? live : want;
+    if (azri_resp_cap(d) - d->end >= (lacks && lacks < want ? lacks : want)) return 1;
+    if (lacks) more = azri_minz(lacks, live > AZRI_RESP_RESERVE ? live : AZRI_RESP_RESERVE);
+    if (more > SIZE_MAX - live) return 0;
+    return azri_resp_resize(d, live + more > AZRI_RESP_BLOCK ? live + more : AZRI_RESP_BLOCK);
+}
+
+/* Where to put received bytes: *n >= 1 of them, about `want` or what a payload lacks. AGAIN: call
+ * azri_resp_next first. E_NOMEM: there is no block at all; nothing is lost, try again later. */
+static azredis_status azri_resp_room(azri_resp *d, size_t want, char **p, size_t *n) {
+    size_t least;
+    want = want < 1 ? 1 : azri_minz(want, AZRI_RESP_RESERVE / 4);
+    least = want > AZRI_RESP_BLOCK ? want : AZRI_RESP_BLOCK;
+    if (d->start && (d->start == d->end || azri_resp_cap(d) - d->end < want)) azri_resp_move(d, d->block, d->size);
+    if (d->lost != AZREDIS_OK && azri_resp_cap(d) > 2 * least && d->end < least) (void)azri_resp_resize(d, least);
+    if (!azri_resp_grow(d, want) && azri_resp_cap(d) == d->end) {
+        azri_frame none;
+        if (!d->block) return AZREDIS_E_NOMEM;
+        if (!d->hungry) return AZREDIS_AGAIN;
+        azri_resp_lose(d, AZREDIS_E_NOMEM);
+        (void)azri_resp_next(d, &none, NULL);   /* passes what is held of the skipped frame; cannot end it */
+        azri_resp_move(d, d->block, d->size);
+    }
+    *p = azri_resp_data(d) + d->end;
+    *n = azri_resp_cap(d) - d->end;
+    AZREDIS_ASSERT(*n > 0);
+    return AZREDIS_OK;
+}
+
+static void azri_resp_got(azri_resp *d, size_t n) {
+    AZREDIS_ASSERT(n <= azri_resp_cap(d) - d->end);
+    d->end += n;
+    if (n) d->hungry = 0;
+}
+
+/* Gives the receive block and the nodes to the reply; the reply's old ones serve on in their place if
+ * they are of the same allocator and no larger. */
+static azredis_status azri_resp_swap(azri_resp *d, const azri_frame *f, azredis_reply *r) {
+    azri_block *mine = (azri_block *)(void *)d->block, *old = (azri_block *)r->mem.ptr;
+    size_t size = d->size, held = d->end - d->start, next_size = 0;
+    char *next = NULL;
+    if (old && old->mem.alloc == d->mem->alloc && old->mem.free == d->mem->free && old->mem.user == d->mem->user &&
+        r->mem.size <= size && r->mem.size - AZRI_BLOCK_HEAD >= (held > AZRI_RESP_BLOCK ? held : AZRI_RESP_BLOCK)) {
+        next = (char *)old;
+        next_size = r->mem.size;
+    } else if (held) {
+        next_size = AZRI_BLOCK_HEAD + (held > AZRI_RESP_BLOCK ? held : AZRI_RESP_BLOCK);
+        next = (char *)azri_alloc(d->mem, next_size);
+        if (!next) return AZREDIS_E_NOMEM;
+    }
+    mine->mem = *d->mem;
+    mine->nodes = d->nodes;
+    mine->nodes_size = d->nodes_cap * sizeof *d->nodes;
+    d->nodes = NULL;
+    d->nodes_cap = 0;
+    if (next && next == (char *)old) {
+        d->nodes = old->nodes;
+        d->nodes_cap = old->nodes_size / sizeof *d->nodes;
+    } else {
+        azri_reply_drop(r);
+    }
+    azri_resp_move(d, next, next_size);
+    r->mem.ptr = mine;
+    r->mem.size = size;
+    r->value = f->root;
+    r->error = NULL;
+    return AZREDIS_OK;
+}
+
+/* Makes the frame, the last one delivered, the reply's own. A small one is copied. A large one is not,
+ * unless the block is far larger still. E_NOMEM; E_LIMIT: the reply's fixed buffer is too small. */
+static azredis_status azri_resp_keep(azri_resp *d, const azri_frame *f, azredis_reply *r) {
+    if (!f->root) return f->status;
+    if (!r->mem.fixed && f->bytes >= AZRI_RESP_SWAP && f->bytes >= d->size / 4) return azri_resp_swap(d, f, r);
+    return azri_reply_store(r, d->mem, f->root);
+}
+
+/* ==== >>jwt =============================================================== uses: mem fail text json
+ * The claims of an access token. Nothing is verified: the TLS connection to the issuer is the trust, and
+ * Redis verifies the signature. Pure. Entry points: azri_jwt_claims azri_jwt_user.
+ * ================================================================================================ */
+
+/* "" or 0: absent, of the wrong type, too long, or with control characters. */
+typedef struct azri_claims {
+    char    oid[64], tid[64], appid[64], sub[64], idtyp[16], aud[160];
+    int64_t exp, iat;
+    char    names[160];                /* claim names, for messages */
+} azri_claims;
+
+/* A JSON number, or a string that holds one, cut to whole seconds; sizes past 10^15 stay there. 1: ok.
+ * Integers only, because a device without floating point would pay kilobytes for "3599.7". */
+static int azri_jwt_seconds(azredis_str s, int64_t *out) {
+    char digit[20];
+    size_t i = s.len && s.ptr[0] == '-', kept = 0, seen = 0;
+    int64_t v = 0, k, places = 0, exponent = 0;
+    int dot = 0;
+    for (; i < s.len && (azri_is_digit(s.ptr[i]) || (s.ptr[i] == '.' && !dot)); i++) {
+        if (s.ptr[i] == '.') { dot = 1; continue; }
+        if (!dot) places++;
+        if (kept < sizeof digit) digit[kept++] = s.ptr[i];
+        seen = 1;
+    }
+    if (i < s.len && azri_lower(s.ptr[i]) == 'e') {
+        if (!azri_i64(azri_slice(s.ptr + i + 1, s.len - i - 1), &exponent)) return 0;
+        i = s.len;
+    }
+    if (!seen || i != s.len) return 0;
+    places += exponent > 400 ? 400 : exponent < -400 ? -400 : exponent;
+    for (k = 0; k < places && v < 1000000000000000; k++)
+        v = v * 10 + ((size_t)k < kept ? digit[k] - '0' : 0);
+    *out = s.ptr[0] == '-' ? -v : v;
+    return 1;
+}
+
+/* Keeps text if it fits and is clean, as a JSON string may hold NUL and line ends. The first one wins. */
+static void azri_jwt_text(char *out, size_t cap, azredis_str text) {
+    size_t i;
+    if (out[0] || text.len >= cap) return;
+    for (i = 0; i < text.len; i++)
+        if ((unsigned char)text.ptr[i] < ' ' || text.ptr[i] == 127) return;
+    if (text.len) memcpy(out, text.ptr, text.len);
+    out[text.len] = '\0';
+}
+
+static void azri_jwt_number(int64_t *out, azredis_str text) {
+    int64_t v;
+    if (*out == 0 && azri_jwt_seconds(text, &v) && v > 0) *out = v;
+}
+
+static void azri_jwt_name(azri_claims *c, azredis_str key) {
+    size_t n = strlen(c->names);
+    if (key.len == 0 || key.len + 2 > sizeof c->names - n) return;
+    if (n) c->names[n++] = ' ';
+    memcpy(c->names + n, key.ptr, key.len);
+    c->names[n + key.len] = '\0';
+}
+
+static void azri_jwt_value(void *user, int depth, azredis_str parent, azredis_str key, int type,
+                           azredis_str text) {
+    azri_claims *c = (azri_claims *)user;
+    (void)parent;
+    if (depth != 1) return;
+    azri_jwt_name(c, key);
+    if (type == AZRI_JSON_NUMBER) {
+        if (azri_eqz(key, "exp")) azri_jwt_number(&c->exp, text);
+        if (azri_eqz(key, "iat")) azri_jwt_number(&c->iat, text);
+    }
+    if (type != AZRI_JSON_STRING) return;
+    if (azri_eqz(key, "oid")) azri_jwt_text(c->oid, sizeof c->oid, text);
+    if (azri_eqz(key, "tid")) azri_jwt_text(c->tid, sizeof c->tid, text);
+    if (azri_eqz(key, "appid")) azri_jwt_text(c->appid, sizeof c->appid, text);
+    if (azri_eqz(key, "sub")) azri_jwt_text(c->sub, sizeof c->sub, text);
+    if (azri_eqz(key, "idtyp")) azri_jwt_text(c->idtyp, sizeof c->idtyp, text);
+    if (azri_eqz(key, "aud")) azri_jwt_text(c->aud, sizeof c->aud, text);
+}
+
+/* The middle one of exactly three parts; {NULL, 0} if there are more, fewer, or the first two are not
+ * both filled. */
+static azredis_str azri_jwt_payload(azredis_str token) {
+    size_t i, dots = 0, at[2] = { 0, 0 };
+    for (i = 0; i < token.len; i++) {
+        if (token.ptr[i] != '.') continue;
+        if (dots == 2) return azri_slice(NULL, 0);
+        at[dots++] = i;
+    }
+    if (dots != 2 || at[0] == 0) return azri_slice(NULL, 0);
+    return azri_slice(token.ptr + at[0] + 1, at[1] - at[0] - 1);
+}
+
+/* OK, E_TOKEN: not a JWT, or E_NOMEM. *out is all zero on failure. */
+static azredis_status azri_jwt_claims(azredis_str token, const azri_mem *m, azri_claims *out,
+                                      azredis_error *e) {
+    azredis_str part = azri_jwt_payload(token);
+    azredis_status st = AZREDIS_E_TOKEN;
+    azri_json json;
+    size_t n = 0;
+    char *text;
+    memset(out, 0, sizeof *out);
+    if (part.len == 0 || part.len > AZRI_TOKEN_MAX)
+        return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: not a JWT (three parts with dots between "
+                         "them)");
+    text = (char *)azri_alloc(m, part.len);
+    if (!text) return azri_fail(e, AZREDIS_E_NOMEM, "token", "token: no memory to read its claims");
+    azri_json_init(&json, m, AZRI_TOKEN_MAX, azri_jwt_value, out);
+    if (azri_b64url_decode(part, text, &n)) st = azri_json_feed(&json, text, n);
+    if (st == AZREDIS_OK) st = azri_json_end(&json);
+    azri_json_free(&json);
+    azri_wipe(text, part.len);
+    azri_free(m, text, part.len);
+    if (st == AZREDIS_OK) return AZREDIS_OK;
+    memset(out, 0, sizeof *out);
+    if (st == AZREDIS_E_NOMEM) return azri_fail(e, st, "token", "token: no memory to read its claims");
+    return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: not a JWT (its middle part is not a JSON "
+                     "object)");
+}
+
+/* The Redis user name is the object id of the identity. Tokens of applications carry it as sub too. */
+static azredis_status azri_jwt_user(const azri_claims *c, char out[64], azredis_error *e) {
+    char names[160];
+    const char *user = c->oid[0] || !azri_eqz(azri_str(c->idtyp), "app") ? c->oid : c->sub;
+    memcpy(out, user, sizeof c->oid);
+    if (user[0]) return AZREDIS_OK;
+    return azri_fail(e, AZREDIS_E_TOKEN, "token",
+                     "token: no usable oid claim, so the Redis user name is unknown; its claims: %s. "
+                         "Set the "
+                     "option user to the object id of the identity",
+                     azri_quote(names, sizeof names, c->names, strlen(c->names), azri_slice(NULL, 0)));
+}
+
+/* ==== >>identity ========================================================== uses: mem fail text json http jwt
+ * Where tokens come from: the options of an identity, and the walk from them to a token as a machine that
+ * says what to do next and is told what came of it. Pure: the pump does the I/O and hands in the clocks.
+ *
+ *   begin link --unavailable--> next link ... --> E_NO_CREDENTIAL
+ *       |  \--failed----------> the walk ends: a wrong secret must not end in another identity
+ *       v
+ *     ask (HTTP | CALL) --> token
+ *       ^        \--passing trouble--> pause --+
+ *       +--------------------------------------+
+ *
+ * Tokens and secrets live in buffers that are wiped; what a peer says reaches messages through azri_quote.
+ * Entry points: azredis_identity_by_name azri_identity_conf_copy azri_env_free
+ * azri_flow_start _next _body _http _call _free azri_step_free.
+ * ================================================================================================ */
+
+#define AZRI_LINKS_MAX       12
+#define AZRI_STS_TRIES       3u            /* after the first: 0.8, 1.6, 3.2 s, as Azure Core */
+#define AZRI_STS_WAIT_MAX    60000u        /* a longer Retry-After ends the walk */
+#define AZRI_STS_SLOW_DOWN   60000u        /* Entra says "too fast" without a time */
+#define AZRI_REDIS_RESOURCE  "https://redis.azure.com"
+#define AZRI_REDIS_SCOPE     AZRI_REDIS_RESOURCE "/.default"
+#define AZRI_REDIS_GUID      "acca5fbb-b7e4-4009-81f1-37e38fd66d78"
+#define AZRI_RELATIVE_BELOW  978307200     /* the year 2001: MSAL takes a smaller expires_on as a life */
+
+/* ---- names and needs -------------------------------------------------------------------------- */
+
+enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NEED_CALLBACK = 8,
+       AZRI_NEED_USER = 16, AZRI_NEED_PASSWORD = 32 };
+
+#define AZRI_ID_LATER (-1)                 /* the name is known, the identity is not built yet */
+
+typedef struct azri_identity_kind { const char *name; int id; unsigned needs; } azri_identity_kind;
+
+static const azri_identity_kind azri_identity_kinds[] = {
+    { "default", AZREDIS_ID_DEFAULT, 0 },
+    { "environment", AZREDIS_ID_ENVIRONMENT, 0 },
+    { "client-secret", AZREDIS_ID_CLIENT_SECRET, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_SECRET },
+    { "callback", AZREDIS_ID_CALLBACK, AZRI_NEED_CALLBACK },
+    { "access-key", AZREDIS_ID_ACCESS_KEY, AZRI_NEED_PASSWORD },
+    { "password", AZREDIS_ID_PASSWORD, AZRI_NEED_USER | AZRI_NEED_PASSWORD },
+    { "client-certificate", AZRI_ID_LATER, 0 },
+    { "workload-identity", AZRI_ID_LATER, 0 },
+    { "managed-identity", AZRI_ID_LATER, 0 },
+    { "azure-cli", AZRI_ID_LATER, 0 },
+    { "azure-developer-cli", AZRI_ID_LATER, 0 },
+    { "azure-powershell", AZRI_ID_LATER, 0 },
+    { "device-code", AZRI_ID_LATER, 0 },
+    { "token-file", AZRI_ID_LATER, 0 },
+    { "exec", AZRI_ID_LATER, 0 }
+};
+
+/* NULL: no such name, or no such id. */
+static const azri_identity_kind *azri_identity_find(const char *name, int id) {
+    size_t i;
+    for (i = 0; i < sizeof azri_identity_kinds / sizeof azri_identity_kinds[0]; i++) {
+        const azri_identity_kind *k = &azri_identity_kinds[i];
+        if (name ? azri_eqz(azri_str(name), k->name) : k->id == id && id != AZRI_ID_LATER) return k;
+    }
+    return NULL;
+}
+
+static const char *azri_identity_name(azredis_identity id) {
+    const azri_identity_kind *k = azri_identity_find(NULL, (int)id);
+    return k ? k->name : "?";
+}
+
+AZREDIS_API azredis_status azredis_identity_by_name(const char *name, azredis_identity *out) {
+    const azri_identity_kind *k = name ? azri_identity_find(name, 0) : NULL;
+    if (!k || !out || k->id == AZRI_ID_LATER) return AZREDIS_E_ARG;
+    *out = (azredis_identity)k->id;
+    return AZREDIS_OK;
+}
+
+/* ---- environment ------------------------------------------------------------------------------ */
+
+enum azri_env_name {
+    AZRI_ENV_TENANT_ID, AZRI_ENV_CLIENT_ID, AZRI_ENV_CLIENT_SECRET, AZRI_ENV_CERTIFICATE_PATH,
+    AZRI_ENV_USERNAME, AZRI_ENV_AUTHORITY_HOST, AZRI_ENV_COUNT
+};
+
+static const char *const azri_env_names[AZRI_ENV_COUNT] = {
+    "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH",
+    "AZURE_USERNAME", "AZURE_AUTHORITY_HOST"
+};
+
+/* A snapshot, taken anew for each walk: a variable that was mended counts at once. NULL: unset or empty. */
+typedef struct azri_env { char *value[AZRI_ENV_COUNT]; } azri_env;
+
+static void azri_env_free(azri_env *env, const azri_mem *m) {
+    size_t i;
+    for (i = 0; i < AZRI_ENV_COUNT; i++) {
+        azri_strfree(m, env->value[i]);
+        env->value[i] = NULL;
+    }
+}
+
+/* ---- options ---------------------------------------------------------------------------------- */
+
+typedef struct azri_identity_conf {        /* strings are owned; NULL: unset */
+    azredis_identity identity;
+    char *tenant_id, *client_id, *client_secret, *user, *password;
+    char *authority_host, *allow_authority;
+    char *scope;                           /* never NULL */
+    int   is_static;                       /* 1: user and password never change, no token is needed */
+    azredis_token_fn get_token;
+    void            *get_token_user;
+    uint32_t         request_ms, chain_ms;
+} azri_identity_conf;
+
+static void azri_identity_conf_free(azri_identity_conf *c, const azri_mem *m) {
+    azri_strfree(m, c->tenant_id);
+    azri_strfree(m, c->client_id);
+    azri_strfree(m, c->client_secret);
+    azri_strfree(m, c->user);
+    azri_strfree(m, c->password);
+    azri_strfree(m, c->authority_host);
+    azri_strfree(m, c->allow_authority);
+    azri_strfree(m, c->scope);
+    memset(c, 0, sizeof *c);
+}
+
+/* Letters, digits and those in more; the first one a letter or digit, so that ".." is no tenant. */
+static int azri_identity_clean(const char *z, const char *more, size_t max) {
+    size_t i, k;
+    if (!azri_is_alnum(z[0])) return 0;
+    for (i = 0; z[i]; i++) {
+        for (k = 0; more[k] && more[k] != z[i]; k++) {}
+        if (i == max || (!azri_is_alnum(z[i]) && !more[k])) return 0;
+    }
+    return 1;
+}
+
+/* tenant becomes a part of the URL's path; client is encoded, but a blank or line end in it is a slip. */
+static azredis_status azri_identity_check_app(const char *tenant, const char *client, const char *where,
+                                              azredis_error *e) {
+    if (tenant && !azri_identity_clean(tenant, "-.", 253))
+        return azri_fail(e, AZREDIS_E_ARG, where, "%s: the tenant id may hold letters, digits, '-' and "
+                         "'.' only; "
+                         "give the tenant's GUID or domain, not a URL", where);
+    if (client && !azri_identity_clean(client, "-._:/", 253))
+        return azri_fail(e, AZREDIS_E_ARG, where, "%s: the client id holds a character that no client "
+                         "id has; "
+                         "give the application's GUID", where);
+    return AZREDIS_OK;
+}
+
+static const char *const azri_identity_authorities[] = {
+    "login.microsoftonline.com", "login.windows.net", "login.microsoft.com", "sts.windows.net",
+    "login.partner.microsoftonline.cn", "login.chinacloudapi.cn",
+    "login.microsoftonline.us", "login.usgovcloudapi.net",
+    "login.sovcloud-identity.fr", "login.sovcloud-identity.de", "login.sovcloud-identity.sg"
+};
+
+static int azri_identity_authority_known(azredis_str host) {
+    size_t i;
+    for (i = 0; i < sizeof azri_identity_authorities / sizeof azri_identity_authorities[0]; i++)
+        if (azri_ieqz(host, azri_identity_authorities[i])) return 1;
+    return 0;
+}
+
+/* "host", "https://host" or "https://host/", with a port if need be, to a URL with path "/". */
+static azredis_status azri_identity_authority_url(azri_url *u, const char *text, const char *where,
+                                                  azredis_error *e) {
+    static const char scheme[] = "https://";
+    char full[300];
+    size_t n = strlen(text), i, s = 0;
+    azredis_status st;
+    for (i = 0; i + 3 <= n && !s; i++) s = memcmp(text + i, "://", 3) == 0;
+    if (n > sizeof full - sizeof scheme)
+        return azri_fail(e, AZREDIS_E_ARG, where, "%s: the authority host is too long", where);
+    (void)azri_fmt(full, sizeof full, "%s%s", s ? "" : scheme, text);
+    st = azri_url_parse(u, azri_str(full), where, e);
+    if (st != AZREDIS_OK) return st;
+    if (!u->tls)
+        return azri_fail(e, AZREDIS_E_ARG, where, "%s: the authority gets the secret, so it must be "
+                         "https", where);
+    if (!azri_eqz(azri_str(u->path), "/"))
+        return azri_fail(e, AZREDIS_E_ARG, where, "%s: the authority host must not have a path; give "
+                         "the host alone, "
+                         "the tenant has an option of its own", where);
+    return AZREDIS_OK;
+}
+
+/* The authority gets the client secret: Microsoft's hosts, this machine, or the one that allow names. */
+static azredis_status azri_identity_authority_parse(azri_url *u, const char *text, const char *allow,
+                                                    const char *where,
+                                           azredis_error *e) {
+    azri_url allowed;
+    azredis_str host;
+    azredis_status st = azri_identity_authority_url(u, text, where, e);
+    if (st != AZREDIS_OK) return st;
+    host = azri_str(u->host);
+    if (azri_is_loopback(host)) return AZREDIS_OK;
+    if (allow) {
+        st = azri_identity_authority_url(&allowed, allow, "options.allow_authority", e);
+        if (st != AZREDIS_OK) return st;
+        if (azri_ieqz(host, allowed.host) && u->port == allowed.port) return AZREDIS_OK;
+    }
+    if (azri_identity_authority_known(host) && u->port == 443) return AZREDIS_OK;
+    return azri_fail(e, AZREDIS_E_ARG, where, "%s: %s:%u is not an authority of Microsoft's, and it "
+                     "would get the "
+                     "secret; if that is right, name it in the option allow_authority", where, u->host,
+                         (unsigned)u->port);
+}
+
+static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_error *e) {
+    const azri_identity_kind *k = azri_identity_find(NULL, (int)c->identity);
+    const char *lacks;
+    azri_url u;
+    if (!k)
+        return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %d is unknown",
+                         (int)c->identity);
+    lacks = (k->needs & AZRI_NEED_TENANT) && !c->tenant_id ? "tenant_id"
+          : (k->needs & AZRI_NEED_CLIENT) && !c->client_id ? "client_id"
+          : (k->needs & AZRI_NEED_SECRET) && !c->client_secret ? "client_secret"
+          : (k->needs & AZRI_NEED_CALLBACK) && !c->get_token ? "get_token"
+          : (k->needs & AZRI_NEED_USER) && !c->user ? "user"
+          : (k->needs & AZRI_NEED_PASSWORD) && !c->password ? "password" : NULL;
+    if (lacks)
+        return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %s needs the option "
+                         "%s", k->name, lacks);
+    if (azri_identity_check_app(c->tenant_id, c->client_id, "options", e) != AZREDIS_OK)
+        return AZREDIS_E_ARG;
+    if (!azri_identity_clean(c->scope, ":/.-_~", 253))
+        return azri_fail(e, AZREDIS_E_ARG, "options.scope", "options: scope must be one resource, such as "
+                         AZRI_REDIS_SCOPE);
+    if (c->user && strlen(c->user) >= sizeof ((azredis_token *)0)->user)
+        return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: user has more than 63 bytes");
+    if (c->authority_host)
+        return azri_identity_authority_parse(&u, c->authority_host, c->allow_authority,
+                                             "options.authority_host", e);
+    if (c->allow_authority)
+        return azri_identity_authority_url(&u, c->allow_authority, "options.allow_authority", e);
+    return AZREDIS_OK;
+}
+
+/* 1: *out is a copy, or NULL as z is unset. 0: out of memory. */
+static int azri_identity_dup(const azri_mem *m, char **out, const char *z) {
+    *out = z && z[0] ? azri_strdup(m, z) : NULL;
+    return *out || !z || !z[0];
+}
+
+/* o NULL: the default chain. On failure *c is empty. */
+static azredis_status azri_identity_conf_copy(azri_identity_conf *c, const azri_mem *m,
+                                              const azredis_auth_options *o, azredis_error *e) {
+    azredis_auth_options zero;
+    const char *scope;
+    azredis_status st;
+    memset(c, 0, sizeof *c);
+    memset(&zero, 0, sizeof zero);
+    if (!o) o = &zero;
+    scope = o->scope && o->scope[0] ? o->scope : AZRI_REDIS_SCOPE;
+    c->identity = o->identity;
+    c->get_token = o->get_token;
+    c->get_token_user = o->get_token_user;
+    c->is_static = o->identity == AZREDIS_ID_ACCESS_KEY || o->identity == AZREDIS_ID_PASSWORD;
+    c->request_ms = azri_or(o->request_ms, 30u * AZRI_SECOND);
+    c->chain_ms = azri_or(o->chain_ms, 30u * AZRI_SECOND);
+    if (azri_identity_dup(m, &c->tenant_id, o->tenant_id) && azri_identity_dup(m, &c->client_id,
+                                                                               o->client_id) &&
+        azri_identity_dup(m, &c->client_secret, o->client_secret) && azri_identity_dup(m, &c->user,
+                                                                                       o->user) &&
+        azri_identity_dup(m, &c->password, o->password) && azri_identity_dup(m, &c->scope, scope) &&
+        azri_identity_dup(m, &c->authority_host, o->authority_host) &&
+        azri_identity_dup(m, &c->allow_authority, o->allow_authority))
+        st = azri_identity_check(c, e);
+    else
+        st = azri_fail(e, AZREDIS_E_NOMEM, "options", "options: no memory for a copy");
+    if (st != AZREDIS_OK) azri_identity_conf_free(c, m);
+    return st;
+}
+
+/* The user name of AUTH for a static identity. Access keys belong to Redis's default user. */
+static const char *azri_identity_static_user(const azri_identity_conf *c) {
+    return c->identity == AZREDIS_ID_ACCESS_KEY && !c->user ? "default" : c->user;
+}
+
+/* A renewed token must name the same Redis user: a live connection cannot change its user unnoticed. */
+static azredis_status azri_identity_same(const char *before, const char *now, azredis_error *e) {
+    if (!before[0] || azri_eqz(azri_str(before), now)) return AZREDIS_OK;
+    return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: the identity changed from %s to %s, which is "
+                     "refused while "
+                     "connections live; open a new client for another identity", before, now);
+}
+
+/* ---- hints ------------------------------------------------------------------------------------ */
+
+typedef struct azri_hint_row { int code; const char *hint; } azri_hint_row;
+
+#define AZRI_HINT_APP    "the application does not exist in this tenant; check client id and tenant id"
+#define AZRI_HINT_OFF    "the application is disabled or unknown in this tenant"
+#define AZRI_HINT_TENANT "no such tenant is known to this authority; give a tenant id and the right authority host"
+#define AZRI_HINT_CLOUD  "the tenant lives in another national cloud; set AZURE_AUTHORITY_HOST"
+#define AZRI_HINT_SCOPE  "the scope must be one resource followed by /.default"
+#define AZRI_HINT_RES    "the tenant does not know the resource: wrong scope, wrong cloud, or no Redis service principal"
+#define AZRI_HINT_CERT   "the certificate is not the one registered on the application"
+#define AZRI_HINT_ASSERT "the assertion is stale or not valid; check this machine's clock and the token file"
+#define AZRI_HINT_FED    "no federated credential of the application matches; compare issuer, subject and audience"
+#define AZRI_HINT_POLICY "a Conditional Access policy blocks this sign-in; ask the tenant's administrator"
+#define AZRI_HINT_MFA    "the account needs MFA; use a service identity"
+#define AZRI_HINT_AGAIN  "the sign-in is no longer valid; sign in again"
+#define AZRI_HINT_COMMON "a single-tenant application needs its own tenant id, not common or organizations"
+#define AZRI_HINT_FIELD  "a required field is missing; is a variable empty?"
+#define AZRI_HINT_FORM   "the authority finds the request malformed; does a proxy change it?"
+#define AZRI_HINT_FAST   "the same request comes too often; is another program in a loop with this identity?"
+#define AZRI_HINT_PASS   "Entra has a passing problem; it is tried again"
+
+/* Codes: learn.microsoft.com, "Microsoft Entra authentication and authorization error codes", and issue threads
+ * of the SDKs. For people only: whether to try again follows from the HTTP status and the OAuth error. */
+static const azri_hint_row azri_hints[] = {
+    { 7000215, "wrong client secret; use the secret's Value, not its Secret ID, and check shell quoting" },
+    { 7000222, "the client secret or certificate has expired; create a new one" },
+    { 7000218, "no credential was sent, or the application does not allow public client flows" },
+    { 700016, AZRI_HINT_APP }, { 700011, AZRI_HINT_APP },
+    { 7000112, AZRI_HINT_OFF }, { 70001, AZRI_HINT_OFF },
+    { 90002, AZRI_HINT_TENANT }, { 50049, AZRI_HINT_TENANT }, { 50059, AZRI_HINT_TENANT }, { 50128,
+    AZRI_HINT_TENANT },
+    { 900023, "the tenant is neither a GUID nor a domain; was a URL pasted in?" },
+    { 90038, AZRI_HINT_CLOUD }, { 900382, AZRI_HINT_CLOUD },
+    { 500011, AZRI_HINT_RES }, { 50001, AZRI_HINT_RES },
+    { 650052, "the tenant has no service principal for Redis (" AZRI_REDIS_GUID "); an administrator "
+     "must add it" },
+    { 650057, "the application's API permissions do not list the Redis service" },
+    { 70011, AZRI_HINT_SCOPE }, { 1002012, AZRI_HINT_SCOPE }, { 28002, AZRI_HINT_SCOPE }, { 700022,
+    AZRI_HINT_SCOPE },
+    { 700023, AZRI_HINT_SCOPE },
+    { 700025, "the application is a public client: it may not use a secret" },
+    { 700027, AZRI_HINT_CERT }, { 700030, AZRI_HINT_CERT }, { 50012, AZRI_HINT_CERT },
+    { 700024, AZRI_HINT_ASSERT }, { 50013, AZRI_HINT_ASSERT }, { 500133, AZRI_HINT_ASSERT },
+    { 50027, AZRI_HINT_ASSERT }, { 50048, AZRI_HINT_ASSERT },
+    { 70021, AZRI_HINT_FED }, { 700211, AZRI_HINT_FED }, { 700212, AZRI_HINT_FED }, { 700213,
+    AZRI_HINT_FED },
+    { 7002137, AZRI_HINT_FED "; upper and lower case count" }, { 7002138, AZRI_HINT_FED "; upper and "
+                                                                "lower case count" },
+    { 700229, "this flow gives tokens to applications only" },
+    { 53003, AZRI_HINT_POLICY }, { 530032, AZRI_HINT_POLICY }, { 53000, AZRI_HINT_POLICY }, { 530035,
+    AZRI_HINT_POLICY },
+    { 50076, AZRI_HINT_MFA }, { 50079, AZRI_HINT_MFA }, { 50074, AZRI_HINT_MFA },
+    { 65001, "an administrator must consent to the application" },
+    { 50105, "the identity is not assigned to the application" },
+    { 50034, "the user is unknown in this tenant" },
+    { 50126, "wrong user name or password" },
+    { 50053, "the account is locked" },
+    { 70043, AZRI_HINT_AGAIN }, { 700082, AZRI_HINT_AGAIN }, { 50173, AZRI_HINT_AGAIN },
+    { 70016, "the device code waits for its user" },
+    { 70018, "the device code is wrong; start again" },
+    { 70019, "the device code has expired; start again" },
+    { 50194, AZRI_HINT_COMMON }, { 9001023, AZRI_HINT_COMMON },
+    { 900144, AZRI_HINT_FIELD }, { 90014, AZRI_HINT_FIELD },
+    { 9002313, AZRI_HINT_FORM }, { 901002, AZRI_HINT_FORM },
+    { 100007, "regional authorities serve managed platforms only; use the global host" },
+    { 90055, AZRI_HINT_FAST }, { 50196, AZRI_HINT_FAST },
+    { 50033, AZRI_HINT_PASS }, { 90006, AZRI_HINT_PASS }, { 90012, AZRI_HINT_PASS }, { 90024,
+    AZRI_HINT_PASS },
+    { 90033, AZRI_HINT_PASS }, { 90090, AZRI_HINT_PASS }
+};
+
+/* NULL: none. */
+static const char *azri_hint(int code) {
+    size_t i;
+    for (i = 0; i < sizeof azri_hints / sizeof azri_hints[0]; i++)
+        if (azri_hints[i].code == code) return azri_hints[i].hint;
+    return NULL;
+}
+
+/* ---- the walk --------------------------------------------------------------------------------- */
+
+typedef enum azri_step_kind { AZRI_STEP_HTTP, AZRI_STEP_CALL, AZRI_STEP_WAIT,
+AZRI_STEP_DONE } azri_step_kind;
+
+/* HTTP: send request to url over TLS, feed the body to azri_flow_body, end with azri_flow_http.
+ * CALL: call conf->get_token with conf->scope, end with azri_flow_call.
+ * WAIT: come back in wait_ms. DONE: look at the flow's status. */
+typedef struct azri_step {
+    azri_step_kind kind;
+    azri_url       url;
+    azri_buf       request;                /* secret; azri_step_free wipes it */
+    uint32_t       timeout_ms;
+    uint64_t       wait_ms;
+    const char    *where;                  /* the link's name */
+} azri_step;
+
+/* What a token endpoint said. Numbers are 0 where it said nothing usable. */
+typedef struct azri_answer {
+    int64_t expires_in, expires_on, refresh_in;
+    int     aadsts, raw_len;
+    char    error[64], about[AZRI_PEER_TEXT + 56], request_id[40], token_type[16];
+    char    raw[AZRI_PEER_TEXT + 56];      /* how the body begins; printed only if the status is not 200 */
+} azri_answer;
+
+typedef struct azri_flow azri_flow;
+
+typedef struct azri_source {
+    const char      *name;
+    azredis_identity id;                   /* the identity that is this link alone */
+    int              chained;              /* 1: part of the default chain */
+    azredis_status (*begin)(azri_flow *f); /* E_NO_CREDENTIAL: unavailable; other errors: failed */
+} azri_source;
+
+enum { AZRI_FLOW_IDLE, AZRI_FLOW_LINK, AZRI_FLOW_ASK, AZRI_FLOW_ANSWER, AZRI_FLOW_PAUSE, AZRI_FLOW_DONE };
+
+struct azri_flow {
+    const azri_mem           *mem;
+    const azri_identity_conf *conf;        /* lent until azri_flow_free */
+    azri_rng                 *rng;
+    const azri_env           *env;         /* lent until the walk is done */
+    int      pin;                          /* in and out: 1 + the link that won,
+        and is asked alone from then on */
+
+    /* the result, from DONE until the next start */
+    azri_buf      token;                   /* secret */
+    char          user[64], used[24];
+    uint64_t      life_ms, refresh_ms, sent_at;
+    azri_claims   claims;
+    char          hint[200];               /* "" or why Redis may refuse the token */
+    azredis_status status;
+    azredis_error  error;
+    azredis_link_record records[AZRI_LINKS_MAX];
+    size_t        record_count;
+
+    /* the walk */
+    int           phase;
+    size_t        link;
+    azri_step_kind asks;
+    uint32_t      tries;
+    uint64_t      deadline, link_at, wait_until;
+    int64_t       sent_unix;
+    const char   *tenant, *client, *secret;
+    azri_url      authority;
+    char          request_id[40];
+    azri_json     json;
+    azredis_status json_status;
+    azri_answer   answer;
+};
+
+/* The authority of this walk: the option, the variable, or the public cloud. */
+static azredis_status azri_flow_authority(azri_flow *f, const char *where) {
+    const char *env = f->env->value[AZRI_ENV_AUTHORITY_HOST];
+    if (f->conf->authority_host)
+        return azri_identity_authority_parse(&f->authority, f->conf->authority_host,
+                                             f->conf->allow_authority, where, &f->error);
+    if (env)
+        return azri_identity_authority_parse(&f->authority, env, f->conf->allow_authority,
+                                             "AZURE_AUTHORITY_HOST", &f->error);
+    return azri_identity_authority_parse(&f->authority, azri_identity_authorities[0], NULL, where,
+                                         &f->error);
+}
+
+static azredis_status azri_source_app(azri_flow *f, const char *tenant, const char *client,
+                                      const char *secret,
+                                    const char *where) {
+    azredis_status st = azri_identity_check_app(tenant, client, where, &f->error);
+    if (st == AZREDIS_OK) st = azri_flow_authority(f, where);
+    f->tenant = tenant;
+    f->client = client;
+    f->secret = secret;
+    f->asks = AZRI_STEP_HTTP;
+    return st;
+}
+
+static azredis_status azri_source_secret(azri_flow *f) {
+    return azri_source_app(f, f->conf->tenant_id, f->conf->client_id, f->conf->client_secret,
+                           "client-secret");
+}
+
+static azredis_status azri_source_callback(azri_flow *f) {
+    f->asks = AZRI_STEP_CALL;
+    return AZREDIS_OK;
+}
+
+/* Names the variables, never their values. */
+static azredis_status azri_source_environment_lacks(azri_flow *f) {
+    char *const *v = f->env->value;
+    int i, found = 0, missing = 0;
+    (void)azri_fail(&f->error, AZREDIS_E_NO_CREDENTIAL, "environment", "environment: ");
+    for (i = AZRI_ENV_TENANT_ID; i <= AZRI_ENV_USERNAME; i++)
+        if (v[i]) azri_fail_add(&f->error, "%s%s", found++ ? ", " : "found ", azri_env_names[i]);
+    if (found) azri_fail_add(&f->error, "; ");
+    for (i = AZRI_ENV_TENANT_ID; i <= AZRI_ENV_CLIENT_SECRET; i++)
+        if (!v[i]) azri_fail_add(&f->error, "%s%s", missing++ ? ", " : "missing ", azri_env_names[i]);
+    if (v[AZRI_ENV_CERTIFICATE_PATH]) azri_fail_add(&f->error, "; certificates are not supported yet");
+    else if (v[AZRI_ENV_USERNAME]) azri_fail_add(&f->error, "; user passwords are not supported");
+    return AZREDIS_E_NO_CREDENTIAL;
+}
+
+static azredis_status azri_source_environment(azri_flow *f) {
+    char *const *v = f->env->value;
+    if (!v[AZRI_ENV_TENANT_ID] || !v[AZRI_ENV_CLIENT_ID] || !v[AZRI_ENV_CLIENT_SECRET])
+        return azri_source_environment_lacks(f);
+    return azri_source_app(f, v[AZRI_ENV_TENANT_ID], v[AZRI_ENV_CLIENT_ID], v[AZRI_ENV_CLIENT_SECRET],
+                           "environment");
+}
+
+static const azri_source azri_sources[] = {        /* in the order of the default chain */
+    { "environment", AZREDIS_ID_ENVIRONMENT, 1, azri_source_environment },
+    { "client-secret", AZREDIS_ID_CLIENT_SECRET, 0, azri_source_secret },
+    { "callback", AZREDIS_ID_CALLBACK, 0, azri_source_callback }
+};
+#define AZRI_SOURCES (sizeof azri_sources / sizeof azri_sources[0])
+AZRI_STATIC_ASSERT(sources_have_records, AZRI_SOURCES <= AZRI_LINKS_MAX);
+
+/* 1: this walk asks link i. */
+static int azri_flow_wants(const azri_flow *f, size_t i) {
+    if (f->pin) return i + 1 == (size_t)f->pin;
+    if (f->conf->identity == AZREDIS_ID_DEFAULT) return azri_sources[i].chained;
+    return azri_sources[i].id == f->conf->identity;
+}
+
+/* ---- what the endpoint says ------------------------------------------------------------------- */
+
+static void azri_answer_number(azri_answer *a, azredis_str key, int type, azredis_str text) {
+    int64_t v = 0;
+    if (type != AZRI_JSON_NUMBER && type != AZRI_JSON_STRING) return;
+    if (azri_eqz(key, "expires_in")) azri_jwt_number(&a->expires_in, text);
+    if (azri_eqz(key, "refresh_in")) azri_jwt_number(&a->refresh_in, text);
+    if (!azri_eqz(key, "expires_on") || a->expires_on) return;
+    if (type == AZRI_JSON_NUMBER) azri_jwt_number(&a->expires_on, text);
+    else if (azri_date_parse(text, &v) && v > 0) a->expires_on = v;
+}
+
+/* As much of it as fits. */
+static void azri_answer_cut(char *out, size_t cap, azredis_str text) {
+    if (out[0]) return;
+    text.len = azri_minz(text.len, cap - 1);
+    if (text.len) memcpy(out, text.ptr, text.len);
+    out[text.len] = '\0';
+}
+
+static void azri_flow_value(void *user, int depth, azredis_str parent, azredis_str key, int type,
+                            azredis_str text) {
+    azri_flow *f = (azri_flow *)user;
+    azri_answer *a = &f->answer;
+    int64_t v;
+    if (depth == 2 && azri_eqz(parent, "error_codes") && !a->aadsts && azri_i64(text, &v) && v > 0 &&
+        v < INT_MAX)
+        a->aadsts = (int)v;
+    if (depth != 1) return;
+    azri_answer_number(a, key, type, text);
+    if (type != AZRI_JSON_STRING) return;
+    if (azri_eqz(key, "access_token") && f->token.len == 0 && f->json_status == AZREDIS_OK)
+        f->json_status = azri_buf_add(&f->token, text.ptr, text.len);
+    if (azri_eqz(key, "token_type")) azri_answer_cut(a->token_type, sizeof a->token_type, text);
+    if (azri_eqz(key, "error")) azri_answer_cut(a->error, sizeof a->error, text);
+    if (azri_eqz(key, "error_description")) azri_answer_cut(a->about, sizeof a->about, text);
+    if (azri_eqz(key, "correlation_id") && azri_identity_clean(text.len ? text.ptr : "", "-",
+                                                               sizeof a->request_id - 1))
+        azri_jwt_text(a->request_id, sizeof a->request_id, text);
+}
+
+/* The body, as it arrives: an azri_http_sink. What is wrong with it is told at the end. */
+static azredis_status azri_flow_body(void *user, const char *p, size_t n) {
+    azri_flow *f = (azri_flow *)user;
+    azri_answer *a = &f->answer;
+    size_t keep = azri_minz(n, sizeof a->raw - (size_t)a->raw_len);
+    azredis_status st;
+    if (keep) memcpy(a->raw + a->raw_len, p, keep);
+    a->raw_len += (int)keep;
+    st = f->json_status == AZREDIS_OK ? azri_json_feed(&f->json, p, n) : AZREDIS_OK;
+    if (f->json_status == AZREDIS_OK) f->json_status = st;
+    return AZREDIS_OK;
+}
+
+/* ---- ends ------------------------------------------------------------------------------------- */
+
+static void azri_flow_record(azri_flow *f, const char *outcome, const char *reason, uint64_t now) {
+    azredis_link_record *r = &f->records[f->record_count++];
+    memset(r, 0, sizeof *r);
+    (void)azri_fmt(r->name, sizeof r->name, "%s", azri_sources[f->link].name);
+    (void)azri_fmt(r->outcome, sizeof r->outcome, "%s", outcome);
+    (void)azri_fmt(r->reason, sizeof r->reason, "%s", reason);
+    r->ms = (uint32_t)azri_min64(now - azri_min64(f->link_at, now), UINT32_MAX);
+}
+
+static void azri_flow_end(azri_flow *f, azredis_status st) {
+    if (st != AZREDIS_OK) azri_buf_free(&f->token);
+    azri_json_free(&f->json);
+    azri_wipe(&f->answer, sizeof f->answer);
+    f->tenant = f->client = f->secret = NULL;
+    f->status = st;
+    f->phase = AZRI_FLOW_DONE;
+}
+
+static void azri_flow_failed(azri_flow *f, uint64_t now) {
+    azri_flow_record(f, "failed", f->error.message, now);
+    azri_flow_end(f, f->error.code);
+}
+
+/* All links were unavailable. */
+static void azri_flow_nothing(azri_flow *f) {
+    size_t i;
+    (void)azri_fail(&f->error, AZREDIS_E_NO_CREDENTIAL, "identity", "identity: no credential was found; ");
+    for (i = 0; i < f->record_count; i++) azri_fail_add(&f->error, "%s%s", i ? "; " : "",
+                                                        f->records[i].reason);
+    azri_flow_end(f, AZREDIS_E_NO_CREDENTIAL);
+}
+
+/* Tries again if the trouble may pass within this walk, else ends it with f->error. */
+static void azri_flow_again(azri_flow *f, uint64_t now, int passing) {
+    uint64_t wait = 800u << f->tries;
+    wait = wait * (70 + azri_rng_below(f->rng, 61)) / 100;
+    if (f->error.retry_after_ms) wait = f->error.retry_after_ms;
+    if (!passing || f->tries >= AZRI_STS_TRIES || wait > AZRI_STS_WAIT_MAX || azri_after(now,
+                                                                                         wait) >= f->deadline) {
+        if (f->tries) azri_fail_add(&f->error, " (try %u)", (unsigned)f->tries + 1);
+        azri_flow_failed(f, now);
+        return;
+    }
+    azri_buf_free(&f->token);
+    azri_json_free(&f->json);
+    f->tries++;
+    f->wait_until = now + wait;
+    f->phase = AZRI_FLOW_PAUSE;
+}
+
+/* ---- a token came ----------------------------------------------------------------------------- */
+
+static azredis_status azri_flow_check_token(azri_flow *f, const char *where) {
+    size_t i;
+    if (f->token.len > AZRI_TOKEN_MAX)
+        return azri_fail(&f->error, AZREDIS_E_TOKEN, where, "%s: the token has %llu bytes, and Redis "
+                         "refuses arguments over "
+                         "%u bytes before AUTH; take the identity out of some groups", where,
+                         (unsigned long long)f->token.len, AZRI_TOKEN_MAX);
+    for (i = 0; i < f->token.len; i++)
+        if (f->token.ptr[i] <= ' ' || f->token.ptr[i] >= 127)
+            return azri_fail(&f->error, AZREDIS_E_TOKEN, where, "%s: the token holds a blank or "
+                             "another character that no "
+                             "token has", where);
+    if (f->answer.token_type[0] && !azri_ieqz(azri_str(f->answer.token_type), "Bearer"))
+        return azri_fail(&f->error, AZREDIS_E_TOKEN, where, "%s: the token is not of the type Bearer, "
+                         "which Redis wants", where);
+    return AZREDIS_OK;
+}
+
+/* The Redis user name: the option, else a claim. With the option a token need not be readable. */
+static azredis_status azri_flow_check_user(azri_flow *f) {
+    azredis_status st = azri_jwt_claims(azri_slice(f->token.ptr, f->token.len), f->mem, &f->claims,
+                                        &f->error);
+    if (st == AZREDIS_E_NOMEM) return st;
+    if (f->conf->user) {
+        (void)azri_fmt(f->user, sizeof f->user, "%s", f->conf->user);
+        return AZREDIS_OK;
+    }
+    if (st == AZREDIS_OK) return azri_jwt_user(&f->claims, f->user, &f->error);
+    azri_fail_add(&f->error, ", so the Redis user name is unknown; set the option user");
+    return st;
+}
+
+/* Life from the moment of sending. A point in time is compared with the server's own clock where it told it;
+ * exp - iat, both from the issuer's clock, bounds what a wrong clock of ours can do. */
+static azredis_status azri_flow_check_life(azri_flow *f, int64_t server_unix, const char *where) {
+    int64_t at = f->answer.expires_on ? f->answer.expires_on : f->claims.exp;
+    int64_t whole = f->claims.iat && f->claims.exp > f->claims.iat ? f->claims.exp - f->claims.iat
+        : INT64_MAX;
+    int64_t clock = server_unix > 0 ? server_unix : f->sent_unix, life;
+    if (f->answer.expires_in > 0) life = f->answer.expires_in;
+    else if (f->answer.expires_on &&
+             f->answer.expires_on < AZRI_RELATIVE_BELOW) life = f->answer.expires_on;
+    else if (at && clock > 0) life = at - clock < whole ? at - clock : whole;
+    else if (at && whole != INT64_MAX) life = whole;
+    else return azri_fail(&f->error, AZREDIS_E_TOKEN, where, "%s: nothing says when the token expires "
+                          "(no expires_in, no "
+                          "expires_on, no exp with a clock to compare it with)", where);
+    if (life <= 0) {
+        (void)azri_fail(&f->error, AZREDIS_E_TOKEN, where, "%s: the token has expired %lld s ago by "
+                        "this machine's clock; "
+                        "set the clock, or clear the cache that gave the token", where, (long long)-life);
+        f->error.retryable = 1;
+        return AZREDIS_E_TOKEN;
+    }
+    f->life_ms = azri_min64((uint64_t)life, AZRI_LIFE_MAX / 1000) * 1000;
+    f->refresh_ms = azri_min64((uint64_t)f->answer.refresh_in, AZRI_LIFE_MAX / 1000) * 1000;
+    return AZREDIS_OK;
+}
+
+/* Most WRONGPASS reports are tokens for another service. A scope that you chose is not second-guessed. */
+static void azri_flow_check_audience(azri_flow *f) {
+    azredis_str aud = azri_str(f->claims.aud);
+    char quoted[100];
+    if (!azri_eqz(azri_str(f->conf->scope), AZRI_REDIS_SCOPE) || !aud.len) return;
+    if (azri_eqz(aud, AZRI_REDIS_RESOURCE) || azri_eqz(aud, AZRI_REDIS_RESOURCE "/") || azri_ieqz(aud,
+                                                                                                  AZRI_REDIS_GUID))
+        return;
+    (void)azri_fmt(f->hint, sizeof f->hint, "the token is for %s, not for Redis; Redis will refuse it; "
+                   "ask for "
+                   AZRI_REDIS_SCOPE, azri_quote(quoted, sizeof quoted, aud.ptr, aud.len,
+                                                azri_slice(NULL, 0)));
+}
+
+static void azri_flow_accept(azri_flow *f, uint64_t now, int64_t server_unix) {
+    const char *where = azri_sources[f->link].name;
+    azredis_status st = azri_flow_check_token(f, where);
+    if (st == AZREDIS_OK) st = azri_flow_check_user(f);
+    if (st == AZREDIS_OK) st = azri_flow_check_life(f, server_unix, where);
+    if (st != AZREDIS_OK) {
+        azri_flow_failed(f, now);
+        return;
+    }
+    azri_flow_check_audience(f);
+    memset(&f->error, 0, sizeof f->error);
+    (void)azri_fmt(f->used, sizeof f->used, "%s", where);
+    f->pin = (int)f->link + 1;
+    azri_flow_record(f, "token", "", now);
+    azri_flow_end(f, AZREDIS_OK);
+}
+
+/* ---- a refusal came --------------------------------------------------------------------------- */
+
+/* The number after the first "AADSTS", or 0. */
+static int azri_flow_aadsts(azredis_str text) {
+    size_t i, k;
+    int v = 0;
+    for (i = 0; i + 6 < text.len && memcmp(text.ptr + i, "AADSTS", 6) != 0; i++) {}
+    for (k = i + 6; k < text.len && azri_is_digit(text.ptr[k]) &&
+         v < 100000000; k++) v = v * 10 + (text.ptr[k] - '0');
+    return v;
+}
+
+static int azri_flow_passing(int http, const azri_answer *a) {
+    if (http == 408 || http == 429 || http >= 500) return 1;
+    if (azri_eqz(azri_str(a->error), "temporarily_unavailable")) return 1;
+    switch (a->aadsts) {
+    case 50033: case 90006: case 90012: case 90024: case 90033: case 90090: return 1;
+    case 90055: case 50196: return 1;
+    default: return 0;
+    }
+}
+
+/* An answer that is not from Entra: a proxy's page, an empty body. That of a 200 may hold a token: not quoted. */
+static void azri_flow_foreign(azri_flow *f, const azri_http *h, const char *where) {
+    const azri_answer *a = &f->answer;
+    char quoted[AZRI_PEER_TEXT + 1];
+    int i = 0;
+    while (i < a->raw_len && (unsigned char)a->raw[i] <= ' ') i++;
+    (void)azri_fail(&f->error, AZREDIS_E_HTTP, where, "%s: HTTP %d without an answer of Entra's", where,
+                    h->status);
+    if (i < a->raw_len && a->raw[i] == '<')
+        azri_fail_add(&f->error, ": the authority answered HTML (a proxy or captive portal?)");
+    else if (h->status == 200)
+        azri_fail_add(&f->error, f->json_status == AZREDIS_OK ? ": there is no access_token in it"
+                      : ": it is not JSON");
+    if (h->status != 200 && a->raw_len)
+        azri_fail_add(&f->error, "; it says: %s",
+                      azri_quote(quoted, sizeof quoted, a->raw, (size_t)a->raw_len, azri_str(f->secret)));
+    if (h->status == 200) f->error.code = AZREDIS_E_JSON;
+}
+
+static void azri_flow_refused(azri_flow *f, const azri_http *h, const char *where) {
+    azri_answer *a = &f->answer;
+    char error[64], about[AZRI_PEER_TEXT + 1], code[24] = "";
+    const char *hint;
+    if (!a->aadsts) a->aadsts = azri_flow_aadsts(azri_str(a->about));
+    hint = azri_hint(a->aadsts);
+    if (a->aadsts) (void)azri_fmt(code, sizeof code, ", AADSTS%d", a->aadsts);
+    (void)azri_fail(&f->error, AZREDIS_E_ENTRA, where, "%s: Entra refused with HTTP %d, %s%s: %s",
+                    where, h->status,
+                    azri_quote(error, sizeof error, a->error, strlen(a->error), azri_str(f->secret)), code,
+                    hint ? hint : "no advice is known for this");
+    if (a->about[0])
+        azri_fail_add(&f->error, "; it says: %s",
+                      azri_quote(about, sizeof about, a->about, strlen(a->about), azri_str(f->secret)));
+    f->error.aadsts = a->aadsts;
+    f->error.retryable = azri_flow_passing(h->status, a);
+}
+
+static void azri_flow_judge(azri_flow *f, uint64_t now, const azri_http *h) {
+    const char *where = azri_sources[f->link].name;
+    azri_answer *a = &f->answer;
+    int passing = azri_flow_passing(h->status, a);
+    if (f->json_status == AZREDIS_OK) f->json_status = azri_json_end(&f->json);
+    if (f->json_status == AZREDIS_OK && h->status == 200 && !a->error[0] && f->token.len) {
+        azri_flow_accept(f, now, h->date);
+        return;
+    }
+    if (f->json_status == AZREDIS_E_NOMEM)
+        (void)azri_fail(&f->error, AZREDIS_E_NOMEM, where, "%s: no memory for the answer", where);
+    else if (f->json_status == AZREDIS_OK && a->error[0]) {
+        azri_flow_refused(f, h, where);
+        passing = f->error.retryable;
+    } else
+        azri_flow_foreign(f, h, where);
+    f->error.http_status = h->status;
+    f->error.retry_after_ms = h->retry_after_ms;
+    if (!h->retry_after_ms && (a->aadsts == 90055 || a->aadsts == 50196))
+        f->error.retry_after_ms = AZRI_STS_SLOW_DOWN;
+    memcpy(f->error.request_id, a->request_id[0] ? a->request_id : f->request_id,
+           sizeof f->error.request_id);
+    azri_flow_again(f, now, passing);
+}
+
+/* The exchange ended. transport OK: h is complete. Else transport_error says why; h may be NULL. */
+static void azri_flow_http(azri_flow *f, uint64_t now, azredis_status transport, const azri_http *h,
+                           const azredis_error *transport_error) {
+    const char *where = azri_sources[f->link].name;
+    AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks == AZRI_STEP_HTTP);
+    if (transport == AZREDIS_OK) {
+        azri_flow_judge(f, now, h);
+        return;
+    }
+    if (transport_error) f->error = *transport_error;
+    else (void)azri_fail(&f->error, transport, where, "%s: the exchange with the authority failed", where);
+    f->error.code = transport;
+    /* A wrong certificate or a redirect is not passing trouble but perhaps somebody in between. */
+    if (transport == AZREDIS_E_CERT || (h && h->status >= 300 && h->status < 400)) f->error.retryable = 0;
+    azri_flow_again(f, now, transport == AZREDIS_E_DNS || transport == AZREDIS_E_NET ||
+                    transport == AZREDIS_E_TLS ||
+                            transport == AZREDIS_E_TIMEOUT || transport == AZREDIS_E_CLOSED);
+}
+
+/* The callback returned st; got->token is the caller's to wipe. */
+static void azri_flow_call(azri_flow *f, uint64_t now, azredis_status st, const azredis_fetched *got) {
+    static const char where[] = "callback";
+    char reason[AZRI_PEER_TEXT + 1];
+    size_t n = 0;
+    AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks == AZRI_STEP_CALL);
+    if (st != AZREDIS_OK) {
+        while (n < sizeof got->reason && got->reason[n]) n++;
+        (void)azri_fail(&f->error, st < 0 ? st : AZREDIS_E_STATE, where, "callback: get_token failed: %s",
+                        n ? azri_quote(reason, sizeof reason, got->reason, n, azri_slice(NULL, 0))
+                            : "it gave no reason");
+    } else if (!got->token || got->len == 0 || got->len > got->cap)
+        st = azri_fail(&f->error, AZREDIS_E_TOKEN, where, "callback: get_token returned OK, but no "
+                       "token, or a len "
+                       "greater than cap");
+    else if (azri_buf_add(&f->token, got->token, got->len) != AZREDIS_OK)
+        st = azri_fail(&f->error, AZREDIS_E_NOMEM, where, "callback: no memory for the token");
+    if (st != AZREDIS_OK) {
+        azri_flow_failed(f, now);
+        return;
+    }
+    f->answer.expires_in = got->expires_in;
+    f->answer.expires_on = got->expires_on > 0 ? got->expires_on : 0;
+    f->answer.refresh_in = got->refresh_in;
+    azri_flow_accept(f, now, 0);
+}
+
+/* ---- asking ----------------------------------------------------------------------------------- */
+
+/* RFC 6749 4.4.2. A scope without "/.default" is a bare resource; this grant wants the suffix. */
+static azredis_status azri_flow_form(azri_flow *f, azri_buf *b) {
+    azredis_str scope = azri_str(f->conf->scope), tail = azri_str("/.default");
+    int whole = scope.len >= tail.len && azri_eq(azri_slice(scope.ptr + scope.len - tail.len, tail.len),
+                                                 tail);
+    azredis_status st = azri_buf_adds(b, "client_id=");
+    if (st == AZREDIS_OK) st = azri_percent_add(b, azri_str(f->client));
+    if (st == AZREDIS_OK) st = azri_buf_adds(b, "&client_secret=");
+    if (st == AZREDIS_OK) st = azri_percent_add(b, azri_str(f->secret));
+    if (st == AZREDIS_OK) st = azri_buf_adds(b, "&grant_type=client_credentials&scope=");
+    if (st == AZREDIS_OK) st = azri_percent_add(b, scope);
+    if (st == AZREDIS_OK && !whole) st = azri_percent_add(b, tail);
+    return st;
+}
+
+/* A version 4 UUID (RFC 9562 5.4): names this request to Microsoft's support. */
+static void azri_flow_new_id(azri_flow *f) {
+    uint64_t a = azri_rng_next(f->rng), b = azri_rng_next(f->rng);
+    (void)azri_fmt(f->request_id, sizeof f->request_id, "%08x-%04x-%04x-%04x-%04x%08x", (unsigned)(a >> 32),
+                   (unsigned)(a >> 16) & 0xffffu, 0x4000u | ((unsigned)a & 0xfffu),
+                       0x8000u | ((unsigned)(b >> 48) & 0x3fffu),
+                   (unsigned)(b >> 32) & 0xffffu, (unsigned)b);
+}
+
+static azredis_status azri_flow_request(azri_flow *f, azri_step *step) {
+    char headers[300];
+    azri_buf form;
+    azredis_status st;
+    step->url = f->authority;
+    (void)azri_fmt(step->url.path, sizeof step->url.path, "/%s/oauth2/v2.0/token", f->tenant);
+    azri_flow_new_id(f);
+    (void)azri_fmt(headers, sizeof headers, "User-Agent: azredis-entra/" AZREDIS_VERSION_TEXT "\r\n"
+                   "client-request-id: %s\r\nreturn-client-request-id: true\r\n"
+                   "x-client-SKU: azredis.c\r\nx-client-Ver: " AZREDIS_VERSION_TEXT "\r\n"
+                   "x-ms-lib-capability: retry-after, h429\r\n", f->request_id);
+    azri_buf_init(&form, f->mem, AZRI_HTTP_BODY_MAX, 1);
+    st = azri_flow_form(f, &form);
+    if (st == AZREDIS_OK)
+        st = azri_http_request(&step->request, "POST", &step->url, headers, azri_slice(form.ptr, form.len),
+                               "application/x-www-form-urlencoded");
+    azri_buf_free(&form);
+    return st;
+}
+
+static void azri_step_free(azri_step *step) {
+    if (step->request.mem) azri_buf_free(&step->request);
+}
+
+/* Puts the next question into *step. */
+static void azri_flow_ask(azri_flow *f, uint64_t now, int64_t unix_now, azri_step *step) {
+    const char *where = azri_sources[f->link].name;
+    azredis_status st;
+    uint64_t left = f->deadline == AZRI_NEVER64 ? AZREDIS_NEVER : azri_min64(f->deadline - now,
+                                                                             AZREDIS_NEVER);
+    memset(&f->answer, 0, sizeof f->answer);
+    azri_json_init(&f->json, f->mem, AZRI_HTTP_BODY_MAX, azri_flow_value, f);
+    f->json_status = AZREDIS_OK;
+    f->sent_at = now;
+    f->sent_unix = unix_now;
+    step->kind = f->asks;
+    step->timeout_ms = (uint32_t)azri_min64(f->conf->request_ms, left);
+    f->phase = AZRI_FLOW_ANSWER;
+    if (f->asks == AZRI_STEP_CALL) return;
+    st = azri_flow_request(f, step);
+    if (st == AZREDIS_OK) return;
+    azri_step_free(step);
+    (void)azri_fail(&f->error, st, where, "%s: no room for the request", where);
+    azri_flow_failed(f, now);
+}
+
+/* Begins links until one has a question, fails, or none is left. */
+static void azri_flow_begin_link(azri_flow *f, uint64_t now) {
+    azredis_status st;
+    for (; f->link < AZRI_SOURCES; f->link++) {
+        if (!azri_flow_wants(f, f->link)) continue;
+        f->link_at = now;
+        f->tries = 0;
+        st = azri_sources[f->link].begin(f);
+        if (st == AZREDIS_OK) {
+            f->phase = AZRI_FLOW_ASK;
+            return;
+        }
+        if (st != AZREDIS_E_NO_CREDENTIAL) {
+            azri_flow_failed(f, now);
+            return;
+        }
+        azri_flow_record(f, "unavailable", f->error.message, now);
+    }
+    azri_flow_nothing(f);
+}
+
+/* What to do next. Fills *step, which azri_step_free ends after each call. */
+static azri_step_kind azri_flow_next(azri_flow *f, uint64_t now, int64_t unix_now, azri_step *step) {
+    AZREDIS_ASSERT(f->phase != AZRI_FLOW_ANSWER && f->phase != AZRI_FLOW_IDLE);
+    memset(step, 0, sizeof *step);
+    azri_buf_init(&step->request, f->mem, 2 * AZRI_HTTP_BODY_MAX, 1);
+    step->kind = AZRI_STEP_DONE;
+    if (f->phase == AZRI_FLOW_LINK) azri_flow_begin_link(f, now);
+    if (f->phase == AZRI_FLOW_PAUSE && now >= f->wait_until) f->phase = AZRI_FLOW_ASK;
+    if (f->phase == AZRI_FLOW_PAUSE) {
+        step->kind = AZRI_STEP_WAIT;
+        step->wait_ms = f->wait_until - now;
+    } else if (f->phase == AZRI_FLOW_ASK && now >= f->deadline) {
+        if (!f->tries)
+            (void)azri_fail(&f->error, AZREDIS_E_TIMEOUT, azri_sources[f->link].name,
+                            "%s: no time was left to ask",
+                                       azri_sources[f->link].name);
+        azri_flow_failed(f, now);
+    } else if (f->phase == AZRI_FLOW_ASK)
+        azri_flow_ask(f, now, unix_now, step);
+    if (f->phase == AZRI_FLOW_DONE) step->kind = AZRI_STEP_DONE;
+    else step->where = azri_sources[f->link].name;
+    return step->kind;
+}
+
+static void azri_flow_init(azri_flow *f, const azri_mem *m, const azri_identity_conf *conf, azri_rng *rng) {
+    memset(f, 0, sizeof *f);
+    f->mem = m;
+    f->conf = conf;
+    f->rng = rng;
+    azri_buf_init(&f->token, m, AZRI_HTTP_BODY_MAX, 1);
+    azri_json_init(&f->json, m, AZRI_HTTP_BODY_MAX, azri_flow_value, f);
+}
+
+/* Begins a walk; the result of the last one is gone. Not for a static identity. */
+static void azri_flow_start(azri_flow *f, const azri_env *env, uint64_t now) {
+    AZREDIS_ASSERT(!f->conf->is_static);
+    azri_buf_free(&f->token);
+    azri_json_free(&f->json);
+    memset(&f->error, 0, sizeof f->error);
+    memset(&f->claims, 0, sizeof f->claims);
+    f->user[0] = f->used[0] = f->hint[0] = '\0';
+    f->life_ms = f->refresh_ms = 0;
+    f->record_count = 0;
+    f->env = env;
+    f->link = 0;
+    f->deadline = azri_after(now, f->conf->chain_ms);
+    f->status = AZREDIS_AGAIN;
+    f->phase = AZRI_FLOW_LINK;
+}
+
+static void azri_flow_free(azri_flow *f) {
+    if (!f->mem) return;
+    azri_flow_end(f, AZREDIS_E_CLOSED);
+    f->phase = AZRI_FLOW_IDLE;
+}
+
+/* ==== >>token ============================================================= uses: core fail ======
+ * When to fetch the next token. Pure: times are milliseconds of the port's clock, `now` is an argument,
+ * random numbers come from the caller's generator. Knows lives and hashes, never a token's bytes.
+ *
+ *   fetched --(soft point)--> due --(claim)--> fetching --got--> fetched
+ *                              ^                   |
+ *                              +---- next_try -----+ failed
+ *
+ * Always true: next_try is set; at most one claim is valid; a late result is worth no less for being late;
+ * a failure changes nothing but next_try, so the old token serves until it expires.
+ * Every absolute time shrinks with the token's life, so that a life of 5 s works like one of an hour.
+ * Entry points: azri_token_due _deadline _claim _got _failed _rejected _accepted.
+ * ================================================================================================ */
+
+#define AZRI_TOKEN_HEADROOM  (5u * AZRI_MINUTE)    /* Microsoft asks that AUTH is done 3 min before expiry */
+#define AZRI_TOKEN_SEED_TICK (2u * AZRI_MINUTE)    /* the timer of Microsoft.Azure.StackExchangeRedis */
+#define AZRI_TOKEN_GRACE     (5u * AZRI_SECOND)    /* a walk that ends on its own deadline is not robbed */
+#define AZRI_TOKEN_RETRY_MAX (24u * AZRI_HOUR)     /* a longer Retry-After is not believed */
+
+typedef struct azri_token {
+    azri_rng      *rng;
+    azredis_policy policy;
+    int            held;                    /* 1: the six members below describe a token */
+    uint64_t       hash, sent_at, life_ms, refresh_ms;
+    uint64_t       expires_at, soft_at;
+    uint64_t       next_try, planned_at;    /* when to fetch next, and when that was decided */
+    uint32_t       claim, claims;           /* number of the open claim or 0; numbers given so far */
+    uint64_t       claimed_at, claim_until;
+    uint32_t       failures;                /* fetches failed in a row */
+    uint32_t       slow;                    /* steps taken on the slow lane */
+    uint32_t       rejections;              /* by Redis, since it last accepted a token */
+    int            refused;                 /* 1: Redis rejected the held token */
+} azri_token;
+
+typedef enum azri_token_news {
+    AZRI_TOKEN_NEW,                         /* taken: authenticate with it */
+    AZRI_TOKEN_SAME,                        /* the held one again: nothing to do */
+    AZRI_TOKEN_STALE                        /* expired, older than the held one, or rejected: not taken */
+} azri_token_news;
+
+static void azri_token_init(azri_token *t, azri_rng *rng, azredis_policy policy) {
+    memset(t, 0, sizeof *t);
+    t->rng = rng;
+    t->policy = policy;
+}
+
+/* The port's clock must not go back. If it does all the same, a plan or a token from its future is void.
+ * The tolerance is for pumps that read the clock before they took the lock. */
+static int azri_token_from_future(uint64_t then, uint64_t now) {
+    return then > now && then - now > AZRI_WAIT_MAX;
+}
+
+/* 1: there is a token that may be sent to Redis. */
+static int azri_token_live(const azri_token *t, uint64_t now) {
+    return t->held && !t->refused && now < t->expires_at && !azri_token_from_future(t->sent_at, now);
+}
+
+/* Life left; negative: expired; AZREDIS_UNKNOWN: there has been no token. Also the outage budget. */
+static int64_t azri_token_left(const azri_token *t, uint64_t now) {
+    if (!t->held) return AZREDIS_UNKNOWN;
+    return t->expires_at >= now ? (int64_t)(t->expires_at - now) : -(int64_t)(now - t->expires_at);
+}
+
+static uint64_t azri_token_headroom(const azri_token *t) {
+    return azri_min64(AZRI_TOKEN_HEADROOM, t->life_ms / 4);
+}
+
+/* By then Redis must have accepted the next token. */
+static uint64_t azri_token_headroom_at(const azri_token *t) { return t->expires_at - azri_token_headroom(t); }
+
+static int azri_token_claimed(const azri_token *t, uint64_t now) {
+    return t->claim && now < t->claim_until && !azri_token_from_future(t->claimed_at, now);
+}
+
+/* 1: somebody should fetch a token now. */
+static int azri_token_due(const azri_token *t, uint64_t now) {
+    if (azri_token_claimed(t, now)) return 0;
+    return now >= t->next_try || azri_token_from_future(t->planned_at, now);
+}
+
+/* When to look again: never before now, never more than AZRI_WAIT_MAX after it. */
+static uint64_t azri_token_deadline(const azri_token *t, uint64_t now) {
+    uint64_t at = azri_token_claimed(t, now) ? t->claim_until : azri_token_due(t, now) ? now : t->next_try;
+    return azri_min64(azri_max64(at, now), now + AZRI_WAIT_MAX);
+}
+
+/* The right to fetch: a number for the other calls, or 0 if no fetch is due or somebody else has it. Past
+ * walk_ms and a grace it is void, so that a stopped owner does not starve the others. */
+static uint32_t azri_token_claim(azri_token *t, uint64_t now, uint32_t walk_ms) {
+    if (!azri_token_due(t, now)) return 0;
+    t->claim = ++t->claims ? t->claims : ++t->claims;
+    t->claimed_at = now;
+    t->claim_until = azri_after(azri_after(now, walk_ms), AZRI_TOKEN_GRACE);
+    return t->claim;
+}
+
+/* Ends the claim if it is the open one: 1. A claim that others have taken over: 0. */
+static int azri_token_end_claim(azri_token *t, uint32_t claim) {
+    if (!claim || claim != t->claim) return 0;
+    t->claim = 0;
+    return 1;
+}
+
+/* The owner goes away without a result; others may claim at once. */
+static void azri_token_drop(azri_token *t, uint32_t claim, uint64_t now) {
+    if (!azri_token_end_claim(t, claim)) return;
+    t->next_try = t->planned_at = now;
+}
+
+/* Where a token of this life should be renewed, counted from the moment its request was sent. */
+static uint64_t azri_token_soft(const azri_token *t) {
+    uint64_t latest = t->life_ms - azri_token_headroom(t);
+    if (t->refresh_ms > 0 && t->refresh_ms < t->life_ms) return azri_min64(t->refresh_ms, latest);
+    return t->life_ms >= 2u * AZRI_HOUR ? t->life_ms / 2 : t->life_ms / 10 * 7;
+}
+
+/* The first tick of the seed policy with less than the headroom left. */
+static uint64_t azri_token_seed_tick(const azri_token *t, uint64_t now) {
+    uint64_t tick = azri_max64(azri_min64(AZRI_TOKEN_SEED_TICK, t->life_ms / 10), 1);
+    uint64_t at = azri_token_headroom_at(t);
+    return at <= now ? now + tick : now + (at - now + tick - 1) / tick * tick;
+}
+
+/* Next fetch at `at`, but after a pause that spares the authority, and not after the token's end. */
+static void azri_token_plan(azri_token *t, uint64_t now, uint64_t at) {
+    uint64_t pause = azri_min64(30u * AZRI_SECOND, t->life_ms / 20);
+    t->planned_at = now;
+    t->next_try = azri_min64(azri_max64(at, now + pause), azri_max64(t->expires_at, now));
+}
+
+static void azri_token_take(azri_token *t, uint64_t now, uint64_t sent_at, uint64_t life_ms,
+                            uint64_t refresh_ms, uint64_t hash) {
+    uint64_t soft, early;
+    t->held = 1;
+    t->refused = 0;
+    t->hash = hash;
+    t->sent_at = sent_at;
+    t->life_ms = life_ms;
+    t->refresh_ms = refresh_ms;
+    t->expires_at = sent_at + life_ms;
+    soft = azri_token_soft(t);
+    early = azri_rng_below(t->rng, azri_min64(life_ms / 10, 30u * AZRI_MINUTE) + 1);
+    t->soft_at = t->policy == AZREDIS_POLICY_SEED ? azri_token_seed_tick(t, now)
+                                                  : sent_at + soft - azri_min64(early, soft);
+    azri_token_plan(t, now, t->soft_at);
+}
+
+/* A step on the slow lane: 60 s, 5 min, 15 min, 15 min ...; up to a tenth less, so that a fleet with one
+ * mistake does not come in step. Only a token that still serves justifies more haste. */
+static uint64_t azri_token_slow_delay(azri_token *t, uint64_t now) {
+    static const uint32_t lane[3] = { AZRI_MINUTE, 5u * AZRI_MINUTE, 15u * AZRI_MINUTE };
+    uint64_t delay = lane[azri_min64(t->slow, 2)];
+    if (t->slow < UINT32_MAX) t->slow++;
+    if (azri_token_live(t, now)) delay = azri_min64(delay, t->life_ms / 10);
+    return delay - azri_rng_below(t->rng, delay / 10 + 1);
+}
+
+static uint64_t azri_token_retry_delay(azri_token *t, uint64_t now) {
+    uint64_t cap = !azri_token_live(t, now) ? 30u * AZRI_SECOND
+                 : now >= azri_token_headroom_at(t) ? 10u * AZRI_SECOND : AZRI_MINUTE;
+    uint64_t base = 2u * AZRI_SECOND;
+    if (t->held) {
+        cap = azri_max64(azri_min64(cap, t->life_ms / 10), 1);
+        base = azri_min64(base, cap);
+    }
+    return azri_backoff(t->rng, base, cap, t->failures);
+}
+
+/* The fetch failed. Not retryable: somebody must mend something, the slow lane looks whether they have. */
+static void azri_token_failed(azri_token *t, uint32_t claim, uint64_t now, int retryable,
+                              uint32_t retry_after_ms) {
+    uint64_t delay;
+    if (!azri_token_end_claim(t, claim)) return;
+    delay = retryable ? azri_token_retry_delay(t, now) : azri_token_slow_delay(t, now);
+    delay = azri_max64(delay, azri_min64(retry_after_ms, AZRI_TOKEN_RETRY_MAX));
+    if (t->failures < UINT32_MAX) t->failures++;
+    t->planned_at = now;
+    t->next_try = now + delay;
+}
+
+/* A token came, asked for at sent_at. NEW: it is held from now on. Other news from the owner of the claim
+ * plan the next fetch; from anybody else they change nothing. */
+static azri_token_news azri_token_got(azri_token *t, uint32_t claim, uint64_t now, uint64_t sent_at,
+                                      uint64_t life_ms, uint64_t refresh_ms, uint64_t hash) {
+    uint64_t life = azri_min64(life_ms, AZRI_LIFE_MAX), expires;
+    int owner = claim && claim == t->claim, again = t->held && t->hash == hash;
+    sent_at = azri_min64(sent_at, now);
+    expires = sent_at + life;
+    /* What the forced fetch brings back unchanged is refused again. What a later fetch brings is tried: a
+     * cache of a day's life would else hide for as long that the access policy has been mended. */
+    if (now >= expires || (again && t->refused && t->slow == 0)) {
+        azri_token_failed(t, claim, now, now >= expires, 0);
+        return AZRI_TOKEN_STALE;
+    }
+    if (azri_token_live(t, now) && (again || expires <= t->expires_at)) {
+        if (owner) {
+            t->failures = 0;
+            azri_token_plan(t, now, now + (t->expires_at - now) / 2);
+        }
+        (void)azri_token_end_claim(t, claim);
+        return again ? AZRI_TOKEN_SAME : AZRI_TOKEN_STALE;
+    }
+    (void)azri_token_end_claim(t, claim);
+    t->failures = 0;
+    if (t->rejections == 0) t->slow = 0;
+    azri_token_take(t, now, sent_at, life, refresh_ms, hash);
+    return AZRI_TOKEN_NEW;
+}
+
+/* Redis refused the token with this hash. The first time a fresh one is fetched at once; after that the
+ * identity itself is at fault (not on the access policy list), which the slow lane looks at. */
+static void azri_token_rejected(azri_token *t, uint64_t now, uint64_t hash) {
+    if (!t->held || t->refused || t->hash != hash) return;
+    t->refused = 1;
+    t->next_try = now + (t->rejections ? azri_token_slow_delay(t, now) : 0);
+    t->planned_at = now;
+    if (t->rejections < UINT32_MAX) t->rejections++;
+}
+
+/* Redis accepted it: earlier rejections are forgotten. */
+static void azri_token_accepted(azri_token *t, uint64_t hash) {
+    if (!t->rejections || t->refused || t->hash != hash) return;
+    t->rejections = t->slow = 0;
+}
+
+/* ==== >>news ============================================================== uses: core fail ======
+ * Events and log lines on their way to the user's handler: a fixed ring, so that reporting "out of
+ * memory" needs no memory. When it is full, lines below warning go first, and are counted.
+ * ================================================================================================ */
+
+#define AZRI_NEWS_MAX 16
+
+typedef struct azri_item {
+    azredis_event_type type;
+    azredis_level      level;
+    int                number;
+    int64_t            old_left_ms, new_left_ms, next_try_ms;
+    uint32_t           dropped;
+    int                has_error;
+    azredis_error      error;
+    char               text[256];
+} azri_item;
+
+typedef struct azri_news {
+    azri_item     item[AZRI_NEWS_MAX];
+    unsigned      first, count;
+    uint32_t      dropped;
+    azredis_level level;               /* log lines above it are not even formatted */
+} azri_news;
+
+/* The stable numbers of log lines; the manual lists them. */
+enum {
+    AZRI_LOG_TOKEN_START = 100, AZRI_LOG_TOKEN_OK, AZRI_LOG_TOKEN_FAILED, AZRI_LOG_TOKEN_SAME, AZRI_LOG_TOKEN_HINT,
+    AZRI_LOG_IDENTITY, AZRI_LOG_TOKEN_REJECTED,
+    AZRI_LOG_CONNECT = 200, AZRI_LOG_CONNECTED, AZRI_LOG_CONNECT_FAILED, AZRI_LOG_LOST, AZRI_LOG_HANDSHAKE, AZRI_LOG_READY,
+    AZRI_LOG_RESP2, AZRI_LOG_PROBE,
+    AZRI_LOG_AUTH = 300, AZRI_LOG_AUTH_OK, AZRI_LOG_AUTH_FAILED, AZRI_LOG_EXPIRING,
+    AZRI_LOG_SUBSCRIBED = 400, AZRI_LOG_SUB_REFUSED, AZRI_LOG_PUSH_DROPPED
+};
+
+static azri_item *azri_news_at(azri_news *n, unsigned i) { return &n->item[(n->first + i) % AZRI_NEWS_MAX]; }
+
+/* Makes room by dropping the oldest line below warning, else the oldest of all. */
+static void azri_news_drop(azri_news *n) {
+    unsigned i, at = 0;
+    for (i = 0; i < n->count; i++) {
+        const azri_item *it = azri_news_at(n, i);
+        if (it->type == AZREDIS_EV_LOG && it->level > AZREDIS_LOG_WARNING) { at = i; break; }
+    }
+    for (i = at; i + 1 < n->count; i++) *azri_news_at(n, i) = *azri_news_at(n, i + 1);
+    n->count--;
+    n->dropped++;
+}
+
+/* A cleared item at the end of the ring. */
+static azri_item *azri_news_add(azri_news *n, azredis_event_type type, const azredis_error *e) {
+    azri_item *it;
+    if (n->count == AZRI_NEWS_MAX) azri_news_drop(n);
+    it = azri_news_at(n, n->count++);
+    memset(it, 0, sizeof *it);
+    it->type = type;
+    it->old_left_ms = it->new_left_ms = it->next_try_ms = AZREDIS_UNKNOWN;
+    it->dropped = n->dropped;
+    n->dropped = 0;
+    if (e) {
+        it->error = *e;
+        it->has_error = 1;
+    }
+    return it;
+}
+
+static void azri_log(azri_news *n, azredis_level level, int number, const char *f, ...) AZRI_PRINTF(4, 5);
+static void azri_log(azri_news *n, azredis_level level, int number, const char *f, ...) {
+    azri_item *it;
+    va_list ap;
+    if (level > n->level) return;
+    it = azri_news_add(n, AZREDIS_EV_LOG, NULL);
+    it->level = level;
+    it->number = number;
+    va_start(ap, f);
+    (void)azri_vfmt(it->text, sizeof it->text, f, &ap);
+    va_end(ap);
+}
+
+/* ==== >>session =========================================================== uses: core mem fail text resp news ====
+ * One connection to one Redis server, from the first byte after TLS to the end. Pure: bytes, tokens
+ * and times come in, bytes, finished commands and news go out; the pump does the I/O.
+ * Commands leave in the order of the FIFO and replies are matched to its head; a frame that matches
+ * nothing ends the connection, because after a doubt every later answer may be somebody else's.
+ * Sources: Redis protocol specification; the AUTH fence is explained at azri_session_reauth.
+ * Entry points: azri_session_opened, _push_cmd, _output, _frame, _token, _tick, _closed.
+ * ================================================================================================ */
+
+#define AZRI_NONCE_LEN      32          /* hex digits: 128 bits, unrepeated */
+#define AZRI_HANDSHAKE_MAX  512         /* HELLO, CLIENT SETNAME/SETINFO x2, SELECT, PING */
+#define AZRI_NAME_MAX       64          /* client name */
+#define AZRI_DEAD_MS        10000u      /* silence on an outstanding command, at least */
+#define AZRI_HEALTHY_MS     10000u      /* a connection must live so long before the back-off starts anew */
+#define AZRI_RECONNECT_BASE 200u
+#define AZRI_RECONNECT_CAP  30000u
+#define AZRI_REAUTH_BASE    5000u       /* retry of a failed re-authentication: 5, 10, 20 .. 60 s */
+#define AZRI_REAUTH_CAP     60000u
+#define AZRI_DRAIN_MS       1000u       /* stop writing so long before expiry, if no new token was accepted */
+
+/* Credentials, ready to be written. Counted within one client; wiped by the last drop. */
+typedef struct azri_blob {
+    const azri_mem *mem;
+    uint32_t refs;
+    uint32_t generation;
+    uint64_t expires_at;                /* AZRI_NEVER64: a password */
+    uint64_t life_ms;
+    uint64_t hash;                      /* of the token */
+    size_t   size, frame_len, jwt_at, jwt_len;
+    char     user[64];
+    char    *frame;                     /* AUTH user token, encoded; behind this struct */
+} azri_blob;
+
+static azri_blob *azri_blob_new(const azri_mem *m, const char *user, azredis_str jwt) {
+    azredis_str argv[3];
+    azri_blob *b;
+    size_t n;
+    argv[0] = azri_str("AUTH");
+    argv[1] = azri_str(user);
+    argv[2] = jwt;
+    n = azri_resp_size(3, argv);
+    b = (azri_blob *)azri_zalloc(m, sizeof *b + n);
+    if (!b) return NULL;
+    b->mem = m;
+    b->refs = 1;
+    b->size = sizeof *b + n;
+    b->frame = (char *)(b + 1);
+    b->frame_len = n;
+    (void)azri_resp_write(b->frame, 3, argv);
+    b->jwt_len = jwt.len;
+    b->jwt_at = n - 2 - jwt.len;
+    b->expires_at = AZRI_NEVER64;
+    b->hash = azri_hash64(jwt.ptr, jwt.len);
+    (void)azri_fmt(b->user, sizeof b->user, "%s", user);
+    return b;
+}
+
+static azredis_str azri_blob_jwt(const azri_blob *b) {
+    return b ? azri_slice(b->frame + b->jwt_at, b->jwt_len) : azri_slice("", 0);
+}
+
+static azri_blob *azri_blob_hold(azri_blob *b) {
+    if (b) b->refs++;
+    return b;
+}
+
+static void azri_blob_drop(azri_blob *b) {
+    size_t size;
+    const azri_mem *m;
+    if (!b || --b->refs) return;
+    size = b->size;
+    m = b->mem;
+    azri_wipe(b, size);
+    azri_free(m, b, size);
+}
+
+/* Time left, for events; unknown for a password. */
+static int64_t azri_blob_left(const azri_blob *b, uint64_t now) {
+    if (!b || b->expires_at == AZRI_NEVER64) return AZREDIS_UNKNOWN;
+    return (int64_t)(b->expires_at - now);
+}
+
+typedef enum azri_kind {
+    AZRI_CMD_USER,
+    AZRI_CMD_AUTH, AZRI_CMD_HELLO, AZRI_CMD_SETTING, AZRI_CMD_SELECT, AZRI_CMD_READY,  /* the handshake */
+    AZRI_CMD_REAUTH, AZRI_CMD_FENCE,
+    AZRI_CMD_PING,
+    AZRI_CMD_SUBSCRIBE, AZRI_CMD_UNSUBSCRIBE
+} azri_kind;
+
+typedef struct azri_cmd azri_cmd;
+struct azri_cmd {
+    azri_cmd        *next;              /* in the backlog or in a session's FIFO */
+    azri_cmd        *done_next;         /* in the list of finished commands */
+    azri_kind        kind;
+    uint8_t          sent;              /* the last byte was accepted by TLS */
+    uint8_t          linked;            /* stands in the backlog or a FIFO */
+    uint8_t          finished;          /* the caller has been told: a late answer is read and dropped */
+    uint8_t          in_done;           /* stands in the list of finished commands */
+    uint8_t          told;              /* it has left that list once */
+    uint8_t          no_reply, no_queue;
+    uint64_t         deadline;
+    const char      *bytes;             /* the frame */
+    size_t           len;
+    size_t           room;              /* bytes that this object can hold behind itself; 0: not from the pool */
+    azredis_reply   *reply;             /* the caller's, or &own */
+    azredis_reply    own;
+    azredis_reply_fn fn;
+    void            *user;
+    azredis_sub     *sub;
+    int             *done;              /* a blocking caller's flag */
+};
+
+typedef struct azri_queue { azri_cmd *head, *tail; uint32_t count; size_t bytes; } azri_queue;
+
+static void azri_queue_push(azri_queue *q, azri_cmd *c) {
+    c->next = NULL;
+    c->linked = 1;
+    if (q->tail) q->tail->next = c;
+    else q->head = c;
+    q->tail = c;
+    q->count++;
+    q->bytes += c->len;
+}
+
+/* Inserts c behind `at`; at NULL: as the first. */
+static void azri_queue_insert(azri_queue *q, azri_cmd *at, azri_cmd *c) {
+    if (at == q->tail) { azri_queue_push(q, c); return; }
+    c->linked = 1;
+    c->next = at ? at->next : q->head;
+    if (at) at->next = c;
+    else q->head = c;
+    q->count++;
+    q->bytes += c->len;
+}
+
+/* Takes out the one behind `at`; at NULL: the first. */
+static azri_cmd *azri_queue_take(azri_queue *q, azri_cmd *at) {
+    azri_cmd *c = at ? at->next : q->head;
+    if (at) at->next = c->next;
+    else q->head = c->next;
+    if (q->tail == c) q->tail = at;
+    q->count--;
+    q->bytes -= c->len;
+    c->next = NULL;
+    c->linked = 0;
+    return c;
+}
+
+/* Finished commands on their way to their callers. */
+typedef struct azri_done { azri_cmd *head, *tail; } azri_done;
+
+static void azri_done_push(azri_done *d, azri_cmd *c) {
+    c->done_next = NULL;
+    c->finished = c->in_done = 1;
+    if (d->tail) d->tail->done_next = c;
+    else d->head = c;
+    d->tail = c;
+}
+
+typedef struct azri_session_conf {
+    int         protocol;               /* 2 or 3 */
+    uint32_t    database, auth_ms, command_ms, keepalive_ms;
+    size_t      max_reply;
+    char        name[AZRI_NAME_MAX];
+    const char *endpoint;               /* "host:port" for messages */
+} azri_session_conf;
+
+typedef enum azri_state {
+    AZRI_DOWN,                          /* no connection; dial_at says when to dial */
+    AZRI_DIALING,                       /* the pump is connecting */
+    AZRI_HANDSHAKE,                     /* AUTH, HELLO ... have been queued */
+    AZRI_READY,                         /* commands flow */
+    AZRI_DRAINING                       /* the token ends: nothing new is written, answers are awaited */
+} azri_state;
+
+typedef struct azri_session azri_session;
+struct azri_session {
+    const azri_mem          *mem;
+    const azri_session_conf *conf;
+    azri_rng                *rng;
+    azri_news               *news;
+    azri_done               *done;
+    azri_session            *next;      /* the hub's list */
+    void                    *link;      /* the pump's */
+    azri_state   state;
+    azri_resp    resp;
+    azri_queue   fifo;                  /* in the order of the wire: sent ones, then the others */
+    azri_cmd    *last_sent;             /* last of the sent ones; NULL: none is */
+    size_t       offset;                /* bytes already taken of the first unsent one */
+    uint32_t     in_flight;
+    int          gate;                  /* 1: a PING must be answered before anything else is written */
+    int          resp3, no_fence, wants_close;
+    azri_blob   *blob;                  /* accepted by the server */
+    azri_blob   *trying;                /* in the AUTH that is under way */
+    azri_blob   *fresh;                 /* newer than blob, to be presented at auth_at */
+    uint64_t     auth_at, auth_sent_at;
+    uint32_t     auth_failures;
+    int          auth_answered;         /* of the running fence: 0 not yet, 1 OK, -1 refused */
+    azredis_error auth_error;
+    uint64_t     rejected;              /* hash of a token that the server refused; the hub takes it */
+    azri_cmd     handshake[6];
+    char         hs_bytes[AZRI_HANDSHAKE_MAX];
+    azri_cmd     auth, fence, ping;     /* reserved for life: renewing never competes for memory */
+    char         fence_bytes[64], ping_bytes[64];
+    char         nonce[AZRI_NONCE_LEN + 1], ping_nonce[AZRI_NONCE_LEN + 1];
+    uint64_t     opened_at, ready_at, last_read, last_write, waiting_since, handshake_until, ping_until;
+    uint64_t     next_deadline;         /* lower bound of the FIFO's deadlines */
+    uint64_t     dial_at;
+    uint32_t     attempts;              /* failed ones in a row */
+    int          was_ready, failed;     /* once in its life; failed: ConnectionFailed was told */
+    uint32_t     odd_refusals;
+    azredis_error error;                /* why it is down */
+    uint64_t     bytes_in, bytes_out, pushes_dropped;
+    uint32_t     reauths, reauth_failures;
+};
+
+static void azri_session_init(azri_session *s, const azri_mem *m, const azri_session_conf *conf, azri_rng *rng,
+                              azri_news *news, azri_done *done) {
+    memset(s, 0, sizeof *s);
+    s->mem = m;
+    s->conf = conf;
+    s->rng = rng;
+    s->news = news;
+    s->done = done;
+    s->next_deadline = s->auth_at = AZRI_NEVER64;
+    azri_resp_init(&s->resp, m, conf->max_reply);
+}
+
+static void azri_session_set_blob(azri_blob **slot, azri_blob *b) {
+    (void)azri_blob_hold(b);
+    azri_blob_drop(*slot);
+    *slot = b;
+}
+
+static void azri_session_free(azri_session *s) {
+    azri_session_set_blob(&s->blob, NULL);
+    azri_session_set_blob(&s->trying, NULL);
+    azri_session_set_blob(&s->fresh, NULL);
+    azri_resp_free(&s->resp);
+}
+
+/* ---- queueing ---- */
+
+static void azri_nonce(azri_rng *r, char out[AZRI_NONCE_LEN + 1]) {
+    unsigned long long a = azri_rng_next(r), b = azri_rng_next(r);
+    (void)azri_fmt(out, AZRI_NONCE_LEN + 1, "%016llx%016llx", a, b);
+}
+
+/* The first command that is not wholly sent, or NULL. */
+static azri_cmd *azri_session_unsent(const azri_session *s) {
+    return s->last_sent ? s->last_sent->next : s->fifo.head;
+}
+
+static void azri_session_append(azri_session *s, azri_cmd *c) {
+    c->sent = 0;
+    azri_queue_push(&s->fifo, c);
+    s->next_deadline = azri_min64(s->next_deadline, c->deadline);
+}
+
+/* An internal command with its frame in `bytes`, of n arguments. Returns the bytes' end. */
+static char *azri_session_internal(azri_session *s, azri_cmd *c, azri_kind kind, char *bytes, int n,
+                                   const azredis_str *argv) {
+    char *end = azri_resp_write(bytes, n, argv);
+    memset(c, 0, sizeof *c);
+    c->kind = kind;
+    c->bytes = bytes;
+    c->len = (size_t)(end - bytes);
+    c->deadline = AZRI_NEVER64;         /* internal ones are watched by the session's own deadlines */
+    c->finished = 1;
+    azri_session_append(s, c);
+    return end;
+}
+
+static char *azri_session_words(azri_session *s, azri_cmd *c, azri_kind kind, char *bytes, int n, const char *a,
+                                const char *b, const char *d, const char *e) {
+    azredis_str argv[4];
+    argv[0] = azri_str(a);
+    argv[1] = azri_str(b);
+    argv[2] = azri_str(d);
+    argv[3] = azri_str(e);
+    return azri_session_internal(s, c, kind, bytes, n, argv);
+}
+
+/* Idle longer than the keepalive: a middlebox may have dropped the connection without a word. One PING
+ * goes first and everything else waits for its answer, so that a user's command is never lost to that. */
+static void azri_session_probe(azri_session *s, uint64_t now) {
+    azri_nonce(s->rng, s->ping_nonce);
+    (void)azri_session_words(s, &s->ping, AZRI_CMD_PING, s->ping_bytes, 2, "PING", s->ping_nonce, "", "");
+    s->gate = 1;
+    s->ping_until = azri_after(now, s->conf->command_ms == AZREDIS_NEVER ? AZRI_DEAD_MS : s->conf->command_ms / 2);
+    azri_log(s->news, AZREDIS_LOG_DEBUG, AZRI_LOG_PROBE, "%s: PING after %llu ms of silence", s->conf->endpoint,
+             (unsigned long long)(now - s->last_read));
+}
+
+static int azri_session_idle_too_long(const azri_session *s, uint64_t now) {
+    return s->conf->keepalive_ms != AZREDIS_NEVER && !s->fifo.head &&
+           now - azri_max64(s->last_read, s->ready_at) >= s->conf->keepalive_ms;
+}
+
+/* Only in READY. */
+static void azri_session_push_cmd(azri_session *s, azri_cmd *c, uint64_t now) {
+    AZREDIS_ASSERT(s->state == AZRI_READY);
+    if (azri_session_idle_too_long(s, now)) azri_session_probe(s, now);
+    azri_session_append(s, c);
+}
+
+/* ---- output ---- */
+
+/* 1: c may be written now. */
+static int azri_session_may_write(const azri_session *s, const azri_cmd *c) {
+    if (s->offset) return 1;                                   /* a frame once begun is finished */
+    if (s->gate) return c->kind == AZRI_CMD_PING;
+    if (s->trying && s->no_fence && s->state == AZRI_READY)    /* quiesced re-authentication */
+        return c->kind == AZRI_CMD_REAUTH && s->in_flight == 0;
+    return s->state != AZRI_DRAINING;
+}
+
+static void azri_session_sent(azri_session *s, azri_cmd *c, uint64_t now) {
+    c->sent = 1;
+    s->last_sent = c;
+    s->offset = 0;
+    if (s->in_flight++ == 0) s->waiting_since = now;
+    if (c->kind == AZRI_CMD_REAUTH) s->auth_sent_at = now;
+}
+
+/* Copies what is to be written next, at most cap bytes, for one TLS record. What it returns counts as
+ * written: the caller hands it to TLS at once, and TLS keeps what it cannot send yet. */
+static size_t azri_session_output(azri_session *s, char *out, size_t cap, uint64_t now) {
+    size_t n = 0, k;
+    azri_cmd *c;
+    while (n < cap && (c = azri_session_unsent(s)) != NULL && azri_session_may_write(s, c)) {
+        k = azri_minz(cap - n, c->len - s->offset);
+        memcpy(out + n, c->bytes + s->offset, k);
+        n += k;
+        s->offset += k;
+        if (s->offset == c->len) azri_session_sent(s, c, now);
+    }
+    if (n) s->last_write = now;
+    s->bytes_out += n;
+    return n;
+}
+
+static int azri_session_has_output(const azri_session *s) {
+    const azri_cmd *c = azri_session_unsent(s);
+    return c && azri_session_may_write(s, c);
+}
+
+/* ---- the end of a command ---- */
+
+static void azri_session_finish(azri_session *s, azri_cmd *c, azredis_fate fate, const azredis_error *e) {
+    if (c->finished) return;
+    azri_reply_reset(c->reply);
+    c->reply->fate = fate;
+    azri_reply_error(c->reply, s->mem, e);
+    azri_done_push(s->done, c);
+}
+
+/* A tombstone has left the FIFO: through the list of finished commands its memory finds the way home. */
+static void azri_session_retire(azri_session *s, azri_cmd *c) {
+    if (c->reply && !c->in_done) azri_done_push(s->done, c);
+}
+
+static azri_cmd *azri_session_pop(azri_session *s) {
+    azri_cmd *c = azri_queue_take(&s->fifo, NULL);
+    if (s->last_sent == c) s->last_sent = NULL;
+    s->in_flight--;
+    return c;
+}
+
+/* ---- what a server's error says ---- */
+
+/* The code word: the first, or the second behind a generic ERR (Azure: "ERR WRONGPASS invalid ..."). */
+static azredis_str azri_error_word(azredis_str text) {
+    size_t n = 0, at = 0;
+    while (at + n < text.len && text.ptr[at + n] != ' ') n++;
+    if (azri_eqz(azri_slice(text.ptr, n), "ERR") && n < text.len) {
+        azredis_str second;
+        at = n + 1;
+        for (n = 0; at + n < text.len && text.ptr[at + n] != ' '; n++) {}
+        second = azri_slice(text.ptr + at, n);
+        if (azri_eqz(second, "WRONGPASS") || azri_eqz(second, "NOAUTH") || azri_eqz(second, "NOPERM")) return second;
+        return azri_slice(text.ptr, 3);
+    }
+    return azri_slice(text.ptr, n);
+}
+
+static int azri_begins(azredis_str text, const char *with) {
+    size_t n = strlen(with);
+    return text.len >= n && azri_ieq(azri_slice(text.ptr, n), azri_slice(with, n));
+}
+
+/* An error of ours for a server's error text. */
+static void azri_server_error(azri_session *s, const azredis_value *v, const char *where, azredis_error *e) {
+    azredis_str text = azredis_text(v), word = azri_error_word(text);
+    char quoted[AZRI_PEER_TEXT + 64];
+    (void)azri_quote(quoted, sizeof quoted, text.ptr, text.len, azri_blob_jwt(s->trying ? s->trying : s->blob));
+    if (azri_eqz(word, "MOVED") || azri_eqz(word, "ASK")) {
+        (void)azri_fail(e, AZREDIS_E_CLUSTER, where, "this cache has the OSS cluster policy and sent the command "
+                        "elsewhere (%s); cluster support does not exist yet: create the cache with the Enterprise or "
+                        "the non-clustered policy", quoted);
+        return;
+    }
+    (void)azri_fail(e, azri_eqz(word, "NOPERM") ? AZREDIS_E_NOPERM
+                       : azri_eqz(word, "WRONGPASS") || azri_eqz(word, "NOAUTH") || azri_begins(text, "ERR invalid password")
+                             ? AZREDIS_E_AUTH
+                             : AZREDIS_E_REDIS, where, "%s: the server answered: %s", s->conf->endpoint, quoted);
+    e->retryable = azri_eqz(word, "LOADING") || azri_eqz(word, "BUSY") || azri_eqz(word, "MASTERDOWN") ||
+                   azri_eqz(word, "CLUSTERDOWN") || azri_eqz(word, "TRYAGAIN") || azri_begins(text, "ERR max number of clients");
+}
+
+/* ---- handshake ---- */
+
+static azri_cmd *azri_session_slot(azri_session *s, unsigned *n) { return &s->handshake[(*n)++]; }
+
+/* AUTH first, HELLO without credentials: the first command on a connection always gets its answer, also from
+ * servers that drop the error of a failing AUTH behind others (redis#15640), and a failing HELLO cannot be a
+ * credential problem. The PING at the end proves that question and answer are in step. */
+static void azri_session_opened(azri_session *s, azri_blob *blob, uint64_t now) {
+    char *p = s->hs_bytes, number[12];
+    unsigned n = 0;
+    azri_cmd *auth = azri_session_slot(s, &n);
+    s->state = AZRI_HANDSHAKE;
+    s->opened_at = s->last_read = s->last_write = now;
+    s->handshake_until = azri_after(now, s->conf->auth_ms);
+    s->resp3 = s->no_fence = s->gate = s->wants_close = 0;
+    s->auth_failures = 0;
+    azri_session_set_blob(&s->trying, blob);
+    azri_session_set_blob(&s->fresh, NULL);
+    memset(auth, 0, sizeof *auth);
+    auth->kind = AZRI_CMD_AUTH;
+    auth->bytes = blob->frame;
+    auth->len = blob->frame_len;
+    auth->deadline = AZRI_NEVER64;
+    auth->finished = 1;
+    azri_session_append(s, auth);
+    if (s->conf->protocol == 3) {
+        p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_HELLO, p, s->conf->name[0] ? 4 : 2, "HELLO", "3",
+                               "SETNAME", s->conf->name);
+    } else if (s->conf->name[0]) {
+        p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_SETTING, p, 3, "CLIENT", "SETNAME", s->conf->name, "");
+    }
+    p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_SETTING, p, 4, "CLIENT", "SETINFO", "LIB-NAME", "azredis-entra");
+    p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_SETTING, p, 4, "CLIENT", "SETINFO", "LIB-VER",
+                           AZREDIS_VERSION_TEXT);
+    if (s->conf->database) {
+        (void)azri_fmt(number, sizeof number, "%u", (unsigned)s->conf->database);
+        p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_SELECT, p, 2, "SELECT", number, "", "");
+    }
+    azri_nonce(s->rng, s->nonce);
+    p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_READY, p, 2, "PING", s->nonce, "", "");
+    AZREDIS_ASSERT(n <= sizeof s->handshake / sizeof s->handshake[0] && p <= s->hs_bytes + sizeof s->hs_bytes);
+    azri_log(s->news, AZREDIS_LOG_INFO, AZRI_LOG_AUTH, "%s: AUTH as %s", s->conf->endpoint, blob->user);
+}
+
+static azredis_status azri_session_auth_refused(azri_session *s, const azredis_value *v, azredis_error *e) {
+    azri_server_error(s, v, "redis.auth", e);
+    if (e->code == AZREDIS_E_AUTH) {
+        s->rejected = s->trying->hash;
+        e->retryable = 1;                       /* one fresh token is tried; then the token's own slow lane decides */
+        azri_fail_add(e, "; is the identity (object id %s) a Redis user of this cache, and the token for this service?",
+                      s->trying->user);
+    } else if (!e->retryable && ++s->odd_refusals < 3) {
+        e->retryable = 1;
+    }
+    azri_log(s->news, AZREDIS_LOG_WARNING, AZRI_LOG_AUTH_FAILED, "%s", e->message);
+    return e->code;
+}
+
+static azredis_status azri_session_hello(azri_session *s, const azredis_value *v, azredis_error *e) {
+    azredis_str text = azredis_text(v);
+    int64_t proto = 0;
+    if (v->type == AZREDIS_T_ERROR) {
+        azredis_str word = azri_error_word(text);
+        if (!azri_begins(text, "ERR unknown command") && !azri_eqz(word, "NOPROTO") && !azri_eqz(word, "NOPERM")) {
+            azri_server_error(s, v, "redis.hello", e);
+            return e->code;
+        }
+        azri_log(s->news, azri_eqz(word, "NOPERM") ? AZREDIS_LOG_WARNING : AZREDIS_LOG_INFO, AZRI_LOG_RESP2,
+                 "%s: no RESP3 here, using RESP2", s->conf->endpoint);
+        return AZREDIS_OK;
+    }
+    /* A proxy may accept HELLO 3 and speak RESP2: its answer says so. */
+    s->resp3 = azredis_int(azredis_field(v, "proto"), &proto) == AZREDIS_OK && proto == 3;
+    if (azri_eqz(azredis_text(azredis_field(v, "mode")), "cluster")) {
+        (void)azri_fail(e, AZREDIS_E_CLUSTER, "redis.hello", "%s: this cache has the OSS cluster policy; cluster support "
+                        "does not exist yet: create the cache with the Enterprise or the non-clustered policy",
+                        s->conf->endpoint);
+        return AZREDIS_E_CLUSTER;
+    }
+    return AZREDIS_OK;
+}
+
+static void azri_session_accept(azri_session *s) {
+    azri_session_set_blob(&s->blob, s->trying);
+    azri_session_set_blob(&s->trying, NULL);
+    s->auth_failures = s->odd_refusals = 0;
+}
+
+static azredis_status azri_session_ready(azri_session *s, const azredis_value *v, uint64_t now, azredis_error *e) {
+    if (v->type == AZREDIS_T_ERROR) {
+        azri_server_error(s, v, "redis.ready", e);
+        if (e->code != AZREDIS_E_NOPERM) return e->code;
+        s->no_fence = 1;                        /* PING is forbidden: re-authenticate in a quiet moment instead */
+    } else if (!azri_eqz(azredis_text(v), s->nonce)) {
+        return azri_fail(e, AZREDIS_E_RESP, "redis.ready", "%s: answers and questions are out of step", s->conf->endpoint);
+    }
+    s->state = AZRI_READY;
+    s->ready_at = now;
+    azri_log(s->news, AZREDIS_LOG_INFO, AZRI_LOG_READY, "%s: ready, RESP%d, as %s", s->conf->endpoint, s->resp3 ? 3 : 2,
+             s->blob->user);
+    return AZREDIS_OK;
+}
+
+static azredis_status azri_session_handshake(azri_session *s, azri_kind kind, const azredis_value *v, uint64_t now,
+                                             azredis_error *e) {
+    azri_log(s->news, AZREDIS_LOG_DEBUG, AZRI_LOG_HANDSHAKE, "%s: handshake step %d answered%s", s->conf->endpoint,
+             (int)kind, v->type == AZREDIS_T_ERROR ? " with an error" : "");
+    if (kind == AZRI_CMD_AUTH) {
+        if (v->type == AZREDIS_T_ERROR) return azri_session_auth_refused(s, v, e);
+        azri_session_accept(s);
+        azri_log(s->news, AZREDIS_LOG_DEBUG, AZRI_LOG_AUTH_OK, "%s: AUTH accepted", s->conf->endpoint);
+        return AZREDIS_OK;
+    }
+    if (kind == AZRI_CMD_HELLO) return azri_session_hello(s, v, e);
+    if (kind == AZRI_CMD_READY) return azri_session_ready(s, v, now, e);
+    if (kind == AZRI_CMD_SELECT && v->type == AZREDIS_T_ERROR) {
+        azri_server_error(s, v, "redis.select", e);
+        azri_fail_add(e, "; mend the option database");
+        e->retryable = 0;
+        return e->code;
+    }
+    return AZREDIS_OK;                          /* SETINFO is unknown before Redis 7.2: no harm */
+}
+
+/* ---- re-authentication ---- */
+
+/* A newer token than the one that this connection lives on, to be presented after `delay`. */
+static void azri_session_token(azri_session *s, azri_blob *fresh, uint64_t now, uint64_t delay) {
+    if (s->state != AZRI_READY || s->blob->generation == fresh->generation) return;
+    azri_session_set_blob(&s->fresh, fresh);
+    s->auth_at = now + delay;
+    s->auth_failures = 0;
+}
+
+/* The fence: AUTH and a PING with a nonce, written as one unit in front of all that is not written yet.
+ * Redis 7.2 to 8.0 and Valkey before 8.1.9 drop the error of a failing AUTH when other replies are pending
+ * (redis#15640, valkey#2106); with the nonce the missing answer is seen and nobody gets a wrong reply. */
+static void azri_session_reauth(azri_session *s, uint64_t now) {
+    azri_cmd *at = s->offset ? azri_session_unsent(s) : s->last_sent;
+    azredis_str ping[2];
+    azri_session_set_blob(&s->trying, s->fresh);
+    azri_session_set_blob(&s->fresh, NULL);
+    s->auth_at = AZRI_NEVER64;
+    s->auth_answered = 0;
+    s->auth_sent_at = now;
+    memset(&s->auth, 0, sizeof s->auth);
+    s->auth.kind = AZRI_CMD_REAUTH;
+    s->auth.bytes = s->trying->frame;
+    s->auth.len = s->trying->frame_len;
+    s->auth.deadline = AZRI_NEVER64;
+    s->auth.finished = 1;
+    azri_queue_insert(&s->fifo, at, &s->auth);
+    azri_log(s->news, AZREDIS_LOG_INFO, AZRI_LOG_AUTH, "%s: AUTH with a new token as %s", s->conf->endpoint, s->trying->user);
+    if (s->no_fence) return;
+    azri_nonce(s->rng, s->nonce);
+    ping[0] = azri_str("PING");
+    ping[1] = azri_str(s->nonce);
+    s->fence = s->auth;
+    s->fence.kind = AZRI_CMD_FENCE;
+    s->fence.bytes = s->fence_bytes;
+    s->fence.len = (size_t)(azri_resp_write(s->fence_bytes, 2, ping) - s->fence_bytes);
+    azri_queue_insert(&s->fifo, &s->auth, &s->fence);
+}
+
+/* Commands behind an AUTH wait for it on the server; that time is not theirs. */
+static void azri_session_extend(azri_session *s, uint64_t ms) {
+    azri_cmd *c;
+    for (c = s->fifo.head; c; c = c->next)
+        if (c->deadline != AZRI_NEVER64) c->deadline += ms;
+    if (s->next_deadline != AZRI_NEVER64) s->next_deadline += ms;
+}
+
+/* The unit has been answered as a whole. */
+static void azri_session_reauth_end(azri_session *s, uint64_t now) {
+    azri_item *it;
+    int64_t old_left = azri_blob_left(s->blob, now);
+    uint64_t delay;
+    azri_session_extend(s, now - s->auth_sent_at);
+    if (s->auth_answered > 0) {
+        azri_session_accept(s);
+        s->reauths++;
+        it = azri_news_add(s->news, AZREDIS_EV_CONNECTION_REAUTHENTICATED, NULL);
+        it->old_left_ms = old_left;
+        it->new_left_ms = azri_blob_left(s->blob, now);
+        azri_log(s->news, AZREDIS_LOG_INFO, AZRI_LOG_AUTH_OK, "%s: re-authenticated in %llu ms", s->conf->endpoint,
+                 (unsigned long long)(now - s->auth_sent_at));
+        return;
+    }
+    s->reauth_failures++;
+    delay = azri_backoff(s->rng, azri_min64(AZRI_REAUTH_BASE, s->blob->life_ms / 10),
+                         azri_min64(AZRI_REAUTH_CAP, s->blob->life_ms / 10 + 1), s->auth_failures++);
+    if (s->auth_error.code == AZREDIS_E_AUTH) s->rejected = s->trying->hash;    /* only a fresh token may help */
+    if (!s->fresh && s->auth_error.code != AZREDIS_E_AUTH) {
+        azri_session_set_blob(&s->fresh, s->trying);
+        s->auth_at = now + delay;
+    }
+    azri_session_set_blob(&s->trying, NULL);
+    it = azri_news_add(s->news, AZREDIS_EV_CONNECTION_REAUTHENTICATION_FAILED, &s->auth_error);
+    it->old_left_ms = old_left;
+    it->next_try_ms = (int64_t)delay;
+    azri_log(s->news, AZREDIS_LOG_WARNING, AZRI_LOG_AUTH_FAILED, "%s; the old token is good for %lld ms more",
+             s->auth_error.message, (long long)old_left);
+}
+
+static azredis_status azri_session_desync(azri_session *s, azredis_error *e) {
+    return azri_fail(e, AZREDIS_E_RESP, "redis.match", "%s: an answer does not belong to the oldest question; the "
+                     "connection is given up so that no answer reaches another caller", s->conf->endpoint);
+}
+
+static void azri_session_silent_refusal(azri_session *s) {
+    (void)azri_fail(&s->auth_error, AZREDIS_E_AUTH, "redis.auth", "%s: the server refused the new token without a word "
+                    "(Redis 7.2 to 8.0 do); a fresh token is fetched", s->conf->endpoint);
+    s->auth_answered = -1;
+}
+
+/* An answer while the head of the FIFO is REAUTH. */
+static azredis_status azri_session_reauth_answer(azri_session *s, const azredis_value *v, uint64_t now, azredis_error *e) {
+    (void)azri_session_pop(s);
+    if (v->type == AZREDIS_T_STATUS && azri_eqz(azredis_text(v), "OK")) {
+        s->auth_answered = 1;
+    } else if (v->type == AZREDIS_T_ERROR) {
+        azri_server_error(s, v, "redis.auth", &s->auth_error);
+        s->auth_answered = -1;
+    } else if (!s->no_fence && azri_eqz(azredis_text(v), s->nonce)) {
+        azri_session_silent_refusal(s);
+        (void)azri_session_pop(s);
+        azri_session_reauth_end(s, now);
+        return AZREDIS_OK;
+    } else {
+        return azri_session_desync(s, e);
+    }
+    if (s->no_fence) azri_session_reauth_end(s, now);
+    return AZREDIS_OK;
+}
+
+/* ---- input ---- */
+
+static void azri_session_user_answer(azri_session *s, azri_cmd *c, const azri_frame *f) {
+    azredis_error e;
+    azredis_status st = f->status;
+    if (c->finished) {                          /* timed out before: nobody waits any more */
+        azri_session_retire(s, c);
+        return;
+    }
+    azri_reply_reset(c->reply);
+    c->reply->fate = AZREDIS_ANSWERED;
+    if (st == AZREDIS_OK && !c->no_reply) st = azri_resp_keep(&s->resp, f, c->reply);
+    if (st != AZREDIS_OK) {
+        (void)azri_fail(&e, st, "redis.reply", "%s: the command ran, but its answer %s", s->conf->endpoint,
+                        st == AZREDIS_E_LIMIT ? "is larger than max_reply" : "did not fit into memory");
+        azri_reply_error(c->reply, s->mem, &e);
+    } else if (f->root->type == AZREDIS_T_ERROR) {
+        azri_server_error(s, f->root, "redis.command", &e);
+        azri_reply_error(c->reply, s->mem, &e);
+        (void)azri_news_add(s->news, AZREDIS_EV_ERROR_MESSAGE, &e);
+        if (e.code == AZREDIS_E_AUTH) s->wants_close = 1;      /* the server has forgotten who we are */
+    }
+    azri_done_push(s->done, c);
+}
+
+static azredis_status azri_session_unasked(azri_session *s, const azri_frame *f, azredis_error *e) {
+    if (f->root && f->root->type == AZREDIS_T_ERROR) {         /* "max number of clients reached" and its like */
+        azri_server_error(s, f->root, "redis.server", e);
+        return e->code;
+    }
+    return azri_session_desync(s, e);
+}
+
+/* The kind of a push: its first element. */
+static azredis_str azri_push_kind(const azri_frame *f) {
+    return f->root && f->root->len >= 1 ? azredis_text(&f->root->as.items[0]) : azri_slice("", 0);
+}
+
+static int azri_is_message(const azri_frame *f) {
+    return f->is_push && f->root && f->root->len == 3 && azri_eqz(azri_push_kind(f), "message") &&
+           azredis_text(&f->root->as.items[1]).ptr && azredis_text(&f->root->as.items[2]).ptr;
+}
+
+/* A push never answers a pending command, but for the confirmation of the very (un)subscription at the head:
+ * RESP3 answers SUBSCRIBE by a push when it succeeds and by an ordinary error when it fails. */
+static void azri_session_push(azri_session *s, const azri_frame *f) {
+    azredis_str kind = azri_push_kind(f);
+    azri_cmd *c = s->fifo.head;
+    if (c && c->sent && f->root && f->root->len == 3 &&
+        ((c->kind == AZRI_CMD_SUBSCRIBE && azri_eqz(kind, "subscribe")) ||
+         (c->kind == AZRI_CMD_UNSUBSCRIBE && azri_eqz(kind, "unsubscribe")))) {
+        azredis_str channel = azredis_text(&f->root->as.items[1]);
+        /* The frame of (UN)SUBSCRIBE ends in its channel and CRLF. */
+        if (c->len > channel.len + 2 && azri_eq(azri_slice(c->bytes + c->len - 2 - channel.len, channel.len), channel)) {
+            (void)azri_session_pop(s);
+            azri_reply_reset(c->reply);
+            c->reply->fate = AZREDIS_ANSWERED;
+            azri_done_push(s->done, c);
+            return;
+        }
+    }
+    s->pushes_dropped++;
+    azri_log(s->news, AZREDIS_LOG_DEBUG, AZRI_LOG_PUSH_DROPPED, "%s: an unknown push was dropped", s->conf->endpoint);
+}
+
+/* Matches one frame. Not OK: the connection must be closed with *e. Messages are the hub's: see azri_is_message. */
+static azredis_status azri_session_frame(azri_session *s, const azri_frame *f, uint64_t now, azredis_error *e) {
+    azri_cmd *c = s->fifo.head;
+    s->last_read = s->waiting_since = now;
+    s->bytes_in += f->bytes;
+    if (f->is_push) {
+        azri_session_push(s, f);
+        return AZREDIS_OK;
+    }
+    if (!c || !c->sent) return azri_session_unasked(s, f, e);
+    if (!f->root && c->kind != AZRI_CMD_USER) return azri_session_desync(s, e);
+    switch (c->kind) {
+    case AZRI_CMD_REAUTH:
+        return azri_session_reauth_answer(s, f->root, now, e);
+    case AZRI_CMD_FENCE:
+        (void)azri_session_pop(s);
+        if (!azri_eqz(azredis_text(f->root), s->nonce)) return azri_session_desync(s, e);
+        azri_session_reauth_end(s, now);
+        return AZREDIS_OK;
+    case AZRI_CMD_PING:
+        (void)azri_session_pop(s);
+        s->gate = 0;
+        s->ping_until = AZRI_NEVER64;
+        if (f->root->type != AZREDIS_T_ERROR && !azri_eqz(azredis_text(f->root), s->ping_nonce)) return azri_session_desync(s, e);
+        return AZREDIS_OK;
+    case AZRI_CMD_SUBSCRIBE: case AZRI_CMD_UNSUBSCRIBE:
+        if (f->root->type != AZREDIS_T_ERROR) return azri_session_desync(s, e);
+        azri_session_user_answer(s, azri_session_pop(s), f);
+        return AZREDIS_OK;
+    case AZRI_CMD_USER:
+        azri_session_user_answer(s, azri_session_pop(s), f);
+        return AZREDIS_OK;
+    case AZRI_CMD_AUTH: case AZRI_CMD_HELLO: case AZRI_CMD_SETTING: case AZRI_CMD_SELECT: case AZRI_CMD_READY:
+    default:
+        (void)azri_session_pop(s);
+        return azri_session_handshake(s, c->kind, f->root, now, e);
+    }
+}
+
+/* ---- time ---- */
+
+/* Takes the command behind `at` out of the FIFO; no byte of it has been written. */
+static azri_cmd *azri_session_withdraw(azri_session *s, azri_cmd *at) {
+    AZREDIS_ASSERT(at != s->last_sent || s->offset == 0);
+    return azri_queue_take(&s->fifo, at);
+}
+
+/* Ends the commands whose time has come. Those written stay as tombstones, so that their late answers are read
+ * and dropped; those not begun are withdrawn. What stands behind a running AUTH waits with it. */
+static void azri_session_expire(azri_session *s, uint64_t now) {
+    azri_cmd *c, *at = NULL;
+    azredis_error e;
+    if (now < s->next_deadline) return;
+    s->next_deadline = AZRI_NEVER64;
+    for (c = s->fifo.head; c && c->kind != AZRI_CMD_REAUTH; c = at ? at->next : s->fifo.head) {
+        int begun = c->sent || (at == s->last_sent && s->offset > 0);
+        if (c->finished || c->deadline > now) {
+            if (!c->finished) s->next_deadline = azri_min64(s->next_deadline, c->deadline);
+            at = c;
+            continue;
+        }
+        (void)azri_fail(&e, AZREDIS_E_TIMEOUT, "redis.command", "%s: no answer in time; %s", s->conf->endpoint,
+                        begun ? "the command may have run" : "the command was not sent");
+        if (begun) at = c;
+        else (void)azri_session_withdraw(s, at);
+        azri_session_finish(s, c, begun ? AZREDIS_MAYBE_RUN : AZREDIS_NOT_SENT, &e);
+    }
+    if (c) s->next_deadline = azri_after(now, AZRI_SECOND);   /* behind an AUTH: look again */
+}
+
+static uint64_t azri_session_dead_at(const azri_session *s) {
+    uint64_t ms;
+    if (!s->in_flight) return AZRI_NEVER64;
+    if (s->trying && s->state == AZRI_READY) return azri_after(s->auth_sent_at, s->conf->auth_ms);
+    if (s->conf->command_ms == AZREDIS_NEVER) return AZRI_NEVER64;
+    ms = azri_max64(3ull * s->conf->command_ms, AZRI_DEAD_MS);
+    return azri_max64(s->waiting_since, s->last_read) + ms;
+}
+
+/* When nothing more may be written for want of a new token. */
+static uint64_t azri_session_drain_at(const azri_session *s) {
+    if (!s->blob || s->blob->expires_at == AZRI_NEVER64 || s->trying) return AZRI_NEVER64;
+    return s->blob->expires_at - azri_min64(AZRI_DRAIN_MS, s->blob->life_ms / 20);
+}
+
+static azredis_status azri_session_expired(azri_session *s, azredis_error *e) {
+    return azri_fail(e, AZREDIS_E_CLOSED, "redis.auth", "%s: the token of this connection has expired", s->conf->endpoint);
+}
+
+static azredis_status azri_session_tick_handshake(azri_session *s, uint64_t now, azredis_error *e) {
+    if (now >= s->handshake_until)
+        return azri_fail(e, AZREDIS_E_TIMEOUT, "redis.auth", "%s: the server did not finish AUTH and handshake in %u ms",
+                         s->conf->endpoint, (unsigned)s->conf->auth_ms);
+    return AZREDIS_OK;
+}
+
+/* What time brings. Not OK: the connection must be closed with *e. */
+static azredis_status azri_session_tick(azri_session *s, uint64_t now, azredis_error *e) {
+    if (s->state == AZRI_HANDSHAKE) return azri_session_tick_handshake(s, now, e);
+    if (s->state != AZRI_READY && s->state != AZRI_DRAINING) return AZREDIS_OK;
+    if (s->blob->expires_at != AZRI_NEVER64 && now >= s->blob->expires_at) return azri_session_expired(s, e);
+    azri_session_expire(s, now);
+    if (s->gate && now >= s->ping_until)
+        return azri_fail(e, AZREDIS_E_TIMEOUT, "redis.ping", "%s: PING was not answered after a long silence", s->conf->endpoint);
+    if (now >= azri_session_dead_at(s))
+        return azri_fail(e, AZREDIS_E_TIMEOUT, "redis.read", "%s: nothing came from the server while an answer was due",
+                         s->conf->endpoint);
+    if (s->wants_close) return azri_fail(e, AZREDIS_E_CLOSED, "redis.auth", "%s: the server no longer knows who we are",
+                                         s->conf->endpoint);
+    if (s->state == AZRI_READY && s->fresh && now >= s->auth_at && !s->trying && !s->gate) azri_session_reauth(s, now);
+    if (s->state == AZRI_READY && now >= azri_session_drain_at(s)) {
+        s->state = AZRI_DRAINING;
+        azri_log(s->news, AZREDIS_LOG_WARNING, AZRI_LOG_EXPIRING, "%s: the token ends and no new one was accepted; "
+                 "nothing more is written on this connection", s->conf->endpoint);
+    }
+    if (s->state == AZRI_DRAINING && s->in_flight == 0 && s->offset == 0) return azri_session_expired(s, e);
+    if (s->state == AZRI_READY && azri_session_idle_too_long(s, now)) azri_session_probe(s, now);
+    return AZREDIS_OK;
+}
+
+/* When azri_session_tick wants to be called at the latest. */
+static uint64_t azri_session_deadline(const azri_session *s, uint64_t now) {
+    uint64_t t;
+    if (s->state == AZRI_DOWN) return s->dial_at;
+    if (s->state == AZRI_DIALING) return AZRI_NEVER64;
+    if (s->state == AZRI_HANDSHAKE) return s->handshake_until;
+    t = azri_min64(s->next_deadline, azri_session_dead_at(s));
+    t = azri_min64(t, azri_min64(s->blob->expires_at, azri_session_drain_at(s)));
+    if (s->state == AZRI_DRAINING) t = azri_min64(s->blob->expires_at, t);
+    if (s->wants_close) return now;
+    if (s->fresh && !s->trying && !s->gate) t = azri_min64(t, s->auth_at);
+    if (s->gate) t = azri_min64(t, s->ping_until);
+    else if (!s->fifo.head && s->conf->keepalive_ms != AZREDIS_NEVER)
+        t = azri_min64(t, azri_max64(s->last_read, s->ready_at) + s->conf->keepalive_ms);
+    return azri_max64(t, now);
+}
+
+/* The connection is gone. Written commands end MAYBE_RUN, begun ones NOT_SENT (a part of a frame cannot run);
+ * those not begun are handed back in order through *unsent. Nothing that was written is ever sent again. */
+static void azri_session_closed(azri_session *s, const azredis_error *why, azri_queue *unsent) {
+    azri_cmd *c, *begun = s->offset ? azri_session_unsent(s) : NULL;
+    s->error = *why;
+    while (s->fifo.head) {
+        c = azri_queue_take(&s->fifo, NULL);
+        if (c->finished) azri_session_retire(s, c);
+        else if (c->kind == AZRI_CMD_USER && !c->sent && c != begun) azri_queue_push(unsent, c);
+        else azri_session_finish(s, c, c->sent ? AZREDIS_MAYBE_RUN : AZREDIS_NOT_SENT, &s->error);
+    }
+    s->in_flight = 0;
+    s->offset = 0;
+    s->last_sent = NULL;
+    s->gate = s->wants_close = 0;
+    s->next_deadline = s->auth_at = AZRI_NEVER64;
+    azri_session_set_blob(&s->blob, NULL);
+    azri_session_set_blob(&s->trying, NULL);
+    azri_session_set_blob(&s->fresh, NULL);
+    azri_resp_free(&s->resp);
+    azri_resp_init(&s->resp, s->mem, s->conf->max_reply);
+    s->state = AZRI_DOWN;
+}
+
+/* ==== >>pubsub ============================================================ uses: core mem fail resp news session ====
+ * Subscriptions: each has a bounded queue of its own. Overflow drops the oldest message and counts it, so a
+ * slow reader costs memory up to a limit and never stops the connection.
+ * ================================================================================================ */
+
+typedef struct azri_msg azri_msg;
+struct azri_msg {
+    azri_msg *next;
+    size_t    size, channel_len, payload_len;
+    uint32_t  gap;
+    char     *text;                     /* channel NUL payload NUL, behind this struct */
+};
+
+typedef enum azri_sub_state {
+    AZRI_SUB_NEW,                       /* SUBSCRIBE must be written */
+    AZRI_SUB_ASKED,                     /* it has been queued */
+    AZRI_SUB_ACTIVE,
+    AZRI_SUB_REFUSED                    /* by the server; asked again on the next connection */
+} azri_sub_state;
+
+struct azredis_sub {
+    azredis_sub       *next;
+    azredis_client    *client;
+    const azri_mem    *mem;
+    char              *channel;
+    azredis_message_fn fn;
+    void              *user;
+    azri_sub_state     state;
+    int                dead;            /* unsubscribed inside a callback: freed when that has returned */
+    azri_msg          *head, *tail, *lent;
+    uint32_t           count, max, lost, gap;
+    azredis_error      error;
+};
+
+static void azri_msg_free(const azri_mem *m, azri_msg *msg) {
+    if (msg) azri_free(m, msg, msg->size);
+}
+
+static azri_msg *azri_sub_pop(azredis_sub *s) {
+    azri_msg *m = s->head;
+    if (!m) return NULL;
+    s->head = m->next;
+    if (!s->head) s->tail = NULL;
+    s->count--;
+    return m;
+}
+
+static void azri_sub_free(azredis_sub *s) {
+    const azri_mem *mem = s->mem;
+    azri_msg *m;
+    while ((m = azri_sub_pop(s)) != NULL) azri_msg_free(mem, m);
+    azri_msg_free(mem, s->lent);
+    azri_strfree(mem, s->channel);
+    azri_free(mem, s, sizeof *s);
+}
+
+/* Queues a copy. Without memory the message is lost and counted; one that finds the queue full pushes the oldest
+ * out. Returns how many were lost by it. */
+static uint32_t azri_sub_push(azredis_sub *s, azredis_str channel, azredis_str payload) {
+    size_t size = sizeof(azri_msg) + channel.len + payload.len + 2;
+    azri_msg *m = (azri_msg *)azri_alloc(s->mem, size), *old = NULL;
+    if (m && s->count >= s->max) old = azri_sub_pop(s);
+    if (!m || old) s->lost++;
+    if (!m) return 1;
+    m->next = NULL;
+    m->size = size;
+    m->channel_len = channel.len;
+    m->payload_len = payload.len;
+    m->text = (char *)(m + 1);
+    memcpy(m->text, channel.ptr, channel.len);
+    m->text[channel.len] = '\0';
+    memcpy(m->text + channel.len + 1, payload.ptr, payload.len);
+    m->text[channel.len + 1 + payload.len] = '\0';
+    m->gap = s->gap;
+    s->gap = 0;
+    if (s->tail) s->tail->next = m;
+    else s->head = m;
+    s->tail = m;
+    s->count++;
+    if (!old) return 0;
+    s->head->gap |= old->gap;
+    azri_msg_free(s->mem, old);
+    return 1;
+}
+
+/* The next message, lent until the one after it is taken; 0: none. The oldest are dropped first, so that what
+ * was lost lies before the next message. */
+static int azri_sub_next(azredis_sub *s, azredis_message *out) {
+    azri_msg *m = azri_sub_pop(s);
+    if (!m) return 0;
+    azri_msg_free(s->mem, s->lent);
+    s->lent = m;
+    out->channel = azri_slice(m->text, m->channel_len);
+    out->payload = azri_slice(m->text + m->channel_len + 1, m->payload_len);
+    out->lost = s->lost;
+    out->gap = m->gap;
+    s->lost = 0;
+    return 1;
+}
+
+/* ==== >>hub =============================================================== uses: core mem fail resp news session pubsub ====
+ * The client's pure half: a list of sessions (today one), the backlog in front of them, reconnecting, and the
+ * rule that every command ends exactly once. Contract: commands, tokens, frames and times come in; finished
+ * commands (done), news, and sessions to dial or to close are taken out by the pump.
+ * Entry points: azri_hub_new_cmd, _submit, _token, _opened, _frame, _closed, _tick, _deadline.
+ * ================================================================================================ */
+
+#define AZRI_POOL_ROOM  256u            /* frames up to this size come from the pool */
+#define AZRI_POOL_MAX   1024u           /* commands kept for reuse */
+#define AZRI_AUTH_JITTER_MAX 30000u     /* spread of AUTH over many connections; Microsoft asks for jitter */
+
+typedef struct azri_hub_conf {
+    azri_session_conf session;
+    int      fail_fast, abort_on_connect_fail;
+    uint32_t backlog_count, sub_queue;
+    size_t   backlog_bytes;
+} azri_hub_conf;
+
+typedef struct azri_hub {
+    const azri_mem *mem;
+    azri_hub_conf   conf;
+    azri_rng        rng;
+    azri_news       news;
+    azri_done       done;
+    azri_session   *sessions;
+    uint32_t        session_count;
+    azri_queue      backlog;
+    uint64_t        backlog_deadline;   /* lower bound of its deadlines */
+    azri_cmd       *pool;
+    uint32_t        pool_count;
+    azri_blob      *blob;               /* the newest credentials; NULL: none yet */
+    uint64_t        rejected;           /* hash of a token that Redis refused; the pump takes it to the auth */
+    uint32_t        refusals;           /* in a row, of tokens in the handshake */
+    azredis_error   trouble;            /* why nothing is connected; code OK: no trouble known */
+    int             ever_ready, aborted;
+    azredis_sub    *subs;
+    azredis_stats_data stats;           /* the counters; the rest is filled when asked for */
+} azri_hub;
+
+static void azri_hub_init(azri_hub *h, const azri_mem *m, uint64_t seed) {
+    memset(h, 0, sizeof *h);
+    h->mem = m;
+    h->rng.state = seed;
+    h->news.level = AZREDIS_LOG_WARNING;
+    h->backlog_deadline = AZRI_NEVER64;
+}
+
+/* One more session; the hub owns it. */
+static azri_session *azri_hub_add_session(azri_hub *h) {
+    azri_session *s = (azri_session *)azri_alloc(h->mem, sizeof *s);
+    if (!s) return NULL;
+    azri_session_init(s, h->mem, &h->conf.session, &h->rng, &h->news, &h->done);
+    s->next = h->sessions;
+    h->sessions = s;
+    h->session_count++;
+    return s;
+}
+
+/* ---- command objects ---- */
+
+static azri_cmd *azri_hub_alloc_cmd(azri_hub *h, size_t frame) {
+    azri_cmd *c;
+    size_t room = frame <= AZRI_POOL_ROOM ? AZRI_POOL_ROOM : frame;
+    azredis_reply own;
+    if (room == AZRI_POOL_ROOM && h->pool) {
+        c = h->pool;
+        h->pool = c->next;
+        h->pool_count--;
+        own = c->own;                   /* its memory is used again */
+        memset(c, 0, sizeof *c);
+        c->own = own;
+    } else {
+        if (room > SIZE_MAX - sizeof *c) return NULL;
+        c = (azri_cmd *)azri_alloc(h->mem, sizeof *c + room);
+        if (!c) return NULL;
+        memset(c, 0, sizeof *c);
+    }
+    c->room = room;
+    c->bytes = (const char *)(c + 1);
+    c->len = frame;
+    c->reply = &c->own;
+    return c;
+}
+
+static void azri_hub_free_cmd(azri_hub *h, azri_cmd *c) {
+    azri_wipe(c + 1, c->len);           /* arguments may be secrets of the caller */
+    if (c->room == AZRI_POOL_ROOM && h->pool_count < AZRI_POOL_MAX) {
+        c->next = h->pool;
+        h->pool = c;
+        h->pool_count++;
+        return;
+    }
+    azredis_reply_free(&c->own);
+    azri_free(h->mem, c, sizeof *c + c->room);
+}
+
+/* Commands that would break the matching of answers on a connection that many share, or block it. */
+typedef struct azri_refusal { const char *word, *sub, *mend; } azri_refusal;
+
+static const azri_refusal azri_refusals[] = {
+    {"AUTH", NULL, "the library authenticates by itself"},
+    {"HELLO", NULL, "use the option protocol"},
+    {"RESET", NULL, "close the client instead"},
+    {"QUIT", NULL, "use azredis_close"},
+    {"MONITOR", NULL, "use redis-cli"},
+    {"SYNC", NULL, "this is no replica"},
+    {"PSYNC", NULL, "this is no replica"},
+    {"CLIENT", "REPLY", "use AZREDIS_NO_REPLY"},
+    {"CLIENT", "TRACKING", "client-side caching is not supported"},
+    {"CLIENT", "SETNAME", "use the option client_name"},
+    {"SELECT", NULL, "use the option database"},
+    {"MULTI", NULL, "transactions are not supported yet; a Lua script by EVAL is atomic"},
+    {"EXEC", NULL, "transactions are not supported yet; a Lua script by EVAL is atomic"},
+    {"DISCARD", NULL, "transactions are not supported yet"},
+    {"WATCH", NULL, "transactions are not supported yet; a Lua script by EVAL is atomic"},
+    {"UNWATCH", NULL, "transactions are not supported yet"},
+    {"SUBSCRIBE", NULL, "use azredis_subscribe"},
+    {"UNSUBSCRIBE", NULL, "use azredis_unsubscribe"},
+    {"PSUBSCRIBE", NULL, "patterns are not supported yet; use azredis_subscribe for channels"},
+    {"PUNSUBSCRIBE", NULL, "patterns are not supported yet"},
+    {"SSUBSCRIBE", NULL, "sharded channels are not supported yet; use azredis_subscribe"},
+    {"SUNSUBSCRIBE", NULL, "sharded channels are not supported yet"},
+    {"BLPOP", NULL, "it blocks a shared connection; use LPOP and azredis_wait"},
+    {"BRPOP", NULL, "it blocks a shared connection; use RPOP and azredis_wait"},
+    {"BLMOVE", NULL, "it blocks a shared connection; use LMOVE and azredis_wait"},
+    {"BRPOPLPUSH", NULL, "it blocks a shared connection; use LMOVE and azredis_wait"},
+    {"BLMPOP", NULL, "it blocks a shared connection; use LMPOP and azredis_wait"},
+    {"BZPOPMIN", NULL, "it blocks a shared connection; use ZPOPMIN and azredis_wait"},
+    {"BZPOPMAX", NULL, "it blocks a shared connection; use ZPOPMAX and azredis_wait"},
+    {"BZMPOP", NULL, "it blocks a shared connection; use ZMPOP and azredis_wait"},
+    {"XREAD", "BLOCK", "it blocks a shared connection; leave BLOCK out and use azredis_wait"},
+    {"XREADGROUP", "BLOCK", "it blocks a shared connection; leave BLOCK out and use azredis_wait"},
+    {"WAIT", NULL, "it blocks a shared connection"},
+    {"WAITAOF", NULL, "it blocks a shared connection"}
+};
+
+/* 1: one of the arguments that may be an option, before the keys of STREAMS, is `word`. */
+static int azri_has_option(int argc, const azredis_str *argv, const char *word) {
+    int i;
+    for (i = 1; i < argc && !azri_ieqz(argv[i], "STREAMS"); i++)
+        if (azri_ieqz(argv[i], word)) return 1;
+    return 0;
+}
+
+static const azri_refusal *azri_refused(int argc, const azredis_str *argv) {
+    size_t i;
+    for (i = 0; i < sizeof azri_refusals / sizeof azri_refusals[0]; i++) {
+        const azri_refusal *r = &azri_refusals[i];
+        if (azri_lower(argv[0].ptr[0]) != azri_lower(r->word[0]) || !azri_ieqz(argv[0], r->word)) continue;
+        if (!r->sub || (azri_eqz(azri_str(r->word), "CLIENT") ? argc > 1 && azri_ieqz(argv[1], r->sub)
+                                                              : azri_has_option(argc, argv, r->sub)))
+            return r;
+    }
+    return NULL;
+}
+
+/* Waiting and unanswered commands, all of which hold memory. */
+static int azri_hub_full(const azri_hub *h, size_t frame) {
+    const azri_session *s;
+    uint64_t count = h->backlog.count;
+    size_t bytes = h->backlog.bytes;
+    for (s = h->sessions; s; s = s->next) {
+        count += s->fifo.count;
+        bytes += s->fifo.bytes;
+    }
+    return count >= h->conf.backlog_count || bytes > h->conf.backlog_bytes || frame > h->conf.backlog_bytes - bytes;
+}
+
+/* Encodes a command into a new object. E_ARG: refused; AGAIN: the backlog is full; E_LIMIT, E_NOMEM. */
+static azredis_status azri_hub_new_cmd(azri_hub *h, int argc, const azredis_str *argv, azri_cmd **out, azredis_error *e) {
+    const azri_refusal *r;
+    size_t frame;
+    int i;
+    for (i = 0; argv && i < argc && (argv[i].ptr || argv[i].len == 0); i++) {}
+    if (!argv || argc < 1 || i < argc || argv[0].len == 0)
+        return azri_fail(e, AZREDIS_E_ARG, "command", "a command needs a name, and an argument of a length needs bytes");
+    r = azri_refused(argc, argv);
+    if (r) return azri_fail(e, AZREDIS_E_ARG, "command", "%s%s%s is refused on a shared connection: %s", r->word,
+                            r->sub ? " " : "", r->sub ? r->sub : "", r->mend);
+    frame = azri_resp_size(argc, argv);
+    if (frame == 0 || frame > h->conf.backlog_bytes)
+        return azri_fail(e, AZREDIS_E_LIMIT, "command", "the command is larger than backlog_bytes");
+    if (azri_hub_full(h, frame)) {
+        (void)azri_fail(e, AZREDIS_E_FULL, "command", "%u commands are waiting already; raise backlog_count or "
+                        "backlog_bytes, or submit less", (unsigned)h->backlog.count);
+        return AZREDIS_AGAIN;
+    }
+    *out = azri_hub_alloc_cmd(h, frame);
+    if (!*out) return azri_fail(e, AZREDIS_E_NOMEM, "command", "out of memory for a command of %llu bytes",
+                                (unsigned long long)frame);
+    (void)azri_resp_write((char *)(*out + 1), argc, argv);
+    return AZREDIS_OK;
+}
+
+/* ---- ends without an answer ---- */
+
+static void azri_hub_not_sent(azri_hub *h, azri_cmd *c, const azredis_error *e) {
+    azri_reply_reset(c->reply);
+    c->reply->fate = AZREDIS_NOT_SENT;
+    azri_reply_error(c->reply, h->mem, e);
+    azri_done_push(&h->done, c);
+}
+
+static void azri_hub_fail_queue(azri_hub *h, azri_queue *q, const azredis_error *e) {
+    while (q->head) azri_hub_not_sent(h, azri_queue_take(q, NULL), e);
+}
+
+/* Trouble that cannot pass by itself ends the waiting at once: nobody gains by waiting for it. */
+static void azri_hub_trouble(azri_hub *h, const azredis_error *e) {
+    h->trouble = *e;
+    if (h->conf.abort_on_connect_fail && !h->ever_ready) h->aborted = 1;
+    if (!e->retryable || h->aborted) azri_hub_fail_queue(h, &h->backlog, e);
+}
+
+static int azri_hub_live_blob(const azri_hub *h, uint64_t now) { return h->blob && now < h->blob->expires_at; }
+
+static const char *azri_hub_waits_for(const azri_hub *h, uint64_t now) {
+    if (!azri_hub_live_blob(h, now)) return "a token";
+    switch (h->sessions->state) {
+    case AZRI_DIALING: return "the connection (name look-up, TCP, TLS)";
+    case AZRI_HANDSHAKE: return "the answer to AUTH";
+    case AZRI_DOWN: case AZRI_READY: case AZRI_DRAINING: default: return "the next try to connect";
+    }
+}
+
+/* Why a command could not be sent: the known trouble, else what was being waited for. */
+static void azri_hub_why(const azri_hub *h, uint64_t now, azredis_error *e) {
+    char cause[sizeof e->message];
+    if (h->trouble.code == AZREDIS_OK) {
+        (void)azri_fail(e, AZREDIS_E_TIMEOUT, "redis.connect", "%s: not connected in time; was waiting for %s",
+                        h->conf.session.endpoint, azri_hub_waits_for(h, now));
+        return;
+    }
+    (void)azri_fmt(cause, sizeof cause, "%s", h->trouble.message);
+    *e = h->trouble;
+    (void)azri_fmt(e->message, sizeof e->message, "not connected: %s", cause);
+}
+
+/* ---- routing ---- */
+
+static azri_session *azri_hub_route(const azri_hub *h) { return h->sessions; }
+
+static void azri_hub_submit(azri_hub *h, azri_cmd *c, uint64_t now) {
+    azri_session *s = azri_hub_route(h);
+    azredis_error e;
+    if (s->state == AZRI_READY) {
+        azri_session_push_cmd(s, c, now);
+        return;
+    }
+    if (h->aborted || (h->trouble.code != AZREDIS_OK && !h->trouble.retryable) ||
+        ((h->conf.fail_fast || c->no_queue) && (h->ever_ready || c->no_queue))) {
+        azri_hub_why(h, now, &e);
+        if (e.code == AZREDIS_E_TIMEOUT && h->trouble.code == AZREDIS_OK) e.code = AZREDIS_E_CLOSED;
+        azri_hub_not_sent(h, c, &e);
+        return;
+    }
+    azri_queue_push(&h->backlog, c);
+    h->backlog_deadline = azri_min64(h->backlog_deadline, c->deadline);
+}
+
+static void azri_hub_release_backlog(azri_hub *h, azri_session *s, uint64_t now) {
+    while (h->backlog.head) azri_session_push_cmd(s, azri_queue_take(&h->backlog, NULL), now);
+    h->backlog_deadline = AZRI_NEVER64;
+}
+
+static void azri_hub_expire_backlog(azri_hub *h, uint64_t now) {
+    azri_cmd *c, *at = NULL;
+    azredis_error e;
+    if (now < h->backlog_deadline) return;
+    h->backlog_deadline = AZRI_NEVER64;
+    for (c = h->backlog.head; c; c = at ? at->next : h->backlog.head) {
+        if (c->deadline > now) {
+            h->backlog_deadline = azri_min64(h->backlog_deadline, c->deadline);
+            at = c;
+            continue;
+        }
+        (void)azri_queue_take(&h->backlog, at);
+        azri_hub_why(h, now, &e);
+        azri_hub_not_sent(h, c, &e);
+    }
+}
+
+/* ---- subscriptions ---- */
+
+static int azri_hub_other_sub(const azri_hub *h, const azredis_sub *self) {
+    const azredis_sub *s;
+    for (s = h->subs; s; s = s->next)
+        if (s != self && !s->dead && azri_eqz(azri_str(s->channel), self->channel)) return 1;
+    return 0;
+}
+
+/* Queues SUBSCRIBE or UNSUBSCRIBE, one channel each: then exactly one answer is due. 0: no memory now. */
+static int azri_hub_ask(azri_hub *h, azri_session *s, azri_kind kind, azredis_sub *sub, uint64_t now) {
+    azredis_str argv[2];
+    azri_cmd *c;
+    argv[0] = azri_str(kind == AZRI_CMD_SUBSCRIBE ? "SUBSCRIBE" : "UNSUBSCRIBE");
+    argv[1] = azri_str(sub->channel);
+    c = azri_hub_alloc_cmd(h, azri_resp_size(2, argv));
+    if (!c) return 0;
+    (void)azri_resp_write((char *)(c + 1), 2, argv);
+    c->kind = kind;
+    c->sub = kind == AZRI_CMD_SUBSCRIBE ? sub : NULL;
+    c->deadline = AZRI_NEVER64;
+    azri_session_push_cmd(s, c, now);
+    return 1;
+}
+
+/* Asks for every subscription that is new to this connection. */
+static void azri_hub_subscribe(azri_hub *h, azri_session *s, uint64_t now) {
+    azredis_sub *sub;
+    for (sub = h->subs; sub; sub = sub->next) {
+        if (sub->dead || sub->state != AZRI_SUB_NEW) continue;
+        if (!s->resp3) {
+            (void)azri_fail(&sub->error, AZREDIS_E_STATE, "redis.subscribe", "subscriptions need RESP3, and this connection "
+                            "speaks RESP2; leave the option protocol at 3");
+            sub->state = AZRI_SUB_REFUSED;
+            (void)azri_news_add(&h->news, AZREDIS_EV_ERROR_MESSAGE, &sub->error);
+        } else if (azri_hub_ask(h, s, AZRI_CMD_SUBSCRIBE, sub, now)) {
+            sub->state = AZRI_SUB_ASKED;
+        }
+    }
+}
+
+static void azri_hub_unsubscribe(azri_hub *h, azredis_sub *sub, uint64_t now) {
+    azri_session *s = azri_hub_route(h);
+    sub->dead = 1;
+    if (s->state == AZRI_READY && sub->state != AZRI_SUB_NEW && sub->state != AZRI_SUB_REFUSED && !azri_hub_other_sub(h, sub))
+        (void)azri_hub_ask(h, s, AZRI_CMD_UNSUBSCRIBE, sub, now);   /* without memory its messages are dropped here */
+}
+
+/* The answer to SUBSCRIBE: c is finished. */
+static void azri_hub_subscribed(azri_hub *h, azri_cmd *c) {
+    azredis_sub *sub = c->sub;
+    if (!sub || sub->dead || c->reply->fate != AZREDIS_ANSWERED) return;
+    if (c->reply->status == AZREDIS_OK) {
+        sub->state = AZRI_SUB_ACTIVE;
+        sub->error.code = AZREDIS_OK;
+        azri_log(&h->news, AZREDIS_LOG_INFO, AZRI_LOG_SUBSCRIBED, "subscribed to a channel");
+        return;
+    }
+    sub->state = AZRI_SUB_REFUSED;
+    sub->error = *c->reply->error;
+    azri_log(&h->news, AZREDIS_LOG_WARNING, AZRI_LOG_SUB_REFUSED, "a subscription was refused: %s", sub->error.message);
+}
+
+/* A SUBSCRIBE that is still on its way must not find a freed subscription. */
+static void azri_hub_forget_sub(azri_hub *h, const azredis_sub *sub) {
+    azri_session *s;
+    azri_cmd *c;
+    for (s = h->sessions; s; s = s->next)
+        for (c = s->fifo.head; c; c = c->next)
+            if (c->sub == sub) c->sub = NULL;
+    for (c = h->done.head; c; c = c->done_next)
+        if (c->sub == sub) c->sub = NULL;
+}
+
+/* Frees the subscriptions that were given up. */
+static void azri_hub_sweep_subs(azri_hub *h) {
+    azredis_sub **at = &h->subs, *sub;
+    while ((sub = *at) != NULL) {
+        if (!sub->dead) {
+            at = &sub->next;
+            continue;
+        }
+        *at = sub->next;
+        azri_hub_forget_sub(h, sub);
+        azri_sub_free(sub);
+    }
+}
+
+static void azri_hub_message(azri_hub *h, const azri_frame *f) {
+    azredis_str channel = azredis_text(&f->root->as.items[1]);
+    azredis_sub *sub;
+    for (sub = h->subs; sub; sub = sub->next) {
+        if (sub->dead || !azri_eqz(channel, sub->channel)) continue;
+        h->stats.messages++;
+        h->stats.messages_lost += azri_sub_push(sub, channel, azredis_text(&f->root->as.items[2]));
+    }
+}
+
+/* ---- connections ---- */
+
+/* A newer token: sessions present it, spread over the time that is left before headroom. */
+static void azri_hub_token(azri_hub *h, azri_blob *fresh, uint64_t now, uint64_t headroom_at) {
+    azri_session *s;
+    uint64_t spread = 0;
+    azri_session_set_blob(&h->blob, fresh);
+    if (h->session_count > 1 && headroom_at > now)
+        spread = azri_min64(AZRI_AUTH_JITTER_MAX, (headroom_at - now) / 2);
+    for (s = h->sessions; s; s = s->next) {
+        azri_session_token(s, fresh, now, azri_rng_below(&h->rng, spread + 1));
+        if (s->state == AZRI_DOWN && h->refusals) s->dial_at = now;    /* a refused token has been replaced */
+    }
+    if (h->trouble.code == AZREDIS_E_AUTH || h->trouble.code == AZREDIS_E_ENTRA || h->trouble.code == AZREDIS_E_NO_CREDENTIAL)
+        h->trouble.retryable = 1;
+}
+
+/* 1: s shall be dialled now. */
+static int azri_hub_may_dial(const azri_hub *h, const azri_session *s, uint64_t now) {
+    return s->state == AZRI_DOWN && !s->link && !h->aborted && azri_hub_live_blob(h, now) && now >= s->dial_at;
+}
+
+static void azri_hub_dialing(azri_hub *h, azri_session *s) {
+    s->state = AZRI_DIALING;
+    azri_log(&h->news, AZREDIS_LOG_INFO, AZRI_LOG_CONNECT, "%s: connecting", h->conf.session.endpoint);
+}
+
+static void azri_hub_opened(azri_hub *h, azri_session *s, uint64_t now) {
+    azri_log(&h->news, AZREDIS_LOG_INFO, AZRI_LOG_CONNECTED, "%s: connected", h->conf.session.endpoint);
+    azri_session_opened(s, h->blob, now);
+}
+
+static void azri_hub_ready(azri_hub *h, azri_session *s, uint64_t now) {
+    azredis_sub *sub;
+    h->stats.connects++;
+    if (s->was_ready) h->stats.reconnects++;
+    if (s->failed) {
+        azri_item *it = azri_news_add(&h->news, AZREDIS_EV_CONNECTION_RESTORED, NULL);
+        it->new_left_ms = azri_blob_left(s->blob, now);
+    }
+    s->was_ready = 1;
+    s->failed = 0;
+    h->ever_ready = 1;
+    h->refusals = 0;
+    h->trouble.code = AZREDIS_OK;
+    for (sub = h->subs; sub; sub = sub->next) sub->state = AZRI_SUB_NEW;
+    azri_hub_subscribe(h, s, now);
+    if (h->blob->generation != s->blob->generation) azri_session_token(s, h->blob, now, 0);   /* it changed meanwhile */
+    azri_hub_release_backlog(h, s, now);
+}
+
+/* A refused token: one fresh one is asked for; refused again, or a password, it is a mistake to be mended. */
+static void azri_hub_refused(azri_hub *h, azri_session *s, azredis_error *e) {
+    h->rejected = s->rejected;
+    s->rejected = 0;
+    if (!h->blob || h->blob->hash != h->rejected) return;
+    if (h->blob->expires_at == AZRI_NEVER64 || ++h->refusals > 1) e->retryable = 0;
+    if (h->blob->expires_at != AZRI_NEVER64) azri_session_set_blob(&h->blob, NULL);   /* never shown again */
+}
+
+static uint64_t azri_hub_redial_delay(azri_hub *h, azri_session *s, const azredis_error *e, uint64_t now) {
+    if (s->ready_at && now - s->ready_at >= AZRI_HEALTHY_MS) s->attempts = 0;
+    if (!e->retryable) return AZRI_RECONNECT_CAP;
+    return azri_backoff(&h->rng, AZRI_RECONNECT_BASE, AZRI_RECONNECT_CAP, s->attempts++);
+}
+
+/* The connection of s, or the try to make one, has ended. The pump closes s->link if there is one. */
+static void azri_hub_closed(azri_hub *h, azri_session *s, const azredis_error *why, uint64_t now) {
+    azri_queue unsent, *q = &h->backlog;
+    azredis_error e = *why;
+    azredis_sub *sub;
+    uint64_t delay;
+    memset(&unsent, 0, sizeof unsent);
+    if (s->rejected) azri_hub_refused(h, s, &e);
+    delay = azri_hub_redial_delay(h, s, &e, now);
+    azri_session_closed(s, &e, &unsent);
+    s->ready_at = 0;
+    s->dial_at = now + delay;
+    if (!s->failed) {
+        azri_item *it = azri_news_add(&h->news, AZREDIS_EV_CONNECTION_FAILED, &e);
+        it->next_try_ms = (int64_t)delay;
+        s->failed = 1;
+    }
+    if (e.code == AZREDIS_E_RESP) (void)azri_news_add(&h->news, AZREDIS_EV_INTERNAL_ERROR, &e);
+    azri_log(&h->news, AZREDIS_LOG_WARNING, s->was_ready ? AZRI_LOG_LOST : AZRI_LOG_CONNECT_FAILED, "%s; next try in %llu ms",
+             e.message, (unsigned long long)delay);
+    for (sub = h->subs; sub; sub = sub->next)
+        if (sub->state == AZRI_SUB_ACTIVE) sub->gap = 1;
+    if (h->conf.fail_fast && h->ever_ready) azri_hub_fail_queue(h, &unsent, &e);
+    while (q->head) azri_queue_push(&unsent, azri_queue_take(q, NULL));     /* the unsent go in front, in order */
+    *q = unsent;
+    h->backlog_deadline = now;          /* recomputed at the next tick */
+    azri_hub_trouble(h, &e);
+}
+
+/* One frame from s's server. */
+static void azri_hub_frame(azri_hub *h, azri_session *s, const azri_frame *f, uint64_t now) {
+    azredis_error e;
+    azri_state before = s->state;
+    if (azri_is_message(f)) {
+        s->last_read = s->waiting_since = now;
+        s->bytes_in += f->bytes;
+        azri_hub_message(h, f);
+        return;
+    }
+    if (azri_session_frame(s, f, now, &e) != AZREDIS_OK) azri_hub_closed(h, s, &e, now);
+    else if (before == AZRI_HANDSHAKE && s->state == AZRI_READY) azri_hub_ready(h, s, now);
+}
+
+static void azri_hub_tick(azri_hub *h, uint64_t now) {
+    azri_session *s;
+    azredis_error e;
+    for (s = h->sessions; s; s = s->next) {
+        if (azri_session_tick(s, now, &e) != AZREDIS_OK) azri_hub_closed(h, s, &e, now);
+        if (s->state == AZRI_READY) azri_hub_subscribe(h, s, now);
+        if (s->rejected) {              /* refused in a re-authentication: the connection lives on its old token */
+            h->rejected = s->rejected;
+            s->rejected = 0;
+        }
+    }
+    azri_hub_expire_backlog(h, now);
+    azri_hub_sweep_subs(h);
+}
+
+static uint64_t azri_hub_deadline(const azri_hub *h, uint64_t now) {
+    const azri_session *s;
+    uint64_t t = azri_min64(h->backlog_deadline, now + AZRI_WAIT_MAX);
+    for (s = h->sessions; s; s = s->next) {
+        if (s->state == AZRI_DOWN && (h->aborted || !azri_hub_live_blob(h, now))) continue;
+        t = azri_min64(t, azri_session_deadline(s, now));
+    }
+    return t;
+}
+
+static void azri_hub_free(azri_hub *h) {
+    azri_session *s;
+    azri_cmd *c;
+    azredis_sub *sub;
+    while ((sub = h->subs) != NULL) {
+        h->subs = sub->next;
+        azri_sub_free(sub);
+    }
+    while ((s = h->sessions) != NULL) {
+        h->sessions = s->next;
+        azri_session_free(s);
+        azri_free(h->mem, s, sizeof *s);
+    }
+    while ((c = h->pool) != NULL) {
+        h->pool = c->next;
+        azredis_reply_free(&c->own);
+        azri_free(h->mem, c, sizeof *c + c->room);
+    }
+    azri_session_set_blob(&h->blob, NULL);
+}
+
+#ifndef AZREDIS_ONLY_PURE
+/* ==== >>posix ============================================================= uses: core mem fail text
+ * Everything that asks the operating system: clocks, entropy, sockets, name look-up, threads' locks, the
+ * environment, the event printer. Never blocks but in azri_poll; a look-up that blocks has its own thread.
+ * Entry points: azri_port_fill, azri_poll, azri_lock_*, azri_waker_*, azri_dial_*, azri_getenv,
+ * azri_net_fail, azredis_print_event.
+ * ================================================================================================ */
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+#if defined(__linux__)
+#  include <sys/auxv.h>
+#  include <sys/eventfd.h>
+#  include <sys/random.h>
+#endif
+
+#define AZRI_POLL_MAX    32          /* descriptors of one azri_poll */
+#define AZRI_DIAL_LIVE   16          /* connection attempts kept alive at a time: 4 s of stagger */
+#define AZRI_DIAL_ADDRS  64          /* addresses of one name that are tried */
+#define AZRI_DIAL_STAGGER 250u       /* ms until the next address is tried beside the one before */
+#define AZRI_DIAL_HOOK   20u         /* ms between two calls of a user's connect hook */
+#define AZRI_LOOKUP_MAX  2           /* look-up threads of one client, those included that nobody waits for */
+#define AZRI_KEEP_IDLE   15          /* seconds; redis.io gives up a silent peer after 15 + 3 * 5 */
+#define AZRI_KEEP_EVERY  5
+#define AZRI_KEEP_COUNT  3
+#define AZRI_USER_TIMEOUT 30000      /* ms that sent bytes may stay unacknowledged; Linux's default is 15 min */
+
+#ifndef AZRI_GETADDRINFO
+#  define AZRI_GETADDRINFO getaddrinfo  /* tests put a resolver here that never answers */
+#endif
+#ifdef MSG_NOSIGNAL
+#  define AZRI_SEND_FLAGS MSG_NOSIGNAL
+#else
+#  define AZRI_SEND_FLAGS 0             /* SO_NOSIGPIPE does it */
+#endif
+
+/* What the built-in recv returns at the end of the stream; no errno is like it. */
+#define AZRI_EOF INT_MIN
+
+/* ---- port: clock, entropy, memory, bytes -------------------------------------------------------- */
+
+typedef struct azri_port {
+    azredis_port p;                  /* every member is set, but connect, which is NULL for our own */
+    azri_mem     mem;                /* p's allocator */
+} azri_port;
+
+static uint64_t azri_posix_now(void *user) {
+    struct timespec t;
+    (void)user;
+    memset(&t, 0, sizeof t);
+#ifdef CLOCK_BOOTTIME
+    /* Linux's MONOTONIC stands still while the machine sleeps; a token's life does not. */
+    if (clock_gettime(CLOCK_BOOTTIME, &t) != 0)
+#endif
+        (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000u + (uint64_t)t.tv_nsec / 1000000u;
+}
+
+static int64_t azri_posix_unix(void *user) {
+    time_t t = time(NULL);
+    (void)user;
+    return t > 0 ? (int64_t)t : 0;
+}
+
+static int azri_posix_entropy(void *user, void *out, size_t n) {
+    unsigned char *p = (unsigned char *)out;
+    ssize_t r;
+    int fd;
+    (void)user;
+#if defined(__linux__)
+    while (n > 0) {
+        r = getrandom(p, n, 0);
+        if (r < 0 && errno == EINTR) continue;
+        if (r <= 0) break;           /* a kernel before 3.17, or a sandbox: the device */
+        p += r;
+        n -= (size_t)r;
+    }
+    if (n == 0) return 0;
+#endif
+    fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return -1;
+    while (n > 0) {
+        r = read(fd, p, n);
+        if (r < 0 && errno == EINTR) continue;
+        if (r <= 0) break;
+        p += r;
+        n -= (size_t)r;
+    }
+    (void)close(fd);
+    return n == 0 ? 0 : -1;
+}
+
+/* EWOULDBLOCK is the same number on every system that has poll. */
+static int azri_would_block(int err) { return err == EAGAIN || err == EINTR; }
+
+static int azri_posix_send(void *user, intptr_t sock, const void *p, size_t n) {
+    ssize_t r = send((int)sock, p, azri_minz(n, INT_MAX), AZRI_SEND_FLAGS);
+    (void)user;
+    if (r >= 0) return (int)r;
+    return azri_would_block(errno) ? 0 : -errno;
+}
+
+static int azri_posix_recv(void *user, intptr_t sock, void *p, size_t n) {
+    ssize_t r = recv((int)sock, p, azri_minz(n, INT_MAX), 0);
+    (void)user;
+    if (r > 0) return (int)r;
+    if (r == 0) return AZRI_EOF;
+    return azri_would_block(errno) ? 0 : -errno;
+}
+
+static void azri_posix_close(void *user, intptr_t sock) {
+    (void)user;
+    (void)close((int)sock);
+}
+
+static void *azri_posix_alloc(void *user, size_t n) {
+    (void)user;
+    return malloc(n ? n : 1);
+}
+
+static void azri_posix_free(void *user, void *p, size_t n) {
+    (void)user;
+    (void)n;
+    free(p);
+}
+
+/* user may be NULL. alloc and free come as a pair: one alone would free what the other never gave. */
+static void azri_port_fill(azri_port *out, const azredis_port *user) {
+    azredis_port *p = &out->p;
+    memset(out, 0, sizeof *out);
+    if (user) *p = *user;
+    if (!p->now_ms) p->now_ms = azri_posix_now;
+    if (!p->unix_time) p->unix_time = azri_posix_unix;
+    if (!p->entropy) p->entropy = azri_posix_entropy;
+    if (!p->send) p->send = azri_posix_send;
+    if (!p->recv) p->recv = azri_posix_recv;
+    if (!p->close) p->close = azri_posix_close;
+    if (!p->alloc || !p->free) {
+        p->alloc = azri_posix_alloc;
+        p->free = azri_posix_free;
+    }
+    out->mem.alloc = p->alloc;
+    out->mem.free = p->free;
+    out->mem.user = p->user;
+}
+
+/* ---- environment, error texts ------------------------------------------------------------------- */
+
+/* NULL for an empty variable too, and for all of them in a set-user-id program, whose caller wrote them. */
+static const char *azri_getenv(const char *name) {
+    const char *v;
+#if defined(__linux__)
+    if (getauxval(AT_SECURE)) return NULL;
+#else
+    if (getuid() != geteuid() || getgid() != getegid()) return NULL;
+#endif
+    v = getenv(name);
+    return v && *v ? v : NULL;
+}
+
+/* strerror is not thread-safe everywhere and speaks the user's language. */
+static const char *azri_errno_text(int err) {
+    switch (err) {
+    case ECONNREFUSED:  return "connection refused";
+    case ECONNRESET:    return "connection reset";
+    case EPIPE:         return "connection closed by the peer";
+    case ETIMEDOUT:     return "no answer";
+    case EHOSTUNREACH:  return "host unreachable";
+    case ENETUNREACH:   return "network unreachable";
+    case ENETDOWN:      return "network is down";
+    case EADDRNOTAVAIL: return "no local address or port left";
+    case EAFNOSUPPORT:  return "address family not supported here";
+    case EMFILE:        return "too many open files in this process";
+    case ENFILE:        return "too many open files on this machine";
+    case ENOENT:        return "no such file";
+    case EACCES:        return "permission denied";
+    case EPERM:         return "forbidden by this machine (firewall?)";
+    case ENOMEM:        return "out of memory";
+    case ENOBUFS:       return "out of socket buffers";
+    default:            return "system error";
+    }
+}
+
+/* The error for a negative result r of port.send or port.recv. A user's hook need not know errno: -1 is none. */
+static azredis_status azri_net_fail(azredis_error *e, const char *where, const char *doing, int r) {
+    if (r == AZRI_EOF) return azri_fail(e, AZREDIS_E_CLOSED, where, "%s: the peer closed the connection", doing);
+    if (r >= -1) return azri_fail(e, AZREDIS_E_NET, where, "%s: the connection was lost", doing);
+    (void)azri_fail(e, AZREDIS_E_NET, where, "%s: %s (errno %d)", doing, azri_errno_text(-r), -r);
+    if (e) e->os_errno = -r;
+    return AZREDIS_E_NET;
+}
+
+/* ---- poll, lock, waker -------------------------------------------------------------------------- */
+
+#define AZRI_READ  1
+#define AZRI_WRITE 2
+typedef struct azri_fd { intptr_t sock; uint8_t want, ready; } azri_fd;   /* want 0: skipped */
+
+/* Waits at most timeout_ms (-1: for ever). How many are ready; 0 after a signal; -errno. An error or a hang-up
+ * counts as ready for both, so that the owner's next read or write meets it. */
+static int azri_poll(azri_fd *f, size_t n, int timeout_ms) {
+    struct pollfd p[AZRI_POLL_MAX];
+    size_t i;
+    int r;
+    AZREDIS_ASSERT(n <= AZRI_POLL_MAX);
+    for (i = 0; i < n; i++) {
+        p[i].fd = f[i].want ? (int)f[i].sock : -1;
+        p[i].events = (short)((f[i].want & AZRI_READ ? POLLIN : 0) | (f[i].want & AZRI_WRITE ? POLLOUT : 0));
+        p[i].revents = 0;
+        f[i].ready = 0;
+    }
+    r = poll(p, (nfds_t)n, timeout_ms);
+    if (r < 0) return errno == EINTR ? 0 : -errno;
+    for (i = 0; i < n; i++) {
+        if (p[i].revents & (POLLERR | POLLHUP | POLLNVAL)) f[i].ready = AZRI_READ | AZRI_WRITE;
+        if (p[i].revents & POLLIN) f[i].ready |= AZRI_READ;
+        if (p[i].revents & POLLOUT) f[i].ready |= AZRI_WRITE;
+    }
+    return r;
+}
+
+typedef struct azri_lock { pthread_mutex_t m; } azri_lock;
+
+static azredis_status azri_lock_init(azri_lock *l) {
+    return pthread_mutex_init(&l->m, NULL) == 0 ? AZREDIS_OK : AZREDIS_E_NOMEM;
+}
+
+static void azri_lock_free(azri_lock *l) { (void)pthread_mutex_destroy(&l->m); }
+
+static void azri_lock_acquire(azri_lock *l) {
+    int r = pthread_mutex_lock(&l->m);
+    AZREDIS_ASSERT(r == 0);
+    (void)r;
+}
+
+static void azri_lock_release(azri_lock *l) {
+    int r = pthread_mutex_unlock(&l->m);
+    AZREDIS_ASSERT(r == 0);
+    (void)r;
+}
+
+/* Ends a poll from any thread. Counted, and in libc's memory: a look-up thread may outlive the client and
+ * must not call the client's allocator. */
+typedef struct azri_waker {
+    azri_lock lock;                  /* guards refs, lookups, and every look-up's done and abandoned */
+    int       refs;
+    int       lookups;               /* threads that have not ended */
+    int       rd, wr;                /* one eventfd, or the two ends of a pipe */
+} azri_waker;
+
+static int azri_fd_setup(int fd) {
+    int flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) == 0;
+}
+
+static int azri_waker_open(azri_waker *w) {
+#if defined(__linux__) && !defined(AZRI_NO_EVENTFD)
+    w->rd = w->wr = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return w->rd >= 0;
+#else
+    int fd[2];
+    if (pipe(fd) != 0) return 0;
+    w->rd = fd[0];
+    w->wr = fd[1];
+    if (azri_fd_setup(fd[0]) && azri_fd_setup(fd[1])) return 1;
+    (void)close(fd[0]);
+    (void)close(fd[1]);
+    return 0;
+#endif
+}
+
+/* NULL: no memory or no descriptor left. */
+static azri_waker *azri_waker_new(void) {
+    azri_waker *w = (azri_waker *)malloc(sizeof *w);
+    if (!w) return NULL;
+    memset(w, 0, sizeof *w);
+    w->refs = 1;
+    if (azri_lock_init(&w->lock) == AZREDIS_OK) {
+        if (azri_waker_open(w)) return w;
+        azri_lock_free(&w->lock);
+    }
+    free(w);
+    return NULL;
+}
+
+static void azri_waker_ref(azri_waker *w) {
+    azri_lock_acquire(&w->lock);
+    w->refs++;
+    azri_lock_release(&w->lock);
+}
+
+static void azri_waker_unref(azri_waker *w) {
+    int last;
+    if (!w) return;
+    azri_lock_acquire(&w->lock);
+    last = --w->refs == 0;
+    azri_lock_release(&w->lock);
+    if (!last) return;
+    (void)close(w->rd);
+    if (w->wr != w->rd) (void)close(w->wr);
+    azri_lock_free(&w->lock);
+    free(w);
+}
+
+static void azri_waker_wake(azri_waker *w) {
+    uint64_t one = 1;                /* eventfd takes 8 bytes */
+    ssize_t r = write(w->wr, &one, sizeof one);
+    (void)r;                         /* full means that it is awake already */
+}
+
+static intptr_t azri_waker_sock(const azri_waker *w) { return w->rd; }
+
+static void azri_waker_drain(azri_waker *w) {
+    char t[64];
+    while (read(w->rd, t, sizeof t) == (ssize_t)sizeof t) {}
+}
+
+/* ---- name look-up -------------------------------------------------------------------------------
+ * getaddrinfo cannot be cancelled. The thread and the waiter share one object: whoever comes second frees it. */
+
+typedef struct azri_addr { struct sockaddr_storage sa; socklen_t len; } azri_addr;
+
+typedef struct azri_lookup {
+    azri_waker *waker;
+    int         started, done, abandoned;  /* the last two: under the waker's lock once started */
+    int         gai, err;                  /* getaddrinfo's result, and errno for EAI_SYSTEM */
+    size_t      n;
+    char        host[256], service[8];
+    azri_addr   addr[AZRI_DIAL_ADDRS];
+} azri_lookup;
+
+static void azri_lookup_resolve(azri_lookup *l, int flags) {
+    struct addrinfo hints, *list = NULL, *a;
+    memset(&hints, 0, sizeof hints);
+    hints.ai_family = AF_UNSPEC;
+    hints.ai_socktype = SOCK_STREAM;
+    hints.ai_flags = flags | AI_NUMERICSERV;
+    l->gai = AZRI_GETADDRINFO(l->host, l->service, &hints, &list);
+    l->err = errno;
+    if (l->gai != 0) return;
+    for (a = list; a && l->n < AZRI_DIAL_ADDRS; a = a->ai_next) {
+        if (a->ai_addrlen > sizeof l->addr[0].sa) continue;
+        memcpy(&l->addr[l->n].sa, a->ai_addr, a->ai_addrlen);
+        l->addr[l->n++].len = a->ai_addrlen;
+    }
+    freeaddrinfo(list);
+}
+
+static void *azri_lookup_run(void *arg) {
+    azri_lookup *l = (azri_lookup *)arg;
+    azri_waker *w = l->waker;
+    int abandoned;
+    azri_lookup_resolve(l, 0);
+    azri_lock_acquire(&w->lock);
+    w->lookups--;
+    l->done = 1;
+    abandoned = l->abandoned;
+    azri_lock_release(&w->lock);
+    if (abandoned) free(l);
+    azri_waker_wake(w);
+    azri_waker_unref(w);
+    return NULL;
+}
+
+static int azri_lookup_thread(azri_lookup *l) {
+    sigset_t all, old;
+    pthread_attr_t attr;
+    pthread_t id;
+    int r;
+    if (pthread_attr_init(&attr) != 0) return ENOMEM;
+    (void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    (void)sigfillset(&all);          /* the program's signal handlers are not run on our thread */
+    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
+    r = pthread_create(&id, &attr, azri_lookup_run, l);
+    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+    (void)pthread_attr_destroy(&attr);
+    return r;
+}
+
+/* Starts the thread, unless too many hang already: then the next step tries again. */
+static void azri_lookup_start(azri_lookup *l) {
+    azri_waker *w = l->waker;
+    int r, room;
+    azri_lock_acquire(&w->lock);
+    room = w->lookups < AZRI_LOOKUP_MAX;
+    if (room) {
+        w->lookups++;
+        w->refs++;
+    }
+    azri_lock_release(&w->lock);
+    if (!room) return;
+    l->started = 1;
+    r = azri_lookup_thread(l);
+    if (r == 0) return;
+    azri_lock_acquire(&w->lock);
+    w->lookups--;
+    azri_lock_release(&w->lock);
+    azri_waker_unref(w);
+    l->gai = EAI_SYSTEM;
+    l->err = r;
+    l->done = 1;
+}
+
+static void azri_lookup_unix(azri_lookup *l) {
+    struct sockaddr_un u;
+    size_t n = strlen(l->host);
+    l->done = 1;
+    l->gai = EAI_SYSTEM;
+    l->err = ENOENT;
+    if (n >= sizeof u.sun_path) return;
+    memset(&u, 0, sizeof u);
+    u.sun_family = AF_UNIX;
+    memcpy(u.sun_path, l->host, n);
+    memcpy(&l->addr[0].sa, &u, sizeof u);
+    l->addr[0].len = (socklen_t)sizeof u;
+    l->n = 1;
+    l->gai = 0;
+}
+
+static azri_lookup *azri_lookup_new(azri_waker *w, const char *host, uint16_t tcp_port) {
+    azri_lookup *l = (azri_lookup *)malloc(sizeof *l);
+    if (!l) return NULL;
+    memset(l, 0, sizeof *l);
+    l->waker = w;
+    (void)azri_fmt(l->host, sizeof l->host, "%s", host);
+    (void)azri_fmt(l->service, sizeof l->service, "%u", (unsigned)tcp_port);
+    if (host[0] == '/') {
+        azri_lookup_unix(l);
+        return l;
+    }
+    azri_lookup_resolve(l, AI_NUMERICHOST);   /* an address: answered at once, without network or files */
+    l->done = l->gai == 0;
+    return l;
+}
+
+static int azri_lookup_done(azri_lookup *l) {
+    int done;
+    if (!l->started) return l->done;
+    azri_lock_acquire(&l->waker->lock);
+    done = l->done;
+    azri_lock_release(&l->waker->lock);
+    return done;
+}
+
+static void azri_lookup_drop(azri_lookup *l) {
+    int mine;
+    if (!l) return;
+    mine = !l->started;
+    if (!mine) {
+        azri_lock_acquire(&l->waker->lock);
+        mine = l->done;
+        l->abandoned = 1;
+        azri_lock_release(&l->waker->lock);
+    }
+    if (mine) free(l);
+}
+
+/* ---- dial: look-up and connect ------------------------------------------------------------------ */
+
+typedef struct azri_dial {               /* zeroed: not begun */
+    const azri_port *port;
+    azri_waker      *waker;              /* lent */
+    azri_lookup     *lookup;
+    size_t           next;               /* the address to try next */
+    uint64_t         next_at;            /* when, if none of the others has failed before */
+    azri_fd          live[AZRI_DIAL_LIVE];   /* attempt of address i is in slot i % AZRI_DIAL_LIVE; want 0: none */
+    uint8_t          at[AZRI_DIAL_LIVE];     /* its i */
+    uint16_t         tcp_port;
+    int              os_errno;           /* of the last attempt that failed */
+    char             host[256];
+    char             tried[224];         /* "10.0.0.4: connection refused, ..." */
+} azri_dial;
+
+AZRI_STATIC_ASSERT(dial_index_fits, AZRI_DIAL_ADDRS <= UINT8_MAX);
+AZRI_STATIC_ASSERT(dial_can_poll, AZRI_DIAL_LIVE <= AZRI_POLL_MAX);
+
+/* No I/O yet. host: a name, an address without brackets, or a path that begins with '/'. */
+static void azri_dial_begin(azri_dial *d, const azri_port *port, azri_waker *w, const char *host, uint16_t tcp_port) {
+    memset(d, 0, sizeof *d);
+    d->port = port;
+    d->waker = w;
+    d->tcp_port = tcp_port;
+    d->next_at = AZRI_NEVER64;
+    (void)azri_fmt(d->host, sizeof d->host, "%s", host);
+}
+
+/* Closes what is not connected and leaves a look-up that still hangs to itself. */
+static void azri_dial_end(azri_dial *d) {
+    size_t i;
+    for (i = 0; i < AZRI_DIAL_LIVE; i++)
+        if (d->live[i].want) (void)close((int)d->live[i].sock);
+    azri_lookup_drop(d->lookup);
+    memset(d->live, 0, sizeof d->live);
+    d->lookup = NULL;
+}
+
+static void azri_dial_option(int fd, int level, int name, int value) {
+    (void)setsockopt(fd, level, name, &value, (socklen_t)sizeof value);
+}
+
+/* All of these only help; a system that lacks one still connects. */
+static void azri_dial_options(int fd) {
+    azri_dial_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    azri_dial_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+#if defined(TCP_KEEPIDLE)
+    azri_dial_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, AZRI_KEEP_IDLE);
+#elif defined(TCP_KEEPALIVE)
+    azri_dial_option(fd, IPPROTO_TCP, TCP_KEEPALIVE, AZRI_KEEP_IDLE);
+#endif
+#ifdef TCP_KEEPINTVL
+    azri_dial_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, AZRI_KEEP_EVERY);
+    azri_dial_option(fd, IPPROTO_TCP, TCP_KEEPCNT, AZRI_KEEP_COUNT);
+#endif
+#ifdef TCP_USER_TIMEOUT
+    /* Keepalive is silent while bytes are in flight; this is what ends a dead line then. */
+    azri_dial_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, AZRI_USER_TIMEOUT);
+#endif
+#ifdef SO_NOSIGPIPE
+    azri_dial_option(fd, SOL_SOCKET, SO_NOSIGPIPE, 1);
+#endif
+}
+
+/* A socket on its way, or -errno. */
+static int azri_dial_socket(const azri_addr *a) {
+    int fd, err, type = SOCK_STREAM;
+#ifdef SOCK_CLOEXEC
+    type |= SOCK_CLOEXEC;            /* at creation: another thread may fork at any moment */
+#endif
+    fd = socket(a->sa.ss_family, type, 0);
+    if (fd < 0) return -errno;
+    if (a->sa.ss_family != AF_UNIX) azri_dial_options(fd);
+    if (azri_fd_setup(fd)) {
+        if (connect(fd, (const struct sockaddr *)&a->sa, a->len) == 0) return fd;
+        if (errno == EINPROGRESS || errno == EINTR) return fd;
+    }
+    err = errno;
+    (void)close(fd);
+    return -err;
+}
+
+/* Takes address i off the list of hopes and notes why. */
+static void azri_dial_failed(azri_dial *d, size_t i, int err) {
+    const azri_addr *a = &d->lookup->addr[i];
+    char text[NI_MAXHOST];
+    size_t n = strlen(d->tried);
+    if (a->sa.ss_family == AF_UNIX ||
+        getnameinfo((const struct sockaddr *)&a->sa, a->len, text, sizeof text, NULL, 0, NI_NUMERICHOST) != 0)
+        (void)azri_fmt(text, sizeof text, "%s", "socket");
+    (void)azri_fmt(d->tried + n, sizeof d->tried - n, "%s%s: %s (errno %d)", n ? ", " : "", text,
+                   azri_errno_text(err), err);
+    d->os_errno = err;
+}
+
+static void azri_dial_drop(azri_dial *d, size_t slot, int err) {
+    (void)close((int)d->live[slot].sock);
+    d->live[slot].want = 0;
+    azri_dial_failed(d, d->at[slot], err);
+}
+
+/* Tries the next address. The attempt that had its slot is given up: it was silent for 4 s. */
+static void azri_dial_start(azri_dial *d, uint64_t now) {
+    size_t i = d->next++, slot = i % AZRI_DIAL_LIVE;
+    int fd;
+    if (d->live[slot].want) azri_dial_drop(d, slot, ETIMEDOUT);
+    d->next_at = azri_after(now, AZRI_DIAL_STAGGER);
+    fd = azri_dial_socket(&d->lookup->addr[i]);
+    if (fd < 0) {
+        azri_dial_failed(d, i, -fd);
+        return;
+    }
+    d->live[slot].sock = fd;
+    d->live[slot].want = AZRI_WRITE;
+    d->at[slot] = (uint8_t)i;
+}
+
+static int azri_dial_alive(const azri_dial *d) {
+    size_t i;
+    for (i = 0; i < AZRI_DIAL_LIVE; i++)
+        if (d->live[i].want) return 1;
+    return 0;
+}
+
+/* Looks which attempts have ended. 1: *sock is connected and no longer ours. */
+static int azri_dial_check(azri_dial *d, intptr_t *sock) {
+    size_t i;
+    if (azri_poll(d->live, AZRI_DIAL_LIVE, 0) <= 0) return 0;
+    for (i = 0; i < AZRI_DIAL_LIVE; i++) {
+        int err = 0;
+        socklen_t n = (socklen_t)sizeof err;
+        if (!d->live[i].ready) continue;
+        if (getsockopt((int)d->live[i].sock, SOL_SOCKET, SO_ERROR, &err, &n) != 0) err = errno;
+        if (err == 0) {
+            *sock = d->live[i].sock;
+            d->live[i].want = 0;
+            return 1;
+        }
+        azri_dial_drop(d, i, err);
+    }
+    return 0;
+}
+
+/* A user's hook does look-up and connect. */
+static azredis_status azri_dial_hook(azri_dial *d, uint64_t now, intptr_t *sock, azredis_error *e) {
+    int r = d->port->p.connect(d->port->p.user, d->host, d->tcp_port, sock);
+    if (r > 0) return AZREDIS_OK;
+    d->next_at = azri_after(now, AZRI_DIAL_HOOK);
+    if (r == 0) return AZREDIS_AGAIN;
+    (void)azri_fail(e, AZREDIS_E_NET, "connect.tcp", "connect to %s:%u: %s (errno %d, from your connect hook)",
+                    d->host, (unsigned)d->tcp_port, azri_errno_text(-r), -r);
+    if (e) e->os_errno = -r;
+    return AZREDIS_E_NET;
+}
+
+static azredis_status azri_dial_lookup(azri_dial *d, azredis_error *e) {
+    azri_lookup *l;
+    if (!d->lookup) d->lookup = azri_lookup_new(d->waker, d->host, d->tcp_port);
+    l = d->lookup;
+    if (!l) return azri_fail(e, AZREDIS_E_NOMEM, "connect.dns", "look-up of %s: out of memory", d->host);
+    if (!l->started && !l->done) azri_lookup_start(l);
+    if (!azri_lookup_done(l)) return AZREDIS_AGAIN;
+    if (l->n > 0) return AZREDIS_OK;
+    (void)azri_fail(e, AZREDIS_E_DNS, "connect.dns",
+                    "look-up of %s: %s; check the name and, for a private endpoint, its private DNS zone", d->host,
+                    l->gai == 0 ? "no address" : l->gai == EAI_SYSTEM ? azri_errno_text(l->err) : gai_strerror(l->gai));
+    if (e && l->gai == EAI_SYSTEM) e->os_errno = l->err;
+    return AZREDIS_E_DNS;
+}
+
+static azredis_status azri_dial_connect(azri_dial *d, uint64_t now, intptr_t *sock, azredis_error *e) {
+    if (azri_dial_check(d, sock)) return AZREDIS_OK;
+    while (d->next < d->lookup->n && (now >= d->next_at || !azri_dial_alive(d))) azri_dial_start(d, now);
+    if (d->next == d->lookup->n) d->next_at = AZRI_NEVER64;
+    if (azri_dial_alive(d)) return AZREDIS_AGAIN;
+    (void)azri_fail(e, AZREDIS_E_NET, "connect.tcp", "connect to %s:%u: %s; check host, port and firewall", d->host,
+                    (unsigned)d->tcp_port, d->tried);
+    if (e) e->os_errno = d->os_errno;
+    return AZREDIS_E_NET;
+}
+
+/* One step, never blocking. OK: *sock is connected and yours. After anything but AGAIN the dial has ended.
+ * The message lists the addresses that were tried. */
+static azredis_status azri_dial_step(azri_dial *d, uint64_t now, intptr_t *sock, azredis_error *e) {
+    azredis_status st;
+    if (d->port->p.connect) return azri_dial_hook(d, now, sock, e);
+    st = azri_dial_lookup(d, e);
+    if (st == AZREDIS_OK) st = azri_dial_connect(d, now, sock, e);
+    if (st != AZREDIS_AGAIN) azri_dial_end(d);
+    return st;
+}
+
+/* The caller's deadline passed: says what it was waiting for, and ends the dial. */
+static azredis_status azri_dial_timeout(azri_dial *d, azredis_error *e) {
+    if (d->port->p.connect || (d->lookup && azri_lookup_done(d->lookup)))
+        (void)azri_fail(e, AZREDIS_E_TIMEOUT, "connect.tcp", "connect to %s:%u: no answer in time%s%s; "
+                        "check host, port and firewall", d->host, (unsigned)d->tcp_port, d->tried[0] ? "; " : "", d->tried);
+    else
+        (void)azri_fail(e, AZREDIS_E_TIMEOUT, "connect.dns", "look-up of %s: the resolver does not answer%s; "
+                        "check the DNS servers of this machine", d->host,
+                        d->lookup && !d->lookup->started ? ", nor did it to earlier look-ups" : "");
+    azri_dial_end(d);
+    return AZREDIS_E_TIMEOUT;
+}
+
+/* The sockets to wait for; how many there are, which may be more than cap. While the name is looked up there
+ * are none: the waker tells its end. */
+static size_t azri_dial_fds(const azri_dial *d, azri_fd *out, size_t cap) {
+    size_t i, n = 0;
+    for (i = 0; i < AZRI_DIAL_LIVE; i++) {
+        if (!d->live[i].want) continue;
+        if (n < cap) out[n] = d->live[i];
+        n++;
+    }
+    return n;
+}
+
+/* When to step again even if no socket is ready. */
+static uint64_t azri_dial_deadline(const azri_dial *d) { return d->next_at; }
+
+/* ---- a ready event handler ---------------------------------------------------------------------- */
+
+enum { AZRI_EV_OLD = 1, AZRI_EV_NEW = 2, AZRI_EV_NEXT = 4, AZRI_EV_PLACE = 8, AZRI_EV_WHY = 16 };
+
+/* Which members mean something: the table at azredis_event_type. */
+static unsigned azri_event_members(azredis_event_type type) {
+    switch (type) {
+    case AZREDIS_EV_TOKEN_REFRESHED:            return AZRI_EV_OLD | AZRI_EV_NEW | AZRI_EV_NEXT;
+    case AZREDIS_EV_TOKEN_REFRESH_FAILED:       return AZRI_EV_OLD | AZRI_EV_NEXT | AZRI_EV_WHY;
+    case AZREDIS_EV_CONNECTION_REAUTHENTICATED: return AZRI_EV_PLACE | AZRI_EV_OLD | AZRI_EV_NEW;
+    case AZREDIS_EV_CONNECTION_REAUTHENTICATION_FAILED:
+        return AZRI_EV_PLACE | AZRI_EV_OLD | AZRI_EV_NEXT | AZRI_EV_WHY;
+    case AZREDIS_EV_CONNECTION_FAILED:          return AZRI_EV_PLACE | AZRI_EV_NEXT | AZRI_EV_WHY;
+    case AZREDIS_EV_CONNECTION_RESTORED:        return AZRI_EV_PLACE | AZRI_EV_NEW;
+    case AZREDIS_EV_ERROR_MESSAGE:
+    case AZREDIS_EV_INTERNAL_ERROR:             return AZRI_EV_PLACE | AZRI_EV_WHY;
+    case AZREDIS_EV_LOG:
+    default:                                    return 0;
+    }
+}
+
+static void azri_event_text(azri_out *o, const char *z) { azri_out_text(o, z, strlen(z)); }
+
+/* " old 12.3 s": tenths below 100 s; nothing for AZREDIS_UNKNOWN. */
+static void azri_event_time(azri_out *o, const char *name, int64_t ms) {
+    uint64_t v = ms < 0 ? 0u - (uint64_t)ms : (uint64_t)ms;
+    char t[48];
+    if (ms == AZREDIS_UNKNOWN) return;
+    (void)azri_fmt(t, sizeof t, " %s %s%llu", name, ms < 0 ? "-" : "", (unsigned long long)(v / 1000u));
+    azri_event_text(o, t);
+    if (v < 100000u) {
+        (void)azri_fmt(t, sizeof t, ".%u", (unsigned)(v % 1000u / 100u));
+        azri_event_text(o, t);
+    }
+    azri_event_text(o, " s");
+}
+
+/* One line with its line feed, cut if need be. Returns its length. */
+static size_t azri_event_line(char *out, size_t cap, const azredis_event *ev, int64_t unix_now) {
+    static const char *const level[] = { "log", "log", "error", "warning", "info", "debug", "trace" };
+    unsigned has = azri_event_members(ev->type), lv = (unsigned)ev->level;
+    char t[48];
+    azri_out o;
+    o.p = out;
+    o.cap = cap - 1;
+    o.len = 0;
+    azri_date_text(t, unix_now);
+    azri_event_text(&o, t);
+    azri_out_char(&o, ' ');
+    if (ev->type == AZREDIS_EV_LOG) {
+        (void)azri_fmt(t, sizeof t, "%s %d ", level[lv < sizeof level / sizeof level[0] ? lv : 0], ev->number);
+        azri_event_text(&o, t);
+        azri_event_text(&o, ev->text ? ev->text : "");
+    } else {
+        azri_event_text(&o, azredis_event_name(ev->type));
+    }
+    if ((has & AZRI_EV_PLACE) && ev->endpoint) {
+        azri_out_char(&o, ' ');
+        azri_event_text(&o, ev->endpoint);
+    }
+    if (has & AZRI_EV_OLD) azri_event_time(&o, "old", ev->old_left_ms);
+    if (has & AZRI_EV_NEW) azri_event_time(&o, "new", ev->new_left_ms);
+    if (has & AZRI_EV_NEXT) azri_event_time(&o, "next", ev->next_try_ms);
+    if ((has & AZRI_EV_WHY) && ev->error) {
+        azri_event_text(&o, ": ");
+        azri_event_text(&o, ev->error->message);
+    }
+    if (ev->dropped) {
+        (void)azri_fmt(t, sizeof t, " (%u events before this one dropped)", (unsigned)ev->dropped);
+        azri_event_text(&o, t);
+    }
+    o.len = azri_minz(o.len, cap - 2);
+    o.p[o.len++] = '\n';
+    o.p[o.len] = '\0';
+    return o.len;
+}
+
+/* One fwrite a line: the lines of two threads do not mix. */
+AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user) {
+    FILE *to = user ? (FILE *)user : stderr;
+    char line[1024];
+    size_t n = azri_event_line(line, sizeof line, lent, azri_posix_unix(NULL));
+    (void)fwrite(line, 1, n, to);
+    (void)fflush(to);
+}
+/* ==== >>tls =============================================================== uses: core mem fail text posix
+ * One TLS client connection over non-blocking sockets, with mbedTLS. Every difference between mbedTLS's
+ * versions is in this section and nowhere else. TLS 1.2 at least; chain and name are always verified, there is
+ * no way to turn that off. The time of a certificate follows port.unix_time, not libc's clock.
+ * Entry points: azri_tls_open, _handshake, _read, _write, _pending, _close.
+ * ================================================================================================ */
+#include <arpa/inet.h>
+#include <mbedtls/base64.h>
+#include <mbedtls/platform_util.h>
+#include <mbedtls/ssl.h>
+#include <mbedtls/version.h>
+#include <mbedtls/x509_crt.h>
+
+#define AZRI_MBEDTLS (MBEDTLS_VERSION_NUMBER >> 24)          /* 2, 3 or 4 */
+
+#if AZRI_MBEDTLS >= 4 || (AZRI_MBEDTLS == 3 && defined(MBEDTLS_PSA_CRYPTO_C))
+#  include <psa/crypto.h>
+#  define AZRI_PSA_INIT() psa_crypto_init()                  /* never undone: it belongs to the whole process */
+#else
+#  define AZRI_PSA_INIT() 0
+#endif
+#if AZRI_MBEDTLS >= 4
+#  define AZRI_CONF_RNG(cfg, fn, user) ((void)(fn), (void)(user))
+#else
+#  define AZRI_CONF_RNG(cfg, fn, user) mbedtls_ssl_conf_rng((cfg), (fn), (user))
+#endif
+#if AZRI_MBEDTLS >= 3
+#  define AZRI_IN_MSG(ssl) ((ssl)->MBEDTLS_PRIVATE(in_msg))
+#else
+#  define AZRI_IN_MSG(ssl) ((ssl)->in_msg)
+#endif
+#ifndef MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET
+#  define MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET -0x7B00
+#endif
+
+#define AZRI_TLS_AHEAD   16384u      /* bytes read from the socket at once; a record is 16 KiB at most */
+#define AZRI_TLS_LOST    -0x004C     /* our BIO's code: port.send or port.recv failed; see azri_tls.io */
+#define AZRI_TLS_NO_RNG  -0x003C     /* port.entropy failed */
+#define AZRI_CERT_MAX    16384u      /* base64 text of one root certificate */
+
+/* The day of this release. It is not earlier than that: a clock that says so is wrong. */
+#define AZRI_RELEASE_UNIX 1795392000 /* 2026-11-23 */
+
+#ifndef AZRI_TLS_BUNDLES
+/* Debian, Ubuntu, Alpine, Arch; Fedora, RHEL, Azure Linux; RHEL 7+; openSUSE; macOS, OpenBSD; FreeBSD. */
+#  define AZRI_TLS_BUNDLES "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", \
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem", \
+    "/usr/local/share/certs/ca-root-nss.crt"
+#endif
+
+typedef struct azri_tls_conf {       /* all lent until azri_tls_close */
+    const char *name;                /* to verify, and sent as SNI; a name or an address without brackets */
+    const char *ca_file;             /* NULL: SSL_CERT_FILE, then the system's bundle */
+    const void *ca;                  /* PEM or DER in memory; wins over ca_file */
+    size_t      ca_len;
+    const char *where;               /* "redis.tls" */
+    int         tls12;               /* 1: nothing newer; see azri_tls.try_tls12 */
+} azri_tls_conf;
+
+typedef struct azri_tls {            /* zeroed: closed. Must stay where it is while open */
+    const azri_port    *port;
+    azri_tls_conf       conf;
+    intptr_t            sock;
+    int                 open;        /* 1: there is something to free */
+    int                 ready;       /* 1: the handshake is done and nothing has failed since */
+    int                 want;        /* after AGAIN: AZRI_READ or AZRI_WRITE */
+    int                 frozen;      /* 1: azri_tls_write must be called again with the same bytes */
+    int                 heard;       /* 1: the peer has sent something */
+    int                 try_tls12;   /* 1 after a failed handshake: worth one more try with conf.tls12 */
+    int                 io;          /* what port.send or port.recv said when it failed */
+    const char         *frozen_p;
+    size_t              frozen_n;
+    unsigned char       first;       /* the first byte the peer sent */
+    char               *ahead;       /* bytes received and not yet asked for: [at, len) */
+    size_t              ahead_at, ahead_len;
+    char               *ca_path;     /* the bundle, if roots come from a file */
+    char                name[256];
+    char                why[304];    /* which checks of the certificate failed */
+    mbedtls_ssl_context ssl;
+    mbedtls_ssl_config  cfg;
+    mbedtls_x509_crt    no_roots;    /* empty: roots are looked up on demand, see azri_tls_verify */
+} azri_tls;
+
+/* ---- roots on demand ----------------------------------------------------------------------------
+ * A bundle of 144 roots parsed as a whole costs 400 KB for as long as the connection lives. So mbedTLS gets an
+ * empty list, and the verify callback reads the bundle, certificate by certificate, and parses only those that
+ * hold the name of an issuer in the chain: 7 KB for some milliseconds. */
+
+typedef struct azri_roots {
+    const mbedtls_x509_crt *chain;   /* what the server sent, its own certificate first */
+    mbedtls_x509_crt        found;
+    azri_buf                text;    /* base64 of the certificate that is being read */
+    azri_buf                der;
+    int                     inside;  /* 1: between BEGIN and END */
+    int                     status;  /* 0, or why roots may be missing: mbedTLS's code */
+} azri_roots;
+
+/* Does the certificate hold the name of an issuer in the chain? mbedTLS compares exactly afterwards. */
+static int azri_roots_wanted(const azri_roots *r) {
+    const mbedtls_x509_crt *c;
+    const char *p = r->der.ptr;
+    size_t i;
+    for (c = r->chain; c; c = c->next)
+        for (i = 0; c->issuer_raw.len <= r->der.len && i <= r->der.len - c->issuer_raw.len; i++)
+            if ((unsigned char)p[i] == c->issuer_raw.p[0] && !memcmp(p + i, c->issuer_raw.p, c->issuer_raw.len))
+                return 1;
+    return 0;
+}
+
+static void azri_roots_der(azri_roots *r) {
+    int rc;
+    if (!azri_roots_wanted(r)) return;
+    rc = mbedtls_x509_crt_parse_der(&r->found, (const unsigned char *)r->der.ptr, r->der.len);
+    if (rc == MBEDTLS_ERR_X509_ALLOC_FAILED) r->status = rc;   /* any other: a kind we cannot use; skip it */
+}
+
+static void azri_roots_end(azri_roots *r) {
+    size_t n = 0;
+    r->inside = 0;
+    r->der.len = 0;
+    if (azri_buf_reserve(&r->der, r->text.len) != AZREDIS_OK) {
+        r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;
+        return;
+    }
+    if (mbedtls_base64_decode((unsigned char *)r->der.ptr, r->der.cap, &n, (const unsigned char *)r->text.ptr,
+                              r->text.len) != 0) return;
+    r->der.len = n;
+    azri_roots_der(r);
+}
+
+/* One line of PEM, or a piece of one. What stands outside BEGIN and END is a comment (RFC 7468 2). */
+static void azri_roots_line(azri_roots *r, const char *p, size_t n) {
+    static const char begin[] = "-----BEGIN CERTIFICATE-----", end[] = "-----END CERTIFICATE-----";
+    azredis_status st;
+    if (n >= sizeof begin - 1 && !memcmp(p, begin, sizeof begin - 1)) {
+        r->inside = 1;
+        r->text.len = 0;
+        return;
+    }
+    if (!r->inside) return;
+    if (n >= sizeof end - 1 && !memcmp(p, end, sizeof end - 1)) {
+        azri_roots_end(r);
+        return;
+    }
+    while (n > 0 && (p[n - 1] == '\n' || p[n - 1] == '\r' || p[n - 1] == ' ')) n--;
+    st = azri_buf_add(&r->text, p, n);
+    if (st == AZREDIS_OK) return;
+    r->inside = 0;                   /* too long to be a root: skipped */
+    if (st == AZREDIS_E_NOMEM) r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;
+}
+
+static void azri_roots_file(azri_roots *r, const char *path) {
+    char line[256];
+    FILE *f = fopen(path, "rb");
+    if (!f) {
+        r->status = MBEDTLS_ERR_X509_FILE_IO_ERROR;
+        return;
+    }
+    while (fgets(line, (int)sizeof line, f)) azri_roots_line(r, line, strlen(line));
+    if (ferror(f)) r->status = MBEDTLS_ERR_X509_FILE_IO_ERROR;
+    (void)fclose(f);
+}
+
+/* DER begins with a SEQUENCE of more than 127 bytes; no text does. */
+static void azri_roots_memory(azri_roots *r, const char *p, size_t n) {
+    if (n > 1 && p[0] == 0x30 && (p[1] & 0x80)) {
+        if (azri_buf_add(&r->der, p, n) == AZREDIS_OK) azri_roots_der(r);
+        else r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;
+        return;
+    }
+    while (n > 0) {
+        const char *lf = (const char *)memchr(p, '\n', n);
+        size_t k = lf ? (size_t)(lf - p) + 1 : n;
+        azri_roots_line(r, p, k);
+        p += k;
+        n -= k;
+    }
+}
+
+/* ---- verification ------------------------------------------------------------------------------- */
+
+static void azri_tls_note(azri_tls *t, const char *f, ...) AZRI_PRINTF(2, 3);
+static void azri_tls_note(azri_tls *t, const char *f, ...) {
+    size_t n = strlen(t->why);
+    va_list ap;
+    if (n > 0) n += azri_fmt(t->why + n, sizeof t->why - n, "; ");
+    if (n >= sizeof t->why) return;
+    va_start(ap, f);
+    (void)azri_vfmt(t->why + n, sizeof t->why - n, f, &ap);
+    va_end(ap);
+}
+
+/* In the form of azri_date_text, so that two dates compare as text. */
+static void azri_tls_date(char out[24], const mbedtls_x509_time *x) {
+    (void)azri_fmt(out, 24, "%04d-%02d-%02dT%02d:%02d:%02dZ", x->year, x->mon, x->day, x->hour, x->min, x->sec);
+}
+
+/* The two time checks, on the port's clock. A clock that is unknown or behind this release cannot say that a
+ * certificate is still good beyond it; an unknown one cannot say that it is not good yet. */
+static uint32_t azri_tls_check_time(azri_tls *t, const mbedtls_x509_crt *crt) {
+    char from[24], to[24], now[24], floor[24];
+    int64_t unix_now = t->port->p.unix_time(t->port->p.user);
+    azri_tls_date(from, &crt->valid_from);
+    azri_tls_date(to, &crt->valid_to);
+    azri_date_text(now, unix_now > 0 ? unix_now : 0);
+    azri_date_text(floor, unix_now > AZRI_RELEASE_UNIX ? unix_now : AZRI_RELEASE_UNIX);
+    if (unix_now > 0 && strcmp(now, from) < 0) {
+        azri_tls_note(t, "not valid before %s, and the clock of this machine says %s%s", from, now,
+                      unix_now < AZRI_RELEASE_UNIX ? ", which is wrong: set the clock" : "");
+        return MBEDTLS_X509_BADCERT_FUTURE;
+    }
+    if (strcmp(floor, to) > 0) {
+        azri_tls_note(t, "expired on %s (it is %s)", to, floor);
+        return MBEDTLS_X509_BADCERT_EXPIRED;
+    }
+    return 0;
+}
+
+static const char *azri_tls_roots_name(const azri_tls *t) { return t->ca_path ? t->ca_path : "the given ca"; }
+
+/* depth 0 is the server's own certificate; the one whose issuer is missing comes first. */
+static void azri_tls_note_untrusted(azri_tls *t, const mbedtls_x509_crt *crt, int depth) {
+    char dn[160], text[160];
+    int n = mbedtls_x509_dn_gets(dn, sizeof dn, &crt->issuer);
+    int self = crt->issuer_raw.len == crt->subject_raw.len &&
+               memcmp(crt->issuer_raw.p, crt->subject_raw.p, crt->issuer_raw.len) == 0;
+    (void)azri_quote(text, sizeof text, n > 0 ? dn : "?", n > 0 ? (size_t)n : 1, azri_str(""));
+    if (self)
+        azri_tls_note(t, "self-signed (%s) and not in %s: give it as ca_file or SSL_CERT_FILE", text,
+                      azri_tls_roots_name(t));
+    else
+        azri_tls_note(t, "untrusted issuer (%s), not in %s: give its CA by ca_file or SSL_CERT_FILE%s", text,
+                      azri_tls_roots_name(t),
+                      depth == 0 ? ", or let the server send its intermediate certificate" : "");
+}
+
+/* Called by mbedTLS for each certificate of the chain that it found, the top one first. */
+static int azri_tls_each(void *user, mbedtls_x509_crt *crt, int depth, uint32_t *flags) {
+    azri_tls *t = (azri_tls *)user;
+    *flags &= ~(uint32_t)(MBEDTLS_X509_BADCERT_EXPIRED | MBEDTLS_X509_BADCERT_FUTURE);
+    if (*flags & MBEDTLS_X509_BADCERT_NOT_TRUSTED) azri_tls_note_untrusted(t, crt, depth);
+    if (*flags & (MBEDTLS_X509_BADCERT_BAD_MD | MBEDTLS_X509_BADCERT_BAD_PK | MBEDTLS_X509_BADCERT_BAD_KEY))
+        azri_tls_note(t, "its key or signature is too weak (RSA 2048, SHA-256 at least)");
+    *flags |= azri_tls_check_time(t, crt);
+    return 0;
+}
+
+static uint32_t azri_tls_check_chain(azri_tls *t, mbedtls_x509_crt *leaf, int *status) {
+    azri_roots r;
+    uint32_t flags = 0;
+    memset(&r, 0, sizeof r);
+    r.chain = leaf;
+    mbedtls_x509_crt_init(&r.found);
+    azri_buf_init(&r.text, &t->port->mem, AZRI_CERT_MAX, 0);
+    azri_buf_init(&r.der, &t->port->mem, AZRI_CERT_MAX, 0);
+    if (t->conf.ca) azri_roots_memory(&r, (const char *)t->conf.ca, t->conf.ca_len);
+    else azri_roots_file(&r, t->ca_path);
+    azri_buf_free(&r.text);
+    azri_buf_free(&r.der);
+    *status = r.status;
+    if (r.status == 0) {
+        int rc = mbedtls_x509_crt_verify(leaf, &r.found, NULL, NULL, &flags, azri_tls_each, t);
+        if (rc != 0 && rc != MBEDTLS_ERR_X509_CERT_VERIFY_FAILED) *status = rc;
+    }
+    mbedtls_x509_crt_free(&r.found);
+    return flags;
+}
+
+/* The binary form of an IP literal: 4, 16, or 0 if name is none. */
+static size_t azri_tls_address(const char *name, unsigned char out[16]) {
+    if (inet_pton(AF_INET, name, out) == 1) return 4;
+    return inet_pton(AF_INET6, name, out) == 1 ? 16 : 0;
+}
+
+#define AZRI_SAN_DNS 0x82            /* RFC 5280 4.2.1.6: [2] dNSName, [7] iPAddress, both primitive */
+#define AZRI_SAN_IP  0x87
+
+/* mbedTLS's own check falls back on the common name, which RFC 9525 6.3 forbids, and 2.28 knows no iPAddress.
+ * by_library: what it said of the name. */
+static uint32_t azri_tls_check_name(azri_tls *t, const mbedtls_x509_crt *leaf, uint32_t by_library) {
+    const mbedtls_x509_sequence *s;
+    unsigned char ip[16];
+    size_t n = azri_tls_address(t->name, ip), names = 0;
+    char list[128], text[96];
+    list[0] = '\0';
+    for (s = &leaf->subject_alt_names; s; s = s->next) {
+        const char *p = (const char *)s->buf.p;
+        size_t at = strlen(list);
+        if (n > 0 && s->buf.tag == AZRI_SAN_IP && s->buf.len == n && memcmp(p, ip, n) == 0) return 0;
+        if (s->buf.tag != AZRI_SAN_DNS) continue;
+        names++;
+        (void)azri_quote(text, sizeof text, p, s->buf.len, azri_str(""));
+        (void)azri_fmt(list + at, sizeof list - at, "%s%s", at ? ", " : "", text);
+    }
+    if (n == 0 && names > 0 && !by_library) return 0;
+    azri_tls_note(t, "wrong host: it is %s%s, not for %s; check host and tls_host", names ? "for " : "without names", list,
+                  t->name);
+    return MBEDTLS_X509_BADCERT_CN_MISMATCH;
+}
+
+/* mbedTLS's verify callback in the handshake. Its own verdict on the chain is void, as it had no roots; ours
+ * takes its place when the server's certificate comes, which is last. */
+static int azri_tls_verify(void *user, mbedtls_x509_crt *crt, int depth, uint32_t *flags) {
+    azri_tls *t = (azri_tls *)user;
+    uint32_t name;
+    int status = 0;
+    if (depth > 0) {
+        *flags = 0;
+        return 0;
+    }
+    t->why[0] = '\0';
+    name = azri_tls_check_name(t, crt, *flags & MBEDTLS_X509_BADCERT_CN_MISMATCH);
+    *flags = azri_tls_check_chain(t, crt, &status) | name;
+    return status;
+}
+
+/* ---- bytes -------------------------------------------------------------------------------------- */
+
+static int azri_tls_rng(void *user, unsigned char *out, size_t n) {
+    const azri_port *port = ((const azri_tls *)user)->port;
+    return port->p.entropy(port->p.user, out, n) == 0 ? 0 : AZRI_TLS_NO_RNG;
+}
+
+static int azri_tls_bio_send(void *user, const unsigned char *p, size_t n) {
+    azri_tls *t = (azri_tls *)user;
+    int r = t->port->p.send(t->port->p.user, t->sock, p, n);
+    if (r > 0) return r;
+    if (r == 0) return MBEDTLS_ERR_SSL_WANT_WRITE;
+    t->io = r;
+    return AZRI_TLS_LOST;
+}
+
+/* mbedTLS asks for 5 bytes, then for the body: the read-ahead block makes one system call of many. It is empty
+ * whenever mbedTLS says WANT_READ, so waiting for the socket is right then. */
+static int azri_tls_bio_recv(void *user, unsigned char *p, size_t n) {
+    azri_tls *t = (azri_tls *)user;
+    if (t->ahead_at == t->ahead_len) {
+        int r = t->port->p.recv(t->port->p.user, t->sock, t->ahead, AZRI_TLS_AHEAD);
+        if (r == 0) return MBEDTLS_ERR_SSL_WANT_READ;
+        if (r == AZRI_EOF) return 0;
+        if (r < 0) {
+            t->io = r;
+            return AZRI_TLS_LOST;
+        }
+        t->ahead_at = 0;
+        t->ahead_len = (size_t)r;
+        if (!t->heard) t->first = (unsigned char)t->ahead[0];
+        t->heard = 1;
+    }
+    n = azri_minz(n, t->ahead_len - t->ahead_at);
+    memcpy(p, t->ahead + t->ahead_at, n);
+    t->ahead_at += n;
+    return (int)n;
+}
+
+/* ---- errors -------------------------------------------------------------------------------------- */
+
+/* Which checks failed; those of the handshake, which come after azri_tls_verify, are added here. */
+static azredis_status azri_tls_fail_cert(azri_tls *t, azredis_error *e) {
+    uint32_t flags = mbedtls_ssl_get_verify_result(&t->ssl);
+    if (flags != UINT32_MAX && (flags & MBEDTLS_X509_BADCERT_EXT_KEY_USAGE))
+        azri_tls_note(t, "not meant for TLS servers (extended key usage)");
+    if (flags != UINT32_MAX && (flags & MBEDTLS_X509_BADCERT_KEY_USAGE))
+        azri_tls_note(t, "its key may not be used for TLS (key usage)");
+    return azri_fail(e, AZREDIS_E_CERT, t->conf.where, "certificate of %s refused: %s", t->name,
+                     t->why[0] ? t->why : "it failed mbedTLS's checks");
+}
+
+/* RFC 8446 6: the alert that the server sent. */
+static azredis_status azri_tls_fail_alert(azri_tls *t, azredis_error *e) {
+    int alert = AZRI_IN_MSG(&t->ssl) ? AZRI_IN_MSG(&t->ssl)[1] : 0;
+    const char *text = "it broke off";
+    switch (alert) {
+    case 40:  text = "handshake_failure: no cipher suite or curve in common, or it wants a client certificate"; break;
+    case 70:  text = AZRI_MBEDTLS >= 3 ? "protocol_version: it speaks neither TLS 1.2 nor 1.3"
+                     : "protocol_version: it does not speak TLS 1.2, and mbedTLS 2 knows nothing newer"; break;
+    case 80:  text = "internal_error: a fault of its own"; break;
+    case 112: text = "unrecognized_name: it does not know this name; check host and tls_host"; break;
+    case 116: text = "certificate_required: it wants a client certificate, which Azure's caches never do"; break;
+    default:  break;
+    }
+    (void)azri_fail(e, AZREDIS_E_TLS, t->conf.where, "TLS with %s: the server sent alert %d, %s", t->name, alert, text);
+    if (e) e->retryable = alert != 40 && alert != 70 && alert != 112 && alert != 116;
+    return AZREDIS_E_TLS;
+}
+
+static azredis_status azri_tls_fail_other(azri_tls *t, azredis_error *e, int rc) {
+    const char *name = t->name, *where = t->conf.where;
+    switch (rc) {
+    case MBEDTLS_ERR_X509_CERT_VERIFY_FAILED:
+    case MBEDTLS_ERR_X509_FATAL_ERROR:
+    case -0x7A00:                    /* BAD_HS_CERTIFICATE in mbedTLS 2, BAD_CERTIFICATE later: key usage */
+        return azri_tls_fail_cert(t, e);
+    case MBEDTLS_ERR_X509_FILE_IO_ERROR:
+        return azri_fail(e, AZREDIS_E_CERT, where, "certificate of %s: the roots in %s cannot be read", name,
+                         azri_tls_roots_name(t));
+    case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE:
+        return azri_tls_fail_alert(t, e);
+    case MBEDTLS_ERR_SSL_ALLOC_FAILED:
+    case MBEDTLS_ERR_X509_ALLOC_FAILED:
+        return azri_fail(e, AZREDIS_E_NOMEM, where, "TLS with %s: out of memory", name);
+    case MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY:
+        return azri_fail(e, AZREDIS_E_CLOSED, where, "TLS with %s: the server closed the connection", name);
+    case 0:
+    case MBEDTLS_ERR_SSL_CONN_EOF:
+        return azri_fail(e, AZREDIS_E_CLOSED, where, t->ready ? "TLS with %s: the connection ended without a TLS goodbye"
+                         : "TLS with %s: the connection ended in the handshake; a full server, a firewall, or not a TLS port",
+                         name);
+    case AZRI_TLS_NO_RNG:
+        return azri_fail(e, AZREDIS_E_TLS, where, "TLS with %s: the system's random generator failed", name);
+    default:
+        (void)azri_fail(e, AZREDIS_E_TLS, where, "TLS with %s: protocol error (mbedTLS -0x%04x)", name, (unsigned)-rc);
+        if (e) e->retryable = 1;
+        return AZREDIS_E_TLS;
+    }
+}
+
+/* The connection is of no use any more: says why. rc 0 is the end of the stream. */
+static azredis_status azri_tls_fail(azri_tls *t, azredis_error *e, int rc) {
+    azredis_status st;
+    /* 20 to 23: the record types of RFC 8446 5.1. */
+    if (!t->ready && t->heard && (t->first < 20 || t->first > 23))
+        st = azri_fail(e, AZREDIS_E_TLS, t->conf.where, "TLS with %s: the server does not answer in TLS: not a TLS port; "
+                       "Managed Redis listens on 10000, classic caches on 6380", t->name);
+    else if (rc == AZRI_TLS_LOST)
+        st = azri_net_fail(e, t->conf.where, t->ready ? "TLS connection" : "TLS handshake", t->io);
+    else
+        st = azri_tls_fail_other(t, e, rc);
+    if (e) e->tls_code = rc == AZRI_TLS_LOST ? 0 : rc;
+    t->ready = 0;
+    return st;
+}
+
+/* WANT_READ and WANT_WRITE come from reads as well as from writes. */
+static int azri_tls_again(azri_tls *t, int rc) {
+    if (rc != MBEDTLS_ERR_SSL_WANT_READ && rc != MBEDTLS_ERR_SSL_WANT_WRITE) return 0;
+    t->want = rc == MBEDTLS_ERR_SSL_WANT_READ ? AZRI_READ : AZRI_WRITE;
+    return 1;
+}
+
+/* ---- open and close ------------------------------------------------------------------------------ */
+
+/* Best effort goodbye, never blocking; frees everything. A closed one may be closed again. */
+static void azri_tls_close(azri_tls *t) {
+    if (!t->open) return;
+    if (t->ready) (void)mbedtls_ssl_close_notify(&t->ssl);
+    mbedtls_ssl_free(&t->ssl);
+    mbedtls_ssl_config_free(&t->cfg);
+    mbedtls_x509_crt_free(&t->no_roots);
+    azri_free(&t->port->mem, t->ahead, AZRI_TLS_AHEAD);
+    azri_strfree(&t->port->mem, t->ca_path);
+    memset(t, 0, sizeof *t);
+}
+
+static int azri_tls_readable(const char *path) {
+    FILE *f = fopen(path, "rb");
+    if (!f) return 0;
+    (void)fclose(f);
+    return 1;
+}
+
+/* Which file has the roots. What the user named is never replaced by something else. */
+static azredis_status azri_tls_find_roots(azri_tls *t, azredis_error *e) {
+    static const char *const places[] = { AZRI_TLS_BUNDLES };
+    const char *path = t->conf.ca_file, *by = "ca_file";
+    size_t i;
+    if (!path) {
+        by = "SSL_CERT_FILE";
+        path = azri_getenv(by);
+    }
+    if (path && !azri_tls_readable(path))
+        return azri_fail(e, AZREDIS_E_CERT, t->conf.where, "TLS roots: %s names %s, which cannot be read: %s", by, path,
+                         azri_errno_text(errno));
+    for (i = 0; !path && i < sizeof places / sizeof places[0]; i++)
+        if (azri_tls_readable(places[i])) path = places[i];
+    if (!path) {
+        (void)azri_fail(e, AZREDIS_E_CERT, t->conf.where, "TLS roots: no CA bundle; install ca-certificates, or set "
+                        "ca_file or SSL_CERT_FILE; looked for");
+        for (i = 0; i < sizeof places / sizeof places[0]; i++) azri_fail_add(e, "%s %s", i ? "," : "", places[i]);
+        return AZREDIS_E_CERT;
+    }
+    t->ca_path = azri_strdup(&t->port->mem, path);
+    return t->ca_path ? AZREDIS_OK : azri_fail(e, AZREDIS_E_NOMEM, t->conf.where, "TLS roots: out of memory");
+}
+
+static void azri_tls_protocol(azri_tls *t) {
+    /* TLS 1.3, then AEAD, then the CBC suites that Azure Managed Redis documents for TLS 1.2. Numbers that a
+     * build does not know are skipped. */
+    static const int suites[] = { 0x1301, 0x1302, 0x1303, 0xC02F, 0xC02B, 0xC030, 0xC02C, 0xCCA8, 0xCCA9,
+                                  0xC027, 0xC028, 0xC023, 0xC024, 0 };
+#if AZRI_MBEDTLS >= 3
+    static const uint16_t groups[] = { 0x001D, 0x0017, 0x0018, 0x0019, 0 };  /* x25519, P-256, P-384, P-521 */
+    mbedtls_ssl_conf_groups(&t->cfg, groups);
+    mbedtls_ssl_conf_min_tls_version(&t->cfg, MBEDTLS_SSL_VERSION_TLS1_2);
+    if (t->conf.tls12) mbedtls_ssl_conf_max_tls_version(&t->cfg, MBEDTLS_SSL_VERSION_TLS1_2);
+#  ifdef MBEDTLS_SSL_PROTO_TLS1_3
+    mbedtls_ssl_conf_tls13_key_exchange_modes(&t->cfg, MBEDTLS_SSL_TLS1_3_KEY_EXCHANGE_MODE_EPHEMERAL_ALL);
+#  endif
+#else
+    /* P-521 last: mbedTLS 2 takes it first, at three times the cost, but a server's own key may be on it. */
+    static const mbedtls_ecp_group_id groups[] = { MBEDTLS_ECP_DP_CURVE25519, MBEDTLS_ECP_DP_SECP256R1,
+        MBEDTLS_ECP_DP_SECP384R1, MBEDTLS_ECP_DP_SECP521R1, MBEDTLS_ECP_DP_NONE };
+    mbedtls_ssl_conf_curves(&t->cfg, groups);
+    mbedtls_ssl_conf_min_version(&t->cfg, MBEDTLS_SSL_MAJOR_VERSION_3, MBEDTLS_SSL_MINOR_VERSION_3);
+#endif
+    mbedtls_ssl_conf_ciphersuites(&t->cfg, suites);
+}
+
+static int azri_tls_setup(azri_tls *t) {
+    int rc = AZRI_PSA_INIT();
+    if (rc == 0) rc = mbedtls_ssl_config_defaults(&t->cfg, MBEDTLS_SSL_IS_CLIENT, MBEDTLS_SSL_TRANSPORT_STREAM,
+                                                  MBEDTLS_SSL_PRESET_DEFAULT);
+    if (rc != 0) return rc;
+    AZRI_CONF_RNG(&t->cfg, azri_tls_rng, t);
+    mbedtls_ssl_conf_authmode(&t->cfg, MBEDTLS_SSL_VERIFY_REQUIRED);
+    mbedtls_ssl_conf_ca_chain(&t->cfg, &t->no_roots, NULL);
+    mbedtls_ssl_conf_verify(&t->cfg, azri_tls_verify, t);
+    azri_tls_protocol(t);
+    rc = mbedtls_ssl_setup(&t->ssl, &t->cfg);
+    if (rc == 0) rc = mbedtls_ssl_set_hostname(&t->ssl, t->name);
+    if (rc == 0) mbedtls_ssl_set_bio(&t->ssl, t, azri_tls_bio_send, azri_tls_bio_recv, NULL);
+    return rc;
+}
+
+/* mbedTLS 2.28 without a name verifies none: an empty name must never get that far. */
+static azredis_status azri_tls_take_name(azri_tls *t, azredis_error *e) {
+    size_t n = t->conf.name ? strlen(t->conf.name) : 0;
+    if (n > 0 && t->conf.name[n - 1] == '.') n--;    /* certificates are written without it */
+    if (n == 0 || n >= sizeof t->name)
+        return azri_fail(e, AZREDIS_E_ARG, t->conf.where, "TLS: a name of 1 to 255 characters is needed to verify the "
+                         "server; set host or tls_host");
+    memcpy(t->name, t->conf.name, n);
+    t->name[n] = '\0';
+    return AZREDIS_OK;
+}
+
+/* No I/O on the socket yet. On failure *t is closed. */
+static azredis_status azri_tls_open(azri_tls *t, const azri_port *port, const azri_tls_conf *c, intptr_t sock,
+                                    azredis_error *e) {
+    azredis_status st;
+    int rc;
+    memset(t, 0, sizeof *t);
+    t->port = port;
+    t->conf = *c;
+    t->sock = sock;
+    t->open = 1;
+    mbedtls_ssl_init(&t->ssl);
+    mbedtls_ssl_config_init(&t->cfg);
+    mbedtls_x509_crt_init(&t->no_roots);
+    st = azri_tls_take_name(t, e);
+    if (st == AZREDIS_OK && !t->conf.ca) st = azri_tls_find_roots(t, e);
+    if (st == AZREDIS_OK) {
+        t->ahead = (char *)azri_alloc(&port->mem, AZRI_TLS_AHEAD);
+        rc = t->ahead ? azri_tls_setup(t) : MBEDTLS_ERR_SSL_ALLOC_FAILED;
+        if (rc != 0) st = azri_tls_fail(t, e, rc);
+    }
+    if (st != AZREDIS_OK) azri_tls_close(t);
+    return st;
+}
+
+/* ---- handshake, read, write ---------------------------------------------------------------------- */
+
+/* AGAIN: wait for t->want. After an error only azri_tls_close is allowed. */
+static azredis_status azri_tls_handshake(azri_tls *t, azredis_error *e) {
+    int rc = mbedtls_ssl_handshake(&t->ssl);
+    if (rc == 0) {
+        t->ready = 1;
+        return AZREDIS_OK;
+    }
+    if (azri_tls_again(t, rc)) return AZREDIS_AGAIN;
+    /* mbedTLS 3.6.6 and 4.1.0 refuse the RSA-PSS signature of a TLS 1.2 server that they asked for. */
+    t->try_tls12 = AZRI_MBEDTLS >= 3 && rc == -0x6600 && !t->conf.tls12;
+    return azri_tls_fail(t, e, rc);
+}
+
+/* E_CLOSED: the stream has ended; the message says whether the server said goodbye. */
+static azredis_status azri_tls_read(azri_tls *t, char *p, size_t n, size_t *got, azredis_error *e) {
+    int rc;
+    AZREDIS_ASSERT(t->ready && n > 0);
+    do rc = mbedtls_ssl_read(&t->ssl, (unsigned char *)p, n);
+    while (rc == MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET);   /* no error; mbedTLS 4 always tells */
+    if (rc > 0) {
+        *got = (size_t)rc;
+        return AZREDIS_OK;
+    }
+    return azri_tls_again(t, rc) ? AZREDIS_AGAIN : azri_tls_fail(t, e, rc);
+}
+
+/* Takes at most one record. mbedTLS loses data silently if a write that it has begun is repeated with other
+ * arguments, so after AGAIN they are frozen. */
+static azredis_status azri_tls_write(azri_tls *t, const char *p, size_t n, size_t *put, azredis_error *e) {
+    int rc;
+    AZREDIS_ASSERT(t->ready && n > 0);
+    AZREDIS_ASSERT(!t->frozen || (p == t->frozen_p && n == t->frozen_n));
+    rc = mbedtls_ssl_write(&t->ssl, (const unsigned char *)p, n);
+    t->frozen = 0;
+    if (rc > 0) {
+        *put = (size_t)rc;
+        return AZREDIS_OK;
+    }
+    if (!azri_tls_again(t, rc)) return azri_tls_fail(t, e, rc);
+    t->frozen = 1;
+    t->frozen_p = p;
+    t->frozen_n = n;
+    return AZREDIS_AGAIN;
+}
+
+/* 1: azri_tls_read has something without the socket: do not sleep. */
+static int azri_tls_pending(const azri_tls *t) {
+    return t->open && (t->ahead_at < t->ahead_len || mbedtls_ssl_get_bytes_avail(&t->ssl) > 0);
+}
+
+/* ==== >>pump ============================================================== uses: above ==========
+ * One non-blocking turn: sockets to sessions and back, token requests to flows and back. Everything
+ * that the pure half decides is carried out here; nothing is decided here.
+ * ================================================================================================ */
+
+#define AZRI_RECORD       16384u        /* one TLS record: small commands share it */
+#define AZRI_READS_MAX    64            /* reads of one turn, so that a flood does not starve the writer */
+#define AZRI_FDS_MAX      32u           /* waker, token request, connection: each may watch several addresses */
+#define AZRI_NOTES_MAX    16u           /* events of an auth that a client which seldom pumps can still get */
+
+/* ---- line: a stream that is dialled, secured and then carries bytes ---- */
+
+typedef enum azri_line_state { AZRI_LINE_OFF, AZRI_LINE_DIAL, AZRI_LINE_TLS, AZRI_LINE_OPEN } azri_line_state;
+
+typedef struct azri_line {
+    azri_line_state  state;
+    const azri_port *port;
+    azri_dial        dial;
+    azri_tls         tls;
+    azri_tls_conf    conf;              /* name NULL: no TLS */
+    char             host[256];
+    uint16_t         tcp_port;
+    intptr_t         sock;
+    uint64_t         deadline;
+    uint8_t          want;              /* AZRI_READ, AZRI_WRITE: what the open stream waits for */
+} azri_line;
+
+static void azri_line_end(azri_line *l) {
+    if (l->state == AZRI_LINE_DIAL) azri_dial_end(&l->dial);
+    if ((l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_OPEN) && l->conf.name) azri_tls_close(&l->tls);
+    if (l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_OPEN) l->port->p.close(l->port->p.user, l->sock);
+    l->state = AZRI_LINE_OFF;
+}
+
+/* conf's strings must outlive the line. The host is copied. */
+static void azri_line_begin(azri_line *l, const azri_port *port, azri_waker *w, const char *host, uint16_t tcp_port,
+                            const azri_tls_conf *conf, uint64_t now, uint32_t limit_ms) {
+    memset(l, 0, sizeof *l);
+    l->port = port;
+    l->conf = *conf;
+    l->tcp_port = tcp_port;
+    l->deadline = azri_after(now, limit_ms);
+    (void)azri_fmt(l->host, sizeof l->host, "%s", host);
+    l->state = AZRI_LINE_DIAL;
+    azri_dial_begin(&l->dial, port, w, l->host, tcp_port);
+}
+
+static azredis_status azri_line_late(azri_line *l, azredis_error *e) {
+    if (l->state == AZRI_LINE_DIAL) return azri_dial_timeout(&l->dial, e);
+    return azri_fail(e, AZREDIS_E_TIMEOUT, l->conf.where, "TLS with %s:%u: no answer in time; is it a TLS port?", l->host,
+                     (unsigned)l->tcp_port);
+}
+
+/* OK: open. AGAIN: later. */
+static azredis_status azri_line_step(azri_line *l, uint64_t now, azredis_error *e) {
+    azredis_status st = AZREDIS_OK;
+    if (l->state == AZRI_LINE_DIAL) {
+        st = azri_dial_step(&l->dial, now, &l->sock, e);
+        if (st == AZREDIS_OK) {
+            azri_dial_end(&l->dial);
+            l->state = l->conf.name ? AZRI_LINE_TLS : AZRI_LINE_OPEN;
+            if (l->conf.name) st = azri_tls_open(&l->tls, l->port, &l->conf, l->sock, e);
+        }
+    }
+    if (st == AZREDIS_OK && l->state == AZRI_LINE_TLS) {
+        st = azri_tls_handshake(&l->tls, e);
+        l->want = (uint8_t)l->tls.want;
+        if (st == AZREDIS_OK) l->state = AZRI_LINE_OPEN;
+    }
+    if (st == AZREDIS_AGAIN && now >= l->deadline) return azri_line_late(l, e);
+    return st;
+}
+
+static azredis_status azri_line_read(azri_line *l, char *p, size_t n, size_t *got, azredis_error *e) {
+    int k;
+    if (l->conf.name) return azri_tls_read(&l->tls, p, n, got, e);
+    k = l->port->p.recv(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX));
+    *got = k > 0 ? (size_t)k : 0;
+    if (k < 0) return azri_fail(e, AZREDIS_E_CLOSED, l->conf.where, "%s:%u: the server closed the connection", l->host,
+                                (unsigned)l->tcp_port);
+    return k ? AZREDIS_OK : AZREDIS_AGAIN;
+}
+
+static azredis_status azri_line_write(azri_line *l, const char *p, size_t n, size_t *put, azredis_error *e) {
+    int k;
+    if (l->conf.name) return azri_tls_write(&l->tls, p, n, put, e);
+    k = l->port->p.send(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX));
+    *put = k > 0 ? (size_t)k : 0;
+    if (k < 0) return azri_fail(e, AZREDIS_E_CLOSED, l->conf.where, "%s:%u: the server closed the connection", l->host,
+                                (unsigned)l->tcp_port);
+    return k ? AZREDIS_OK : AZREDIS_AGAIN;
+}
+
+static size_t azri_line_fds(const azri_line *l, azri_fd *out, size_t cap, int has_output) {
+    if (l->state == AZRI_LINE_OFF || cap == 0) return 0;
+    if (l->state == AZRI_LINE_DIAL) return azri_dial_fds(&l->dial, out, cap);
+    out->sock = l->sock;
+    out->ready = 0;
+    out->want = l->state == AZRI_LINE_TLS ? l->want : (uint8_t)(AZRI_READ | (has_output ? AZRI_WRITE : 0));
+    return 1;
+}
+
+static uint64_t azri_line_deadline(const azri_line *l) {
+    if (l->state == AZRI_LINE_OFF || l->state == AZRI_LINE_OPEN) return AZRI_NEVER64;
+    return l->state == AZRI_LINE_DIAL ? azri_min64(l->deadline, azri_dial_deadline(&l->dial)) : l->deadline;
+}
+
+/* ---- auth: an identity, its token, and who is told about it ---- */
+
+typedef struct azri_watch azri_watch;
+struct azri_watch { azri_waker *waker; azri_watch *next; };
+
+typedef struct azri_fetch azri_fetch;
+
+struct azredis_auth {
+    azri_port          port;
+    azri_lock          lock;            /* guards all below but conf; never held over I/O or a callback */
+    uint32_t           refs;
+    azri_identity_conf conf;            /* immutable after open */
+    azredis_error      broken;          /* wrong options; code OK: none */
+    azri_rng           rng;
+    azri_token         machine;
+    azri_blob         *blob;            /* the live credentials; NULL: none yet */
+    uint32_t           generation;      /* counts blobs */
+    uint64_t           headroom_at;
+    azredis_error      failure;         /* of the last fetch; code OK: it succeeded */
+    azri_item          notes[AZRI_NOTES_MAX];
+    uint64_t           note_count;      /* all that ever were; the last AZRI_NOTES_MAX are in notes */
+    azri_watch        *watches;
+    azredis_link_record records[AZRI_LINKS_MAX];
+    size_t             record_count;
+    int                pin;             /* the link of the chain that won */
+    uint32_t           tokens, token_failures;
+    azri_fetch        *own;             /* the fetch of azredis_auth_token */
+    int                own_busy;        /* a thread is stepping it */
+    uint64_t           own_seen;
+    char              *ca_file;
+    const void        *ca;
+    size_t             ca_len;
+    azredis_event_fn   on_event;
+    void              *event_user;
+    azredis_level      level;
+};
+
+static uint64_t azri_auth_now(const azredis_auth *a) { return a->port.p.now_ms(a->port.p.user); }
+
+/* Under the lock. */
+static azri_item *azri_auth_note(azredis_auth *a, azredis_event_type type, const azredis_error *e) {
+    azri_item *it = &a->notes[a->note_count++ % AZRI_NOTES_MAX];
+    memset(it, 0, sizeof *it);
+    it->type = type;
+    it->old_left_ms = it->new_left_ms = it->next_try_ms = AZREDIS_UNKNOWN;
+    if (e) {
+        it->error = *e;
+        it->has_error = 1;
+    }
+    return it;
+}
+
+/* Under the lock. */
+static void azri_auth_log(azredis_auth *a, azredis_level level, int number, const char *f, ...) AZRI_PRINTF(4, 5);
+static void azri_auth_log(azredis_auth *a, azredis_level level, int number, const char *f, ...) {
+    azri_item *it = azri_auth_note(a, AZREDIS_EV_LOG, NULL);
+    va_list ap;
+    it->level = level;
+    it->number = number;
+    va_start(ap, f);
+    (void)azri_vfmt(it->text, sizeof it->text, f, &ap);
+    va_end(ap);
+}
+
+/* Under the lock. */
+static void azri_auth_wake(const azredis_auth *a) {
+    const azri_watch *w;
+    for (w = a->watches; w; w = w->next) azri_waker_wake(w->waker);
+}
+
+static void azri_auth_watch(azredis_auth *a, azri_watch *w, azri_waker *waker) {
+    w->waker = waker;
+    azri_lock_acquire(&a->lock);
+    w->next = a->watches;
+    a->watches = w;
+    azri_lock_release(&a->lock);
+}
+
+static void azri_auth_unwatch(azredis_auth *a, azri_watch *w) {
+    azri_watch **at;
+    azri_lock_acquire(&a->lock);
+    for (at = &a->watches; *at; at = &(*at)->next)
+        if (*at == w) { *at = w->next; break; }
+    azri_lock_release(&a->lock);
+}
+
+/* ---- fetch: one walk for a token, carried out by whichever pump claimed it ---- */
+
+typedef enum azri_fetch_phase { AZRI_FETCH_NEXT, AZRI_FETCH_WAIT, AZRI_FETCH_HTTP } azri_fetch_phase;
+
+struct azri_fetch {
+    azri_fetch_phase phase;
+    uint32_t   claim;
+    azri_rng   rng;
+    azri_env   env;
+    azri_flow  flow;
+    azri_step  step;
+    azri_line  line;
+    azri_http  http;
+    size_t     written;
+    uint64_t   until;
+};
+
+static void azri_env_load(azri_env *env, const azri_mem *m) {
+    size_t i;
+    for (i = 0; i < AZRI_ENV_COUNT; i++) {
+        const char *z = azri_getenv(azri_env_names[i]);
+        env->value[i] = z && z[0] ? azri_strdup(m, z) : NULL;
+    }
+}
+
+static void azri_fetch_free(azredis_auth *a, azri_fetch *f) {
+    azri_line_end(&f->line);
+    azri_step_free(&f->step);
+    azri_flow_free(&f->flow);
+    azri_env_free(&f->env, &a->port.mem);
+    azri_wipe(f, sizeof *f);
+    azri_free(&a->port.mem, f, sizeof *f);
+}
+
+/* Claims and begins a fetch if one is due; NULL: not due, claimed by another, or no memory. */
+static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
+    uint32_t claim;
+    azri_fetch *f;
+    if (a->broken.code != AZREDIS_OK || a->conf.is_static) return NULL;
+    azri_lock_acquire(&a->lock);
+    claim = azri_token_claim(&a->machine, now, a->conf.chain_ms);
+    azri_lock_release(&a->lock);
+    if (!claim) return NULL;
+    f = (azri_fetch *)azri_zalloc(&a->port.mem, sizeof *f);
+    azri_lock_acquire(&a->lock);
+    if (!f) {
+        azri_token_failed(&a->machine, claim, now, 1, 0);
+    } else {
+        f->claim = claim;
+        f->rng.state = azri_rng_next(&a->rng);
+        azri_flow_init(&f->flow, &a->port.mem, &a->conf, &f->rng);
+        f->flow.pin = a->pin;
+        azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_TOKEN_START, "fetching a token (%s)", azri_identity_name(a->conf.identity));
+    }
+    azri_lock_release(&a->lock);
+    if (!f) return NULL;
+    azri_env_load(&f->env, &a->port.mem);
+    azri_flow_start(&f->flow, &f->env, now);
+    return f;
+}
+
+/* Under the lock: a token was got. */
+static azredis_status azri_fetch_take(azredis_auth *a, azri_fetch *f, uint64_t now) {
+    azredis_str jwt = azri_slice(f->flow.token.ptr, f->flow.token.len);
+    int64_t old_left = azri_token_left(&a->machine, now);
+    azri_blob *b;
+    azri_item *it;
+    if (a->blob && azri_identity_same(a->blob->user, f->flow.user, &f->flow.error) != AZREDIS_OK) return f->flow.error.code;
+    b = azri_blob_new(&a->port.mem, f->flow.user, jwt);
+    if (!b) return azri_fail(&f->flow.error, AZREDIS_E_NOMEM, "token", "out of memory for the token");
+    if (azri_token_got(&a->machine, f->claim, now, f->flow.sent_at, f->flow.life_ms, f->flow.refresh_ms, b->hash) !=
+        AZRI_TOKEN_NEW) {
+        azri_blob_drop(b);
+        azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_TOKEN_SAME, "the same token came again; asking again in %lld ms",
+                      (long long)(a->machine.next_try - now));
+        return AZREDIS_OK;
+    }
+    b->expires_at = a->machine.expires_at;
+    b->life_ms = a->machine.life_ms;
+    b->generation = ++a->generation;
+    azri_blob_drop(a->blob);
+    a->blob = b;
+    a->headroom_at = azri_token_headroom_at(&a->machine);
+    a->tokens++;
+    it = azri_auth_note(a, AZREDIS_EV_TOKEN_REFRESHED, NULL);
+    it->old_left_ms = old_left;
+    it->new_left_ms = azri_token_left(&a->machine, now);
+    it->next_try_ms = (int64_t)(a->machine.next_try - now);
+    azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_TOKEN_OK, "token for %lld s; renewal in %lld s",
+                  (long long)(it->new_left_ms / 1000), (long long)(it->next_try_ms / 1000));
+    azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_IDENTITY, "identity: %s, tenant %s, oid %s", f->flow.used,
+                  f->flow.claims.tid[0] ? f->flow.claims.tid : "?", f->flow.user);
+    if (f->flow.hint[0]) azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_TOKEN_HINT, "%s", f->flow.hint);
+    return AZREDIS_OK;
+}
+
+/* Under the lock: none was. */
+static void azri_fetch_failed(azredis_auth *a, azri_fetch *f, uint64_t now) {
+    azri_item *it;
+    int64_t next;
+    azri_token_failed(&a->machine, f->claim, now, f->flow.error.retryable, f->flow.error.retry_after_ms);
+    next = (int64_t)(azri_max64(a->machine.next_try, now) - now);
+    a->token_failures++;
+    a->failure = f->flow.error;
+    it = azri_auth_note(a, AZREDIS_EV_TOKEN_REFRESH_FAILED, &a->failure);
+    it->old_left_ms = azri_token_left(&a->machine, now);
+    it->next_try_ms = next;
+    azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_TOKEN_FAILED, "no token: %s; next try in %lld ms", a->failure.message,
+                  (long long)next);
+}
+
+/* The walk has ended. Frees f. */
+static void azri_fetch_end(azredis_auth *a, azri_fetch *f, uint64_t now) {
+    azredis_status st = f->flow.status;
+    azri_lock_acquire(&a->lock);
+    memcpy(a->records, f->flow.records, sizeof a->records);
+    a->record_count = f->flow.record_count;
+    if (st == AZREDIS_OK) st = azri_fetch_take(a, f, now);
+    if (st == AZREDIS_OK) {
+        a->pin = f->flow.pin;
+        a->failure.code = AZREDIS_OK;
+    } else {
+        azri_fetch_failed(a, f, now);
+    }
+    azri_auth_wake(a);
+    azri_lock_release(&a->lock);
+    azri_fetch_free(a, f);
+}
+
+/* The owner goes away. */
+static void azri_fetch_drop(azredis_auth *a, azri_fetch *f, uint64_t now) {
+    if (!f) return;
+    azri_lock_acquire(&a->lock);
+    azri_token_drop(&a->machine, f->claim, now);
+    azri_auth_wake(a);
+    azri_lock_release(&a->lock);
+    azri_fetch_free(a, f);
+}
+
+static void azri_fetch_call(azredis_auth *a, azri_fetch *f) {
+    azredis_fetched got;
+    azredis_status st;
+    memset(&got, 0, sizeof got);
+    got.cap = AZRI_TOKEN_MAX + 1;
+    got.token = (char *)azri_zalloc(&a->port.mem, got.cap);
+    st = got.token ? a->conf.get_token(a->conf.get_token_user, a->conf.scope ? a->conf.scope : AZRI_REDIS_SCOPE, &got)
+                   : AZREDIS_E_NOMEM;
+    azri_flow_call(&f->flow, azri_auth_now(a), st, &got);
+    if (!got.token) return;
+    azri_wipe(got.token, AZRI_TOKEN_MAX + 1);
+    azri_free(&a->port.mem, got.token, AZRI_TOKEN_MAX + 1);
+}
+
+static void azri_fetch_dial(azredis_auth *a, azri_fetch *f, azri_waker *w, uint64_t now) {
+    azri_tls_conf conf;
+    memset(&conf, 0, sizeof conf);
+    conf.name = f->step.url.tls ? f->step.url.host : NULL;
+    conf.ca_file = a->ca_file;
+    conf.ca = a->ca;
+    conf.ca_len = a->ca_len;
+    conf.where = f->step.where;
+    azri_line_begin(&f->line, &a->port, w, f->step.url.host, f->step.url.port, &conf, now, f->step.timeout_ms);
+    azri_http_init(&f->http, azri_flow_body, &f->flow);
+    f->written = 0;
+    f->until = azri_after(now, f->step.timeout_ms);
+    f->phase = AZRI_FETCH_HTTP;
+}
+
+/* Writes the request, reads the answer. AGAIN: later. */
+static azredis_status azri_fetch_http(azri_fetch *f, uint64_t now, azredis_error *e) {
+    char in[2048];
+    size_t n = 0;
+    azredis_status st = f->line.state == AZRI_LINE_OPEN ? AZREDIS_OK : azri_line_step(&f->line, now, e);
+    while (st == AZREDIS_OK && f->written < f->step.request.len) {
+        st = azri_line_write(&f->line, f->step.request.ptr + f->written, f->step.request.len - f->written, &n, e);
+        if (st == AZREDIS_OK) f->written += n;
+    }
+    if (st == AZREDIS_OK) {
+        do {
+            st = azri_line_read(&f->line, in, sizeof in, &n, e);
+            if (st == AZREDIS_OK) st = azri_http_feed(&f->http, in, n, e);
+            else if (st == AZREDIS_E_CLOSED) st = azri_http_eof(&f->http, e);
+            else break;
+        } while (st == AZREDIS_AGAIN);
+        azri_wipe(in, sizeof in);
+    }
+    if (st == AZREDIS_AGAIN && now >= f->until)
+        return azri_fail(e, AZREDIS_E_TIMEOUT, f->step.where, "%s: no complete answer in %u ms", f->step.url.host,
+                         (unsigned)f->step.timeout_ms);
+    return st;
+}
+
+/* Goes as far as it can without waiting. 1: the walk has ended, f is gone. */
+static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w) {
+    azredis_error e;
+    azredis_status st;
+    for (;;) {
+        uint64_t now = azri_auth_now(a);
+        if (f->phase == AZRI_FETCH_WAIT) {
+            if (now < f->until) return 0;
+            f->phase = AZRI_FETCH_NEXT;
+        }
+        if (f->phase == AZRI_FETCH_HTTP) {
+            memset(&e, 0, sizeof e);
+            st = azri_fetch_http(f, now, &e);
+            if (st == AZREDIS_AGAIN) return 0;
+            azri_line_end(&f->line);
+            azri_flow_http(&f->flow, now, st, &f->http, &e);
+            azri_step_free(&f->step);
+            f->phase = AZRI_FETCH_NEXT;
+        }
+        switch (azri_flow_next(&f->flow, now, a->port.p.unix_time(a->port.p.user), &f->step)) {
+        case AZRI_STEP_HTTP:
+            azri_fetch_dial(a, f, w, now);
+            break;
+        case AZRI_STEP_CALL:
+            azri_fetch_call(a, f);
+            break;
+        case AZRI_STEP_WAIT:
+            f->until = azri_after(now, f->step.wait_ms);
+            f->phase = AZRI_FETCH_WAIT;
+            break;
+        case AZRI_STEP_DONE: default:
+            azri_fetch_end(a, f, now);
+            return 1;
+        }
+    }
+}
+
+static uint64_t azri_fetch_deadline(const azri_fetch *f) {
+    if (f->phase == AZRI_FETCH_NEXT) return 0;
+    return f->phase == AZRI_FETCH_WAIT ? f->until : azri_min64(f->until, azri_line_deadline(&f->line));
+}
+
+static size_t azri_fetch_fds(const azri_fetch *f, azri_fd *out, size_t cap) {
+    if (f->phase != AZRI_FETCH_HTTP) return 0;
+    return azri_line_fds(&f->line, out, cap, f->written < f->step.request.len);
+}
+
+/* ---- client ---- */
+
+/* A session's line to its server. */
+typedef struct azri_conn {
+    azri_line line;
+    char      tx[AZRI_RECORD];          /* one record on its way; frozen while TLS holds on to it */
+    size_t    tx_len, tx_at;
+} azri_conn;
+
+struct azredis_client {
+    azri_port      port;
+    azri_hub       hub;
+    azri_waker    *waker;
+    azredis_auth  *auth;
+    azri_watch     watch;
+    azri_fetch    *fetch;               /* the walk that this client claimed */
+    uint32_t       generation;          /* of the auth's blob that the hub has */
+    uint64_t       headroom_at;
+    uint64_t       notes_seen;
+    uint64_t       accepted;            /* hash of the token last seen accepted */
+    azredis_error  broken;              /* wrong options; code OK: none */
+    char           host[256], endpoint[272];
+    uint16_t       tcp_port;
+    char          *tls_host, *ca_file;
+    const void    *ca;
+    size_t         ca_len;
+    int            plaintext;
+    uint32_t       connect_ms, command_ms, renew_ms;
+    azredis_event_fn on_event;
+    void          *event_user;
+    int            depth;               /* public calls that are on the stack */
+    int            in_callback, closing;
+    int            busy;                /* the last turn left work that needs no waiting */
+};
+
+static uint64_t azri_now(const azredis_client *c) { return c->port.p.now_ms(c->port.p.user); }
+
+/* ---- tokens ---- */
+
+/* Copies the auth's notes that this client has not seen into its own news, and fetch failures into the hub. */
+static void azri_pump_notes(azredis_client *c, uint64_t now) {
+    azredis_auth *a = c->auth;
+    uint64_t i, first = a->note_count > AZRI_NOTES_MAX ? a->note_count - AZRI_NOTES_MAX : 0;
+    for (i = azri_max64(first, c->notes_seen); i < a->note_count; i++) {
+        const azri_item *note = &a->notes[i % AZRI_NOTES_MAX];
+        if (note->type == AZREDIS_EV_LOG && note->level > c->hub.news.level) continue;
+        *azri_news_add(&c->hub.news, note->type, NULL) = *note;
+        if (note->type == AZREDIS_EV_TOKEN_REFRESH_FAILED && !azri_hub_live_blob(&c->hub, now))
+            azri_hub_trouble(&c->hub, &note->error);
+    }
+    c->notes_seen = a->note_count;
+}
+
+/* News between the hub and the auth, both ways. */
+static void azri_pump_auth(azredis_client *c, uint64_t now) {
+    azredis_auth *a = c->auth;
+    const azri_session *s = c->hub.sessions;
+    azri_blob *mine = NULL;
+    azri_lock_acquire(&a->lock);
+    if (c->hub.rejected) azri_token_rejected(&a->machine, now, c->hub.rejected);
+    if (c->hub.rejected) azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_TOKEN_REJECTED, "Redis refused the token");
+    c->hub.rejected = 0;
+    if (s->blob && s->blob->hash != c->accepted) {
+        c->accepted = s->blob->hash;
+        azri_token_accepted(&a->machine, c->accepted);
+    }
+    if (a->blob && a->generation != c->generation) {
+        /* A copy of its own: the hub counts references without a lock. */
+        mine = azri_blob_new(&c->port.mem, a->blob->user, azri_blob_jwt(a->blob));
+        if (mine) {
+            mine->generation = c->generation = a->generation;
+            mine->expires_at = a->blob->expires_at;
+            mine->life_ms = a->blob->life_ms;
+            c->headroom_at = a->headroom_at;
+        }
+    }
+    azri_pump_notes(c, now);
+    azri_lock_release(&a->lock);
+    if (!mine) return;
+    azri_hub_token(&c->hub, mine, now, c->headroom_at);
+    azri_blob_drop(mine);
+}
+
+static void azri_pump_fetch(azredis_client *c, uint64_t now) {
+    if (!c->fetch) c->fetch = azri_fetch_claim(c->auth, now);
+    if (c->fetch && azri_fetch_step(c->auth, c->fetch, c->waker)) c->fetch = NULL;
+}
+
+/* ---- connections ---- */
+
+static azri_conn *azri_conn_of(const azri_session *s) { return (azri_conn *)s->link; }
+
+static void azri_conn_close(azredis_client *c, azri_session *s) {
+    azri_conn *k = azri_conn_of(s);
+    if (!k) return;
+    azri_line_end(&k->line);
+    azri_wipe(k->tx, sizeof k->tx);
+    azri_free(&c->port.mem, k, sizeof *k);
+    s->link = NULL;
+}
+
+static void azri_conn_dial(azredis_client *c, azri_session *s, uint64_t now) {
+    azri_conn *k = (azri_conn *)azri_alloc(&c->port.mem, sizeof *k);
+    azri_tls_conf conf;
+    azredis_error e;
+    azri_hub_dialing(&c->hub, s);
+    if (!k) {
+        (void)azri_fail(&e, AZREDIS_E_NOMEM, "redis.connect", "%s: out of memory for a connection", c->endpoint);
+        azri_hub_closed(&c->hub, s, &e, now);
+        return;
+    }
+    k->tx_len = k->tx_at = 0;
+    memset(&conf, 0, sizeof conf);
+    conf.name = c->plaintext ? NULL : c->tls_host;
+    conf.ca_file = c->ca_file;
+    conf.ca = c->ca;
+    conf.ca_len = c->ca_len;
+    conf.where = "redis.tls";
+    azri_line_begin(&k->line, &c->port, c->waker, c->host, c->tcp_port, &conf, now, c->connect_ms);
+    s->link = k;
+    c->busy = 1;                        /* the first step can be taken at once */
+}
+
+/* Frames from the server, until there are no more now. */
+static azredis_status azri_conn_read(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
+    azri_conn *k = azri_conn_of(s);
+    azri_frame f;
+    azredis_status st = AZREDIS_OK;
+    int reads = 0;
+    while (st == AZREDIS_OK) {
+        char *p;
+        size_t n;
+        while ((st = azri_resp_next(&s->resp, &f, e)) == AZREDIS_OK) {
+            azri_hub_frame(&c->hub, s, &f, now);
+            if (s->state == AZRI_DOWN) return AZREDIS_OK;          /* the hub has closed it */
+        }
+        if (st != AZREDIS_AGAIN) return st;
+        if (++reads > AZRI_READS_MAX) {
+            c->busy = 1;
+            return AZREDIS_OK;
+        }
+        st = azri_resp_room(&s->resp, AZRI_RECORD, &p, &n);
+        if (st != AZREDIS_OK) return azri_fail(e, st, "redis.read", "%s: out of memory for answers", c->endpoint);
+        st = azri_line_read(&k->line, p, n, &n, e);
+        if (st == AZREDIS_OK) azri_resp_got(&s->resp, n);
+    }
+    return st == AZREDIS_AGAIN ? AZREDIS_OK : st;
+}
+
+static azredis_status azri_conn_write(azri_session *s, uint64_t now, azredis_error *e) {
+    azri_conn *k = azri_conn_of(s);
+    azredis_status st = AZREDIS_OK;
+    size_t n;
+    while (st == AZREDIS_OK) {
+        if (k->tx_at == k->tx_len) {
+            azri_wipe(k->tx, k->tx_len);                           /* it may have been an AUTH */
+            k->tx_at = 0;
+            k->tx_len = azri_session_output(s, k->tx, sizeof k->tx, now);
+            if (k->tx_len == 0) return AZREDIS_OK;
+        }
+        st = azri_line_write(&k->line, k->tx + k->tx_at, k->tx_len - k->tx_at, &n, e);
+        if (st == AZREDIS_OK) k->tx_at += n;
+    }
+    return st == AZREDIS_AGAIN ? AZREDIS_OK : st;
+}
+
+static int azri_conn_has_output(const azri_session *s) {
+    const azri_conn *k = azri_conn_of(s);
+    return k->tx_at < k->tx_len || azri_session_has_output(s);
+}
+
+static int azri_is_up(const azri_session *s) { return s->state == AZRI_HANDSHAKE || s->state == AZRI_READY || s->state == AZRI_DRAINING; }
+
+/* Connecting and reading. A step that failed ends the connection. */
+static void azri_conn_step(azredis_client *c, azri_session *s, uint64_t now) {
+    azri_conn *k = azri_conn_of(s);
+    azredis_error e;
+    azredis_status st = AZREDIS_OK;
+    if (!k) return;
+    if (s->state == AZRI_DIALING) {
+        st = azri_line_step(&k->line, now, &e);
+        if (st == AZREDIS_AGAIN) return;
+        if (st == AZREDIS_OK && azri_hub_live_blob(&c->hub, now)) azri_hub_opened(&c->hub, s, now);
+        else if (st == AZREDIS_OK) st = azri_fail(&e, AZREDIS_E_CLOSED, "redis.auth", "%s: the token expired while connecting",
+                                                  c->endpoint);
+    }
+    if (st == AZREDIS_OK && azri_is_up(s)) st = azri_conn_read(c, s, now, &e);
+    if (st != AZREDIS_OK) azri_hub_closed(&c->hub, s, &e, now);
+}
+
+static void azri_conn_flush(azredis_client *c, azri_session *s, uint64_t now) {
+    azredis_error e;
+    if (azri_is_up(s) && s->link && azri_conn_write(s, now, &e) != AZREDIS_OK) azri_hub_closed(&c->hub, s, &e, now);
+    if (s->state == AZRI_DOWN) azri_conn_close(c, s);
+}
+
+/* ---- what leaves towards the user ---- */
+
+static void azri_deliver_done(azredis_client *c) {
+    azri_cmd *cmd;
+    while ((cmd = c->hub.done.head) != NULL) {
+        azredis_reply_fn fn = cmd->fn;
+        c->hub.done.head = cmd->done_next;
+        if (!c->hub.done.head) c->hub.done.tail = NULL;
+        cmd->done_next = NULL;
+        cmd->in_done = 0;
+        if (cmd->kind == AZRI_CMD_SUBSCRIBE) azri_hub_subscribed(&c->hub, cmd);
+        if (cmd->kind == AZRI_CMD_USER && !cmd->told) {
+            if (cmd->reply->status == AZREDIS_OK) c->hub.stats.commands_ok++;
+            else c->hub.stats.commands_failed++;
+        }
+        cmd->told = 1;
+        if (cmd->done) ++*cmd->done;
+        if (fn) fn(c, cmd->reply, cmd->user);
+        cmd->fn = NULL;                 /* a tombstone comes here twice and has told its caller once */
+        cmd->done = NULL;
+        cmd->reply = &cmd->own;
+        if (!cmd->linked) azri_hub_free_cmd(&c->hub, cmd);
+    }
+}
+
+/* The members that an event of this type has. */
+static void azri_item_event(const azri_item *it, azredis_event *ev) {
+    memset(ev, 0, sizeof *ev);
+    ev->type = it->type;
+    ev->old_left_ms = it->old_left_ms;
+    ev->new_left_ms = it->new_left_ms;
+    ev->next_try_ms = it->next_try_ms;
+    ev->error = it->has_error ? &it->error : NULL;
+    ev->level = it->level;
+    ev->number = it->number;
+    ev->text = it->type == AZREDIS_EV_LOG ? it->text : NULL;
+    ev->dropped = it->dropped;
+}
+
+static void azri_deliver_item(azredis_client *c, const azri_item *it) {
+    azredis_event ev;
+    azri_item_event(it, &ev);
+    ev.client = c;
+    if (it->type != AZREDIS_EV_LOG && it->type != AZREDIS_EV_TOKEN_REFRESHED && it->type != AZREDIS_EV_TOKEN_REFRESH_FAILED)
+        ev.endpoint = c->endpoint;
+    if (c->on_event) c->on_event(&ev, c->event_user);
+    else if (it->type == AZREDIS_EV_LOG) azredis_print_event(&ev, NULL);
+}
+
+static void azri_deliver_news(azredis_client *c) {
+    azri_news *n = &c->hub.news;
+    while (n->count) {
+        azri_item it = *azri_news_at(n, 0);         /* a copy: the handler may cause more news */
+        n->first = (n->first + 1) % AZRI_NEWS_MAX;
+        n->count--;
+        azri_deliver_item(c, &it);
+    }
+}
+
+static void azri_deliver_messages(azredis_client *c) {
+    azredis_sub *s;
+    azredis_message m;
+    for (s = c->hub.subs; s; s = s->next)
+        while (s->fn && !s->dead && azri_sub_next(s, &m)) s->fn(c, &m, s->user);
+}
+
+/* All callbacks run here, on the thread that pumps, with the machine at rest: they may submit and close. */
+static void azri_deliver(azredis_client *c) {
+    int before = c->in_callback;
+    c->in_callback = 1;
+    azri_deliver_done(c);
+    azri_deliver_messages(c);
+    azri_deliver_news(c);
+    c->in_callback = before;
+}
+
+/* ---- the turn ---- */
+
+/* One turn without waiting. Reading comes first: what has been closed or has expired is found out before
+ * anything is written into it. */
+static void azri_pump_step(azredis_client *c) {
+    azri_session *s;
+    uint64_t now = azri_now(c);
+    c->busy = 0;
+    azri_waker_drain(c->waker);
+    for (s = c->hub.sessions; s; s = s->next) azri_conn_step(c, s, now);
+    azri_pump_fetch(c, now);
+    now = azri_now(c);
+    azri_pump_auth(c, now);
+    azri_hub_tick(&c->hub, now);
+    for (s = c->hub.sessions; s; s = s->next) {
+        if (s->state == AZRI_DOWN) azri_conn_close(c, s);
+        if (azri_hub_may_dial(&c->hub, s, now)) azri_conn_dial(c, s, now);
+        azri_conn_flush(c, s, now);
+    }
+    azri_deliver(c);
+}
+
+static uint64_t azri_pump_deadline(azredis_client *c, uint64_t now) {
+    const azri_session *s;
+    uint64_t t = azri_hub_deadline(&c->hub, now);
+    if (c->busy || c->hub.done.head || c->hub.rejected) return now;
+    for (s = c->hub.sessions; s; s = s->next) {
+        const azri_conn *k = azri_conn_of(s);
+        if (!k) continue;
+        t = azri_min64(t, azri_line_deadline(&k->line));
+        if (k->line.state == AZRI_LINE_OPEN && k->line.conf.name && azri_tls_pending(&k->line.tls)) return now;
+    }
+    if (c->fetch) t = azri_min64(t, azri_fetch_deadline(c->fetch));
+    azri_lock_acquire(&c->auth->lock);
+    if (!c->auth->conf.is_static && !c->fetch) t = azri_min64(t, azri_token_deadline(&c->auth->machine, now));
+    if (c->auth->note_count != c->notes_seen) t = now;
+    azri_lock_release(&c->auth->lock);
+    return t;
+}
+
+static size_t azri_pump_fds(azredis_client *c, azri_fd *out, size_t cap) {
+    const azri_session *s;
+    size_t n = 1;
+    out[0].sock = azri_waker_sock(c->waker);
+    out[0].want = AZRI_READ;
+    out[0].ready = 0;
+    for (s = c->hub.sessions; s; s = s->next)
+        if (s->link) n += azri_line_fds(&azri_conn_of(s)->line, out + n, cap - n, azri_conn_has_output(s));
+    if (c->fetch) n += azri_fetch_fds(c->fetch, out + n, cap - n);
+    return n;
+}
+
+/* Sleeps until something is ready or due, at most until `until`. */
+static void azri_pump_sleep(azredis_client *c, uint64_t until) {
+    azri_fd fds[AZRI_FDS_MAX];
+    uint64_t now = azri_now(c), t = azri_min64(until, azri_pump_deadline(c, now));
+    if (t <= now) return;
+    (void)azri_poll(fds, azri_pump_fds(c, fds, AZRI_FDS_MAX), (int)azri_min64(t - now, AZRI_WAIT_MAX));
+}
+
+/* ==== >>api =============================================================== uses: above ==========
+ * The public functions: options, defaults, blocking calls. A blocking call pumps by itself, by three
+ * rules (a plain program exists only while it calls):
+ *  1. On entry one turn without waiting: an expired or closed connection is found before it is written to.
+ *  2. A token that is due is fetched after the call's own command, within renew_ms; past the headroom
+ *     point before it.
+ *  3. After a long silence a PING is answered before the command is written (azri_session_probe).
+ * ================================================================================================ */
+
+AZREDIS_API const char *azredis_event_name(azredis_event_type type) {
+    switch (type) {
+    case AZREDIS_EV_TOKEN_REFRESHED: return "TokenRefreshed";
+    case AZREDIS_EV_TOKEN_REFRESH_FAILED: return "TokenRefreshFailed";
+    case AZREDIS_EV_CONNECTION_REAUTHENTICATED: return "ConnectionReauthenticated";
+    case AZREDIS_EV_CONNECTION_REAUTHENTICATION_FAILED: return "ConnectionReauthenticationFailed";
+    case AZREDIS_EV_CONNECTION_FAILED: return "ConnectionFailed";
+    case AZREDIS_EV_CONNECTION_RESTORED: return "ConnectionRestored";
+    case AZREDIS_EV_ERROR_MESSAGE: return "ErrorMessage";
+    case AZREDIS_EV_INTERNAL_ERROR: return "InternalError";
+    case AZREDIS_EV_LOG: return "Log";
+    default: return "?";
+    }
+}
+
+AZREDIS_API const char *azredis_build_info(void) {
+    return "azredis_entra " AZREDIS_VERSION_TEXT ", mbedTLS " MBEDTLS_VERSION_STRING ", port posix";
+}
+
+/* Options of an older, smaller caller are served: what it does not know is zero, the default. A larger
+ * struct is of a newer header; it is served if it asks for nothing that is unknown here. 0: foreign. */
+static int azri_take_options(void *to, size_t to_size, const void *from, size_t from_size, unsigned version) {
+    const unsigned char *b = (const unsigned char *)from;
+    size_t i;
+    memset(to, 0, to_size);
+    if (version >> 16 != (unsigned)AZREDIS_VERSION >> 16) return 0;
+    if (!from) return 1;
+    for (i = to_size; i < from_size; i++)
+        if (b[i]) return 0;
+    memcpy(to, from, azri_minz(to_size, from_size));
+    return 1;
+}
+
+static uint64_t azri_seed(const azri_port *port, uint64_t seed) {
+    if (seed == 0) (void)port->p.entropy(port->p.user, &seed, sizeof seed);   /* jitter needs no secrecy */
+    return seed;
+}
+
+/* ---- auth ---- */
+
+static void azri_auth_free(azredis_auth *a) {
+    azri_mem mem = a->port.mem;
+    if (a->own) azri_fetch_drop(a, a->own, azri_auth_now(a));
+    azri_blob_drop(a->blob);
+    azri_identity_conf_free(&a->conf, &mem);
+    azri_strfree(&mem, a->ca_file);
+    azri_lock_free(&a->lock);
+    azri_wipe(a, sizeof *a);
+    azri_free(&mem, a, sizeof *a);
+}
+
+/* A password takes the place of a token that never expires. */
+static azredis_status azri_auth_static(azredis_auth *a) {
+    if (!a->conf.is_static) return AZREDIS_OK;
+    a->blob = azri_blob_new(&a->port.mem, azri_identity_static_user(&a->conf), azri_str(a->conf.password));
+    if (!a->blob) return AZREDIS_E_NOMEM;
+    a->blob->generation = ++a->generation;
+    a->headroom_at = AZRI_NEVER64;
+    return AZREDIS_OK;
+}
+
+AZREDIS_API azredis_auth *azredis_auth_open_v(const azredis_auth_options *options, size_t size, unsigned version) {
+    azredis_auth_options o;
+    azri_port port;
+    azredis_auth *a;
+    int ok = azri_take_options(&o, sizeof o, options, size, version);
+    if (!ok) return NULL;
+    azri_port_fill(&port, o.port);
+    a = (azredis_auth *)azri_zalloc(&port.mem, sizeof *a);
+    if (!a) return NULL;
+    a->port = port;
+    a->refs = 1;
+    a->rng.state = azri_seed(&a->port, o.seed);
+    a->ca = o.ca;
+    a->ca_len = o.ca_len;
+    a->on_event = o.on_event;
+    a->event_user = o.event_user;
+    a->level = o.log_level ? o.log_level : AZREDIS_LOG_WARNING;
+    if (azri_lock_init(&a->lock) != AZREDIS_OK) {
+        azri_free(&port.mem, a, sizeof *a);
+        return NULL;
+    }
+    azri_token_init(&a->machine, &a->rng, o.policy);
+    a->ca_file = azri_strdup(&a->port.mem, o.ca_file);
+    (void)azri_identity_conf_copy(&a->conf, &a->port.mem, &o, &a->broken);
+    if ((o.ca_file && !a->ca_file) || a->broken.code == AZREDIS_E_NOMEM || azri_auth_static(a) != AZREDIS_OK) {
+        azri_auth_free(a);
+        return NULL;
+    }
+    return a;
+}
+
+AZREDIS_API void azredis_auth_release(azredis_auth *a) {
+    uint32_t left;
+    if (!a) return;
+    azri_lock_acquire(&a->lock);
+    left = --a->refs;
+    azri_lock_release(&a->lock);
+    if (left == 0) azri_auth_free(a);
+}
+
+static azredis_auth *azri_auth_hold(azredis_auth *a) {
+    azri_lock_acquire(&a->lock);
+    a->refs++;
+    azri_lock_release(&a->lock);
+    return a;
+}
+
+/* The copy stands behind a head, so that azredis_token_wipe needs nothing else. */
+typedef struct azri_token_copy { azri_mem mem; size_t size; } azri_token_copy;
+
+AZREDIS_API void azredis_token_wipe(azredis_token *t) {
+    azri_token_copy *head;
+    azri_mem mem;
+    size_t size;
+    if (!t) return;
+    if (t->jwt) {
+        head = (azri_token_copy *)(void *)t->jwt - 1;
+        mem = head->mem;
+        size = head->size;
+        azri_wipe(head, size);
+        azri_free(&mem, head, size);
+    }
+    azri_wipe(t, sizeof *t);
+}
+
+/* Under the lock. */
+static azredis_status azri_auth_copy_token(azredis_auth *a, azredis_token *out, uint64_t now, azredis_error *why) {
+    azredis_str jwt = azri_blob_jwt(a->blob);
+    size_t size = sizeof(azri_token_copy) + jwt.len + 1;
+    azri_token_copy *head = (azri_token_copy *)azri_alloc(&a->port.mem, size);
+    int64_t left = azri_blob_left(a->blob, now);
+    if (!head) return azri_fail(why, AZREDIS_E_NOMEM, "token", "out of memory for a copy of the token");
+    head->mem = a->port.mem;
+    head->size = size;
+    out->jwt = (char *)(head + 1);
+    memcpy(out->jwt, jwt.ptr, jwt.len);
+    out->jwt[jwt.len] = '\0';
+    out->jwt_len = jwt.len;
+    (void)azri_fmt(out->user, sizeof out->user, "%s", a->blob->user);
+    out->expires_in_ms = left == AZREDIS_UNKNOWN ? AZREDIS_NEVER : (uint32_t)azri_min64((uint64_t)left, AZREDIS_NEVER - 1);
+    out->renew_in_ms = left == AZREDIS_UNKNOWN ? AZREDIS_NEVER
+                     : (uint32_t)azri_min64(azri_max64(a->machine.next_try, now) - now, AZREDIS_NEVER - 1);
+    return AZREDIS_OK;
+}
+
+/* Events of an auth that stands alone go to its own handler. Not under the lock. */
+static void azri_auth_deliver(azredis_auth *a) {
+    for (;;) {
+        azri_item it;
+        azredis_event ev;
+        azri_lock_acquire(&a->lock);
+        if (a->own_seen + AZRI_NOTES_MAX < a->note_count) a->own_seen = a->note_count - AZRI_NOTES_MAX;
+        if (a->own_seen == a->note_count) {
+            azri_lock_release(&a->lock);
+            return;
+        }
+        it = a->notes[a->own_seen++ % AZRI_NOTES_MAX];
+        azri_lock_release(&a->lock);
+        if (it.type == AZREDIS_EV_LOG && it.level > a->level) continue;
+        azri_item_event(&it, &ev);
+        if (a->on_event) a->on_event(&ev, a->event_user);
+        else if (it.type == AZREDIS_EV_LOG) azredis_print_event(&ev, NULL);
+    }
+}
+
+/* One step of this thread: a token, the right to step the fetch (*mine), or neither. */
+static azredis_status azri_auth_look(azredis_auth *a, azredis_token *out, int *mine, azredis_error *why) {
+    uint64_t now = azri_auth_now(a);
+    azredis_status st = AZREDIS_AGAIN;
+    azri_lock_acquire(&a->lock);
+    if (a->blob && (a->conf.is_static || azri_token_live(&a->machine, now)))
+        st = azri_auth_copy_token(a, out, now, why);
+    else if (a->failure.code != AZREDIS_OK && why) *why = a->failure;
+    if (st == AZREDIS_AGAIN && a->failure.code != AZREDIS_OK && !a->failure.retryable && !a->own &&
+        !azri_token_due(&a->machine, now) && !azri_token_claimed(&a->machine, now))
+        st = a->failure.code;               /* it waits on the slow lane until somebody mends it */
+    *mine = !a->own_busy && !a->conf.is_static;
+    if (*mine) a->own_busy = 1;
+    azri_lock_release(&a->lock);
+    return st;
+}
+
+static void azri_auth_step(azredis_auth *a, azri_waker *w) {
+    if (!a->own) a->own = azri_fetch_claim(a, azri_auth_now(a));
+    if (a->own && azri_fetch_step(a, a->own, w)) a->own = NULL;
+}
+
+static void azri_auth_sleep(azredis_auth *a, int mine, azri_waker *w, uint64_t until) {
+    azri_fd fds[AZRI_FDS_MAX];
+    size_t n = 1;
+    uint64_t now = azri_auth_now(a), t = azri_min64(until, now + AZRI_WAIT_MAX);
+    fds[0].sock = azri_waker_sock(w);
+    fds[0].want = AZRI_READ;
+    fds[0].ready = 0;
+    if (mine && a->own) {
+        n += azri_fetch_fds(a->own, fds + 1, AZRI_FDS_MAX - 1);
+        t = azri_min64(t, azri_fetch_deadline(a->own));
+    }
+    azri_lock_acquire(&a->lock);
+    if (!(mine && a->own)) t = azri_min64(t, azri_token_deadline(&a->machine, now));
+    azri_lock_release(&a->lock);
+    if (t > now) (void)azri_poll(fds, n, (int)(t - now));
+    azri_waker_drain(w);
+}
+
+static azredis_status azri_auth_wait(azredis_auth *a, azredis_token *out, uint64_t until, azri_waker *w, azredis_error *why) {
+    azredis_status st;
+    int mine;
+    for (;;) {
+        st = azri_auth_look(a, out, &mine, why);
+        if (mine) azri_auth_step(a, w);                 /* also renews one that is still good */
+        if (st == AZREDIS_AGAIN && azri_auth_now(a) < until) azri_auth_sleep(a, mine, w, until);
+        azri_lock_acquire(&a->lock);
+        if (mine) a->own_busy = 0;
+        azri_lock_release(&a->lock);
+        azri_auth_deliver(a);
+        if (st != AZREDIS_AGAIN) return st;
+        if (azri_auth_now(a) >= until) break;
+    }
+    return azri_auth_look(a, out, &mine, why) == AZREDIS_OK ? AZREDIS_OK : AZREDIS_AGAIN;
+}
+
+AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *out, uint32_t wait_ms, azredis_error *why) {
+    azri_watch watch;
+    azri_waker *w;
+    azredis_status st;
+    if (!a) return azri_fail(why, AZREDIS_E_NOMEM, "auth", "there is no auth object: azredis_auth_open had no memory");
+    if (!out) return azri_fail(why, AZREDIS_E_ARG, "auth", "out is NULL");
+    memset(out, 0, sizeof *out);
+    if (a->broken.code != AZREDIS_OK) {
+        if (why) *why = a->broken;
+        return a->broken.code;
+    }
+    w = azri_waker_new();
+    if (!w) return azri_fail(why, AZREDIS_E_NOMEM, "auth", "no descriptor or memory for a wake-up pipe");
+    azri_auth_watch(a, &watch, w);
+    st = azri_auth_wait(a, out, azri_after(azri_auth_now(a), wait_ms), w, why);
+    azri_auth_unwatch(a, &watch);
+    azri_waker_unref(w);
+    return st;
+}
+
+AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, azredis_link_record *out) {
+    azredis_status st = AZREDIS_AGAIN;
+    if (!a || !out) return AZREDIS_E_ARG;
+    azri_lock_acquire(&a->lock);
+    if (index < a->record_count) {
+        *out = a->records[index];
+        st = AZREDIS_OK;
+    }
+    azri_lock_release(&a->lock);
+    return st;
+}
+
+/* ---- client: open and close ---- */
+
+static azredis_status azri_open_endpoint(azredis_client *c, const azredis_options *o) {
+    uint16_t port = 0;
+    if (!o->host || !o->host[0])
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "options.host is missing: give the cache's host name, such as "
+                         "name.region.redis.azure.net");
+    if (o->host[0] == '/') {
+        if (strlen(o->host) >= sizeof c->host) return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "the socket's path is too long");
+        (void)azri_fmt(c->host, sizeof c->host, "%s", o->host);
+    } else if (azri_endpoint_parse(azri_str(o->host), c->host, &port, &c->broken) != AZREDIS_OK) {
+        return c->broken.code;
+    }
+    if (o->tcp_port && port && o->tcp_port != port)
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.tcp_port", "host says port %u, tcp_port says %u: give one of them",
+                         (unsigned)port, (unsigned)o->tcp_port);
+    c->tcp_port = o->tcp_port ? o->tcp_port : port ? port : azri_port_by_host(azri_str(c->host));
+    if (c->host[0] == '/') (void)azri_fmt(c->endpoint, sizeof c->endpoint, "%s", c->host);
+    else (void)azri_fmt(c->endpoint, sizeof c->endpoint, "%s:%u", c->host, (unsigned)c->tcp_port);
+    c->plaintext = o->plaintext;
+    if (c->host[0] == '/' && !c->plaintext)
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "a unix socket has no TLS: set plaintext");
+    if (c->plaintext && c->host[0] != '/' && !azri_is_loopback(azri_str(c->host)))
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "without TLS only this machine is reached, and %s is "
+                         "another: leave plaintext at 0", c->host);
+    return AZREDIS_OK;
+}
+
+static void azri_open_name(char out[AZRI_NAME_MAX], const char *name) {
+    size_t i;
+    for (i = 0; name && name[i] && i + 1 < AZRI_NAME_MAX; i++) out[i] = name[i] > 32 && name[i] < 127 ? name[i] : '_';
+    out[i] = '\0';
+}
+
+static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o) {
+    azri_hub_conf *h = &c->hub.conf;
+    if (o->protocol != 0 && o->protocol != 2 && o->protocol != 3)
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.protocol", "options.protocol is %d; it may be 2 or 3", o->protocol);
+    h->session.protocol = o->protocol == 2 ? 2 : 3;
+    h->session.database = o->database;
+    h->session.auth_ms = azri_or(o->auth_ms, 15u * AZRI_SECOND);
+    h->session.command_ms = azri_or(o->command_ms, 5u * AZRI_SECOND);
+    h->session.keepalive_ms = azri_or(o->keepalive_ms, AZRI_MINUTE);
+    h->session.max_reply = o->max_reply ? o->max_reply : AZRI_RESP_BULK_MAX;
+    h->session.endpoint = c->endpoint;
+    azri_open_name(h->session.name, o->client_name);
+    h->fail_fast = o->fail_fast;
+    h->abort_on_connect_fail = o->abort_on_connect_fail;
+    h->backlog_count = azri_or(o->backlog_count, 10000);
+    h->backlog_bytes = o->backlog_bytes ? o->backlog_bytes : 64u * 1024u * 1024u;
+    h->sub_queue = azri_or(o->sub_queue, 10000);
+    c->command_ms = h->session.command_ms;
+    c->connect_ms = azri_or(o->connect_ms, 5u * AZRI_SECOND);
+    c->renew_ms = azri_or(o->renew_ms, 2u * AZRI_SECOND);
+    return AZREDIS_OK;
+}
+
+/* The shared auth, or one made from the options, which then has the client's trust and port. */
+static azredis_auth *azri_open_auth(const azredis_options *o) {
+    azredis_auth_options a;
+    if (o->auth) return azri_auth_hold(o->auth);
+    memset(&a, 0, sizeof a);
+    if (o->identity) a = *o->identity;
+    if (!a.ca && !a.ca_file) {
+        a.ca = o->ca;
+        a.ca_len = o->ca_len;
+        a.ca_file = o->ca_file;
+    }
+    if (!a.port) a.port = o->port;
+    if (!a.seed) a.seed = o->seed;
+    return azredis_auth_open(&a);
+}
+
+/* Frees what there is; the waker and the auth may be missing after a failed open. */
+static void azri_client_free(azredis_client *c) {
+    azri_mem mem = c->port.mem;
+    azri_session *s;
+    for (s = c->hub.sessions; s; s = s->next) azri_conn_close(c, s);
+    if (c->auth) {
+        azri_fetch_drop(c->auth, c->fetch, azri_now(c));
+        if (c->waker) azri_auth_unwatch(c->auth, &c->watch);
+        azredis_auth_release(c->auth);
+    }
+    azri_hub_free(&c->hub);
+    if (c->waker) azri_waker_unref(c->waker);
+    azri_strfree(&mem, c->tls_host);
+    azri_strfree(&mem, c->ca_file);
+    azri_wipe(c, sizeof *c);
+    azri_free(&mem, c, sizeof *c);
+}
+
+AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_t size, unsigned version) {
+    azredis_options o;
+    azri_port port;
+    azredis_client *c;
+    if (!azri_take_options(&o, sizeof o, options, size, version)) return NULL;
+    azri_port_fill(&port, o.port);
+    c = (azredis_client *)azri_zalloc(&port.mem, sizeof *c);
+    if (!c) return NULL;
+    c->port = port;
+    azri_hub_init(&c->hub, &c->port.mem, azri_seed(&c->port, o.seed));
+    if (o.log_level) c->hub.news.level = o.log_level;
+    c->on_event = o.on_event;
+    c->event_user = o.event_user;
+    c->ca = o.ca;
+    c->ca_len = o.ca_len;
+    if (azri_open_endpoint(c, &o) == AZREDIS_OK) (void)azri_open_conf(c, &o);
+    c->auth = azri_open_auth(&o);
+    c->waker = azri_waker_new();
+    c->tls_host = azri_strdup(&c->port.mem, o.tls_host ? o.tls_host : c->host);
+    c->ca_file = azri_strdup(&c->port.mem, o.ca_file);
+    if (c->auth && c->waker) azri_auth_watch(c->auth, &c->watch, c->waker);
+    if (!c->auth || !c->waker || !c->tls_host || (o.ca_file && !c->ca_file) || !azri_hub_add_session(&c->hub)) {
+        azri_client_free(c);
+        return NULL;
+    }
+    if (c->broken.code == AZREDIS_OK) c->broken = c->auth->broken;
+    return c;
+}
+
+/* Every command ends, every callback runs, then the memory goes. */
+static void azri_client_end(azredis_client *c) {
+    azri_queue unsent;
+    azri_session *s;
+    azredis_error e;
+    memset(&unsent, 0, sizeof unsent);
+    (void)azri_fail(&e, AZREDIS_E_CLOSED, "client", "the client was closed");
+    c->closing = 1;
+    for (s = c->hub.sessions; s; s = s->next) azri_session_closed(s, &e, &unsent);
+    azri_hub_fail_queue(&c->hub, &unsent, &e);
+    azri_hub_fail_queue(&c->hub, &c->hub.backlog, &e);
+    azri_deliver(c);
+    azri_client_free(c);
+}
+
+AZREDIS_API void azredis_close(azredis_client *c) {
+    if (!c || c->closing) return;
+    c->closing = 1;
+    if (c->depth == 0) azri_client_end(c);
+}
+
+/* ---- calls ---- */
+
+/* Begins a public call that pumps. Not OK: the call must return it, and must not call azri_leave. */
+static azredis_status azri_enter(azredis_client *c, azredis_error *e) {
+    if (!c) return azri_fail(e, AZREDIS_E_NOMEM, "client", "there is no client: azredis_open had no memory");
+    if (c->closing) return azri_fail(e, AZREDIS_E_CLOSED, "client", "the client was closed");
+    if (c->in_callback) return azri_fail(e, AZREDIS_E_STATE, "client", "a blocking call is not allowed in a callback; use azredis_submit");
+    if (c->broken.code != AZREDIS_OK) {
+        if (e) *e = c->broken;
+        return c->broken.code;
+    }
+    c->depth++;
+    return AZREDIS_OK;
+}
+
+static void azri_leave(azredis_client *c) {
+    if (--c->depth == 0 && c->closing) azri_client_end(c);
+}
+
+static int azri_renewing(azredis_client *c) {
+    const azri_session *s = c->hub.sessions;
+    int due;
+    if (c->fetch) return 1;
+    if (s->state == AZRI_READY && (s->trying || (s->fresh && s->auth_at <= azri_now(c)))) return 1;
+    azri_lock_acquire(&c->auth->lock);
+    due = !c->auth->conf.is_static && azri_token_live(&c->auth->machine, azri_now(c)) &&
+          azri_token_due(&c->auth->machine, azri_now(c));
+    azri_lock_release(&c->auth->lock);
+    return due;
+}
+
+/* Rule 2: drives a renewal that is due to its end, and presents the token. */
+static void azri_renew(azredis_client *c) {
+    uint64_t until = azri_after(azri_now(c), c->renew_ms);
+    while (!c->closing && azri_renewing(c) && azri_now(c) < until) {
+        azri_pump_step(c);
+        if (azri_renewing(c)) azri_pump_sleep(c, until);
+    }
+}
+
+static void azri_before_call(azredis_client *c) {
+    azri_pump_step(c);                                              /* rule 1 */
+    if (c->hub.blob && azri_now(c) >= c->headroom_at && azri_hub_live_blob(&c->hub, azri_now(c))) azri_renew(c);
+}
+
+/* Each of the commands ends by its own deadline, so this ends. */
+static void azri_until_done(azredis_client *c, const int *done, int want) {
+    while (*done < want && !c->closing) {
+        azri_pump_step(c);
+        if (*done < want && !c->closing) azri_pump_sleep(c, AZRI_NEVER64);
+    }
+}
+
+/* Waits for room in the backlog, within the call's own time. */
+static azredis_status azri_new_cmd_wait(azredis_client *c, int argc, const azredis_str *argv, uint64_t deadline, azri_cmd **out,
+                                        azredis_error *e) {
+    azredis_status st;
+    while ((st = azri_hub_new_cmd(&c->hub, argc, argv, out, e)) == AZREDIS_AGAIN && !c->closing) {
+        if (azri_now(c) >= deadline) return AZREDIS_E_FULL;
+        azri_pump_step(c);
+        azri_pump_sleep(c, deadline);
+    }
+    return st;
+}
+
+static void azri_cmd_options(azri_cmd *cmd, const azredis_call *how, uint64_t deadline) {
+    cmd->deadline = deadline;
+    cmd->no_queue = how && (how->flags & AZREDIS_NO_QUEUE) != 0;
+    cmd->no_reply = how && (how->flags & AZREDIS_NO_REPLY) != 0;
+}
+
+static uint64_t azri_call_deadline(const azredis_client *c, const azredis_call *how) {
+    return azri_after(azri_now(c), how && how->timeout_ms ? how->timeout_ms : c->command_ms);
+}
+
+/* The reply of a call that did not come to a command. */
+static azredis_status azri_refuse_call(azredis_client *c, azredis_reply *r, const azredis_error *e) {
+    if (r) {
+        azri_reply_reset(r);
+        azri_reply_error(r, c ? &c->port.mem : NULL, e);
+    }
+    return e->code;
+}
+
+AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply *r, const azredis_call *how, int argc,
+                                                const azredis_str *argv) {
+    azredis_reply own;
+    azredis_error e;
+    azri_cmd *cmd;
+    uint64_t deadline;
+    azredis_status st = azri_enter(c, &e);
+    int done = 0;
+    if (st != AZREDIS_OK) return azri_refuse_call(c, r, &e);
+    memset(&own, 0, sizeof own);
+    deadline = azri_call_deadline(c, how);
+    azri_before_call(c);
+    st = azri_new_cmd_wait(c, argc, argv, deadline, &cmd, &e);
+    if (st != AZREDIS_OK) {
+        st = azri_refuse_call(c, r, &e);
+        azri_leave(c);
+        return st;
+    }
+    azri_cmd_options(cmd, how, deadline);
+    cmd->reply = r ? r : &own;
+    if (!how || !(how->flags & AZREDIS_NO_REPLY)) cmd->done = &done;
+    else cmd->reply = &cmd->own;
+    azri_hub_submit(&c->hub, cmd, azri_now(c));
+    if (how && (how->flags & AZREDIS_NO_REPLY)) {
+        if (r) azri_reply_reset(r);
+        azri_pump_step(c);
+    } else {
+        azri_until_done(c, &done, 1);
+        st = (r ? r : &own)->status;
+        azri_renew(c);
+    }
+    azredis_reply_free(&own);
+    azri_leave(c);
+    return st;
+}
+
+AZREDIS_API azredis_status (azredis_command)(azredis_client *c, azredis_reply *r, const char *arg0, ...) {
+    azredis_str argv[AZRI_COMMAND_ARGS];
+    azredis_error e;
+    va_list ap;
+    const char *z;
+    int argc = 0;
+    va_start(ap, arg0);
+    for (z = arg0; z && argc < AZRI_COMMAND_ARGS; z = va_arg(ap, const char *)) argv[argc++] = azri_str(z);
+    va_end(ap);
+    if (!z) return azredis_command_argv(c, r, NULL, argc, argv);
+    (void)azri_fail(&e, AZREDIS_E_LIMIT, "command", "azredis_command takes up to %d arguments; use azredis_command_argv",
+                    AZRI_COMMAND_ARGS - 1);
+    return azri_refuse_call(c, r, &e);
+}
+
+/* ---- many commands in one flight ---- */
+
+/* One reply of many: their values as the elements of an array. */
+static azredis_status azri_exec_gather(azredis_client *c, azredis_reply *r, const azredis_reply *part, size_t n) {
+    azredis_value *items = (azredis_value *)azri_zalloc(&c->port.mem, n * sizeof *items), root;
+    azredis_status st;
+    size_t i;
+    if (!items) return AZREDIS_E_NOMEM;
+    for (i = 0; i < n; i++) {
+        if (part[i].value) items[i] = *part[i].value;
+        items[i].flags &= (uint8_t)~AZREDIS_F_ATTRIBUTE;
+    }
+    memset(&root, 0, sizeof root);
+    root.type = AZREDIS_T_ARRAY;
+    root.len = (uint32_t)n;
+    root.as.items = items;
+    st = azri_reply_store(r, &c->port.mem, &root);
+    azri_free(&c->port.mem, items, n * sizeof *items);
+    return st;
+}
+
+/* The first reply without an answer decides; error replies of the server are elements. */
+static azredis_status azri_exec_end(azredis_client *c, azredis_reply *r, const azredis_reply *part, size_t n) {
+    azredis_status st;
+    azredis_error e;
+    size_t i;
+    azri_reply_reset(r);
+    r->fate = AZREDIS_ANSWERED;
+    for (i = 0; i < n && (part[i].status == AZREDIS_OK || part[i].value); i++) {}
+    if (i < n) {
+        r->fate = part[i].fate;
+        azri_reply_error(r, &c->port.mem, part[i].error);
+        return r->status;
+    }
+    st = azri_exec_gather(c, r, part, n);
+    if (st == AZREDIS_OK) return st;
+    (void)azri_fail(&e, st, "exec", "the commands ran, but their answers did not fit into memory");
+    azri_reply_error(r, &c->port.mem, &e);
+    return st;
+}
+
+/* All or nothing is encoded; then all are queued. */
+static azredis_status azri_exec_queue(azredis_client *c, azredis_reply *part, const azredis_call *how, const azredis_cmd *cmd,
+                                      size_t n, int *done, azredis_error *e) {
+    azri_queue made;
+    azri_cmd *one;
+    uint64_t deadline = azri_call_deadline(c, how);
+    azredis_status st = AZREDIS_OK;
+    size_t i;
+    memset(&made, 0, sizeof made);
+    for (i = 0; i < n && st == AZREDIS_OK; i++) {
+        st = azri_new_cmd_wait(c, cmd[i].argc, cmd[i].argv, deadline, &one, e);
+        if (st != AZREDIS_OK) break;
+        azri_cmd_options(one, how, deadline);
+        one->no_reply = 0;
+        one->reply = &part[i];
+        one->done = done;
+        azri_queue_push(&made, one);
+    }
+    while (made.head) {
+        one = azri_queue_take(&made, NULL);
+        if (st == AZREDIS_OK) azri_hub_submit(&c->hub, one, azri_now(c));
+        else azri_hub_free_cmd(&c->hub, one);
+    }
+    return st;
+}
+
+AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, const azredis_call *how, const azredis_cmd *cmd,
+                                        size_t n) {
+    azredis_reply own, *part;
+    azredis_error e;
+    azredis_status st = azri_enter(c, &e);
+    int done = 0;
+    size_t i;
+    if (st != AZREDIS_OK) return azri_refuse_call(c, r, &e);
+    memset(&own, 0, sizeof own);
+    azri_before_call(c);
+    part = n && cmd && n <= c->hub.conf.backlog_count ? (azredis_reply *)azri_zalloc(&c->port.mem, n * sizeof *part) : NULL;
+    if (!part) st = azri_fail(&e, n && cmd ? n <= c->hub.conf.backlog_count ? AZREDIS_E_NOMEM : AZREDIS_E_LIMIT : AZREDIS_E_ARG,
+                              "exec", "azredis_exec takes 1 to backlog_count commands, and memory for their answers");
+    else st = azri_exec_queue(c, part, how, cmd, n, &done, &e);
+    if (st == AZREDIS_OK) {
+        azri_until_done(c, &done, (int)n);
+        st = azri_exec_end(c, r ? r : &own, part, n);
+        azri_renew(c);
+    } else {
+        st = azri_refuse_call(c, r, &e);
+    }
+    for (i = 0; part && i < n; i++) azredis_reply_free(&part[i]);
+    azri_free(&c->port.mem, part, n * sizeof *part);
+    azredis_reply_free(&own);
+    azri_leave(c);
+    return st;
+}
+
+AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call *how, int argc, const azredis_str *argv,
+                                          azredis_reply_fn fn, void *user) {
+    azri_cmd *cmd;
+    azredis_status st;
+    if (!c) return AZREDIS_E_NOMEM;
+    if (c->closing) return AZREDIS_E_CLOSED;
+    if (c->broken.code != AZREDIS_OK) return c->broken.code;
+    st = azri_hub_new_cmd(&c->hub, argc, argv, &cmd, NULL);
+    if (st != AZREDIS_OK) return st;
+    azri_cmd_options(cmd, how, azri_call_deadline(c, how));
+    cmd->fn = fn;
+    cmd->user = user;
+    azri_hub_submit(&c->hub, cmd, azri_now(c));
+    return AZREDIS_OK;
+}
+
+AZREDIS_API azredis_status azredis_wait(azredis_client *c, uint32_t ms) {
+    azredis_status st = azri_enter(c, NULL);
+    uint64_t until;
+    if (st != AZREDIS_OK) return st;
+    until = azri_after(azri_now(c), ms);
+    do {
+        azri_pump_step(c);
+        if (!c->closing) azri_pump_sleep(c, until);
+    } while (!c->closing && azri_now(c) < until);
+    azri_leave(c);
+    return AZREDIS_OK;
+}
+
+AZREDIS_API azredis_status azredis_connect(azredis_client *c, uint32_t wait_ms, azredis_error *why) {
+    azredis_status st = azri_enter(c, why);
+    uint64_t until;
+    if (st != AZREDIS_OK) return st;
+    until = azri_after(azri_now(c), wait_ms);
+    for (;;) {
+        const azredis_error *t = &c->hub.trouble;
+        azri_pump_step(c);
+        if (c->closing || c->hub.sessions->state == AZRI_READY) break;
+        if (c->hub.aborted || (t->code != AZREDIS_OK && !t->retryable) || azri_now(c) >= until) {
+            azredis_error e;
+            azri_hub_why(&c->hub, azri_now(c), &e);
+            if (why) *why = e;
+            st = e.code;
+            break;
+        }
+        azri_pump_sleep(c, until);
+    }
+    azri_leave(c);
+    return st;
+}
+
+/* ---- pub/sub ---- */
+
+AZREDIS_API azredis_sub *azredis_subscribe(azredis_client *c, int kind, const char *channel, azredis_message_fn fn, void *user) {
+    azredis_sub *s;
+    if (!c || c->closing || kind != AZREDIS_CHANNEL || !channel) return NULL;
+    s = (azredis_sub *)azri_zalloc(&c->port.mem, sizeof *s);
+    if (!s) return NULL;
+    s->client = c;
+    s->mem = &c->port.mem;
+    s->channel = azri_strdup(&c->port.mem, channel);
+    if (!s->channel) {
+        azri_free(&c->port.mem, s, sizeof *s);
+        return NULL;
+    }
+    s->fn = fn;
+    s->user = user;
+    s->max = c->hub.conf.sub_queue;
+    s->next = c->hub.subs;
+    c->hub.subs = s;
+    if (c->hub.sessions->state == AZRI_READY) azri_hub_subscribe(&c->hub, c->hub.sessions, azri_now(c));
+    return s;
+}
+
+AZREDIS_API azredis_status azredis_next(azredis_sub *s, azredis_message *out, uint32_t wait_ms) {
+    azredis_client *c = s ? s->client : NULL;
+    azredis_status st;
+    uint64_t until;
+    if (!s || !out || s->fn) return AZREDIS_E_ARG;
+    st = azri_enter(c, NULL);
+    if (st != AZREDIS_OK) return st;
+    until = azri_after(azri_now(c), wait_ms);
+    st = AZREDIS_AGAIN;
+    while (!c->closing) {
+        azri_pump_step(c);
+        if (azri_sub_next(s, out)) st = AZREDIS_OK;
+        else if (s->state == AZRI_SUB_REFUSED) st = s->error.code;
+        if (st != AZREDIS_AGAIN || azri_now(c) >= until) break;
+        azri_pump_sleep(c, until);
+    }
+    azri_leave(c);
+    return st;
+}
+
+AZREDIS_API void azredis_unsubscribe(azredis_sub *s) {
+    azredis_client *c = s ? s->client : NULL;
+    if (!s || s->dead) return;
+    azri_hub_unsubscribe(&c->hub, s, azri_now(c));
+    if (!c->in_callback) azri_hub_sweep_subs(&c->hub);
+}
+
+/* ---- insight ---- */
+
+static void azri_stats_fill(azredis_client *c, azredis_stats_data *d) {
+    const azri_session *s = c->hub.sessions;
+    azredis_auth *a = c->auth;
+    uint64_t now = azri_now(c);
+    *d = c->hub.stats;
+    d->connected = s->state == AZRI_READY;
+    d->waiting = c->hub.backlog.count + s->fifo.count - s->in_flight;
+    d->in_flight = s->in_flight;
+    d->bytes_in = s->bytes_in;
+    d->bytes_out = s->bytes_out;
+    d->pushes_dropped = s->pushes_dropped;
+    d->reauths = s->reauths;
+    d->reauth_failures = s->reauth_failures;
+    d->last_read_ms = s->last_read ? (int64_t)(now - s->last_read) : AZREDIS_UNKNOWN;
+    d->last_write_ms = s->last_write ? (int64_t)(now - s->last_write) : AZREDIS_UNKNOWN;
+    d->token_left_ms = d->token_next_ms = d->outage_budget_ms = AZREDIS_UNKNOWN;
+    azri_lock_acquire(&a->lock);
+    d->tokens = a->tokens;
+    d->token_failures = a->token_failures;
+    if (!a->conf.is_static) {
+        d->token_failures_in_row = a->machine.failures;
+        d->token_left_ms = d->outage_budget_ms = azri_token_left(&a->machine, now);
+        d->token_next_ms = a->machine.next_try > now ? (int64_t)(a->machine.next_try - now) : 0;
+    }
+    azri_lock_release(&a->lock);
+}
+
+AZREDIS_API void azredis_stats_v(azredis_client *c, azredis_stats_data *out, size_t size) {
+    azredis_stats_data d;
+    if (!out) return;
+    memset(&d, 0, sizeof d);
+    memset(out, 0, size);
+    if (c && c->broken.code == AZREDIS_OK) azri_stats_fill(c, &d);
+    memcpy(out, &d, azri_minz(size, sizeof d));
+}
+
+#endif /* AZREDIS_ONLY_PURE */
+#endif /* AZRI_IMPLEMENTED */
+#endif /* AZREDIS_ENTRA_IMPLEMENTATION */
+
+/* ==== licence ===================================================================================
+ * MIT No Attribution (MIT-0). Copyright 2026 the azredis_entra.h contributors.
+ *
+ * Permission is hereby granted, free of charge, to any person obtaining a copy of this software and
+ * associated documentation files (the "Software"), to deal in the Software without restriction,
+ * including without limitation the rights to use, copy, modify, merge, publish, distribute,
+ * sublicense, and/or sell copies of the Software, and to permit persons to whom the Software is
+ * furnished to do so.
+ *
+ * THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
+ * NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+ * NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM,
+ * DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+ * OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+ * ================================================================================================ */
