@@ -4,7 +4,141 @@
  *     #define AZREDIS_ENTRA_IMPLEMENTATION
  *     #include "azredis_entra.h"
  * Elsewhere include it alone. Link: -lmbedtls -lmbedx509 -lmbedcrypto -pthread
-MANUAL_HERE
+ *
+ * CONTENTS   1 What it does   2 First program   3 Identities   4 Renewal   5 Commands and replies   6 What a call promises
+ *            7 Pub/sub   8 Events and log   9 Errors   10 Options   11 Security   12 Limits   13 Macros   14 Not yet
+ *
+ * 1 WHAT IT DOES
+ * It gets a Microsoft Entra ID token, connects to Azure Managed Redis or Azure Cache for Redis over TLS, sends
+ * AUTH <object id> <token>, renews the token long before it expires and authenticates the live connection again in
+ * place: no command is dropped or reordered and no subscription interrupted. Needs mbedTLS 2.28, POSIX and a C99 or
+ * C++11 compiler. With a password or an access key it is a plain Redis client.
+ *
+ * 2 FIRST PROGRAM
+ * recipe: hello
+ *     #define AZREDIS_ENTRA_IMPLEMENTATION
+ *     #include "azredis_entra.h"
+ *     #include <stdio.h>
+ *     int main(void) {
+ *         azredis_options o = {0};
+ *         azredis_reply r = {0};
+ *         o.host = "name.region.redis.azure.net";
+ *         azredis_client *c = azredis_open(&o);
+ *         if (azredis_command(c, &r, "PING") == AZREDIS_OK) puts(r.value->as.str);
+ *         else puts(r.error->message);
+ *         azredis_reply_free(&r);
+ *         azredis_close(c);
+ *         return 0;
+ *     }
+ * azredis_open does no I/O and never needs a check: a client that could not be opened answers every call with the
+ * reason. Zero means "the default" everywhere; AZREDIS_NEVER switches a time off.
+ *
+ * 3 IDENTITIES (azredis_auth_options.identity)
+ * AZREDIS_ID_DEFAULT        the chain. Today it has one link: environment. It tells for each link what it found.
+ * AZREDIS_ID_ENVIRONMENT    AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET
+ * AZREDIS_ID_CLIENT_SECRET  tenant_id, client_id, client_secret: a service principal
+ * AZREDIS_ID_CALLBACK       get_token: any source of tokens that the program already has
+ * AZREDIS_ID_ACCESS_KEY     password: the cache's access key (no Entra)
+ * AZREDIS_ID_PASSWORD       user, password (no Entra)
+ * The Redis user name is the token's oid claim; the option user overrides it. recipe: identity
+ *     azredis_auth_options id = {0};
+ *     azredis_options o = {0};
+ *     id.identity = AZREDIS_ID_CLIENT_SECRET;
+ *     id.tenant_id = "11111111-2222-3333-4444-555555555555";
+ *     id.client_id = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee";
+ *     id.client_secret = getenv("MY_SECRET");
+ *     o.host = "name.region.redis.azure.net";
+ *     o.identity = &id;
+ *     azredis_client *c = azredis_open(&o);
+ * One azredis_auth may serve many clients (options.auth), on any threads: one fetch per token life for all of them.
+ * azredis_auth_token hands the token to another Redis client. recipe: auth
+ *     azredis_auth *a = azredis_auth_open(NULL);
+ *     azredis_token t;
+ *     azredis_error why;
+ *     if (azredis_auth_token(a, &t, 10000, &why) == AZREDIS_OK) printf("AUTH %s <%u bytes>\n", t.user, (unsigned)t.jwt_len);
+ *     else puts(why.message);
+ *     azredis_token_wipe(&t);
+ *     azredis_auth_release(a);
+ *
+ * 4 RENEWAL
+ * A token is renewed at its soft point: refresh_in if Entra gave one, else half of a life of 2 h or more, else 70 %;
+ * up to 10 % of the life earlier, at random. Until 5 minutes (at most a quarter of the life) before expiry the new
+ * one must be accepted by Redis. Failed fetches are retried for ever: 2 s doubling to 60 s, 10 s once time is short,
+ * 30 s after expiry; Retry-After is obeyed; a mistake that somebody must mend is retried after 60 s, 5 min, 15 min,
+ * its inputs read again. A failed early renewal harms nothing while the old token lives. On the connection AUTH is
+ * followed by a PING with a nonce, because some servers drop the error of a failing AUTH. A token that Redis refuses
+ * is not shown again; one fresh token is fetched at once. Without a new token nothing is written in the connection's
+ * last second, so that its end leaves no command in doubt.
+ *
+ * 5 COMMANDS AND REPLIES
+ * azredis_command takes strings; azredis_command_argv takes any bytes and options per call; azredis_exec sends many
+ * in one flight; azredis_submit queues and calls you back. A reply is a tree of azredis_value; every string ends
+ * with a NUL. azredis_field finds a map's key in RESP2 and RESP3 alike; azredis_int, _double, _bool and _text read
+ * either protocol's shape. One azredis_reply serves for many calls and is freed once. recipe: binary
+ *     azredis_str set[3] = {{"SET", 3}, {"key", 3}, {"\0\1\2", 3}};
+ *     azredis_reply r = {0};
+ *     if (azredis_command_argv(c, &r, NULL, 3, set) != AZREDIS_OK) puts(r.error->message);
+ *     azredis_reply_free(&r);
+ * Refused on the shared connection, with a word on what to use: AUTH HELLO RESET QUIT MONITOR SYNC PSYNC SELECT,
+ * CLIENT REPLY/TRACKING/SETNAME, MULTI EXEC DISCARD WATCH UNWATCH, (P|S)(UN)SUBSCRIBE, blocking commands, WAIT.
+ *
+ * 6 WHAT A CALL PROMISES
+ * Each command ends exactly once: status says what happened, fate whether it ran (AZREDIS_NOT_SENT: repeat freely,
+ * AZREDIS_MAYBE_RUN: written and unanswered, AZREDIS_ANSWERED). What was written is never sent again by itself.
+ * A client belongs to one thread at a time. It lives while you call it: every call leaves the next one working, and
+ * renews a due token after its own command (at most renew_ms). A program with nothing to do calls azredis_wait.
+ * While not connected, commands wait up to their time (5 s) and end NOT_SENT with the reason. With fail_fast they end
+ * at once after the first connection; with abort_on_connect_fail a first connection that fails ends the client.
+ * Commands behind an AUTH that the server is slow to answer wait with it (up to auth_ms): that time is not theirs.
+ *
+ * 7 PUB/SUB recipe: subscribe
+ *     azredis_sub *s = azredis_subscribe(c, AZREDIS_CHANNEL, "news", NULL, NULL);
+ *     azredis_message m;
+ *     while (azredis_next(s, &m, 60000) == AZREDIS_OK) printf("%s\n", m.payload.ptr);
+ *     azredis_unsubscribe(s);
+ * On the client's own connection (RESP3), again after each reconnect; then the next message has gap = 1. A full
+ * queue drops its oldest message and counts it in lost. While subscribed the server applies its pub/sub output
+ * limit (often 32 MiB) to all replies of the connection.
+ *
+ * 8 EVENTS AND LOG
+ * options.on_event gets them on the pumping thread; submitting and closing are allowed there, blocking calls answer
+ * AZREDIS_E_STATE. Without a handler warnings go to stderr. azredis_print_event is a ready handler.
+ * TokenRefreshed TokenRefreshFailed ConnectionReauthenticated ConnectionReauthenticationFailed ConnectionFailed
+ * ConnectionRestored ErrorMessage InternalError Log: see azredis_event_type for the members of each.
+ * Log numbers: 100 fetch begins, 101 token, 102 no token, 103 same token, 104 hint, 105 identity used, 106 refused
+ * by Redis; 200 connecting, 201 connected, 202 cannot connect, 203 lost, 204 handshake step, 205 ready, 206 RESP2,
+ * 207 probe after silence; 300 AUTH, 301 accepted, 302 refused, 303 token ends; 400 subscribed, 401 refused,
+ * 402 push dropped.
+ *
+ * 9 ERRORS
+ * azredis_error tells the step, the cause and the mend, with errno, mbedTLS, HTTP and AADSTS numbers. retryable = 0:
+ * something must be mended first. Calls that fail for such a reason fail at once instead of waiting.
+ *
+ * 10 OPTIONS: see azredis_options and azredis_auth_options; each member says its default.
+ *
+ * 11 SECURITY
+ * TLS 1.2 or later, chain and host name always verified; no switch turns that off. Roots: ca, ca_file,
+ * SSL_CERT_FILE, the system's bundle. Plain text only to this machine and only if asked. The authority must be one
+ * of Microsoft's hosts, this machine, or named by allow_authority; redirects are never followed. Tokens and secrets
+ * are wiped when freed and appear in no message. Names are looked up on a helper thread with a deadline.
+ *
+ * 12 LIMITS
+ * token 16 384 bytes (Redis takes no longer argument before AUTH), HTTP head 16 KiB, body 64 KiB, JSON depth 16,
+ * RESP depth 128, 2^24 elements, bulk 512 MiB, reply max_reply, 10 000 commands or 64 MiB waiting, 63 arguments of
+ * azredis_command. A reply costs at most twice its bytes, 16 bytes a node doubled, and 1 MiB.
+ *
+ * 13 MACROS
+ * AZREDIS_ENTRA_IMPLEMENTATION  in one file: the implementation, not only the declarations
+ * AZREDIS_ENTRA_STATIC          all functions static: for one file that uses the library alone
+ * AZREDIS_ONLY_PURE             stop before mbedTLS, sockets, clocks: for tests of the pure half
+ * AZREDIS_ASSERT(x)             our own bugs; default assert, nothing under NDEBUG
+ * AZREDIS_API                   linkage of the public functions; set by the header
+ * AZREDIS_VERSION, AZREDIS_VERSION_TEXT
+ *
+ * 14 NOT YET
+ * Managed and workload identity, certificates, developer tools and device code; mbedTLS 3.6 and TLS 1.3; foreign
+ * event loops; background threads and calls from many threads; the OSS cluster policy; transactions; blocking
+ * commands; pattern and sharded subscriptions; ports other than POSIX.
  */
 
 /* Under -std=cNN the C library hides POSIX until it is asked for, and it must be asked before the first header. */
@@ -842,6 +976,19 @@ static const char *azri_quote(char *out, size_t cap, const char *text, size_t n,
  * azri_date_parse, azri_date_text, azri_ip_parse, azri_endpoint_parse, azri_url_parse, azri_port_by_host.
  * ================================================================================================ */
 
+/* The place of the first c, or s.len. */
+static size_t azri_find(azredis_str s, char c) {
+    size_t i;
+    for (i = 0; i < s.len && s.ptr[i] != c; i++) {}
+    return i;
+}
+
+static int azri_hex(char c) {
+    if (azri_is_digit(c)) return c - '0';
+    c = azri_lower(c);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
 /* ---- base64url without padding (RFC 4648 5), percent-encoding (RFC 3986 2.1) ---- */
 
 static const char azri_b64url_alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -942,6 +1089,7 @@ static int azri_i64(azredis_str s, int64_t *out) {
 #define AZRI_DEC_BASE   1000000000u
 #define AZRI_DEC_WHOLE  35                       /* limbs before the point: 315 digits; DBL_MAX has 309 */
 #define AZRI_DEC_LIMBS  (AZRI_DEC_WHOLE + 120)   /* and 1080 digits behind it */
+#define AZRI_DEC_INFINITY ((uint64_t)0x7ff << 52)
 
 AZRI_STATIC_ASSERT(double_is_binary64, sizeof(double) == 8);
 
@@ -951,11 +1099,10 @@ typedef struct azri_dec {
     int      rest;
 } azri_dec;
 
-/* Adds digit * 10^weight. weight < 9 * AZRI_DEC_WHOLE. */
+/* Adds digit * 10^weight; digit is not 0, weight < 9 * AZRI_DEC_WHOLE. */
 static void azri_dec_digit(azri_dec *d, int64_t weight, uint32_t digit) {
     int64_t place = 9 * AZRI_DEC_WHOLE - 1 - weight;
     int limb, i;
-    if (digit == 0) return;
     if (place >= 9 * AZRI_DEC_LIMBS) {
         d->rest = 1;
         return;
@@ -967,7 +1114,8 @@ static void azri_dec_digit(azri_dec *d, int64_t weight, uint32_t digit) {
     if (limb >= d->end) d->end = limb + 1;
 }
 
-static void azri_dec_double_up(azri_dec *d, int bits) {
+/* Times 2^bits; the whole part stays below 2^53. */
+static void azri_dec_shift_up(azri_dec *d, int bits) {
     uint64_t v, carry = 0;
     int i;
     for (i = d->end; i-- > d->first;) {
@@ -979,13 +1127,15 @@ static void azri_dec_double_up(azri_dec *d, int bits) {
     while (d->end > d->first && d->x[d->end - 1] == 0) d->end--;
 }
 
-static void azri_dec_halve(azri_dec *d, int bits) {
+/* Divided by 2^bits, bits <= 29: what is left of a limb stays below the base. */
+static void azri_dec_shift_down(azri_dec *d, int bits) {
+    const uint64_t mask = ((uint64_t)1 << bits) - 1;
     uint64_t v, left = 0;
     int i;
     for (i = d->first; i < d->end || (left && i < AZRI_DEC_LIMBS); i++) {
         v = left * AZRI_DEC_BASE + d->x[i];
         d->x[i] = (uint32_t)(v >> bits);
-        left = v & ((1u << bits) - 1u);
+        left = v & mask;
     }
     d->end = i;
     d->rest |= left != 0;
@@ -1000,19 +1150,19 @@ static uint64_t azri_dec_whole(const azri_dec *d) {
 
 /* The bits of the nearest double, ties to even; too large: infinity. */
 static uint64_t azri_dec_bits(azri_dec *d) {
-    const uint64_t one = 1, infinity = (uint64_t)0x7ff << 52;
+    const uint64_t one = 1;
     uint64_t m;
     uint32_t fraction;
     int e = 0, step;
     if (d->first >= d->end) return 0;
     while ((m = azri_dec_whole(d)) >= one << 53) {
-        step = d->first < AZRI_DEC_WHOLE - 3 ? 29 : 1;         /* from 10^27 on, 29 bits are too many by far */
-        azri_dec_halve(d, step);
+        step = d->first < AZRI_DEC_WHOLE - 3 ? 29 : 1;     /* 10^27 / 2^29 is still above 2^53 */
+        azri_dec_shift_down(d, step);
         e += step;
     }
     while ((m = azri_dec_whole(d)) < one << 52 && e > -1074) {
         step = m < one << 23 && e >= -1074 + 29 ? 29 : 1;
-        azri_dec_double_up(d, step);
+        azri_dec_shift_up(d, step);
         e -= step;
     }
     fraction = d->x[AZRI_DEC_WHOLE];
@@ -1020,41 +1170,30 @@ static uint64_t azri_dec_bits(azri_dec *d) {
     else if (fraction == AZRI_DEC_BASE / 2) m += d->rest || d->end > AZRI_DEC_WHOLE + 1 ? 1 : m & 1;
     /* The significand's leading 1, and its carry if rounding made it 2^53, count the exponent up. */
     m += (uint64_t)(e + 1074) << 52;
-    return m < infinity ? m : infinity;
+    return azri_min64(m, AZRI_DEC_INFINITY);
 }
 
-/* Digits with at most one point, then an exponent. 1: *bits is the absolute value. */
+/* Digits with at most one point, then perhaps an exponent. 1: *bits is the value. */
 static int azri_dec_parse(azredis_str s, uint64_t *bits) {
+    const int64_t far = (int64_t)1 << 40;     /* an exponent beyond it cannot be made up for by digits */
     azri_dec d;
     int64_t weight, exponent = 0;
-    size_t i, n, point, digits;
-    int minus;
-    for (n = 0; n < s.len && (azri_is_digit(s.ptr[n]) || s.ptr[n] == '.'); n++) {}
-    for (point = 0; point < n && s.ptr[point] != '.'; point++) {}
-    digits = n - (point < n ? 1 : 0);
-    for (i = point + 1; i < n; i++)
-        if (s.ptr[i] == '.') return 0;
-    if (digits == 0) return 0;
-    if (n < s.len) {
-        if (azri_lower(s.ptr[n]) != 'e') return 0;
-        i = n + 1;
-        minus = i < s.len && s.ptr[i] == '-';
-        if (minus || (i < s.len && s.ptr[i] == '+')) i++;
-        if (i == s.len) return 0;
-        for (; i < s.len; i++) {
-            if (!azri_is_digit(s.ptr[i])) return 0;
-            if (exponent < INT64_MAX / 64) exponent = exponent * 10 + (s.ptr[i] - '0');
-        }
-        if (minus) exponent = -exponent;
-    }
+    size_t i, n, point = azri_find(s, '.');
+    for (n = 0; n < s.len && (azri_is_digit(s.ptr[n]) || n == point); n++) {}
+    if (point > n) point = n;
+    if (n == (size_t)(point < n)) return 0;
+    if (n < s.len && azri_lower(s.ptr[n]) != 'e') return 0;
+    if (n < s.len && !azri_i64(azri_slice(s.ptr + n + 1, s.len - n - 1), &exponent)) return 0;
+    exponent = exponent > far ? far : exponent < -far ? -far : exponent;
     memset(&d, 0, sizeof d);
     d.first = AZRI_DEC_LIMBS;
     weight = exponent + (int64_t)point;
     for (i = 0; i < n; i++) {
         if (i == point) continue;
         weight--;
-        if (s.ptr[i] != '0' && weight >= 9 * AZRI_DEC_WHOLE) {
-            *bits = (uint64_t)0x7ff << 52;
+        if (s.ptr[i] == '0') continue;
+        if (weight >= 9 * AZRI_DEC_WHOLE) {
+            *bits = AZRI_DEC_INFINITY;
             return 1;
         }
         azri_dec_digit(&d, weight, (uint32_t)(s.ptr[i] - '0'));
@@ -1065,7 +1204,7 @@ static int azri_dec_parse(azredis_str s, uint64_t *bits) {
 
 /* inf, infinity, nan, nan(...): old servers print what their libc prints. */
 static int azri_double_word(azredis_str s, uint64_t *bits) {
-    *bits = (uint64_t)0x7ff << 52;
+    *bits = AZRI_DEC_INFINITY;
     if (azri_ieqz(s, "inf") || azri_ieqz(s, "infinity")) return 1;
     *bits |= (uint64_t)1 << 51;
     if (s.len > 4 && s.ptr[3] == '(' && s.ptr[s.len - 1] == ')') s.len = 3;
@@ -1112,7 +1251,7 @@ static int azri_scan_number(azri_scan *s, int min, int max, int *out) {
     return n >= min;
 }
 
-typedef struct azri_date { int year, month, day, hour, minute, second, offset; } azri_date; /* offset: minutes */
+typedef struct azri_date { int year, month, day, hour, minute, second, zone; } azri_date;  /* minutes */
 
 /* Days since 1970-01-01 in the Gregorian calendar. The year is counted from 1 March, so that the leap day
  * is its last; 153 days make five months from there; 719468 days lie between 0000-03-01 and 1970-01-01. */
@@ -1129,7 +1268,8 @@ static int azri_date_join(const azri_date *d, int64_t *unix_s) {
     if (d->year < 1 || d->month < 1 || d->month > 12 || d->day < 1) return 0;
     if (d->day > days[d->month - 1] + (d->month == 2 && leap)) return 0;
     if (d->hour > 23 || d->minute > 59 || d->second > 60) return 0;
-    *unix_s = azri_days(d->year, d->month, d->day) * 86400 + d->hour * 3600 + (d->minute - d->offset) * 60 + d->second;
+    *unix_s = azri_days(d->year, d->month, d->day) * 86400 +
+              d->hour * 3600 + (d->minute - d->zone) * 60 + d->second;
     return 1;
 }
 
@@ -1163,7 +1303,7 @@ static int azri_scan_zone(azri_scan *s, azri_date *d) {
     if (!west && !azri_scan_char(s, '+')) return 0;
     if (!azri_scan_number(s, 2, 2, &hours) || !azri_scan_char(s, ':') ||
         !azri_scan_number(s, 2, 2, &minutes) || hours > 23 || minutes > 59) return 0;
-    d->offset = (hours * 60 + minutes) * (west ? -1 : 1);
+    d->zone = (hours * 60 + minutes) * (west ? -1 : 1);
     return s->p == s->end;
 }
 
@@ -1180,8 +1320,9 @@ static int azri_date_http(azredis_str text, int64_t *unix_s) {
     if (!azri_scan_number(&s, 2, 2, &d.day) || !azri_scan_char(&s, ' ')) return 0;
     while (d.month < 12 && !azri_scan_word(&s, months[d.month])) d.month++;
     d.month++;
-    return azri_scan_char(&s, ' ') && azri_scan_number(&s, 4, 4, &d.year) && azri_scan_char(&s, ' ') &&
-           azri_scan_clock(&s, &d) && azri_scan_word(&s, " GMT") && s.p == s.end && azri_date_join(&d, unix_s);
+    if (!azri_scan_char(&s, ' ') || !azri_scan_number(&s, 4, 4, &d.year) || !azri_scan_char(&s, ' ') ||
+        !azri_scan_clock(&s, &d) || !azri_scan_word(&s, " GMT") || s.p != s.end) return 0;
+    return azri_date_join(&d, unix_s);
 }
 
 /* "2019-06-20T02:57:58Z" (RFC 3339; a blank for the T, no zone: also), "6/20/2019 2:57:58 AM +00:00" (what
@@ -1222,17 +1363,12 @@ static void azri_date_text(char out[24], int64_t unix_s) {
     year = 1970 + (int)(days / 366);               /* never too late; at most 6 years early by 9999 */
     while (azri_days(year + 1, 1, 1) <= days) year++;
     while (azri_days(year, month, 1) > days) month--;
-    (void)azri_fmt(out, 24, "%04d-%02d-%02dT%02d:%02d:%02dZ", year, month, (int)(days - azri_days(year, month, 1)) + 1,
+    (void)azri_fmt(out, 24, "%04d-%02d-%02dT%02d:%02d:%02dZ", year, month,
+                   (int)(days - azri_days(year, month, 1)) + 1,
                    (int)(rest / 3600), (int)(rest / 60 % 60), (int)(rest % 60));
 }
 
 /* ---- addresses ---- */
-
-static int azri_hex(char c) {
-    if (azri_is_digit(c)) return c - '0';
-    c = azri_lower(c);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
 
 /* Four numbers without leading zeros: other spellings (octal, hex, fewer parts) are read differently by
  * different programs. */
@@ -1253,7 +1389,7 @@ static int azri_ip4_parse(azredis_str s, uint8_t out[4]) {
 
 /* RFC 4291 2.2, without zone. */
 static int azri_ip6_parse(azredis_str s, uint8_t out[16]) {
-    size_t i = 0, n = 0, gap = 16, digits, v;     /* gap: where "::" stood; 16: nowhere */
+    size_t i = 0, n = 0, gap = 17, digits, v;     /* gap: where "::" stood; 17: nowhere */
     memset(out, 0, 16);
     if (s.len >= 2 && s.ptr[0] == ':' && s.ptr[1] == ':') {
         gap = 0;
@@ -1272,11 +1408,11 @@ static int azri_ip6_parse(azredis_str s, uint8_t out[16]) {
         if (i == s.len) break;
         if (s.ptr[i++] != ':' || i == s.len) return 0;
         if (s.ptr[i] != ':') continue;
-        if (gap != 16) return 0;
+        if (gap != 17) return 0;
         gap = n;
         i++;
     }
-    if (gap == 16) return n == 16;
+    if (gap == 17) return n == 16;
     if (n == 16) return 0;
     memmove(out + gap + (16 - n), out + gap, n - gap);
     memset(out + gap, 0, 16 - n);
@@ -1316,12 +1452,6 @@ static int azri_is_hostname(azredis_str s) {
     return label != 0;
 }
 
-static size_t azri_find(azredis_str s, char c) {
-    size_t i;
-    for (i = 0; i < s.len && s.ptr[i] != c; i++) {}
-    return i;
-}
-
 /* Splits "host:port" into a checked host without brackets or final dot, and a port (0: none given).
  * Returns NULL, or what is wrong. Never quotes the text: people put passwords before an '@'. */
 static const char *azri_hostport_parse(azredis_str s, int bare_ip6, char host[256], uint16_t *port) {
@@ -1344,6 +1474,8 @@ static const char *azri_hostport_parse(azredis_str s, int bare_ip6, char host[25
         if (name.len > 1 && name.ptr[name.len - 1] == '.') name.len--;
         if (name.len == 0) return "the host name is empty";
         if (!azri_is_hostname(name)) return "not a host name";
+        if (rest.len && azri_find(azri_slice(rest.ptr + 1, rest.len - 1), ':') + 1 < rest.len)
+            return "more than one ':', but no IPv6 address (with a port, it needs brackets)";
     }
     if (rest.len) {
         if (rest.ptr[0] != ':') return "unexpected text behind ']'";
@@ -1357,15 +1489,16 @@ static const char *azri_hostport_parse(azredis_str s, int bare_ip6, char host[25
 }
 
 /* *port is 0 if none is given. */
-static azredis_status azri_endpoint_parse(azredis_str text, char host[256], uint16_t *port, azredis_error *e) {
+static azredis_status azri_endpoint_parse(azredis_str text, char host[256], uint16_t *port,
+                                          azredis_error *e) {
     size_t i;
     const char *why = NULL;
     for (i = 0; i + 3 <= text.len; i++)
         if (memcmp(text.ptr + i, "://", 3) == 0) why = "it is a URL";
     if (!why) why = azri_hostport_parse(text, 1, host, port);
     if (!why) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_ARG, "options", "host: %s; expected name, name:port, [IPv6] or [IPv6]:port, such as "
-                     "mycache.westeurope.redis.azure.net:10000", why);
+    return azri_fail(e, AZREDIS_E_ARG, "options", "host: %s; expected name, name:port, [IPv6] or "
+                     "[IPv6]:port, such as mycache.westeurope.redis.azure.net:10000", why);
 }
 
 /* Cuts a http or https URL behind its authority; 0: it is no such URL. */
@@ -1392,7 +1525,7 @@ static const char *azri_url_read(azri_url *u, azredis_str text) {
     azredis_str authority, rest;
     const char *why;
     size_t i, slash;
-    if (!azri_url_split(text, &u->tls, &authority, &rest)) return "it does not begin with https:// or http://";
+    if (!azri_url_split(text, &u->tls, &authority, &rest)) return "it does not begin with http(s)://";
     why = azri_hostport_parse(authority, 0, u->host, &u->port);
     if (why) return why;
     for (i = 0; i < rest.len; i++) {
@@ -1411,7 +1544,8 @@ static const char *azri_url_read(azri_url *u, azredis_str text) {
 static azredis_status azri_url_parse(azri_url *u, azredis_str text, const char *where, azredis_error *e) {
     const char *why = azri_url_read(u, text);
     if (!why) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_ARG, where, "URL: %s; expected https://host/path or https://host:port/path", why);
+    return azri_fail(e, AZREDIS_E_ARG, where, "URL: %s; expected https://host/path or https://host:port/path",
+                     why);
 }
 
 static int azri_ends_with(azredis_str s, const char *suffix) {
@@ -1433,11 +1567,11 @@ static uint16_t azri_port_by_host(azredis_str host) {
 }
 
 /* ==== >>json ============================================================== uses: core mem text ==
- * RFC 8259, read as it arrives: any split, one byte at a time too. Each scalar is handed to a function with
- * its key and the key of what holds it; nothing is kept. No recursion: 16 levels, else AZREDIS_E_LIMIT. The
- * top must be an object. What the RFC does not allow is refused: comments, a byte order mark, lone surrogates,
- * malformed UTF-8, bytes behind the end. Keys may repeat; which one counts is the caller's to say. An error
- * stays.
+ * RFC 8259, read as it arrives: any split, one byte at a time too. Each scalar is handed to a function
+ * with its key and the key of what holds it; nothing is kept. No recursion: 16 levels, else
+ * AZREDIS_E_LIMIT. The top must be an object. What the RFC does not allow is refused: comments, a byte
+ * order mark, lone surrogates, malformed UTF-8, bytes behind the end. Keys may repeat; which one counts is
+ * the caller's to say. An error stays.
  * Entry points: azri_json_init, azri_json_feed, azri_json_end, azri_json_free.
  * ================================================================================================ */
 
@@ -1447,7 +1581,8 @@ enum { AZRI_JSON_STRING, AZRI_JSON_NUMBER, AZRI_JSON_TRUE, AZRI_JSON_FALSE, AZRI
 
 /* A scalar. depth 1: a member of the top object. key: its name, "" in an array. parent: the key of the object
  * or array around it, "" at the top. Strings are unescaped UTF-8 and may hold NUL. All slices are lent. */
-typedef void (*azri_json_fn)(void *user, int depth, azredis_str parent, azredis_str key, int type, azredis_str text);
+typedef void (*azri_json_fn)(void *user, int depth, azredis_str parent, azredis_str key, int type,
+                             azredis_str text);
 
 /* What may come next. */
 typedef enum azri_json_state {
@@ -1555,7 +1690,8 @@ static azredis_status azri_json_put_code(azri_json *j, uint32_t c) {
     int more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
     static const unsigned char lead[4] = {0, 0xc0, 0xe0, 0xf0};
     st = azri_json_put(j, (char)(unsigned char)(lead[more] | c >> (6 * more)));
-    while (more-- && st == AZREDIS_OK) st = azri_json_put(j, (char)(unsigned char)(0x80u | (c >> (6 * more) & 0x3fu)));
+    while (more-- && st == AZREDIS_OK)
+        st = azri_json_put(j, (char)(unsigned char)(0x80u | (c >> (6 * more) & 0x3fu)));
     return st;
 }
 
@@ -1656,7 +1792,8 @@ static azri_json_number_state azri_json_number_next(azri_json_number_state s, ch
 }
 
 static int azri_json_number_may_end(azri_json_number_state s) {
-    return s == AZRI_JSON_N_ZERO || s == AZRI_JSON_N_WHOLE || s == AZRI_JSON_N_FRACTION || s == AZRI_JSON_N_EXPONENT;
+    return s == AZRI_JSON_N_ZERO || s == AZRI_JSON_N_WHOLE ||
+           s == AZRI_JSON_N_FRACTION || s == AZRI_JSON_N_EXPONENT;
 }
 
 /* What follows the value: a comma, or the end of what is open. */
@@ -1768,10 +1905,11 @@ static void azri_http_put(azri_buf *b, azredis_status *st, azredis_str s) {
     if (*st == AZREDIS_OK) *st = azri_buf_add(b, s.ptr, s.len);
 }
 
-/* extra_headers: "Name: value\r\n" as often as needed, or "". content_type may be NULL without a body. The URL
- * comes from azri_url_parse, so that it holds no line breaks; the caller vouches for the rest. */
+/* extra_headers: "Name: value\r\n" as often as needed, or "". content_type may be NULL without a body. The
+ * URL comes from azri_url_parse, so that it holds no line breaks; the caller vouches for the rest. */
 static azredis_status azri_http_request(azri_buf *out, const char *method, const azri_url *u,
-                                        const char *extra_headers, azredis_str body, const char *content_type) {
+                                        const char *extra_headers, azredis_str body,
+                                        const char *content_type) {
     azredis_status st = AZREDIS_OK;
     int ip6 = azri_find(azri_str(u->host), ':') < strlen(u->host);
     char text[64];
@@ -1780,8 +1918,9 @@ static azredis_status azri_http_request(azri_buf *out, const char *method, const
     azri_http_put(out, &st, azri_str(u->path));
     azri_http_put(out, &st, azri_str(ip6 ? " HTTP/1.1\r\nHost: [" : " HTTP/1.1\r\nHost: "));
     azri_http_put(out, &st, azri_str(u->host));
-    (void)azri_fmt(text, sizeof text, u->port == (u->tls ? 443 : 80) ? "%s" : "%s:%u", ip6 ? "]" : "", (unsigned)u->port);
-    azri_http_put(out, &st, azri_str(text));
+    if (ip6) azri_http_put(out, &st, azri_str("]"));
+    (void)azri_fmt(text, sizeof text, ":%u", (unsigned)u->port);
+    if (u->port != (u->tls ? 443 : 80)) azri_http_put(out, &st, azri_str(text));
     azri_http_put(out, &st, azri_str("\r\nAccept: application/json\r\nConnection: close\r\n"));
     azri_http_put(out, &st, azri_str(extra_headers));
     if (body.len) {
@@ -1838,11 +1977,13 @@ static void azri_http_init(azri_http *h, azri_http_sink sink, void *user) {
 }
 
 static azredis_status azri_http_bad(azredis_error *e, const char *what) {
-    return azri_fail(e, AZREDIS_E_HTTP, "http", "HTTP answer: %s; is this the right address, and no proxy between?", what);
+    return azri_fail(e, AZREDIS_E_HTTP, "http",
+                     "HTTP answer: %s; is this the right address, and no proxy between?", what);
 }
 
 static azredis_status azri_http_too_long(azredis_error *e, const char *what, unsigned max) {
-    return azri_fail(e, AZREDIS_E_LIMIT, "http", "HTTP answer: %s longer than %u bytes; is this the right address?", what, max);
+    return azri_fail(e, AZREDIS_E_LIMIT, "http",
+                     "HTTP answer: %s longer than %u bytes; is this the right address?", what, max);
 }
 
 static azredis_str azri_trim(azredis_str s) {
@@ -1856,7 +1997,8 @@ static azredis_status azri_http_status_line(azri_http *h, azredis_str line, azre
     const char *p = line.ptr;
     if (line.len < 12 || memcmp(p, "HTTP/1.", 7) != 0 || !azri_is_digit(p[7]) || p[8] != ' ')
         return azri_http_bad(e, "it does not begin with HTTP/1.");
-    if (p[9] < '1' || p[9] > '5' || !azri_is_digit(p[10]) || !azri_is_digit(p[11]) || (line.len > 12 && p[12] != ' '))
+    if (p[9] < '1' || p[9] > '5' || !azri_is_digit(p[10]) || !azri_is_digit(p[11]) ||
+        (line.len > 12 && p[12] != ' '))
         return azri_http_bad(e, "its status is not a number from 100 to 599");
     h->status = (p[9] - '0') * 100 + (p[10] - '0') * 10 + (p[11] - '0');
     h->state = AZRI_HTTP_HEADERS;
@@ -1902,7 +2044,8 @@ static int azri_http_is_token(azredis_str s) {
 }
 
 /* One header or trailer line, not empty. *name and *value are cut from it. */
-static azredis_status azri_http_split(azredis_str line, azredis_str *name, azredis_str *value, azredis_error *e) {
+static azredis_status azri_http_split(azredis_str line, azredis_str *name, azredis_str *value,
+                                      azredis_error *e) {
     size_t colon = azri_find(line, ':');
     if (line.ptr[0] == ' ' || line.ptr[0] == '\t') return azri_http_bad(e, "a folded header line");
     if (colon == line.len) return azri_http_bad(e, "a header line without colon");
@@ -1917,8 +2060,7 @@ static azredis_status azri_http_header(azri_http *h, azredis_str line, azredis_e
     azredis_status st = azri_http_split(line, &name, &value, e);
     if (st != AZREDIS_OK) return st;
     if (azri_ieqz(name, "location")) azri_http_location(h, value);    /* its host is safe in what was kept */
-    if (azri_ieqz(name, "content-length"))
-        return cut ? azri_http_bad(e, "Content-Length is not a number") : azri_http_content_length(h, value, e);
+    if (azri_ieqz(name, "content-length")) return azri_http_content_length(h, cut ? azri_str("") : value, e);
     if (azri_ieqz(name, "transfer-encoding")) {
         if (cut || h->chunked || !azri_ieqz(value, "chunked"))
             return azri_http_bad(e, "a Transfer-Encoding other than chunked");
@@ -1927,7 +2069,8 @@ static azredis_status azri_http_header(azri_http *h, azredis_str line, azredis_e
     if (cut) return AZREDIS_OK;
     if (azri_ieqz(name, "date")) (void)azri_date_http(value, &h->date);
     if (azri_ieqz(name, "retry-after")) azri_http_retry_after(h, value, AZRI_SECOND);
-    if (azri_ieqz(name, "retry-after-ms") || azri_ieqz(name, "x-ms-retry-after-ms")) azri_http_retry_after(h, value, 1);
+    if (azri_ieqz(name, "retry-after-ms") || azri_ieqz(name, "x-ms-retry-after-ms"))
+        azri_http_retry_after(h, value, 1);
     return AZREDIS_OK;
 }
 
@@ -1935,10 +2078,21 @@ static azredis_status azri_http_redirect(const azri_http *h, azredis_error *e) {
     azredis_status st;
     char host[256];
     (void)azri_quote(host, sizeof host, h->location_host, strlen(h->location_host), azri_str(""));
-    st = azri_fail(e, AZREDIS_E_HTTP, "http", "HTTP answer %d: token endpoints are never redirected; the answer points to "
-                   "%s; is a proxy or captive portal between?", h->status, host[0] ? host : "this host or nowhere");
+    st = azri_fail(e, AZREDIS_E_HTTP, "http", "HTTP answer %d: token endpoints are never redirected; the "
+                   "answer points to %s; is a proxy or captive portal between?", h->status,
+                   host[0] ? host : "no other host");
     if (e) e->retryable = 0;
     return st;
+}
+
+/* An interim answer says nothing about the real one. */
+static void azri_http_forget(azri_http *h) {
+    h->state = AZRI_HTTP_STATUS_LINE;
+    h->status = h->has_length = h->chunked = 0;
+    h->retry_after_ms = 0;
+    h->date = h->retry_date = 0;
+    h->left = 0;
+    h->location_host[0] = '\0';
 }
 
 /* The empty line behind the headers: which body follows (RFC 9112 6.3)? */
@@ -1947,12 +2101,11 @@ static azredis_status azri_http_head_end(azri_http *h, azredis_error *e) {
     if (h->status == 101) return azri_http_bad(e, "it switches to a protocol that was not asked for");
     if (h->status < 200) {
         if (++h->interim > AZRI_HTTP_INTERIM) return azri_http_bad(e, "too many 1xx answers");
-        h->status = h->has_length = h->chunked = 0;
-        h->left = 0;
-        h->state = AZRI_HTTP_STATUS_LINE;
+        azri_http_forget(h);
         return AZREDIS_OK;
     }
-    if (h->retry_date > h->date && h->date) azri_http_wait(h, (uint64_t)(h->retry_date - h->date) * AZRI_SECOND);
+    if (h->date && h->retry_date > h->date)
+        azri_http_wait(h, (uint64_t)(h->retry_date - h->date) * AZRI_SECOND);
     if (h->status >= 300 && h->status < 400 && h->status != 304) return azri_http_redirect(h, e);
     if (h->status == 204 || h->status == 304) h->state = AZRI_HTTP_DONE;
     else if (h->chunked) h->state = AZRI_HTTP_CHUNK_SIZE;
@@ -1966,8 +2119,9 @@ static azredis_status azri_http_head_end(azri_http *h, azredis_error *e) {
 static azredis_status azri_http_chunk_size(azri_http *h, azredis_str line, azredis_error *e) {
     uint64_t n = 0;
     size_t i;
-    if (h->line_len > sizeof h->line) return azri_http_too_long(e, "a chunk's first line", AZRI_HTTP_LINE_MAX);
-    for (i = 0; i < line.len && i < 8 && azri_hex(line.ptr[i]) >= 0; i++) n = n << 4 | (uint64_t)azri_hex(line.ptr[i]);
+    if (h->line_len > sizeof h->line) return azri_http_too_long(e, "a chunk's size line", AZRI_HTTP_LINE_MAX);
+    for (i = 0; i < line.len && i < 8 && azri_hex(line.ptr[i]) >= 0; i++)
+        n = n << 4 | (uint64_t)azri_hex(line.ptr[i]);
     if (i == 0 || (i < line.len && line.ptr[i] != ';')) return azri_http_bad(e, "a malformed chunk size");
     if (n > AZRI_HTTP_BODY_MAX - h->body) return azri_http_too_long(e, "a body", AZRI_HTTP_BODY_MAX);
     h->left = n;
@@ -1991,7 +2145,8 @@ static azredis_status azri_http_line(azri_http *h, azredis_str line, azredis_err
         if (line.len) return azri_http_split(line, &name, &value, e);
         h->state = AZRI_HTTP_DONE;
         return AZREDIS_OK;
-    case AZRI_HTTP_CHUNK: case AZRI_HTTP_LENGTH: case AZRI_HTTP_UNTIL_CLOSE: case AZRI_HTTP_DONE: case AZRI_HTTP_FAILED:
+    case AZRI_HTTP_CHUNK: case AZRI_HTTP_LENGTH: case AZRI_HTTP_UNTIL_CLOSE:
+    case AZRI_HTTP_DONE: case AZRI_HTTP_FAILED:
         break;
     }
     AZREDIS_ASSERT(0);
@@ -2000,12 +2155,12 @@ static azredis_status azri_http_line(azri_http *h, azredis_str line, azredis_err
 
 /* One byte of a line. CR LF alone ends it: a bare LF or CR is read differently by different programs. */
 static azredis_status azri_http_line_byte(azri_http *h, char c, azredis_error *e) {
-    azredis_str line;
+    azredis_status st;
     if (h->state == AZRI_HTTP_CHUNK_END && c != '\r' && c != '\n')
         return azri_http_bad(e, "a chunk that is longer than its size");
     /* A body in many small chunks is legal: the line ends around them are paid for by its bytes. */
-    if (h->state != AZRI_HTTP_CHUNK_END && (h->state != AZRI_HTTP_CHUNK_SIZE || h->line_len > 8) &&
-        ++h->head > AZRI_HTTP_HEAD_MAX) return azri_http_too_long(e, "headers", AZRI_HTTP_HEAD_MAX);
+    if (h->state != AZRI_HTTP_CHUNK_END && (h->state != AZRI_HTTP_CHUNK_SIZE || h->line_len > 8)) h->head++;
+    if (h->head > AZRI_HTTP_HEAD_MAX) return azri_http_too_long(e, "headers", AZRI_HTTP_HEAD_MAX);
     if (c == '\0') return azri_http_bad(e, "a NUL in its headers");
     if (h->cr != (c == '\n')) return azri_http_bad(e, h->cr ? "a bare CR" : "a bare LF");
     if (c == '\r') {
@@ -2017,13 +2172,10 @@ static azredis_status azri_http_line_byte(azri_http *h, char c, azredis_error *e
         h->line_len++;
         return AZREDIS_OK;
     }
-    line = azri_slice(h->line, azri_minz(h->line_len, sizeof h->line));
+    st = azri_http_line(h, azri_slice(h->line, azri_minz(h->line_len, sizeof h->line)), e);
     h->cr = 0;
-    {
-        azredis_status st = azri_http_line(h, line, e);
-        h->line_len = 0;
-        return st;
-    }
+    h->line_len = 0;
+    return st;
 }
 
 /* Body bytes from p[0..n); *used of them are taken. */
@@ -2083,20 +2235,20 @@ static azredis_status azri_http_eof(azri_http *h, azredis_error *e) {
     const char *where = "inside its body";
     if (h->state == AZRI_HTTP_UNTIL_CLOSE) h->state = AZRI_HTTP_DONE;
     if (h->state == AZRI_HTTP_DONE) return AZREDIS_OK;
-    if (h->state == AZRI_HTTP_FAILED) return azri_fail(e, h->failed, "http", "HTTP answer: it was refused before");
+    if (h->state == AZRI_HTTP_FAILED)
+        return azri_fail(e, h->failed, "http", "HTTP answer: it was refused before");
     if (h->state == AZRI_HTTP_STATUS_LINE || h->state == AZRI_HTTP_HEADERS) where = "inside its headers";
     if (h->state == AZRI_HTTP_STATUS_LINE && h->line_len == 0) where = "before its first byte";
-    return azri_http_stop(h, azri_fail(e, AZREDIS_E_HTTP, "http", "HTTP answer: the connection ended %s", where), e);
+    (void)azri_fail(e, AZREDIS_E_HTTP, "http", "HTTP answer: the connection ended %s", where);
+    return azri_http_stop(h, AZREDIS_E_HTTP, e);
 }
 
 /* ==== >>reply ============================================================= uses: core mem text ==
  * What an azredis_reply holds, and the public readers of it.
  * A reply's memory is one block that begins with an azri_block, so that azredis_reply_free and
  * azredis_reply_copy need no client. A fixed buffer of the caller's has no such head. Pure.
- * Entry points: azri_reply_reset, _block, _store, _error, _lend and the public functions.
+ * Entry points: azri_reply_reset, _block, _store, _error and the public functions.
  * ================================================================================================ */
-
-#define AZRI_REPLY_LENT 2          /* azredis_reply.mem.fixed: ptr is an azri_block of the client's */
 
 typedef struct azri_block {
     azri_mem       mem;            /* by value: the client may be gone when the reply is freed */
@@ -2217,13 +2369,13 @@ static void azri_reply_reset(azredis_reply *r) {
 }
 
 static azri_block *azri_reply_head(const azredis_reply *r) {
-    return r->mem.fixed == 1 ? NULL : (azri_block *)r->mem.ptr;
+    return r->mem.fixed ? NULL : (azri_block *)r->mem.ptr;
 }
 
 /* Frees a block that is the reply's own. */
 static void azri_reply_drop(azredis_reply *r) {
     azri_block *b = azri_reply_head(r);
-    if (b && !r->mem.fixed) {
+    if (b) {
         azri_mem m = b->mem;
         azri_free(&m, b->nodes, b->nodes_size);
         azri_free(&m, b, r->mem.size);
@@ -2244,7 +2396,6 @@ static char *azri_reply_fixed(const azredis_reply *r, size_t *room) {
  * caller's fixed buffer is too small. */
 static void *azri_reply_block(azredis_reply *r, const azri_mem *m, size_t n) {
     azri_block *b;
-    AZREDIS_ASSERT(r->mem.fixed != AZRI_REPLY_LENT);
     r->value = NULL;
     r->error = NULL;
     if (r->mem.fixed) {
@@ -2281,8 +2432,8 @@ static azredis_status azri_reply_store(azredis_reply *r, const azri_mem *m, cons
 static azredis_error *azri_reply_record(azredis_reply *r, const azri_mem *m) {
     size_t nodes = 0, bytes = 0, room;
     char *p;
-    if (r->mem.fixed != 1) {
-        if (!r->mem.ptr) (void)azri_reply_block(r, m, 0);
+    if (!r->mem.fixed) {
+        if (!r->mem.ptr && m) (void)azri_reply_block(r, m, 0);
         return r->mem.ptr ? &azri_reply_head(r)->error : NULL;
     }
     if (r->value) (void)azri_tree_measure(r->value, &nodes, &bytes);
@@ -2292,7 +2443,8 @@ static azredis_error *azri_reply_record(azredis_reply *r, const azri_mem *m) {
     return (azredis_error *)(void *)(p + bytes);
 }
 
-/* Status and error record of the reply, which may be NULL. Its value, if it has one, comes first. */
+/* Status and error record of the reply, which may be NULL. Its value, if it has one, comes first. With m NULL or
+ * no memory the record is a plain one. */
 static void azri_reply_error(azredis_reply *r, const azri_mem *m, const azredis_error *err) {
     azredis_error *e;
     if (!r) return;
@@ -2300,18 +2452,6 @@ static void azri_reply_error(azredis_reply *r, const azri_mem *m, const azredis_
     if (e && e != err) *e = *err;
     r->status = err->code;
     r->error = e ? e : azri_plain_error(err->code);
-}
-
-/* A reply to hand to a callback: the value stays where it is; home, in the client, holds the allocator
- * for azredis_reply_copy and an error record. */
-static void azri_reply_lend(azredis_reply *r, azri_block *home, const azri_mem *m, const azredis_value *value) {
-    memset(r, 0, sizeof *r);
-    home->mem = *m;
-    home->nodes = NULL;
-    home->nodes_size = 0;
-    r->value = value;
-    r->mem.ptr = home;
-    r->mem.fixed = AZRI_REPLY_LENT;
 }
 
 AZREDIS_API void azredis_reply_free(azredis_reply *r) {
@@ -2329,21 +2469,17 @@ AZREDIS_API azredis_status azredis_reply_copy(azredis_reply *to, const azredis_r
     b = azri_reply_head(to) ? azri_reply_head(to) : azri_reply_head(from);
     azri_reply_reset(to);
     to->fate = from->fate;
-    if (!b && !to->mem.fixed && (from->value || from->error)) {
-        to->status = AZREDIS_E_ARG;     /* from a fixed buffer into nothing: no allocator to be found */
-        to->error = azri_plain_error(AZREDIS_E_ARG);
-        return AZREDIS_E_ARG;
-    }
     memset(&m, 0, sizeof m);
     if (b) m = b->mem;
-    if (from->value) st = azri_reply_store(to, &m, from->value);
+    if (from->value && !b && !to->mem.fixed) st = AZREDIS_E_ARG;   /* neither knows an allocator */
+    else if (from->value) st = azri_reply_store(to, &m, from->value);
     if (st != AZREDIS_OK) {
         to->status = st;
         to->error = azri_plain_error(st);
         return st;
     }
     to->status = from->status;
-    if (from->error) azri_reply_error(to, &m, from->error);
+    if (from->error) azri_reply_error(to, b ? &m : NULL, from->error);
     return AZREDIS_OK;
 }
 
@@ -2579,7 +2715,8 @@ static int azri_resp_more_nodes(azri_resp *d) {
  * child from the end of the node array, which stays true when the array grows. */
 static void azri_resp_push(azri_resp *d, azredis_type type, unsigned flags, size_t len, int64_t value) {
     azredis_value *v;
-    azri_resp_charge(d, d->quiet ? 0 : sizeof *v);
+    if (d->quiet) return;
+    azri_resp_charge(d, sizeof *v);
     if (d->quiet) return;
     if (d->work + d->done == d->nodes_cap && !azri_resp_more_nodes(d)) {
         azri_resp_lose(d, AZREDIS_E_NOMEM);
@@ -2740,6 +2877,8 @@ static azredis_status azri_resp_line(azri_resp *d, azredis_str *text) {
     d->type = p[d->pos];
     max = azri_resp_line_max(d->type);
     if (!max) return azri_resp_bad(d, "unknown type");
+    if (d->streaming != (d->type == ';'))
+        return azri_resp_bad(d, d->streaming ? "a streamed string is cut short" : "a piece of no string");
     while (i < d->end && p[i] != '\r' && p[i] != '\n') i++;
     d->scan = i;
     if (i - d->pos - 1 > max) return azri_resp_bad(d, "a line is too long");
@@ -2749,6 +2888,7 @@ static azredis_status azri_resp_line(azri_resp *d, azredis_str *text) {
     p[i] = '\0';
     *text = azri_slice(p + d->pos + 1, i - d->pos - 1);
     d->pos = i + 2;
+    azri_resp_charge(d, 0);
     return AZREDIS_OK;
 }
 
@@ -2764,6 +2904,7 @@ static azredis_status azri_resp_skip_line(azri_resp *d) {
     if (p[i + 1] != '\n') return azri_resp_bad(d, "CR without LF");
     d->pos += 2;
     d->state = AZRI_RESP_LINE;
+    d->attribute = 0;
     return azri_resp_item(d);
 }
 
@@ -2857,9 +2998,10 @@ static azredis_status azri_resp_head(azri_resp *d) {
     azredis_str text;
     azredis_status st = azri_resp_line(d, &text);
     if (st != AZREDIS_OK) return st;
-    if (d->streaming != (d->type == ';')) return azri_resp_bad(d, "a piece of a string outside a stream, or none in it");
     if (d->type == '.') return azri_resp_stream_end(d, text);
     d->attribute = 0;
+    /* What azri_resp_skip_line cannot check is not checked here: the cut of the bytes makes no difference. */
+    if (d->lost != AZREDIS_OK && azri_resp_line_max(d->type) == AZRI_RESP_LINE_MAX) return azri_resp_item(d);
     switch (d->type) {
     case '$': case '!': case '=': return azri_resp_blob(d, text);
     case '+': return azri_resp_put(d, AZREDIS_T_STATUS, 0, text);
@@ -2917,13 +3059,13 @@ static void azri_resp_fix(azredis_value *v, size_t n, const char *text, const az
 }
 
 static void azri_resp_deliver(azri_resp *d, azri_frame *f) {
-    const char *text = azri_resp_data(d) + d->start;
-    azredis_value *end = d->nodes + d->nodes_cap;
     f->status = d->lost;
     f->is_push = d->is_push;
     f->bytes = d->dropped + (d->pos - d->start);
     f->root = NULL;
     if (d->lost == AZREDIS_OK) {
+        const char *text = azri_resp_data(d) + d->start;
+        azredis_value *end = d->nodes + d->nodes_cap;
         AZREDIS_ASSERT(d->work == 1 || d->work == 2);
         azri_resp_fix(d->nodes, d->work, text, end);
         azri_resp_fix(end - d->done, d->done, text, end);
@@ -2941,7 +3083,8 @@ static azredis_status azri_resp_tell(const azri_resp *d, azredis_error *e) {
                      : d->type == 0x15 || d->type == 0x16 ? "; is this a TLS port?" : "";
     return azri_fail(e, AZREDIS_E_RESP, "redis.reply",
                      "reading a reply: the server broke the Redis protocol: %s (type 0x%02x)%s; "
-                     "the connection cannot be used any more", d->why, (unsigned)(unsigned char)d->type, hint);
+                     "the connection cannot be used any more",
+                     d->why, (unsigned)(unsigned char)d->type, hint);
 }
 
 /* OK: *f is one complete frame, lent until the next call of room, got, next or idle; if f->status is not OK
@@ -2961,12 +3104,14 @@ static azredis_status azri_resp_next(azri_resp *d, azri_frame *f, azredis_error 
     if (st == AZREDIS_AGAIN) return st;
     azri_resp_deliver(d, f);
     if (f->status == AZREDIS_E_LIMIT)
-        (void)azri_fail(e, AZREDIS_E_LIMIT, "redis.reply", "reading a reply: its %llu bytes need more memory than "
-                        "max_reply (%llu) allows, so it was skipped; the command was answered",
+        (void)azri_fail(e, AZREDIS_E_LIMIT, "redis.reply",
+                        "reading a reply: its %llu bytes need more memory than max_reply (%llu) allows, so "
+                        "it was skipped; the command was answered",
                         (unsigned long long)f->bytes, (unsigned long long)d->max_reply);
     else if (f->status != AZREDIS_OK)
-        (void)azri_fail(e, f->status, "redis.reply", "reading a reply: out of memory, so its %llu bytes were "
-                        "skipped; the command was answered", (unsigned long long)f->bytes);
+        (void)azri_fail(e, f->status, "redis.reply",
+                        "reading a reply: out of memory, so its %llu bytes were skipped; the command was "
+                        "answered", (unsigned long long)f->bytes);
     return AZREDIS_OK;
 }
 
@@ -3017,8 +3162,10 @@ static azredis_status azri_resp_room(azri_resp *d, size_t want, char **p, size_t
     size_t least;
     want = want < 1 ? 1 : azri_minz(want, AZRI_RESP_RESERVE / 4);
     least = want > AZRI_RESP_BLOCK ? want : AZRI_RESP_BLOCK;
-    if (d->start && (d->start == d->end || azri_resp_cap(d) - d->end < want)) azri_resp_move(d, d->block, d->size);
-    if (d->lost != AZREDIS_OK && azri_resp_cap(d) > 2 * least && d->end < least) (void)azri_resp_resize(d, least);
+    if (d->start && (d->start == d->end || azri_resp_cap(d) - d->end < want))
+        azri_resp_move(d, d->block, d->size);
+    if (d->lost != AZREDIS_OK && azri_resp_cap(d) > 2 * least && d->end < least)
+        (void)azri_resp_resize(d, least);
     if (!azri_resp_grow(d, want) && azri_resp_cap(d) == d->end) {
         azri_frame none;
         if (!d->block) return AZREDIS_E_NOMEM;
@@ -3039,33 +3186,41 @@ static void azri_resp_got(azri_resp *d, size_t n) {
     if (n) d->hungry = 0;
 }
 
-/* Gives the receive block and the nodes to the reply; the reply's old ones serve on in their place if
- * they are of the same allocator and no larger. */
+/* May a reply's old block be the next receive block: same allocator, room for what is held, and not so
+ * large that the memory promise would be lost. */
+static int azri_resp_may_adopt(const azri_resp *d, const azredis_reply *r, size_t room) {
+    const azri_block *b = (const azri_block *)r->mem.ptr;
+    return b && b->mem.alloc == d->mem->alloc && b->mem.free == d->mem->free && b->mem.user == d->mem->user &&
+           r->mem.size / 2 <= d->size && room <= r->mem.size - AZRI_BLOCK_HEAD;
+}
+
+/* Gives the receive block and the nodes to the reply, and takes the reply's old ones if they will do. */
 static azredis_status azri_resp_swap(azri_resp *d, const azri_frame *f, azredis_reply *r) {
-    azri_block *mine = (azri_block *)(void *)d->block, *old = (azri_block *)r->mem.ptr;
+    azri_block *mine = (azri_block *)(void *)d->block;
+    azredis_value *nodes = d->nodes;
     size_t size = d->size, held = d->end - d->start, next_size = 0;
+    size_t room = held > AZRI_RESP_BLOCK ? held : AZRI_RESP_BLOCK;
     char *next = NULL;
-    if (old && old->mem.alloc == d->mem->alloc && old->mem.free == d->mem->free && old->mem.user == d->mem->user &&
-        r->mem.size <= size && r->mem.size - AZRI_BLOCK_HEAD >= (held > AZRI_RESP_BLOCK ? held : AZRI_RESP_BLOCK)) {
-        next = (char *)old;
+    mine->nodes_size = d->nodes_cap * sizeof *nodes;
+    if (azri_resp_may_adopt(d, r, room)) {
+        azri_block *old = (azri_block *)r->mem.ptr;
+        next = (char *)r->mem.ptr;
         next_size = r->mem.size;
-    } else if (held) {
-        next_size = AZRI_BLOCK_HEAD + (held > AZRI_RESP_BLOCK ? held : AZRI_RESP_BLOCK);
-        next = (char *)azri_alloc(d->mem, next_size);
-        if (!next) return AZREDIS_E_NOMEM;
-    }
-    mine->mem = *d->mem;
-    mine->nodes = d->nodes;
-    mine->nodes_size = d->nodes_cap * sizeof *d->nodes;
-    d->nodes = NULL;
-    d->nodes_cap = 0;
-    if (next && next == (char *)old) {
         d->nodes = old->nodes;
         d->nodes_cap = old->nodes_size / sizeof *d->nodes;
     } else {
+        if (held) {
+            next_size = AZRI_BLOCK_HEAD + room;
+            next = (char *)azri_alloc(d->mem, next_size);
+            if (!next) return AZREDIS_E_NOMEM;
+        }
         azri_reply_drop(r);
+        d->nodes = NULL;
+        d->nodes_cap = 0;
     }
     azri_resp_move(d, next, next_size);
+    mine->mem = *d->mem;
+    mine->nodes = nodes;
     r->mem.ptr = mine;
     r->mem.size = size;
     r->value = f->root;
@@ -3077,7 +3232,8 @@ static azredis_status azri_resp_swap(azri_resp *d, const azri_frame *f, azredis_
  * unless the block is far larger still. E_NOMEM; E_LIMIT: the reply's fixed buffer is too small. */
 static azredis_status azri_resp_keep(azri_resp *d, const azri_frame *f, azredis_reply *r) {
     if (!f->root) return f->status;
-    if (!r->mem.fixed && f->bytes >= AZRI_RESP_SWAP && f->bytes >= d->size / 4) return azri_resp_swap(d, f, r);
+    if (!r->mem.fixed && f->bytes >= AZRI_RESP_SWAP && f->bytes >= d->size / 4)
+        return azri_resp_swap(d, f, r);
     return azri_reply_store(r, d->mem, f->root);
 }
 
@@ -3213,20 +3369,10 @@ static azredis_status azri_jwt_user(const azri_claims *c, char out[64], azredis_
                      azri_quote(names, sizeof names, c->names, strlen(c->names), azri_slice(NULL, 0)));
 }
 
-/* ==== >>identity ========================================================== uses: mem fail text json http jwt
- * Where tokens come from: the options of an identity, and the walk from them to a token as a machine that
- * says what to do next and is told what came of it. Pure: the pump does the I/O and hands in the clocks.
- *
- *   begin link --unavailable--> next link ... --> E_NO_CREDENTIAL
- *       |  \--failed----------> the walk ends: a wrong secret must not end in another identity
- *       v
- *     ask (HTTP | CALL) --> token
- *       ^        \--passing trouble--> pause --+
- *       +--------------------------------------+
- *
- * Tokens and secrets live in buffers that are wiped; what a peer says reaches messages through azri_quote.
- * Entry points: azredis_identity_by_name azri_identity_conf_copy azri_env_free
- * azri_flow_start _next _body _http _call _free azri_step_free.
+/* ==== >>identity ========================================================== uses: mem fail text ======
+ * Names, options and environment of an identity, the authorities that may get a secret, advice for Entra's
+ * error codes. Pure.
+ * Entry points: azredis_identity_by_name azri_identity_conf_copy azri_env_free azri_hint.
  * ================================================================================================ */
 
 #define AZRI_LINKS_MAX       12
@@ -3336,27 +3482,29 @@ static void azri_identity_conf_free(azri_identity_conf *c, const azri_mem *m) {
 }
 
 /* Letters, digits and those in more; the first one a letter or digit, so that ".." is no tenant. */
-static int azri_identity_clean(const char *z, const char *more, size_t max) {
+static int azri_identity_clean(azredis_str s, const char *more, size_t max) {
     size_t i, k;
-    if (!azri_is_alnum(z[0])) return 0;
-    for (i = 0; z[i]; i++) {
-        for (k = 0; more[k] && more[k] != z[i]; k++) {}
-        if (i == max || (!azri_is_alnum(z[i]) && !more[k])) return 0;
+    if (s.len == 0 || s.len > max || !azri_is_alnum(s.ptr[0])) return 0;
+    for (i = 0; i < s.len; i++) {
+        for (k = 0; more[k] && more[k] != s.ptr[i]; k++) {}
+        if (!azri_is_alnum(s.ptr[i]) && !more[k]) return 0;
     }
     return 1;
+}
+
+static azredis_status azri_identity_bad(azredis_error *e, const char *where, const char *text) {
+    return azri_fail(e, AZREDIS_E_ARG, where, "%s: %s", where, text);
 }
 
 /* tenant becomes a part of the URL's path; client is encoded, but a blank or line end in it is a slip. */
 static azredis_status azri_identity_check_app(const char *tenant, const char *client, const char *where,
                                               azredis_error *e) {
-    if (tenant && !azri_identity_clean(tenant, "-.", 253))
-        return azri_fail(e, AZREDIS_E_ARG, where, "%s: the tenant id may hold letters, digits, '-' and "
-                         "'.' only; "
-                         "give the tenant's GUID or domain, not a URL", where);
-    if (client && !azri_identity_clean(client, "-._:/", 253))
-        return azri_fail(e, AZREDIS_E_ARG, where, "%s: the client id holds a character that no client "
-                         "id has; "
-                         "give the application's GUID", where);
+    if (tenant && !azri_identity_clean(azri_str(tenant), "-.", 253))
+        return azri_identity_bad(e, where, "the tenant id may hold letters, digits, '-' and '.' only; give "
+                                 "the tenant's GUID or domain, not a URL");
+    if (client && !azri_identity_clean(azri_str(client), "-._:/", 253))
+        return azri_identity_bad(e, where, "the client id holds a character that no client id has; give "
+                                 "the application's GUID");
     return AZREDIS_OK;
 }
 
@@ -3382,25 +3530,19 @@ static azredis_status azri_identity_authority_url(azri_url *u, const char *text,
     size_t n = strlen(text), i, s = 0;
     azredis_status st;
     for (i = 0; i + 3 <= n && !s; i++) s = memcmp(text + i, "://", 3) == 0;
-    if (n > sizeof full - sizeof scheme)
-        return azri_fail(e, AZREDIS_E_ARG, where, "%s: the authority host is too long", where);
+    if (n > sizeof full - sizeof scheme) return azri_identity_bad(e, where, "the authority host is too long");
     (void)azri_fmt(full, sizeof full, "%s%s", s ? "" : scheme, text);
     st = azri_url_parse(u, azri_str(full), where, e);
     if (st != AZREDIS_OK) return st;
-    if (!u->tls)
-        return azri_fail(e, AZREDIS_E_ARG, where, "%s: the authority gets the secret, so it must be "
-                         "https", where);
-    if (!azri_eqz(azri_str(u->path), "/"))
-        return azri_fail(e, AZREDIS_E_ARG, where, "%s: the authority host must not have a path; give "
-                         "the host alone, "
-                         "the tenant has an option of its own", where);
-    return AZREDIS_OK;
+    if (!u->tls) return azri_identity_bad(e, where, "the authority gets the secret, so it must be https");
+    if (azri_eqz(azri_str(u->path), "/")) return AZREDIS_OK;
+    return azri_identity_bad(e, where, "the authority host must not have a path; give the host alone, the "
+                             "tenant has an option of its own");
 }
 
 /* The authority gets the client secret: Microsoft's hosts, this machine, or the one that allow names. */
 static azredis_status azri_identity_authority_parse(azri_url *u, const char *text, const char *allow,
-                                                    const char *where,
-                                           azredis_error *e) {
+                                                    const char *where, azredis_error *e) {
     azri_url allowed;
     azredis_str host;
     azredis_status st = azri_identity_authority_url(u, text, where, e);
@@ -3414,9 +3556,8 @@ static azredis_status azri_identity_authority_parse(azri_url *u, const char *tex
     }
     if (azri_identity_authority_known(host) && u->port == 443) return AZREDIS_OK;
     return azri_fail(e, AZREDIS_E_ARG, where, "%s: %s:%u is not an authority of Microsoft's, and it "
-                     "would get the "
-                     "secret; if that is right, name it in the option allow_authority", where, u->host,
-                         (unsigned)u->port);
+                     "would get the secret; if that is right, name it in the option allow_authority", where,
+                     u->host, (unsigned)u->port);
 }
 
 static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_error *e) {
@@ -3437,7 +3578,7 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
                          "%s", k->name, lacks);
     if (azri_identity_check_app(c->tenant_id, c->client_id, "options", e) != AZREDIS_OK)
         return AZREDIS_E_ARG;
-    if (!azri_identity_clean(c->scope, ":/.-_~", 253))
+    if (!azri_identity_clean(azri_str(c->scope), ":/.-_~", 253))
         return azri_fail(e, AZREDIS_E_ARG, "options.scope", "options: scope must be one resource, such as "
                          AZRI_REDIS_SCOPE);
     if (c->user && strlen(c->user) >= sizeof ((azredis_token *)0)->user)
@@ -3472,11 +3613,11 @@ static azredis_status azri_identity_conf_copy(azri_identity_conf *c, const azri_
     c->is_static = o->identity == AZREDIS_ID_ACCESS_KEY || o->identity == AZREDIS_ID_PASSWORD;
     c->request_ms = azri_or(o->request_ms, 30u * AZRI_SECOND);
     c->chain_ms = azri_or(o->chain_ms, 30u * AZRI_SECOND);
-    if (azri_identity_dup(m, &c->tenant_id, o->tenant_id) && azri_identity_dup(m, &c->client_id,
-                                                                               o->client_id) &&
-        azri_identity_dup(m, &c->client_secret, o->client_secret) && azri_identity_dup(m, &c->user,
-                                                                                       o->user) &&
-        azri_identity_dup(m, &c->password, o->password) && azri_identity_dup(m, &c->scope, scope) &&
+    if (azri_identity_dup(m, &c->tenant_id, o->tenant_id) &&
+        azri_identity_dup(m, &c->client_id, o->client_id) &&
+        azri_identity_dup(m, &c->client_secret, o->client_secret) &&
+        azri_identity_dup(m, &c->user, o->user) && azri_identity_dup(m, &c->password, o->password) &&
+        azri_identity_dup(m, &c->scope, scope) &&
         azri_identity_dup(m, &c->authority_host, o->authority_host) &&
         azri_identity_dup(m, &c->allow_authority, o->allow_authority))
         st = azri_identity_check(c, e);
@@ -3495,91 +3636,86 @@ static const char *azri_identity_static_user(const azri_identity_conf *c) {
 static azredis_status azri_identity_same(const char *before, const char *now, azredis_error *e) {
     if (!before[0] || azri_eqz(azri_str(before), now)) return AZREDIS_OK;
     return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: the identity changed from %s to %s, which is "
-                     "refused while "
-                     "connections live; open a new client for another identity", before, now);
+                     "refused while connections live; open a new client for another identity", before, now);
 }
 
 /* ---- hints ------------------------------------------------------------------------------------ */
 
-typedef struct azri_hint_row { int code; const char *hint; } azri_hint_row;
+/* Codes: learn.microsoft.com, "Microsoft Entra authentication and authorization error codes", and issue
+ * threads of the SDKs. For people only: azri_flow_passing decides what is tried again. */
+typedef struct azri_hint_row { int code[6]; const char *text; } azri_hint_row;
 
-#define AZRI_HINT_APP    "the application does not exist in this tenant; check client id and tenant id"
-#define AZRI_HINT_OFF    "the application is disabled or unknown in this tenant"
-#define AZRI_HINT_TENANT "no such tenant is known to this authority; give a tenant id and the right authority host"
-#define AZRI_HINT_CLOUD  "the tenant lives in another national cloud; set AZURE_AUTHORITY_HOST"
-#define AZRI_HINT_SCOPE  "the scope must be one resource followed by /.default"
-#define AZRI_HINT_RES    "the tenant does not know the resource: wrong scope, wrong cloud, or no Redis service principal"
-#define AZRI_HINT_CERT   "the certificate is not the one registered on the application"
-#define AZRI_HINT_ASSERT "the assertion is stale or not valid; check this machine's clock and the token file"
-#define AZRI_HINT_FED    "no federated credential of the application matches; compare issuer, subject and audience"
-#define AZRI_HINT_POLICY "a Conditional Access policy blocks this sign-in; ask the tenant's administrator"
-#define AZRI_HINT_MFA    "the account needs MFA; use a service identity"
-#define AZRI_HINT_AGAIN  "the sign-in is no longer valid; sign in again"
-#define AZRI_HINT_COMMON "a single-tenant application needs its own tenant id, not common or organizations"
-#define AZRI_HINT_FIELD  "a required field is missing; is a variable empty?"
-#define AZRI_HINT_FORM   "the authority finds the request malformed; does a proxy change it?"
-#define AZRI_HINT_FAST   "the same request comes too often; is another program in a loop with this identity?"
-#define AZRI_HINT_PASS   "Entra has a passing problem; it is tried again"
-
-/* Codes: learn.microsoft.com, "Microsoft Entra authentication and authorization error codes", and issue threads
- * of the SDKs. For people only: whether to try again follows from the HTTP status and the OAuth error. */
 static const azri_hint_row azri_hints[] = {
-    { 7000215, "wrong client secret; use the secret's Value, not its Secret ID, and check shell quoting" },
-    { 7000222, "the client secret or certificate has expired; create a new one" },
-    { 7000218, "no credential was sent, or the application does not allow public client flows" },
-    { 700016, AZRI_HINT_APP }, { 700011, AZRI_HINT_APP },
-    { 7000112, AZRI_HINT_OFF }, { 70001, AZRI_HINT_OFF },
-    { 90002, AZRI_HINT_TENANT }, { 50049, AZRI_HINT_TENANT }, { 50059, AZRI_HINT_TENANT }, { 50128,
-    AZRI_HINT_TENANT },
-    { 900023, "the tenant is neither a GUID nor a domain; was a URL pasted in?" },
-    { 90038, AZRI_HINT_CLOUD }, { 900382, AZRI_HINT_CLOUD },
-    { 500011, AZRI_HINT_RES }, { 50001, AZRI_HINT_RES },
-    { 650052, "the tenant has no service principal for Redis (" AZRI_REDIS_GUID "); an administrator "
-     "must add it" },
-    { 650057, "the application's API permissions do not list the Redis service" },
-    { 70011, AZRI_HINT_SCOPE }, { 1002012, AZRI_HINT_SCOPE }, { 28002, AZRI_HINT_SCOPE }, { 700022,
-    AZRI_HINT_SCOPE },
-    { 700023, AZRI_HINT_SCOPE },
-    { 700025, "the application is a public client: it may not use a secret" },
-    { 700027, AZRI_HINT_CERT }, { 700030, AZRI_HINT_CERT }, { 50012, AZRI_HINT_CERT },
-    { 700024, AZRI_HINT_ASSERT }, { 50013, AZRI_HINT_ASSERT }, { 500133, AZRI_HINT_ASSERT },
-    { 50027, AZRI_HINT_ASSERT }, { 50048, AZRI_HINT_ASSERT },
-    { 70021, AZRI_HINT_FED }, { 700211, AZRI_HINT_FED }, { 700212, AZRI_HINT_FED }, { 700213,
-    AZRI_HINT_FED },
-    { 7002137, AZRI_HINT_FED "; upper and lower case count" }, { 7002138, AZRI_HINT_FED "; upper and "
-                                                                "lower case count" },
-    { 700229, "this flow gives tokens to applications only" },
-    { 53003, AZRI_HINT_POLICY }, { 530032, AZRI_HINT_POLICY }, { 53000, AZRI_HINT_POLICY }, { 530035,
-    AZRI_HINT_POLICY },
-    { 50076, AZRI_HINT_MFA }, { 50079, AZRI_HINT_MFA }, { 50074, AZRI_HINT_MFA },
-    { 65001, "an administrator must consent to the application" },
-    { 50105, "the identity is not assigned to the application" },
-    { 50034, "the user is unknown in this tenant" },
-    { 50126, "wrong user name or password" },
-    { 50053, "the account is locked" },
-    { 70043, AZRI_HINT_AGAIN }, { 700082, AZRI_HINT_AGAIN }, { 50173, AZRI_HINT_AGAIN },
-    { 70016, "the device code waits for its user" },
-    { 70018, "the device code is wrong; start again" },
-    { 70019, "the device code has expired; start again" },
-    { 50194, AZRI_HINT_COMMON }, { 9001023, AZRI_HINT_COMMON },
-    { 900144, AZRI_HINT_FIELD }, { 90014, AZRI_HINT_FIELD },
-    { 9002313, AZRI_HINT_FORM }, { 901002, AZRI_HINT_FORM },
-    { 100007, "regional authorities serve managed platforms only; use the global host" },
-    { 90055, AZRI_HINT_FAST }, { 50196, AZRI_HINT_FAST },
-    { 50033, AZRI_HINT_PASS }, { 90006, AZRI_HINT_PASS }, { 90012, AZRI_HINT_PASS }, { 90024,
-    AZRI_HINT_PASS },
-    { 90033, AZRI_HINT_PASS }, { 90090, AZRI_HINT_PASS }
+    { { 7000215 },
+      "wrong client secret; use the secret's Value, not its Secret ID, and check shell quoting" },
+    { { 7000222 }, "the client secret or certificate has expired; create a new one" },
+    { { 7000218 }, "no credential was sent, or the application does not allow public client flows" },
+    { { 700016, 700011 },
+      "the application does not exist in this tenant; check client id and tenant id" },
+    { { 7000112, 70001 }, "the application is disabled or unknown in this tenant" },
+    { { 90002, 50049, 50059, 50128 },
+      "this authority knows no such tenant; check tenant id and authority host" },
+    { { 900023 }, "the tenant is neither a GUID nor a domain; was a URL pasted in?" },
+    { { 90038, 900382 }, "the tenant lives in another national cloud; set AZURE_AUTHORITY_HOST" },
+    { { 500011, 50001 },
+      "the tenant does not know the resource: wrong scope or cloud, or no Redis service principal" },
+    { { 650052 }, "the tenant has no service principal for Redis; an administrator must add it" },
+    { { 650057 }, "the application's API permissions do not list the Redis service" },
+    { { 70011, 1002012, 28002, 700022, 700023 },
+      "the scope must be one resource followed by /.default" },
+    { { 700025 }, "the application is a public client: it may not use a secret" },
+    { { 700027, 700030, 50012 }, "the certificate is not the one registered on the application" },
+    { { 700024, 50013, 500133, 50027, 50048 },
+      "the assertion is stale or not valid; check this machine's clock and the token file" },
+    { { 70021, 700211, 700212, 700213 },
+      "no federated credential of the application matches; compare issuer, subject and audience" },
+    { { 7002137, 7002138 }, "no federated credential matches: upper and lower case count" },
+    { { 700229 }, "this flow gives tokens to applications only" },
+    { { 53003, 530032, 53000, 530035 },
+      "a Conditional Access policy blocks this sign-in; ask the tenant's administrator" },
+    { { 50076, 50079, 50074 }, "the account needs MFA; use a service identity" },
+    { { 65001 }, "an administrator must consent to the application" },
+    { { 50105 }, "the identity is not assigned to the application" },
+    { { 50034 }, "the user is unknown in this tenant" },
+    { { 50126 }, "wrong user name or password" },
+    { { 50053 }, "the account is locked" },
+    { { 70043, 700082, 50173 }, "the sign-in is no longer valid; sign in again" },
+    { { 70016 }, "the device code waits for its user" },
+    { { 70018 }, "the device code is wrong; start again" },
+    { { 70019 }, "the device code has expired; start again" },
+    { { 50194, 9001023 },
+      "a single-tenant application needs its own tenant id, not common or organizations" },
+    { { 900144, 90014 }, "a required field is missing; is a variable empty?" },
+    { { 9002313, 901002 }, "the authority finds the request malformed; does a proxy change it?" },
+    { { 100007 }, "regional authorities serve managed platforms only; use the global host" },
+    { { 90055, 50196 },
+      "the same request comes too often; is another program in a loop with this identity?" },
+    { { 50033, 90006, 90012, 90024, 90033, 90090 }, "Entra has a passing problem; it is tried again" }
 };
 
 /* NULL: none. */
 static const char *azri_hint(int code) {
-    size_t i;
-    for (i = 0; i < sizeof azri_hints / sizeof azri_hints[0]; i++)
-        if (azri_hints[i].code == code) return azri_hints[i].hint;
+    size_t i, k;
+    for (i = 0; code && i < sizeof azri_hints / sizeof azri_hints[0]; i++)
+        for (k = 0; k < 6; k++)
+            if (azri_hints[i].code[k] == code) return azri_hints[i].text;
     return NULL;
 }
 
-/* ---- the walk --------------------------------------------------------------------------------- */
+/* ==== >>flow ============================================================== uses: identity http json jwt
+ * The walk for a token, as a machine that says what to do next and is told what came of it. Pure: the pump
+ * does the I/O and hands in the clocks.
+ *
+ *   begin link --unavailable--> next link ... --> E_NO_CREDENTIAL
+ *       |  \--failed----------> the walk ends: a wrong secret must not end in another identity
+ *       v
+ *     ask (HTTP | CALL) --> token
+ *       ^        \--passing trouble--> pause --+
+ *       +--------------------------------------+
+ *
+ * Tokens and secrets live in buffers that are wiped; what a peer says reaches messages through azri_quote.
+ * Entry points: azri_flow_init _start _next _body _http _call _free azri_step_free.
+ * ================================================================================================ */
 
 typedef enum azri_step_kind { AZRI_STEP_HTTP, AZRI_STEP_CALL, AZRI_STEP_WAIT,
 AZRI_STEP_DONE } azri_step_kind;
@@ -3663,8 +3799,7 @@ static azredis_status azri_flow_authority(azri_flow *f, const char *where) {
 }
 
 static azredis_status azri_source_app(azri_flow *f, const char *tenant, const char *client,
-                                      const char *secret,
-                                    const char *where) {
+                                      const char *secret, const char *where) {
     azredis_status st = azri_identity_check_app(tenant, client, where, &f->error);
     if (st == AZREDIS_OK) st = azri_flow_authority(f, where);
     f->tenant = tenant;
@@ -3679,6 +3814,7 @@ static azredis_status azri_source_secret(azri_flow *f) {
                            "client-secret");
 }
 
+/* Your get_token; it decides itself what it needs. */
 static azredis_status azri_source_callback(azri_flow *f) {
     f->asks = AZRI_STEP_CALL;
     return AZREDIS_OK;
@@ -3714,6 +3850,11 @@ static const azri_source azri_sources[] = {        /* in the order of the defaul
 };
 #define AZRI_SOURCES (sizeof azri_sources / sizeof azri_sources[0])
 AZRI_STATIC_ASSERT(sources_have_records, AZRI_SOURCES <= AZRI_LINKS_MAX);
+
+static azredis_status azri_flow_fail(azri_flow *f, azredis_status st, const char *text) {
+    const char *where = azri_sources[f->link].name;
+    return azri_fail(&f->error, st, where, "%s: %s", where, text);
+}
 
 /* 1: this walk asks link i. */
 static int azri_flow_wants(const azri_flow *f, size_t i) {
@@ -3758,8 +3899,7 @@ static void azri_flow_value(void *user, int depth, azredis_str parent, azredis_s
     if (azri_eqz(key, "token_type")) azri_answer_cut(a->token_type, sizeof a->token_type, text);
     if (azri_eqz(key, "error")) azri_answer_cut(a->error, sizeof a->error, text);
     if (azri_eqz(key, "error_description")) azri_answer_cut(a->about, sizeof a->about, text);
-    if (azri_eqz(key, "correlation_id") && azri_identity_clean(text.len ? text.ptr : "", "-",
-                                                               sizeof a->request_id - 1))
+    if (azri_eqz(key, "correlation_id") && azri_identity_clean(text, "-", sizeof a->request_id - 1))
         azri_jwt_text(a->request_id, sizeof a->request_id, text);
 }
 
@@ -3805,8 +3945,8 @@ static void azri_flow_failed(azri_flow *f, uint64_t now) {
 static void azri_flow_nothing(azri_flow *f) {
     size_t i;
     (void)azri_fail(&f->error, AZREDIS_E_NO_CREDENTIAL, "identity", "identity: no credential was found; ");
-    for (i = 0; i < f->record_count; i++) azri_fail_add(&f->error, "%s%s", i ? "; " : "",
-                                                        f->records[i].reason);
+    for (i = 0; i < f->record_count; i++)
+        azri_fail_add(&f->error, "%s%s", i ? "; " : "", f->records[i].reason);
     azri_flow_end(f, AZREDIS_E_NO_CREDENTIAL);
 }
 
@@ -3815,8 +3955,8 @@ static void azri_flow_again(azri_flow *f, uint64_t now, int passing) {
     uint64_t wait = 800u << f->tries;
     wait = wait * (70 + azri_rng_below(f->rng, 61)) / 100;
     if (f->error.retry_after_ms) wait = f->error.retry_after_ms;
-    if (!passing || f->tries >= AZRI_STS_TRIES || wait > AZRI_STS_WAIT_MAX || azri_after(now,
-                                                                                         wait) >= f->deadline) {
+    if (!passing || f->tries >= AZRI_STS_TRIES || wait > AZRI_STS_WAIT_MAX ||
+        azri_after(now, wait) >= f->deadline) {
         if (f->tries) azri_fail_add(&f->error, " (try %u)", (unsigned)f->tries + 1);
         azri_flow_failed(f, now);
         return;
@@ -3830,21 +3970,18 @@ static void azri_flow_again(azri_flow *f, uint64_t now, int passing) {
 
 /* ---- a token came ----------------------------------------------------------------------------- */
 
-static azredis_status azri_flow_check_token(azri_flow *f, const char *where) {
+static azredis_status azri_flow_check_token(azri_flow *f) {
     size_t i;
+    AZRI_STATIC_ASSERT(the_text_below_is_right, AZRI_TOKEN_MAX == 16384);
     if (f->token.len > AZRI_TOKEN_MAX)
-        return azri_fail(&f->error, AZREDIS_E_TOKEN, where, "%s: the token has %llu bytes, and Redis "
-                         "refuses arguments over "
-                         "%u bytes before AUTH; take the identity out of some groups", where,
-                         (unsigned long long)f->token.len, AZRI_TOKEN_MAX);
+        return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token is too long: Redis refuses arguments over 16384 "
+                              "bytes before AUTH; take the identity out of some groups");
     for (i = 0; i < f->token.len; i++)
         if (f->token.ptr[i] <= ' ' || f->token.ptr[i] >= 127)
-            return azri_fail(&f->error, AZREDIS_E_TOKEN, where, "%s: the token holds a blank or "
-                             "another character that no "
-                             "token has", where);
+            return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token holds a blank or another character that no "
+                                  "token has");
     if (f->answer.token_type[0] && !azri_ieqz(azri_str(f->answer.token_type), "Bearer"))
-        return azri_fail(&f->error, AZREDIS_E_TOKEN, where, "%s: the token is not of the type Bearer, "
-                         "which Redis wants", where);
+        return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token is not of the type Bearer, which Redis wants");
     return AZREDIS_OK;
 }
 
@@ -3862,30 +3999,31 @@ static azredis_status azri_flow_check_user(azri_flow *f) {
     return st;
 }
 
-/* Life from the moment of sending. A point in time is compared with the server's own clock where it told it;
- * exp - iat, both from the issuer's clock, bounds what a wrong clock of ours can do. */
-static azredis_status azri_flow_check_life(azri_flow *f, int64_t server_unix, const char *where) {
-    int64_t at = f->answer.expires_on ? f->answer.expires_on : f->claims.exp;
-    int64_t whole = f->claims.iat && f->claims.exp > f->claims.iat ? f->claims.exp - f->claims.iat
-        : INT64_MAX;
+/* The token's whole life by the issuer's clock, or INT64_MAX. */
+static int64_t azri_flow_whole_life(const azri_claims *c) {
+    return c->iat && c->exp > c->iat ? c->exp - c->iat : INT64_MAX;
+}
+
+/* Life from the moment of sending. A point in time is compared with the server's own clock where it told
+ * it; exp - iat, both from the issuer's clock, bounds what a wrong clock of ours can do. */
+static azredis_status azri_flow_check_life(azri_flow *f, int64_t server_unix) {
+    const azri_answer *a = &f->answer;
+    int64_t at = a->expires_on ? a->expires_on : f->claims.exp, whole = azri_flow_whole_life(&f->claims);
     int64_t clock = server_unix > 0 ? server_unix : f->sent_unix, life;
-    if (f->answer.expires_in > 0) life = f->answer.expires_in;
-    else if (f->answer.expires_on &&
-             f->answer.expires_on < AZRI_RELATIVE_BELOW) life = f->answer.expires_on;
+    if (a->expires_in > 0) life = a->expires_in;
+    else if (a->expires_on && a->expires_on < AZRI_RELATIVE_BELOW) life = a->expires_on;
     else if (at && clock > 0) life = at - clock < whole ? at - clock : whole;
     else if (at && whole != INT64_MAX) life = whole;
-    else return azri_fail(&f->error, AZREDIS_E_TOKEN, where, "%s: nothing says when the token expires "
-                          "(no expires_in, no "
-                          "expires_on, no exp with a clock to compare it with)", where);
+    else return azri_flow_fail(f, AZREDIS_E_TOKEN, "nothing says when the token expires (no expires_in, no "
+                               "expires_on, no exp with a clock to compare it with)");
     if (life <= 0) {
-        (void)azri_fail(&f->error, AZREDIS_E_TOKEN, where, "%s: the token has expired %lld s ago by "
-                        "this machine's clock; "
-                        "set the clock, or clear the cache that gave the token", where, (long long)-life);
+        (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "the token has already expired by this machine's clock; set "
+                             "the clock, or clear the cache that gave the token");
         f->error.retryable = 1;
         return AZREDIS_E_TOKEN;
     }
     f->life_ms = azri_min64((uint64_t)life, AZRI_LIFE_MAX / 1000) * 1000;
-    f->refresh_ms = azri_min64((uint64_t)f->answer.refresh_in, AZRI_LIFE_MAX / 1000) * 1000;
+    f->refresh_ms = azri_min64((uint64_t)a->refresh_in, AZRI_LIFE_MAX / 1000) * 1000;
     return AZREDIS_OK;
 }
 
@@ -3894,27 +4032,24 @@ static void azri_flow_check_audience(azri_flow *f) {
     azredis_str aud = azri_str(f->claims.aud);
     char quoted[100];
     if (!azri_eqz(azri_str(f->conf->scope), AZRI_REDIS_SCOPE) || !aud.len) return;
-    if (azri_eqz(aud, AZRI_REDIS_RESOURCE) || azri_eqz(aud, AZRI_REDIS_RESOURCE "/") || azri_ieqz(aud,
-                                                                                                  AZRI_REDIS_GUID))
-        return;
-    (void)azri_fmt(f->hint, sizeof f->hint, "the token is for %s, not for Redis; Redis will refuse it; "
-                   "ask for "
-                   AZRI_REDIS_SCOPE, azri_quote(quoted, sizeof quoted, aud.ptr, aud.len,
-                                                azri_slice(NULL, 0)));
+    if (azri_eqz(aud, AZRI_REDIS_RESOURCE) || azri_eqz(aud, AZRI_REDIS_RESOURCE "/")) return;
+    if (azri_ieqz(aud, AZRI_REDIS_GUID)) return;
+    (void)azri_quote(quoted, sizeof quoted, aud.ptr, aud.len, azri_slice(NULL, 0));
+    (void)azri_fmt(f->hint, sizeof f->hint, "the token is for %s, not for Redis, which will refuse it; "
+                   "ask for " AZRI_REDIS_SCOPE, quoted);
 }
 
 static void azri_flow_accept(azri_flow *f, uint64_t now, int64_t server_unix) {
-    const char *where = azri_sources[f->link].name;
-    azredis_status st = azri_flow_check_token(f, where);
+    azredis_status st = azri_flow_check_token(f);
     if (st == AZREDIS_OK) st = azri_flow_check_user(f);
-    if (st == AZREDIS_OK) st = azri_flow_check_life(f, server_unix, where);
+    if (st == AZREDIS_OK) st = azri_flow_check_life(f, server_unix);
     if (st != AZREDIS_OK) {
         azri_flow_failed(f, now);
         return;
     }
     azri_flow_check_audience(f);
     memset(&f->error, 0, sizeof f->error);
-    (void)azri_fmt(f->used, sizeof f->used, "%s", where);
+    (void)azri_fmt(f->used, sizeof f->used, "%s", azri_sources[f->link].name);
     f->pin = (int)f->link + 1;
     azri_flow_record(f, "token", "", now);
     azri_flow_end(f, AZREDIS_OK);
@@ -3927,8 +4062,8 @@ static int azri_flow_aadsts(azredis_str text) {
     size_t i, k;
     int v = 0;
     for (i = 0; i + 6 < text.len && memcmp(text.ptr + i, "AADSTS", 6) != 0; i++) {}
-    for (k = i + 6; k < text.len && azri_is_digit(text.ptr[k]) &&
-         v < 100000000; k++) v = v * 10 + (text.ptr[k] - '0');
+    for (k = i + 6; k < text.len && azri_is_digit(text.ptr[k]) && v < 100000000; k++)
+        v = v * 10 + (text.ptr[k] - '0');
     return v;
 }
 
@@ -3942,45 +4077,43 @@ static int azri_flow_passing(int http, const azri_answer *a) {
     }
 }
 
-/* An answer that is not from Entra: a proxy's page, an empty body. That of a 200 may hold a token: not quoted. */
-static void azri_flow_foreign(azri_flow *f, const azri_http *h, const char *where) {
+/* An answer that is not Entra's: a proxy's page, an empty body. A 200 may hold a token: not quoted. */
+static void azri_flow_foreign(azri_flow *f, const azri_http *h) {
     const azri_answer *a = &f->answer;
     char quoted[AZRI_PEER_TEXT + 1];
     int i = 0;
     while (i < a->raw_len && (unsigned char)a->raw[i] <= ' ') i++;
-    (void)azri_fail(&f->error, AZREDIS_E_HTTP, where, "%s: HTTP %d without an answer of Entra's", where,
-                    h->status);
+    (void)azri_flow_fail(f, h->status == 200 ? AZREDIS_E_JSON : AZREDIS_E_HTTP, "");
+    azri_fail_add(&f->error, "HTTP %d without an answer of Entra's", h->status);
     if (i < a->raw_len && a->raw[i] == '<')
         azri_fail_add(&f->error, ": the authority answered HTML (a proxy or captive portal?)");
     else if (h->status == 200)
-        azri_fail_add(&f->error, f->json_status == AZREDIS_OK ? ": there is no access_token in it"
-                      : ": it is not JSON");
-    if (h->status != 200 && a->raw_len)
-        azri_fail_add(&f->error, "; it says: %s",
-                      azri_quote(quoted, sizeof quoted, a->raw, (size_t)a->raw_len, azri_str(f->secret)));
-    if (h->status == 200) f->error.code = AZREDIS_E_JSON;
+        azri_fail_add(&f->error, ": %s", f->json_status == AZREDIS_OK ? "no access_token in it" : "not JSON");
+    if (h->status == 200 || !a->raw_len) return;
+    azri_fail_add(&f->error, "; it says: %s",
+                  azri_quote(quoted, sizeof quoted, a->raw, (size_t)a->raw_len, azri_str(f->secret)));
 }
 
-static void azri_flow_refused(azri_flow *f, const azri_http *h, const char *where) {
+static void azri_flow_refused(azri_flow *f, const azri_http *h) {
     azri_answer *a = &f->answer;
-    char error[64], about[AZRI_PEER_TEXT + 1], code[24] = "";
+    azredis_str secret = azri_str(f->secret);
+    char text[AZRI_PEER_TEXT + 1];
     const char *hint;
     if (!a->aadsts) a->aadsts = azri_flow_aadsts(azri_str(a->about));
     hint = azri_hint(a->aadsts);
-    if (a->aadsts) (void)azri_fmt(code, sizeof code, ", AADSTS%d", a->aadsts);
-    (void)azri_fail(&f->error, AZREDIS_E_ENTRA, where, "%s: Entra refused with HTTP %d, %s%s: %s",
-                    where, h->status,
-                    azri_quote(error, sizeof error, a->error, strlen(a->error), azri_str(f->secret)), code,
-                    hint ? hint : "no advice is known for this");
+    (void)azri_flow_fail(f, AZREDIS_E_ENTRA, "Entra refused with ");
+    azri_fail_add(&f->error, "HTTP %d, %s", h->status,
+                  azri_quote(text, sizeof a->error, a->error, strlen(a->error), secret));
+    if (a->aadsts) azri_fail_add(&f->error, ", AADSTS%d", a->aadsts);
+    if (hint) azri_fail_add(&f->error, ": %s", hint);
     if (a->about[0])
         azri_fail_add(&f->error, "; it says: %s",
-                      azri_quote(about, sizeof about, a->about, strlen(a->about), azri_str(f->secret)));
+                      azri_quote(text, sizeof text, a->about, strlen(a->about), secret));
     f->error.aadsts = a->aadsts;
     f->error.retryable = azri_flow_passing(h->status, a);
 }
 
 static void azri_flow_judge(azri_flow *f, uint64_t now, const azri_http *h) {
-    const char *where = azri_sources[f->link].name;
     azri_answer *a = &f->answer;
     int passing = azri_flow_passing(h->status, a);
     if (f->json_status == AZREDIS_OK) f->json_status = azri_json_end(&f->json);
@@ -3989,12 +4122,12 @@ static void azri_flow_judge(azri_flow *f, uint64_t now, const azri_http *h) {
         return;
     }
     if (f->json_status == AZREDIS_E_NOMEM)
-        (void)azri_fail(&f->error, AZREDIS_E_NOMEM, where, "%s: no memory for the answer", where);
+        (void)azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for the answer");
     else if (f->json_status == AZREDIS_OK && a->error[0]) {
-        azri_flow_refused(f, h, where);
+        azri_flow_refused(f, h);
         passing = f->error.retryable;
     } else
-        azri_flow_foreign(f, h, where);
+        azri_flow_foreign(f, h);
     f->error.http_status = h->status;
     f->error.retry_after_ms = h->retry_after_ms;
     if (!h->retry_after_ms && (a->aadsts == 90055 || a->aadsts == 50196))
@@ -4007,39 +4140,36 @@ static void azri_flow_judge(azri_flow *f, uint64_t now, const azri_http *h) {
 /* The exchange ended. transport OK: h is complete. Else transport_error says why; h may be NULL. */
 static void azri_flow_http(azri_flow *f, uint64_t now, azredis_status transport, const azri_http *h,
                            const azredis_error *transport_error) {
-    const char *where = azri_sources[f->link].name;
     AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks == AZRI_STEP_HTTP);
     if (transport == AZREDIS_OK) {
         azri_flow_judge(f, now, h);
         return;
     }
     if (transport_error) f->error = *transport_error;
-    else (void)azri_fail(&f->error, transport, where, "%s: the exchange with the authority failed", where);
+    else (void)azri_flow_fail(f, transport, "the exchange with the authority failed");
     f->error.code = transport;
-    /* A wrong certificate or a redirect is not passing trouble but perhaps somebody in between. */
-    if (transport == AZREDIS_E_CERT || (h && h->status >= 300 && h->status < 400)) f->error.retryable = 0;
+    /* Not a wrong certificate or a redirect: there may be somebody in between. */
     azri_flow_again(f, now, transport == AZREDIS_E_DNS || transport == AZREDIS_E_NET ||
-                    transport == AZREDIS_E_TLS ||
-                            transport == AZREDIS_E_TIMEOUT || transport == AZREDIS_E_CLOSED);
+                            transport == AZREDIS_E_TLS || transport == AZREDIS_E_TIMEOUT ||
+                            transport == AZREDIS_E_CLOSED);
 }
 
 /* The callback returned st; got->token is the caller's to wipe. */
 static void azri_flow_call(azri_flow *f, uint64_t now, azredis_status st, const azredis_fetched *got) {
-    static const char where[] = "callback";
     char reason[AZRI_PEER_TEXT + 1];
     size_t n = 0;
     AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks == AZRI_STEP_CALL);
     if (st != AZREDIS_OK) {
         while (n < sizeof got->reason && got->reason[n]) n++;
-        (void)azri_fail(&f->error, st < 0 ? st : AZREDIS_E_STATE, where, "callback: get_token failed: %s",
-                        n ? azri_quote(reason, sizeof reason, got->reason, n, azri_slice(NULL, 0))
-                            : "it gave no reason");
+        (void)azri_quote(reason, sizeof reason, got->reason, n, azri_slice(NULL, 0));
+        (void)azri_flow_fail(f, st < 0 ? st : AZREDIS_E_STATE, "get_token failed: ");
+        azri_fail_add(&f->error, "%s", n ? reason : "it gave no reason");
+        if (st > 0) f->error.retryable = 1;
     } else if (!got->token || got->len == 0 || got->len > got->cap)
-        st = azri_fail(&f->error, AZREDIS_E_TOKEN, where, "callback: get_token returned OK, but no "
-                       "token, or a len "
-                       "greater than cap");
+        st = azri_flow_fail(f, AZREDIS_E_TOKEN, "get_token returned OK, but no token, or a len greater than "
+                            "cap");
     else if (azri_buf_add(&f->token, got->token, got->len) != AZREDIS_OK)
-        st = azri_fail(&f->error, AZREDIS_E_NOMEM, where, "callback: no memory for the token");
+        st = azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for the token");
     if (st != AZREDIS_OK) {
         azri_flow_failed(f, now);
         return;
@@ -4055,8 +4185,8 @@ static void azri_flow_call(azri_flow *f, uint64_t now, azredis_status st, const 
 /* RFC 6749 4.4.2. A scope without "/.default" is a bare resource; this grant wants the suffix. */
 static azredis_status azri_flow_form(azri_flow *f, azri_buf *b) {
     azredis_str scope = azri_str(f->conf->scope), tail = azri_str("/.default");
-    int whole = scope.len >= tail.len && azri_eq(azri_slice(scope.ptr + scope.len - tail.len, tail.len),
-                                                 tail);
+    int whole = scope.len >= tail.len &&
+                azri_eq(azri_slice(scope.ptr + scope.len - tail.len, tail.len), tail);
     azredis_status st = azri_buf_adds(b, "client_id=");
     if (st == AZREDIS_OK) st = azri_percent_add(b, azri_str(f->client));
     if (st == AZREDIS_OK) st = azri_buf_adds(b, "&client_secret=");
@@ -4072,8 +4202,7 @@ static void azri_flow_new_id(azri_flow *f) {
     uint64_t a = azri_rng_next(f->rng), b = azri_rng_next(f->rng);
     (void)azri_fmt(f->request_id, sizeof f->request_id, "%08x-%04x-%04x-%04x-%04x%08x", (unsigned)(a >> 32),
                    (unsigned)(a >> 16) & 0xffffu, 0x4000u | ((unsigned)a & 0xfffu),
-                       0x8000u | ((unsigned)(b >> 48) & 0x3fffu),
-                   (unsigned)(b >> 32) & 0xffffu, (unsigned)b);
+                   0x8000u | ((unsigned)(b >> 48) & 0x3fffu), (unsigned)(b >> 32) & 0xffffu, (unsigned)b);
 }
 
 static azredis_status azri_flow_request(azri_flow *f, azri_step *step) {
@@ -4102,10 +4231,8 @@ static void azri_step_free(azri_step *step) {
 
 /* Puts the next question into *step. */
 static void azri_flow_ask(azri_flow *f, uint64_t now, int64_t unix_now, azri_step *step) {
-    const char *where = azri_sources[f->link].name;
+    uint64_t left = f->deadline == AZRI_NEVER64 ? AZREDIS_NEVER : f->deadline - now;
     azredis_status st;
-    uint64_t left = f->deadline == AZRI_NEVER64 ? AZREDIS_NEVER : azri_min64(f->deadline - now,
-                                                                             AZREDIS_NEVER);
     memset(&f->answer, 0, sizeof f->answer);
     azri_json_init(&f->json, f->mem, AZRI_HTTP_BODY_MAX, azri_flow_value, f);
     f->json_status = AZREDIS_OK;
@@ -4118,7 +4245,7 @@ static void azri_flow_ask(azri_flow *f, uint64_t now, int64_t unix_now, azri_ste
     st = azri_flow_request(f, step);
     if (st == AZREDIS_OK) return;
     azri_step_free(step);
-    (void)azri_fail(&f->error, st, where, "%s: no room for the request", where);
+    (void)azri_flow_fail(f, st, "no memory for the request");
     azri_flow_failed(f, now);
 }
 
@@ -4155,10 +4282,7 @@ static azri_step_kind azri_flow_next(azri_flow *f, uint64_t now, int64_t unix_no
         step->kind = AZRI_STEP_WAIT;
         step->wait_ms = f->wait_until - now;
     } else if (f->phase == AZRI_FLOW_ASK && now >= f->deadline) {
-        if (!f->tries)
-            (void)azri_fail(&f->error, AZREDIS_E_TIMEOUT, azri_sources[f->link].name,
-                            "%s: no time was left to ask",
-                                       azri_sources[f->link].name);
+        if (!f->tries) (void)azri_flow_fail(f, AZREDIS_E_TIMEOUT, "no time was left to ask");
         azri_flow_failed(f, now);
     } else if (f->phase == AZRI_FLOW_ASK)
         azri_flow_ask(f, now, unix_now, step);
@@ -5083,7 +5207,7 @@ static void azri_session_extend(azri_session *s, uint64_t ms) {
     azri_cmd *c;
     for (c = s->fifo.head; c; c = c->next)
         if (c->deadline != AZRI_NEVER64) c->deadline += ms;
-    if (s->next_deadline != AZRI_NEVER64) s->next_deadline += ms;
+    s->next_deadline = 0;               /* the lower bound is found again */
 }
 
 /* The unit has been answered as a whole. */
@@ -5915,6 +6039,13 @@ static void azri_hub_refused(azri_hub *h, azri_session *s, azredis_error *e) {
     if (h->blob->expires_at != AZRI_NEVER64) azri_session_set_blob(&h->blob, NULL);   /* never shown again */
 }
 
+/* Refused on a live connection: that lives on its old token, with which it may even be made again. */
+static void azri_hub_reauth_refused(azri_hub *h, azri_session *s) {
+    h->rejected = s->rejected;
+    s->rejected = 0;
+    if (h->blob && h->blob->hash == h->rejected) azri_session_set_blob(&h->blob, s->blob);
+}
+
 static uint64_t azri_hub_redial_delay(azri_hub *h, azri_session *s, const azredis_error *e, uint64_t now) {
     if (s->ready_at && now - s->ready_at >= AZRI_HEALTHY_MS) s->attempts = 0;
     if (!e->retryable) return AZRI_RECONNECT_CAP;
@@ -5970,10 +6101,7 @@ static void azri_hub_tick(azri_hub *h, uint64_t now) {
     for (s = h->sessions; s; s = s->next) {
         if (azri_session_tick(s, now, &e) != AZREDIS_OK) azri_hub_closed(h, s, &e, now);
         if (s->state == AZRI_READY) azri_hub_subscribe(h, s, now);
-        if (s->rejected) {              /* refused in a re-authentication: the connection lives on its old token */
-            h->rejected = s->rejected;
-            s->rejected = 0;
-        }
+        if (s->rejected) azri_hub_reauth_refused(h, s);
     }
     azri_hub_expire_backlog(h, now);
     azri_hub_sweep_subs(h);
@@ -6047,7 +6175,7 @@ static void azri_hub_free(azri_hub *h) {
 #define AZRI_KEEP_IDLE   15          /* seconds; redis.io gives up a silent peer after 15 + 3 * 5 */
 #define AZRI_KEEP_EVERY  5
 #define AZRI_KEEP_COUNT  3
-#define AZRI_USER_TIMEOUT 30000      /* ms that sent bytes may stay unacknowledged; Linux's default is 15 min */
+#define AZRI_USER_TIMEOUT 30000      /* ms without an acknowledgement; Linux's default is 15 min */
 
 #ifndef AZRI_GETADDRINFO
 #  define AZRI_GETADDRINFO getaddrinfo  /* tests put a resolver here that never answers */
@@ -6197,6 +6325,7 @@ static const char *azri_errno_text(int err) {
     case EMFILE:        return "too many open files in this process";
     case ENFILE:        return "too many open files on this machine";
     case ENOENT:        return "no such file";
+    case ENAMETOOLONG:  return "path too long";
     case EACCES:        return "permission denied";
     case EPERM:         return "forbidden by this machine (firewall?)";
     case ENOMEM:        return "out of memory";
@@ -6205,10 +6334,13 @@ static const char *azri_errno_text(int err) {
     }
 }
 
-/* The error for a negative result r of port.send or port.recv. A user's hook need not know errno: -1 is none. */
+/* The error for a negative result r of port.send or port.recv. A user's hook need not know errno, so -1 is
+ * taken for none. */
 static azredis_status azri_net_fail(azredis_error *e, const char *where, const char *doing, int r) {
-    if (r == AZRI_EOF) return azri_fail(e, AZREDIS_E_CLOSED, where, "%s: the peer closed the connection", doing);
-    if (r >= -1) return azri_fail(e, AZREDIS_E_NET, where, "%s: the connection was lost", doing);
+    if (r == AZRI_EOF)
+        return azri_fail(e, AZREDIS_E_CLOSED, where, "%s: the peer closed the connection", doing);
+    if (r >= -1)
+        return azri_fail(e, AZREDIS_E_NET, where, "%s: the connection was lost", doing);
     (void)azri_fail(e, AZREDIS_E_NET, where, "%s: %s (errno %d)", doing, azri_errno_text(-r), -r);
     if (e) e->os_errno = -r;
     return AZREDIS_E_NET;
@@ -6220,8 +6352,8 @@ static azredis_status azri_net_fail(azredis_error *e, const char *where, const c
 #define AZRI_WRITE 2
 typedef struct azri_fd { intptr_t sock; uint8_t want, ready; } azri_fd;   /* want 0: skipped */
 
-/* Waits at most timeout_ms (-1: for ever). How many are ready; 0 after a signal; -errno. An error or a hang-up
- * counts as ready for both, so that the owner's next read or write meets it. */
+/* Waits at most timeout_ms (-1: for ever). How many are ready; 0 after a signal; -errno. An error or a
+ * hang-up counts as ready for both, so that the owner's next read or write meets it. */
 static int azri_poll(azri_fd *f, size_t n, int timeout_ms) {
     struct pollfd p[AZRI_POLL_MAX];
     size_t i;
@@ -6340,7 +6472,7 @@ static void azri_waker_drain(azri_waker *w) {
 }
 
 /* ---- name look-up -------------------------------------------------------------------------------
- * getaddrinfo cannot be cancelled. The thread and the waiter share one object: whoever comes second frees it. */
+ * getaddrinfo cannot be cancelled. Thread and waiter share one object: whoever comes second frees it. */
 
 typedef struct azri_addr { struct sockaddr_storage sa; socklen_t len; } azri_addr;
 
@@ -6430,7 +6562,7 @@ static void azri_lookup_unix(azri_lookup *l) {
     size_t n = strlen(l->host);
     l->done = 1;
     l->gai = EAI_SYSTEM;
-    l->err = ENOENT;
+    l->err = ENAMETOOLONG;
     if (n >= sizeof u.sun_path) return;
     memset(&u, 0, sizeof u);
     u.sun_family = AF_UNIX;
@@ -6487,8 +6619,8 @@ typedef struct azri_dial {               /* zeroed: not begun */
     azri_lookup     *lookup;
     size_t           next;               /* the address to try next */
     uint64_t         next_at;            /* when, if none of the others has failed before */
-    azri_fd          live[AZRI_DIAL_LIVE];   /* attempt of address i is in slot i % AZRI_DIAL_LIVE; want 0: none */
-    uint8_t          at[AZRI_DIAL_LIVE];     /* its i */
+    azri_fd          live[AZRI_DIAL_LIVE];   /* address i is in slot i % AZRI_DIAL_LIVE; want 0: none */
+    uint8_t          at[AZRI_DIAL_LIVE];     /* that i */
     uint16_t         tcp_port;
     int              os_errno;           /* of the last attempt that failed */
     char             host[256];
@@ -6499,7 +6631,8 @@ AZRI_STATIC_ASSERT(dial_index_fits, AZRI_DIAL_ADDRS <= UINT8_MAX);
 AZRI_STATIC_ASSERT(dial_can_poll, AZRI_DIAL_LIVE <= AZRI_POLL_MAX);
 
 /* No I/O yet. host: a name, an address without brackets, or a path that begins with '/'. */
-static void azri_dial_begin(azri_dial *d, const azri_port *port, azri_waker *w, const char *host, uint16_t tcp_port) {
+static void azri_dial_begin(azri_dial *d, const azri_port *port, azri_waker *w, const char *host,
+                            uint16_t tcp_port) {
     memset(d, 0, sizeof *d);
     d->port = port;
     d->waker = w;
@@ -6629,10 +6762,16 @@ static azredis_status azri_dial_hook(azri_dial *d, uint64_t now, intptr_t *sock,
     if (r > 0) return AZREDIS_OK;
     d->next_at = azri_after(now, AZRI_DIAL_HOOK);
     if (r == 0) return AZREDIS_AGAIN;
-    (void)azri_fail(e, AZREDIS_E_NET, "connect.tcp", "connect to %s:%u: %s (errno %d, from your connect hook)",
-                    d->host, (unsigned)d->tcp_port, azri_errno_text(-r), -r);
+    (void)azri_fail(e, AZREDIS_E_NET, "connect.tcp",
+                    "connect to %s:%u: %s (errno %d, from your connect hook)", d->host,
+                    (unsigned)d->tcp_port, azri_errno_text(-r), -r);
     if (e) e->os_errno = -r;
     return AZREDIS_E_NET;
+}
+
+static const char *azri_lookup_text(const azri_lookup *l) {
+    if (l->gai == 0) return "no address";
+    return l->gai == EAI_SYSTEM ? azri_errno_text(l->err) : gai_strerror(l->gai);
 }
 
 static azredis_status azri_dial_lookup(azri_dial *d, azredis_error *e) {
@@ -6644,8 +6783,8 @@ static azredis_status azri_dial_lookup(azri_dial *d, azredis_error *e) {
     if (!azri_lookup_done(l)) return AZREDIS_AGAIN;
     if (l->n > 0) return AZREDIS_OK;
     (void)azri_fail(e, AZREDIS_E_DNS, "connect.dns",
-                    "look-up of %s: %s; check the name and, for a private endpoint, its private DNS zone", d->host,
-                    l->gai == 0 ? "no address" : l->gai == EAI_SYSTEM ? azri_errno_text(l->err) : gai_strerror(l->gai));
+                    "look-up of %s: %s; check the name and, for a private endpoint, its private DNS zone",
+                    d->host, azri_lookup_text(l));
     if (e && l->gai == EAI_SYSTEM) e->os_errno = l->err;
     return AZREDIS_E_DNS;
 }
@@ -6655,8 +6794,8 @@ static azredis_status azri_dial_connect(azri_dial *d, uint64_t now, intptr_t *so
     while (d->next < d->lookup->n && (now >= d->next_at || !azri_dial_alive(d))) azri_dial_start(d, now);
     if (d->next == d->lookup->n) d->next_at = AZRI_NEVER64;
     if (azri_dial_alive(d)) return AZREDIS_AGAIN;
-    (void)azri_fail(e, AZREDIS_E_NET, "connect.tcp", "connect to %s:%u: %s; check host, port and firewall", d->host,
-                    (unsigned)d->tcp_port, d->tried);
+    (void)azri_fail(e, AZREDIS_E_NET, "connect.tcp", "connect to %s:%u: %s; check host, port and firewall",
+                    d->host, (unsigned)d->tcp_port, d->tried);
     if (e) e->os_errno = d->os_errno;
     return AZREDIS_E_NET;
 }
@@ -6676,7 +6815,8 @@ static azredis_status azri_dial_step(azri_dial *d, uint64_t now, intptr_t *sock,
 static azredis_status azri_dial_timeout(azri_dial *d, azredis_error *e) {
     if (d->port->p.connect || (d->lookup && azri_lookup_done(d->lookup)))
         (void)azri_fail(e, AZREDIS_E_TIMEOUT, "connect.tcp", "connect to %s:%u: no answer in time%s%s; "
-                        "check host, port and firewall", d->host, (unsigned)d->tcp_port, d->tried[0] ? "; " : "", d->tried);
+                        "check host, port and firewall", d->host, (unsigned)d->tcp_port,
+                        d->tried[0] ? "; " : "", d->tried);
     else
         (void)azri_fail(e, AZREDIS_E_TIMEOUT, "connect.dns", "look-up of %s: the resolver does not answer%s; "
                         "check the DNS servers of this machine", d->host,
@@ -6740,7 +6880,8 @@ static void azri_event_time(azri_out *o, const char *name, int64_t ms) {
 /* One line with its line feed, cut if need be. Returns its length. */
 static size_t azri_event_line(char *out, size_t cap, const azredis_event *ev, int64_t unix_now) {
     static const char *const level[] = { "log", "log", "error", "warning", "info", "debug", "trace" };
-    unsigned has = azri_event_members(ev->type), lv = (unsigned)ev->level;
+    unsigned has = azri_event_members(ev->type);
+    unsigned lv = (unsigned)ev->level < sizeof level / sizeof level[0] ? (unsigned)ev->level : 0;
     char t[48];
     azri_out o;
     o.p = out;
@@ -6750,7 +6891,7 @@ static size_t azri_event_line(char *out, size_t cap, const azredis_event *ev, in
     azri_event_text(&o, t);
     azri_out_char(&o, ' ');
     if (ev->type == AZREDIS_EV_LOG) {
-        (void)azri_fmt(t, sizeof t, "%s %d ", level[lv < sizeof level / sizeof level[0] ? lv : 0], ev->number);
+        (void)azri_fmt(t, sizeof t, "%s %d ", level[lv], ev->number);
         azri_event_text(&o, t);
         azri_event_text(&o, ev->text ? ev->text : "");
     } else {
@@ -6787,8 +6928,8 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user) {
 }
 /* ==== >>tls =============================================================== uses: core mem fail text posix
  * One TLS client connection over non-blocking sockets, with mbedTLS. Every difference between mbedTLS's
- * versions is in this section and nowhere else. TLS 1.2 at least; chain and name are always verified, there is
- * no way to turn that off. The time of a certificate follows port.unix_time, not libc's clock.
+ * versions is in this section and nowhere else. TLS 1.2 at least; chain and name are always verified, there
+ * is no way to turn that off. The time of a certificate follows port.unix_time, not libc's clock.
  * Entry points: azri_tls_open, _handshake, _read, _write, _pending, _close.
  * ================================================================================================ */
 #include <arpa/inet.h>
@@ -6802,7 +6943,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user) {
 
 #if AZRI_MBEDTLS >= 4 || (AZRI_MBEDTLS == 3 && defined(MBEDTLS_PSA_CRYPTO_C))
 #  include <psa/crypto.h>
-#  define AZRI_PSA_INIT() psa_crypto_init()                  /* never undone: it belongs to the whole process */
+#  define AZRI_PSA_INIT() psa_crypto_init()      /* never undone: it belongs to the whole process */
 #else
 #  define AZRI_PSA_INIT() 0
 #endif
@@ -6869,9 +7010,9 @@ typedef struct azri_tls {            /* zeroed: closed. Must stay where it is wh
 } azri_tls;
 
 /* ---- roots on demand ----------------------------------------------------------------------------
- * A bundle of 144 roots parsed as a whole costs 400 KB for as long as the connection lives. So mbedTLS gets an
- * empty list, and the verify callback reads the bundle, certificate by certificate, and parses only those that
- * hold the name of an issuer in the chain: 7 KB for some milliseconds. */
+ * A bundle of 144 roots parsed as a whole costs 400 KB for as long as the connection lives. So mbedTLS gets
+ * an empty list, and the verify callback reads the bundle, certificate by certificate, and parses only those
+ * that hold the name of an issuer in the chain: some KB for some milliseconds. */
 
 typedef struct azri_roots {
     const mbedtls_x509_crt *chain;   /* what the server sent, its own certificate first */
@@ -6885,12 +7026,12 @@ typedef struct azri_roots {
 /* Does the certificate hold the name of an issuer in the chain? mbedTLS compares exactly afterwards. */
 static int azri_roots_wanted(const azri_roots *r) {
     const mbedtls_x509_crt *c;
-    const char *p = r->der.ptr;
-    size_t i;
-    for (c = r->chain; c; c = c->next)
-        for (i = 0; c->issuer_raw.len <= r->der.len && i <= r->der.len - c->issuer_raw.len; i++)
-            if ((unsigned char)p[i] == c->issuer_raw.p[0] && !memcmp(p + i, c->issuer_raw.p, c->issuer_raw.len))
-                return 1;
+    size_t i, n;
+    for (c = r->chain; c; c = c->next) {
+        n = c->issuer_raw.len;
+        for (i = 0; n <= r->der.len && i <= r->der.len - n; i++)
+            if (memcmp(r->der.ptr + i, c->issuer_raw.p, n) == 0) return 1;
+    }
     return 0;
 }
 
@@ -6979,7 +7120,8 @@ static void azri_tls_note(azri_tls *t, const char *f, ...) {
 
 /* In the form of azri_date_text, so that two dates compare as text. */
 static void azri_tls_date(char out[24], const mbedtls_x509_time *x) {
-    (void)azri_fmt(out, 24, "%04d-%02d-%02dT%02d:%02d:%02dZ", x->year, x->mon, x->day, x->hour, x->min, x->sec);
+    (void)azri_fmt(out, 24, "%04d-%02d-%02dT%02d:%02d:%02dZ", x->year, x->mon, x->day, x->hour, x->min,
+                   x->sec);
 }
 
 /* The two time checks, on the port's clock. A clock that is unknown or behind this release cannot say that a
@@ -7080,8 +7222,8 @@ static uint32_t azri_tls_check_name(azri_tls *t, const mbedtls_x509_crt *leaf, u
         (void)azri_fmt(list + at, sizeof list - at, "%s%s", at ? ", " : "", text);
     }
     if (n == 0 && names > 0 && !by_library) return 0;
-    azri_tls_note(t, "wrong host: it is %s%s, not for %s; check host and tls_host", names ? "for " : "without names", list,
-                  t->name);
+    azri_tls_note(t, "wrong host: it is %s%s, not for %s; check host and tls_host",
+                  names ? "for " : "without names", list, t->name);
     return MBEDTLS_X509_BADCERT_CN_MISMATCH;
 }
 
@@ -7117,8 +7259,8 @@ static int azri_tls_bio_send(void *user, const unsigned char *p, size_t n) {
     return AZRI_TLS_LOST;
 }
 
-/* mbedTLS asks for 5 bytes, then for the body: the read-ahead block makes one system call of many. It is empty
- * whenever mbedTLS says WANT_READ, so waiting for the socket is right then. */
+/* mbedTLS asks for 5 bytes, then for the body: the read-ahead block makes one system call of many. It is
+ * empty whenever mbedTLS says WANT_READ, so waiting for the socket is right then. */
 static int azri_tls_bio_recv(void *user, unsigned char *p, size_t n) {
     azri_tls *t = (azri_tls *)user;
     if (t->ahead_at == t->ahead_len) {
@@ -7153,20 +7295,23 @@ static azredis_status azri_tls_fail_cert(azri_tls *t, azredis_error *e) {
                      t->why[0] ? t->why : "it failed mbedTLS's checks");
 }
 
-/* RFC 8446 6: the alert that the server sent. */
+/* RFC 8446 6. */
+static const char *azri_tls_alert_text(int alert) {
+    switch (alert) {
+    case 40:  return "handshake_failure: no cipher suite or curve in common, or a client certificate is wanted";
+    case 70:  return AZRI_MBEDTLS >= 3 ? "protocol_version: it speaks neither TLS 1.2 nor 1.3"
+                     : "protocol_version: it does not speak TLS 1.2, and mbedTLS 2 knows nothing newer";
+    case 80:  return "internal_error: a fault of its own";
+    case 112: return "unrecognized_name: it does not know this name; check host and tls_host";
+    case 116: return "certificate_required: it wants a client certificate, which Azure's caches never do";
+    default:  return "and broke off";
+    }
+}
+
 static azredis_status azri_tls_fail_alert(azri_tls *t, azredis_error *e) {
     int alert = AZRI_IN_MSG(&t->ssl) ? AZRI_IN_MSG(&t->ssl)[1] : 0;
-    const char *text = "it broke off";
-    switch (alert) {
-    case 40:  text = "handshake_failure: no cipher suite or curve in common, or it wants a client certificate"; break;
-    case 70:  text = AZRI_MBEDTLS >= 3 ? "protocol_version: it speaks neither TLS 1.2 nor 1.3"
-                     : "protocol_version: it does not speak TLS 1.2, and mbedTLS 2 knows nothing newer"; break;
-    case 80:  text = "internal_error: a fault of its own"; break;
-    case 112: text = "unrecognized_name: it does not know this name; check host and tls_host"; break;
-    case 116: text = "certificate_required: it wants a client certificate, which Azure's caches never do"; break;
-    default:  break;
-    }
-    (void)azri_fail(e, AZREDIS_E_TLS, t->conf.where, "TLS with %s: the server sent alert %d, %s", t->name, alert, text);
+    (void)azri_fail(e, AZREDIS_E_TLS, t->conf.where, "TLS with %s: the server sent alert %d, %s", t->name,
+                    alert, azri_tls_alert_text(alert));
     if (e) e->retryable = alert != 40 && alert != 70 && alert != 112 && alert != 116;
     return AZREDIS_E_TLS;
 }
@@ -7190,13 +7335,14 @@ static azredis_status azri_tls_fail_other(azri_tls *t, azredis_error *e, int rc)
         return azri_fail(e, AZREDIS_E_CLOSED, where, "TLS with %s: the server closed the connection", name);
     case 0:
     case MBEDTLS_ERR_SSL_CONN_EOF:
-        return azri_fail(e, AZREDIS_E_CLOSED, where, t->ready ? "TLS with %s: the connection ended without a TLS goodbye"
-                         : "TLS with %s: the connection ended in the handshake; a full server, a firewall, or not a TLS port",
-                         name);
+        return azri_fail(e, AZREDIS_E_CLOSED, where, "TLS with %s: the connection ended %s", name,
+                         t->ready ? "without a TLS goodbye"
+                                  : "in the handshake; a full server, a firewall, or not a TLS port");
     case AZRI_TLS_NO_RNG:
         return azri_fail(e, AZREDIS_E_TLS, where, "TLS with %s: the system's random generator failed", name);
     default:
-        (void)azri_fail(e, AZREDIS_E_TLS, where, "TLS with %s: protocol error (mbedTLS -0x%04x)", name, (unsigned)-rc);
+        (void)azri_fail(e, AZREDIS_E_TLS, where, "TLS with %s: protocol error (mbedTLS -0x%04x)", name,
+                        (unsigned)-rc);
         if (e) e->retryable = 1;
         return AZREDIS_E_TLS;
     }
@@ -7207,7 +7353,8 @@ static azredis_status azri_tls_fail(azri_tls *t, azredis_error *e, int rc) {
     azredis_status st;
     /* 20 to 23: the record types of RFC 8446 5.1. */
     if (!t->ready && t->heard && (t->first < 20 || t->first > 23))
-        st = azri_fail(e, AZREDIS_E_TLS, t->conf.where, "TLS with %s: the server does not answer in TLS: not a TLS port; "
+        st = azri_fail(e, AZREDIS_E_TLS, t->conf.where,
+                       "TLS with %s: the server does not answer in TLS: not a TLS port; "
                        "Managed Redis listens on 10000, classic caches on 6380", t->name);
     else if (rc == AZRI_TLS_LOST)
         st = azri_net_fail(e, t->conf.where, t->ready ? "TLS connection" : "TLS handshake", t->io);
@@ -7256,14 +7403,15 @@ static azredis_status azri_tls_find_roots(azri_tls *t, azredis_error *e) {
         path = azri_getenv(by);
     }
     if (path && !azri_tls_readable(path))
-        return azri_fail(e, AZREDIS_E_CERT, t->conf.where, "TLS roots: %s names %s, which cannot be read: %s", by, path,
-                         azri_errno_text(errno));
+        return azri_fail(e, AZREDIS_E_CERT, t->conf.where, "TLS roots: %s names %s, which cannot be read: %s",
+                         by, path, azri_errno_text(errno));
     for (i = 0; !path && i < sizeof places / sizeof places[0]; i++)
         if (azri_tls_readable(places[i])) path = places[i];
     if (!path) {
-        (void)azri_fail(e, AZREDIS_E_CERT, t->conf.where, "TLS roots: no CA bundle; install ca-certificates, or set "
-                        "ca_file or SSL_CERT_FILE; looked for");
-        for (i = 0; i < sizeof places / sizeof places[0]; i++) azri_fail_add(e, "%s %s", i ? "," : "", places[i]);
+        (void)azri_fail(e, AZREDIS_E_CERT, t->conf.where, "TLS roots: no CA bundle; install ca-certificates, "
+                        "or set ca_file or SSL_CERT_FILE; looked for");
+        for (i = 0; i < sizeof places / sizeof places[0]; i++)
+            azri_fail_add(e, "%s %s", i ? "," : "", places[i]);
         return AZREDIS_E_CERT;
     }
     t->ca_path = azri_strdup(&t->port->mem, path);
@@ -7295,8 +7443,9 @@ static void azri_tls_protocol(azri_tls *t) {
 
 static int azri_tls_setup(azri_tls *t) {
     int rc = AZRI_PSA_INIT();
-    if (rc == 0) rc = mbedtls_ssl_config_defaults(&t->cfg, MBEDTLS_SSL_IS_CLIENT, MBEDTLS_SSL_TRANSPORT_STREAM,
-                                                  MBEDTLS_SSL_PRESET_DEFAULT);
+    if (rc == 0)
+        rc = mbedtls_ssl_config_defaults(&t->cfg, MBEDTLS_SSL_IS_CLIENT, MBEDTLS_SSL_TRANSPORT_STREAM,
+                                         MBEDTLS_SSL_PRESET_DEFAULT);
     if (rc != 0) return rc;
     AZRI_CONF_RNG(&t->cfg, azri_tls_rng, t);
     mbedtls_ssl_conf_authmode(&t->cfg, MBEDTLS_SSL_VERIFY_REQUIRED);
@@ -7314,8 +7463,8 @@ static azredis_status azri_tls_take_name(azri_tls *t, azredis_error *e) {
     size_t n = t->conf.name ? strlen(t->conf.name) : 0;
     if (n > 0 && t->conf.name[n - 1] == '.') n--;    /* certificates are written without it */
     if (n == 0 || n >= sizeof t->name)
-        return azri_fail(e, AZREDIS_E_ARG, t->conf.where, "TLS: a name of 1 to 255 characters is needed to verify the "
-                         "server; set host or tls_host");
+        return azri_fail(e, AZREDIS_E_ARG, t->conf.where, "TLS: a name of 1 to 255 characters is needed to "
+                         "verify the server; set host or tls_host");
     memcpy(t->name, t->conf.name, n);
     t->name[n] = '\0';
     return AZREDIS_OK;

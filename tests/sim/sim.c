@@ -1,0 +1,403 @@
+/* Deterministic simulation of the pure half: hub, session, decoder and token machine run in virtual time against
+ * a model server and authority that fail by a seed. Each seed runs twice and must give the same trace.
+ *   build/gcc/sim/sim [first seed] [last seed]
+ * It prints how often each fault fired and each invariant was evaluated, and fails if one of them is 0. */
+#define AZREDIS_ONLY_PURE
+#define AZREDIS_ENTRA_IMPLEMENTATION
+#include "azredis_entra.h"
+#include "model.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <cmocka.h>
+
+enum { STEP_MAX = 400000, COMMAND_MS = 5000, AUTH_MS = 15000 };
+
+typedef enum invariant {
+    I_ONE_OUTCOME, I_RIGHT_ANSWER, I_ANSWERED_RAN, I_NOT_SENT_DID_NOT_RUN, I_NEVER_TWICE, I_ON_TIME, I_NEXT_DEADLINE,
+    I_NO_EXPIRED_TOKEN, I_NO_CUT_WITHOUT_FAULT, I_RECOVERS, I_MESSAGES_IN_ORDER, I_MEMORY_FLAT, I_COUNT
+} invariant;
+
+static const char *const invariant_names[I_COUNT] = {
+    "each command has one outcome", "the answer is the command's own", "answered means it ran", "not sent means it did not run",
+    "nothing runs twice", "the outcome comes in time", "there is a next deadline", "no expired token is shown",
+    "no cut without a fault", "service returns", "messages are in order, loss is flagged", "memory returns to its start"
+};
+
+static uint64_t checked[I_COUNT], faults_fired[F_COUNT], total_reauths, total_lives;
+
+#define CHECK(i, x) do { checked[i]++; if (!(x)) { fail_msg("seed %llu at %llu ms: %s: %s", (unsigned long long)sim.seed, \
+    (unsigned long long)sim.m->now, invariant_names[i], #x); } } while (0)
+
+typedef struct command { uint64_t until, auth_ms; int outcomes; azredis_status status; azredis_fate fate; } command;
+
+static struct sim {
+    uint64_t  seed, trace;
+    model    *m;
+    azri_hub  hub;
+    azri_token machine;
+    azri_rng  rng;
+    int       calm;                     /* no fault since this connection was made */
+    uint64_t  next_submit, next_fault;
+    uint32_t  claim;
+    uint64_t  fetch_done, fetch_sent, life;
+    int       last_token;
+    uint32_t  generation;
+    command  *cmd;
+    unsigned long ids;
+    uint64_t  auth_ms;                  /* time that AUTHs were under way; commands behind them wait with them */
+    uint64_t  slept_until;              /* nothing can be on time while the machine sleeps */
+    azredis_sub *sub;
+    long      last_message;
+    size_t    allocated;
+} sim;
+
+static void *sim_alloc(void *user, size_t n) {
+    (void)user;
+    sim.allocated += n;
+    return malloc(n);
+}
+
+static void sim_free(void *user, void *p, size_t n) {
+    (void)user;
+    sim.allocated -= n;
+    free(p);
+}
+
+static const azri_mem sim_mem = { sim_alloc, sim_free, NULL };
+
+static void sim_trace(uint64_t what) { sim.trace = (sim.trace ^ what ^ sim.m->now) * 0x100000001b3ull; }
+
+/* ---- the pump's place ---- */
+
+static void sim_disconnect(void) { sim.hub.sessions->link = NULL; }
+
+static void sim_lost(const char *why) {
+    azredis_error e;
+    (void)azri_fail(&e, AZREDIS_E_CLOSED, "sim", "%s", why);
+    azri_hub_closed(&sim.hub, sim.hub.sessions, &e, sim.m->now);
+    sim_disconnect();
+}
+
+static void sim_read(void) {
+    azri_session *s = sim.hub.sessions;
+    azri_frame f;
+    azredis_error e;
+    char *p;
+    size_t n;
+    long got;
+    while (s->link) {
+        azredis_status st = azri_resp_next(&s->resp, &f, &e);
+        if (st == AZREDIS_OK) {
+            azri_hub_frame(&sim.hub, s, &f, sim.m->now);
+            if (s->state == AZRI_DOWN) { sim_disconnect(); model_close(sim.m); }
+            continue;
+        }
+        assert_int_equal(st, AZREDIS_AGAIN);            /* the model speaks RESP */
+        assert_int_equal(azri_resp_room(&s->resp, 4096, &p, &n), AZREDIS_OK);
+        got = model_send(sim.m, p, 1 + (size_t)model_random(sim.m, n));
+        if (got < 0) { sim_lost("closed by the server"); return; }
+        if (got == 0) return;
+        azri_resp_got(&s->resp, (size_t)got);
+    }
+}
+
+static void sim_write(void) {
+    azri_session *s = sim.hub.sessions;
+    char record[16384];
+    size_t n;
+    while (s->link && (n = azri_session_output(s, record, 1 + (size_t)model_random(sim.m, sizeof record), sim.m->now)) > 0)
+        model_receive(sim.m, record, n);
+}
+
+static void sim_dial(void) {
+    azri_session *s = sim.hub.sessions;
+    azredis_error e;
+    int i;
+    if (!azri_hub_may_dial(&sim.hub, s, sim.m->now)) return;
+    azri_hub_dialing(&sim.hub, s);
+    if (!model_accept(sim.m)) {
+        (void)azri_fail(&e, AZREDIS_E_NET, "sim", "refused");
+        azri_hub_closed(&sim.hub, s, &e, sim.m->now);
+        return;
+    }
+    s->link = &sim;
+    sim.calm = sim.m->stalled_until <= sim.m->now && !sim.machine.rejections && !sim.machine.failures;
+    for (i = 0; i < F_COUNT; i++) sim.calm &= sim.m->armed[i] == 0;
+    azri_hub_opened(&sim.hub, s, sim.m->now);
+}
+
+/* ---- tokens ---- */
+
+static void sim_fetched(void) {
+    model *m = sim.m;
+    char jwt[32];
+    uint64_t now = m->now;
+    int t;
+    azri_blob *b;
+    if (model_fault(m, F_TOKEN_500)) { azri_token_failed(&sim.machine, sim.claim, now, 1, 0); return; }
+    if (model_fault(m, F_TOKEN_429)) { azri_token_failed(&sim.machine, sim.claim, now, 1, (uint32_t)(sim.life / 20)); return; }
+    if (model_fault(m, F_TOKEN_CONFIG)) { azri_token_failed(&sim.machine, sim.claim, now, 0, 0); return; }
+    if (m->tokens && m->token[sim.last_token].expires > now && model_fault(m, F_TOKEN_SAME)) {
+        t = sim.last_token;
+    } else {
+        assert_true(m->tokens < MODEL_TOKENS);
+        t = sim.last_token = m->tokens++;
+        m->token[t].expires = sim.fetch_sent + sim.life;
+        m->token[t].refused = 0;
+    }
+    snprintf(jwt, sizeof jwt, "token-%06d", t);
+    if (azri_token_got(&sim.machine, sim.claim, now, sim.fetch_sent, m->token[t].expires - sim.fetch_sent, 0,
+                       azri_hash64(jwt, strlen(jwt))) != AZRI_TOKEN_NEW) return;
+    total_lives++;
+    b = azri_blob_new(&sim_mem, "oid", azri_str(jwt));
+    assert_non_null(b);
+    b->expires_at = sim.machine.expires_at;
+    b->life_ms = sim.machine.life_ms;
+    b->generation = ++sim.generation;
+    azri_hub_token(&sim.hub, b, now, azri_token_headroom_at(&sim.machine));
+    azri_blob_drop(b);
+}
+
+static void sim_tokens(void) {
+    uint64_t now = sim.m->now;
+    const azri_session *s = sim.hub.sessions;
+    if (sim.hub.rejected) azri_token_rejected(&sim.machine, now, sim.hub.rejected);
+    sim.hub.rejected = 0;
+    if (s->blob) azri_token_accepted(&sim.machine, s->blob->hash);
+    if (sim.claim && now >= sim.fetch_done) {
+        sim_fetched();
+        sim.claim = 0;
+    }
+    if (!sim.claim && (sim.claim = azri_token_claim(&sim.machine, now, 30000)) != 0) {
+        sim.fetch_sent = now;
+        sim.fetch_done = now + 1 + model_random(sim.m, sim.life / 100 + 2);
+    }
+}
+
+/* ---- the user ---- */
+
+static void sim_reply(azredis_client *c, const azredis_reply *r, void *user) {
+    unsigned long id = (unsigned long)(uintptr_t)user;
+    char want[16];
+    (void)c;
+    sim.cmd[id].outcomes++;
+    sim.cmd[id].status = r->status;
+    sim.cmd[id].fate = r->fate;
+    CHECK(I_ONE_OUTCOME, sim.cmd[id].outcomes == 1);
+    CHECK(I_ON_TIME, sim.m->now <= azri_max64(sim.cmd[id].until, sim.slept_until) + sim.auth_ms - sim.cmd[id].auth_ms);
+    if (r->status != AZREDIS_OK) return;
+    snprintf(want, sizeof want, "%lu", id);
+    CHECK(I_RIGHT_ANSWER, azri_eqz(azredis_text(r->value), want));
+    sim_trace(id);
+}
+
+static void sim_deliver(void) {
+    azri_cmd *c;
+    azredis_message msg;
+    while ((c = sim.hub.done.head) != NULL) {
+        sim.hub.done.head = c->done_next;
+        if (!sim.hub.done.head) sim.hub.done.tail = NULL;
+        c->done_next = NULL;
+        c->in_done = 0;
+        if (c->kind == AZRI_CMD_SUBSCRIBE) azri_hub_subscribed(&sim.hub, c);
+        if (c->fn) c->fn(NULL, c->reply, c->user);
+        c->fn = NULL;
+        c->reply = &c->own;
+        if (!c->linked) azri_hub_free_cmd(&sim.hub, c);
+    }
+    while (azri_sub_next(sim.sub, &msg)) {
+        long number = atol(msg.payload.ptr);
+        CHECK(I_MESSAGES_IN_ORDER, number > sim.last_message && (number == sim.last_message + 1 || msg.gap || sim.last_message < 0));
+        sim.last_message = number;
+    }
+    sim.hub.news.count = 0;
+}
+
+static void sim_submit(void) {
+    azredis_str argv[2];
+    azri_cmd *c;
+    char id[24];
+    if (sim.ids + 1 >= MODEL_IDS) return;
+    snprintf(id, sizeof id, "%lu", sim.ids);
+    argv[0] = azri_str("RUN");
+    argv[1] = azri_str(id);
+    if (azri_hub_new_cmd(&sim.hub, 2, argv, &c, NULL) != AZREDIS_OK) return;
+    c->deadline = sim.m->now + COMMAND_MS;
+    c->fn = sim_reply;
+    c->user = (void *)(uintptr_t)sim.ids;
+    sim.cmd[sim.ids].until = c->deadline;
+    sim.cmd[sim.ids].auth_ms = sim.auth_ms;
+    sim.ids++;
+    azri_hub_submit(&sim.hub, c, sim.m->now);
+}
+
+/* Another client publishes numbered messages: each reaches ours if it is subscribed at that moment. */
+static void sim_publish(void) {
+    char number[24];
+    model *m = sim.m;
+    snprintf(number, sizeof number, "%llu", (unsigned long long)m->published);
+    if (m->open && m->subscribed && m->authed) {
+        char text[100];
+        snprintf(text, sizeof text, ">3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$%u\r\n%s\r\n", (unsigned)strlen(number), number);
+        model_says(m, text);
+    }
+    m->published++;
+}
+
+/* ---- wrongs ---- */
+
+static void sim_wrong(void) {
+    fault f = (fault)model_random(sim.m, F_COUNT);
+    model *m = sim.m;
+    sim.calm = 0;
+    sim_trace(f);
+    if (f == F_STALL) {
+        m->stalled_until = m->now + 1000 + model_random(m, 30000);
+        m->fired[f]++;
+    } else if (f == F_SLEEP) {                              /* the machine sleeps; its clock counts that */
+        m->now += model_random(m, 3 * sim.life);
+        sim.slept_until = m->now;
+        m->fired[f]++;
+    } else {
+        m->armed[f] += 1 + (int)model_random(m, 3);
+        m->slow_ms = 1000 + model_random(m, AUTH_MS - 3000);
+    }
+}
+
+static void sim_step(void) {
+    uint64_t now = sim.m->now, next;
+    int was_ready = sim.hub.sessions->state == AZRI_READY;
+    sim_read();
+    sim_tokens();
+    azri_hub_tick(&sim.hub, now);
+    if (sim.hub.sessions->state == AZRI_DOWN && sim.hub.sessions->link) { sim_disconnect(); model_close(sim.m); }
+    sim_dial();
+    sim_write();
+    sim_deliver();
+    if (was_ready && sim.calm) CHECK(I_NO_CUT_WITHOUT_FAULT, sim.hub.sessions->state == AZRI_READY);
+    CHECK(I_NO_EXPIRED_TOKEN, sim.m->expired_tokens_seen == 0);
+    next = azri_min64(azri_hub_deadline(&sim.hub, now), azri_token_deadline(&sim.machine, now));
+    CHECK(I_NEXT_DEADLINE, next <= now + AZRI_WAIT_MAX);
+    if (sim.claim) next = azri_min64(next, sim.fetch_done);
+    if (sim.hub.sessions->link) next = azri_min64(next, model_next(sim.m));
+    next = azri_min64(next, azri_min64(sim.next_submit, sim.next_fault));
+    next = azri_max64(next, now + (model_random(sim.m, 4) == 0));
+    if (sim.hub.sessions->trying && sim.hub.sessions->state == AZRI_READY) sim.auth_ms += next - now;
+    sim.m->now = next;
+}
+
+static void sim_begin(uint64_t seed) {
+    static const uint64_t lives[4] = { 5000, 20000, 300000, 3600000 };
+    azri_hub_conf *conf = &sim.hub.conf;
+    memset(&sim, 0, sizeof sim);
+    sim.seed = seed;
+    sim.m = (model *)calloc(1, sizeof *sim.m);
+    sim.cmd = (command *)calloc(MODEL_IDS, sizeof *sim.cmd);
+    assert_true(sim.m && sim.cmd);
+    sim.m->rng = seed * 7919;
+    sim.m->now = 1000000;
+    model_close(sim.m);
+    sim.life = lives[seed % 4];
+    sim.last_message = -1;
+    sim.rng.state = seed;
+    azri_token_init(&sim.machine, &sim.rng, AZREDIS_POLICY_DEFAULT);
+    azri_hub_init(&sim.hub, &sim_mem, seed);
+    conf->session.protocol = 3;
+    conf->session.auth_ms = AUTH_MS;
+    conf->session.command_ms = COMMAND_MS;
+    conf->session.keepalive_ms = 60000;
+    conf->session.max_reply = 1 << 20;
+    conf->session.endpoint = "model:1";
+    conf->backlog_count = 10000;
+    conf->backlog_bytes = 1 << 24;
+    conf->sub_queue = 100000;
+    assert_non_null(azri_hub_add_session(&sim.hub));
+    sim.sub = (azredis_sub *)azri_zalloc(&sim_mem, sizeof *sim.sub);
+    sim.sub->mem = &sim_mem;
+    sim.sub->channel = azri_strdup(&sim_mem, "ch");
+    sim.sub->max = conf->sub_queue;
+    sim.hub.subs = sim.sub;
+}
+
+/* Faults for a while, then none; at the end every command must have ended and service must be back. */
+static uint64_t sim_run(uint64_t seed) {
+    uint64_t trouble_until, end, id;
+    long steps = 0;
+    sim_begin(seed);
+    trouble_until = sim.m->now + 12 * sim.life + 3600000 / (sim.life < 60000 ? 10 : 1);
+    end = UINT64_MAX;
+    sim.next_fault = sim.m->now + 3 * sim.life;
+    while (sim.m->now < end && steps++ < STEP_MAX) {
+        if (sim.m->now >= sim.next_submit) {
+            uint64_t burst = 1 + model_random(sim.m, 20);
+            while (burst--) sim_submit();
+            sim_publish();
+            sim.next_submit = sim.m->now + 1 + model_random(sim.m, sim.life / 20 + (end - sim.m->now > 100000 ? 3000 : 300));
+        }
+        if (sim.m->now >= sim.next_fault) {
+            sim_wrong();
+            sim.next_fault = sim.m->now < trouble_until ? sim.m->now + model_random(sim.m, 2 * sim.life) : UINT64_MAX;
+            if (sim.next_fault == UINT64_MAX) {
+                memset(sim.m->armed, 0, sizeof sim.m->armed);
+                end = sim.m->now + 900000 + 2 * sim.life;   /* the slow lane's longest step, and then some */
+            }
+        }
+        sim_step();
+    }
+    assert_true(steps < STEP_MAX);
+    CHECK(I_RECOVERS, sim.hub.sessions->state == AZRI_READY);
+    sim.next_submit = UINT64_MAX;
+    for (end = sim.m->now + 4 * AUTH_MS; sim.m->now < end; sim_step()) {}
+    for (id = 0; id < sim.ids; id++) {
+        const command *c = &sim.cmd[id];
+        CHECK(I_ONE_OUTCOME, c->outcomes == 1);
+        CHECK(I_NEVER_TWICE, sim.m->ran[id] <= 1);
+        if (c->fate == AZREDIS_NOT_SENT) CHECK(I_NOT_SENT_DID_NOT_RUN, sim.m->ran[id] == 0);
+        if (c->fate == AZREDIS_ANSWERED && c->status == AZREDIS_OK) CHECK(I_ANSWERED_RAN, sim.m->ran[id] == 1);
+        sim_trace((uint64_t)c->fate + 10 * sim.m->ran[id]);
+    }
+    total_reauths += sim.hub.sessions->reauths;
+    for (id = 0; id < F_COUNT; id++) faults_fired[id] += sim.m->fired[id];
+    azri_hub_free(&sim.hub);
+    CHECK(I_MEMORY_FLAT, sim.allocated == 0);
+    id = sim.trace;
+    free(sim.m);
+    free(sim.cmd);
+    return id;
+}
+
+static uint64_t first_seed = 1, last_seed = 20;
+
+static void seeds_hold_all_invariants(void **state) {
+    uint64_t seed;
+    (void)state;
+    for (seed = first_seed; seed <= last_seed; seed++) (void)sim_run(seed);
+}
+
+static void same_seed_same_trace(void **state) {
+    uint64_t seed;
+    (void)state;
+    for (seed = first_seed; seed <= first_seed + 3; seed++) assert_true(sim_run(seed) == sim_run(seed));
+}
+
+static void every_fault_fired_and_every_invariant_was_met(void **state) {
+    int i;
+    (void)state;
+    for (i = 0; i < F_COUNT; i++) print_message("fault %-12s fired %llu times\n", fault_names[i], (unsigned long long)faults_fired[i]);
+    for (i = 0; i < I_COUNT; i++) print_message("checked %9llu times: %s\n", (unsigned long long)checked[i], invariant_names[i]);
+    print_message("token lives %llu, re-authentications %llu\n", (unsigned long long)total_lives, (unsigned long long)total_reauths);
+    for (i = 0; i < F_COUNT; i++) assert_true(faults_fired[i] > 0);
+    for (i = 0; i < I_COUNT; i++) assert_true(checked[i] > 0);
+    assert_true(total_reauths > 0);
+}
+
+int main(int argc, char **argv) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(seeds_hold_all_invariants),
+        cmocka_unit_test(same_seed_same_trace),
+        cmocka_unit_test(every_fault_fired_and_every_invariant_was_met),
+    };
+    if (argc > 1) first_seed = last_seed = strtoull(argv[1], NULL, 10);
+    if (argc > 2) last_seed = strtoull(argv[2], NULL, 10);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
