@@ -1,0 +1,420 @@
+/* sample.c - the counterpart of the console sample of Microsoft.Azure.StackExchangeRedis.
+ *
+ *   cc -I. examples/sample.c -o sample -lmbedtls -lmbedx509 -lmbedcrypto -lpthread
+ *   ./sample                                                           asks what it needs
+ *   ./sample --endpoint NAME.REGION.redis.azure.net --auth default     asks nothing
+ *
+ * Signs in, then sets and gets a key ten times a second and prints "+" for each second in which all
+ * of it succeeded. Leave it running for longer than a token lives: TokenRefreshed and
+ * ConnectionReauthenticated appear, and the row of "+" goes on over the same connection.
+ * Exit status: 0 all went well, 1 something failed, 2 wrong flags.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE                     /* sigaction and termios, also under -std=c99 */
+#endif
+#define AZREDIS_ENTRA_IMPLEMENTATION
+#include "azredis_entra.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#define TICK_US 100000                  /* one SET and one GET in each */
+#define NEAR_US 100000                  /* so close to a re-authentication a command is timed apart */
+#define KEPT 16384                      /* latencies are those of the last so many commands */
+
+static const struct { const char *title, *auth; } menu[] = {
+    {"DefaultAzureCredential", "default"},
+    {"User-assigned managed identity (client id, object id or resource id)", "managed-identity"},
+    {"System-assigned managed identity", "managed-identity"},
+    {"Service principal with a secret", "client-secret"},
+    {"Service principal with a certificate", "client-certificate"},
+    {"Service principal with a certificate, by subject name and issuer", "client-certificate"},
+    {"Access key", "access-key"},
+    {"Exit", NULL}
+};
+enum { MENU_COUNT = sizeof menu / sizeof menu[0] };
+
+static const char *const later[] = {    /* identities that are planned and not built yet */
+    "client-certificate", "workload-identity", "managed-identity", "azure-cli", "azure-developer-cli",
+    "azure-powershell", "device-code", "token-file", "exec", NULL
+};
+
+struct settings {
+    const char *endpoint, *auth, *title;
+    char host[300], tenant[128], client[128], secret[2048];     /* typed answers */
+    long seconds;                       /* 0: until Ctrl-C */
+    int protocol, verbose;
+    azredis_auth_options identity;
+};
+
+struct run {
+    azredis_client *cache;
+    azredis_reply reply;
+    char key[64];
+    unsigned long long ok, failed, sets, gets;
+    int connected, pairs, row;          /* pairs of this second; row: "+" on this line of output */
+    char trouble[600];                  /* the last failure of this second; "": none */
+    int64_t reauth_at;                  /* 0: none yet */
+    struct { int64_t ended, us; int near; } kept[KEPT];     /* latencies, in a ring */
+    size_t measured;
+};
+
+static struct termios terminal;         /* as it was before a secret was asked for */
+static volatile sig_atomic_t stop;
+
+static void on_stop(int sig) {
+    (void)sig;
+    stop = 1;
+}
+
+/* Ctrl-C while the terminal does not echo: put it back, then end as if there were no handler. */
+static void on_stop_at_secret(int sig) {
+    tcsetattr(STDIN_FILENO, TCSANOW, &terminal);
+    raise(sig);
+}
+
+static void on_signals(void (*handler)(int), unsigned flags) {
+    struct sigaction how = {0};
+    how.sa_handler = handler;
+    how.sa_flags = (int)flags;
+    sigaction(SIGINT, &how, NULL);
+    sigaction(SIGTERM, &how, NULL);
+}
+
+static void wipe(void *p, size_t n) {
+    volatile char *v = (volatile char *)p;
+    while (n-- > 0) *v++ = 0;
+}
+
+static int64_t now_us(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+/* ---- questions ------------------------------------------------------------------------------- */
+/* One line without outer blanks, "" if it does not fit; 0 at the end of the input. Read byte by byte,
+ * so that no copy of a secret stays in a buffer of stdio. */
+static int read_line(char *out, size_t cap) {
+    size_t n = 0;
+    char ch;
+    for (;;) {
+        ssize_t got = read(STDIN_FILENO, &ch, 1);
+        if (got <= 0 && n == 0) return 0;
+        if (got <= 0 || ch == '\n') break;
+        if (n < cap && (n > 0 || (ch != ' ' && ch != '\t'))) out[n++] = ch;
+    }
+    if (n == cap) n = 0;
+    while (n > 0 && strchr(" \t\r", out[n - 1]) != NULL) n--;
+    out[n] = '\0';
+    return 1;
+}
+
+/* Asks until there is an answer; 0 at the end of the input. For a secret the terminal stops echoing
+ * before the question appears. */
+static int ask(const char *question, char *out, size_t cap, int is_secret) {
+    int got, hide = is_secret && tcgetattr(STDIN_FILENO, &terminal) == 0;
+    do {
+        if (hide) {
+            struct termios silent = terminal;
+            silent.c_lflag &= ~(tcflag_t)ECHO;
+            on_signals(on_stop_at_secret, SA_RESETHAND);
+            tcsetattr(STDIN_FILENO, TCSAFLUSH, &silent);
+        }
+        printf("%s%s: ", question, is_secret ? " (not shown)" : "");
+        got = read_line(out, cap);
+        if (hide) {
+            tcsetattr(STDIN_FILENO, TCSADRAIN, &terminal);
+            on_signals(SIG_DFL, 0);
+            putchar('\n');
+        }
+        if (!got) printf("\nThe input ended before this was answered: %s.\n", question);
+        else if (out[0] == '\0') puts("Nothing was entered, or too much. Ctrl-C leaves.");
+    } while (got && out[0] == '\0');
+    return got;
+}
+
+/* Shows the menu until an entry is chosen that works; 0: Exit, or the end of the input. */
+static int choose(struct settings *s) {
+    char answer[16];
+    for (;;) {
+        size_t i;
+        puts("\nHow do you want to sign in to the Azure cache?");
+        for (i = 0; i < MENU_COUNT; i++) printf("    %d. %s\n", (int)i + 1, menu[i].title);
+        printf("Enter a number: ");
+        if (!read_line(answer, sizeof answer)) {
+            putchar('\n');
+            return 0;
+        }
+        i = strlen(answer) == 1 && answer[0] > '0' ? (size_t)(answer[0] - '1') : MENU_COUNT;
+        if (i >= MENU_COUNT) {
+            printf("Please enter a number from 1 to %d.\n", MENU_COUNT);
+            continue;
+        }
+        if (menu[i].auth == NULL) return 0;
+        s->title = menu[i].title;
+        if (azredis_identity_by_name(menu[i].auth, &s->identity.identity) == AZREDIS_OK) return 1;
+        printf("%s: not built yet.\n", s->title);
+    }
+}
+
+static int ask_identity(struct settings *s) {
+    azredis_auth_options *o = &s->identity;
+    if (o->identity == AZREDIS_ID_ACCESS_KEY) {
+        o->password = s->secret;
+        return ask("Access key", s->secret, sizeof s->secret, 1);
+    }
+    if (o->identity != AZREDIS_ID_CLIENT_SECRET) return 1;      /* default finds what it needs by itself */
+    o->tenant_id = s->tenant;
+    o->client_id = s->client;
+    o->client_secret = s->secret;
+    return ask("Tenant id", s->tenant, sizeof s->tenant, 0) &&
+           ask("Application (client) id", s->client, sizeof s->client, 0) &&
+           ask("Client secret", s->secret, sizeof s->secret, 1);
+}
+
+/* ---- flags ----------------------------------------------------------------------------------- */
+static void usage(FILE *to) {
+    fputs("usage: sample [--endpoint HOST[:PORT]] [--auth NAME] [--seconds N] [--protocol 2|3]\n"
+          "              [--verbose] [--help]      asks for what is not given\n"
+          "NAME, and the environment variables it reads:\n"
+          "  default, environment, client-secret: AZURE_TENANT_ID AZURE_CLIENT_ID AZURE_CLIENT_SECRET\n"
+          "  access-key: AZREDIS_ACCESS_KEY           password: AZREDIS_USER AZREDIS_PASSWORD\n", to);
+}
+
+/* Repeats nothing behind "=": it may be a secret. */
+static int refuse(const char *what, const char *why, int with_usage) {
+    fprintf(stderr, "%.*s: %s\n", (int)strcspn(what, "="), what, why);
+    if (with_usage) usage(stderr);
+    return 0;
+}
+
+static int from_env(const char **member, const char *name) {
+    *member = getenv(name);
+    if (*member != NULL && **member != '\0') return 1;
+    return refuse(name, "this environment variable is needed and not set.", 0);
+}
+
+static int identity_by_flag(struct settings *s) {
+    azredis_auth_options *o = &s->identity;
+    const char *const *name = later;
+    s->title = s->auth;
+    if (azredis_identity_by_name(s->auth, &o->identity) != AZREDIS_OK) {
+        while (*name != NULL && strcmp(*name, s->auth) != 0) name++;
+        return *name != NULL ? refuse(s->auth, "not built yet.", 0) : refuse("--auth", "no such NAME.", 1);
+    }
+    if (o->identity == AZREDIS_ID_ACCESS_KEY) return from_env(&o->password, "AZREDIS_ACCESS_KEY");
+    if (o->identity == AZREDIS_ID_PASSWORD) {
+        return from_env(&o->user, "AZREDIS_USER") && from_env(&o->password, "AZREDIS_PASSWORD");
+    }
+    return o->identity != AZREDIS_ID_CLIENT_SECRET || (from_env(&o->tenant_id, "AZURE_TENANT_ID") &&
+           from_env(&o->client_id, "AZURE_CLIENT_ID") && from_env(&o->client_secret, "AZURE_CLIENT_SECRET"));
+}
+
+/* Secrets come from the environment: a command line can be read by every user of the machine. */
+static int read_flags(struct settings *s, int argc, char **argv) {
+    int i;
+    for (i = 1; i < argc; i++) {
+        const char *flag = argv[i], *value = i + 1 < argc ? argv[i + 1] : "";
+        char *end = NULL;
+        if (strstr(flag, "secret") || strstr(flag, "pass") || strstr(flag, "key") || strstr(flag, "token")) {
+            return refuse(flag, "secrets are not taken from the command line; use the environment.", 0);
+        }
+        if (strcmp(flag, "--help") == 0) { usage(stdout); exit(0); }
+        if (strcmp(flag, "--verbose") == 0) { s->verbose = 1; continue; }
+        if (strcmp(flag, "--auth") == 0) s->auth = value;
+        else if (strcmp(flag, "--endpoint") == 0) s->endpoint = value;
+        else if (strcmp(flag, "--seconds") == 0) s->seconds = strtol(value, &end, 10);
+        else if (strcmp(flag, "--protocol") == 0) s->protocol = (int)strtol(value, &end, 10);
+        else return refuse(flag, "no such flag.", 1);
+        if (*value == '\0' || (end != NULL && *end != '\0')) return refuse(flag, "not with this value.", 1);
+        if (s->seconds < 0 || s->protocol < 2 || s->protocol > 3) return refuse(flag, "out of range.", 1);
+        i++;
+    }
+    return s->auth == NULL || identity_by_flag(s);
+}
+
+/* ---- events ---------------------------------------------------------------------------------- */
+static void end_row(struct run *run) {
+    if (run->row > 0) putchar('\n');
+    run->row = 0;
+}
+
+static void print_time(const char *what, int64_t ms) {
+    if (ms != AZREDIS_UNKNOWN) printf(" %s=%.1fs", what, (double)ms / 1000);
+}
+
+static void on_event(const azredis_event *ev, void *user) {
+    struct run *run = (struct run *)user;
+    size_t i;
+    end_row(run);
+    printf("%s:", azredis_event_name(ev->type));
+    if (ev->type == AZREDIS_EV_LOG) {   /* only asked for by --verbose */
+        printf(" %d %s", ev->number, ev->text);
+    } else {
+        if (ev->endpoint != NULL) printf(" %s", ev->endpoint);
+        print_time("old_left", ev->old_left_ms);
+        print_time("new_left", ev->new_left_ms);
+        print_time("next_try", ev->next_try_ms);
+        /* The error that ends the first connection is printed once, by main. */
+        if (ev->error != NULL && run->connected) printf(" %s", ev->error->message);
+    }
+    putchar('\n');
+    if (ev->type != AZREDIS_EV_CONNECTION_REAUTHENTICATED) return;
+    run->reauth_at = now_us();
+    for (i = 0; i < KEPT; i++) {
+        if (run->kept[i].ended > run->reauth_at - NEAR_US) run->kept[i].near = 1;
+    }
+}
+
+/* ---- commands -------------------------------------------------------------------------------- */
+/* Notes how a command ended. Nothing that failed is repeated, so that every drop is seen. A program that
+ * does repeat looks at reply.fate first: what was NOT_SENT certainly did not run. */
+static int ended(struct run *run, const char *command, int64_t began, azredis_status status,
+                 const char *expected) {
+    const char *got = azredis_text(run->reply.value).ptr, *why = NULL;
+    size_t i = run->measured % KEPT;
+    if (status != AZREDIS_OK) why = run->reply.error->message;
+    else if (expected && (!got || strcmp(got, expected) != 0)) why = "not the expected answer.";
+    if (why != NULL) {
+        run->failed++;
+        snprintf(run->trouble, sizeof run->trouble, "%s: %s", command, why);
+        return 0;
+    }
+    run->ok++;
+    run->measured++;
+    run->kept[i].ended = now_us();
+    run->kept[i].us = run->kept[i].ended - began;
+    run->kept[i].near = run->reauth_at != 0 && began - run->reauth_at < NEAR_US;
+    return 1;
+}
+
+static void set_and_get(struct run *run) {
+    char value[24];
+    int was_set;
+    int64_t began = now_us();
+    azredis_status st;
+    snprintf(value, sizeof value, "%llu", ++run->sets);
+    st = azredis_command(run->cache, &run->reply, "SET", run->key, value, "EX", "60");
+    was_set = ended(run, "SET", began, st, "OK");
+    began = now_us();
+    run->gets++;
+    st = azredis_command(run->cache, &run->reply, "GET", run->key);
+    ended(run, "GET", began, st, was_set ? value : NULL);
+    run->pairs++;
+}
+
+static int64_t client_id(struct run *run) {
+    int64_t id = 0, began = now_us();
+    azredis_status st = azredis_command(run->cache, &run->reply, "CLIENT", "ID");
+    if (ended(run, "CLIENT ID", began, st, NULL)) azredis_int(run->reply.value, &id);
+    return id;
+}
+
+static void report_second(struct run *run) {
+    if (run->trouble[0] != '\0') {
+        end_row(run);
+        puts(run->trouble);
+        run->trouble[0] = '\0';
+    } else if (run->pairs > 0) {
+        putchar('+');
+        run->row++;
+    }
+    run->pairs = 0;
+}
+
+static void run_commands(struct run *run, long seconds) {
+    int64_t start = now_us(), due = start, second = 0, now = start;
+    while (!stop && (seconds == 0 || second < seconds)) {
+        set_and_get(run);
+        now = now_us();
+        due = due + TICK_US > now ? due + TICK_US : now;
+        /* Idle time belongs to the library: tokens are renewed and the connection is kept alive in it. */
+        azredis_wait(run->cache, (uint32_t)((due - now) / 1000 + 1));
+        now = now_us();
+        if ((now - start) / 1000000 > second) {
+            second = (now - start) / 1000000;
+            report_second(run);
+        }
+    }
+}
+
+static int by_size(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static void print_summary(struct run *run, int64_t first_id, int64_t last_id) {
+    static int64_t far[KEPT];
+    size_t i, n = 0;
+    long long near_max = 0;
+    azredis_stats_data st;
+    azredis_stats(run->cache, &st);
+    for (i = 0; i < KEPT && i < run->measured; i++) {
+        if (!run->kept[i].near) far[n++] = run->kept[i].us;
+        else if (run->kept[i].us > near_max) near_max = run->kept[i].us;
+    }
+    qsort(far, n, sizeof far[0], by_size);
+    end_row(run);
+    printf("%llu commands ok, %llu failed, %u tokens, %u re-authentications, %u reconnects\n", run->ok,
+           run->failed, st.tokens, st.reauths, st.reconnects);
+    printf("summary commands_ok=%llu commands_failed=%llu sets=%llu gets=%llu tokens=%u reauths=%u "
+           "reconnects=%u client_id_first=%lld client_id_last=%lld latency_median_us=%lld "
+           "latency_near_reauth_max_us=%lld\n", run->ok, run->failed, run->sets, run->gets, st.tokens,
+           st.reauths, st.reconnects, (long long)first_id, (long long)last_id,
+           n > 0 ? (long long)far[n / 2] : 0, near_max);
+}
+
+int main(int argc, char **argv) {
+    static struct settings the_settings, *s = &the_settings;
+    static struct run the_run, *run = &the_run;
+    azredis_options o = {0};
+    azredis_error why = {0};
+    int64_t first_id, last_id;
+
+    setvbuf(stdout, NULL, _IONBF, 0);   /* what is printed is seen at once */
+    s->protocol = 3;
+    if (!read_flags(s, argc, argv)) return 2;
+    if (s->auth == NULL && !choose(s)) return 0;
+    if (s->endpoint == NULL) {
+        s->endpoint = s->host;
+        if (!ask("Redis endpoint, HOST or HOST:PORT", s->host, sizeof s->host, 0)) return 1;
+    }
+    if (s->auth == NULL && !ask_identity(s)) return 1;
+    o.host = s->endpoint;               /* without a port, the host's suffix tells which one */
+    o.identity = &s->identity;
+    o.protocol = s->protocol;
+    o.client_name = "AzRedisSample";
+    o.on_event = on_event;
+    o.event_user = run;
+    o.log_level = s->verbose ? AZREDIS_LOG_DEBUG : AZREDIS_LOG_NONE;
+    o.abort_on_connect_fail = 1;        /* these two show every failure; in production leave them 0, */
+    o.fail_fast = 1;                    /* then commands wait while the connection comes back */
+    run->cache = azredis_open(&o);
+    wipe(s->secret, sizeof s->secret);  /* the library has its own copy, and wipes it when closed */
+
+    printf("Connecting to %s with %s...\n", s->endpoint, s->title);
+    if (azredis_connect(run->cache, 60000, &why) != AZREDIS_OK) {
+        azredis_close(run->cache);
+        fprintf(stderr, "Cannot connect: %s\n", why.message);
+        return 1;
+    }
+    run->connected = 1;
+    on_signals(on_stop, 0);
+    puts("Connected. Ctrl-C ends.");
+
+    first_id = client_id(run);
+    snprintf(run->key, sizeof run->key, "azredis:sample:%lld:%ld", (long long)first_id, (long)getpid());
+    run_commands(run, s->seconds);
+    last_id = client_id(run);
+    if (run->trouble[0] != '\0') report_second(run);
+    print_summary(run, first_id, last_id);
+    azredis_reply_free(&run->reply);
+    azredis_close(run->cache);
+    return run->failed > 0;
+}

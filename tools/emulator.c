@@ -1,0 +1,2522 @@
+/*
+ * emulator.c - Microsoft Entra ID and Azure Managed Redis on a desk.
+ *
+ * Starts a real redis-server and puts two things in front of it:
+ *   authority  HTTPS, the token endpoint of Entra ID (client_credentials with a secret)
+ *   gateway    TLS, Redis that takes "AUTH <object id> <token>" and, as Azure does, closes a
+ *              connection when the last token it accepted expires
+ * A third, plain HTTP on 127.0.0.1, is for tests: counters, faults, tokens ("admin").
+ *
+ *   cc -std=gnu11 -O2 -Wall -Wextra -Werror emulator.c -o emulator \
+ *      -lmicrohttpd -ljansson -lssl -lcrypto -lpthread
+ *   ./emulator --env-file /tmp/emulator.env        (Ctrl+C ends it and leaves nothing behind)
+ *   . /tmp/emulator.env                            (in another shell: points any Azure SDK at it)
+ *
+ * It includes nothing of azredis_entra.h: a mistake must not stand on both sides of a test.
+ * For the same reason the gateway is no second Redis. The hash of each issued token is entered
+ * as an ACL password of the real server, AUTH is forwarded as it came, and the real server
+ * answers it. The gateway reads requests, only far enough to find AUTH and HELLO.
+ *
+ * Threads: main (accepts, signals, owner of the redis-server process), one per gateway
+ * connection, one that retires tokens, and those of libmicrohttpd. Two locks: g.redis_lock is
+ * held over commands to the real server, g.lock over memory only; taken in this order.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <jansson.h>
+#include <microhttpd.h>
+#include <openssl/bn.h>
+#include <openssl/core_names.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/rand.h>
+#include <openssl/sha.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+
+#define ADMIN_USER          "emulator-admin"
+#define SCOPE_URL           "https://redis.azure.com"
+#define SCOPE_GUID          "acca5fbb-b7e4-4009-81f1-37e38fd66d78"
+#define NEVER               INT64_MAX
+#define BODY_MAX            (64 * 1024)  /* of an HTTP request */
+#define IN_CAP              (256 * 1024) /* per connection, from the client */
+#define IN_RESERVE          4096         /* room kept free to put a command in */
+#define OUT_CAP             (64 * 1024)  /* per connection, from the server */
+#define AUTH_FRAME_MAX      (128 * 1024) /* a longer AUTH is forwarded unread: the server refuses it */
+#define UNAUTHENTICATED_MAX 16384        /* the server's own limit of an argument before AUTH */
+#define RECORDS_MAX         100000       /* AUTH and connection records kept, each */
+#define TOKEN_SIZE_MAX      (1024 * 1024)
+
+/* ---- Faults ----------------------------------------------------------------------------- */
+
+enum fault_id {
+    F_TOKEN_500, F_TOKEN_429, F_TOKEN_HANG, F_TOKEN_GARBAGE, F_TOKEN_ENDLESS, F_TOKEN_REDIRECT,
+    F_TOKEN_ERROR, F_TOKEN_DRIP, F_TOKEN_NO_OID, F_TOKEN_SIZE, F_TOKEN_WRONG_OID, F_TOKEN_SAME,
+    F_AUTH_REJECT, F_AUTH_DELAY, F_AUTH_SILENT, F_CUT, F_CUT_REQUEST, F_EXPIRE_NOW, F_STALL,
+    F_REFUSE, F_MOVED, F_COUNT
+};
+
+static const struct {
+    const char *name;
+    char value; /* n = needs a number, o = may have one, - = has none */
+    const char *help;
+} FAULTS[F_COUNT] = {
+    [F_TOKEN_500] = {"token-500", '-', "HTTP 500"},
+    [F_TOKEN_429] = {"token-429", 'n', "HTTP 429 with Retry-After: VALUE"},
+    [F_TOKEN_HANG] = {"token-hang", '-', "takes the request, never answers"},
+    [F_TOKEN_GARBAGE] = {"token-garbage", '-', "200 with HTML"},
+    [F_TOKEN_ENDLESS] = {"token-endless", '-', "200, a body without end"},
+    [F_TOKEN_REDIRECT] = {"token-redirect", '-', "302 to a trap that counts its visitors"},
+    [F_TOKEN_ERROR] = {"token-error", 'n', "the error of that AADSTS code"},
+    [F_TOKEN_DRIP] = {"token-drip", '-', "a good answer, one byte a second"},
+    [F_TOKEN_NO_OID] = {"token-no-oid", 'o', "token without oid (=1: nor sub nor idtyp)"},
+    [F_TOKEN_SIZE] = {"token-size", 'n', "token of exactly VALUE characters"},
+    [F_TOKEN_WRONG_OID] = {"token-wrong-oid", '-', "token of an identity unknown to Redis"},
+    [F_TOKEN_SAME] = {"token-same", '-', "the last token again, with the life it has left"},
+    [F_AUTH_REJECT] = {"auth-reject", '-', "the server answers WRONGPASS"},
+    [F_AUTH_DELAY] = {"auth-delay", 'n', "holds AUTH and what follows for VALUE ms"},
+    [F_AUTH_SILENT] = {"auth-silent", '-', "AUTH without a reply and without effect"},
+    [F_CUT] = {"cut", 'n', "closes abruptly after VALUE more bytes to the client"},
+    [F_CUT_REQUEST] = {"cut-request", 'n', "closes abruptly after VALUE more bytes to the server"},
+    [F_EXPIRE_NOW] = {"expire-now", '-', "closes every open connection as if expired"},
+    [F_STALL] = {"stall", '-', "open connections carry nothing until disarmed"},
+    [F_REFUSE] = {"refuse", '-', "closes a new connection before TLS"},
+    [F_MOVED] = {"moved", '-', "answers a command with -MOVED 1234 10.0.0.1:8500"},
+};
+
+struct fault {
+    long asked, left, fired; /* left < 0: for ever */
+    long value;
+    unsigned armed; /* how often armed: tells a new cut from the one before */
+};
+
+/* ---- State ------------------------------------------------------------------------------ */
+
+enum why { W_OPEN, W_CLIENT, W_SERVER, W_EXPIRED, W_FAULT, W_SHUTDOWN };
+static const char *const WHY[] = {"open", "client", "server", "expired", "fault", "shutdown"};
+
+struct token {
+    char hash[65]; /* SHA-256 in hex: what the real server knows of it */
+    char oid[37];
+    int64_t expires;
+    bool known; /* entered in the real server's ACL */
+};
+
+struct auth_record {
+    int64_t at, delayed;
+    long connection;
+    char user[64];
+    bool accepted;
+    double left; /* < 0: first one of its connection */
+};
+
+struct conn_record { int64_t opened, closed; enum why why; };
+
+struct conn;
+
+struct rconn {
+    int fd;
+    size_t pos, len;
+    char buf[16384];
+}; /* a connection to the real server */
+
+static struct {
+    /* Set at start, then only read. */
+    double ttl;
+    int port;
+    const char *redis_path, *env_path, *gateway_cert, *authority_cert, *tls, *ciphers;
+    bool quiet, access_key_on;
+    char dir[PATH_MAX], env_file[PATH_MAX + 8], socket[PATH_MAX + 16], redis_bin[PATH_MAX];
+    char tenant[37], client[37], oid[37], secret[41], admin_password[41], access_key[45];
+    char authority_url[64], kid[44];
+    int gateway_port, authority_port, admin_port;
+    EVP_PKEY *jwt_key;
+    SSL_CTX *ssl_ctx;
+    int64_t start;
+    int stop_fd; /* readable once the emulator ends: every sleep watches it */
+    int wake_fd; /* wakes main for a restart of redis-server */
+    /* Only main uses these. */
+    pid_t redis_pid;
+    int gateway_fd[2];
+    struct MHD_Daemon *authority[2], *admin;
+    bool dir_made, env_made;
+
+    pthread_mutex_t redis_lock; /* guards redis, and the ACL's agreement with the token list */
+    struct rconn redis;
+
+    pthread_mutex_t lock; /* guards all below */
+    pthread_cond_t changed;
+    struct fault faults[F_COUNT];
+    struct token *tokens;
+    size_t token_count, token_room;
+    char *last_token;
+    int64_t last_token_expires;
+    struct conn *conns;
+    long conn_threads;
+    long restarts_asked, restarts_done;
+    bool restart_failed;
+    long token_requests, tokens_issued, token_errors, auths_total, auths_accepted, reauths_accepted,
+        connections_opened, connections_open, connections_expired, trap_hits;
+    struct auth_record *auths;
+    struct conn_record *records;
+    size_t auth_count, auth_room, record_count, record_room;
+} g = {
+    .ttl = 3600,
+    .port = 10000,
+    .gateway_cert = "good",
+    .authority_cert = "good",
+    .gateway_fd = {-1, -1},
+    .redis = {.fd = -1},
+    .stop_fd = -1,
+    .redis_lock = PTHREAD_MUTEX_INITIALIZER,
+    .lock = PTHREAD_MUTEX_INITIALIZER,
+    .changed = PTHREAD_COND_INITIALIZER,
+};
+
+/* ---- Small things ----------------------------------------------------------------------- */
+
+#define PRINTF_LIKE(a, b) __attribute__((format(printf, a, b)))
+
+static int64_t now_ms(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* The end for any reason but a signal: one sentence, status 1; atexit tidies up. */
+static void die(const char *format, ...) PRINTF_LIKE(1, 2) __attribute__((noreturn));
+static void die(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    fputs("emulator: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+    exit(1);
+}
+
+static void bad_usage(const char *format, ...) PRINTF_LIKE(1, 2) __attribute__((noreturn));
+static void bad_usage(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    fputs("emulator: ", stderr);
+    vfprintf(stderr, format, args);
+    fputs(" (see --help)\n", stderr);
+    va_end(args);
+    exit(2);
+}
+
+/* One line of the event log. Callers never pass a token, a secret or a key. */
+static void say(const char *format, ...) PRINTF_LIKE(1, 2);
+static void say(const char *format, ...) {
+    char line[512], when[16];
+    struct timespec t;
+    struct tm tm;
+    va_list args;
+    if (g.quiet) return;
+    clock_gettime(CLOCK_REALTIME, &t);
+    strftime(when, sizeof when, "%H:%M:%S", gmtime_r(&t.tv_sec, &tm));
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    printf("%s.%03ldZ %s\n", when, t.tv_nsec / 1000000, line);
+    fflush(stdout);
+}
+
+static void *must(void *p) {
+    if (!p) {
+        fputs("emulator: out of memory\n", stderr);
+        _exit(1);
+    }
+    return p;
+}
+
+static char *format_text(const char *format, ...) PRINTF_LIKE(1, 2);
+static char *format_text(const char *format, ...) {
+    char *text = NULL;
+    va_list args;
+    va_start(args, format);
+    if (vasprintf(&text, format, args) < 0) text = NULL;
+    va_end(args);
+    return must(text);
+}
+
+/* Makes room for one more element; false when `cap` elements are there already. */
+static bool make_room(void *array, size_t count, size_t *room, size_t size, size_t cap) {
+    void **items = array;
+    if (count >= cap) return false;
+    if (count == *room) {
+        *room = *room ? *room * 2 : 64;
+        *items = must(realloc(*items, *room * size));
+    }
+    return true;
+}
+
+/* Sleeps; true when the emulator is about to end. */
+static bool nap(int64_t ms) {
+    struct pollfd p = {.fd = g.stop_fd, .events = POLLIN};
+    return poll(&p, 1, ms > INT_MAX ? INT_MAX : ms < 0 ? 0 : (int)ms) > 0;
+}
+
+static void random_bytes(void *out, size_t n) {
+    if (RAND_bytes(out, (int)n) != 1) die("no random numbers to be had");
+}
+
+static void random_text(char *out, size_t n, const char *alphabet) {
+    unsigned char raw[64];
+    size_t i, letters = strlen(alphabet);
+    random_bytes(raw, n);
+    for (i = 0; i < n; i++) out[i] = alphabet[raw[i] % letters];
+    out[n] = 0;
+}
+
+static void random_guid(char out[37]) {
+    unsigned char b[16];
+    random_bytes(b, sizeof b);
+    b[6] = (b[6] & 0x0f) | 0x40;
+    b[8] = (b[8] & 0x3f) | 0x80;
+    snprintf(out, 37, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1],
+             b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+}
+
+static void sha256_hex(const void *data, size_t n, char out[65]) {
+    unsigned char md[SHA256_DIGEST_LENGTH];
+    int i;
+    SHA256(data, n, md);
+    for (i = 0; i < SHA256_DIGEST_LENGTH; i++) snprintf(out + 2 * i, 3, "%02x", md[i]);
+}
+
+static size_t base64url_length(size_t n) { return n / 3 * 4 + (n % 3 ? n % 3 + 1 : 0); }
+
+static char *base64url(const void *data, size_t n) {
+    static const char digit[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    const unsigned char *p = data;
+    size_t i, length = base64url_length(n);
+    char *out = must(malloc(length + 1));
+    for (i = 0; i < length; i++) {
+        size_t bit = i * 6, byte = bit / 8;
+        unsigned two = (unsigned)p[byte] << 8 | (byte + 1 < n ? p[byte + 1] : 0u);
+        out[i] = digit[two >> (10 - bit % 8) & 63];
+    }
+    out[length] = 0;
+    return out;
+}
+
+/* ---- Faults: arm and take --------------------------------------------------------------- */
+
+static int fault_find(const char *name, size_t n) {
+    int i;
+    for (i = 0; i < F_COUNT; i++)
+        if (strlen(FAULTS[i].name) == n && memcmp(FAULTS[i].name, name, n) == 0) return i;
+    return -1;
+}
+
+static bool parse_number(const char *text, long *out) {
+    char *end;
+    if (!isdigit((unsigned char)*text) || strlen(text) > 12) return false;
+    *out = strtol(text, &end, 10);
+    return *end == 0;
+}
+
+/* `value` and `count` may be NULL. Returns a complaint, or NULL when the fault is armed. */
+static const char *fault_arm(int id, const char *value, const char *count) {
+    struct fault *f = &g.faults[id];
+    long v = 0, n = 1;
+    if (value && strncmp(value, "AADSTS", 6) == 0) value += 6;
+    if (FAULTS[id].value == 'n' && (!value || !*value)) return "this fault needs a number: NAME=VALUE";
+    if (FAULTS[id].value == '-' && value && *value) return "this fault takes no value";
+    if (value && *value && !parse_number(value, &v)) return "the value of a fault is a whole number";
+    if (id == F_TOKEN_SIZE && v > TOKEN_SIZE_MAX) return "a token has at most 1048576 characters";
+    if (count && strcmp(count, "*") == 0)
+        n = -1;
+    else if (count && (!parse_number(count, &n) || n == 0))
+        return "the count of a fault is a whole number above 0, or *";
+    pthread_mutex_lock(&g.lock);
+    f->asked = n < 0 || f->asked < 0 ? -1 : f->asked + n;
+    f->left = n;
+    f->value = v;
+    f->armed++;
+    pthread_mutex_unlock(&g.lock);
+    return NULL;
+}
+
+/* Uses one charge of the fault, if there is one. g.lock is held. */
+static bool fault_take_locked(enum fault_id id, long *value) {
+    struct fault *f = &g.faults[id];
+    if (f->left == 0) return false;
+    if (f->left > 0) f->left--;
+    f->fired++;
+    if (value) *value = f->value;
+    return true;
+}
+
+static bool fault_take(enum fault_id id, long *value) {
+    bool taken;
+    pthread_mutex_lock(&g.lock);
+    taken = fault_take_locked(id, value);
+    pthread_mutex_unlock(&g.lock);
+    if (taken) say("fault %s fired", FAULTS[id].name);
+    return taken;
+}
+
+/* ---- Keys and certificates -------------------------------------------------------------- */
+
+static void tls_must(bool ok, const char *what) {
+    if (!ok) die("OpenSSL: %s: %s", what, ERR_reason_error_string(ERR_peek_last_error()));
+}
+
+static EVP_PKEY *new_key(bool elliptic) {
+    EVP_PKEY *key = elliptic ? EVP_EC_gen("P-256") : EVP_RSA_gen(2048);
+    tls_must(key != NULL, "cannot make a key");
+    return key;
+}
+
+static void add_extension(X509 *cert, X509 *issuer, int nid, const char *value) {
+    X509V3_CTX ctx;
+    X509_EXTENSION *e;
+    X509V3_set_ctx(&ctx, issuer, cert, NULL, NULL, 0);
+    e = X509V3_EXT_conf_nid(NULL, &ctx, nid, value);
+    tls_must(e && X509_add_ext(cert, e, -1), value);
+    X509_EXTENSION_free(e);
+}
+
+/* issuer == NULL: signs itself. san == NULL: a certificate authority. Times in seconds from now. */
+static X509 *new_cert(EVP_PKEY *key, const char *name, const char *san, X509 *issuer, EVP_PKEY *issuer_key,
+                      long from, long until) {
+    X509 *cert = must(X509_new());
+    X509_NAME *subject = X509_get_subject_name(cert);
+    uint64_t serial;
+    random_bytes(&serial, sizeof serial);
+    X509_set_version(cert, X509_VERSION_3);
+    ASN1_INTEGER_set_uint64(X509_get_serialNumber(cert), serial >> 1 | 1);
+    X509_gmtime_adj(X509_getm_notBefore(cert), from);
+    X509_gmtime_adj(X509_getm_notAfter(cert), until);
+    X509_set_pubkey(cert, key);
+    X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const void *)name, -1, -1, 0);
+    X509_set_issuer_name(cert, issuer ? X509_get_subject_name(issuer) : subject);
+    add_extension(cert, cert, NID_subject_key_identifier, "hash");
+    add_extension(cert, issuer ? issuer : cert, NID_authority_key_identifier, "keyid:always");
+    if (!san) {
+        add_extension(cert, cert, NID_basic_constraints, "critical,CA:TRUE");
+        add_extension(cert, cert, NID_key_usage, "critical,keyCertSign,cRLSign");
+    } else {
+        add_extension(cert, cert, NID_basic_constraints, "critical,CA:FALSE");
+        add_extension(cert, cert, NID_key_usage, "critical,digitalSignature,keyEncipherment");
+        add_extension(cert, cert, NID_ext_key_usage, "serverAuth");
+        add_extension(cert, cert, NID_subject_alt_name, san);
+    }
+    tls_must(X509_sign(cert, issuer ? issuer_key : key, EVP_sha256()) > 0, "cannot sign");
+    return cert;
+}
+
+static const char *const CERT_KINDS[] = {"good",        "expired",   "not-yet-valid", "wrong-host",
+                                         "self-signed", "untrusted", "ecdsa",         NULL};
+
+struct identity {
+    X509 *cert;
+    EVP_PKEY *key;
+};
+
+/* A server's certificate of the given kind; all kinds but "good" and "ecdsa" are to be refused. */
+static struct identity new_identity(const char *kind, X509 *ca, EVP_PKEY *ca_key) {
+    const long day = 86400;
+    const char *san = "DNS:localhost,DNS:redis.emulator.test,IP:127.0.0.1,IP:::1";
+    long from = -day, until = 30 * day;
+    struct identity id = {NULL, new_key(strcmp(kind, "ecdsa") == 0)};
+    X509 *other = NULL;
+    EVP_PKEY *other_key = NULL;
+    if (strcmp(kind, "expired") == 0)
+        from = -2 * day, until = -day;
+    else if (strcmp(kind, "not-yet-valid") == 0)
+        from = day;
+    else if (strcmp(kind, "wrong-host") == 0)
+        san = "DNS:elsewhere.emulator.test";
+    else if (strcmp(kind, "self-signed") == 0)
+        ca = NULL;
+    else if (strcmp(kind, "untrusted") == 0) {
+        other_key = new_key(false);
+        ca = other = new_cert(other_key, "emulator unknown CA", NULL, NULL, NULL, -day, 30 * day);
+        ca_key = other_key;
+    }
+    id.cert = new_cert(id.key, "localhost", san, ca, ca_key, from, until);
+    X509_free(other);
+    EVP_PKEY_free(other_key);
+    return id;
+}
+
+static char *pem_text(X509 *cert, EVP_PKEY *key) {
+    BIO *bio = must(BIO_new(BIO_s_mem()));
+    char *data, *text;
+    long n;
+    if (cert)
+        PEM_write_bio_X509(bio, cert);
+    else
+        PEM_write_bio_PrivateKey(bio, key, NULL, NULL, 0, NULL, NULL);
+    n = BIO_get_mem_data(bio, &data);
+    text = must(strndup(data, (size_t)n));
+    BIO_free(bio);
+    return text;
+}
+
+static void gateway_tls(const struct identity *id) {
+    int low = TLS1_2_VERSION, high = TLS1_3_VERSION;
+    SSL_CTX *ctx = must(SSL_CTX_new(TLS_server_method()));
+    if (g.tls) low = high = strcmp(g.tls, "1.2") == 0 ? TLS1_2_VERSION : TLS1_3_VERSION;
+    SSL_CTX_set_min_proto_version(ctx, low);
+    SSL_CTX_set_max_proto_version(ctx, high);
+    SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+    /* The write buffer moves and shrinks between the tries of one write. */
+    SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+                              SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"emulator", 8);
+    tls_must(SSL_CTX_use_certificate(ctx, id->cert) == 1, "certificate");
+    tls_must(SSL_CTX_use_PrivateKey(ctx, id->key) == 1, "private key");
+    if (g.ciphers && SSL_CTX_set_cipher_list(ctx, g.ciphers) != 1)
+        bad_usage("--ciphers: OpenSSL knows none of '%s'", g.ciphers);
+    g.ssl_ctx = ctx;
+}
+
+/* ---- The real server: talking to it ----------------------------------------------------- */
+
+static void r_close(struct rconn *r) {
+    if (r->fd >= 0) close(r->fd);
+    r->fd = -1;
+    r->pos = r->len = 0;
+}
+
+static int dial_redis(void) {
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    memcpy(a.sun_path, g.socket, strlen(g.socket) + 1); /* length checked at start */
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) < 0) {
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+static bool r_write(struct rconn *r, const char *data, size_t n) {
+    while (n) {
+        ssize_t k = send(r->fd, data, n, MSG_NOSIGNAL);
+        if (k <= 0) return false;
+        data += k;
+        n -= (size_t)k;
+    }
+    return true;
+}
+
+static bool r_fill(struct rconn *r) {
+    ssize_t k = recv(r->fd, r->buf, sizeof r->buf, 0);
+    r->pos = 0;
+    r->len = k > 0 ? (size_t)k : 0;
+    return k > 0;
+}
+
+static bool r_read(struct rconn *r, char *out, size_t n) {
+    while (n) {
+        size_t k = r->len - r->pos < n ? r->len - r->pos : n;
+        memcpy(out, r->buf + r->pos, k);
+        r->pos += k;
+        out += k;
+        n -= k;
+        if (n && !r_fill(r)) return false;
+    }
+    return true;
+}
+
+static bool r_line(struct rconn *r, char *line, size_t room) {
+    size_t n = 0;
+    char c;
+    while (r_read(r, &c, 1)) {
+        if (c == '\n') {
+            line[n && line[n - 1] == '\r' ? n - 1 : n] = 0;
+            return true;
+        }
+        if (n + 1 < room) line[n++] = c;
+    }
+    return false;
+}
+
+/* Bytes that are no UTF-8 are taken as Latin-1: JSON has no other place for them. */
+static json_t *json_bytes(const char *data, size_t n) {
+    json_t *value = json_stringn(data, n);
+    char *latin;
+    size_t i, k = 0;
+    if (value) return value;
+    latin = must(malloc(2 * n + 1));
+    for (i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)data[i];
+        if (c >= 0x80) latin[k++] = (char)(0xc0 | c >> 6);
+        latin[k++] = (char)(c >= 0x80 ? 0x80 | (c & 0x3f) : c);
+    }
+    value = json_stringn(latin, k);
+    free(latin);
+    return value;
+}
+
+static json_t *r_bulk(struct rconn *r, long n) {
+    char *data, end[2];
+    json_t *value = NULL;
+    if (n < 0) return json_null();
+    data = must(malloc((size_t)n + 1));
+    if (r_read(r, data, (size_t)n) && r_read(r, end, 2)) value = json_bytes(data, (size_t)n);
+    free(data);
+    return value;
+}
+
+/* A RESP2 reply as JSON; an error is {"error": text}. NULL: the connection is lost. */
+static json_t *r_reply(struct rconn *r) {
+    char line[1024];
+    json_t *array;
+    long n;
+    if (!r_line(r, line, sizeof line)) return NULL;
+    n = strtol(line + 1, NULL, 10);
+    switch (line[0]) {
+    case '+':
+        return json_bytes(line + 1, strlen(line + 1));
+    case '-':
+        return json_pack("{s:o}", "error", json_bytes(line + 1, strlen(line + 1)));
+    case ':':
+        return json_integer(strtoll(line + 1, NULL, 10));
+    case '$':
+        return r_bulk(r, n);
+    case '*':
+        break;
+    default:
+        return NULL;
+    }
+    if (n < 0) return json_null();
+    for (array = json_array(); n > 0; n--) {
+        json_t *item = r_reply(r);
+        if (!item) {
+            json_decref(array);
+            return NULL;
+        }
+        json_array_append_new(array, item);
+    }
+    return array;
+}
+
+/* Sends a JSON array of strings as one command. */
+static json_t *r_command(struct rconn *r, const json_t *args) {
+    size_t i;
+    char head[32];
+    bool ok;
+    snprintf(head, sizeof head, "*%zu\r\n", json_array_size(args));
+    ok = r_write(r, head, strlen(head));
+    for (i = 0; ok && i < json_array_size(args); i++) {
+        const json_t *arg = json_array_get(args, i);
+        snprintf(head, sizeof head, "$%zu\r\n", json_string_length(arg));
+        ok = r_write(r, head, strlen(head)) && r_write(r, json_string_value(arg), json_string_length(arg)) &&
+             r_write(r, "\r\n", 2);
+    }
+    return ok ? r_reply(r) : NULL;
+}
+
+/* Connects as administrator. `seconds` bounds the wait for each answer. */
+static bool r_open(struct rconn *r, int seconds) {
+    struct timeval tv = {.tv_sec = seconds};
+    json_t *args, *reply;
+    bool ok;
+    r->pos = r->len = 0;
+    r->fd = dial_redis();
+    if (r->fd < 0) return false;
+    setsockopt(r->fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+    setsockopt(r->fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
+    args = json_pack("[sss]", "AUTH", ADMIN_USER, g.admin_password);
+    reply = r_command(r, args);
+    ok = json_is_string(reply);
+    json_decref(args);
+    json_decref(reply);
+    if (!ok) r_close(r);
+    return ok;
+}
+
+/* One command over the lasting connection; one reconnect. Consumes args. redis_lock is held. */
+static bool redis_do(json_t *args) {
+    json_t *reply = NULL;
+    bool ok;
+    int attempt;
+    for (attempt = 0; attempt < 2 && !reply; attempt++) {
+        if (g.redis.fd < 0 && !r_open(&g.redis, 5)) break;
+        reply = r_command(&g.redis, args);
+        if (!reply) r_close(&g.redis);
+    }
+    ok = reply && !json_object_get(reply, "error");
+    json_decref(args);
+    json_decref(reply);
+    return ok;
+}
+
+static bool acl_add(const struct token *t) {
+    return redis_do(
+        json_pack("[sssss+sss]", "ACL", "SETUSER", t->oid, "on", "#", t->hash, "~*", "&*", "+@all"));
+}
+
+static void acl_remove(const struct token *t) {
+    redis_do(json_pack("[ssss+]", "ACL", "SETUSER", t->oid, "!", t->hash));
+}
+
+/* ---- The real server: its process ------------------------------------------------------- */
+
+static void write_file(const char *path, const char *text) {
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    size_t n = strlen(text);
+    if (fd < 0 || write(fd, text, n) != (ssize_t)n || close(fd) != 0)
+        die("cannot write %s: %s", path, strerror(errno));
+}
+
+static bool find_program(const char *name, char *out, size_t room) {
+    const char *path = getenv("PATH");
+    char *copy = must(strdup(path ? path : "/usr/local/bin:/usr/bin:/bin")), *rest = copy, *dir;
+    bool found = false;
+    while (!found && (dir = strsep(&rest, ":")))
+        found = *dir && snprintf(out, room, "%s/%s", dir, name) < (int)room && !access(out, X_OK);
+    free(copy);
+    return found;
+}
+
+/* Debian's redis-tools carries the server under another name; its own name is what counts. */
+static void find_redis(void) {
+    if (g.redis_path) {
+        if (access(g.redis_path, X_OK) != 0) die("--redis-server %s: %s", g.redis_path, strerror(errno));
+        snprintf(g.redis_bin, sizeof g.redis_bin, "%s", g.redis_path);
+    } else if (!find_program("redis-server", g.redis_bin, sizeof g.redis_bin) &&
+               !find_program("redis-check-rdb", g.redis_bin, sizeof g.redis_bin)) {
+        die("no redis-server found: install redis-server or redis-tools, or give --redis-server");
+    }
+}
+
+static void write_redis_conf(const char *path) {
+    char admin[65], key[65], *text, *user = NULL;
+    sha256_hex(g.admin_password, strlen(g.admin_password), admin);
+    sha256_hex(g.access_key, strlen(g.access_key), key);
+    if (g.access_key_on) user = format_text("user default on #%s ~* &* +@all\n", key);
+    text = format_text("port 0\nunixsocket %s\nunixsocketperm 600\ndir %s\nlogfile %s/redis.log\n"
+                       "save \"\"\nappendonly no\nenable-debug-command yes\n%s"
+                       "user " ADMIN_USER " on #%s ~* &* +@all\n",
+                       g.socket, g.dir, g.dir, user ? user : "user default off\n", admin);
+    write_file(path, text);
+    free(text);
+    free(user);
+}
+
+/* Only main may call this: the child is told to die with the thread that made it. */
+static void redis_spawn(const char *conf) {
+    char *argv[] = {(char *)"redis-server", (char *)conf, NULL};
+    pid_t parent = getpid();
+    sigset_t none;
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    g.redis_pid = fork();
+    if (g.redis_pid < 0) die("cannot start redis-server: %s", strerror(errno));
+    if (g.redis_pid > 0) {
+        close(null);
+        return;
+    }
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) /* already orphaned */
+        _exit(1);
+    setpgid(0, 0); /* Ctrl+C in the terminal is for us alone; we end it in order */
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    signal(SIGPIPE, SIG_DFL);
+    dup2(null, 0);
+    dup2(null, 1);
+    dup2(null, 2);
+    execv(g.redis_bin, argv);
+    _exit(127);
+}
+
+/* Waits until it answers. The pid is cleared when it ended instead. */
+static bool redis_wait_ready(void) {
+    int64_t deadline = now_ms() + 15000;
+    while (now_ms() < deadline) {
+        if (r_open(&g.redis, 5)) return true;
+        if (waitpid(g.redis_pid, NULL, WNOHANG) == g.redis_pid) {
+            g.redis_pid = 0;
+            return false;
+        }
+        if (nap(10)) return false;
+    }
+    return false;
+}
+
+static void redis_kill(int sig) {
+    int64_t deadline = now_ms() + 2000;
+    if (g.redis_pid <= 0) return;
+    kill(g.redis_pid, sig);
+    while (waitpid(g.redis_pid, NULL, WNOHANG) == 0) {
+        if (now_ms() > deadline) kill(g.redis_pid, SIGKILL);
+        poll(NULL, 0, 5);
+    }
+    g.redis_pid = 0;
+}
+
+static void redis_start(void) {
+    char *conf = format_text("%s/redis.conf", g.dir), *log = format_text("%s/redis.log", g.dir);
+    char line[256] = "", last[256] = "it wrote no log";
+    FILE *f;
+    write_redis_conf(conf);
+    redis_spawn(conf);
+    if (!redis_wait_ready()) {
+        if ((f = fopen(log, "re"))) {
+            while (fgets(line, sizeof line, f))
+                if (line[0] > ' ') snprintf(last, sizeof last, "%.*s", (int)strcspn(line, "\n"), line);
+            fclose(f);
+        }
+        die("%s did not start: %s", g.redis_bin, last);
+    }
+    free(conf);
+    free(log);
+}
+
+/* The tokens that live are entered again: the new server knows none. */
+static void redis_restart(void) {
+    char *conf = format_text("%s/redis.conf", g.dir);
+    bool ok;
+    size_t i;
+    pthread_mutex_lock(&g.redis_lock);
+    r_close(&g.redis);
+    redis_kill(SIGKILL);
+    unlink(g.socket);
+    redis_spawn(conf);
+    ok = redis_wait_ready();
+    /* Tokens are added and removed under redis_lock only, so the list stands still. */
+    for (i = 0; ok && i < g.token_count; i++)
+        if (g.tokens[i].known) ok = acl_add(&g.tokens[i]);
+    pthread_mutex_unlock(&g.redis_lock);
+    free(conf);
+    pthread_mutex_lock(&g.lock);
+    g.restart_failed = !ok;
+    g.restarts_done = g.restarts_asked;
+    pthread_cond_broadcast(&g.changed);
+    pthread_mutex_unlock(&g.lock);
+    say("redis-server %s", ok ? "started again" : "did not start again");
+}
+
+/* ---- Tokens ----------------------------------------------------------------------------- */
+
+/* Takes expired tokens from the list and from the real server, both before anyone else looks. */
+static void tokens_retire(void) {
+    int64_t now = now_ms();
+    size_t i = 0;
+    pthread_mutex_lock(&g.redis_lock);
+    while (i < g.token_count) {
+        struct token gone = g.tokens[i];
+        if (gone.expires > now) {
+            i++;
+            continue;
+        }
+        pthread_mutex_lock(&g.lock);
+        memmove(&g.tokens[i], &g.tokens[i + 1], (g.token_count - i - 1) * sizeof gone);
+        g.token_count--;
+        pthread_mutex_unlock(&g.lock);
+        if (gone.known) acl_remove(&gone);
+    }
+    pthread_mutex_unlock(&g.redis_lock);
+}
+
+static void *retire_main(void *unused) {
+    int64_t wait = 0;
+    size_t i;
+    while (!nap(wait)) {
+        tokens_retire();
+        wait = 250;
+        pthread_mutex_lock(&g.lock);
+        for (i = 0; i < g.token_count; i++)
+            if (g.tokens[i].expires - now_ms() < wait) wait = g.tokens[i].expires - now_ms();
+        pthread_mutex_unlock(&g.lock);
+    }
+    return unused;
+}
+
+static void token_enter(const char *text, const char *oid, int64_t expires, bool known) {
+    struct token t = {.expires = expires, .known = known};
+    snprintf(t.oid, sizeof t.oid, "%s", oid);
+    sha256_hex(text, strlen(text), t.hash);
+    pthread_mutex_lock(&g.redis_lock);
+    if (known) acl_add(&t);
+    pthread_mutex_lock(&g.lock);
+    make_room(&g.tokens, g.token_count, &g.token_room, sizeof t, SIZE_MAX);
+    g.tokens[g.token_count++] = t;
+    free(g.last_token);
+    g.last_token = must(strdup(text));
+    g.last_token_expires = expires;
+    g.tokens_issued++;
+    pthread_mutex_unlock(&g.lock);
+    pthread_mutex_unlock(&g.redis_lock);
+}
+
+/* Would the real server take this? Then `expires` tells until when. */
+static bool credential_good(const char *user, size_t user_n, const void *pass, size_t pass_n,
+                            int64_t *expires) {
+    char hash[65];
+    bool good = false;
+    size_t i;
+    if (g.access_key_on && user_n == 7 && memcmp(user, "default", 7) == 0 && pass_n == strlen(g.access_key) &&
+        CRYPTO_memcmp(pass, g.access_key, pass_n) == 0) {
+        *expires = NEVER;
+        return true;
+    }
+    tokens_retire();
+    sha256_hex(pass, pass_n, hash);
+    pthread_mutex_lock(&g.lock);
+    for (i = 0; i < g.token_count && !good; i++) {
+        const struct token *t = &g.tokens[i];
+        good = t->known && strcmp(t->hash, hash) == 0 && strlen(t->oid) == user_n &&
+               memcmp(t->oid, user, user_n) == 0;
+        if (good) *expires = t->expires;
+    }
+    pthread_mutex_unlock(&g.lock);
+    return good;
+}
+
+struct token_wish { /* how a fault wants the token to be */
+    bool no_oid, no_sub, wrong_oid;
+    long size; /* 0: as it comes */
+};
+
+static json_t *token_claims(const struct token_wish *wish, const char *aud, const char *oid) {
+    struct timespec t;
+    char uti[23], iss[80];
+    json_t *c;
+    clock_gettime(CLOCK_REALTIME, &t);
+    random_text(uti, 22, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_");
+    snprintf(iss, sizeof iss, "https://sts.windows.net/%s/", g.tenant);
+    /* Entra dates a token five minutes back: a client must not take exp - iat for its life. */
+    c = json_pack("{ss ss sI sI sI ss ss ss ss}", "aud", aud, "iss", iss, "iat", (json_int_t)t.tv_sec - 300,
+                  "nbf", (json_int_t)t.tv_sec - 300, "exp",
+                  (json_int_t)((double)t.tv_sec + t.tv_nsec / 1e9 + g.ttl), "aio", "E2Zg", "appid", g.client,
+                  "appidacr", "1", "idp", iss);
+    if (!wish->no_sub) json_object_set_new(c, "idtyp", json_string("app"));
+    if (!wish->no_oid) json_object_set_new(c, "oid", json_string(oid));
+    json_object_set_new(c, "rh", json_string("1.AAAA."));
+    if (!wish->no_sub) json_object_set_new(c, "sub", json_string(oid));
+    json_object_set_new(c, "tid", json_string(g.tenant));
+    json_object_set_new(c, "uti", json_string(uti));
+    json_object_set_new(c, "ver", json_string("1.0"));
+    return c;
+}
+
+static char *token_header(int pad) {
+    char kid[64];
+    json_t *h;
+    char *text;
+    snprintf(kid, sizeof kid, "%s%.*s", g.kid, pad, "AAA");
+    h = json_pack("{ss ss ss ss}", "typ", "JWT", "alg", "RS256", "x5t", kid, "kid", kid);
+    text = must(json_dumps(h, JSON_COMPACT));
+    json_decref(h);
+    return text;
+}
+
+/* The characters of a token of this header and payload; an RSA-2048 signature has 342. */
+static size_t token_length(size_t header, size_t payload) {
+    return base64url_length(header) + 1 + base64url_length(payload) + 1 + 342;
+}
+
+/* Pads to exactly `size` characters. Base64 leaves gaps: the header then gives way by a little. */
+static bool token_pad(json_t *claims, size_t size, char **header, char **payload) {
+    int pad;
+    for (pad = 0; pad < 4; pad++) {
+        size_t n, have;
+        char *fill;
+        json_object_set_new(claims, "pad", json_string(""));
+        free(*header);
+        free(*payload);
+        *header = token_header(pad);
+        *payload = must(json_dumps(claims, JSON_COMPACT));
+        have = strlen(*payload);
+        if (size < token_length(strlen(*header), have)) continue;
+        n = (size - token_length(strlen(*header), 0)) * 3 / 4;
+        if (n < have || token_length(strlen(*header), n) != size) continue;
+        fill = must(malloc(n - have + 1));
+        memset(fill, 'p', n - have);
+        json_object_set_new(claims, "pad", json_stringn(fill, n - have));
+        free(fill);
+        free(*payload);
+        *payload = must(json_dumps(claims, JSON_COMPACT));
+        return true;
+    }
+    return false;
+}
+
+static char *token_sign(const char *header, const char *payload) {
+    EVP_MD_CTX *ctx = must(EVP_MD_CTX_new());
+    unsigned char signature[512];
+    size_t n = sizeof signature;
+    char *h = base64url(header, strlen(header)), *p = base64url(payload, strlen(payload));
+    char *head = format_text("%s.%s", h, p), *s, *token;
+    EVP_DigestSignInit(ctx, NULL, EVP_sha256(), NULL, g.jwt_key);
+    EVP_DigestSign(ctx, signature, &n, (const unsigned char *)head, strlen(head));
+    s = base64url(signature, n);
+    token = format_text("%s.%s", head, s);
+    EVP_MD_CTX_free(ctx);
+    free(h);
+    free(p);
+    free(head);
+    free(s);
+    return token;
+}
+
+/* A new token, known to the real server before anyone has it. The caller frees it. */
+static char *token_issue(const struct token_wish *wish, const char *aud) {
+    int64_t expires = now_ms() + (int64_t)(g.ttl * 1000);
+    char stranger[37], *header = token_header(0), *payload, *token;
+    json_t *claims;
+    random_guid(stranger);
+    claims = token_claims(wish, aud, wish->wrong_oid ? stranger : g.oid);
+    payload = must(json_dumps(claims, JSON_COMPACT));
+    if (wish->size && !token_pad(claims, (size_t)wish->size, &header, &payload))
+        say("token-size=%ld is too small, the token is longer", wish->size);
+    token = token_sign(header, payload);
+    token_enter(token, wish->wrong_oid ? stranger : g.oid, expires, !wish->wrong_oid);
+    say("token issued, %zu characters, lives %g s", strlen(token), g.ttl);
+    json_decref(claims);
+    free(header);
+    free(payload);
+    return token;
+}
+
+/* ---- Gateway: one connection ------------------------------------------------------------ */
+
+struct conn {
+    struct conn *next;
+    long number;
+    int fd, up, wake; /* client, real server, eventfd that ends a poll */
+    SSL *ssl;
+    short read_wants, write_wants; /* poll events the last SSL_read, SSL_write asked for */
+    bool client_gone, server_gone;
+
+    uint8_t *in; /* from the client: the first in_ok bytes are decided and may leave */
+    size_t in_len, in_ok;
+    uint8_t *out; /* from the server */
+    size_t out_pos, out_len;
+    size_t write_len; /* length of an SSL_write that has to be repeated as it was */
+
+    /* Where the reader of requests stands. */
+    bool raw;  /* no RESP after all: forward unread, the server will judge */
+    bool drop; /* the rest of this command goes nowhere */
+    long args_left;
+    size_t bulk_left;
+    bool resp3;
+    long subscriptions;
+
+    int64_t held_until, held_since; /* auth-delay */
+    bool authenticated;
+    int64_t expires;
+    uint64_t to_client, to_server; /* bytes carried */
+    struct cut {
+        unsigned armed;
+        uint64_t base;
+    } cut[2];
+
+    /* Written by other threads, under g.lock. */
+    bool stalled;
+    enum why order;
+};
+
+static bool is_word(const uint8_t *p, size_t n, const char *word) {
+    return strlen(word) == n && strncasecmp((const char *)p, word, n) == 0;
+}
+
+struct arg {
+    const uint8_t *p;
+    size_t n;
+};
+
+/* Reads "<type><number>\r\n". Bytes used; 0: more is needed; -1: it is something else. */
+static int read_head(const uint8_t *p, size_t n, char type, long *value) {
+    char digits[16];
+    size_t i;
+    if (n == 0) return 0;
+    if (p[0] != type) return -1;
+    for (i = 1; i < n && i < sizeof digits; i++) {
+        if (p[i] == '\r') {
+            if (i + 1 == n) return 0;
+            digits[i - 1] = 0;
+            *value = strtol(digits, NULL, 10);
+            return p[i + 1] == '\n' && i > 1 ? (int)i + 2 : -1;
+        }
+        if (!isdigit(p[i]) && !(p[i] == '-' && i == 1)) return -1;
+        digits[i - 1] = (char)p[i];
+    }
+    return i == sizeof digits ? -1 : 0;
+}
+
+/* A whole command. Its length; 0: more is needed; -1: too long or no RESP. */
+static long read_command(const uint8_t *p, size_t n, struct arg *args, long room, long *argc) {
+    size_t at;
+    long i, length;
+    int k = read_head(p, n, '*', argc);
+    if (k <= 0 || *argc > room) return k <= 0 ? k : -1;
+    at = (size_t)k;
+    for (i = 0; i < *argc; i++) {
+        k = read_head(p + at, n - at, '$', &length);
+        if (k <= 0) return k;
+        at += (size_t)k;
+        if (length < 0 || length > AUTH_FRAME_MAX || at + (size_t)length > AUTH_FRAME_MAX) return -1;
+        if (n - at < (size_t)length + 2) return 0;
+        args[i].p = p + at;
+        args[i].n = (size_t)length;
+        at += (size_t)length + 2;
+    }
+    return (long)at;
+}
+
+/* The next n undecided bytes: let them pass, or remove them. */
+static void pass(struct conn *c, size_t n) { c->in_ok += n; }
+
+static void erase(struct conn *c, size_t n) {
+    c->in_len -= n;
+    memmove(c->in + c->in_ok, c->in + c->in_ok + n, c->in_len - c->in_ok);
+}
+
+static void pass_or_drop(struct conn *c, size_t n) {
+    if (c->drop)
+        erase(c, n);
+    else
+        pass(c, n);
+}
+
+static void insert(struct conn *c, const char *text) {
+    size_t n = strlen(text);
+    memmove(c->in + c->in_ok + n, c->in + c->in_ok, c->in_len - c->in_ok);
+    memcpy(c->in + c->in_ok, text, n);
+    c->in_ok += n;
+    c->in_len += n;
+}
+
+/* A user name for the log; it may be a token that came in the wrong place, so only its start. */
+static void printable_user(const struct arg *user, char out[64]) {
+    size_t i, n = user->n < 40 ? user->n : 40;
+    for (i = 0; i < n; i++) out[i] = (char)(user->p[i] > 32 && user->p[i] < 127 ? user->p[i] : '?');
+    out[n] = 0;
+}
+
+static void record_auth(struct conn *c, const struct arg *user, bool accepted, int64_t expires,
+                        int64_t delayed) {
+    int64_t now = now_ms();
+    struct auth_record r = {
+        .at = now - g.start, .delayed = delayed, .connection = c->number, .accepted = accepted, .left = -1};
+    bool again = c->authenticated;
+    if (again) r.left = c->expires == NEVER ? 1e9 : (double)(c->expires - now) / 1000;
+    printable_user(user, r.user);
+    pthread_mutex_lock(&g.lock);
+    g.auths_total++;
+    g.auths_accepted += accepted;
+    g.reauths_accepted += accepted && again;
+    if (make_room(&g.auths, g.auth_count, &g.auth_room, sizeof r, RECORDS_MAX)) g.auths[g.auth_count++] = r;
+    pthread_mutex_unlock(&g.lock);
+    if (accepted) {
+        c->authenticated = true;
+        c->expires = expires;
+    }
+    if (accepted && again)
+        say("connection %ld: AUTH accepted, %.1f s left", c->number, r.left);
+    else
+        say("connection %ld: AUTH %s", c->number, accepted ? "accepted" : "rejected");
+}
+
+/*
+ * An AUTH, or a HELLO with AUTH, of `frame` bytes stands next. False: it is held back for now.
+ * It is recorded before it leaves, so that the record is there when the client has its answer.
+ */
+static bool take_auth(struct conn *c, const struct arg *user, const struct arg *pw, size_t frame) {
+    long value;
+    int64_t now = now_ms(), delayed, expires = 0;
+    bool good;
+    if (!c->held_until && fault_take(F_AUTH_DELAY, &value)) {
+        c->held_since = now;
+        c->held_until = now + value;
+    }
+    if (c->held_until > now) return false;
+    delayed = c->held_until ? now - c->held_since : 0;
+    c->held_until = 0;
+    if (fault_take(F_AUTH_SILENT, NULL)) {
+        record_auth(c, user, false, 0, delayed);
+        erase(c, frame);
+        return true;
+    }
+    if (pw->n && fault_take(F_AUTH_REJECT, NULL)) {
+        uint8_t *last = c->in + (pw->p - c->in) + pw->n - 1;
+        *last ^= 1; /* the real server is to refuse it itself */
+    }
+    good = credential_good((const char *)user->p, user->n, pw->p, pw->n, &expires);
+    if (c->subscriptions > 0 && !c->resp3) good = false; /* a RESP2 subscriber may not AUTH */
+    if (pw->n > UNAUTHENTICATED_MAX && !c->authenticated) good = false;
+    record_auth(c, user, good, expires, delayed);
+    pass(c, frame);
+    return true;
+}
+
+/* AUTH or HELLO stands next. False: wait, for more bytes or for the end of a delay. */
+static bool take_login(struct conn *c, const uint8_t *p, size_t n) {
+    static const struct arg nobody = {(const uint8_t *)"default", 7};
+    struct arg a[16] = {{0}};
+    long argc, i, frame = read_command(p, n, a, 16, &argc);
+    bool hello, was = c->authenticated;
+    if (frame == 0) return false;
+    if (frame < 0) { /* let it run through as any command */
+        int k = read_head(p, n, '*', &c->args_left);
+        pass(c, (size_t)k);
+        return true;
+    }
+    hello = is_word(a[0].p, a[0].n, "HELLO");
+    if (!hello && argc == 2) return take_auth(c, &nobody, &a[1], (size_t)frame);
+    if (!hello && argc == 3) return take_auth(c, &a[1], &a[2], (size_t)frame);
+    for (i = 2; hello && i + 2 < argc; i++) {
+        if (is_word(a[i].p, a[i].n, "SETNAME")) {
+            i++;
+        } else if (is_word(a[i].p, a[i].n, "AUTH")) {
+            bool three = is_word(a[1].p, a[1].n, "3");
+            if (!take_auth(c, &a[i + 1], &a[i + 2], (size_t)frame)) return false;
+            if (c->authenticated || was) c->resp3 = three;
+            return true;
+        }
+    }
+    if (hello && argc > 1 && c->authenticated) c->resp3 = is_word(a[1].p, a[1].n, "3");
+    pass(c, (size_t)frame);
+    return true;
+}
+
+/* Counts what a RESP2 connection has subscribed: while it has, its AUTH is refused. */
+static void note_subscription(struct conn *c, const uint8_t *name, size_t n, long argc) {
+    bool off;
+    if (is_word(name, n, "RESET")) {
+        c->subscriptions = 0;
+        c->resp3 = false;
+        return;
+    }
+    if (n < 9 || !is_word(name + n - 9, 9, "SUBSCRIBE")) return;
+    off = n >= 11 && is_word(name + n - 11, 2, "UN");
+    c->subscriptions += off ? -(argc - 1) : argc - 1;
+    if (c->subscriptions < 0 || (off && argc == 1)) c->subscriptions = 0;
+}
+
+static bool answers_moved(const uint8_t *name, size_t n) {
+    return !is_word(name, n, "CLIENT") && !is_word(name, n, "PING") && fault_take(F_MOVED, NULL);
+}
+
+/* A command begins here. False: more bytes are needed, or it is held back. */
+static bool take_command(struct conn *c, const uint8_t *p, size_t n) {
+    const uint8_t *name;
+    long argc, length;
+    int a, b;
+    if (*p != '*') { /* inline command */
+        const uint8_t *end = memchr(p, '\n', n);
+        c->raw = !end && n > 65536;
+        if (end) pass(c, (size_t)(end - p) + 1);
+        return end || c->raw;
+    }
+    a = read_head(p, n, '*', &argc);
+    if (a > 0 && argc <= 0) { /* the server ignores it */
+        pass(c, (size_t)a);
+        return true;
+    }
+    b = a > 0 ? read_head(p + a, n - (size_t)a, '$', &length) : a;
+    c->raw = b < 0;
+    if (b <= 0) return c->raw;
+    name = p + a + b;
+    if (length < 0 || length > 16) length = 0; /* no name that matters here */
+    if (n < (size_t)(a + b) + (size_t)length) return false;
+    if (is_word(name, (size_t)length, "AUTH") || is_word(name, (size_t)length, "HELLO"))
+        return take_login(c, p, n);
+    note_subscription(c, name, (size_t)length, argc);
+    c->args_left = argc;
+    if (answers_moved(name, (size_t)length)) {
+        /* The real server says it, so that it comes in its place among the replies. */
+        erase(c, (size_t)a);
+        insert(c, "*3\r\n$4\r\nEVAL\r\n$52\r\n"
+                  "return redis.error_reply('MOVED 1234 10.0.0.1:8500')\r\n$1\r\n0\r\n");
+        c->drop = true;
+        return true;
+    }
+    pass(c, (size_t)a);
+    return true;
+}
+
+/* Decides about as many of the received bytes as can be decided. */
+static void examine(struct conn *c) {
+    for (;;) {
+        const uint8_t *p = c->in + c->in_ok;
+        size_t n = c->in_len - c->in_ok;
+        if (n == 0) return;
+        if (c->raw) {
+            pass(c, n);
+        } else if (c->bulk_left) {
+            size_t k = c->bulk_left < n ? c->bulk_left : n;
+            c->bulk_left -= k;
+            pass_or_drop(c, k);
+        } else if (c->args_left) {
+            long length;
+            int k = read_head(p, n, '$', &length);
+            if (k == 0) return;
+            if (k < 0 || length < 0) {
+                c->raw = true;
+                continue;
+            }
+            pass_or_drop(c, (size_t)k);
+            c->bulk_left = (size_t)length + 2;
+            c->args_left--;
+        } else {
+            c->drop = false;
+            if (!take_command(c, p, n)) return;
+        }
+    }
+}
+
+/* ---- Gateway: carrying bytes ------------------------------------------------------------ */
+
+/* After a failed SSL call: what to wait for; 0 when the client is gone. */
+static short ssl_wants(struct conn *c, int result) {
+    switch (SSL_get_error(c->ssl, result)) {
+    case SSL_ERROR_WANT_READ:
+        return POLLIN;
+    case SSL_ERROR_WANT_WRITE:
+        return POLLOUT;
+    default:
+        c->client_gone = true;
+        return 0;
+    }
+}
+
+static bool has_room(const struct conn *c) { return c->in_len < IN_CAP - IN_RESERVE; }
+
+static bool from_client(struct conn *c) {
+    int k;
+    if (c->client_gone || !has_room(c)) return false;
+    ERR_clear_error();
+    k = SSL_read(c->ssl, c->in + c->in_len, (int)(IN_CAP - IN_RESERVE - c->in_len));
+    if (k <= 0) {
+        c->read_wants = ssl_wants(c, k);
+        return false;
+    }
+    c->in_len += (size_t)k;
+    return true;
+}
+
+static bool to_server(struct conn *c, uint64_t limit) {
+    size_t n = c->in_ok < limit ? c->in_ok : (size_t)limit;
+    ssize_t k;
+    if (n == 0) return false;
+    k = send(c->up, c->in, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (k < 0 && (errno == EAGAIN || errno == EINTR)) return false;
+    if (k < 0) /* it closed: what it said before is still to be read */
+        k = (ssize_t)n;
+    c->to_server += (uint64_t)k;
+    c->in_ok -= (size_t)k;
+    c->in_len -= (size_t)k;
+    memmove(c->in, c->in + k, c->in_len);
+    return true;
+}
+
+static bool from_server(struct conn *c) {
+    ssize_t k;
+    if (c->server_gone || c->out_len) return false;
+    k = recv(c->up, c->out, OUT_CAP, MSG_DONTWAIT);
+    if (k < 0 && (errno == EAGAIN || errno == EINTR)) return false;
+    c->server_gone = k <= 0;
+    c->out_pos = 0;
+    c->out_len = k > 0 ? (size_t)k : 0;
+    return k > 0;
+}
+
+static bool to_client(struct conn *c, uint64_t limit) {
+    size_t n = c->out_len < limit ? c->out_len : (size_t)limit;
+    int k;
+    if (c->write_len) /* OpenSSL wants an interrupted write repeated with the same length */
+        n = c->write_len;
+    if (n == 0 || c->client_gone) return false;
+    ERR_clear_error();
+    k = SSL_write(c->ssl, c->out + c->out_pos, (int)n);
+    if (k <= 0) {
+        c->write_wants = ssl_wants(c, k);
+        c->write_len = n;
+        return false;
+    }
+    c->write_len = 0;
+    c->to_client += (uint64_t)k;
+    c->out_pos += (size_t)k;
+    c->out_len -= (size_t)k;
+    return true;
+}
+
+/* How many more bytes a cut lets through in this direction. g.lock is held. */
+static uint64_t cut_limit(struct conn *c, enum fault_id id, uint64_t carried) {
+    const struct fault *f = &g.faults[id];
+    struct cut *cut = &c->cut[id == F_CUT_REQUEST];
+    if (f->left == 0) return UINT64_MAX;
+    if (cut->armed != f->armed) {
+        cut->armed = f->armed;
+        cut->base = carried;
+    }
+    carried -= cut->base;
+    return (uint64_t)f->value > carried ? (uint64_t)f->value - carried : 0;
+}
+
+/* Sleeps until something can move. With `only_hangup`, until the client leaves. */
+static void conn_wait(struct conn *c, bool only_hangup) {
+    struct pollfd p[3] = {{.fd = c->wake, .events = POLLIN}, {.fd = c->fd}, {.fd = c->up}};
+    int64_t now = now_ms(), until = c->expires < now + 60000 ? c->expires : now + 60000;
+    eventfd_t drained;
+    if (c->held_until && c->held_until < until) until = c->held_until;
+    if (only_hangup) {
+        p[1].events = POLLRDHUP;
+        until = now + 60000;
+    } else {
+        if (!c->client_gone && has_room(c)) p[1].events |= c->read_wants;
+        if (c->out_len) p[1].events |= c->write_wants;
+        if (c->in_ok) p[2].events |= POLLOUT;
+        if (!c->server_gone && !c->out_len) p[2].events |= POLLIN;
+    }
+    if (!p[1].events) /* or a hang-up would end every poll at once */
+        p[1].fd = -1;
+    if (!p[2].events) p[2].fd = -1;
+    poll(p, 3, until < now ? 0 : (int)(until - now));
+    if (p[0].revents) eventfd_read(c->wake, &drained);
+    if (only_hangup && p[1].revents) c->client_gone = true;
+}
+
+static void flush_to_server(struct conn *c) {
+    struct pollfd p = {.fd = c->up, .events = POLLOUT};
+    while (c->in_ok && (to_server(c, UINT64_MAX) || poll(&p, 1, 200) > 0)) {}
+}
+
+/* Carries both directions until there is a reason to end. */
+static enum why conn_carry(struct conn *c) {
+    for (;;) {
+        uint64_t down, up;
+        enum why order;
+        bool stalled, moved;
+        pthread_mutex_lock(&g.lock);
+        order = c->order;
+        stalled = c->stalled;
+        down = cut_limit(c, F_CUT, c->to_client);
+        up = cut_limit(c, F_CUT_REQUEST, c->to_server);
+        pthread_mutex_unlock(&g.lock);
+        if (order != W_OPEN) return order;
+        if (c->client_gone) {
+            if (!stalled) flush_to_server(c);
+            return W_CLIENT;
+        }
+        if (stalled) {
+            conn_wait(c, true);
+            continue;
+        }
+        if (now_ms() >= c->expires) return W_EXPIRED;
+        if ((down == 0 && fault_take(F_CUT, NULL)) || (up == 0 && fault_take(F_CUT_REQUEST, NULL)))
+            return W_FAULT;
+        moved = from_client(c);
+        examine(c);
+        moved |= to_server(c, up);
+        moved |= from_server(c);
+        moved |= to_client(c, down);
+        if (c->server_gone && !c->out_len) return W_SERVER;
+        if (!moved && !c->client_gone) conn_wait(c, false);
+    }
+}
+
+static bool conn_handshake(struct conn *c) {
+    int64_t deadline = now_ms() + 10000;
+    struct pollfd p[2] = {{.fd = c->fd}, {.fd = g.stop_fd, .events = POLLIN}};
+    int k;
+    c->ssl = must(SSL_new(g.ssl_ctx));
+    SSL_set_fd(c->ssl, c->fd);
+    for (;;) {
+        ERR_clear_error();
+        if ((k = SSL_accept(c->ssl)) == 1) return true;
+        p[0].events = ssl_wants(c, k);
+        if (c->client_gone || now_ms() >= deadline || poll(p, 2, 1000) < 0 || p[1].revents) return false;
+    }
+}
+
+/* Our last word, then read until the client has closed too: an unread byte would become a reset
+ * and could overtake what we sent. */
+static void conn_part(struct conn *c, bool notify) {
+    int64_t deadline = now_ms() + 500;
+    struct pollfd p = {.fd = c->fd, .events = POLLIN};
+    char waste[4096];
+    if (notify && !c->write_len) SSL_shutdown(c->ssl);
+    shutdown(c->fd, SHUT_WR);
+    while (now_ms() < deadline && poll(&p, 1, 100) >= 0)
+        if (p.revents && recv(c->fd, waste, sizeof waste, MSG_DONTWAIT) <= 0) return;
+}
+
+static void conn_record_end(struct conn *c, enum why why) {
+    struct conn **at;
+    pthread_mutex_lock(&g.lock);
+    for (at = &g.conns; *at != c; at = &(*at)->next) {}
+    *at = c->next;
+    g.connections_open--;
+    g.connections_expired += why == W_EXPIRED;
+    if ((size_t)c->number <= g.record_count) {
+        g.records[c->number - 1].closed = now_ms() - g.start;
+        g.records[c->number - 1].why = why;
+    }
+    pthread_mutex_unlock(&g.lock);
+    say("connection %ld: closed (%s)", c->number, WHY[why]);
+}
+
+static void *conn_main(void *arg) {
+    struct conn *c = arg;
+    enum why why = W_CLIENT;
+    if (conn_handshake(c)) {
+        c->up = dial_redis();
+        why = c->up >= 0 ? conn_carry(c) : W_SERVER;
+    }
+    conn_record_end(c, why); /* first the books, then what the client can see */
+    if (c->up >= 0) close(c->up);
+    if (why == W_EXPIRED || why == W_SERVER || why == W_FAULT) conn_part(c, why != W_FAULT);
+    ERR_clear_error();
+    SSL_free(c->ssl);
+    close(c->fd);
+    close(c->wake);
+    free(c->in);
+    free(c->out);
+    free(c);
+    OPENSSL_thread_stop();
+    pthread_mutex_lock(&g.lock);
+    g.conn_threads--;
+    pthread_cond_broadcast(&g.changed);
+    pthread_mutex_unlock(&g.lock);
+    return NULL;
+}
+
+static bool start_thread(void *(*run)(void *), void *arg) {
+    pthread_attr_t attr;
+    pthread_t thread;
+    int failed;
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    failed = pthread_create(&thread, &attr, run, arg);
+    pthread_attr_destroy(&attr);
+    return failed == 0;
+}
+
+static void conn_open(int fd) {
+    struct conn *c = must(calloc(1, sizeof *c));
+    struct conn_record r = {.opened = now_ms() - g.start, .closed = -1};
+    int one = 1;
+    c->fd = fd;
+    c->up = -1;
+    c->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    c->read_wants = POLLIN;
+    c->write_wants = POLLOUT;
+    c->in = must(malloc(IN_CAP));
+    c->out = must(malloc(OUT_CAP));
+    c->expires = NEVER;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    pthread_mutex_lock(&g.lock);
+    c->number = ++g.connections_opened;
+    c->next = g.conns;
+    g.conns = c;
+    g.connections_open++;
+    g.conn_threads++;
+    if (make_room(&g.records, g.record_count, &g.record_room, sizeof r, RECORDS_MAX))
+        g.records[g.record_count++] = r;
+    pthread_mutex_unlock(&g.lock);
+    say("connection %ld: opened", c->number);
+    if (!start_thread(conn_main, c)) die("cannot start a thread for a connection");
+}
+
+static void gateway_accept(int listener) {
+    int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0)
+        nap(errno == EMFILE || errno == ENFILE ? 50 : 0);
+    else if (fault_take(F_REFUSE, NULL))
+        close(fd);
+    else
+        conn_open(fd);
+}
+
+/* Gives an order to every open connection, or only wakes them to look at the faults again. */
+static long conns_tell(enum why order, int stall) {
+    struct conn *c;
+    long n = 0;
+    pthread_mutex_lock(&g.lock);
+    for (c = g.conns; c; c = c->next, n++) {
+        if (order != W_OPEN) c->order = order;
+        if (stall >= 0) c->stalled = stall;
+        eventfd_write(c->wake, 1);
+    }
+    pthread_mutex_unlock(&g.lock);
+    return n;
+}
+
+/* ---- HTTP: what both servers share ------------------------------------------------------ */
+
+struct request { /* of one HTTP exchange, between the calls of its handler */
+    char body[BODY_MAX + 1];
+    size_t n;
+    bool too_long;
+};
+
+typedef enum MHD_Result (*answer_fn)(struct MHD_Connection *, const char *url, const char *method,
+                                     struct request *);
+
+static enum MHD_Result reply_text(struct MHD_Connection *h, unsigned status, const char *type,
+                                  const char *text, const char *extra, const char *extra_value) {
+    struct MHD_Response *r =
+        MHD_create_response_from_buffer(strlen(text), (void *)(uintptr_t)text, MHD_RESPMEM_MUST_COPY);
+    enum MHD_Result result;
+    MHD_add_response_header(r, "Content-Type", type);
+    MHD_add_response_header(r, "Cache-Control", "no-store, no-cache");
+    if (extra) MHD_add_response_header(r, extra, extra_value);
+    result = MHD_queue_response(h, status, r);
+    MHD_destroy_response(r);
+    return result;
+}
+
+static enum MHD_Result reply_json(struct MHD_Connection *h, unsigned status, json_t *value) {
+    char *text = must(json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY));
+    enum MHD_Result r = reply_text(h, status, "application/json; charset=utf-8", text, NULL, NULL);
+    json_decref(value);
+    free(text);
+    return r;
+}
+
+/* Collects the body, then calls the answer_fn given to MHD_start_daemon. */
+static enum MHD_Result on_http(void *cls, struct MHD_Connection *h, const char *url, const char *method,
+                               const char *version, const char *data, size_t *size, void **state) {
+    answer_fn *answer = cls;
+    struct request *r = *state;
+    (void)version;
+    if (!r) {
+        *state = must(calloc(1, sizeof *r));
+        return MHD_YES;
+    }
+    if (*size) {
+        r->too_long |= *size > BODY_MAX - r->n;
+        if (!r->too_long) {
+            memcpy(r->body + r->n, data, *size);
+            r->n += *size;
+        }
+        *size = 0;
+        return MHD_YES;
+    }
+    if (r->too_long) return reply_text(h, 413, "text/plain", "request too long\n", NULL, NULL);
+    return (*answer)(h, url, method, r);
+}
+
+static void on_http_done(void *cls, struct MHD_Connection *h, void **state,
+                         enum MHD_RequestTerminationCode why) {
+    (void)cls, (void)h, (void)why;
+    free(*state);
+    *state = NULL;
+}
+
+/* ---- Authority: the token endpoint ------------------------------------------------------ */
+
+static const struct sts_error { long code; unsigned status; const char *error, *text; } ERRORS[] = {
+    {900144, 400, "invalid_request",
+     "The request body must contain the following parameter: '%s'."},
+    {900023, 400, "invalid_request",
+     "Specified tenant identifier '%s' is neither a valid DNS name, nor a valid external domain."},
+    {90002, 400, "invalid_request",
+     "Tenant '%s' not found. Check to make sure you have the correct tenant ID and are signing "
+     "into the correct cloud."},
+    {9002313, 400, "invalid_request", "Invalid request. Request is malformed or invalid."},
+    {70003, 400, "unsupported_grant_type", "The app requested an unsupported grant type '%s'."},
+    {70011, 400, "invalid_scope",
+     "The provided request must include a 'scope' input parameter. The provided value for the "
+     "input parameter 'scope' is not valid. The scope %s is not valid."},
+    {700016, 400, "unauthorized_client",
+     "Application with identifier '%s' was not found in the directory. This can happen if the "
+     "application has not been installed by the administrator of the tenant."},
+    {7000215, 401, "invalid_client",
+     "Invalid client secret provided. Ensure the secret being sent in the request is the client "
+     "secret value, not the client secret ID, for a secret added to app '%s'."},
+    {7000216, 401, "invalid_client",
+     "'client_assertion', 'client_secret' or 'request' is required for the '%s' grant type."},
+    {7000222, 401, "invalid_client", "The provided client secret keys for app '%s' are expired."},
+    {700027, 401, "invalid_client", "The certificate used to sign the client assertion is not "
+                                    "registered on application (the emulator knows secrets only)."},
+    {700024, 401, "invalid_client", "Client assertion is not within its valid time range."},
+    {7000112, 400, "unauthorized_client", "Application '%s' is disabled."},
+    {500011, 400, "invalid_resource",
+     "The resource principal named %s was not found in the tenant."},
+    {90033, 503, "temporarily_unavailable", "A transient error has occurred. Please try again."},
+    {90055, 429, "temporarily_unavailable", "The server is terminating the request because of too "
+                                            "many requests. Please wait and try again."},
+    {50196, 400, "invalid_request", "The server terminated an operation because it encountered a "
+                                    "client request loop. Please contact your app vendor."},
+    {0, 400, "invalid_request", "An error that the emulator was asked for."},
+};
+
+/* An error as Entra words it. `detail` stands for the %s of the text. */
+static enum MHD_Result sts_error(struct MHD_Connection *h, long code, const char *detail, unsigned status,
+                                 const char *retry_after) {
+    const struct sts_error *e = ERRORS;
+    char when[32], trace[37], correlation[37], uri[96], retry[16], *description, *text;
+    const char *hole;
+    time_t now = time(NULL);
+    struct tm tm;
+    json_t *body;
+    enum MHD_Result r;
+    while (e->code && e->code != code) e++;
+    strftime(when, sizeof when, "%Y-%m-%d %H:%M:%SZ", gmtime_r(&now, &tm));
+    random_guid(trace);
+    random_guid(correlation);
+    snprintf(uri, sizeof uri, "%serror?code=%ld", g.authority_url, code);
+    hole = strstr(e->text, "%s");
+    text = hole ? format_text("%.*s%.200s%s", (int)(hole - e->text), e->text, detail, hole + 2)
+                : format_text("%s", e->text);
+    description = format_text("AADSTS%ld: %s\r\nTrace ID: %s\r\nCorrelation ID: %s\r\n"
+                              "Timestamp: %s",
+                              code, text, trace, correlation, when);
+    body = json_pack("{ss so s[I] ss ss ss ss}", "error", e->error, "error_description",
+                     json_bytes(description, strlen(description)), "error_codes", (json_int_t)code,
+                     "timestamp", when, "trace_id", trace, "correlation_id", correlation, "error_uri", uri);
+    free(text);
+    free(description);
+    description = must(json_dumps(body, JSON_COMPACT));
+    pthread_mutex_lock(&g.lock);
+    g.token_errors++;
+    pthread_mutex_unlock(&g.lock);
+    snprintf(retry, sizeof retry, "%.15s", retry_after ? retry_after : "");
+    say("token refused: AADSTS%ld, HTTP %u", code, status ? status : e->status);
+    r = reply_text(h, status ? status : e->status, "application/json; charset=utf-8", description,
+                   retry_after ? "Retry-After" : NULL, retry);
+    json_decref(body);
+    free(description);
+    return r;
+}
+
+struct form {
+    char *grant_type, *client_id, *client_secret, *client_assertion, *scope;
+};
+
+/* Decodes in place. False for a bad escape or a NUL. */
+static bool form_decode(char *s) {
+    char *out = s;
+    for (; *s; s++) {
+        if (*s == '%') {
+            char hex[3] = {s[1], s[1] ? s[2] : 0, 0};
+            if (!isxdigit((unsigned char)hex[0]) || !isxdigit((unsigned char)hex[1])) return false;
+            *out = (char)strtol(hex, NULL, 16);
+            if (*out++ == 0) return false;
+            s += 2;
+        } else {
+            *out++ = *s == '+' ? ' ' : *s;
+        }
+    }
+    *out = 0;
+    return true;
+}
+
+/* False: malformed, or a field came twice. An empty field counts as absent. */
+static bool form_parse(struct request *r, struct form *f) {
+    const struct {
+        const char *name;
+        char **value;
+    } fields[] = {{"grant_type", &f->grant_type},
+                  {"client_id", &f->client_id},
+                  {"scope", &f->scope},
+                  {"client_secret", &f->client_secret},
+                  {"client_assertion", &f->client_assertion}};
+    char *rest = r->body, *name;
+    size_t i;
+    r->body[r->n] = 0;
+    memset(f, 0, sizeof *f);
+    if (strlen(r->body) != r->n) return false;
+    while ((name = strsep(&rest, "&"))) {
+        char *value = strchr(name, '=');
+        if (value) *value++ = 0;
+        if (!form_decode(name) || (value && !form_decode(value))) return false;
+        for (i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+            if (strcmp(name, fields[i].name) != 0 || !value || !*value) continue;
+            if (*fields[i].value) return false;
+            *fields[i].value = value;
+        }
+    }
+    return true;
+}
+
+/* The audience that a scope asks for; NULL: no good scope. OpenID's own scopes are let by. */
+static const char *scope_audience(const char *scope) {
+    char *copy = must(strdup(scope)), *rest = copy, *one;
+    const char *aud = NULL;
+    bool bad = false;
+    while ((one = strsep(&rest, " "))) {
+        if (!*one || !strcmp(one, "openid") || !strcmp(one, "profile") || !strcmp(one, "offline_access") ||
+            !strcmp(one, "email"))
+            continue;
+        bad |= aud != NULL;
+        if (!strcmp(one, SCOPE_URL "/.default"))
+            aud = SCOPE_URL;
+        else if (!strcmp(one, SCOPE_URL "//.default"))
+            aud = SCOPE_URL "/";
+        else if (!strcmp(one, SCOPE_GUID "/.default"))
+            aud = SCOPE_GUID;
+        else
+            bad = true;
+    }
+    free(copy);
+    return bad ? NULL : aud;
+}
+
+/* Never answers; lasts until the client gives up or the emulator ends. */
+static enum MHD_Result token_hang(struct MHD_Connection *h) {
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(h, MHD_CONNECTION_INFO_CONNECTION_FD);
+    struct pollfd p[2] = {{.fd = info->connect_fd, .events = POLLRDHUP}, {.fd = g.stop_fd, .events = POLLIN}};
+    while (poll(p, 2, -1) < 0 && errno == EINTR) {}
+    return MHD_NO;
+}
+
+static ssize_t endless_read(void *cls, uint64_t at, char *out, size_t room) {
+    static const char start[] = "{\"token_type\":\"Bearer\",\"pad\":\"";
+    (void)cls;
+    if (nap(0)) return MHD_CONTENT_READER_END_WITH_ERROR;
+    memset(out, 'A', room);
+    if (at == 0 && room >= sizeof start) memcpy(out, start, sizeof start - 1);
+    return (ssize_t)room;
+}
+
+static ssize_t drip_read(void *cls, uint64_t at, char *out, size_t room) {
+    (void)room;
+    if (at && nap(1000)) return MHD_CONTENT_READER_END_WITH_ERROR;
+    *out = ((const char *)cls)[at];
+    return 1;
+}
+
+static enum MHD_Result reply_stream(struct MHD_Connection *h, uint64_t size, MHD_ContentReaderCallback read,
+                                    void *cls) {
+    struct MHD_Response *r =
+        MHD_create_response_from_callback(size, cls ? 1 : 16384, read, cls, cls ? free : NULL);
+    enum MHD_Result result;
+    MHD_add_response_header(r, "Content-Type", "application/json; charset=utf-8");
+    result = MHD_queue_response(h, 200, r);
+    MHD_destroy_response(r);
+    return result;
+}
+
+/* The faults that answer whatever was asked. False: none is armed. */
+static bool token_fault(struct MHD_Connection *h, enum MHD_Result *result) {
+    char text[64];
+    long value;
+    if (fault_take(F_TOKEN_500, NULL)) {
+        *result = sts_error(h, 90033, "", 500, NULL);
+    } else if (fault_take(F_TOKEN_429, &value)) {
+        snprintf(text, sizeof text, "%ld", value);
+        *result = sts_error(h, 90055, "", 429, text);
+    } else if (fault_take(F_TOKEN_HANG, NULL)) {
+        *result = token_hang(h);
+    } else if (fault_take(F_TOKEN_GARBAGE, NULL)) {
+        *result = reply_text(h, 200, "text/html",
+                             "<html><head><title>Welcome</title></head><body>Please sign in to "
+                             "this network.</body></html>\n",
+                             NULL, NULL);
+    } else if (fault_take(F_TOKEN_ENDLESS, NULL)) {
+        *result = reply_stream(h, MHD_SIZE_UNKNOWN, endless_read, NULL);
+    } else if (fault_take(F_TOKEN_REDIRECT, NULL)) {
+        snprintf(text, sizeof text, "http://127.0.0.1:%d/trap", g.admin_port);
+        *result = reply_text(h, 302, "text/plain", "", "Location", text);
+    } else if (fault_take(F_TOKEN_ERROR, &value)) {
+        *result = sts_error(h, value, "emulator", 0, NULL);
+    } else {
+        return false;
+    }
+    return true;
+}
+
+/* The last token again, if it lives; `left` is its life in seconds. */
+static char *token_again(long *left) {
+    char *token = NULL;
+    int64_t now = now_ms();
+    pthread_mutex_lock(&g.lock);
+    if (g.last_token && g.last_token_expires > now + 1000 && fault_take_locked(F_TOKEN_SAME, NULL)) {
+        token = must(strdup(g.last_token));
+        *left = (long)((g.last_token_expires - now) / 1000);
+    }
+    pthread_mutex_unlock(&g.lock);
+    if (token) say("fault token-same fired");
+    return token;
+}
+
+static enum MHD_Result reply_token(struct MHD_Connection *h, const char *aud) {
+    struct token_wish wish = {0};
+    long all = 0, life = (long)g.ttl;
+    enum MHD_Result r;
+    json_t *body;
+    char *token = token_again(&life), *text;
+    if (!token) {
+        wish.no_oid = fault_take(F_TOKEN_NO_OID, &all);
+        wish.no_sub = wish.no_oid && all;
+        wish.wrong_oid = fault_take(F_TOKEN_WRONG_OID, NULL);
+        if (!fault_take(F_TOKEN_SIZE, &wish.size)) wish.size = 0;
+        token = token_issue(&wish, aud);
+    }
+    body = json_pack("{ss sI sI ss}", "token_type", "Bearer", "expires_in", (json_int_t)life,
+                     "ext_expires_in", (json_int_t)life, "access_token", token);
+    free(token);
+    if (!fault_take(F_TOKEN_DRIP, NULL)) return reply_json(h, 200, body);
+    text = must(json_dumps(body, JSON_COMPACT));
+    r = reply_stream(h, strlen(text), drip_read, text);
+    json_decref(body);
+    return r;
+}
+
+static enum MHD_Result answer_token(struct MHD_Connection *h, const char *tenant, struct request *request) {
+    const char *type = MHD_lookup_connection_value(h, MHD_HEADER_KIND, "Content-Type"), *aud;
+    struct form f;
+    enum MHD_Result result;
+    pthread_mutex_lock(&g.lock);
+    g.token_requests++;
+    pthread_mutex_unlock(&g.lock);
+    if (token_fault(h, &result)) return result;
+    if (strcasecmp(tenant, g.tenant) != 0)
+        return sts_error(h, strpbrk(tenant, ".-") ? 90002 : 900023, tenant, 0, NULL);
+    if (!type || strncasecmp(type, "application/x-www-form-urlencoded", 33) != 0)
+        request->n = 0; /* Entra reads nothing else either */
+    if (!form_parse(request, &f)) return sts_error(h, 9002313, "", 0, NULL);
+    if (!f.grant_type) return sts_error(h, 900144, "grant_type", 0, NULL);
+    if (strcmp(f.grant_type, "client_credentials") != 0) return sts_error(h, 70003, f.grant_type, 0, NULL);
+    if (!f.client_id) return sts_error(h, 900144, "client_id", 0, NULL);
+    if (!f.scope) return sts_error(h, 900144, "scope", 0, NULL);
+    if (strcasecmp(f.client_id, g.client) != 0) return sts_error(h, 700016, f.client_id, 0, NULL);
+    if (!f.client_secret && f.client_assertion) return sts_error(h, 700027, "", 0, NULL);
+    if (!f.client_secret) return sts_error(h, 7000216, f.grant_type, 0, NULL);
+    if (strlen(f.client_secret) != strlen(g.secret) ||
+        CRYPTO_memcmp(f.client_secret, g.secret, strlen(g.secret)) != 0)
+        return sts_error(h, 7000215, g.client, 0, NULL);
+    if (!(aud = scope_audience(f.scope))) return sts_error(h, 70011, f.scope, 0, NULL);
+    return reply_token(h, aud);
+}
+
+/* What MSAL and other libraries ask before the first token. */
+static json_t *openid_configuration(void) {
+    char *base = format_text("%s%s/", g.authority_url, g.tenant);
+    json_t *c =
+        json_pack("{ss+ ss+ ss+ ss+ s[sss] s[s] s[s] s[s] s[s]}", "issuer", base, "v2.0", "token_endpoint",
+                  base, "oauth2/v2.0/token", "authorization_endpoint", base, "oauth2/v2.0/authorize",
+                  "jwks_uri", base, "discovery/v2.0/keys", "token_endpoint_auth_methods_supported",
+                  "client_secret_post", "private_key_jwt", "client_secret_basic", "response_types_supported",
+                  "code", "subject_types_supported", "pairwise", "id_token_signing_alg_values_supported",
+                  "RS256", "grant_types_supported", "client_credentials");
+    free(base);
+    return c;
+}
+
+static json_t *instance_discovery(void) {
+    char host[32];
+    snprintf(host, sizeof host, "localhost:%d", g.authority_port);
+    return json_pack("{ss++ ss s[{ss ss s[s]}]}", "tenant_discovery_endpoint", g.authority_url, g.tenant,
+                     "/v2.0/.well-known/openid-configuration", "api-version", "1.1", "metadata",
+                     "preferred_network", host, "preferred_cache", host, "aliases", host);
+}
+
+/* The public key of the tokens, so that anyone can check a signature. */
+static json_t *json_web_keys(void) {
+    BIGNUM *n = NULL, *e = NULL;
+    unsigned char raw[512] = {0};
+    char *n64, *e64;
+    json_t *keys;
+    EVP_PKEY_get_bn_param(g.jwt_key, OSSL_PKEY_PARAM_RSA_N, &n);
+    EVP_PKEY_get_bn_param(g.jwt_key, OSSL_PKEY_PARAM_RSA_E, &e);
+    n64 = base64url(raw, (size_t)BN_bn2bin(n, raw));
+    e64 = base64url(raw, (size_t)BN_bn2bin(e, raw));
+    keys = json_pack("{s[{ss ss ss ss ss ss}]}", "keys", "kty", "RSA", "use", "sig", "kid", g.kid, "x5t",
+                     g.kid, "n", n64, "e", e64);
+    BN_free(n);
+    BN_free(e);
+    free(n64);
+    free(e64);
+    return keys;
+}
+
+static enum MHD_Result answer_authority(struct MHD_Connection *h, const char *url, const char *method,
+                                        struct request *request) {
+    char tenant[128];
+    const char *rest = strchr(url + 1, '/');
+    size_t n = rest ? (size_t)(rest - url) - 1 : 0;
+    if (!rest || n >= sizeof tenant) return reply_text(h, 404, "text/plain", "not found\n", NULL, NULL);
+    memcpy(tenant, url + 1, n);
+    tenant[n] = 0;
+    if (strcmp(rest, "/oauth2/v2.0/token") == 0)
+        return strcmp(method, "POST") == 0 ? answer_token(h, tenant, request)
+                                           : reply_text(h, 405, "text/plain", "POST only\n", "Allow", "POST");
+    if (strcmp(method, "GET") != 0) return reply_text(h, 405, "text/plain", "GET only\n", "Allow", "GET");
+    if (strcmp(url, "/common/discovery/instance") == 0) return reply_json(h, 200, instance_discovery());
+    if (strcasecmp(tenant, g.tenant) == 0 || strcmp(tenant, "common") == 0) {
+        if (strcmp(rest, "/v2.0/.well-known/openid-configuration") == 0)
+            return reply_json(h, 200, openid_configuration());
+        if (strcmp(rest, "/discovery/v2.0/keys") == 0) return reply_json(h, 200, json_web_keys());
+    }
+    return reply_text(h, 404, "text/plain", "not found\n", NULL, NULL);
+}
+
+/* ---- Admin: counters, faults, tokens, the real server ----------------------------------- */
+
+static json_t *counters_faults(void) {
+    json_t *all = json_object();
+    int i;
+    for (i = 0; i < F_COUNT; i++)
+        if (g.faults[i].armed)
+            json_object_set_new(all, FAULTS[i].name,
+                                json_pack("{sI sI sI}", "asked", (json_int_t)g.faults[i].asked, "fired",
+                                          (json_int_t)g.faults[i].fired, "left",
+                                          (json_int_t)g.faults[i].left));
+    return all;
+}
+
+static json_t *counters_records(json_t *out) {
+    json_t *auths = json_array(), *connections = json_array();
+    size_t i;
+    for (i = 0; i < g.auth_count; i++) {
+        const struct auth_record *a = &g.auths[i];
+        json_array_append_new(auths,
+                              json_pack("{sI sI ss sb so sI}", "at_ms", (json_int_t)a->at, "connection",
+                                        (json_int_t)a->connection, "user", a->user, "accepted", a->accepted,
+                                        "seconds_left", a->left < 0 ? json_null() : json_real(a->left),
+                                        "delayed_ms", (json_int_t)a->delayed));
+    }
+    for (i = 0; i < g.record_count; i++) {
+        const struct conn_record *c = &g.records[i];
+        json_array_append_new(connections,
+                              json_pack("{sI sI so so}", "number", (json_int_t)i + 1, "opened_ms",
+                                        (json_int_t)c->opened, "closed_ms",
+                                        c->closed < 0 ? json_null() : json_integer(c->closed), "why",
+                                        c->why == W_OPEN ? json_null() : json_string(WHY[c->why])));
+    }
+    json_object_set_new(out, "auths", auths);
+    json_object_set_new(out, "connections", connections);
+    return out;
+}
+
+static json_t *counters(bool records) {
+    json_t *c;
+    pthread_mutex_lock(&g.lock);
+    c = json_pack("{sI sI sI sI sI sI sI sI sI sI sI so}", "uptime_ms", (json_int_t)(now_ms() - g.start),
+                  "token_requests", (json_int_t)g.token_requests, "tokens_issued",
+                  (json_int_t)g.tokens_issued, "token_errors", (json_int_t)g.token_errors, "auths_total",
+                  (json_int_t)g.auths_total, "auths_accepted", (json_int_t)g.auths_accepted,
+                  "reauths_accepted", (json_int_t)g.reauths_accepted, "connections_opened",
+                  (json_int_t)g.connections_opened, "connections_open", (json_int_t)g.connections_open,
+                  "connections_expired", (json_int_t)g.connections_expired, "trap_hits",
+                  (json_int_t)g.trap_hits, "faults", counters_faults());
+    if (records) counters_records(c);
+    pthread_mutex_unlock(&g.lock);
+    return c;
+}
+
+static enum MHD_Result reply_error(struct MHD_Connection *h, unsigned status, const char *text) {
+    return reply_json(h, status, json_pack("{ss}", "error", text));
+}
+
+/* What an armed fault does at once. Also used for those of the command line. */
+static void fault_effect(int id) {
+    long n = 0;
+    if (id == F_EXPIRE_NOW)
+        n = conns_tell(W_EXPIRED, -1);
+    else
+        n = conns_tell(W_OPEN, id == F_STALL ? true : -1);
+    if (id != F_EXPIRE_NOW && id != F_STALL) return;
+    pthread_mutex_lock(&g.lock);
+    g.faults[id].fired += n;
+    if (id == F_EXPIRE_NOW) g.faults[id].left = 0;
+    pthread_mutex_unlock(&g.lock);
+    say("fault %s fired on %ld connections", FAULTS[id].name, n);
+}
+
+static enum MHD_Result answer_fault(struct MHD_Connection *h, const char *method) {
+    const char *name = MHD_lookup_connection_value(h, MHD_GET_ARGUMENT_KIND, "name"), *complaint;
+    int id = name ? fault_find(name, strlen(name)) : -1;
+    if (id < 0) return reply_error(h, 400, "no fault of this name");
+    if (strcmp(method, "DELETE") == 0) {
+        pthread_mutex_lock(&g.lock);
+        g.faults[id].left = 0;
+        pthread_mutex_unlock(&g.lock);
+        if (id == F_STALL) conns_tell(W_OPEN, false);
+        say("fault %s disarmed", name);
+        return reply_json(h, 200, json_pack("{ss}", "disarmed", name));
+    }
+    complaint = fault_arm(id, MHD_lookup_connection_value(h, MHD_GET_ARGUMENT_KIND, "value"),
+                          MHD_lookup_connection_value(h, MHD_GET_ARGUMENT_KIND, "count"));
+    if (complaint) return reply_error(h, 400, complaint);
+    say("fault %s armed", name);
+    fault_effect(id);
+    return reply_json(h, 200, json_pack("{ss}", "armed", name));
+}
+
+/* A command on a connection of its own: it may block, and must not hold up the tokens. */
+static json_t *redis_once(const json_t *args) {
+    struct rconn *r = must(malloc(sizeof *r));
+    json_t *reply = NULL;
+    if (r_open(r, 60)) {
+        reply = r_command(r, args);
+        r_close(r);
+    }
+    free(r);
+    return reply;
+}
+
+static enum MHD_Result answer_command(struct MHD_Connection *h, struct request *request) {
+    json_t *args = json_loadb(request->body, request->n, JSON_ALLOW_NUL, NULL), *reply;
+    size_t i;
+    bool good = json_array_size(args) > 0;
+    for (i = 0; i < json_array_size(args); i++) good = good && json_is_string(json_array_get(args, i));
+    if (!good) {
+        json_decref(args);
+        return reply_error(h, 400, "the body is a JSON array of strings");
+    }
+    reply = redis_once(args);
+    json_decref(args);
+    return reply ? reply_json(h, 200, reply) : reply_error(h, 502, "no answer from redis-server");
+}
+
+static enum MHD_Result answer_info(struct MHD_Connection *h) {
+    const char *section = MHD_lookup_connection_value(h, MHD_GET_ARGUMENT_KIND, "section");
+    json_t *args = json_pack("[ss]", "INFO", section ? section : "default"), *reply;
+    enum MHD_Result r;
+    reply = args ? redis_once(args) : NULL;
+    r = json_is_string(reply)
+            ? reply_text(h, 200, "text/plain; charset=utf-8", json_string_value(reply), NULL, NULL)
+            : reply_error(h, 502, "no answer from redis-server");
+    json_decref(args);
+    json_decref(reply);
+    return r;
+}
+
+/* Main does it (see redis_spawn); this waits. */
+static enum MHD_Result answer_restart(struct MHD_Connection *h) {
+    long mine;
+    bool failed;
+    struct timespec second;
+    pthread_mutex_lock(&g.lock);
+    mine = ++g.restarts_asked;
+    eventfd_write(g.wake_fd, 1);
+    while (g.restarts_done < mine && !nap(0)) {
+        clock_gettime(CLOCK_REALTIME, &second);
+        second.tv_sec++;
+        pthread_cond_timedwait(&g.changed, &g.lock, &second);
+    }
+    failed = g.restarts_done < mine || g.restart_failed;
+    pthread_mutex_unlock(&g.lock);
+    return failed ? reply_error(h, 500, "redis-server did not start again")
+                  : reply_json(h, 200, json_pack("{sb}", "restarted", true));
+}
+
+static enum MHD_Result answer_mint(struct MHD_Connection *h) {
+    static const struct token_wish plain;
+    char *token = token_issue(&plain, SCOPE_URL);
+    json_t *body =
+        json_pack("{ss ss sI}", "access_token", token, "oid", g.oid, "expires_in", (json_int_t)g.ttl);
+    free(token);
+    return reply_json(h, 200, body);
+}
+
+static enum MHD_Result answer_admin(struct MHD_Connection *h, const char *url, const char *method,
+                                    struct request *request) {
+    const char *host = MHD_lookup_connection_value(h, MHD_HEADER_KIND, "Host");
+    const char *records = MHD_lookup_connection_value(h, MHD_GET_ARGUMENT_KIND, "records");
+    bool get = strcmp(method, "GET") == 0, post = strcmp(method, "POST") == 0;
+    if (strcmp(url, "/trap") == 0) {
+        pthread_mutex_lock(&g.lock);
+        g.trap_hits++;
+        pthread_mutex_unlock(&g.lock);
+        say("the trap was visited");
+        return reply_text(h, 200, "text/plain", "trap\n", NULL, NULL);
+    }
+    /* A web page that rebinds its name to 127.0.0.1 still names itself here. */
+    if (!host || (strncmp(host, "127.0.0.1", 9) != 0 && strncmp(host, "localhost", 9) != 0))
+        return reply_error(h, 403, "wrong host");
+    if (get && strcmp(url, "/counters") == 0)
+        return reply_json(h, 200, counters(!records || strcmp(records, "0") != 0));
+    if (get && strcmp(url, "/healthz") == 0) return reply_text(h, 200, "text/plain", "ok\n", NULL, NULL);
+    if (get && strcmp(url, "/token") == 0) return answer_mint(h);
+    if ((post || strcmp(method, "DELETE") == 0) && strcmp(url, "/fault") == 0) return answer_fault(h, method);
+    if (get && strcmp(url, "/redis/info") == 0) return answer_info(h);
+    if (post && strcmp(url, "/redis/command") == 0) return answer_command(h, request);
+    if (post && strcmp(url, "/redis/restart") == 0) return answer_restart(h);
+    return reply_error(h, 404, "not found");
+}
+
+/* ---- Start and end ---------------------------------------------------------------------- */
+
+static int listen_on(bool v6, int port) {
+    struct sockaddr_in a4 = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in6 a6 = {
+        .sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    struct sockaddr *a = v6 ? (struct sockaddr *)&a6 : (struct sockaddr *)&a4;
+    int one = 1, fd;
+    fd = socket(a->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return -1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (v6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
+    if (bind(fd, a, v6 ? sizeof a6 : sizeof a4) || listen(fd, 128)) {
+        int saved = errno;
+        close(fd);
+        errno = saved;
+        return -1;
+    }
+    return fd;
+}
+
+/*
+ * Listens on 127.0.0.1 and, where the machine has it, on ::1 with the same port: "localhost" may
+ * mean either. Port 0 takes one that is free on both. Returns the port.
+ */
+static int listen_local(int port, int fd[2], bool v6) {
+    struct sockaddr_in a = {0};
+    socklen_t n = sizeof a;
+    int tries;
+    fd[1] = -1;
+    for (tries = 0; tries < 50; tries++) {
+        fd[0] = listen_on(false, port);
+        if (fd[0] < 0) break;
+        if (getsockname(fd[0], (struct sockaddr *)&a, &n) != 0) break;
+        if (v6) fd[1] = listen_on(true, ntohs(a.sin_port));
+        if (!v6 || fd[1] >= 0 || errno != EADDRINUSE) return ntohs(a.sin_port);
+        close(fd[0]);
+        if (port) break;
+    }
+    die("cannot listen on port %d: %s", port, strerror(errno));
+}
+
+static struct MHD_Daemon *http_start(int fd, answer_fn *answer, const struct identity *id) {
+    unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL;
+    char *key = id ? pem_text(NULL, id->key) : NULL, *cert = id ? pem_text(id->cert, NULL) : NULL;
+    struct MHD_OptionItem tls[] = {
+        {MHD_OPTION_HTTPS_MEM_KEY, 0, key}, {MHD_OPTION_HTTPS_MEM_CERT, 0, cert}, {MHD_OPTION_END, 0, NULL}};
+    struct MHD_Daemon *d = MHD_start_daemon(flags | (id ? MHD_USE_TLS : 0), 0, NULL, NULL, on_http, answer,
+                                            MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED,
+                                            on_http_done, NULL, MHD_OPTION_CONNECTION_TIMEOUT, 120u,
+                                            MHD_OPTION_ARRAY, id ? tls : &tls[2], MHD_OPTION_END);
+    free(key);
+    free(cert);
+    if (!d) die("libmicrohttpd does not start%s", id ? " with TLS" : "");
+    return d;
+}
+
+static void make_secrets(void) {
+    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    char alphabet[80];
+    random_guid(g.tenant);
+    random_guid(g.client);
+    random_guid(g.oid);
+    random_text(g.admin_password, 40, letters);
+    random_text(g.access_key, 43, letters);
+    g.access_key[43] = '=';
+    /* Of the kind Azure makes; each character that needs care in a form or a shell occurs. */
+    snprintf(alphabet, sizeof alphabet, "%s~._-", letters);
+    random_text(g.secret, 40, alphabet);
+    memcpy(g.secret + 3, "8Q~", 3);
+    memcpy(g.secret + 20, ".", 1);
+    memcpy(g.secret + 28, "_-", 2);
+    if (!isalnum((unsigned char)g.secret[0])) g.secret[0] = 'e';
+}
+
+static void make_kid(void) {
+    unsigned char *der = NULL, md[SHA256_DIGEST_LENGTH];
+    int n = i2d_PUBKEY(g.jwt_key, &der);
+    char *text;
+    SHA256(der, (size_t)n, md);
+    text = base64url(md, 20);
+    snprintf(g.kid, sizeof g.kid, "%s", text);
+    free(text);
+    OPENSSL_free(der);
+}
+
+static void make_dir(void) {
+    const char *base = getenv("TMPDIR");
+    snprintf(g.dir, sizeof g.dir, "%s/azredis-emulator-XXXXXX", base && *base ? base : "/tmp");
+    if (!mkdtemp(g.dir)) /* mode 0700 */
+        die("cannot make a directory like %s: %s", g.dir, strerror(errno));
+    g.dir_made = true;
+    snprintf(g.socket, sizeof g.socket, "%s/redis.sock", g.dir);
+    if (strlen(g.socket) >= sizeof((struct sockaddr_un *)0)->sun_path)
+        die("TMPDIR is too long for a socket: %s", g.socket);
+    if (g.env_path)
+        snprintf(g.env_file, sizeof g.env_file, "%s", g.env_path);
+    else
+        snprintf(g.env_file, sizeof g.env_file, "%s/env", g.dir);
+}
+
+/* Written last and renamed into place: who sees it finds everything listening. */
+static void write_env(void) {
+    char *temporary = format_text("%s.%d", g.env_file, (int)getpid()), *text, *key = NULL;
+    if (g.access_key_on) key = format_text("export AZREDIS_ACCESS_KEY='%s'\n", g.access_key);
+    text = format_text("export AZURE_AUTHORITY_HOST='%s'\nexport AZURE_TENANT_ID='%s'\n"
+                       "export AZURE_CLIENT_ID='%s'\nexport AZURE_CLIENT_SECRET='%s'\n"
+                       "export SSL_CERT_FILE='%s/ca.pem'\nexport NODE_EXTRA_CA_CERTS='%s/ca.pem'\n"
+                       "export AZREDIS_ENDPOINT='localhost:%d'\nexport EMULATOR_ADMIN='http://127.0.0.1:%d'\n"
+                       "export EMULATOR_OID='%s'\nexport EMULATOR_REDIS_SOCKET='%s'\n"
+                       "export EMULATOR_REDIS_ADMIN_USER='" ADMIN_USER "'\n"
+                       "export EMULATOR_REDIS_ADMIN_PASSWORD='%s'\nexport EMULATOR_PID='%d'\n%s",
+                       g.authority_url, g.tenant, g.client, g.secret, g.dir, g.dir, g.gateway_port,
+                       g.admin_port, g.oid, g.socket, g.admin_password, (int)getpid(), key ? key : "");
+    write_file(temporary, text);
+    if (rename(temporary, g.env_file) != 0) {
+        unlink(temporary);
+        die("cannot write %s: %s", g.env_file, strerror(errno));
+    }
+    g.env_made = true;
+    OPENSSL_cleanse(text, strlen(text));
+    free(temporary);
+    free(text);
+    free(key);
+}
+
+static void screen(void) {
+    if (g.quiet) return;
+    printf("Redis      localhost:%d   TLS, AUTH <object id> <token>\n"
+           "authority  %s\n"
+           "admin      http://127.0.0.1:%d\n"
+           "settings   . %s\n"
+           "A token lives %g s. Ctrl+C ends.\n\n",
+           g.gateway_port, g.authority_url, g.admin_port, g.env_file, g.ttl);
+    fflush(stdout);
+}
+
+static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw) {
+    (void)st, (void)flag, (void)ftw;
+    return remove(path);
+}
+
+/* At every exit, whatever stands by then. */
+static void tidy(void) {
+    if (g.env_made) unlink(g.env_file);
+    redis_kill(SIGTERM);
+    if (g.dir_made) nftw(g.dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+static void stop_all(void) {
+    struct timespec until;
+    int i;
+    eventfd_write(g.stop_fd, 1);
+    for (i = 0; i < 2; i++)
+        if (g.gateway_fd[i] >= 0) close(g.gateway_fd[i]);
+    conns_tell(W_SHUTDOWN, -1);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 5;
+    pthread_mutex_lock(&g.lock);
+    while (g.conn_threads > 0 && pthread_cond_timedwait(&g.changed, &g.lock, &until) == 0) {}
+    pthread_mutex_unlock(&g.lock);
+    for (i = 0; i < 2; i++)
+        if (g.authority[i]) MHD_stop_daemon(g.authority[i]);
+    MHD_stop_daemon(g.admin);
+}
+
+static int block_signals(void) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGCHLD);
+    pthread_sigmask(SIG_BLOCK, &set, NULL); /* every later thread inherits it */
+    signal(SIGPIPE, SIG_IGN);
+    return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+/* False: it is time to end. */
+static bool on_signal(int fd) {
+    struct signalfd_siginfo s;
+    while (read(fd, &s, sizeof s) == (ssize_t)sizeof s) {
+        if (s.ssi_signo != SIGCHLD) return false;
+        if (g.redis_pid > 0 && waitpid(g.redis_pid, NULL, WNOHANG) == g.redis_pid) {
+            g.redis_pid = 0;
+            say("redis-server has ended; POST /redis/restart starts it again");
+        }
+    }
+    return true;
+}
+
+static void serve(int signals) {
+    struct pollfd p[4] = {{.fd = signals, .events = POLLIN},
+                          {.fd = g.wake_fd, .events = POLLIN},
+                          {.fd = g.gateway_fd[0], .events = POLLIN},
+                          {.fd = g.gateway_fd[1], .events = POLLIN}};
+    eventfd_t woken;
+    int i;
+    for (;;) {
+        if (poll(p, 4, -1) < 0) continue;
+        if (p[0].revents && !on_signal(signals)) return;
+        if (p[1].revents && eventfd_read(g.wake_fd, &woken) == 0) redis_restart();
+        for (i = 2; i < 4; i++)
+            if (p[i].revents) gateway_accept(p[i].fd);
+    }
+}
+
+static void make_tls(struct identity *gateway, struct identity *authority) {
+    EVP_PKEY *ca_key = new_key(false);
+    X509 *ca = new_cert(ca_key, "emulator CA", NULL, NULL, NULL, -86400, 30 * 86400);
+    char *path = format_text("%s/ca.pem", g.dir), *pem = pem_text(ca, NULL);
+    *gateway = new_identity(g.gateway_cert, ca, ca_key);
+    *authority = new_identity(g.authority_cert, ca, ca_key);
+    write_file(path, pem);
+    gateway_tls(gateway);
+    g.jwt_key = new_key(false);
+    make_kid();
+    X509_free(ca);
+    EVP_PKEY_free(ca_key);
+    free(path);
+    free(pem);
+}
+
+static void start_servers(const struct identity *id) {
+    static answer_fn authority = answer_authority, admin = answer_admin;
+    int fd[2], i;
+    bool fixed = g.port != 0;
+    g.gateway_port = listen_local(g.port, g.gateway_fd, true);
+    g.authority_port = listen_local(fixed ? g.port + 1 : 0, fd, true);
+    snprintf(g.authority_url, sizeof g.authority_url, "https://localhost:%d/", g.authority_port);
+    for (i = 0; i < 2; i++)
+        if (fd[i] >= 0) g.authority[i] = http_start(fd[i], &authority, id);
+    g.admin_port = listen_local(fixed ? g.port + 2 : 0, fd, false);
+    g.admin = http_start(fd[0], &admin, NULL);
+}
+
+/* ---- Command line ----------------------------------------------------------------------- */
+
+static void help(void) {
+    int i;
+    puts("usage: emulator [flags]      Entra ID and Azure Managed Redis on a desk\n\n"
+         "  --port P               gateway on P, authority on P+1, admin on P+2 (10000);\n"
+         "                         0: three free ports\n"
+         "  --token-ttl S          life of a token in seconds, 1 or more, 1.5 is fine (3600)\n"
+         "  --env-file PATH        where to write the settings for a shell, removed at the end\n"
+         "  --redis-server PATH    the server to start (redis-server or redis-check-rdb in PATH)\n"
+         "  --access-key           also let the default user in, by AZREDIS_ACCESS_KEY\n"
+         "  --tls 1.2|1.3          only this version on the gateway\n"
+         "  --ciphers LIST         OpenSSL cipher list for TLS 1.2 on the gateway\n"
+         "  --gateway-cert KIND    good, expired, not-yet-valid, wrong-host, self-signed,\n"
+         "                         untrusted or ecdsa\n"
+         "  --authority-cert KIND  the same for the authority\n"
+         "  --fault NAME[=VALUE][*N|*]   arm a fault once, N times, or for ever; repeatable\n"
+         "  --quiet                print only errors\n"
+         "  -h, --help             this\n\nfaults:");
+    for (i = 0; i < F_COUNT; i++)
+        printf("  %-17s %s%s\n", FAULTS[i].name, FAULTS[i].value == 'n' ? "=VALUE: " : "", FAULTS[i].help);
+    puts("\nadmin: GET /counters[?records=0] /token /healthz /redis/info?section=S\n"
+         "       POST /fault?name=NAME[&value=V][&count=N|*]   DELETE /fault?name=NAME\n"
+         "       POST /redis/command (JSON array of strings)   POST /redis/restart");
+    exit(0);
+}
+
+static void flag_fault(const char *text) {
+    char *copy = must(strdup(text)), *count = strrchr(copy, '*'), *value;
+    const char *complaint;
+    int id;
+    if (count) *count++ = 0;
+    value = strchr(copy, '=');
+    if (value) *value++ = 0;
+    id = fault_find(copy, strlen(copy));
+    if (id < 0) bad_usage("--fault: there is no fault '%s'", copy);
+    complaint = fault_arm(id, value, count && !*count ? "*" : count);
+    if (complaint) bad_usage("--fault %s: %s", text, complaint);
+    free(copy);
+}
+
+static const char *flag_kind(const char *flag, const char *value) {
+    int i;
+    for (i = 0; CERT_KINDS[i]; i++)
+        if (strcmp(CERT_KINDS[i], value) == 0) return CERT_KINDS[i];
+    bad_usage("%s: there is no kind '%s'", flag, value);
+}
+
+static void flag_with_value(const char *flag, const char *value) {
+    char *end;
+    long port;
+    if (strcmp(flag, "--token-ttl") == 0) {
+        g.ttl = strtod(value, &end);
+        if (end == value || *end || !(g.ttl >= 1) || g.ttl > 30 * 86400)
+            bad_usage("--token-ttl: '%s' is not a number of seconds from 1 to 2592000", value);
+    } else if (strcmp(flag, "--port") == 0) {
+        if (!parse_number(value, &port) || port > 65533)
+            bad_usage("--port: '%s' is not a port from 0 to 65533", value);
+        g.port = (int)port;
+    } else if (strcmp(flag, "--tls") == 0) {
+        if (strcmp(value, "1.2") != 0 && strcmp(value, "1.3") != 0)
+            bad_usage("--tls: '%s' is neither 1.2 nor 1.3", value);
+        g.tls = value;
+    } else if (strcmp(flag, "--redis-server") == 0) {
+        g.redis_path = value;
+    } else if (strcmp(flag, "--env-file") == 0) {
+        g.env_path = value;
+        if (!*value || strlen(value) >= PATH_MAX) bad_usage("--env-file: not a path");
+    } else if (strcmp(flag, "--gateway-cert") == 0) {
+        g.gateway_cert = flag_kind(flag, value);
+    } else if (strcmp(flag, "--authority-cert") == 0) {
+        g.authority_cert = flag_kind(flag, value);
+    } else if (strcmp(flag, "--ciphers") == 0) {
+        g.ciphers = value;
+    } else {
+        flag_fault(value);
+    }
+}
+
+static void parse_flags(int argc, char **argv) {
+    static const char *const valued[] = {
+        "--token-ttl",      "--port", "--redis-server", "--env-file", "--gateway-cert",
+        "--authority-cert", "--tls",  "--ciphers",      "--fault",    NULL};
+    int i, k;
+    for (i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0) help();
+        if (strcmp(argv[i], "--quiet") == 0) {
+            g.quiet = true;
+        } else if (strcmp(argv[i], "--access-key") == 0) {
+            g.access_key_on = true;
+        } else {
+            for (k = 0; valued[k] && strcmp(valued[k], argv[i]) != 0; k++) {}
+            if (!valued[k]) bad_usage("unknown flag '%s'", argv[i]);
+            if (++i == argc) bad_usage("%s needs a value", valued[k]);
+            flag_with_value(valued[k], argv[i]);
+        }
+    }
+}
+
+int main(int argc, char **argv) {
+    struct identity gateway, authority;
+    int signals;
+    parse_flags(argc, argv);
+    signals = block_signals();
+    g.start = now_ms();
+    g.stop_fd = eventfd(0, EFD_CLOEXEC);
+    g.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    find_redis();
+    atexit(tidy);
+    make_secrets();
+    make_dir();
+    make_tls(&gateway, &authority);
+    redis_start();
+    start_servers(&authority);
+    if (!start_thread(retire_main, NULL)) die("cannot start a thread");
+    write_env();
+    X509_free(gateway.cert);
+    X509_free(authority.cert);
+    EVP_PKEY_free(gateway.key);
+    EVP_PKEY_free(authority.key);
+    screen();
+    serve(signals);
+    stop_all();
+    return 0;
+}
