@@ -819,6 +819,8 @@ static void azri_strfree(const azri_mem *m, char *z) {
 #define AZRI_RUN_MAX    40u
 /* Pieces this long of a known secret are masked wherever they stand. */
 #define AZRI_SECRET_PIECE 12u
+/* Less of a secret is shown: a word of four letters would hide half of every message. */
+#define AZRI_SECRET_LEAST 4u
 
 typedef struct azri_out { char *p; size_t cap, len; } azri_out;   /* snprintf rule: len counts past cap */
 
@@ -934,14 +936,16 @@ static int azri_is_token_char(char c) {
     return azri_is_alnum(c) || c == '-' || c == '_' || c == '.' || c == '+' || c == '/' || c == '=' || c == '~' || c == '%';
 }
 
-/* How many bytes at text[0..n) are a piece of secret, if AZRI_SECRET_PIECE or more; else 0. */
+/* How many bytes at text[0..n) are a piece of secret: AZRI_SECRET_PIECE or more, a short secret as a whole, or
+ * its beginning where the text was cut off. 0: none. */
 static size_t azri_secret_piece(const char *text, size_t n, azredis_str secret) {
-    size_t i, k, best = 0;
-    for (i = 0; i + AZRI_SECRET_PIECE <= secret.len; i++) {
+    size_t i, k, best = 0, piece = azri_minz(AZRI_SECRET_PIECE, secret.len);
+    if (secret.len < AZRI_SECRET_LEAST) return 0;
+    for (i = 0; i < secret.len; i++) {
         for (k = 0; k < n && i + k < secret.len && text[k] == secret.ptr[i + k]; k++) {}
-        if (k > best) best = k;
+        if (k > best && (k >= piece || (i == 0 && k == n && k >= AZRI_SECRET_LEAST))) best = k;
     }
-    return best >= AZRI_SECRET_PIECE ? best : 0;
+    return best;
 }
 
 /* Copies a peer's text into out: at most AZRI_PEER_TEXT bytes of it, control characters as blanks, other
@@ -1251,7 +1255,10 @@ static int azri_scan_number(azri_scan *s, int min, int max, int *out) {
     return n >= min;
 }
 
-typedef struct azri_date { int year, month, day, hour, minute, second, zone; } azri_date;  /* minutes */
+typedef struct azri_date {
+    int year, month, day, hour, minute, second;
+    int zone;                  /* minutes east of UTC */
+} azri_date;
 
 /* Days since 1970-01-01 in the Gregorian calendar. The year is counted from 1 March, so that the leap day
  * is its last; 153 days make five months from there; 719468 days lie between 0000-03-01 and 1970-01-01. */
@@ -2037,9 +2044,10 @@ static void azri_http_location(azri_http *h, azredis_str value) {
 
 /* RFC 9110 5.6.2 */
 static int azri_http_is_token(azredis_str s) {
+    azredis_str marks = azri_str("!#$%&'*+-.^_`|~");
     size_t i;
     for (i = 0; i < s.len; i++)
-        if (!azri_is_alnum(s.ptr[i]) && (s.ptr[i] == '\0' || !strchr("!#$%&'*+-.^_`|~", s.ptr[i]))) return 0;
+        if (!azri_is_alnum(s.ptr[i]) && azri_find(marks, s.ptr[i]) == marks.len) return 0;
     return s.len != 0;
 }
 
@@ -2443,8 +2451,8 @@ static azredis_error *azri_reply_record(azredis_reply *r, const azri_mem *m) {
     return (azredis_error *)(void *)(p + bytes);
 }
 
-/* Status and error record of the reply, which may be NULL. Its value, if it has one, comes first. With m NULL or
- * no memory the record is a plain one. */
+/* Status and error record of the reply, which may be NULL. Its value, if it has one, comes first. With m
+ * NULL or no memory the record is a plain one. */
 static void azri_reply_error(azredis_reply *r, const azri_mem *m, const azredis_error *err) {
     azredis_error *e;
     if (!r) return;
@@ -3756,6 +3764,7 @@ struct azri_flow {
     const azri_identity_conf *conf;        /* lent until azri_flow_free */
     azri_rng                 *rng;
     const azri_env           *env;         /* lent until the walk is done */
+    uint64_t pace_ms;                      /* in: no pause is longer, for tokens of short life; 0: no bound */
     int      pin;                          /* in and out: 1 + the link that won,
         and is asked alone from then on */
 
@@ -3954,6 +3963,7 @@ static void azri_flow_nothing(azri_flow *f) {
 static void azri_flow_again(azri_flow *f, uint64_t now, int passing) {
     uint64_t wait = 800u << f->tries;
     wait = wait * (70 + azri_rng_below(f->rng, 61)) / 100;
+    if (f->pace_ms) wait = azri_min64(wait, f->pace_ms);
     if (f->error.retry_after_ms) wait = f->error.retry_after_ms;
     if (!passing || f->tries >= AZRI_STS_TRIES || wait > AZRI_STS_WAIT_MAX ||
         azri_after(now, wait) >= f->deadline) {
@@ -4105,8 +4115,9 @@ static void azri_flow_refused(azri_flow *f, const azri_http *h) {
     azri_fail_add(&f->error, "HTTP %d, %s", h->status,
                   azri_quote(text, sizeof a->error, a->error, strlen(a->error), secret));
     if (a->aadsts) azri_fail_add(&f->error, ", AADSTS%d", a->aadsts);
-    if (hint) azri_fail_add(&f->error, ": %s", hint);
-    if (a->about[0])
+    if (hint)
+        azri_fail_add(&f->error, ": %s", hint);
+    else if (a->about[0])
         azri_fail_add(&f->error, "; it says: %s",
                       azri_quote(text, sizeof text, a->about, strlen(a->about), secret));
     f->error.aadsts = a->aadsts;
@@ -7298,7 +7309,7 @@ static azredis_status azri_tls_fail_cert(azri_tls *t, azredis_error *e) {
 /* RFC 8446 6. */
 static const char *azri_tls_alert_text(int alert) {
     switch (alert) {
-    case 40:  return "handshake_failure: no cipher suite or curve in common, or a client certificate is wanted";
+    case 40:  return "handshake_failure: no version, suite or curve in common, or it wants our certificate";
     case 70:  return AZRI_MBEDTLS >= 3 ? "protocol_version: it speaks neither TLS 1.2 nor 1.3"
                      : "protocol_version: it does not speak TLS 1.2, and mbedTLS 2 knows nothing newer";
     case 80:  return "internal_error: a fault of its own";
@@ -7326,6 +7337,9 @@ static azredis_status azri_tls_fail_other(azri_tls *t, azredis_error *e, int rc)
     case MBEDTLS_ERR_X509_FILE_IO_ERROR:
         return azri_fail(e, AZREDIS_E_CERT, where, "certificate of %s: the roots in %s cannot be read", name,
                          azri_tls_roots_name(t));
+    case -0x6E80:                    /* BAD_HS_PROTOCOL_VERSION in mbedTLS 2, BAD_PROTOCOL_VERSION later */
+        return azri_fail(e, AZREDIS_E_TLS, where, "TLS with %s: the server wants a version older than TLS 1.2",
+                         name);
     case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE:
         return azri_tls_fail_alert(t, e);
     case MBEDTLS_ERR_SSL_ALLOC_FAILED:
@@ -7791,6 +7805,7 @@ static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
         f->rng.state = azri_rng_next(&a->rng);
         azri_flow_init(&f->flow, &a->port.mem, &a->conf, &f->rng);
         f->flow.pin = a->pin;
+        f->flow.pace_ms = a->machine.held ? azri_max64(a->machine.life_ms / 10, 1) : 0;
         azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_TOKEN_START, "fetching a token (%s)", azri_identity_name(a->conf.identity));
     }
     azri_lock_release(&a->lock);
@@ -8006,6 +8021,7 @@ struct azredis_client {
     size_t         ca_len;
     int            plaintext;
     uint32_t       connect_ms, command_ms, renew_ms;
+    uint64_t       renew_spent;         /* of renew_ms, on the running renewal */
     azredis_event_fn on_event;
     void          *event_user;
     int            depth;               /* public calls that are on the stack */
@@ -8062,7 +8078,7 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
 }
 
 static void azri_pump_fetch(azredis_client *c, uint64_t now) {
-    if (!c->fetch) c->fetch = azri_fetch_claim(c->auth, now);
+    if (!c->fetch && (c->fetch = azri_fetch_claim(c->auth, now)) != NULL) c->renew_spent = 0;
     if (c->fetch && azri_fetch_step(c->auth, c->fetch, c->waker)) c->fetch = NULL;
 }
 
@@ -8124,6 +8140,7 @@ static azredis_status azri_conn_read(azredis_client *c, azri_session *s, uint64_
         st = azri_line_read(&k->line, p, n, &n, e);
         if (st == AZREDIS_OK) azri_resp_got(&s->resp, n);
     }
+    if (st == AZREDIS_E_CLOSED && azri_resp_mid_frame(&s->resp)) azri_fail_add(e, ", in the middle of an answer");
     return st == AZREDIS_AGAIN ? AZREDIS_OK : st;
 }
 
@@ -8305,8 +8322,11 @@ static size_t azri_pump_fds(azredis_client *c, azri_fd *out, size_t cap) {
 /* Sleeps until something is ready or due, at most until `until`. */
 static void azri_pump_sleep(azredis_client *c, uint64_t until) {
     azri_fd fds[AZRI_FDS_MAX];
+    azri_session *s;
     uint64_t now = azri_now(c), t = azri_min64(until, azri_pump_deadline(c, now));
     if (t <= now) return;
+    for (s = c->hub.sessions; s && t - now >= AZRI_SECOND; s = s->next)
+        if (s->in_flight == 0) azri_resp_idle(&s->resp);        /* an idle connection holds no receive block */
     (void)azri_poll(fds, azri_pump_fds(c, fds, AZRI_FDS_MAX), (int)azri_min64(t - now, AZRI_WAIT_MAX));
 }
 
@@ -8746,13 +8766,17 @@ static int azri_renewing(azredis_client *c) {
     return due;
 }
 
-/* Rule 2: drives a renewal that is due to its end, and presents the token. */
+/* Rule 2: drives a renewal that is due to its end, and presents the token. The time for it is given once: an
+ * authority that hangs slows one call, not every call. */
 static void azri_renew(azredis_client *c) {
-    uint64_t until = azri_after(azri_now(c), c->renew_ms);
+    uint64_t start = azri_now(c), until;
+    if (c->renew_spent >= c->renew_ms) return;
+    until = start + (c->renew_ms - c->renew_spent);
     while (!c->closing && azri_renewing(c) && azri_now(c) < until) {
         azri_pump_step(c);
         if (azri_renewing(c)) azri_pump_sleep(c, until);
     }
+    c->renew_spent += azri_now(c) - start;
 }
 
 static void azri_before_call(azredis_client *c) {
@@ -8791,10 +8815,10 @@ static uint64_t azri_call_deadline(const azredis_client *c, const azredis_call *
 }
 
 /* The reply of a call that did not come to a command. */
-static azredis_status azri_refuse_call(azredis_client *c, azredis_reply *r, const azredis_error *e) {
+static azredis_status azri_refuse_call(azredis_reply *r, const azri_mem *m, const azredis_error *e) {
     if (r) {
         azri_reply_reset(r);
-        azri_reply_error(r, c ? &c->port.mem : NULL, e);
+        azri_reply_error(r, m, e);
     }
     return e->code;
 }
@@ -8807,13 +8831,13 @@ AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply
     uint64_t deadline;
     azredis_status st = azri_enter(c, &e);
     int done = 0;
-    if (st != AZREDIS_OK) return azri_refuse_call(c, r, &e);
+    if (st != AZREDIS_OK) return azri_refuse_call(r, c ? &c->port.mem : NULL, &e);
     memset(&own, 0, sizeof own);
     deadline = azri_call_deadline(c, how);
     azri_before_call(c);
     st = azri_new_cmd_wait(c, argc, argv, deadline, &cmd, &e);
     if (st != AZREDIS_OK) {
-        st = azri_refuse_call(c, r, &e);
+        st = azri_refuse_call(r, &c->port.mem, &e);
         azri_leave(c);
         return st;
     }
@@ -8827,11 +8851,11 @@ AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply
         azri_pump_step(c);
     } else {
         azri_until_done(c, &done, 1);
-        st = (r ? r : &own)->status;
         azri_renew(c);
     }
+    azri_leave(c);                      /* a client closed in a callback ends the command here at the latest */
+    st = (r ? r : &own)->status;
     azredis_reply_free(&own);
-    azri_leave(c);
     return st;
 }
 
@@ -8847,14 +8871,14 @@ AZREDIS_API azredis_status (azredis_command)(azredis_client *c, azredis_reply *r
     if (!z) return azredis_command_argv(c, r, NULL, argc, argv);
     (void)azri_fail(&e, AZREDIS_E_LIMIT, "command", "azredis_command takes up to %d arguments; use azredis_command_argv",
                     AZRI_COMMAND_ARGS - 1);
-    return azri_refuse_call(c, r, &e);
+    return azri_refuse_call(r, c ? &c->port.mem : NULL, &e);
 }
 
 /* ---- many commands in one flight ---- */
 
 /* One reply of many: their values as the elements of an array. */
-static azredis_status azri_exec_gather(azredis_client *c, azredis_reply *r, const azredis_reply *part, size_t n) {
-    azredis_value *items = (azredis_value *)azri_zalloc(&c->port.mem, n * sizeof *items), root;
+static azredis_status azri_exec_gather(const azri_mem *m, azredis_reply *r, const azredis_reply *part, size_t n) {
+    azredis_value *items = (azredis_value *)azri_zalloc(m, n * sizeof *items), root;
     azredis_status st;
     size_t i;
     if (!items) return AZREDIS_E_NOMEM;
@@ -8866,13 +8890,13 @@ static azredis_status azri_exec_gather(azredis_client *c, azredis_reply *r, cons
     root.type = AZREDIS_T_ARRAY;
     root.len = (uint32_t)n;
     root.as.items = items;
-    st = azri_reply_store(r, &c->port.mem, &root);
-    azri_free(&c->port.mem, items, n * sizeof *items);
+    st = azri_reply_store(r, m, &root);
+    azri_free(m, items, n * sizeof *items);
     return st;
 }
 
 /* The first reply without an answer decides; error replies of the server are elements. */
-static azredis_status azri_exec_end(azredis_client *c, azredis_reply *r, const azredis_reply *part, size_t n) {
+static azredis_status azri_exec_end(const azri_mem *m, azredis_reply *r, const azredis_reply *part, size_t n) {
     azredis_status st;
     azredis_error e;
     size_t i;
@@ -8881,13 +8905,13 @@ static azredis_status azri_exec_end(azredis_client *c, azredis_reply *r, const a
     for (i = 0; i < n && (part[i].status == AZREDIS_OK || part[i].value); i++) {}
     if (i < n) {
         r->fate = part[i].fate;
-        azri_reply_error(r, &c->port.mem, part[i].error);
+        azri_reply_error(r, m, part[i].error);
         return r->status;
     }
-    st = azri_exec_gather(c, r, part, n);
+    st = azri_exec_gather(m, r, part, n);
     if (st == AZREDIS_OK) return st;
     (void)azri_fail(&e, st, "exec", "the commands ran, but their answers did not fit into memory");
-    azri_reply_error(r, &c->port.mem, &e);
+    azri_reply_error(r, m, &e);
     return st;
 }
 
@@ -8921,10 +8945,12 @@ AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, con
                                         size_t n) {
     azredis_reply own, *part;
     azredis_error e;
+    azri_mem mem;
     azredis_status st = azri_enter(c, &e);
     int done = 0;
     size_t i;
-    if (st != AZREDIS_OK) return azri_refuse_call(c, r, &e);
+    if (st != AZREDIS_OK) return azri_refuse_call(r, c ? &c->port.mem : NULL, &e);
+    mem = c->port.mem;
     memset(&own, 0, sizeof own);
     azri_before_call(c);
     part = n && cmd && n <= c->hub.conf.backlog_count ? (azredis_reply *)azri_zalloc(&c->port.mem, n * sizeof *part) : NULL;
@@ -8933,15 +8959,16 @@ AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, con
     else st = azri_exec_queue(c, part, how, cmd, n, &done, &e);
     if (st == AZREDIS_OK) {
         azri_until_done(c, &done, (int)n);
-        st = azri_exec_end(c, r ? r : &own, part, n);
         azri_renew(c);
+        azri_leave(c);
+        st = azri_exec_end(&mem, r ? r : &own, part, n);
     } else {
-        st = azri_refuse_call(c, r, &e);
+        azri_leave(c);
+        st = azri_refuse_call(r, &mem, &e);
     }
     for (i = 0; part && i < n; i++) azredis_reply_free(&part[i]);
-    azri_free(&c->port.mem, part, n * sizeof *part);
+    azri_free(&mem, part, n * sizeof *part);
     azredis_reply_free(&own);
-    azri_leave(c);
     return st;
 }
 
@@ -8970,8 +8997,9 @@ AZREDIS_API azredis_status azredis_wait(azredis_client *c, uint32_t ms) {
         azri_pump_step(c);
         if (!c->closing) azri_pump_sleep(c, until);
     } while (!c->closing && azri_now(c) < until);
+    st = c->closing ? AZREDIS_E_CLOSED : AZREDIS_OK;
     azri_leave(c);
-    return AZREDIS_OK;
+    return st;
 }
 
 AZREDIS_API azredis_status azredis_connect(azredis_client *c, uint32_t wait_ms, azredis_error *why) {
@@ -8982,6 +9010,7 @@ AZREDIS_API azredis_status azredis_connect(azredis_client *c, uint32_t wait_ms, 
     for (;;) {
         const azredis_error *t = &c->hub.trouble;
         azri_pump_step(c);
+        if (c->closing) st = azri_fail(why, AZREDIS_E_CLOSED, "client", "the client was closed");
         if (c->closing || c->hub.sessions->state == AZRI_READY) break;
         if (c->hub.aborted || (t->code != AZREDIS_OK && !t->retryable) || azri_now(c) >= until) {
             azredis_error e;
@@ -9035,6 +9064,7 @@ AZREDIS_API azredis_status azredis_next(azredis_sub *s, azredis_message *out, ui
         if (st != AZREDIS_AGAIN || azri_now(c) >= until) break;
         azri_pump_sleep(c, until);
     }
+    if (c->closing) st = AZREDIS_E_CLOSED;
     azri_leave(c);
     return st;
 }
