@@ -784,13 +784,6 @@ static azredis_status azri_buf_add(azri_buf *b, const void *p, size_t n) {
 
 static azredis_status azri_buf_adds(azri_buf *b, const char *z) { return azri_buf_add(b, z, strlen(z)); }
 
-/* Drops the first n bytes. */
-static void azri_buf_drop(azri_buf *b, size_t n) {
-    AZREDIS_ASSERT(n <= b->len);
-    if (n < b->len) memmove(b->ptr, b->ptr + n, b->len - n);
-    b->len -= n;
-}
-
 /* A NUL-terminated copy; NULL for NULL or out of memory. Freed by azri_strfree, which wipes. */
 static char *azri_strdup(const azri_mem *m, const char *z) {
     size_t n;
@@ -829,10 +822,12 @@ static void azri_out_char(azri_out *o, char c) {
     o->len++;
 }
 
-static void azri_out_number(azri_out *o, unsigned long long v, unsigned base, int width, char pad) {
+static void azri_out_number(azri_out *o, unsigned long long v, int negative, unsigned base, int width, char pad) {
     char t[24];
     int n = 0;
     do { t[n++] = "0123456789abcdef"[v % base]; v /= base; } while (v);
+    while (pad == '0' && n < width - negative && n < (int)sizeof t - 1) t[n++] = pad;
+    if (negative) t[n++] = '-';
     while (n < width && n < (int)sizeof t) t[n++] = pad;
     while (n) azri_out_char(o, t[--n]);
 }
@@ -861,13 +856,12 @@ static const char *azri_out_directive(azri_out *o, const char *f, va_list *ap) {
     }
     case 'd': {
         long long v = longs == 2 ? va_arg(*ap, long long) : va_arg(*ap, int);
-        if (v < 0) azri_out_char(o, '-');
-        azri_out_number(o, v < 0 ? 0ull - (unsigned long long)v : (unsigned long long)v, 10, width, pad);
+        azri_out_number(o, v < 0 ? 0ull - (unsigned long long)v : (unsigned long long)v, v < 0, 10, width, pad);
         break;
     }
     case 'u': case 'x': {
         unsigned long long v = longs == 2 ? va_arg(*ap, unsigned long long) : va_arg(*ap, unsigned);
-        azri_out_number(o, v, *f == 'u' ? 10 : 16, width, pad);
+        azri_out_number(o, v, 0, *f == 'u' ? 10 : 16, width, pad);
         break;
     }
     default:
@@ -976,7 +970,7 @@ static const char *azri_quote(char *out, size_t cap, const char *text, size_t n,
  * base64url, percent-encoding, numbers, dates, addresses. Pure: no libc number or time function, no
  * locale, no time zone table. Every reader takes the whole text or refuses it, and writes its results
  * only when it accepts.
- * Entry points: azri_b64url_decode, azri_b64url_add, azri_percent_add, azri_u64, azri_i64, azri_double,
+ * Entry points: azri_b64url_decode, azri_percent_add, azri_u64, azri_i64, azri_double,
  * azri_date_parse, azri_date_text, azri_ip_parse, azri_endpoint_parse, azri_url_parse, azri_port_by_host.
  * ================================================================================================ */
 
@@ -994,8 +988,6 @@ static int azri_hex(char c) {
 }
 
 /* ---- base64url without padding (RFC 4648 5), percent-encoding (RFC 3986 2.1) ---- */
-
-static const char azri_b64url_alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 static int azri_b64url_value(char c) {
     if (c >= 'A' && c <= 'Z') return c - 'A';
@@ -1025,23 +1017,6 @@ static int azri_b64url_decode(azredis_str in, char *out, size_t *out_len) {
     if (bits & ((1u << have) - 1u)) return 0;
     *out_len = n;
     return 1;
-}
-
-static azredis_status azri_b64url_add(azri_buf *b, const void *p, size_t n) {
-    const unsigned char *s = (const unsigned char *)p;
-    azredis_status st;
-    uint32_t bits;
-    size_t take;
-    char four[4];
-    int i;
-    for (; n; s += take, n -= take) {
-        take = azri_minz(n, 3);
-        bits = (uint32_t)s[0] << 16 | (take > 1 ? (uint32_t)s[1] << 8 : 0u) | (take > 2 ? s[2] : 0u);
-        for (i = 0; i < 4; i++) four[i] = azri_b64url_alphabet[bits >> (18 - 6 * i) & 63];
-        st = azri_buf_add(b, four, take + 1);
-        if (st != AZREDIS_OK) return st;
-    }
-    return AZREDIS_OK;
 }
 
 static azredis_status azri_percent_add(azri_buf *b, azredis_str raw) {
@@ -1430,11 +1405,6 @@ static int azri_ip6_parse(azredis_str s, uint8_t out[16]) {
 static size_t azri_ip_parse(azredis_str s, uint8_t out[16]) {
     if (azri_ip4_parse(s, out)) return 4;
     return azri_ip6_parse(s, out) ? 16 : 0;
-}
-
-static int azri_is_ip(azredis_str host) {
-    uint8_t ip[16];
-    return azri_ip_parse(host, ip) != 0;
 }
 
 static int azri_is_loopback(azredis_str host) {
@@ -6450,12 +6420,6 @@ static azri_waker *azri_waker_new(void) {
     return NULL;
 }
 
-static void azri_waker_ref(azri_waker *w) {
-    azri_lock_acquire(&w->lock);
-    w->refs++;
-    azri_lock_release(&w->lock);
-}
-
 static void azri_waker_unref(azri_waker *w) {
     int last;
     if (!w) return;
@@ -7580,6 +7544,7 @@ typedef struct azri_line {
     azri_dial        dial;
     azri_tls         tls;
     azri_tls_conf    conf;              /* name NULL: no TLS */
+    azri_waker      *waker;
     char             host[256];
     uint16_t         tcp_port;
     intptr_t         sock;
@@ -7600,6 +7565,7 @@ static void azri_line_begin(azri_line *l, const azri_port *port, azri_waker *w, 
     memset(l, 0, sizeof *l);
     l->port = port;
     l->conf = *conf;
+    l->waker = w;
     l->tcp_port = tcp_port;
     l->deadline = azri_after(now, limit_ms);
     (void)azri_fmt(l->host, sizeof l->host, "%s", host);
@@ -7609,26 +7575,40 @@ static void azri_line_begin(azri_line *l, const azri_port *port, azri_waker *w, 
 
 static azredis_status azri_line_late(azri_line *l, azredis_error *e) {
     if (l->state == AZRI_LINE_DIAL) return azri_dial_timeout(&l->dial, e);
-    return azri_fail(e, AZREDIS_E_TIMEOUT, l->conf.where, "TLS with %s:%u: no answer in time; is it a TLS port?", l->host,
-                     (unsigned)l->tcp_port);
+    return azri_fail(e, AZREDIS_E_TIMEOUT, l->conf.where, "TLS with %s:%u: no answer in time%s", l->host, (unsigned)l->tcp_port,
+                     l->tls.heard ? "" : "; is it a TLS port?");
+}
+
+/* A handshake that a bug of mbedTLS 3.6.6 and 4.1 breaks (its issue 10668) works with TLS 1.2 as the maximum. */
+static void azri_line_again(azri_line *l) {
+    azri_tls_close(&l->tls);
+    l->port->p.close(l->port->p.user, l->sock);
+    l->conf.tls12 = 1;
+    l->state = AZRI_LINE_DIAL;
+    azri_dial_begin(&l->dial, l->port, l->waker, l->host, l->tcp_port);
+}
+
+static azredis_status azri_line_handshake(azri_line *l, azredis_error *e) {
+    azredis_status st = azri_tls_handshake(&l->tls, e);
+    l->want = (uint8_t)l->tls.want;
+    if (st == AZREDIS_OK) l->state = AZRI_LINE_OPEN;
+    if (st == AZREDIS_OK || st == AZREDIS_AGAIN || !l->tls.try_tls12) return st;
+    azri_line_again(l);
+    return AZREDIS_AGAIN;
+}
+
+static azredis_status azri_line_dial(azri_line *l, uint64_t now, azredis_error *e) {
+    azredis_status st = azri_dial_step(&l->dial, now, &l->sock, e);
+    if (st != AZREDIS_OK) return st;
+    l->state = l->conf.name ? AZRI_LINE_TLS : AZRI_LINE_OPEN;
+    return l->conf.name ? azri_tls_open(&l->tls, l->port, &l->conf, l->sock, e) : AZREDIS_OK;
 }
 
 /* OK: open. AGAIN: later. */
 static azredis_status azri_line_step(azri_line *l, uint64_t now, azredis_error *e) {
     azredis_status st = AZREDIS_OK;
-    if (l->state == AZRI_LINE_DIAL) {
-        st = azri_dial_step(&l->dial, now, &l->sock, e);
-        if (st == AZREDIS_OK) {
-            azri_dial_end(&l->dial);
-            l->state = l->conf.name ? AZRI_LINE_TLS : AZRI_LINE_OPEN;
-            if (l->conf.name) st = azri_tls_open(&l->tls, l->port, &l->conf, l->sock, e);
-        }
-    }
-    if (st == AZREDIS_OK && l->state == AZRI_LINE_TLS) {
-        st = azri_tls_handshake(&l->tls, e);
-        l->want = (uint8_t)l->tls.want;
-        if (st == AZREDIS_OK) l->state = AZRI_LINE_OPEN;
-    }
+    if (l->state == AZRI_LINE_DIAL) st = azri_line_dial(l, now, e);
+    if (st == AZREDIS_OK && l->state == AZRI_LINE_TLS) st = azri_line_handshake(l, e);
     if (st == AZREDIS_AGAIN && now >= l->deadline) return azri_line_late(l, e);
     return st;
 }
@@ -7638,8 +7618,7 @@ static azredis_status azri_line_read(azri_line *l, char *p, size_t n, size_t *go
     if (l->conf.name) return azri_tls_read(&l->tls, p, n, got, e);
     k = l->port->p.recv(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX));
     *got = k > 0 ? (size_t)k : 0;
-    if (k < 0) return azri_fail(e, AZREDIS_E_CLOSED, l->conf.where, "%s:%u: the server closed the connection", l->host,
-                                (unsigned)l->tcp_port);
+    if (k < 0) return azri_net_fail(e, l->conf.where, l->host, k);
     return k ? AZREDIS_OK : AZREDIS_AGAIN;
 }
 
@@ -7648,8 +7627,7 @@ static azredis_status azri_line_write(azri_line *l, const char *p, size_t n, siz
     if (l->conf.name) return azri_tls_write(&l->tls, p, n, put, e);
     k = l->port->p.send(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX));
     *put = k > 0 ? (size_t)k : 0;
-    if (k < 0) return azri_fail(e, AZREDIS_E_CLOSED, l->conf.where, "%s:%u: the server closed the connection", l->host,
-                                (unsigned)l->tcp_port);
+    if (k < 0) return azri_net_fail(e, l->conf.where, l->host, k);
     return k ? AZREDIS_OK : AZREDIS_AGAIN;
 }
 

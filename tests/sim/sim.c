@@ -36,7 +36,7 @@ static struct sim {
     azri_hub  hub;
     azri_token machine;
     azri_rng  rng;
-    int       calm;                     /* no fault since this connection was made */
+    int       calm;                     /* no fault since this connection was made, nor an earlier one's effect */
     uint64_t  next_submit, next_fault;
     uint32_t  claim;
     uint64_t  fetch_done, fetch_sent, life;
@@ -121,7 +121,8 @@ static void sim_dial(void) {
         return;
     }
     s->link = &sim;
-    sim.calm = sim.m->stalled_until <= sim.m->now && !sim.machine.rejections && !sim.machine.failures;
+    sim.calm = sim.m->stalled_until <= sim.m->now && !sim.machine.rejections && !sim.machine.failures &&
+               sim.m->now < sim.machine.soft_at;
     for (i = 0; i < F_COUNT; i++) sim.calm &= sim.m->armed[i] == 0;
     azri_hub_opened(&sim.hub, s, sim.m->now);
 }

@@ -1,0 +1,981 @@
+/* Unit test of >>tls: against a server of OpenSSL in a thread, with certificates made here and now. */
+#ifndef _DEFAULT_SOURCE
+#define _DEFAULT_SOURCE
+#endif
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#define AZREDIS_ENTRA_IMPLEMENTATION
+#define AZREDIS_ASSERT(x) mock_assert((x) ? 1 : 0, #x, __FILE__, __LINE__)
+#define AZRI_TLS_BUNDLES "missing-a.pem", "missing-b.pem", "system.pem"   /* in the test's own directory */
+#include "azredis_entra.h"
+
+#include <malloc.h>
+#include <openssl/ec.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/rsa.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+
+#define NOW       1800000000       /* 2027-01-15T08:00:00Z, after every release that is tested with it */
+#define DAY       86400
+#define DEBIAN    "/etc/ssl/certs/ca-certificates.crt"
+#define BULK      (10u << 20)
+
+/* ---- heap accounting of this thread --------------------------------------------------------------- */
+
+#if defined(__has_feature)
+#  if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#    define NO_HEAP_COUNT
+#  endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__GLIBC__)
+#  define NO_HEAP_COUNT
+#endif
+
+static __thread int heap_on;
+static __thread long heap_live, heap_peak;
+
+#ifndef NO_HEAP_COUNT
+extern void *__libc_malloc(size_t n);
+extern void *__libc_calloc(size_t n, size_t m);
+extern void *__libc_realloc(void *p, size_t n);
+extern void __libc_free(void *p);
+
+static void heap_add(const void *p, int sign) {
+    if (!heap_on || !p) return;
+    heap_live += sign * (long)malloc_usable_size((void *)(uintptr_t)p);
+    if (heap_live > heap_peak) heap_peak = heap_live;
+}
+
+void *malloc(size_t n) {
+    void *p = __libc_malloc(n);
+    heap_add(p, 1);
+    return p;
+}
+
+void *calloc(size_t n, size_t m) {
+    void *p = __libc_calloc(n, m);
+    heap_add(p, 1);
+    return p;
+}
+
+void *realloc(void *old, size_t n) {
+    void *p;
+    heap_add(old, -1);
+    p = __libc_realloc(old, n);
+    heap_add(p, 1);
+    return p;
+}
+
+void free(void *p) {
+    heap_add(p, -1);
+    __libc_free(p);
+}
+#endif
+
+static void heap_start(void) {
+    heap_live = heap_peak = 0;
+    heap_on = 1;
+}
+
+/* 0 under the sanitizers and valgrind, which have allocators and leak checks of their own. */
+static int heap_counts(void) {
+    void *volatile p;
+    heap_start();
+    p = malloc(100);
+    free(p);
+    heap_on = 0;
+    return heap_peak >= 100;
+}
+
+/* ---- certificates -------------------------------------------------------------------------------- */
+
+typedef struct cert { X509 *x; EVP_PKEY *key; } cert;
+
+typedef struct shape {             /* zero: a server certificate that is valid now */
+    const char *san;               /* OpenSSL's text; NULL: none */
+    const char *eku, *ku;
+    int         ca, rsa, bits;
+    int         from, to;          /* days from NOW; both 0: -30 and 300 */
+    EVP_PKEY   *key;               /* NULL: a new one */
+} shape;
+
+static void add_ext(X509 *x, X509 *issuer, int nid, const char *value) {
+    X509V3_CTX c;
+    X509_EXTENSION *e;
+    if (!value) return;
+    X509V3_set_ctx(&c, issuer, x, NULL, NULL, 0);
+    e = X509V3_EXT_conf_nid(NULL, &c, nid, value);
+    assert_non_null(e);
+    X509_add_ext(x, e, -1);
+    X509_EXTENSION_free(e);
+}
+
+static cert make(const char *cn, const cert *issuer, shape s) {
+    static long serial = 1;
+    X509_NAME *name = X509_NAME_new();
+    cert c;
+    if (s.key) EVP_PKEY_up_ref(s.key);
+    c.key = s.key ? s.key : s.rsa ? EVP_RSA_gen((size_t)(s.bits ? s.bits : 2048)) : EVP_EC_gen("P-256");
+    c.x = X509_new();
+    assert_non_null(c.key);
+    X509_set_version(c.x, 2);
+    ASN1_INTEGER_set(X509_get_serialNumber(c.x), serial++);
+    X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const unsigned char *)cn, -1, -1, 0);
+    X509_set_subject_name(c.x, name);
+    X509_set_issuer_name(c.x, issuer ? X509_get_subject_name(issuer->x) : name);
+    X509_NAME_free(name);
+    if (!s.from && !s.to) {
+        s.from = -30;
+        s.to = 300;
+    }
+    ASN1_TIME_set(X509_getm_notBefore(c.x), NOW + (time_t)s.from * DAY);
+    ASN1_TIME_set(X509_getm_notAfter(c.x), NOW + (time_t)s.to * DAY);
+    X509_set_pubkey(c.x, c.key);
+    add_ext(c.x, issuer ? issuer->x : c.x, NID_basic_constraints, s.ca ? "critical,CA:TRUE" : "CA:FALSE");
+    add_ext(c.x, issuer ? issuer->x : c.x, NID_subject_alt_name, s.san);
+    add_ext(c.x, issuer ? issuer->x : c.x, NID_ext_key_usage, s.eku);
+    add_ext(c.x, issuer ? issuer->x : c.x, NID_key_usage, s.ku);
+    assert_true(X509_sign(c.x, issuer ? issuer->key : c.key, EVP_sha256()) > 0);
+    return c;
+}
+
+static void drop(cert *c) {
+    X509_free(c->x);
+    EVP_PKEY_free(c->key);
+}
+
+static shape with_san(const char *san) {
+    shape s;
+    memset(&s, 0, sizeof s);
+    s.san = san;
+    return s;
+}
+
+static char *pem_of(const X509 *x) {
+    BIO *b = BIO_new(BIO_s_mem());
+    char *data, *out;
+    long n;
+    PEM_write_bio_X509(b, (X509 *)(uintptr_t)x);
+    n = BIO_get_mem_data(b, &data);
+    out = (char *)calloc(1, (size_t)n + 1);
+    memcpy(out, data, (size_t)n);
+    BIO_free(b);
+    return out;
+}
+
+static void write_file(const char *path, const char *a, const char *b) {
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    fputs(a, f);
+    fputs(b, f);
+    fclose(f);
+}
+
+/* ---- the server ---------------------------------------------------------------------------------- */
+
+enum { ECHO, BYE, CUT, PLAIN, OLD, HANG_UP, RESET };
+
+typedef struct server {
+    int         mode, min, max;    /* TLS versions; 0: any */
+    const char *ciphers;
+    char       *groups;
+    const cert *leaf, *extra, *extra2;
+    int         fd;
+    pthread_t   id;
+    char        sni[64], cipher[64];
+    int         goodbye;           /* the client's close_notify arrived */
+} server;
+
+static int on_sni(SSL *s, int *alert, void *arg) {
+    const char *name = SSL_get_servername(s, TLSEXT_NAMETYPE_host_name);
+    (void)alert;
+    azri_fmt(((server *)arg)->sni, sizeof ((server *)arg)->sni, "%s", name ? name : "");
+    return SSL_TLSEXT_ERR_OK;
+}
+
+static SSL_CTX *server_ctx(server *v) {
+    SSL_CTX *c = SSL_CTX_new(TLS_server_method());
+    SSL_CTX_set_security_level(c, 0);
+    SSL_CTX_set_min_proto_version(c, v->min);
+    SSL_CTX_set_max_proto_version(c, v->max);
+    if (v->ciphers) SSL_CTX_set_cipher_list(c, v->ciphers);
+    if (v->groups) SSL_CTX_set1_groups_list(c, v->groups);
+    SSL_CTX_use_certificate(c, v->leaf->x);
+    SSL_CTX_use_PrivateKey(c, v->leaf->key);
+    if (v->extra) SSL_CTX_add1_chain_cert(c, v->extra->x);
+    if (v->extra2) SSL_CTX_add1_chain_cert(c, v->extra2->x);
+    SSL_CTX_set_tlsext_servername_callback(c, on_sni);
+    SSL_CTX_set_tlsext_servername_arg(c, v);
+    return c;
+}
+
+static void serve_tls(server *v) {
+    SSL_CTX *c = server_ctx(v);
+    SSL *s = SSL_new(c);
+    char t[16384];
+    int n;
+    SSL_set_fd(s, v->fd);
+    if (SSL_accept(s) == 1) {
+        azri_fmt(v->cipher, sizeof v->cipher, "%s", SSL_get_cipher_name(s));
+        if (v->mode != ECHO) SSL_write(s, "last words", 10);
+        if (v->mode == BYE) SSL_shutdown(s);
+        while (v->mode == ECHO && (n = SSL_read(s, t, sizeof t)) > 0)
+            if (SSL_write(s, t, n) != n) break;
+        v->goodbye = (SSL_get_shutdown(s) & SSL_RECEIVED_SHUTDOWN) != 0;
+    }
+    ERR_clear_error();
+    SSL_free(s);
+    SSL_CTX_free(c);
+}
+
+static void *serve(void *arg) {
+    server *v = (server *)arg;
+    char t[64];
+    if (v->mode == PLAIN) {
+        if (read(v->fd, t, sizeof t) < 0 || write(v->fd, "-ERR Protocol error\r\n", 21) < 0) perror("plain");
+        while (read(v->fd, t, sizeof t) > 0) {}
+    } else if (v->mode == OLD) {     /* a ServerHello of TLS 1.1, which OpenSSL will not make of our offer */
+        static const char hello[47] = "\x16\x03\x02\x00\x2a\x02\x00\x00\x26\x03\x02";
+        char h[47];
+        memcpy(h, hello, sizeof h);
+        h[44] = (char)0xC0;
+        h[45] = 0x2B;
+        if (read(v->fd, t, sizeof t) < 0 || write(v->fd, h, sizeof h) < 0) perror("old");
+        while (read(v->fd, t, sizeof t) > 0) {}
+    } else if (v->mode == HANG_UP) {
+        shutdown(v->fd, SHUT_WR);
+        while (read(v->fd, t, sizeof t) > 0) {}
+    } else if (v->mode == RESET) {
+        if (read(v->fd, t, 1) < 0) perror("reset");   /* closing with bytes unread is a reset */
+    } else {
+        serve_tls(v);
+    }
+    close(v->fd);
+    return NULL;
+}
+
+/* ---- the client under test ------------------------------------------------------------------------ */
+
+static struct {
+    cert     ca, leaf, rsa;          /* leaf: cache.example and *.wild.example, ECDSA; rsa: cache.example */
+    char    *ca_pem;
+    char     dir[32];
+    azri_port port;
+    int64_t  clock;
+    int      fail_alloc, allocs, no_entropy, stutter;
+    azri_rng rng;
+} g;
+
+static int64_t test_time(void *user) {
+    (void)user;
+    return g.clock;
+}
+
+static void *count_alloc(void *user, size_t n) {
+    (void)user;
+    return g.allocs++ == g.fail_alloc ? NULL : malloc(n);
+}
+
+static void count_free(void *user, void *p, size_t n) {
+    (void)user;
+    (void)n;
+    free(p);
+}
+
+static int test_entropy(void *user, void *out, size_t n) {
+    return g.no_entropy ? -1 : azri_posix_entropy(user, out, n);
+}
+
+/* With stutter: half of the calls would block, in no fixed order; the others move 997 bytes at most. */
+static int stutters(void) {
+    return g.stutter && azri_rng_below(&g.rng, 2);
+}
+
+static int test_send(void *user, intptr_t sock, const void *p, size_t n) {
+    if (stutters()) return 0;
+    return azri_posix_send(user, sock, p, g.stutter && n > 997 ? 997 : n);
+}
+
+static int test_recv(void *user, intptr_t sock, void *p, size_t n) {
+    if (stutters()) return 0;
+    return azri_posix_recv(user, sock, p, g.stutter && n > 997 ? 997 : n);
+}
+
+typedef struct link { server v; azri_tls t; azri_tls_conf conf; int fd; azredis_error e; } link_t;
+
+static void link_init(link_t *k, const cert *leaf, const char *name) {
+    memset(k, 0, sizeof *k);
+    k->v.leaf = leaf;
+    k->conf.name = name;
+    k->conf.where = "redis.tls";
+    k->conf.ca = g.ca_pem;
+    k->conf.ca_len = strlen(g.ca_pem) + 1;
+}
+
+static void wait_for(link_t *k, int what) {
+    azri_fd f;
+    f.sock = k->fd;
+    f.want = (uint8_t)what;
+    assert_true(azri_poll(&f, 1, 5000) > 0);
+}
+
+static azredis_status shake(link_t *k) {
+    azredis_status st;
+    int fd[2], small = 4096;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0);
+    setsockopt(fd[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
+    setsockopt(fd[1], SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
+    fcntl(fd[0], F_SETFL, O_NONBLOCK);
+    k->fd = fd[0];
+    k->v.fd = fd[1];
+    assert_int_equal(pthread_create(&k->v.id, NULL, serve, &k->v), 0);
+    st = azri_tls_open(&k->t, &g.port, &k->conf, k->fd, &k->e);
+    if (st != AZREDIS_OK) return st;
+    while ((st = azri_tls_handshake(&k->t, &k->e)) == AZREDIS_AGAIN) wait_for(k, k->t.want);
+    return st;
+}
+
+static void part(link_t *k) {
+    azri_tls_close(&k->t);
+    azri_tls_close(&k->t);
+    shutdown(k->fd, SHUT_WR);
+    pthread_join(k->v.id, NULL);
+    close(k->fd);
+}
+
+static azredis_status take(link_t *k, char *p, size_t n, size_t *got) {
+    azredis_status st;
+    while ((st = azri_tls_read(&k->t, p, n, got, &k->e)) == AZREDIS_AGAIN) {
+        assert_false(azri_tls_pending(&k->t));
+        wait_for(k, k->t.want);
+    }
+    return st;
+}
+
+static void works(link_t *k) {
+    char t[16];
+    size_t n = 0;
+    azredis_status st = shake(k);
+    if (st != AZREDIS_OK && k->t.try_tls12) {   /* mbedTLS 3.6.6 and an RSA server that has TLS 1.2 only */
+        part(k);
+        k->conf.tls12 = 1;
+        st = shake(k);
+    }
+    if (st != AZREDIS_OK) print_error("%s\n", k->e.message);
+    assert_int_equal(st, AZREDIS_OK);
+    assert_int_equal(azri_tls_write(&k->t, "ping", 4, &n, &k->e), AZREDIS_OK);
+    assert_int_equal(n, 4);
+    assert_int_equal(take(k, t, sizeof t, &n), AZREDIS_OK);
+    assert_int_equal(n, 4);
+    assert_memory_equal(t, "ping", 4);
+    part(k);
+    assert_int_equal(k->v.goodbye, 1);
+}
+
+static void accepts(const cert *leaf, const char *name) {
+    link_t k;
+    link_init(&k, leaf, name);
+    works(&k);
+}
+
+/* The handshake ends with code, and the message has word in it. */
+static void fails_with(link_t *k, azredis_status code, const char *word) {
+    azredis_status st = shake(k);
+    part(k);
+    if (st != code || !strstr(k->e.message, word)) print_error("%d: %s\n", st, k->e.message);
+    assert_int_equal(st, code);
+    assert_int_equal(k->e.code, code);
+    assert_non_null(strstr(k->e.message, word));
+    assert_string_equal(k->e.where, "redis.tls");
+    if (code == AZREDIS_E_CERT) assert_int_equal(k->e.retryable, 0);
+}
+
+static void refuses(const cert *leaf, const char *name, const char *word) {
+    link_t k;
+    link_init(&k, leaf, name);
+    fails_with(&k, AZREDIS_E_CERT, word);
+    assert_int_not_equal(k.e.tls_code, 0);
+}
+
+static int group_setup(void **state) {
+    azredis_port p;
+    shape s = with_san("DNS:cache.example,DNS:*.wild.example");
+    (void)state;
+    signal(SIGPIPE, SIG_IGN);        /* OpenSSL writes without MSG_NOSIGNAL */
+    memset(&p, 0, sizeof p);
+    p.unix_time = test_time;
+    p.entropy = test_entropy;
+    p.send = test_send;
+    p.recv = test_recv;
+    p.alloc = count_alloc;
+    p.free = count_free;
+    azri_port_fill(&g.port, &p);
+    unsetenv("SSL_CERT_FILE");
+    memcpy(g.dir, "/tmp/azredis-tls-XXXXXX", 24);
+    if (!mkdtemp(g.dir) || chdir(g.dir) != 0) return -1;
+    s.ca = 1;
+    s.san = NULL;
+    g.ca = make("Test Root", NULL, s);
+    g.leaf = make("leaf", &g.ca, with_san("DNS:cache.example,DNS:*.wild.example"));
+    s = with_san("DNS:cache.example");
+    s.rsa = 1;
+    g.rsa = make("rsa leaf", &g.ca, s);
+    g.ca_pem = pem_of(g.ca.x);
+    return 0;
+}
+
+static int group_teardown(void **state) {
+    (void)state;
+    drop(&g.ca);
+    drop(&g.leaf);
+    drop(&g.rsa);
+    free(g.ca_pem);
+    unlink("system.pem");
+    unlink("bundle.pem");
+    return chdir("/") == 0 && rmdir(g.dir) == 0 ? 0 : -1;
+}
+
+static int setup(void **state) {
+    (void)state;
+    g.clock = NOW;
+    g.fail_alloc = -1;
+    g.allocs = g.no_entropy = g.stutter = 0;
+    return 0;
+}
+
+/* ---- accepted ------------------------------------------------------------------------------------ */
+
+static void test_good(void **state) {
+    (void)state;
+    accepts(&g.leaf, "cache.example");
+    accepts(&g.rsa, "cache.example");
+    accepts(&g.leaf, "CACHE.Example");
+    accepts(&g.leaf, "cache.example.");
+    accepts(&g.leaf, "a.wild.example");
+}
+
+static void test_intermediate(void **state) {
+    shape s = with_san(NULL);
+    cert mid, leaf;
+    link_t k;
+    (void)state;
+    s.ca = 1;
+    mid = make("Test Issuer", &g.ca, s);
+    leaf = make("leaf", &mid, with_san("DNS:cache.example"));
+    link_init(&k, &leaf, "cache.example");
+    k.v.extra = &mid;
+    works(&k);
+    link_init(&k, &leaf, "cache.example");
+    k.v.extra = &mid;
+    k.v.extra2 = &g.ca;              /* the root too: superfluous, common */
+    works(&k);
+    link_init(&k, &leaf, "cache.example");
+    fails_with(&k, AZREDIS_E_CERT, "untrusted issuer (CN=Test Issuer)");
+    assert_non_null(strstr(k.e.message, "let the server send its intermediate certificate"));
+    drop(&mid);
+    drop(&leaf);
+}
+
+/* What the server sends beside its chain cannot spoil it: an expired form of the trusted root. */
+static void test_old_root_sent(void **state) {
+    shape s = with_san(NULL);
+    cert old;
+    link_t k;
+    (void)state;
+    s.ca = 1;
+    s.key = g.ca.key;
+    s.from = -900;
+    s.to = -100;
+    old = make("Test Root", NULL, s);
+    link_init(&k, &g.leaf, "cache.example");
+    k.v.extra = &old;
+    works(&k);
+    drop(&old);
+}
+
+static void test_addresses(void **state) {
+    cert a = make("a", &g.ca, with_san("IP:127.0.0.1,IP:::1,DNS:cache.example"));
+    cert text = make("a", &g.ca, with_san("DNS:127.0.0.1"));
+    (void)state;
+    accepts(&a, "127.0.0.1");
+    accepts(&a, "::1");
+    accepts(&a, "0:0:0:0:0:0:0:1");
+    refuses(&a, "127.0.0.2", "wrong host: it is for cache.example, not for 127.0.0.2");
+    refuses(&g.leaf, "127.0.0.1", "wrong host");
+    refuses(&text, "127.0.0.1", "wrong host");           /* a name that looks like an address is none */
+    drop(&a);
+    drop(&text);
+}
+
+static void test_sni(void **state) {
+    link_t k;
+    (void)state;
+    link_init(&k, &g.leaf, "cache.example.");
+    works(&k);
+    assert_string_equal(k.v.sni, "cache.example");
+}
+
+/* ---- refused ------------------------------------------------------------------------------------- */
+
+static void test_times(void **state) {
+    shape s = with_san("DNS:cache.example"), c = with_san(NULL);
+    cert past, future, old_mid, under;
+    link_t k;
+    (void)state;
+    s.from = -60;
+    s.to = -1;
+    past = make("leaf", &g.ca, s);
+    s.from = 1;
+    s.to = 60;
+    future = make("leaf", &g.ca, s);
+    refuses(&past, "cache.example", "expired on 2027-01-14T08:00:00Z (it is 2027-01-15T08:00:00Z)");
+    refuses(&future, "cache.example", "not valid before 2027-01-16T08:00:00Z");
+    g.clock = NOW + 2 * DAY;         /* the port's clock decides, not the machine's */
+    accepts(&future, "cache.example");
+    g.clock = NOW;
+    c.ca = 1;
+    c.from = -60;
+    c.to = -1;
+    old_mid = make("Old Issuer", &g.ca, c);
+    under = make("leaf", &old_mid, with_san("DNS:cache.example"));
+    link_init(&k, &under, "cache.example");
+    k.v.extra = &old_mid;
+    fails_with(&k, AZREDIS_E_CERT, "expired");
+    drop(&past);
+    drop(&future);
+    drop(&old_mid);
+    drop(&under);
+}
+
+static void test_clock(void **state) {
+    shape s = with_san("DNS:cache.example");
+    cert gone;
+    (void)state;
+    g.clock = 1000;
+    refuses(&g.leaf, "cache.example",
+            "the clock of this machine says 1970-01-01T00:16:40Z, which is wrong: set the clock");
+    g.clock = 0;                     /* unknown: only what is older than this release is refused */
+    accepts(&g.leaf, "cache.example");
+    s.from = -3000;
+    s.to = (int)((AZRI_RELEASE_UNIX - NOW) / DAY) - 1;
+    gone = make("leaf", &g.ca, s);
+    refuses(&gone, "cache.example", "expired");
+    g.clock = AZRI_RELEASE_UNIX - 10 * DAY;   /* a clock behind the release cannot bring it back */
+    refuses(&gone, "cache.example", "expired");
+    drop(&gone);
+}
+
+static void test_names(void **state) {
+    cert cn_only = make("cache.example", &g.ca, with_san(NULL));
+    cert mail = make("cache.example", &g.ca, with_san("email:a@cache.example"));
+    (void)state;
+    refuses(&g.leaf, "other.example", "wrong host: it is for cache.example, *.wild.example, not for other.example");
+    refuses(&g.leaf, "wild.example", "wrong host");
+    refuses(&g.leaf, "a.b.wild.example", "wrong host");
+    refuses(&g.leaf, "cache.example.evil", "wrong host");
+    refuses(&cn_only, "cache.example", "wrong host: it is without names");   /* RFC 9525: no common name */
+    refuses(&mail, "cache.example", "wrong host");
+    drop(&cn_only);
+    drop(&mail);
+}
+
+static void test_untrusted(void **state) {
+    shape s = with_san(NULL);
+    cert root2, leaf2, fake_root, leaf3, self, child;
+    link_t k;
+    (void)state;
+    s.ca = 1;
+    root2 = make("Other Root", NULL, s);
+    fake_root = make("Test Root", NULL, s);               /* the right name, another key */
+    leaf2 = make("leaf", &root2, with_san("DNS:cache.example"));
+    leaf3 = make("leaf", &fake_root, with_san("DNS:cache.example"));
+    self = make("cache.example", NULL, with_san("DNS:cache.example"));
+    child = make("child", &g.leaf, with_san("DNS:cache.example"));
+    refuses(&leaf2, "cache.example", "untrusted issuer (CN=Other Root), not in the given ca");
+    refuses(&leaf3, "cache.example", "untrusted issuer (CN=Test Root)");
+    refuses(&self, "cache.example", "self-signed (CN=cache.example)");
+    link_init(&k, &leaf2, "cache.example");
+    k.v.extra = &root2;              /* a root is not trusted because the server sends it */
+    fails_with(&k, AZREDIS_E_CERT, "self-signed (CN=Other Root)");
+    link_init(&k, &child, "cache.example");
+    k.v.extra = &g.leaf;             /* a server's certificate is no CA */
+    fails_with(&k, AZREDIS_E_CERT, "untrusted issuer (CN=leaf)");
+    refuses(&leaf2, "other.example", "wrong host");       /* each failing check is named */
+    link_init(&k, &leaf2, "other.example");
+    fails_with(&k, AZREDIS_E_CERT, "untrusted issuer");
+    drop(&root2);
+    drop(&fake_root);
+    drop(&leaf2);
+    drop(&leaf3);
+    drop(&self);
+    drop(&child);
+}
+
+static void test_usage(void **state) {
+    shape s = with_san("DNS:cache.example");
+    cert c;
+    link_t k;
+    (void)state;
+    s.eku = "clientAuth";
+    c = make("leaf", &g.ca, s);
+    refuses(&c, "cache.example", "not meant for TLS servers (extended key usage)");
+    drop(&c);
+    s.eku = "serverAuth,clientAuth";
+    c = make("leaf", &g.ca, s);
+    accepts(&c, "cache.example");
+    drop(&c);
+    s.eku = NULL;
+    s.rsa = 1;
+    s.ku = "critical,keyEncipherment";
+    c = make("leaf", &g.ca, s);
+    link_init(&k, &c, "cache.example");
+    k.v.max = TLS1_2_VERSION;
+    fails_with(&k, AZREDIS_E_CERT, "key usage");
+    drop(&c);
+    s.ku = NULL;
+    s.bits = 1024;
+    c = make("leaf", &g.ca, s);
+    refuses(&c, "cache.example", "too weak");
+    drop(&c);
+}
+
+/* ---- protocol ------------------------------------------------------------------------------------ */
+
+static void test_azure_suites(void **state) {
+    static const char *const suite[] = { "ECDHE-RSA-AES256-SHA384", "ECDHE-RSA-AES128-SHA256" };
+    static char group[][8] = { "P-384", "P-256" };
+    link_t k;
+    int i;
+    (void)state;
+    for (i = 0; i < 2; i++) {
+        link_init(&k, &g.rsa, "cache.example");
+        k.v.min = k.v.max = TLS1_2_VERSION;
+        k.v.ciphers = suite[i];
+        k.v.groups = group[i];
+        works(&k);
+        assert_string_equal(k.v.cipher, suite[i]);
+    }
+}
+
+static void test_versions(void **state) {
+    link_t k;
+    (void)state;
+    link_init(&k, &g.leaf, "cache.example");
+    k.v.min = TLS1_3_VERSION;
+#if AZRI_MBEDTLS >= 3
+    works(&k);
+#else
+    fails_with(&k, AZREDIS_E_TLS, "it does not speak TLS 1.2, and mbedTLS 2 knows nothing newer");
+    assert_int_equal(k.e.retryable, 0);
+#endif
+    link_init(&k, &g.rsa, "cache.example");
+    k.v.max = TLS1_1_VERSION;
+    k.v.min = TLS1_VERSION;
+    fails_with(&k, AZREDIS_E_TLS, "version");
+    assert_int_equal(k.e.retryable, 0);
+    link_init(&k, &g.rsa, "cache.example");
+    k.v.mode = OLD;
+    fails_with(&k, AZREDIS_E_TLS, "the server wants a version older than TLS 1.2");
+    assert_int_equal(k.e.retryable, 0);
+    link_init(&k, &g.rsa, "cache.example");
+    k.v.max = TLS1_2_VERSION;
+    k.v.ciphers = "AES128-SHA";      /* no ECDHE */
+    fails_with(&k, AZREDIS_E_TLS, "alert 40, handshake_failure");
+    assert_int_equal(k.e.retryable, 0);
+}
+
+static void test_not_tls(void **state) {
+    link_t k;
+    (void)state;
+    link_init(&k, &g.leaf, "cache.example");
+    k.v.mode = PLAIN;
+    fails_with(&k, AZREDIS_E_TLS, "not a TLS port; Managed Redis listens on 10000");
+    assert_int_equal(k.e.retryable, 0);
+    link_init(&k, &g.leaf, "cache.example");
+    k.v.mode = HANG_UP;
+    fails_with(&k, AZREDIS_E_CLOSED, "ended in the handshake");
+    assert_int_equal(k.e.retryable, 1);
+    link_init(&k, &g.leaf, "cache.example");
+    k.v.mode = RESET;
+    fails_with(&k, AZREDIS_E_NET, "TLS handshake: connection reset");
+    assert_int_equal(k.e.retryable, 1);
+    assert_int_equal(k.e.os_errno, ECONNRESET);
+}
+
+static void test_ends(void **state) {
+    static const char *const text[] = { "", "the server closed the connection", "without a TLS goodbye" };
+    int mode;
+    (void)state;
+    for (mode = BYE; mode <= CUT; mode++) {
+        link_t k;
+        char t[64];
+        size_t n = 0;
+        link_init(&k, &g.leaf, "cache.example");
+        k.v.mode = mode;
+        assert_int_equal(shake(&k), AZREDIS_OK);
+        assert_int_equal(take(&k, t, 4, &n), AZREDIS_OK);
+        assert_int_equal(n, 4);
+        assert_true(azri_tls_pending(&k.t));               /* the rest of the record */
+        assert_int_equal(take(&k, t + 4, sizeof t - 4, &n), AZREDIS_OK);
+        assert_memory_equal(t, "last words", 10);
+        assert_int_equal(take(&k, t, sizeof t, &n), AZREDIS_E_CLOSED);
+        assert_non_null(strstr(k.e.message, text[mode]));
+        assert_int_equal(k.e.retryable, 1);
+        part(&k);
+    }
+}
+
+static unsigned char pattern(size_t i) { return (unsigned char)(i * 31u + (i >> 9)); }
+
+static void bulk(int stutter) {
+    static char out[20000], in[20000];
+    size_t sent = 0, back = 0, n, i, len = 0;
+    int frozen = 0;
+    link_t k;
+    link_init(&k, &g.rsa, "cache.example");
+    g.stutter = stutter;
+    assert_int_equal(shake(&k), AZREDIS_OK);
+    while (back < BULK) {
+        int want = 0;
+        azredis_status st;
+        if (sent < BULK && !k.t.frozen) {
+            len = azri_minz(sizeof out - sent % 777, BULK - sent);
+            for (i = 0; i < len; i++) out[i] = (char)pattern(sent + i);
+        }
+        if (sent < BULK) {
+            st = azri_tls_write(&k.t, out, len, &n, &k.e);
+            assert_true(st == AZREDIS_OK || st == AZREDIS_AGAIN);
+            assert_int_equal(k.t.frozen, st == AZREDIS_AGAIN);
+            if (st == AZREDIS_OK) sent += n;
+            else want |= k.t.want;
+            frozen += k.t.frozen;
+        }
+        st = azri_tls_read(&k.t, in, sizeof in, &n, &k.e);
+        assert_true(st == AZREDIS_OK || st == AZREDIS_AGAIN);
+        if (st == AZREDIS_OK) {
+            for (i = 0; i < n; i++)
+                if ((unsigned char)in[i] != pattern(back + i))
+                    fail_msg("byte %lu", (unsigned long)(back + i));
+            back += n;
+        } else if (want || sent == BULK) {
+            wait_for(&k, want | k.t.want);
+        }
+    }
+    assert_int_equal(back, BULK);
+    assert_true(frozen > 100);
+    g.stutter = 0;                   /* the goodbye is tried once only */
+    part(&k);
+    assert_int_equal(k.v.goodbye, 1);
+}
+
+static void test_bulk(void **state) {
+    (void)state;
+    bulk(0);
+    bulk(1);
+}
+
+static void test_frozen_write(void **state) {
+    static char big[200000];
+    link_t k;
+    size_t n;
+    azredis_status st;
+    (void)state;
+    link_init(&k, &g.leaf, "cache.example");
+    assert_int_equal(shake(&k), AZREDIS_OK);
+    do st = azri_tls_write(&k.t, big, sizeof big, &n, &k.e);   /* the echo is not read: it must jam */
+    while (st == AZREDIS_OK);
+    assert_int_equal(st, AZREDIS_AGAIN);
+    assert_int_equal(k.t.frozen, 1);
+    expect_assert_failure(azri_tls_write(&k.t, big + 1, sizeof big, &n, &k.e));
+    expect_assert_failure(azri_tls_write(&k.t, big, sizeof big - 1, &n, &k.e));
+    st = azri_tls_write(&k.t, big, sizeof big, &n, &k.e);
+    assert_true(st == AZREDIS_AGAIN || st == AZREDIS_OK);
+    shutdown(k.fd, SHUT_RDWR);       /* frees the server from its own jam */
+    part(&k);
+}
+
+/* ---- options and roots --------------------------------------------------------------------------- */
+
+static void test_bad_name(void **state) {
+    char longer[300];
+    const char *bad[4];
+    azri_tls_conf c;
+    azredis_error e;
+    azri_tls t;
+    int i;
+    (void)state;
+    memset(longer, 'x', sizeof longer);
+    longer[256] = '\0';
+    bad[0] = NULL;
+    bad[1] = "";
+    bad[2] = ".";
+    bad[3] = longer;
+    memset(&c, 0, sizeof c);
+    c.ca = g.ca_pem;
+    c.ca_len = strlen(g.ca_pem) + 1;
+    c.where = "redis.tls";
+    for (i = 0; i < 4; i++) {
+        c.name = bad[i];
+        assert_int_equal(azri_tls_open(&t, &g.port, &c, -1, &e), AZREDIS_E_ARG);
+        assert_non_null(strstr(e.message, "tls_host"));
+        assert_int_equal(t.open, 0);
+        azri_tls_close(&t);
+    }
+}
+
+static void by_file(const char *ca_file, const cert *leaf, const char *word) {
+    link_t k;
+    link_init(&k, leaf, "cache.example");
+    k.conf.ca = NULL;
+    k.conf.ca_len = 0;
+    k.conf.ca_file = ca_file;
+    if (word) fails_with(&k, AZREDIS_E_CERT, word);
+    else works(&k);
+}
+
+static void test_roots(void **state) {
+    unsigned char der[2048], *at = der;
+    char *lines;
+    size_t i, n;
+    link_t k;
+    (void)state;
+    link_init(&k, &g.leaf, "cache.example");
+    k.conf.ca_len = (size_t)i2d_X509(g.ca.x, &at);
+    k.conf.ca = der;
+    works(&k);
+    link_init(&k, &g.leaf, "cache.example");
+    k.conf.ca_file = "nowhere.pem";                        /* memory wins */
+    k.conf.ca_len--;                                       /* without the NUL too */
+    works(&k);
+    by_file(NULL, &g.leaf, "no CA bundle; install ca-certificates, or set ca_file or SSL_CERT_FILE; looked for "
+            "missing-a.pem, missing-b.pem, system.pem");
+    by_file("nowhere.pem", &g.leaf, "ca_file names nowhere.pem, which cannot be read: no such file");
+    write_file("bundle.pem", "# a comment\n", g.ca_pem);
+    by_file("bundle.pem", &g.leaf, NULL);
+    setenv("SSL_CERT_FILE", "bundle.pem", 1);
+    by_file(NULL, &g.leaf, NULL);
+    by_file("nowhere.pem", &g.leaf, "ca_file names nowhere.pem");   /* the option wins, and nothing replaces it */
+    setenv("SSL_CERT_FILE", "nowhere.pem", 1);
+    by_file(NULL, &g.leaf, "SSL_CERT_FILE names nowhere.pem");
+    unsetenv("SSL_CERT_FILE");
+    write_file("system.pem", g.ca_pem, "");
+    by_file(NULL, &g.leaf, NULL);
+    unlink("system.pem");
+    write_file("bundle.pem", "-----BEGIN CERTIFICATE-----\nMIIB@@@\n-----END CERTIFICATE-----\n"
+               "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\n", g.ca_pem);
+    by_file("bundle.pem", &g.leaf, NULL);                  /* damaged ones are skipped */
+    n = strlen(g.ca_pem);
+    lines = (char *)calloc(2, n + 1);
+    for (i = 0, at = (unsigned char *)lines; i < n; i++) {
+        if (g.ca_pem[i] == '\n') *at++ = '\r';
+        *at++ = (unsigned char)g.ca_pem[i];
+    }
+    write_file("bundle.pem", lines, "");
+    by_file("bundle.pem", &g.leaf, NULL);
+    free(lines);
+    write_file("bundle.pem", "", "");
+    by_file("bundle.pem", &g.leaf, "untrusted issuer (CN=Test Root), not in bundle.pem: give its CA by ca_file");
+    by_file(".", &g.leaf, "the roots in . cannot be read");   /* a directory opens, but has no bytes */
+}
+
+static char *read_debian(void) {
+    FILE *f = fopen(DEBIAN, "rb");
+    char *p;
+    size_t n;
+    if (!f) return NULL;
+    p = (char *)calloc(1, 1 << 20);
+    n = fread(p, 1, (1 << 20) - 1, f);
+    fclose(f);
+    p[n] = '\0';
+    return p;
+}
+
+/* The price of a bundle of 144 roots is that of the one that is needed. */
+static void test_bundle_heap(void **state) {
+    char *all = read_debian();
+    mbedtls_x509_crt whole;
+    link_t k;
+    (void)state;
+    if (!all) skip();
+    write_file("bundle.pem", all, g.ca_pem);
+    free(all);
+    by_file("bundle.pem", &g.leaf, NULL);
+    if (!heap_counts()) return;
+    heap_start();
+    mbedtls_x509_crt_init(&whole);
+    assert_true(mbedtls_x509_crt_parse_file(&whole, "bundle.pem") >= 0);
+    assert_true(heap_live > 200000);                       /* what the whole bundle would cost */
+    mbedtls_x509_crt_free(&whole);
+    assert_int_equal(heap_live, 0);
+    link_init(&k, &g.leaf, "cache.example");
+    k.conf.ca = NULL;
+    k.conf.ca_file = "bundle.pem";
+    heap_start();
+    assert_int_equal(shake(&k), AZREDIS_OK);
+    part(&k);
+    heap_on = 0;
+    /* 53 KB are the connection: two records of mbedTLS, 16 KiB of read-ahead. */
+    assert_in_range(heap_peak, 53000, 53000 + 40000);
+}
+
+static void test_heap_flat(void **state) {
+    long live = 0;
+    int i, counts = heap_counts();
+    (void)state;
+    heap_start();
+    for (i = 0; i < 100; i++) {
+        link_t k;
+        link_init(&k, &g.leaf, i % 4 == 3 ? "wrong.example" : "cache.example");
+        assert_int_equal(shake(&k), i % 4 == 3 ? AZREDIS_E_CERT : AZREDIS_OK);
+        part(&k);
+        if (i == 3) live = heap_live;                      /* what libc keeps for its threads is there now */
+        if (i > 3 && counts) assert_int_equal(heap_live, live);
+    }
+    heap_on = 0;
+}
+
+static void test_no_memory(void **state) {
+    azredis_status st = AZREDIS_E_NOMEM;
+    int i;
+    (void)state;
+    write_file("bundle.pem", g.ca_pem, "");
+    for (i = 0; st != AZREDIS_OK; i++) {
+        link_t k;
+        link_init(&k, &g.leaf, "cache.example");
+        k.conf.ca = NULL;
+        k.conf.ca_file = "bundle.pem";
+        g.fail_alloc = i;
+        g.allocs = 0;
+        st = shake(&k);
+        part(&k);
+        if (st != AZREDIS_OK) assert_int_equal(st, AZREDIS_E_NOMEM);
+    }
+    assert_in_range(i, 4, 20);       /* the path, the read-ahead, the text (which grows), the binary form */
+}
+
+static void test_no_entropy(void **state) {
+    link_t k;
+    (void)state;
+    link_init(&k, &g.leaf, "cache.example");
+    g.no_entropy = 1;
+    fails_with(&k, AZREDIS_E_TLS, "random generator failed");
+}
+
+#define T(name) cmocka_unit_test_setup(name, setup)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        T(test_good), T(test_intermediate), T(test_old_root_sent), T(test_addresses), T(test_sni),
+        T(test_times), T(test_clock), T(test_names), T(test_untrusted), T(test_usage),
+        T(test_azure_suites), T(test_versions), T(test_not_tls), T(test_ends), T(test_bulk),
+        T(test_frozen_write), T(test_bad_name), T(test_roots), T(test_bundle_heap), T(test_heap_flat),
+        T(test_no_memory), T(test_no_entropy)
+    };
+    return cmocka_run_group_tests(tests, group_setup, group_teardown);
+}
