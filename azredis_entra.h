@@ -133,6 +133,7 @@
  * AZREDIS_ONLY_PURE             stop before mbedTLS, sockets, clocks: for tests of the pure half
  * AZREDIS_ASSERT(x)             our own bugs; default assert, nothing under NDEBUG
  * AZREDIS_API                   linkage of the public functions; set by the header
+ * AZREDIS_IMPLEMENTATION, AZREDIS_ENTRA_IMPL  refused: near misses of the first
  * AZREDIS_VERSION, AZREDIS_VERSION_TEXT
  *
  * 14 NOT YET
@@ -162,6 +163,10 @@
 
 #define AZREDIS_VERSION 0x000100          /* 0.1.0 as 0xMMmmpp */
 #define AZREDIS_VERSION_TEXT "0.1.0"
+
+#if defined(AZREDIS_IMPLEMENTATION) || defined(AZREDIS_ENTRA_IMPL)
+#  error "azredis_entra.h: the macro is AZREDIS_ENTRA_IMPLEMENTATION"
+#endif
 
 #ifdef AZREDIS_ENTRA_STATIC
 #  define AZREDIS_API static
@@ -3215,7 +3220,7 @@ static azredis_status azri_resp_keep(azri_resp *d, const azri_frame *f, azredis_
     return azri_reply_store(r, d->mem, f->root);
 }
 
-/* ==== >>jwt =============================================================== uses: mem fail text json
+/* ==== >>jwt =============================================================== uses: core mem fail text json ==
  * The claims of an access token. Nothing is verified: the TLS connection to the issuer is the trust, and
  * Redis verifies the signature. Pure. Entry points: azri_jwt_claims azri_jwt_user.
  * ================================================================================================ */
@@ -3347,7 +3352,7 @@ static azredis_status azri_jwt_user(const azri_claims *c, char out[64], azredis_
                      azri_quote(names, sizeof names, c->names, strlen(c->names), azri_slice(NULL, 0)));
 }
 
-/* ==== >>identity ========================================================== uses: mem fail text ======
+/* ==== >>identity ========================================================== uses: core mem fail text ==
  * Names, options and environment of an identity, the authorities that may get a secret, advice for Entra's
  * error codes. Pure.
  * Entry points: azredis_identity_by_name azri_identity_conf_copy azri_env_free azri_hint.
@@ -3680,7 +3685,7 @@ static const char *azri_hint(int code) {
     return NULL;
 }
 
-/* ==== >>flow ============================================================== uses: identity http json jwt
+/* ==== >>flow ============================================================== uses: core mem fail text json http jwt identity ==
  * The walk for a token, as a machine that says what to do next and is told what came of it. Pure: the pump
  * does the I/O and hands in the clocks.
  *
@@ -4304,7 +4309,7 @@ static void azri_flow_free(azri_flow *f) {
     f->phase = AZRI_FLOW_IDLE;
 }
 
-/* ==== >>token ============================================================= uses: core fail ======
+/* ==== >>token ============================================================= uses: core ===========
  * When to fetch the next token. Pure: times are milliseconds of the port's clock, `now` is an argument,
  * random numbers come from the caller's generator. Knows lives and hashes, never a token's bytes.
  *
@@ -4564,6 +4569,21 @@ enum {
     AZRI_LOG_SUBSCRIBED = 400, AZRI_LOG_SUB_REFUSED, AZRI_LOG_PUSH_DROPPED
 };
 
+AZREDIS_API const char *azredis_event_name(azredis_event_type type) {
+    switch (type) {
+    case AZREDIS_EV_TOKEN_REFRESHED: return "TokenRefreshed";
+    case AZREDIS_EV_TOKEN_REFRESH_FAILED: return "TokenRefreshFailed";
+    case AZREDIS_EV_CONNECTION_REAUTHENTICATED: return "ConnectionReauthenticated";
+    case AZREDIS_EV_CONNECTION_REAUTHENTICATION_FAILED: return "ConnectionReauthenticationFailed";
+    case AZREDIS_EV_CONNECTION_FAILED: return "ConnectionFailed";
+    case AZREDIS_EV_CONNECTION_RESTORED: return "ConnectionRestored";
+    case AZREDIS_EV_ERROR_MESSAGE: return "ErrorMessage";
+    case AZREDIS_EV_INTERNAL_ERROR: return "InternalError";
+    case AZREDIS_EV_LOG: return "Log";
+    default: return "?";
+    }
+}
+
 static azri_item *azri_news_at(azri_news *n, unsigned i) { return &n->item[(n->first + i) % AZRI_NEWS_MAX]; }
 
 /* Makes room by dropping the oldest line below warning, else the oldest of all. */
@@ -4608,7 +4628,7 @@ static void azri_log(azri_news *n, azredis_level level, int number, const char *
     va_end(ap);
 }
 
-/* ==== >>session =========================================================== uses: core mem fail text resp news ====
+/* ==== >>session =========================================================== uses: core mem fail reply resp news ==
  * One connection to one Redis server, from the first byte after TLS to the end. Pure: bytes, tokens
  * and times come in, bytes, finished commands and news go out; the pump does the I/O.
  * Commands leave in the order of the FIFO and replies are matched to its head; a frame that matches
@@ -5480,7 +5500,7 @@ static void azri_session_closed(azri_session *s, const azredis_error *why, azri_
     s->state = AZRI_DOWN;
 }
 
-/* ==== >>pubsub ============================================================ uses: core mem fail resp news session ====
+/* ==== >>pubsub ============================================================ uses: core mem =======
  * Subscriptions: each has a bounded queue of its own. Overflow drops the oldest message and counts it, so a
  * slow reader costs memory up to a limit and never stops the connection.
  * ================================================================================================ */
@@ -5580,7 +5600,7 @@ static int azri_sub_next(azredis_sub *s, azredis_message *out) {
     return 1;
 }
 
-/* ==== >>hub =============================================================== uses: core mem fail resp news session pubsub ====
+/* ==== >>hub =============================================================== uses: core mem fail reply resp news session pubsub ==
  * The client's pure half: a list of sessions (today one), the backlog in front of them, reconnecting, and the
  * rule that every command ends exactly once. Contract: commands, tokens, frames and times come in; finished
  * commands (done), news, and sessions to dial or to close are taken out by the pump.
@@ -6120,7 +6140,7 @@ static void azri_hub_free(azri_hub *h) {
 }
 
 #ifndef AZREDIS_ONLY_PURE
-/* ==== >>posix ============================================================= uses: core mem fail text
+/* ==== >>posix ============================================================= uses: core mem fail text news ==
  * Everything that asks the operating system: clocks, entropy, sockets, name look-up, threads' locks, the
  * environment, the event printer. Never blocks but in azri_poll; a look-up that blocks has its own thread.
  * Entry points: azri_port_fill, azri_poll, azri_lock_*, azri_waker_*, azri_dial_*, azri_getenv,
@@ -8316,21 +8336,6 @@ static void azri_pump_sleep(azredis_client *c, uint64_t until) {
  *     point before it.
  *  3. After a long silence a PING is answered before the command is written (azri_session_probe).
  * ================================================================================================ */
-
-AZREDIS_API const char *azredis_event_name(azredis_event_type type) {
-    switch (type) {
-    case AZREDIS_EV_TOKEN_REFRESHED: return "TokenRefreshed";
-    case AZREDIS_EV_TOKEN_REFRESH_FAILED: return "TokenRefreshFailed";
-    case AZREDIS_EV_CONNECTION_REAUTHENTICATED: return "ConnectionReauthenticated";
-    case AZREDIS_EV_CONNECTION_REAUTHENTICATION_FAILED: return "ConnectionReauthenticationFailed";
-    case AZREDIS_EV_CONNECTION_FAILED: return "ConnectionFailed";
-    case AZREDIS_EV_CONNECTION_RESTORED: return "ConnectionRestored";
-    case AZREDIS_EV_ERROR_MESSAGE: return "ErrorMessage";
-    case AZREDIS_EV_INTERNAL_ERROR: return "InternalError";
-    case AZREDIS_EV_LOG: return "Log";
-    default: return "?";
-    }
-}
 
 AZREDIS_API const char *azredis_build_info(void) {
     return "azredis_entra " AZREDIS_VERSION_TEXT ", mbedTLS " MBEDTLS_VERSION_STRING ", port posix";

@@ -58,7 +58,7 @@ check "two units run" "$dir/two"
 
 # A misspelt implementation macro must not end in a page of undefined symbols.
 for wrong in AZREDIS_IMPLEMENTATION AZREDIS_ENTRA_IMPL; do
-    if "$gcc" -D$wrong -I"$include" -fsyntax-only "$here/declarations.c" >"$dir/said" 2>&1; then : >"$dir/said"; fi
-    check "$wrong is refused with the right name" sh -c "grep -q AZREDIS_ENTRA_IMPLEMENTATION '$dir/said'"
+    if "$gcc" -D$wrong -I"$include" -fsyntax-only "$here/declarations.c" >"$dir/refusal" 2>&1; then : >"$dir/refusal"; fi
+    check "$wrong is refused with the right name" sh -c "grep -q AZREDIS_ENTRA_IMPLEMENTATION '$dir/refusal'"
 done
 exit $failed

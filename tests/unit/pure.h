@@ -138,10 +138,10 @@ static size_t script(char *out, size_t cap, const char *text) {
 /* Puts bytes into the decoder, in pieces of `step`; `frame` gets each frame and returns whether to go on. */
 static void hear(azri_session *s, const char *text, size_t step, int (*frame)(const azri_frame *f)) {
     static char bytes[1 << 18];
-    size_t n = script(bytes, sizeof bytes, text), at = 0, k;
+    size_t n = script(bytes, sizeof bytes, text), at = 0, k = 0;
     azri_frame f;
     azredis_error e;
-    char *p;
+    char *p = NULL;
     for (;;) {
         azredis_status st = azri_resp_next(&s->resp, &f, &e);
         if (st == AZREDIS_OK) {
