@@ -4710,6 +4710,12 @@ static int64_t azri_blob_left(const azri_blob *b, uint64_t now) {
     return (int64_t)(b->expires_at - now);
 }
 
+/* From then on nothing is written with these credentials, nor is a connection made. */
+static uint64_t azri_blob_drain_at(const azri_blob *b) {
+    if (b->expires_at == AZRI_NEVER64) return AZRI_NEVER64;
+    return b->expires_at - azri_min64(AZRI_DRAIN_MS, b->life_ms / 20);
+}
+
 typedef enum azri_kind {
     AZRI_CMD_USER,
     AZRI_CMD_AUTH, AZRI_CMD_HELLO, AZRI_CMD_SETTING, AZRI_CMD_SELECT, AZRI_CMD_READY,  /* the handshake */
@@ -5420,8 +5426,7 @@ static uint64_t azri_session_dead_at(const azri_session *s) {
 
 /* When nothing more may be written for want of a new token. */
 static uint64_t azri_session_drain_at(const azri_session *s) {
-    if (!s->blob || s->blob->expires_at == AZRI_NEVER64 || s->trying) return AZRI_NEVER64;
-    return s->blob->expires_at - azri_min64(AZRI_DRAIN_MS, s->blob->life_ms / 20);
+    return s->blob && !s->trying ? azri_blob_drain_at(s->blob) : AZRI_NEVER64;
 }
 
 static azredis_status azri_session_expired(azri_session *s, azredis_error *e) {
@@ -5814,7 +5819,7 @@ static void azri_hub_trouble(azri_hub *h, const azredis_error *e) {
     if (!e->retryable || h->aborted) azri_hub_fail_queue(h, &h->backlog, e);
 }
 
-static int azri_hub_live_blob(const azri_hub *h, uint64_t now) { return h->blob && now < h->blob->expires_at; }
+static int azri_hub_live_blob(const azri_hub *h, uint64_t now) { return h->blob && now < azri_blob_drain_at(h->blob); }
 
 static const char *azri_hub_waits_for(const azri_hub *h, uint64_t now) {
     if (!azri_hub_live_blob(h, now)) return "a token";
@@ -7349,13 +7354,15 @@ static azredis_status azri_tls_fail_other(azri_tls *t, azredis_error *e, int rc)
 /* The connection is of no use any more: says why. rc 0 is the end of the stream. */
 static azredis_status azri_tls_fail(azri_tls *t, azredis_error *e, int rc) {
     azredis_status st;
+    char doing[300];
+    (void)azri_fmt(doing, sizeof doing, "%s with %s", t->ready ? "TLS" : "TLS handshake", t->name);
     /* 20 to 23: the record types of RFC 8446 5.1. */
     if (!t->ready && t->heard && (t->first < 20 || t->first > 23))
         st = azri_fail(e, AZREDIS_E_TLS, t->conf.where,
                        "TLS with %s: the server does not answer in TLS: not a TLS port; "
                        "Managed Redis listens on 10000, classic caches on 6380", t->name);
     else if (rc == AZRI_TLS_LOST)
-        st = azri_net_fail(e, t->conf.where, t->ready ? "TLS connection" : "TLS handshake", t->io);
+        st = azri_net_fail(e, t->conf.where, doing, t->io);
     else
         st = azri_tls_fail_other(t, e, rc);
     if (e) e->tls_code = rc == AZRI_TLS_LOST ? 0 : rc;
@@ -7552,6 +7559,7 @@ static int azri_tls_pending(const azri_tls *t) {
 #define AZRI_RECORD       16384u        /* one TLS record: small commands share it */
 #define AZRI_READS_MAX    64            /* reads of one turn, so that a flood does not starve the writer */
 #define AZRI_FDS_MAX      32u           /* waker, token request, connection: each may watch several addresses */
+#define AZRI_OWN_PAUSE    20u           /* ms between two looks at a fetch that another thread is stepping */
 #define AZRI_NOTES_MAX    16u           /* events of an auth that a client which seldom pumps can still get */
 
 /* ---- line: a stream that is dialled, secured and then carries bytes ---- */
@@ -7693,6 +7701,7 @@ struct azredis_auth {
     uint32_t           tokens, token_failures;
     azri_fetch        *own;             /* the fetch of azredis_auth_token */
     int                own_busy;        /* a thread is stepping it */
+    azri_waker        *own_waker;       /* of its name look-ups; made when first needed */
     uint64_t           own_seen;
     char              *ca_file;
     const void        *ca;
@@ -7939,8 +7948,9 @@ static azredis_status azri_fetch_http(azri_fetch *f, uint64_t now, azredis_error
         azri_wipe(in, sizeof in);
     }
     if (st == AZREDIS_AGAIN && now >= f->until)
-        return azri_fail(e, AZREDIS_E_TIMEOUT, f->step.where, "%s: no complete answer in %u ms", f->step.url.host,
-                         (unsigned)f->step.timeout_ms);
+        return azri_fail(e, AZREDIS_E_TIMEOUT, f->step.where, "token request to %s:%u: no complete answer in %u ms; is it the "
+                         "right authority, and is there a proxy or firewall on the way?", f->step.url.host,
+                         (unsigned)f->step.url.port, (unsigned)f->step.timeout_ms);
     return st;
 }
 
@@ -8365,6 +8375,7 @@ static uint64_t azri_seed(const azri_port *port, uint64_t seed) {
 static void azri_auth_free(azredis_auth *a) {
     azri_mem mem = a->port.mem;
     if (a->own) azri_fetch_drop(a, a->own, azri_auth_now(a));
+    azri_waker_unref(a->own_waker);
     azri_blob_drop(a->blob);
     azri_identity_conf_free(&a->conf, &mem);
     azri_strfree(&mem, a->ca_file);
@@ -8488,61 +8499,90 @@ static void azri_auth_deliver(azredis_auth *a) {
     }
 }
 
-/* One step of this thread: a token, the right to step the fetch (*mine), or neither. */
-static azredis_status azri_auth_look(azredis_auth *a, azredis_token *out, int *mine, azredis_error *why) {
+/* OK: a copy of the live token. AGAIN: none yet; *why is the last failure, if there was one. Other errors:
+ * somebody must mend something, and no fetch is due until the slow lane looks whether they have. */
+static azredis_status azri_auth_look(azredis_auth *a, azredis_token *out, azredis_error *why) {
     uint64_t now = azri_auth_now(a);
     azredis_status st = AZREDIS_AGAIN;
     azri_lock_acquire(&a->lock);
-    if (a->blob && (a->conf.is_static || azri_token_live(&a->machine, now)))
+    if (a->blob && (a->conf.is_static || azri_token_live(&a->machine, now))) {
         st = azri_auth_copy_token(a, out, now, why);
-    else if (a->failure.code != AZREDIS_OK && why) *why = a->failure;
-    if (st == AZREDIS_AGAIN && a->failure.code != AZREDIS_OK && !a->failure.retryable && !a->own &&
-        !azri_token_due(&a->machine, now) && !azri_token_claimed(&a->machine, now))
-        st = a->failure.code;               /* it waits on the slow lane until somebody mends it */
-    *mine = !a->own_busy && !a->conf.is_static;
-    if (*mine) a->own_busy = 1;
+    } else if (a->failure.code != AZREDIS_OK) {
+        if (why) *why = a->failure;
+        if (!a->failure.retryable && now < a->machine.next_try && !azri_token_claimed(&a->machine, now))
+            st = a->failure.code;
+    }
     azri_lock_release(&a->lock);
     return st;
 }
 
-static void azri_auth_step(azredis_auth *a, azri_waker *w) {
-    if (!a->own) a->own = azri_fetch_claim(a, azri_auth_now(a));
-    if (a->own && azri_fetch_step(a, a->own, w)) a->own = NULL;
+/* The right to step the auth's own fetch, which one thread at a time has. */
+static int azri_auth_own(azredis_auth *a) {
+    int mine;
+    azri_lock_acquire(&a->lock);
+    mine = !a->own_busy && !a->conf.is_static;
+    if (mine) a->own_busy = 1;
+    azri_lock_release(&a->lock);
+    return mine;
 }
 
+/* One who leaves for good (last) lets the others take over a fetch that has not ended. */
+static void azri_auth_disown(azredis_auth *a, int last) {
+    azri_lock_acquire(&a->lock);
+    a->own_busy = 0;
+    if (last && a->own) azri_auth_wake(a);
+    azri_lock_release(&a->lock);
+}
+
+/* The fetch outlives the call that began it, and so does the waker that its look-up calls. */
+static void azri_auth_step(azredis_auth *a) {
+    if (!a->own_waker) a->own_waker = azri_waker_new();
+    if (!a->own_waker) return;
+    azri_waker_drain(a->own_waker);
+    if (!a->own) a->own = azri_fetch_claim(a, azri_auth_now(a));
+    if (a->own && azri_fetch_step(a, a->own, a->own_waker)) a->own = NULL;
+}
+
+static azri_fd azri_auth_fd(const azri_waker *w) {
+    azri_fd f;
+    f.sock = azri_waker_sock(w);
+    f.want = AZRI_READ;
+    f.ready = 0;
+    return f;
+}
+
+/* w: this call's own waker, which news of the token wakes. */
 static void azri_auth_sleep(azredis_auth *a, int mine, azri_waker *w, uint64_t until) {
     azri_fd fds[AZRI_FDS_MAX];
-    size_t n = 1;
+    size_t n = 0;
     uint64_t now = azri_auth_now(a), t = azri_min64(until, now + AZRI_WAIT_MAX);
-    fds[0].sock = azri_waker_sock(w);
-    fds[0].want = AZRI_READ;
-    fds[0].ready = 0;
+    fds[n++] = azri_auth_fd(w);
     if (mine && a->own) {
-        n += azri_fetch_fds(a->own, fds + 1, AZRI_FDS_MAX - 1);
+        fds[n++] = azri_auth_fd(a->own_waker);
+        n += azri_fetch_fds(a->own, fds + n, AZRI_FDS_MAX - n);
         t = azri_min64(t, azri_fetch_deadline(a->own));
+    } else {
+        azri_lock_acquire(&a->lock);
+        t = azri_min64(t, azri_token_deadline(&a->machine, now));
+        if (t <= now) t = now + AZRI_OWN_PAUSE;         /* due, and another thread is about to fetch it */
+        azri_lock_release(&a->lock);
     }
-    azri_lock_acquire(&a->lock);
-    if (!(mine && a->own)) t = azri_min64(t, azri_token_deadline(&a->machine, now));
-    azri_lock_release(&a->lock);
     if (t > now) (void)azri_poll(fds, n, (int)(t - now));
     azri_waker_drain(w);
 }
 
 static azredis_status azri_auth_wait(azredis_auth *a, azredis_token *out, uint64_t until, azri_waker *w, azredis_error *why) {
     azredis_status st;
-    int mine;
     for (;;) {
-        st = azri_auth_look(a, out, &mine, why);
-        if (mine) azri_auth_step(a, w);                 /* also renews one that is still good */
+        int mine = azri_auth_own(a), last;
+        if (mine) azri_auth_step(a);                    /* also renews a token that is still good */
+        st = azri_auth_look(a, out, why);
         if (st == AZREDIS_AGAIN && azri_auth_now(a) < until) azri_auth_sleep(a, mine, w, until);
-        azri_lock_acquire(&a->lock);
-        if (mine) a->own_busy = 0;
-        azri_lock_release(&a->lock);
+        last = st != AZREDIS_AGAIN || azri_auth_now(a) >= until;
+        if (mine) azri_auth_disown(a, last);
         azri_auth_deliver(a);
-        if (st != AZREDIS_AGAIN) return st;
-        if (azri_auth_now(a) >= until) break;
+        if (last) return st;
     }
-    return azri_auth_look(a, out, &mine, why) == AZREDIS_OK ? AZREDIS_OK : AZREDIS_AGAIN;
 }
 
 AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *out, uint32_t wait_ms, azredis_error *why) {

@@ -330,6 +330,10 @@ static int peer_accept(peer *p) {
 
 static void *hostile_main(void *user) {
     hostile *h = user;
+    sigset_t pipe_only;
+    sigemptyset(&pipe_only);
+    sigaddset(&pipe_only, SIGPIPE);     /* OpenSSL writes without MSG_NOSIGNAL; the client must not need this */
+    pthread_sigmask(SIG_BLOCK, &pipe_only, NULL);
     for (;;) {
         struct pollfd f[2] = {{.fd = h->listener, .events = POLLIN}, {.fd = h->wake[0], .events = POLLIN}};
         char waste[16];

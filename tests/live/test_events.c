@@ -50,13 +50,18 @@ static void done(void)
     client = NULL;
 }
 
-/* The events but for Log are exactly these, in this order; 0 at the end. */
+/* The events but for Log are exactly these, in this order; 0 at the end. TokenRefreshFailed may come again
+ * and again, for each try. */
 static void check_order(const int *expected)
 {
+    azredis_event_type type = AZREDIS_EV_LOG, before;
     size_t i;
     for (i = 0; i < live_seen.count; i++) {
-        azredis_event_type type = live_seen.at[i].ev.type;
-        if (type == AZREDIS_EV_LOG)
+        if (live_seen.at[i].ev.type == AZREDIS_EV_LOG)
+            continue;
+        before = type;
+        type = live_seen.at[i].ev.type;
+        if (type == TF && before == TF)
             continue;
         if ((int)type != *expected) {
             live_print_events(&live_seen);
@@ -157,10 +162,12 @@ static void test_renewal_fails(void **state)
     const live_event *e;
     (void)state;
     client = live_open(&em, &o);
-    live_fault(&em, "token-500", NULL, "1");
+    live_fault(&em, "token-500", NULL, "*");
+    wait_for(TF, 1);
+    live_disarm(&em, "token-500");
     wait_for(R, 1);
     EXPECT(T, TF, T, R);
-    assert_int_equal(live_fired(&em, "token-500"), 1);
+    assert_true(live_fired(&em, "token-500") >= (long)live_seen.of[TF]);
     e = event(TF, 0);
     assert_between(e->ev.old_left_ms, 300, 1250);
     assert_between(e->ev.next_try_ms, 0, 300);        /* a tenth of the life */
@@ -347,10 +354,13 @@ static void test_log(void **state)
     check_line(204, AZREDIS_LOG_DEBUG, "handshake");
     assert_int_equal(live_logged(&live_seen, 204), 5);      /* AUTH, HELLO, SETINFO twice, PING */
     check_line(205, AZREDIS_LOG_INFO, "RESP3");
-    live_fault(&em, "token-500", NULL, "1");
+    live_fault(&em, "token-500", NULL, "*");
+    wait_for(TF, 1);
+    live_disarm(&em, "token-500");
     wait_for(R, 1);
     check_line(102, AZREDIS_LOG_WARNING, "next try in");
-    assert_int_equal(live_logged(&live_seen, 100), 3);
+    assert_int_equal(live_logged(&live_seen, 102), live_seen.of[TF]);
+    assert_int_equal(live_logged(&live_seen, 100), 2 + live_seen.of[TF]);
     assert_int_equal(live_logged(&live_seen, 101), 2);
     assert_int_equal(live_logged(&live_seen, 300), 2);
     assert_int_equal(live_logged(&live_seen, 301), 2);

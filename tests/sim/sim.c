@@ -82,8 +82,8 @@ static void sim_read(void) {
     azri_session *s = sim.hub.sessions;
     azri_frame f;
     azredis_error e;
-    char *p;
-    size_t n;
+    char *p = NULL;
+    size_t n = 0;
     long got;
     while (s->link) {
         azredis_status st = azri_resp_next(&s->resp, &f, &e);
@@ -104,7 +104,7 @@ static void sim_read(void) {
 static void sim_write(void) {
     azri_session *s = sim.hub.sessions;
     char record[16384];
-    size_t n;
+    size_t n = 0;
     while (s->link && (n = azri_session_output(s, record, 1 + (size_t)model_random(sim.m, sizeof record), sim.m->now)) > 0)
         model_receive(sim.m, record, n);
 }

@@ -150,7 +150,9 @@ static void hear(azri_session *s, const char *text, size_t step, int (*frame)(co
         }
         assert_int_equal(st, AZREDIS_AGAIN);
         if (at == n) return;
-        assert_int_equal(azri_resp_room(&s->resp, 4096, &p, &k), AZREDIS_OK);
+        do st = azri_resp_room(&s->resp, 4096, &p, &k);
+        while (st == AZREDIS_E_NOMEM);              /* only one allocation fails: see heap.fail_at */
+        assert_int_equal(st, AZREDIS_OK);
         k = azri_minz(azri_minz(k, step), n - at);
         memcpy(p, bytes + at, k);
         azri_resp_got(&s->resp, k);

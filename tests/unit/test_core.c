@@ -47,7 +47,8 @@ static void the_hash_tells_apart_what_differs_in_one_bit(void **state) {
     (void)state;
     for (i = 0; i < sizeof b; i++) b[i] = (unsigned char)(i * 37);
     h = seen[0] = azri_hash64(b, sizeof b);
-    assert_true(h == azri_hash64(b, sizeof b) && h != azri_hash64(b, sizeof b - 1) && azri_hash64("", 0) != azri_hash64("\0", 1));
+    assert_true(h == azri_hash64(b, sizeof b) && h != azri_hash64(b, sizeof b - 1) &&
+                azri_hash64("", 0) != azri_hash64("\0", 1));
     for (i = 0; i < sizeof b * 8; i++) {
         b[i / 8] ^= (unsigned char)(1u << i % 8);
         seen[i + 1] = azri_hash64(b, sizeof b);
@@ -224,7 +225,8 @@ static void formatting_is_cut_at_every_size_and_tells_the_length_it_wanted(void 
     (void)state;
     for (cap = 0; cap <= sizeof want + 2; cap++) {
         memset(out, '#', sizeof out);
-        assert_int_equal(azri_fmt(out, cap, "%s:%u %d %04x [%.*s]", "host", 10000u, -7, 255u, 4, "textual"), sizeof want - 1);
+        assert_int_equal(azri_fmt(out, cap, "%s:%u %d %04x [%.*s]", "host", 10000u, -7, 255u, 4, "textual"),
+                         sizeof want - 1);
         if (cap) assert_int_equal(strlen(out), azri_minz(cap - 1, sizeof want - 1));
         if (cap) assert_memory_equal(out, want, azri_minz(cap - 1, sizeof want - 1));
         assert_int_equal(out[azri_minz(cap, sizeof want)], '#');
@@ -290,7 +292,8 @@ static void what_a_peer_said_is_quoted_without_secrets(void **state) {
     size_t i;
     (void)state;
     for (i = 0; i < COUNT(row); i++)
-        assert_string_equal(azri_quote(out, sizeof out, row[i].text, strlen(row[i].text), azri_str(row[i].secret)), row[i].want);
+        assert_string_equal(azri_quote(out, sizeof out, row[i].text, strlen(row[i].text), azri_str(row[i].secret)),
+                            row[i].want);
     assert_string_equal(azri_quote(out, sizeof out, "a\0b", 3, azri_slice(NULL, 0)), "a b");
 }
 
@@ -304,7 +307,8 @@ static void short_secrets_are_masked_where_they_stand_whole(void **state) {
     size_t i;
     (void)state;
     for (i = 0; i < COUNT(row); i++)
-        assert_string_equal(azri_quote(out, sizeof out, row[i].text, strlen(row[i].text), azri_str(row[i].secret)), row[i].want);
+        assert_string_equal(azri_quote(out, sizeof out, row[i].text, strlen(row[i].text), azri_str(row[i].secret)),
+                            row[i].want);
 }
 
 static void a_text_that_ends_inside_a_secret_is_masked_there(void **state) {
@@ -316,7 +320,8 @@ static void a_text_that_ends_inside_a_secret_is_masked_there(void **state) {
     size_t i;
     (void)state;
     for (i = 0; i < COUNT(row); i++)
-        assert_string_equal(azri_quote(out, sizeof out, row[i].text, strlen(row[i].text), azri_str(row[i].secret)), row[i].want);
+        assert_string_equal(azri_quote(out, sizeof out, row[i].text, strlen(row[i].text), azri_str(row[i].secret)),
+                            row[i].want);
 }
 
 static void a_quote_ends_after_exactly_its_limit(void **state) {

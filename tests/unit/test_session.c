@@ -278,7 +278,8 @@ static void greet(const greeting *g, size_t n) {
         assert_int_equal(r.s.state, g->state);
         assert_int_equal(r.s.resp3, g->resp3);
         assert_int_equal(r.s.no_fence, g->no_fence);
-        if (g->code != AZREDIS_OK && r.e.retryable != g->retryable) fail_msg("%s: retryable %d", g->says, r.e.retryable);
+        if (g->code != AZREDIS_OK && r.e.retryable != g->retryable)
+            fail_msg("%s: retryable %d", g->says, r.e.retryable);
         if (g->code != AZREDIS_OK) assert_true(r.e.message[0] && r.e.code == g->code);
         assert_true(r.s.rejected == (g->rejected ? hash : 0));
         if (g->state == AZRI_READY) assert_true(r.s.blob && !r.s.trying && r.s.blob->generation == 1);
@@ -515,7 +516,7 @@ static void case10_another_confirmation_confirms_nothing(void **state) {
     assert_int_equal(r.cmd[0].ends, 1);
     (void)subscribe("ab");
     (void)out();
-    assert_int_equal(server("+OK|"), AZREDIS_E_RESP);               /* a plain answer to SUBSCRIBE is an error or wrong */
+    assert_int_equal(server("+OK|"), AZREDIS_E_RESP); /* a plain answer to SUBSCRIBE is an error or wrong */
 }
 
 static void case11_strange_pushes_are_dropped_and_counted(void **state) {
@@ -686,7 +687,8 @@ static void the_unit_goes_before_what_is_not_written_and_never_into_a_frame(void
         (void)give(3, COMMAND_MS);
         assert_int_equal(take(&r.s, n, r.now), n);
         token(2);
-        assert_string_equal(out(), n == 0 ? "AUTH oid token-2, PING N, GET k0, GET k1, GET k2" : "GET k0, AUTH oid token-2, PING N, GET k1, GET k2");
+        assert_string_equal(out(), n == 0 ? "AUTH oid token-2, PING N, GET k0, GET k1, GET k2"
+                                          : "GET k0, AUTH oid token-2, PING N, GET k1, GET k2");
         assert_int_equal(server(n == 0 ? "+OK|@|+v0|" : "+v0|+OK|@|"), AZREDIS_OK);
         assert_int_equal(answer(1, 2), AZREDIS_OK);
         ok(0, 2);

@@ -1,0 +1,210 @@
+/* Calls while there is no connection: a command that could not be sent says so, one that waits runs once
+ * there is a connection, and each failing call ends within its deadline.
+ *   cc -std=gnu11 -I. tests/live/test_connect.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
+#define AZREDIS_ENTRA_IMPLEMENTATION
+#include "azredis_entra.h"
+#include "live.h"
+
+static live em;
+static live_relay relay;
+static azredis_client *client;          /* closed by the teardown if the test failed before */
+
+static int setup(void **state)
+{
+    (void)state;
+    live_start(&em, NULL);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    azredis_close(client);
+    client = NULL;
+    live_relay_stop(&relay);
+    memset(&relay, 0, sizeof relay);
+    live_stop(&em);
+    return 0;
+}
+
+static void done(void)
+{
+    azredis_close(client);
+    client = NULL;
+}
+
+static azredis_client *open_through_relay(azredis_options *o, char host[64])
+{
+    live_relay_start(&relay, em.gateway_port);
+    snprintf(host, 64, "127.0.0.1:%d", relay.port);
+    o->host = host;
+    o->tls_host = "localhost";
+    return live_open(&em, o);
+}
+
+static void expect_not_sent(azredis_client *c, int ms, const char *part)
+{
+    azredis_reply r = {0};
+    assert_in_time(azredis_command(c, &r, "INCR", "n"), ms);
+    assert_true(r.status < 0);
+    assert_int_equal(r.fate, AZREDIS_NOT_SENT);
+    assert_non_null(r.error);
+    assert_int_equal(r.error->code, r.status);
+    assert_has(r.error->message, part);
+    assert_null(r.value);
+    azredis_reply_free(&r);
+}
+
+/* Cuts the connection and lets no new one in. */
+static void shut_out(void)
+{
+    live_fault(&em, "refuse", NULL, "*");
+    live_fault(&em, "expire-now", NULL, "1");
+    await(live_number(&em, "connections_open") == 0, LIVE_SOON);
+}
+
+static void test_not_sent_while_disconnected(void **state)
+{
+    azredis_options o = {.command_ms = 700};
+    (void)state;
+    client = live_open(&em, &o);
+    assert_int_equal(live_incr(client, "n"), 1);
+    shut_out();
+    expect_not_sent(client, 700, "localhost");
+    assert_true(live_fired(&em, "refuse") >= 2);      /* it went on trying */
+    live_disarm(&em, "refuse");
+    await((azredis_wait(client, 10), live_connected(client)), LIVE_SOON);
+    assert_int_equal(live_incr(client, "n"), 2);      /* the failed one never ran */
+    done();
+}
+
+/* A command that waits for the connection runs once there is one. */
+static void test_waits_for_connection(void **state)
+{
+    azredis_options o = {.command_ms = 5000};
+    (void)state;
+    client = live_open(&em, &o);
+    live_fault(&em, "refuse", NULL, "2");
+    live_fault(&em, "expire-now", NULL, "1");
+    await(live_number(&em, "connections_open") == 0, LIVE_SOON);
+    assert_int_equal(live_incr(client, "n"), 1);
+    assert_int_equal(live_fired(&em, "refuse"), 2);
+    done();
+}
+
+static void test_no_queue_call(void **state)
+{
+    static const azredis_str words[2] = {{"INCR", 4}, {"n", 1}};
+    const azredis_call now_or_never = {.flags = AZREDIS_NO_QUEUE};
+    azredis_options o = {0};
+    azredis_reply r = {0};
+    (void)state;
+    client = live_open(&em, &o);
+    shut_out();
+    assert_in_time(azredis_command_argv(client, &r, &now_or_never, 2, words), 0);
+    assert_true(r.status < 0);
+    assert_int_equal(r.fate, AZREDIS_NOT_SENT);
+    azredis_reply_free(&r);
+    done();
+}
+
+static void test_fail_fast(void **state)
+{
+    azredis_options o = {.fail_fast = 1};
+    int i;
+    (void)state;
+    client = live_open(&em, &o);
+    assert_int_equal(live_incr(client, "n"), 1);
+    shut_out();
+    for (i = 0; i < 5; i++)
+        expect_not_sent(client, 0, "localhost");
+    live_disarm(&em, "refuse");
+    await((azredis_wait(client, 10), live_connected(client)), LIVE_SOON);
+    assert_int_equal(live_incr(client, "n"), 2);
+    done();
+}
+
+static void test_abort_on_connect_fail(void **state)
+{
+    azredis_options o = {.abort_on_connect_fail = 1};
+    azredis_error why = {0};
+    (void)state;
+    live_fault(&em, "refuse", NULL, "1");
+    client = live_new(&em, &o);
+    assert_in_time(assert_true(azredis_connect(client, 10000, &why) < 0), 1000);
+    assert_has(why.message, "localhost");
+    expect_not_sent(client, 0, "localhost");
+    expect_not_sent(client, 0, "localhost");
+    assert_in_time(assert_true(azredis_connect(client, 10000, &why) < 0), 0);
+    assert_int_equal(live_fired(&em, "refuse"), 1);   /* it has ended, though the gateway is open again */
+    assert_int_equal(live_number(&em, "connections_opened"), 0);
+    done();
+}
+
+/* It is about the first connection only. */
+static void test_abort_spares_later_losses(void **state)
+{
+    azredis_options o = {.abort_on_connect_fail = 1};
+    (void)state;
+    client = live_open(&em, &o);
+    live_fault(&em, "refuse", NULL, "1");
+    live_fault(&em, "expire-now", NULL, "1");
+    await(live_number(&em, "connections_open") == 0, LIVE_SOON);
+    assert_int_equal(live_incr(client, "n"), 1);
+    assert_int_equal(live_fired(&em, "refuse"), 1);
+    done();
+}
+
+static void test_connect_in_time(void **state)
+{
+    azredis_options o = {0};
+    azredis_error why = {0};
+    (void)state;
+    live_fault(&em, "refuse", NULL, "*");
+    client = live_new(&em, &o);
+    assert_in_time(assert_true(azredis_connect(client, 800, &why) < 0), 800);
+    assert_has(why.message, "localhost");
+    live_disarm(&em, "refuse");
+    assert_int_equal(azredis_connect(client, LIVE_SOON, &why), AZREDIS_OK);
+    done();
+}
+
+/* The gateway takes the connection and says nothing; each step has its own deadline. */
+static void test_silent_gateway(void **state)
+{
+    azredis_options o = {.connect_ms = 400, .command_ms = 1000};
+    azredis_error why = {0};
+    char host[64];
+    (void)state;
+    client = open_through_relay(&o, host);
+    done();
+    live_relay_spell(&relay, LIVE_PASS);
+    kill(em.pid, SIGSTOP);              /* connect() still succeeds, TLS gets no answer */
+    client = live_new(&em, &o);
+    /* The authority is stopped too: give the client its token first. */
+    kill(em.pid, SIGCONT);
+    assert_int_equal(azredis_connect(client, LIVE_SOON, &why), AZREDIS_OK);
+    live_fault(&em, "expire-now", NULL, "1");
+    await(live_number(&em, "connections_open") == 0, LIVE_SOON);
+    kill(em.pid, SIGSTOP);
+    expect_not_sent(client, 1000, "TLS");
+    kill(em.pid, SIGCONT);
+    await((azredis_wait(client, 10), live_connected(client)), LIVE_SOON);
+    assert_int_equal(live_incr(client, "n"), 1);
+    done();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_not_sent_while_disconnected, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_waits_for_connection, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_queue_call, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_fail_fast, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_abort_on_connect_fail, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_abort_spares_later_losses, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_connect_in_time, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_silent_gateway, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,1014 @@
+/* The client's pure half: what is refused, what waits and for how long, connecting again, subscriptions, news. The
+ * pump's part is played by hand. After each test every command must have ended exactly once and all memory be back. */
+#include "pure.h"
+
+enum { COMMANDS = 20100, COMMAND_MS = 5000, HOUR = 3600000 };
+typedef struct outcome { int ends; azredis_status st; azredis_fate fate; char text[40], why[456]; } outcome;
+
+static struct {
+    azri_hub      h;
+    azri_session *s;
+    uint64_t      now;
+    int           cmds;
+    outcome       end[COMMANDS];
+} r;
+
+/* ---- the pump's place ---- */
+
+static void on_reply(azredis_client *c, const azredis_reply *lent, void *user) {
+    outcome *o = &r.end[(uintptr_t)user];
+    azredis_str text = azredis_text(lent->value);
+    (void)c;
+    o->ends++;
+    o->st = lent->status;
+    o->fate = lent->fate;
+    snprintf(o->text, sizeof o->text, "%.*s", (int)text.len, text.ptr ? text.ptr : "");
+    snprintf(o->why, sizeof o->why, "%s", lent->error ? lent->error->message : "");
+}
+
+static void deliver(void) {
+    azri_cmd *c;
+    while ((c = r.h.done.head) != NULL) {
+        r.h.done.head = c->done_next;
+        if (!r.h.done.head) r.h.done.tail = NULL;
+        c->done_next = NULL;
+        c->in_done = 0;
+        if (c->kind == AZRI_CMD_SUBSCRIBE) azri_hub_subscribed(&r.h, c);
+        c->told = 1;
+        if (c->fn) c->fn(NULL, c->reply, c->user);
+        c->fn = NULL;
+        c->reply = &c->own;
+        if (!c->linked) azri_hub_free_cmd(&r.h, c);
+    }
+    if (r.s && r.s->state == AZRI_DOWN) r.s->link = NULL;
+}
+
+static int on_frame(const azri_frame *f) {
+    azri_hub_frame(&r.h, r.s, f, r.now);
+    return r.s->state != AZRI_DOWN;
+}
+
+static void server(const char *text) {
+    hear(r.s, text, 4096, on_frame);
+    deliver();
+}
+
+static void tick(uint64_t at) {
+    uint64_t t;
+    r.now = at;
+    azri_hub_tick(&r.h, at);
+    deliver();
+    t = azri_hub_deadline(&r.h, at);
+    assert_true(t <= at + AZRI_WAIT_MAX);
+    assert_true(t >= at || azri_hub_may_dial(&r.h, r.s, at));
+}
+
+/* 1: it was time to dial, and the connection stands. */
+static int dial(void) {
+    if (!azri_hub_may_dial(&r.h, r.s, r.now)) return 0;
+    azri_hub_dialing(&r.h, r.s);
+    r.s->link = &r;
+    azri_hub_opened(&r.h, r.s, r.now);
+    return 1;
+}
+
+static void lost_for(azredis_status why) {
+    azredis_error e;
+    (void)azri_fail(&e, why, "test", "the wire is cut");
+    azri_hub_closed(&r.h, r.s, &e, r.now);
+    deliver();
+}
+
+static void lost(void) { lost_for(AZREDIS_E_CLOSED); }
+
+static const char *out(void) { return sent(r.s, r.now); }
+
+static void token(uint32_t generation) {
+    char jwt[24];
+    azri_blob *b;
+    snprintf(jwt, sizeof jwt, "token-%u", (unsigned)generation);
+    b = new_token(jwt, generation, r.now + HOUR, HOUR);
+    azri_hub_token(&r.h, b, r.now, r.now + HOUR / 2);
+    azri_blob_drop(b);
+}
+
+static void welcome(void) {
+    assert_int_equal(dial(), 1);
+    assert_memory_equal(out(), "AUTH oid token-", 15);
+    server(WELCOME);
+    assert_int_equal(r.s->state, AZRI_READY);
+}
+
+static void up(void) {
+    token(1);
+    welcome();
+    r.h.news.count = 0;
+}
+
+static void reconnect(void) {
+    tick(azri_max64(r.now, r.s->dial_at));
+    welcome();
+}
+
+/* ---- the user's place ---- */
+
+static azredis_status make(azri_cmd **c, int argc, const char *a, const char *b, const char *d, azredis_error *e) {
+    azredis_str argv[3];
+    argv[0] = azri_str(a);
+    argv[1] = azri_str(b);
+    argv[2] = azri_str(d);
+    return azri_hub_new_cmd(&r.h, argc, argv, c, e);
+}
+
+static void submit(azri_cmd *c, uint64_t ms) {
+    assert_true(r.cmds < COMMANDS);
+    c->deadline = r.now + ms;
+    c->fn = on_reply;
+    c->user = (void *)(uintptr_t)r.cmds++;
+    azri_hub_submit(&r.h, c, r.now);
+    deliver();
+}
+
+/* "GET k<number>"; not OK: it was not taken. */
+static azredis_status give(uint64_t ms) {
+    char key[16];
+    azri_cmd *c;
+    azredis_status st;
+    snprintf(key, sizeof key, "k%d", r.cmds);
+    st = make(&c, 2, "GET", key, "", NULL);
+    if (st == AZREDIS_OK) submit(c, ms);
+    return st;
+}
+
+static void give_n(int n) {
+    while (n--) assert_int_equal(give(COMMAND_MS), AZREDIS_OK);
+}
+
+static void answer(int from, int to) {
+    char text[24];
+    for (; from <= to; from++) {
+        snprintf(text, sizeof text, "+v%d|", from);
+        server(text);
+    }
+}
+
+static void one_is(int i, azredis_status st, azredis_fate fate, const char *why) {
+    assert_int_equal(r.end[i].ends, 1);
+    assert_int_equal(r.end[i].st, st);
+    assert_int_equal(r.end[i].fate, fate);
+    if (!strstr(r.end[i].why, why)) fail_msg("\"%s\" is not in: %s", why, r.end[i].why);
+}
+
+static void ok(int from, int to) {
+    char text[24];
+    for (; from <= to; from++) {
+        snprintf(text, sizeof text, "v%d", from);
+        one_is(from, AZREDIS_OK, AZREDIS_ANSWERED, "");
+        assert_string_equal(r.end[from].text, text);
+    }
+}
+
+static azredis_sub *subscribe(const char *channel) {
+    azredis_sub *s = (azredis_sub *)azri_zalloc(&mem, sizeof *s);
+    s->mem = &mem;
+    s->channel = azri_strdup(&mem, channel);
+    s->max = r.h.conf.sub_queue;
+    s->next = r.h.subs;
+    r.h.subs = s;
+    if (r.s->state == AZRI_READY) azri_hub_subscribe(&r.h, r.s, r.now);
+    return s;
+}
+
+#define SUBSCRIBED(channel) ">3|+subscribe|+" channel "|:1|"
+#define MSG(channel, text) ">3|+message|+" channel "|+" text "|"
+
+static void next_is(azredis_sub *s, const char *text, uint32_t missed, uint32_t gap) {
+    azredis_message m;
+    assert_int_equal(azri_sub_next(s, &m), 1);
+    assert_true(azri_eqz(m.payload, text) && azri_eqz(m.channel, s->channel));
+    assert_int_equal(m.payload.ptr[m.payload.len], '\0');
+    assert_int_equal(m.lost, missed);
+    assert_int_equal(m.gap, gap);
+}
+
+static int began(void) {
+    azri_hub_conf *conf = &r.h.conf;
+    memset(&r, 0, sizeof r);
+    memset(&wire, 0, sizeof wire);
+    r.now = 1000000;
+    azri_hub_init(&r.h, &mem, 7);
+    conf->session.protocol = 3;
+    conf->session.auth_ms = 15000;
+    conf->session.command_ms = COMMAND_MS;
+    conf->session.keepalive_ms = AZREDIS_NEVER;
+    conf->session.max_reply = 1 << 24;
+    conf->session.endpoint = "host:10000";
+    conf->backlog_count = 10000;
+    conf->backlog_bytes = 1 << 24;
+    conf->sub_queue = 3;
+    r.s = azri_hub_add_session(&r.h);
+    return r.s != NULL;
+}
+
+static int begin(void **state) {
+    (void)state;
+    memset(&heap, 0, sizeof heap);
+    assert_true(began());
+    return 0;
+}
+
+static int end(void **state) {
+    azredis_error e;
+    azri_queue unsent;
+    int i;
+    (void)state;
+    memset(&unsent, 0, sizeof unsent);
+    (void)azri_fail(&e, AZREDIS_E_CLOSED, "test", "closed");
+    if (r.s) azri_session_closed(r.s, &e, &unsent);
+    azri_hub_fail_queue(&r.h, &unsent, &e);
+    azri_hub_fail_queue(&r.h, &r.h.backlog, &e);
+    deliver();
+    for (i = 0; i < r.cmds; i++) assert_int_equal(r.end[i].ends, 1);
+    azri_hub_free(&r.h);
+    assert_int_equal(heap.live, 0);
+    return 0;
+}
+
+/* ---- what is refused ---- */
+
+static void commands_that_break_a_shared_connection_are_refused(void **state) {
+    static const char *const row[][3] = {
+        { "AUTH" }, { "HELLO", "3" }, { "RESET" }, { "QUIT" }, { "MONITOR" }, { "SYNC" }, { "PSYNC" }, { "SELECT", "1" }, { "MULTI" },
+        { "EXEC" }, { "DISCARD" }, { "WATCH", "k" }, { "UNWATCH" }, { "SUBSCRIBE", "c" }, { "UNSUBSCRIBE" }, { "PSUBSCRIBE", "*" },
+        { "PUNSUBSCRIBE" }, { "SSUBSCRIBE", "c" }, { "SUNSUBSCRIBE" }, { "BLPOP", "k", "0" }, { "BRPOP", "k", "0" }, { "BLMOVE" },
+        { "BRPOPLPUSH" }, { "BLMPOP" }, { "BZPOPMIN" }, { "BZPOPMAX" }, { "BZMPOP" }, { "WAIT", "1", "0" }, { "WAITAOF" },
+        { "CLIENT", "REPLY", "OFF" }, { "CLIENT", "TRACKING", "ON" }, { "CLIENT", "SETNAME", "x" }, { "XREAD", "BLOCK", "0" },
+        { "XREADGROUP", "NOACK", "BLOCK" }
+    };
+    size_t i, k, n;
+    (void)state;
+    up();
+    for (i = 0; i < COUNT(row); i++)
+        for (k = 0; k < 3; k++) {                   /* as it stands, lower, mixed */
+            char word[3][24] = { "", "", "" };
+            int argc = row[i][2] ? 3 : row[i][1] ? 2 : 1;
+            azri_cmd *c;
+            azredis_error e;
+            for (n = 0; n < (size_t)argc; n++) {
+                size_t at;
+                snprintf(word[n], sizeof word[n], "%s", row[i][n]);
+                for (at = 0; word[n][at]; at++)
+                    if (k == 1 || (k == 2 && at % 2)) word[n][at] = azri_lower(word[n][at]);
+            }
+            if (make(&c, argc, word[0], word[1], word[2], &e) != AZREDIS_E_ARG)
+                fail_msg("%s %s passed", word[0], word[1]);
+            assert_non_null(strstr(e.message, row[i][0]));
+            assert_non_null(strstr(e.message, ": "));           /* and what to do instead */
+        }
+    assert_string_equal(out(), "");
+}
+
+static void near_misses_of_refused_commands_pass(void **state) {
+    static const char *const row[][3] = {
+        { "CLIENT", "ID" }, { "CLIENT" }, { "CLIENT", "REPLYX" }, { "CLIENT", "INFO", "REPLY" }, { "CLIENT", "GETNAME" }, { "GET", "AUTH" },
+        { "XREAD", "STREAMS", "block" }, { "XREAD", "COUNT", "1" }, { "XREADGROUP", "STREAMS", "BLOCK" }, { "AUTHX" }, { "AUT" }, { "LPOP", "BLPOP" },
+        { "XRANGE", "BLOCK", "-" }, { "EXECX" }, { "PUBLISH", "c", "SUBSCRIBE" }, { "WAI" }, { "SET", "BLOCK", "1" }, { "\xc1UTH" }, { "AUTH ", "x" }
+    };
+    size_t i;
+    (void)state;
+    for (i = 0; i < COUNT(row); i++) {
+        azri_cmd *c;
+        if (make(&c, row[i][2] ? 3 : row[i][1] ? 2 : 1, row[i][0], row[i][1], row[i][2], NULL) != AZREDIS_OK)
+            fail_msg("%s", row[i][0]);
+        azri_hub_free_cmd(&r.h, c);
+    }
+}
+
+static void a_command_needs_a_name_and_bytes(void **state) {
+    static const azredis_str none = { NULL, 0 }, hole[2] = { { "GET", 3 }, { NULL, 1 } }, empty[2] = { { "GET", 3 }, { NULL, 0 } }, zero = { "\0", 1 };
+    azri_cmd *c;
+    azredis_error e;
+    (void)state;
+    assert_int_equal(azri_hub_new_cmd(&r.h, 0, hole, &c, &e), AZREDIS_E_ARG);
+    assert_int_equal(azri_hub_new_cmd(&r.h, -1, hole, &c, &e), AZREDIS_E_ARG);
+    assert_int_equal(azri_hub_new_cmd(&r.h, 1, NULL, &c, &e), AZREDIS_E_ARG);
+    assert_int_equal(azri_hub_new_cmd(&r.h, 1, &none, &c, &e), AZREDIS_E_ARG);
+    assert_int_equal(azri_hub_new_cmd(&r.h, 2, hole, &c, &e), AZREDIS_E_ARG);
+    assert_int_equal(azri_hub_new_cmd(&r.h, 2, empty, &c, &e), AZREDIS_OK);
+    assert_memory_equal(c->bytes, "*2\r\n$3\r\nGET\r\n$0\r\n\r\n", 19);
+    azri_hub_free_cmd(&r.h, c);
+    assert_int_equal(azri_hub_new_cmd(&r.h, 1, &zero, &c, &e), AZREDIS_OK);
+    azri_hub_free_cmd(&r.h, c);
+}
+
+static void as_many_commands_wait_as_the_limit_says(void **state) {
+    int connected, i;
+    (void)state;
+    r.h.conf.backlog_count = 5;
+    for (connected = 0; connected <= 1; connected++) {          /* in the backlog, and unanswered */
+        if (connected) up();
+        for (i = r.cmds; i % 5 != 4; i++) assert_int_equal(give(COMMAND_MS), AZREDIS_OK);
+        assert_int_equal(give(COMMAND_MS), AZREDIS_OK);
+        assert_int_equal(give(COMMAND_MS), AZREDIS_AGAIN);
+        assert_int_equal(give(COMMAND_MS), AZREDIS_AGAIN);
+        if (!connected) tick(r.now + COMMAND_MS);
+    }
+    (void)out();
+    assert_int_equal(give(COMMAND_MS), AZREDIS_AGAIN);
+    answer(5, 5);
+    assert_int_equal(give(COMMAND_MS), AZREDIS_OK);
+    assert_int_equal(give(COMMAND_MS), AZREDIS_AGAIN);
+}
+
+static void as_many_bytes_wait_as_the_limit_says(void **state) {
+    size_t frame = 21, more;                                    /* GET k0 */
+    azri_cmd *c;
+    azredis_error e;
+    (void)state;
+    for (more = 0; more <= 2; more++) {                         /* n-1, n, n+1 for the third */
+        r.h.conf.backlog_bytes = 3 * frame - 1 + more;
+        give_n(2);
+        assert_int_equal(give(COMMAND_MS), more ? AZREDIS_OK : AZREDIS_AGAIN);
+        assert_int_equal(give(COMMAND_MS), AZREDIS_AGAIN);
+        tick(r.now + COMMAND_MS);
+    }
+    for (more = 0; more <= 2; more++) {                         /* and for one alone */
+        r.h.conf.backlog_bytes = frame - 1 + more;
+        assert_int_equal(make(&c, 2, "GET", "k0", "", &e), more ? AZREDIS_OK : AZREDIS_E_LIMIT);
+        if (more) azri_hub_free_cmd(&r.h, c);
+    }
+    (void)make(&c, 2, "GET", "k0", "", &e);
+    r.h.conf.backlog_count = 0;
+    azri_hub_free_cmd(&r.h, c);
+    assert_int_equal(make(&c, 2, "GET", "k0", "", &e), AZREDIS_AGAIN);
+    assert_int_equal(e.code, AZREDIS_E_FULL);
+    assert_true(e.retryable);
+}
+
+/* ---- while there is no connection ---- */
+
+static void fail_fast_fails_at_once_but_only_after_the_first_connection(void **state) {
+    (void)state;
+    r.h.conf.fail_fast = 1;
+    give_n(1);
+    assert_int_equal(r.end[0].ends, 0);
+    up();
+    assert_string_equal(out(), "GET k0");
+    give_n(2);
+    (void)take(r.s, 21, r.now);
+    lost();
+    one_is(0, AZREDIS_E_CLOSED, AZREDIS_MAYBE_RUN, "cut");
+    one_is(1, AZREDIS_E_CLOSED, AZREDIS_MAYBE_RUN, "cut");
+    one_is(2, AZREDIS_E_CLOSED, AZREDIS_NOT_SENT, "cut");        /* it was not begun, and nothing waits */
+    wire.len = wire.at = 0;
+    give_n(1);
+    one_is(3, AZREDIS_E_CLOSED, AZREDIS_NOT_SENT, "not connected: the wire is cut");
+    reconnect();
+    give_n(1);
+    (void)out();
+    answer(4, 4);
+    ok(4, 4);
+}
+
+static void a_command_that_must_not_wait_fails_at_once(void **state) {
+    azri_cmd *c;
+    (void)state;
+    assert_int_equal(make(&c, 1, "PING", "", "", NULL), AZREDIS_OK);
+    c->no_queue = 1;
+    submit(c, COMMAND_MS);
+    one_is(0, AZREDIS_E_CLOSED, AZREDIS_NOT_SENT, "waiting for a token");
+    up();
+    assert_int_equal(make(&c, 1, "PING", "", "", NULL), AZREDIS_OK);
+    c->no_queue = 1;
+    submit(c, COMMAND_MS);
+    assert_string_equal(out(), "PING");
+    server("+v1|");
+    ok(1, 1);
+}
+
+static void with_abort_a_first_connection_that_fails_is_the_last(void **state) {
+    int was_up;
+    (void)state;
+    for (was_up = 0; was_up <= 1; was_up++) {
+        r.h.conf.abort_on_connect_fail = 1;
+        if (was_up) up();
+        else token(1);
+        if (!was_up) give_n(1);
+        if (!was_up) azri_hub_dialing(&r.h, r.s);
+        lost_for(AZREDIS_E_NET);
+        assert_int_equal(r.h.aborted, !was_up);
+        assert_int_equal(azri_hub_may_dial(&r.h, r.s, r.now + HOUR / 2), was_up);
+        give_n(1);
+        if (!was_up) one_is(0, AZREDIS_E_NET, AZREDIS_NOT_SENT, "cut");
+        if (!was_up) one_is(1, AZREDIS_E_NET, AZREDIS_NOT_SENT, "not connected");
+        tick(r.now + 100);
+        if (was_up) continue;
+        assert_true(azri_hub_deadline(&r.h, r.now) == r.now + AZRI_WAIT_MAX);
+        (void)end(NULL);
+        (void)begin(NULL);
+    }
+}
+
+/* What cannot pass by itself ends the waiting; what can does not. */
+static void trouble_that_somebody_must_mend_ends_the_waiting(void **state) {
+    static const struct { azredis_status why; int ends; } row[] = {
+        { AZREDIS_E_CERT, 1 }, { AZREDIS_E_TLS, 1 }, { AZREDIS_E_CLUSTER, 1 }, { AZREDIS_E_NET, 0 }, { AZREDIS_E_DNS, 0 }, { AZREDIS_E_TIMEOUT, 0 }, { AZREDIS_E_RESP, 0 }
+    };
+    size_t i;
+    (void)state;
+    for (i = 0; i < COUNT(row); i++) {
+        (void)end(NULL);
+        (void)begin(NULL);
+        token(1);
+        give_n(2);
+        azri_hub_dialing(&r.h, r.s);
+        lost_for(row[i].why);
+        give_n(1);
+        assert_int_equal(r.end[0].ends + r.end[1].ends + r.end[2].ends, row[i].ends ? 3 : 0);
+        if (row[i].ends) one_is(2, row[i].why, AZREDIS_NOT_SENT, "not connected: the wire is cut");
+        assert_int_equal(r.s->dial_at - r.now == AZRI_RECONNECT_CAP, row[i].ends);
+        assert_int_equal(news_count(&r.h.news, AZREDIS_EV_INTERNAL_ERROR), row[i].why == AZREDIS_E_RESP);
+        reconnect();                                            /* it is tried again all the same */
+        give_n(1);
+        assert_int_equal(r.end[3].ends, 0);
+    }
+}
+
+static void waiting_commands_expire_with_the_reason(void **state) {
+    (void)state;
+    give_n(1);
+    assert_int_equal(give(1000), AZREDIS_OK);
+    assert_true(azri_hub_deadline(&r.h, r.now) == r.now + 1000);
+    tick(r.now + 999);
+    assert_int_equal(r.end[1].ends, 0);
+    tick(r.now + 1);
+    one_is(1, AZREDIS_E_TIMEOUT, AZREDIS_NOT_SENT, "waiting for a token");
+    token(1);
+    assert_int_equal(give(100), AZREDIS_OK);
+    tick(r.now + 100);
+    one_is(2, AZREDIS_E_TIMEOUT, AZREDIS_NOT_SENT, "waiting for the next try");
+    azri_hub_dialing(&r.h, r.s);
+    assert_int_equal(give(100), AZREDIS_OK);
+    tick(r.now + 100);
+    one_is(3, AZREDIS_E_TIMEOUT, AZREDIS_NOT_SENT, "name look-up, TCP, TLS");
+    r.s->link = &r;
+    azri_hub_opened(&r.h, r.s, r.now);
+    assert_int_equal(give(100), AZREDIS_OK);
+    tick(r.now + 100);
+    one_is(4, AZREDIS_E_TIMEOUT, AZREDIS_NOT_SENT, "waiting for the answer to AUTH");
+    lost_for(AZREDIS_E_NET);
+    assert_int_equal(give(100), AZREDIS_OK);
+    tick(r.now + 100);
+    one_is(5, AZREDIS_E_NET, AZREDIS_NOT_SENT, "not connected: the wire is cut");
+    tick(1000000 + COMMAND_MS);
+    one_is(0, AZREDIS_E_NET, AZREDIS_NOT_SENT, "not connected");
+    assert_int_equal(r.h.backlog.count, 0);
+}
+
+static void case18_nothing_of_the_backlog_is_written_before_auth_is_confirmed(void **state) {
+    int i;
+    (void)state;
+    give_n(10000);
+    assert_int_equal(give(COMMAND_MS), AZREDIS_AGAIN);
+    for (i = 1; i <= 2; i++) {
+        token((uint32_t)i);
+        assert_int_equal(dial(), 1);
+        assert_memory_equal(out(), "AUTH", 4);
+        assert_null(strstr(wire.words, "GET"));
+        server("+OK|" HELLO3 "+OK|+OK|");
+        assert_string_equal(out(), "");
+        if (i == 1) lost();
+        if (i == 1) tick(r.s->dial_at);
+    }
+    server("@|");
+    assert_memory_equal(out(), "GET k0, GET k1, ", 16);
+    assert_non_null(strstr(wire.words, "GET k9998, GET k9999"));
+    answer(0, 9999);
+    ok(0, 9999);
+}
+
+static void unsent_commands_go_in_front_of_the_backlog_in_order(void **state) {
+    (void)state;
+    up();
+    give_n(2);
+    (void)out();
+    give_n(2);
+    (void)take(r.s, 4, r.now);                      /* k2 is begun */
+    give_n(2);
+    lost();
+    wire.len = wire.at = 0;
+    one_is(0, AZREDIS_E_CLOSED, AZREDIS_MAYBE_RUN, "cut");
+    one_is(1, AZREDIS_E_CLOSED, AZREDIS_MAYBE_RUN, "cut");
+    one_is(2, AZREDIS_E_CLOSED, AZREDIS_NOT_SENT, "cut");
+    give_n(2);
+    reconnect();
+    assert_string_equal(out(), "GET k3, GET k4, GET k5, GET k6, GET k7");
+    answer(3, 7);
+    ok(3, 7);
+}
+
+/* What was given before the connection stopped writing stands in front of what was given after. */
+static void commands_of_a_drained_connection_keep_their_order(void **state) {
+    (void)state;
+    up();
+    tick(r.now + HOUR - 1001);
+    give_n(1);
+    (void)out();
+    give_n(2);
+    tick(r.now + 1);
+    assert_int_equal(r.s->state, AZRI_DRAINING);
+    give_n(2);
+    assert_string_equal(out(), "");
+    assert_int_equal(r.h.backlog.count, 2);
+    token(2);
+    answer(0, 0);
+    tick(r.now);
+    reconnect();
+    assert_string_equal(out(), "GET k1, GET k2, GET k3, GET k4");
+    answer(1, 4);
+    ok(0, 4);
+}
+
+static void a_released_command_that_came_too_late_is_not_written(void **state) {
+    (void)state;
+    assert_int_equal(give(100), AZREDIS_OK);
+    give_n(1);
+    token(1);
+    (void)dial();
+    (void)out();
+    r.now += 200;
+    server(WELCOME);
+    tick(r.now);
+    assert_string_equal(out(), "GET k1");
+    one_is(0, AZREDIS_E_TIMEOUT, AZREDIS_NOT_SENT, "not sent");
+}
+
+/* ---- connecting again ---- */
+
+static void reconnecting_backs_off_until_a_connection_has_lived_ten_seconds(void **state) {
+    uint64_t top = 200, life;
+    int i;
+    (void)state;
+    token(1);
+    for (i = 0; i < 12; i++) {
+        azri_hub_dialing(&r.h, r.s);
+        lost_for(AZREDIS_E_NET);
+        assert_in_range(r.s->dial_at - r.now, 100, top);
+        assert_true(azri_hub_deadline(&r.h, r.now) <= r.s->dial_at);
+        tick(r.s->dial_at - 1);
+        assert_int_equal(dial(), 0);
+        tick(r.s->dial_at);
+        top = azri_min64(30000, top * 2);
+    }
+    assert_int_equal(news_count(&r.h.news, AZREDIS_EV_CONNECTION_FAILED), 1);      /* told once */
+    for (life = 9999; life <= 10000; life++) {
+        welcome();
+        r.now += life;
+        lost();
+        assert_int_equal(r.s->attempts, life < 10000 ? 13 : 1);
+        tick(r.s->dial_at);
+    }
+    assert_int_equal(r.h.stats.connects, 2);
+    assert_int_equal(r.h.stats.reconnects, 1);
+}
+
+static void a_loss_and_its_end_are_told_once(void **state) {
+    azri_item *it;
+    (void)state;
+    up();
+    lost();
+    it = azri_news_at(&r.h.news, 0);
+    assert_int_equal(it->type, AZREDIS_EV_CONNECTION_FAILED);
+    assert_true(it->has_error && it->next_try_ms == (int64_t)(r.s->dial_at - r.now));
+    tick(r.s->dial_at);
+    azri_hub_dialing(&r.h, r.s);
+    lost();
+    assert_int_equal(news_count(&r.h.news, AZREDIS_EV_CONNECTION_FAILED), 1);
+    reconnect();
+    assert_int_equal(news_count(&r.h.news, AZREDIS_EV_CONNECTION_RESTORED), 1);
+    assert_int_equal(r.h.trouble.code, AZREDIS_OK);
+}
+
+static void nothing_is_dialled_without_a_living_token(void **state) {
+    (void)state;
+    tick(r.now);
+    assert_int_equal(dial(), 0);
+    token(1);
+    assert_int_equal(azri_hub_may_dial(&r.h, r.s, r.now), 1);
+    r.now += HOUR;
+    assert_int_equal(dial(), 0);
+    tick(r.now);
+    token(2);
+    welcome();
+    assert_int_equal(r.s->blob->generation, 2);
+}
+
+static void a_token_refused_twice_must_be_mended_by_somebody(void **state) {
+    (void)state;
+    give_n(1);
+    token(1);
+    (void)dial();
+    (void)out();
+    server("-WRONGPASS no|");
+    assert_true(r.h.rejected == azri_hash64("token-1", 7));
+    assert_null(r.h.blob);                          /* never shown again */
+    assert_int_equal(r.end[0].ends, 0);              /* one fresh token may help */
+    r.h.rejected = 0;
+    tick(r.now + 1);
+    assert_int_equal(dial(), 0);
+    token(2);
+    assert_int_equal(dial(), 1);                     /* at once */
+    assert_memory_equal(out(), "AUTH oid token-2, ", 18);
+    server("-ERR WRONGPASS no|");
+    one_is(0, AZREDIS_E_AUTH, AZREDIS_NOT_SENT, "WRONGPASS");
+    give_n(1);
+    one_is(1, AZREDIS_E_AUTH, AZREDIS_NOT_SENT, "not connected");
+    token(3);
+    give_n(1);                                      /* a third one gives hope again */
+    assert_int_equal(r.end[2].ends, 0);
+    welcome();
+    assert_int_equal(r.h.refusals, 0);
+    assert_string_equal(out(), "GET k2");
+}
+
+static void a_refused_password_is_not_replaced(void **state) {
+    azri_blob *b = new_token("pass1234", 1, AZRI_NEVER64, 0);
+    (void)state;
+    give_n(1);
+    azri_hub_token(&r.h, b, r.now, AZRI_NEVER64);
+    azri_blob_drop(b);
+    (void)dial();
+    (void)out();
+    server("-WRONGPASS wrong: pass1234|");
+    one_is(0, AZREDIS_E_AUTH, AZREDIS_NOT_SENT, "WRONGPASS wrong: [hidden]");
+    assert_non_null(r.h.blob);
+    assert_true(r.s->dial_at == r.now + AZRI_RECONNECT_CAP);
+}
+
+static void after_a_refused_renewal_the_old_token_is_good_for_a_new_connection(void **state) {
+    (void)state;
+    up();
+    token(2);
+    tick(r.now);
+    assert_string_equal(out(), "AUTH oid token-2, PING N");
+    server("@|");
+    tick(r.now);
+    assert_true(r.h.rejected == azri_hash64("token-2", 7));
+    assert_int_equal(r.h.blob->generation, 1);
+    lost();
+    tick(r.s->dial_at);
+    (void)dial();
+    assert_memory_equal(out(), "AUTH oid token-1, ", 18);
+}
+
+static void case22_a_token_that_came_during_the_handshake_is_presented_after_it(void **state) {
+    (void)state;
+    token(1);
+    (void)dial();
+    (void)out();
+    give_n(1);
+    token(2);
+    server(WELCOME);
+    tick(r.now);
+    assert_string_equal(out(), "AUTH oid token-2, PING N, GET k0");
+    server("+OK|@|+v0|");
+    ok(0, 0);
+    assert_int_equal(r.s->blob->generation, 2);
+}
+
+/* ---- subscriptions ---- */
+
+static void case33_subscriptions_return_with_each_connection_and_flag_the_gap(void **state) {
+    azredis_sub *a = subscribe("a"), *b = subscribe("b");
+    (void)state;
+    token(1);
+    welcome();
+    assert_string_equal(out(), "SUBSCRIBE b, SUBSCRIBE a");
+    server(SUBSCRIBED("b") SUBSCRIBED("a") MSG("a", "1") MSG("b", "1"));
+    next_is(a, "1", 0, 0);
+    lost();
+    lost();                                         /* a failed try in between */
+    reconnect();
+    give_n(1);
+    assert_string_equal(out(), "SUBSCRIBE b, SUBSCRIBE a, GET k0");
+    server("-NOPERM not b|" SUBSCRIBED("a") "+v0|" MSG("a", "2") MSG("a", "3"));
+    ok(0, 0);
+    next_is(a, "2", 0, 1);
+    next_is(a, "3", 0, 0);
+    next_is(b, "1", 0, 0);
+    assert_int_equal(b->state, AZRI_SUB_REFUSED);
+    assert_int_equal(b->error.code, AZREDIS_E_NOPERM);
+    tick(r.now + 1000);
+    assert_string_equal(out(), "");                  /* not asked again here */
+    lost();
+    reconnect();
+    assert_string_equal(out(), "SUBSCRIBE b, SUBSCRIBE a");
+    server(SUBSCRIBED("b"));
+    assert_int_equal(b->state, AZRI_SUB_ACTIVE);
+    assert_int_equal(b->error.code, AZREDIS_OK);
+}
+
+static void a_full_queue_drops_its_oldest_and_counts(void **state) {
+    azredis_sub *s;
+    azredis_message m;
+    (void)state;
+    up();
+    s = subscribe("c");
+    (void)out();
+    server(SUBSCRIBED("c") MSG("c", "1") MSG("c", "2"));
+    assert_int_equal(s->count, 2);                   /* n-1 */
+    server(MSG("c", "3"));
+    assert_int_equal(s->count, 3);                   /* n */
+    assert_int_equal(s->lost, 0);
+    server(MSG("c", "4") MSG("c", "5"));
+    assert_int_equal(s->count, 3);                   /* n+1: still n */
+    next_is(s, "3", 2, 0);
+    next_is(s, "4", 0, 0);
+    server(MSG("other", "x"));
+    next_is(s, "5", 0, 0);
+    assert_int_equal(azri_sub_next(s, &m), 0);
+    assert_true(r.h.stats.messages == 5 && r.h.stats.messages_lost == 2);
+    heap.fail_at = heap.calls + 1;                  /* and one that finds no memory */
+    server(MSG("c", "6") MSG("c", "7"));
+    next_is(s, "7", 1, 0);
+}
+
+/* The flag is not lost with the message that bore it. */
+static void a_gap_outlives_the_overflow(void **state) {
+    azredis_sub *s;
+    (void)state;
+    up();
+    s = subscribe("c");
+    (void)out();
+    server(SUBSCRIBED("c"));
+    lost();
+    reconnect();
+    (void)out();
+    server(SUBSCRIBED("c") MSG("c", "1") MSG("c", "2") MSG("c", "3") MSG("c", "4") MSG("c", "5"));
+    next_is(s, "3", 2, 1);
+    next_is(s, "4", 0, 0);
+}
+
+static void unsubscribing_finds_a_pending_subscribe(void **state) {
+    int answered;
+    (void)state;
+    for (answered = 0; answered <= 2; answered++) {             /* not sent, sent, answered but not told */
+        azredis_sub *s;
+        (void)end(NULL);
+        (void)begin(NULL);
+        up();
+        s = subscribe("c");
+        if (answered) (void)out();
+        if (answered == 2) hear(r.s, SUBSCRIBED("c"), 100, on_frame);
+        azri_hub_unsubscribe(&r.h, s, r.now);
+        azri_hub_sweep_subs(&r.h);                   /* s is gone */
+        assert_null(r.h.subs);
+        assert_string_equal(out(), answered ? "UNSUBSCRIBE c" : "SUBSCRIBE c, UNSUBSCRIBE c");
+        server(answered == 2 ? MSG("c", "1") : SUBSCRIBED("c") MSG("c", "1"));
+        server(">3|+unsubscribe|+c|:0|");
+        assert_int_equal(r.s->fifo.count, 0);
+        assert_int_equal(r.s->state, AZRI_READY);
+    }
+}
+
+static void one_of_two_on_a_channel_may_go(void **state) {
+    azredis_sub *a, *b;
+    (void)state;
+    up();
+    a = subscribe("c");
+    b = subscribe("c");
+    assert_string_equal(out(), "SUBSCRIBE c, SUBSCRIBE c");
+    server(SUBSCRIBED("c") SUBSCRIBED("c") MSG("c", "1"));
+    next_is(a, "1", 0, 0);
+    azri_hub_unsubscribe(&r.h, a, r.now);
+    server(MSG("c", "2"));                          /* before it is swept */
+    tick(r.now);
+    assert_string_equal(out(), "");
+    next_is(b, "1", 0, 0);
+    next_is(b, "2", 0, 0);
+    azri_hub_unsubscribe(&r.h, b, r.now);
+    tick(r.now);
+    assert_string_equal(out(), "UNSUBSCRIBE c");
+}
+
+static void in_resp2_a_subscription_is_refused_with_the_reason(void **state) {
+    azredis_sub *s = subscribe("c");
+    (void)state;
+    token(1);
+    (void)dial();
+    (void)out();
+    server("+OK|-NOPROTO no|+OK|+OK|@|");
+    assert_string_equal(out(), "");
+    assert_int_equal(s->state, AZRI_SUB_REFUSED);
+    assert_int_equal(s->error.code, AZREDIS_E_STATE);
+    assert_non_null(strstr(s->error.message, "RESP3"));
+    assert_int_equal(news_count(&r.h.news, AZREDIS_EV_ERROR_MESSAGE), 1);
+    azri_hub_unsubscribe(&r.h, s, r.now);
+    tick(r.now);
+    assert_string_equal(out(), "");
+}
+
+static void without_memory_subscribing_is_tried_again(void **state) {
+    (void)state;
+    up();
+    (void)subscribe("c");                           /* asked; now the same without memory and pool */
+    (void)subscribe("d");
+    (void)out();
+    lost();
+    (void)tick(r.s->dial_at);
+    (void)dial();
+    (void)out();
+    while (r.h.pool) {
+        azri_cmd *c = r.h.pool;
+        r.h.pool = c->next;
+        azredis_reply_free(&c->own);
+        heap_free(NULL, c, sizeof *c + c->room);
+    }
+    r.h.pool_count = 0;
+    hear(r.s, "+OK|" HELLO3 "+OK|+OK|", 4096, on_frame);
+    heap.fail_at = heap.calls + 1;
+    server("@|");
+    assert_string_equal(out(), "SUBSCRIBE c");
+    tick(r.now);
+    assert_string_equal(out(), "SUBSCRIBE d");
+}
+
+/* ---- memory ---- */
+
+static void ten_thousand_commands_need_no_allocation_once_warm(void **state) {
+    size_t calls = 0, live = 0;
+    int i;
+    (void)state;
+    up();
+    for (i = 0; i < 10100; i++) {
+        if (i == 100) {
+            calls = heap.calls;
+            live = heap.live;
+        }
+        give_n(1);
+        (void)out();
+        server("*2|$5|value|:1|");
+        one_is(i, AZREDIS_OK, AZREDIS_ANSWERED, "");
+    }
+    assert_int_equal(heap.calls, calls);
+    assert_int_equal(heap.live, live);
+}
+
+static void the_pool_does_not_hoard_large_answers(void **state) {
+    static char big[70000];
+    int i;
+    size_t live;
+    (void)state;
+    up();
+    memset(big, 'x', sizeof big);
+    memcpy(big, "$65000|", 7);
+    strcpy(big + 65007, "|");
+    live = heap.live;
+    give_n(64);
+    (void)out();
+    for (i = 0; i < 64; i++) server(big);
+    assert_int_equal(r.s->fifo.count, 0);
+    assert_true(heap.live < live + 64 * 4096);      /* not 64 x 65 000 */
+}
+
+static void large_commands_and_large_bursts_are_given_back(void **state) {
+    static char value[1000];
+    azri_cmd *c;
+    size_t live;
+    int i;
+    (void)state;
+    up();
+    memset(value, 'x', sizeof value - 1);
+    live = heap.live;
+    assert_int_equal(make(&c, 3, "SET", "k", value, NULL), AZREDIS_OK);
+    heap.secret = "xxxxxxxxxxxxxxxx";
+    submit(c, COMMAND_MS);
+    assert_memory_equal(out(), "SET k xxx", 9);
+    server("+v0|");
+    assert_int_equal(heap.live, live);
+    assert_int_equal(heap.leaks, 0);                 /* its arguments were wiped */
+    for (i = 0; i < 3000; i++) give_n(1);
+    lost_for(AZREDIS_E_CERT);
+    assert_int_equal(r.h.pool_count, AZRI_POOL_MAX);
+}
+
+static void any_allocation_may_fail_and_nothing_is_lost(void **state) {
+    size_t k;
+    int whole = 0;
+    (void)state;
+    (void)end(NULL);
+    for (k = 1; !whole; k++) {
+        azri_blob *b;
+        memset(&heap, 0, sizeof heap);
+        heap.fail_at = k;
+        if (began()) {
+            b = azri_blob_new(&mem, "oid", azri_str("token-1"));
+            if (b) azri_hub_token(&r.h, b, r.now, r.now + HOUR);
+            azri_blob_drop(b);
+            (void)give(COMMAND_MS);
+            if (dial()) {
+                (void)out();
+                server(WELCOME);
+                (void)out();
+                if (r.cmds && r.s->state == AZRI_READY) answer(0, 0);
+                whole = r.cmds && r.end[0].st == AZREDIS_OK && heap.calls < k;
+                if (r.end[0].ends && r.end[0].st != AZREDIS_OK) one_is(0, AZREDIS_E_NOMEM, AZREDIS_ANSWERED, "");
+            }
+        }
+        (void)end(NULL);
+    }
+    assert_in_range(k, 6, 40);
+    (void)begin(NULL);
+}
+
+/* ---- news ---- */
+
+static uint32_t news_told(azri_news *n) {
+    uint32_t told = 0;
+    unsigned i;
+    for (i = 0; i < n->count; i++) told += 1 + azri_news_at(n, i)->dropped;
+    return told + n->dropped;
+}
+
+static void a_full_ring_drops_what_is_below_warning_first(void **state) {
+    azri_news *n = &r.h.news;
+    azredis_error e;
+    unsigned i;
+    (void)state;
+    n->level = AZREDIS_LOG_DEBUG;
+    (void)azri_fail(&e, AZREDIS_E_NET, "w", "why");
+    for (i = 0; i < AZRI_NEWS_MAX / 2; i++) {
+        azri_log(n, AZREDIS_LOG_WARNING, 1, "w%u", i);
+        azri_log(n, AZREDIS_LOG_INFO, 2, "i%u", i);
+    }
+    for (i = 0; i < AZRI_NEWS_MAX / 2; i++) (void)azri_news_add(n, AZREDIS_EV_CONNECTION_FAILED, &e);
+    assert_int_equal(n->count, AZRI_NEWS_MAX);
+    for (i = 0; i < AZRI_NEWS_MAX; i++) {           /* all lines of information are gone, nothing else, in order */
+        azri_item *it = azri_news_at(n, i);
+        char want[8];
+        snprintf(want, sizeof want, "w%u", i);
+        assert_int_equal(it->type, i < AZRI_NEWS_MAX / 2 ? AZREDIS_EV_LOG : AZREDIS_EV_CONNECTION_FAILED);
+        if (it->type == AZREDIS_EV_LOG) assert_string_equal(it->text, want);
+    }
+    assert_int_equal(news_told(n), 3 * AZRI_NEWS_MAX / 2);
+    (void)azri_news_add(n, AZREDIS_EV_INTERNAL_ERROR, &e);      /* then the oldest of all */
+    assert_string_equal(azri_news_at(n, 0)->text, "w1");
+    assert_int_equal(azri_news_at(n, AZRI_NEWS_MAX - 1)->type, AZREDIS_EV_INTERNAL_ERROR);
+    assert_int_equal(azri_news_at(n, AZRI_NEWS_MAX - 1)->dropped, 1);
+}
+
+/* Whatever is thrown away, the counts on what is left account for all of it. */
+static void no_dropped_line_is_forgotten(void **state) {
+    azri_news *n = &r.h.news;
+    unsigned i;
+    (void)state;
+    n->level = AZREDIS_LOG_DEBUG;
+    for (i = 1; i <= 100; i++) {
+        azri_log(n, i % 9 ? AZREDIS_LOG_DEBUG : AZREDIS_LOG_ERROR, 1, "line");
+        if (i % 40 == 0) {
+            n->first = (n->first + 1) % AZRI_NEWS_MAX;          /* the reader takes one in between */
+            n->count--;
+        }
+        if (i < 40) assert_int_equal(news_told(n), i);
+    }
+    assert_int_equal(n->count, AZRI_NEWS_MAX);
+}
+
+static void lines_above_the_level_are_not_kept(void **state) {
+    azri_news *n = &r.h.news;
+    (void)state;
+    azri_log(n, AZREDIS_LOG_INFO, 1, "no");
+    azri_log(n, AZREDIS_LOG_WARNING, 2, "%s", "yes");
+    assert_int_equal(n->count, 1);
+    assert_int_equal(azri_news_at(n, 0)->number, 2);
+    assert_true(azri_news_at(n, 0)->old_left_ms == AZREDIS_UNKNOWN &&
+                azri_news_at(n, 0)->next_try_ms == AZREDIS_UNKNOWN);
+    n->level = AZREDIS_LOG_NONE;
+    azri_log(n, AZREDIS_LOG_ERROR, 3, "no");
+    assert_int_equal(n->count, 1);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, begin, end)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        T(commands_that_break_a_shared_connection_are_refused), T(near_misses_of_refused_commands_pass),
+        T(a_command_needs_a_name_and_bytes), T(as_many_commands_wait_as_the_limit_says), T(as_many_bytes_wait_as_the_limit_says),
+        T(fail_fast_fails_at_once_but_only_after_the_first_connection), T(a_command_that_must_not_wait_fails_at_once),
+        T(with_abort_a_first_connection_that_fails_is_the_last), T(trouble_that_somebody_must_mend_ends_the_waiting),
+        T(waiting_commands_expire_with_the_reason), T(case18_nothing_of_the_backlog_is_written_before_auth_is_confirmed),
+        T(unsent_commands_go_in_front_of_the_backlog_in_order), T(commands_of_a_drained_connection_keep_their_order),
+        T(a_released_command_that_came_too_late_is_not_written),
+        T(reconnecting_backs_off_until_a_connection_has_lived_ten_seconds), T(a_loss_and_its_end_are_told_once),
+        T(nothing_is_dialled_without_a_living_token), T(a_token_refused_twice_must_be_mended_by_somebody),
+        T(a_refused_password_is_not_replaced), T(after_a_refused_renewal_the_old_token_is_good_for_a_new_connection),
+        T(case22_a_token_that_came_during_the_handshake_is_presented_after_it),
+        T(case33_subscriptions_return_with_each_connection_and_flag_the_gap), T(a_full_queue_drops_its_oldest_and_counts),
+        T(a_gap_outlives_the_overflow), T(unsubscribing_finds_a_pending_subscribe), T(one_of_two_on_a_channel_may_go),
+        T(in_resp2_a_subscription_is_refused_with_the_reason), T(without_memory_subscribing_is_tried_again),
+        T(ten_thousand_commands_need_no_allocation_once_warm), T(the_pool_does_not_hoard_large_answers),
+        T(large_commands_and_large_bursts_are_given_back), T(any_allocation_may_fail_and_nothing_is_lost),
+        T(a_full_ring_drops_what_is_below_warning_first), T(no_dropped_line_is_forgotten), T(lines_above_the_level_are_not_kept),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
