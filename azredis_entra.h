@@ -79,7 +79,7 @@
  *     azredis_reply r = {0};
  *     if (azredis_command_argv(c, &r, NULL, 3, set) != AZREDIS_OK) puts(r.error->message);
  *     azredis_reply_free(&r);
- * Refused on the shared connection, with a word on what to use: AUTH HELLO RESET QUIT MONITOR SYNC PSYNC SELECT,
+ * Refused on the shared connection, with a word on what to use: AUTH HELLO RESET QUIT MONITOR SYNC PSYNC REPLCONF SELECT,
  * CLIENT REPLY/TRACKING/SETNAME, MULTI EXEC DISCARD WATCH UNWATCH, (P|S)(UN)SUBSCRIBE, blocking commands, WAIT.
  *
  * 6 WHAT A CALL PROMISES
@@ -710,7 +710,7 @@ static uint64_t azri_rng_below(azri_rng *r, uint64_t n) { return n ? azri_rng_ne
  * failed together does not come back together. */
 static uint64_t azri_backoff(azri_rng *r, uint64_t base, uint64_t cap, uint32_t n) {
     uint64_t top = base, low;
-    while (n-- && top < cap) top *= 2;
+    while (n-- && top && top < cap) top *= 2;
     top = azri_min64(top, cap);
     low = azri_min64(base, top) / 2;
     return low + azri_rng_below(r, top - low + 1);
@@ -4593,9 +4593,9 @@ static void azri_news_drop(azri_news *n) {
         const azri_item *it = azri_news_at(n, i);
         if (it->type == AZREDIS_EV_LOG && it->level > AZREDIS_LOG_WARNING) { at = i; break; }
     }
+    n->dropped += 1 + azri_news_at(n, at)->dropped;     /* what it told of is still to be told */
     for (i = at; i + 1 < n->count; i++) *azri_news_at(n, i) = *azri_news_at(n, i + 1);
     n->count--;
-    n->dropped++;
 }
 
 /* A cleared item at the end of the ring. */
@@ -5110,6 +5110,7 @@ static azredis_status azri_session_hello(azri_session *s, const azredis_value *v
         azredis_str word = azri_error_word(text);
         if (!azri_begins(text, "ERR unknown command") && !azri_eqz(word, "NOPROTO") && !azri_eqz(word, "NOPERM")) {
             azri_server_error(s, v, "redis.hello", e);
+            if (!e->retryable && ++s->odd_refusals < 3) e->retryable = 1;
             return e->code;
         }
         azri_log(s->news, azri_eqz(word, "NOPERM") ? AZREDIS_LOG_WARNING : AZREDIS_LOG_INFO, AZRI_LOG_RESP2,
@@ -5130,7 +5131,7 @@ static azredis_status azri_session_hello(azri_session *s, const azredis_value *v
 static void azri_session_accept(azri_session *s) {
     azri_session_set_blob(&s->blob, s->trying);
     azri_session_set_blob(&s->trying, NULL);
-    s->auth_failures = s->odd_refusals = 0;
+    s->auth_failures = 0;
 }
 
 static azredis_status azri_session_ready(azri_session *s, const azredis_value *v, uint64_t now, azredis_error *e) {
@@ -5142,6 +5143,7 @@ static azredis_status azri_session_ready(azri_session *s, const azredis_value *v
         return azri_fail(e, AZREDIS_E_RESP, "redis.ready", "%s: answers and questions are out of step", s->conf->endpoint);
     }
     s->state = AZRI_READY;
+    s->odd_refusals = 0;
     s->ready_at = now;
     azri_log(s->news, AZREDIS_LOG_INFO, AZRI_LOG_READY, "%s: ready, RESP%d, as %s", s->conf->endpoint, s->resp3 ? 3 : 2,
              s->blob->user);
@@ -5244,7 +5246,7 @@ static void azri_session_reauth_end(azri_session *s, uint64_t now) {
     azri_session_set_blob(&s->trying, NULL);
     it = azri_news_add(s->news, AZREDIS_EV_CONNECTION_REAUTHENTICATION_FAILED, &s->auth_error);
     it->old_left_ms = old_left;
-    it->next_try_ms = (int64_t)delay;
+    if (s->fresh) it->next_try_ms = (int64_t)(azri_max64(s->auth_at, now) - now);
     azri_log(s->news, AZREDIS_LOG_WARNING, AZRI_LOG_AUTH_FAILED, "%s; the old token is good for %lld ms more",
              s->auth_error.message, (long long)old_left);
 }
@@ -5331,9 +5333,12 @@ static void azri_session_push(azri_session *s, const azri_frame *f) {
     if (c && c->sent && f->root && f->root->len == 3 &&
         ((c->kind == AZRI_CMD_SUBSCRIBE && azri_eqz(kind, "subscribe")) ||
          (c->kind == AZRI_CMD_UNSUBSCRIBE && azri_eqz(kind, "unsubscribe")))) {
-        azredis_str channel = azredis_text(&f->root->as.items[1]);
-        /* The frame of (UN)SUBSCRIBE ends in its channel and CRLF. */
-        if (c->len > channel.len + 2 && azri_eq(azri_slice(c->bytes + c->len - 2 - channel.len, channel.len), channel)) {
+        azredis_str channel = azredis_text(&f->root->as.items[1]), words[2];
+        /* The frame of (UN)SUBSCRIBE is its word and one channel: as long as that, it ends in the channel and CRLF. */
+        words[0] = azri_str(c->kind == AZRI_CMD_SUBSCRIBE ? "SUBSCRIBE" : "UNSUBSCRIBE");
+        words[1] = channel;
+        if (channel.ptr && c->len == azri_resp_size(2, words) &&
+            azri_eq(azri_slice(c->bytes + c->len - 2 - channel.len, channel.len), channel)) {
             (void)azri_session_pop(s);
             azri_reply_reset(c->reply);
             c->reply->fate = AZREDIS_ANSWERED;
@@ -5412,16 +5417,19 @@ static void azri_session_expire(azri_session *s, uint64_t now) {
         else (void)azri_session_withdraw(s, at);
         azri_session_finish(s, c, begun ? AZREDIS_MAYBE_RUN : AZREDIS_NOT_SENT, &e);
     }
-    if (c) s->next_deadline = azri_after(now, AZRI_SECOND);   /* behind an AUTH: look again */
+    if (c) s->next_deadline = azri_min64(s->next_deadline, azri_after(now, AZRI_SECOND));   /* behind an AUTH: look again */
 }
 
+/* When silence means that the connection is dead. A command that was given more time gets it. */
 static uint64_t azri_session_dead_at(const azri_session *s) {
-    uint64_t ms;
+    const azri_cmd *head = s->fifo.head;
+    uint64_t ms, at;
     if (!s->in_flight) return AZRI_NEVER64;
     if (s->trying && s->state == AZRI_READY) return azri_after(s->auth_sent_at, s->conf->auth_ms);
     if (s->conf->command_ms == AZREDIS_NEVER) return AZRI_NEVER64;
     ms = azri_max64(3ull * s->conf->command_ms, AZRI_DEAD_MS);
-    return azri_max64(s->waiting_since, s->last_read) + ms;
+    at = azri_max64(s->waiting_since, s->last_read) + ms;
+    return head->finished ? at : azri_max64(at, head->deadline);
 }
 
 /* When nothing more may be written for want of a new token. */
@@ -5471,8 +5479,8 @@ static uint64_t azri_session_deadline(const azri_session *s, uint64_t now) {
     if (s->state == AZRI_DIALING) return AZRI_NEVER64;
     if (s->state == AZRI_HANDSHAKE) return s->handshake_until;
     t = azri_min64(s->next_deadline, azri_session_dead_at(s));
-    t = azri_min64(t, azri_min64(s->blob->expires_at, azri_session_drain_at(s)));
-    if (s->state == AZRI_DRAINING) t = azri_min64(s->blob->expires_at, t);
+    t = azri_min64(t, s->blob->expires_at);
+    if (s->state == AZRI_READY) t = azri_min64(t, azri_session_drain_at(s));
     if (s->wants_close) return now;
     if (s->fresh && !s->trying && !s->gate) t = azri_min64(t, s->auth_at);
     if (s->gate) t = azri_min64(t, s->ping_until);
@@ -5614,6 +5622,7 @@ static int azri_sub_next(azredis_sub *s, azredis_message *out) {
 
 #define AZRI_POOL_ROOM  256u            /* frames up to this size come from the pool */
 #define AZRI_POOL_MAX   1024u           /* commands kept for reuse */
+#define AZRI_POOL_REPLY 4096u           /* memory of its answer that such a command may keep */
 #define AZRI_AUTH_JITTER_MAX 30000u     /* spread of AUTH over many connections; Microsoft asks for jitter */
 
 typedef struct azri_hub_conf {
@@ -5692,6 +5701,7 @@ static azri_cmd *azri_hub_alloc_cmd(azri_hub *h, size_t frame) {
 static void azri_hub_free_cmd(azri_hub *h, azri_cmd *c) {
     azri_wipe(c + 1, c->len);           /* arguments may be secrets of the caller */
     if (c->room == AZRI_POOL_ROOM && h->pool_count < AZRI_POOL_MAX) {
+        if (c->own.mem.size > AZRI_POOL_REPLY) azredis_reply_free(&c->own);
         c->next = h->pool;
         h->pool = c;
         h->pool_count++;
@@ -5712,6 +5722,7 @@ static const azri_refusal azri_refusals[] = {
     {"MONITOR", NULL, "use redis-cli"},
     {"SYNC", NULL, "this is no replica"},
     {"PSYNC", NULL, "this is no replica"},
+    {"REPLCONF", NULL, "this is no replica"},
     {"CLIENT", "REPLY", "use AZREDIS_NO_REPLY"},
     {"CLIENT", "TRACKING", "client-side caching is not supported"},
     {"CLIENT", "SETNAME", "use the option client_name"},
@@ -5741,10 +5752,11 @@ static const azri_refusal azri_refusals[] = {
     {"WAITAOF", NULL, "it blocks a shared connection"}
 };
 
-/* 1: one of the arguments that may be an option, before the keys of STREAMS, is `word`. */
+/* 1: one of the arguments that may be an option, before the keys of STREAMS, is `word`. The names behind GROUP
+ * are the user's. */
 static int azri_has_option(int argc, const azredis_str *argv, const char *word) {
     int i;
-    for (i = 1; i < argc && !azri_ieqz(argv[i], "STREAMS"); i++)
+    for (i = argc > 1 && azri_ieqz(argv[1], "GROUP") ? 4 : 1; i < argc && !azri_ieqz(argv[i], "STREAMS"); i++)
         if (azri_ieqz(argv[i], word)) return 1;
     return 0;
 }
@@ -8045,10 +8057,15 @@ static uint64_t azri_now(const azredis_client *c) { return c->port.p.now_ms(c->p
 static void azri_pump_notes(azredis_client *c, uint64_t now) {
     azredis_auth *a = c->auth;
     uint64_t i, first = a->note_count > AZRI_NOTES_MAX ? a->note_count - AZRI_NOTES_MAX : 0;
+    azri_item *item;
+    uint32_t dropped;
     for (i = azri_max64(first, c->notes_seen); i < a->note_count; i++) {
         const azri_item *note = &a->notes[i % AZRI_NOTES_MAX];
         if (note->type == AZREDIS_EV_LOG && note->level > c->hub.news.level) continue;
-        *azri_news_add(&c->hub.news, note->type, NULL) = *note;
+        item = azri_news_add(&c->hub.news, note->type, NULL);
+        dropped = item->dropped;
+        *item = *note;
+        item->dropped = dropped;
         if (note->type == AZREDIS_EV_TOKEN_REFRESH_FAILED && !azri_hub_live_blob(&c->hub, now))
             azri_hub_trouble(&c->hub, &note->error);
     }
@@ -8146,7 +8163,10 @@ static azredis_status azri_conn_read(azredis_client *c, azri_session *s, uint64_
         st = azri_resp_room(&s->resp, AZRI_RECORD, &p, &n);
         if (st != AZREDIS_OK) return azri_fail(e, st, "redis.read", "%s: out of memory for answers", c->endpoint);
         st = azri_line_read(&k->line, p, n, &n, e);
-        if (st == AZREDIS_OK) azri_resp_got(&s->resp, n);
+        if (st == AZREDIS_OK) {
+            azri_resp_got(&s->resp, n);
+            s->last_read = now;         /* a long answer that trickles in is a sign of life */
+        }
     }
     if (st == AZREDIS_E_CLOSED && azri_resp_mid_frame(&s->resp)) azri_fail_add(e, ", in the middle of an answer");
     return st == AZREDIS_AGAIN ? AZREDIS_OK : st;

@@ -138,6 +138,7 @@ typedef struct spoil {
     size_t      len;
     long        cut;                    /* > 0: end after so many bytes, in the way of `then` */
     int         crumbs;                 /* 1: every byte in a packet of its own */
+    int         once;                   /* 1: on the first connection that comes so far; 2: that was it */
     long        sent;                   /* out: bytes of an undisturbed dialogue */
 } spoil;
 
@@ -179,7 +180,11 @@ static int redis_answer(peer *p, spoil *s, int n, char w[8][64]) {
 
 static int redis_spoil(peer *p, spoil *s) {
     size_t i = 0;
-    int more = s->then == ONE_A_SECOND ? 1 : redis_say(p, s, s->bytes, s->len);
+    int more;
+    if (s->once == 2)
+        return 1;
+    s->once *= 2;
+    more = s->then == ONE_A_SECOND ? 1 : redis_say(p, s, s->bytes, s->len);
     while (more && s->then == AGAIN_AND_AGAIN) more = peer_write(p, s->bytes, s->len);
     while (more && s->then == ONE_A_SECOND) more = peer_write(p, s->bytes + i++ % s->len, 1) && peer_nap(p, 1000);
     if (more && s->then == HANG)
@@ -197,13 +202,17 @@ static void redis_script(peer *p, void *user) {
     if (s->bytes && s->step == -1 && !redis_spoil(p, s))
         return;
     for (step = 0; (n = peer_command(p, words)) > 0; step++) {
-        here = s->bytes && s->step == step;
+        here = s->bytes && s->step == step && s->once < 2 && !s->then;
+        setsockopt(p->fd, IPPROTO_TCP, TCP_CORK, &here, sizeof here);     /* answer and spoil in one packet */
+        here = s->bytes && s->step == step && s->once < 2;
         if (here && s->where != AFTER && !redis_spoil(p, s))
             return;
         if (!(here && s->where == INSTEAD) && !redis_answer(p, s, n, words))
             return;
         if (here && s->where == AFTER && !redis_spoil(p, s))
             return;
+        here = 0;
+        setsockopt(p->fd, IPPROTO_TCP, TCP_CORK, &here, sizeof here);
     }
 }
 
@@ -225,9 +234,12 @@ static const azredis_auth_options password = {.identity = AZREDIS_ID_PASSWORD, .
 static outcome meet(spoil *s, uint32_t ms, int abort_on_fail) {
     char host[32];
     azredis_options o = redis_options(&password, host);
+    outcome out;
     o.abort_on_connect_fail = abort_on_fail;
     hostile_set(&redis, redis_script, s);
-    return attempt(&o, ms);
+    out = attempt(&o, ms);
+    hostile_set(&redis, redis_script, &good);     /* s is the caller's */
+    return out;
 }
 
 static void assert_quiet(void) {
@@ -355,7 +367,6 @@ static void test_redis_floods(void **state) {
             case_name = name;
             s.bytes = bytes;
             out = meet(&s, 400, 1);
-            hostile_set(&redis, redis_script, &good);
             free(bytes);
             if (out.status == AZREDIS_OK && (step != 5 || FLOODS[i].unit[0] != ':'))
                 fail_msg("%s: taken for an answer", name);
@@ -434,8 +445,10 @@ static void test_redis_closes_anywhere(void **state) {
             if (out.status != AZREDIS_OK && out.status != AZREDIS_E_CLOSED && out.status != AZREDIS_E_NET)
                 fail_msg("%s: %s: %s", name, azredis_status_text(out.status), out.error.message);
             if (out.status != AZREDIS_OK)
-                assert_says(&out.error, "the server closed the connection");
-            if (out.connected && out.status != AZREDIS_OK && out.fate != AZREDIS_MAYBE_RUN)
+                assert_says(&out.error, "connection");
+            if (out.status != AZREDIS_OK && strstr(out.error.where, "tls"))
+                fail_msg("%s: the step is %s, but there was no TLS", name, out.error.where);
+            if (out.connected && out.status != AZREDIS_OK && out.fate != AZREDIS_MAYBE_RUN && k != n - 7)   /* PONG */
                 fail_msg("%s: the fate is %d", name, (int)out.fate);
             told[way] += out.status != AZREDIS_OK;
         }
@@ -502,46 +515,45 @@ static void test_redis_silent_by_option(void **state) {
     assert_quiet();
 }
 
-/* Whatever comes between, an ECHO is answered with its own word or not at all; reconnects are in order. */
+/* Answers that nobody asked for, behind a right one: the connection is given up, and no ECHO gets another's word. */
 static void test_redis_answers_to_nobody(void **state) {
     static const char *const EXTRA[] = {"+stray\r\n", "$5\r\nstray\r\n", "*1\r\n+stray\r\n", "-ERR stray\r\n", "_\r\n",
                                         "+stray\r\n+stray\r\n+stray\r\n"};
     size_t i;
     (void)state;
     for (i = 0; i < sizeof EXTRA / sizeof EXTRA[0]; i++) {
-        int where, step, id, right;
-        for (where = BEFORE; where <= AFTER; where++) {
-            for (step = 5; step < 8; step++) {
-                spoil s = {.bytes = EXTRA[i], .len = strlen(EXTRA[i]), .step = step, .where = where};
-                char host[32], word[16];
-                azredis_options o = redis_options(&password, host);
-                azredis_client *c;
-                azredis_reply r;
-                memset(&r, 0, sizeof r);
-                o.port = &counted;
-                o.on_event = on_event;
-                hostile_set(&redis, redis_script, &s);
-                c = azredis_open(&o);
-                for (id = right = 0; id < 6; id++) {
-                    azredis_str argv[2] = {{"ECHO", 4}, {word, 0}};
-                    azredis_call how = {.timeout_ms = 1000};
-                    azredis_status st;
-                    argv[1].len = (size_t)snprintf(word, sizeof word, "word-%d", id);
-                    st = azredis_command_argv(c, &r, &how, 2, argv);
-                    if (where == BEFORE && st == AZREDIS_OK && !(r.value && azredis_text(r.value).len == 6))
-                        continue;       /* nobody can tell that from an answer; what follows must not shift */
-                    if (st == AZREDIS_OK && azredis_text(r.value).ptr && !strcmp(azredis_text(r.value).ptr, word))
-                        right++;
-                    else if (st == AZREDIS_OK && where == AFTER)
-                        fail_msg("%d: ECHO %s was answered with %s", (int)i, word, azredis_text(r.value).ptr);
-                    else if (st != AZREDIS_OK)
-                        assert_told(r.error);
-                }
-                assert_true(right >= 3);
-                azredis_reply_free(&r);
-                azredis_close(c);
-                assert_int_equal(outstanding, 0);
+        int step, id, right;
+        for (step = 5; step < 8; step++) {
+            spoil s = {.bytes = EXTRA[i], .len = strlen(EXTRA[i]), .step = step, .where = AFTER, .once = 1};
+            char host[32], word[16];
+            azredis_options o = redis_options(&password, host);
+            azredis_reply r;
+            memset(&r, 0, sizeof r);
+            o.port = &counted;
+            o.on_event = on_event;
+            hostile_set(&redis, redis_script, &s);
+            client = azredis_open(&o);
+            for (id = right = 0; id < 5; id++) {
+                azredis_str argv[2] = {{"ECHO", 4}, {word, 0}};
+                azredis_call how = {.timeout_ms = 2000};
+                azredis_status st;
+                argv[1].len = (size_t)snprintf(word, sizeof word, "word-%d", id);
+                st = azredis_command_argv(client, &r, &how, 2, argv);
+                if (st != AZREDIS_OK)
+                    assert_told(r.error);
+                else if (!azredis_text(r.value).ptr || strcmp(azredis_text(r.value).ptr, word) != 0)
+                    fail_msg("stray %d behind %d: ECHO %s got another's answer", (int)i, step, word);
+                else
+                    right++;
             }
+            if (right != 5 || live_stats(client).reconnects != 1)
+                fail_msg("stray %d behind %d: %d of 5 right, %d reconnects", (int)i, step, right,
+                         (int)live_stats(client).reconnects);
+            azredis_reply_free(&r);
+            azredis_close(client);
+            client = NULL;
+            assert_int_equal(outstanding, 0);
+            hostile_set(&redis, redis_script, &good);
         }
     }
     assert_quiet();
@@ -578,7 +590,8 @@ static void authority_script(peer *p, void *user) {
     for (i = 0; g->then == ONE_A_SECOND && more && i < n; i++) more = peer_write(p, all + i, 1) && peer_nap(p, 1000);
     if (g->then != ONE_A_SECOND)
         more = peer_write(p, all, n);
-    while (more && g->unit) more = peer_puts(p, g->unit);
+    for (i = 0; g->unit && i < sizeof p->head_text - 64; i += strlen(g->unit)) strcpy(p->head_text + i, g->unit);
+    while (more && g->unit) more = peer_puts(p, p->head_text);
     free(all);
     if (more && g->then == HANG)
         peer_hang(p);
@@ -598,12 +611,13 @@ static outcome sign_in(page *g, uint32_t ms) {
     id.authority_host = url;
     id.ca = hostile_ca;
     id.ca_len = strlen(hostile_ca) + 1;
-    id.request_ms = ms * 2 / 3;
-    id.chain_ms = ms * 2 / 3;           /* no room for a second try */
+    id.request_ms = 400;
+    id.chain_ms = 500;                  /* no room for a second try */
     o.abort_on_connect_fail = 1;
     hostile_set(&redis, redis_script, &good);
     hostile_set(&authority, authority_script, g);
     out = attempt(&o, ms);
+    hostile_set(&authority, redis_script, &good);     /* g is the caller's */
     assert_null(strstr(out.error.message, "nobody-may-see"));
     assert_null(strstr(out.error.message, "eyJ"));
     return out;
@@ -745,10 +759,10 @@ static void test_http_bombs(void **state) {
         mid[n] = 0;
         sprintf(all, "%s%s%s", BOMBS[i].before, mid, BOMBS[i].after);
         out = sign_in(&g, 600);
-        hostile_set(&authority, redis_script, &good);
         free(mid);
         free(all);
-        if (out.status != AZREDIS_E_JSON && out.status != AZREDIS_E_TOKEN && out.status != AZREDIS_E_LIMIT)
+        if (out.status != AZREDIS_E_JSON && out.status != AZREDIS_E_TOKEN && out.status != AZREDIS_E_LIMIT &&
+            strcmp(case_name, "digits") != 0)       /* a long life is cut to 30 days */
             fail_msg("%s: status %s: %s", case_name, azredis_status_text(out.status), out.error.message);
     }
     case_name = "300 headers";
@@ -759,7 +773,6 @@ static void test_http_bombs(void **state) {
         many[n] = 0;
         sprintf(head, OK200 "%s\r\n", many);
         assert_int_equal(sign_in(&g, 2000).status, n > 16000 ? AZREDIS_E_LIMIT : AZREDIS_OK);
-        hostile_set(&authority, redis_script, &good);
         free(many);
         free(head);
     }

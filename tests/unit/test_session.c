@@ -6,7 +6,13 @@
 enum { COMMANDS = 1200, COMMAND_MS = 5000, AUTH_MS = 15000, HOUR = 3600000 };
 #define JWT "eyJhbGciOiJSUzI1NiJ9.eyJvaWQiOiIxMTExMTExMSJ9.c2lnbmF0dXJlLWJ5dGVzLXRoYXQtbmV2ZXItc2hvdw"
 
-typedef struct command { azri_cmd c; char frame[512], channel[32]; int ends, home, back; azredis_status st; azredis_fate fate; char text[200]; } command;
+typedef struct command {
+    azri_cmd       c;
+    char           frame[512], text[200];
+    int            ends, home, back;    /* told, memory free again, handed back unsent */
+    azredis_status st;
+    azredis_fate   fate;
+} command;
 
 static struct {
     azri_session_conf conf;
@@ -96,7 +102,6 @@ static int give_words(azri_kind kind, uint64_t ms, int n, const char *a, const c
     assert_true(r.cmds < COMMANDS);
     argv[0] = azri_str(a);
     argv[1] = azri_str(b);
-    snprintf(k->channel, sizeof k->channel, "%.31s", b);
     k->c.kind = kind;
     k->c.bytes = k->frame;
     k->c.len = azri_resp_size(n, argv);
@@ -262,7 +267,14 @@ static void case17_a_token_of_16384_bytes_goes_out_whole(void **state) {
 #define MAP(proto, mode) "%2|$5|proto|:" proto "|$4|mode|" mode "|"
 #define AFTER "+OK|+OK|@|"
 
-typedef struct greeting { const char *says; uint32_t database; azri_state state; int resp3, no_fence; azredis_status code; int retryable, rejected; } greeting;
+typedef struct greeting {
+    const char    *says;
+    uint32_t       database;
+    azri_state     state;
+    int            resp3, no_fence;
+    azredis_status code;
+    int            retryable, rejected;
+} greeting;
 
 /* In a ready session code is OK; else the connection must be closed with it. */
 static void greet(const greeting *g, size_t n) {
@@ -1180,7 +1192,7 @@ static void silence_on_an_outstanding_command_ends_the_connection(void **state) 
         r.conf.command_ms = row[i].command_ms;
         ready();
         r.now += 1000;
-        (void)give(1, 100000);
+        (void)give(1, 100);
         (void)give(1, AZRI_NEVER64);
         (void)out();
         assert_int_equal(tick(r.now + row[i].dead - 1), AZREDIS_OK);
@@ -1196,6 +1208,16 @@ static void silence_on_an_outstanding_command_ends_the_connection(void **state) 
     (void)give(1, AZRI_NEVER64);
     (void)out();
     assert_int_equal(tick(r.now + HOUR / 2), AZREDIS_OK);           /* switched off */
+}
+
+static void a_command_that_was_given_more_time_gets_it(void **state) {
+    (void)state;
+    ready();
+    (void)give(1, 60000);
+    (void)out();
+    assert_int_equal(tick(r.now + 59999), AZREDIS_OK);
+    assert_int_equal(r.done.head != NULL, 0);
+    assert_int_equal(tick(r.now + 1), AZREDIS_E_TIMEOUT);           /* its time is over, and nothing came at all */
 }
 
 /* In every state: what tick leaves undone is told by deadline, which is never in the past, and in the present only
@@ -1338,7 +1360,7 @@ int main(void) {
         T(case25_at_expiry_what_is_unanswered_fails_once_and_is_in_doubt),
         T(an_auth_in_the_last_second_may_still_save_the_connection), T(a_password_never_expires),
         T(silence_is_probed_before_a_command_is_risked), T(a_probe_has_half_a_command_of_time_and_loses_nothing),
-        T(a_busy_or_unwatched_connection_is_not_probed), T(silence_on_an_outstanding_command_ends_the_connection),
+        T(a_busy_or_unwatched_connection_is_not_probed), T(silence_on_an_outstanding_command_ends_the_connection), T(a_command_that_was_given_more_time_gets_it),
         T(there_is_always_a_next_deadline), T(closing_tells_each_command_its_fate_once),
         T(closing_with_tombstones_and_a_running_auth_leaves_nothing), T(half_an_answer_dies_with_its_connection),
         T(without_memory_for_an_answer_the_command_was_answered),

@@ -703,7 +703,7 @@ static void test_not_tls(void **state) {
     assert_int_equal(k.e.retryable, 1);
     link_init(&k, &g.leaf, "cache.example");
     k.v.mode = RESET;
-    fails_with(&k, AZREDIS_E_NET, "TLS handshake: connection reset");
+    fails_with(&k, AZREDIS_E_NET, "TLS handshake with cache.example: connection reset");
     assert_int_equal(k.e.retryable, 1);
     assert_int_equal(k.e.os_errno, ECONNRESET);
 }

@@ -1,0 +1,373 @@
+/* Memory. Every allocation of connect + PING fails in turn, alone and with all that follow it: the library's own
+ * through the port, then all of the process (mbedTLS, libc) through malloc. Each run ends in time with a status
+ * that says so, or succeeds; nothing is leaked; the next run works. And a hundred clients one after another
+ * leave the process as it was. */
+#define _GNU_SOURCE
+#define AZREDIS_ENTRA_IMPLEMENTATION
+#include "azredis_entra.h"
+#include <dirent.h>
+#include <malloc.h>
+#include "live.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#  define SANITIZED 1
+#elif defined(__has_feature)
+#  if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#    define SANITIZED 1
+#  endif
+#endif
+#ifndef SANITIZED
+#  define SANITIZED 0                   /* malloc is ours to replace */
+#endif
+
+/* ---- failing at will ------------------------------------------------------------------------- */
+
+typedef struct failing {
+    _Atomic int  on;
+    _Atomic long calls;                 /* since on was set */
+    long         at;                    /* this call fails; 0: none */
+    int          all;                   /* and all after it */
+    _Atomic long failed;
+    _Atomic long blocks, bytes;         /* outstanding */
+} failing;
+
+static failing port_memory, heap;
+
+static int fails(failing *f) {
+    long n;
+    if (!f->on)
+        return 0;
+    n = ++f->calls;
+    if (!f->at || n < f->at || (n > f->at && !f->all))
+        return 0;
+    f->failed++;
+    return 1;
+}
+
+static void arm(failing *f, long at, int all) {
+    f->calls = f->failed = 0;
+    f->at = at;
+    f->all = all;
+    f->on = 1;
+}
+
+static void *port_alloc(void *user, size_t n) {
+    void *p;
+    (void)user;
+    if (fails(&port_memory))
+        return NULL;
+    p = malloc(n ? n : 1);
+    if (!p)
+        return NULL;
+    memset(p, 0xa5, n);                 /* nobody may count on zeros */
+    port_memory.bytes += (long)n;
+    port_memory.blocks++;
+    return p;
+}
+
+static void port_free(void *user, void *p, size_t n) {
+    (void)user;
+    port_memory.bytes -= (long)n;
+    port_memory.blocks--;
+    memset(p, 0x5a, n);                 /* n must be what was asked for, and nobody may look again */
+    free(p);
+}
+
+static const azredis_port port = {.alloc = port_alloc, .free = port_free};
+
+#if !SANITIZED
+/* The process's own malloc: libc's, counted. It is mbedTLS's too, and that of every library here. */
+extern void *__libc_malloc(size_t n);
+extern void *__libc_calloc(size_t n, size_t size);
+extern void *__libc_realloc(void *p, size_t n);
+extern void *__libc_memalign(size_t align, size_t n);
+extern void __libc_free(void *p);
+
+static void *given(void *p) {
+    if (p)
+        heap.blocks++;
+    return p;
+}
+
+void *malloc(size_t n) {
+    if (fails(&heap)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    return given(__libc_malloc(n));
+}
+
+void *calloc(size_t n, size_t size) {
+    if (fails(&heap)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    return given(__libc_calloc(n, size));
+}
+
+void *realloc(void *p, size_t n) {
+    void *q;
+    if (!p)
+        return malloc(n);
+    if (fails(&heap)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    q = __libc_realloc(p, n);
+    if (!q && !n)
+        heap.blocks--;
+    return q;
+}
+
+void *memalign(size_t align, size_t n) { return given(__libc_memalign(align, n)); }
+void *aligned_alloc(size_t align, size_t n) { return given(__libc_memalign(align, n)); }
+int posix_memalign(void **out, size_t align, size_t n) { return (*out = given(__libc_memalign(align, n))) ? 0 : ENOMEM; }
+
+void free(void *p) {
+    if (p)
+        heap.blocks--;
+    __libc_free(p);
+}
+#endif
+
+/* ---- one run --------------------------------------------------------------------------------- */
+
+#define RUN_MS 4000                     /* connect, and PING again */
+
+static live em;
+static azredis_client *client;
+static long errors, odd_errors;
+
+static int tells_of_memory(const azredis_error *e) { return e->code == AZREDIS_E_NOMEM || strstr(e->message, "memory"); }
+
+static void on_event(const azredis_event *ev, void *user) {
+    (void)user;
+    if (!ev->error)
+        return;
+    errors++;
+    if (!tells_of_memory(ev->error))
+        odd_errors++;
+}
+
+typedef enum part { CONNECT_BY_SECRET, CONNECT_BY_KEY, TOKEN_ONLY } part;
+
+/* From open to close. What it ended with; *e is zeroed on success and when there is no object to ask. */
+static azredis_status run(part which, const azredis_port *p, azredis_error *e) {
+    azredis_auth_options id;
+    azredis_options o;
+    azredis_reply r;
+    azredis_token t;
+    azredis_auth *a;
+    azredis_status st;
+    memset(e, 0, sizeof *e);
+    memset(&id, 0, sizeof id);
+    memset(&o, 0, sizeof o);
+    memset(&r, 0, sizeof r);
+    if (which == TOKEN_ONLY) {
+        int64_t until = live_ms() + RUN_MS;
+        id.identity = AZREDIS_ID_ENVIRONMENT;
+        id.port = p;
+        id.on_event = on_event;
+        a = azredis_auth_open(&id);
+        if (!a)
+            return AZREDIS_E_NOMEM;
+        /* In small steps, to meet the first failure and not the end of the waiting for a second try. */
+        do st = azredis_auth_token(a, &t, 5, e);
+        while (st == AZREDIS_AGAIN && e->code == AZREDIS_OK && live_ms() < until);
+        if (st == AZREDIS_AGAIN && e->code != AZREDIS_OK)
+            st = e->code;
+        if (st == AZREDIS_OK)
+            memset(e, 0, sizeof *e);
+        if (st == AZREDIS_OK && (t.jwt_len < 100 || strlen(t.jwt) != t.jwt_len || strcmp(t.user, em.oid) != 0))
+            fail_msg("a token that is none");
+        azredis_token_wipe(&t);
+        azredis_auth_release(a);
+        return st;
+    }
+    id.identity = which == CONNECT_BY_KEY ? AZREDIS_ID_ACCESS_KEY : AZREDIS_ID_ENVIRONMENT;
+    id.password = getenv("AZREDIS_ACCESS_KEY");
+    o.host = em.endpoint;
+    o.identity = &id;
+    o.port = p;
+    o.on_event = on_event;
+    o.abort_on_connect_fail = 1;        /* the first failure ends the run */
+    o.client_name = "memory";
+    client = azredis_open(&o);
+    if (!client)
+        return AZREDIS_E_NOMEM;
+    st = azredis_connect(client, RUN_MS, e);
+    if (st == AZREDIS_OK) {
+        st = azredis_command(client, &r, "PING");
+        if (st != r.status || (st != AZREDIS_OK) != (r.error != NULL))
+            fail_msg("status %d, in the reply %d, error %p", (int)st, (int)r.status, (const void *)r.error);
+        if (st == AZREDIS_OK && strcmp(azredis_text(r.value).ptr, "PONG") != 0)
+            fail_msg("PING was answered with %s", azredis_text(r.value).ptr);
+        if (r.error)
+            *e = *r.error;
+    }
+    azredis_reply_free(&r);
+    azredis_close(client);
+    client = NULL;
+    return st;
+}
+
+static int count_dir(const char *path) {
+    DIR *d = opendir(path);
+    struct dirent *e;
+    int n = 0;
+    assert_non_null(d);
+    while ((e = readdir(d))) n += e->d_name[0] != '.';
+    closedir(d);
+    return n;
+}
+
+/* Look-up threads end by themselves, a moment later; the blocks of a thread that ended count until then. */
+static void settle(int threads) { await(count_dir("/proc/self/task") <= threads, LIVE_SOON); }
+
+/* The k-th fails, for every k that comes to pass: whatever f counts. Returns how many there were. */
+static long every_one(part which, const azredis_port *p, failing *f, int all, long step) {
+    long k, survived = 0, told = 0, blocks, calls = 0;
+    int fds, threads = count_dir("/proc/self/task");
+    azredis_error e;
+    azredis_status st;
+    for (k = 0; k < 2; k++) {           /* warms up what libc keeps for ever */
+        st = run(which, p, &e);
+        if (st != AZREDIS_OK)
+            fail_msg("without a failure: %s", e.message);
+    }
+    settle(threads);
+    blocks = f->blocks;
+    fds = count_dir("/proc/self/fd");
+    for (k = 1;; k += step) {
+        int64_t start = live_ms(), took;
+        arm(f, k, all);
+        st = run(which, p, &e);
+        f->on = 0;
+        took = live_ms() - start;
+        if (getenv("MEMORY_SHOW"))
+            print_message("%d %ld of %ld: %d ms, %d [%s] %s\n", all, k, (long)f->calls, (int)took, (int)st,
+                          e.where ? e.where : "", e.message);
+        if (took > RUN_MS)
+            fail_msg("allocation %ld failed, and it took %d ms", k, (int)took);
+        if (!f->failed)
+            break;
+        calls = f->calls;
+        if (st == AZREDIS_OK) {
+            survived++;
+        } else if (st == AZREDIS_E_NOMEM || tells_of_memory(&e)) {
+            told++;
+        } else {
+            fail_msg("allocation %ld%s failed: told as %s: [%s] %s", k, all ? " and all after it" : "",
+                     azredis_status_text(st), e.where ? e.where : "?", e.message);
+        }
+        if (e.code != AZREDIS_OK && (!e.retryable || !e.where))
+            fail_msg("allocation %ld failed: memory may come back, but retryable is %d: %s", k, e.retryable, e.message);
+        settle(threads);
+        if (f->blocks != blocks)
+            fail_msg("allocation %ld failed (%s): %ld blocks leaked", k, azredis_status_text(st), (long)f->blocks - blocks);
+        if (count_dir("/proc/self/fd") != fds)
+            fail_msg("allocation %ld failed: %d descriptors instead of %d", k, count_dir("/proc/self/fd"), fds);
+    }
+    assert_int_equal(st, AZREDIS_OK);   /* the last run met no failure */
+    assert_true(told > 0);
+    if (all && survived > 0)            /* with nothing to be had from there on */
+        print_message("%ld runs succeeded without the rest of the memory\n", survived);
+    (void)calls;
+    print_message("%s%s: %ld allocations failed in turn, %ld told, %ld survived\n",
+                  which == TOKEN_ONLY ? "token" : which == CONNECT_BY_KEY ? "key" : "secret",
+                  all ? ", and all after" : "", k - 1, told, survived);
+    return k - 1;
+}
+
+static void test_port_once(void **state) {
+    (void)state;
+    assert_true(every_one(CONNECT_BY_SECRET, &port, &port_memory, 0, 1) > 20);
+    assert_int_equal(port_memory.bytes, 0);
+}
+
+static void test_port_from_then_on(void **state) {
+    (void)state;
+    assert_true(every_one(CONNECT_BY_SECRET, &port, &port_memory, 1, 1) > 20);
+    assert_int_equal(port_memory.bytes, 0);
+}
+
+/* The two halves apart: each k of the second half would otherwise pay for the first as well. */
+static void test_heap(void **state) {
+    (void)state;
+    if (SANITIZED) {
+        print_message("malloc belongs to the sanitizer here\n");
+        skip();
+    }
+    assert_true(every_one(TOKEN_ONLY, NULL, &heap, 0, 1) > 100);
+    assert_true(every_one(TOKEN_ONLY, NULL, &heap, 1, 1) > 100);
+}
+
+static void test_heap_connect(void **state) {
+    (void)state;
+    if (SANITIZED) {
+        print_message("malloc belongs to the sanitizer here\n");
+        skip();
+    }
+    assert_true(every_one(CONNECT_BY_KEY, NULL, &heap, 0, 1) > 100);
+    assert_true(every_one(CONNECT_BY_KEY, NULL, &heap, 1, 1) > 100);
+}
+
+/* ---- a hundred clients ----------------------------------------------------------------------- */
+
+static void test_hundred_cycles(void **state) {
+    azredis_error e;
+    long blocks = 0, first = 0;
+    int i, fds = 0, threads = count_dir("/proc/self/task");
+    (void)state;
+    for (i = 0; i < 110; i++) {
+        if (run(i % 2 ? CONNECT_BY_SECRET : CONNECT_BY_KEY, &port, &e) != AZREDIS_OK)
+            fail_msg("cycle %d: %s", i, e.message);
+        assert_int_equal(port_memory.bytes, 0);
+        assert_int_equal(port_memory.blocks, 0);
+        if (i == 9) {                   /* what libc keeps, it has by now */
+            settle(threads);
+            blocks = heap.blocks;
+            fds = count_dir("/proc/self/fd");
+            first = (long)mallinfo2().uordblks;
+        }
+    }
+    settle(threads);
+    assert_int_equal(count_dir("/proc/self/fd"), fds);
+    assert_int_equal(count_dir("/proc/self/task"), threads);
+    assert_int_equal(heap.blocks, blocks);
+    if (!SANITIZED && (long)mallinfo2().uordblks > first + 4096)
+        fail_msg("the heap grew by %ld bytes in 100 cycles", (long)mallinfo2().uordblks - first);
+}
+
+static int setup(void **state) {
+    (void)state;
+    live_start(&em, "--access-key", NULL);
+    return 0;
+}
+
+static int teardown(void **state) {
+    (void)state;
+    live_stop(&em);
+    return 0;
+}
+
+static int forget(void **state) {
+    (void)state;
+    heap.on = port_memory.on = 0;
+    azredis_close(client);
+    client = NULL;
+    port_memory.bytes = port_memory.blocks = 0;
+    return 0;
+}
+
+int main(void) {
+#define TEST(f) cmocka_unit_test_setup(f, forget)
+    const struct CMUnitTest tests[] = {
+        TEST(test_hundred_cycles),
+        TEST(test_port_once),
+        TEST(test_port_from_then_on),
+        TEST(test_heap),
+        TEST(test_heap_connect),
+    };
+    return cmocka_run_group_tests_name("memory", tests, setup, teardown);
+}
