@@ -607,6 +607,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #define AZRI_RESP_DEPTH      128         /* no Redis command nests deeper than 8 */
 #define AZRI_RESP_LINE_MAX   65536u      /* one + - : , ( line */
 #define AZRI_RESP_COUNT_MAX  16777216u   /* elements of one aggregate */
+#define AZRI_RESP_ATTRIBUTES 65536u      /* in one answer: they are dropped, and must not make it endless */
 #define AZRI_RESP_BULK_MAX   536870912u  /* Redis's own proto-max-bulk-len */
 #define AZRI_PEER_TEXT       200u        /* bytes of a peer's text that an error may quote */
 
@@ -1526,7 +1527,7 @@ static const char *azri_url_read(azri_url *u, azredis_str text) {
 static azredis_status azri_url_parse(azri_url *u, azredis_str text, const char *where, azredis_error *e) {
     const char *why = azri_url_read(u, text);
     if (!why) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_ARG, where, "URL: %s; expected https://host/path or https://host:port/path",
+    return azri_fail(e, AZREDIS_E_ARG, where, "%s: %s; expected https://host/path or https://host:port/path", where,
                      why);
 }
 
@@ -2625,6 +2626,7 @@ typedef struct azri_resp {
     uint8_t         is_push;
     uint8_t         complete;
     uint8_t         hungry;            /* everything received has been parsed */
+    uint32_t        attributes;        /* opened in this frame */
 } azri_resp;
 
 static void azri_resp_init(azri_resp *d, const azri_mem *m, size_t max_reply) {
@@ -2768,6 +2770,7 @@ static azredis_status azri_resp_open(azri_resp *d, azredis_type type, size_t n, 
     l->streamed = (uint8_t)streamed;
     l->quiet = d->quiet;
     if (type == AZREDIS_T_ATTRIBUTE) {
+        if (++d->attributes > AZRI_RESP_ATTRIBUTES) return azri_resp_bad(d, "too many attributes in one answer");
         if (d->depth) d->quiet = 1;
         else d->work = d->done = 0;
     }
@@ -3059,6 +3062,7 @@ static void azri_resp_deliver(azri_resp *d, azri_frame *f) {
     d->work = d->done = d->dropped = 0;
     d->lost = AZREDIS_OK;
     d->quiet = d->is_push = d->complete = 0;
+    d->attributes = 0;
 }
 
 static azredis_status azri_resp_tell(const azri_resp *d, azredis_error *e) {
@@ -5246,7 +5250,7 @@ static void azri_session_reauth_end(azri_session *s, uint64_t now) {
     azri_session_set_blob(&s->trying, NULL);
     it = azri_news_add(s->news, AZREDIS_EV_CONNECTION_REAUTHENTICATION_FAILED, &s->auth_error);
     it->old_left_ms = old_left;
-    if (s->fresh) it->next_try_ms = (int64_t)(azri_max64(s->auth_at, now) - now);
+    it->next_try_ms = s->fresh ? (int64_t)(azri_max64(s->auth_at, now) - now) : 0;   /* 0: a token is fetched at once */
     azri_log(s->news, AZREDIS_LOG_WARNING, AZRI_LOG_AUTH_FAILED, "%s; the old token is good for %lld ms more",
              s->auth_error.message, (long long)old_left);
 }
@@ -5310,6 +5314,7 @@ static void azri_session_user_answer(azri_session *s, azri_cmd *c, const azri_fr
 static azredis_status azri_session_unasked(azri_session *s, const azri_frame *f, azredis_error *e) {
     if (f->root && f->root->type == AZREDIS_T_ERROR) {         /* "max number of clients reached" and its like */
         azri_server_error(s, f->root, "redis.server", e);
+        e->retryable = 1;
         return e->code;
     }
     return azri_session_desync(s, e);
@@ -6066,6 +6071,8 @@ static void azri_hub_reauth_refused(azri_hub *h, azri_session *s) {
 
 static uint64_t azri_hub_redial_delay(azri_hub *h, azri_session *s, const azredis_error *e, uint64_t now) {
     if (s->ready_at && now - s->ready_at >= AZRI_HEALTHY_MS) s->attempts = 0;
+    /* A token that ended is nobody's failure: the next one may be used as soon as it is there. */
+    if (s->ready_at && s->blob && now >= azri_blob_drain_at(s->blob)) return s->attempts = 0;
     if (!e->retryable) return AZRI_RECONNECT_CAP;
     return azri_backoff(&h->rng, AZRI_RECONNECT_BASE, AZRI_RECONNECT_CAP, s->attempts++);
 }
@@ -6791,8 +6798,10 @@ static azredis_status azri_dial_lookup(azri_dial *d, azredis_error *e) {
     if (!d->lookup) d->lookup = azri_lookup_new(d->waker, d->host, d->tcp_port);
     l = d->lookup;
     if (!l) return azri_fail(e, AZREDIS_E_NOMEM, "connect.dns", "look-up of %s: out of memory", d->host);
-    if (!l->started && !l->done) azri_lookup_start(l);
-    if (!azri_lookup_done(l)) return AZREDIS_AGAIN;
+    if (!azri_lookup_done(l)) {
+        if (!l->started) azri_lookup_start(l);
+        if (!azri_lookup_done(l)) return AZREDIS_AGAIN;
+    }
     if (l->n > 0) return AZREDIS_OK;
     (void)azri_fail(e, AZREDIS_E_DNS, "connect.dns",
                     "look-up of %s: %s; check the name and, for a private endpoint, its private DNS zone",
@@ -7789,12 +7798,16 @@ struct azri_fetch {
     uint64_t   until;
 };
 
-static void azri_env_load(azri_env *env, const azri_mem *m) {
+/* 0: out of memory; a variable that could not be copied must not look like one that is missing. */
+static int azri_env_load(azri_env *env, const azri_mem *m) {
     size_t i;
+    int ok = 1;
     for (i = 0; i < AZRI_ENV_COUNT; i++) {
         const char *z = azri_getenv(azri_env_names[i]);
         env->value[i] = z && z[0] ? azri_strdup(m, z) : NULL;
+        if (z && z[0] && !env->value[i]) ok = 0;
     }
+    return ok;
 }
 
 static void azri_fetch_free(azredis_auth *a, azri_fetch *f) {
@@ -7804,6 +7817,30 @@ static void azri_fetch_free(azredis_auth *a, azri_fetch *f) {
     azri_env_free(&f->env, &a->port.mem);
     azri_wipe(f, sizeof *f);
     azri_free(&a->port.mem, f, sizeof *f);
+}
+
+/* Under the lock: the fetch with this claim brought no token. */
+static void azri_auth_failed(azredis_auth *a, uint32_t claim, const azredis_error *e, uint64_t now) {
+    azri_item *it;
+    int64_t next;
+    azri_token_failed(&a->machine, claim, now, e->retryable, e->retry_after_ms);
+    next = (int64_t)(azri_max64(a->machine.next_try, now) - now);
+    a->token_failures++;
+    a->failure = *e;
+    it = azri_auth_note(a, AZREDIS_EV_TOKEN_REFRESH_FAILED, e);
+    it->old_left_ms = azri_token_left(&a->machine, now);
+    it->next_try_ms = next;
+    azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_TOKEN_FAILED, "no token, next try in %lld ms: %s", (long long)next, e->message);
+}
+
+static azri_fetch *azri_fetch_no_memory(azredis_auth *a, uint32_t claim, uint64_t now) {
+    azredis_error e;
+    (void)azri_fail(&e, AZREDIS_E_NOMEM, "token", "out of memory for a token request");
+    azri_lock_acquire(&a->lock);
+    azri_auth_failed(a, claim, &e, now);
+    azri_auth_wake(a);
+    azri_lock_release(&a->lock);
+    return NULL;
 }
 
 /* Claims and begins a fetch if one is due; NULL: not due, claimed by another, or no memory. */
@@ -7816,20 +7853,19 @@ static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
     azri_lock_release(&a->lock);
     if (!claim) return NULL;
     f = (azri_fetch *)azri_zalloc(&a->port.mem, sizeof *f);
+    if (!f) return azri_fetch_no_memory(a, claim, now);
     azri_lock_acquire(&a->lock);
-    if (!f) {
-        azri_token_failed(&a->machine, claim, now, 1, 0);
-    } else {
-        f->claim = claim;
-        f->rng.state = azri_rng_next(&a->rng);
-        azri_flow_init(&f->flow, &a->port.mem, &a->conf, &f->rng);
-        f->flow.pin = a->pin;
-        f->flow.pace_ms = a->machine.held ? azri_max64(a->machine.life_ms / 10, 1) : 0;
-        azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_TOKEN_START, "fetching a token (%s)", azri_identity_name(a->conf.identity));
-    }
+    f->claim = claim;
+    f->rng.state = azri_rng_next(&a->rng);
+    azri_flow_init(&f->flow, &a->port.mem, &a->conf, &f->rng);
+    f->flow.pin = a->pin;
+    f->flow.pace_ms = a->machine.held ? azri_max64(a->machine.life_ms / 10, 1) : 0;
+    azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_TOKEN_START, "fetching a token (%s)", azri_identity_name(a->conf.identity));
     azri_lock_release(&a->lock);
-    if (!f) return NULL;
-    azri_env_load(&f->env, &a->port.mem);
+    if (!azri_env_load(&f->env, &a->port.mem)) {
+        azri_fetch_free(a, f);
+        return azri_fetch_no_memory(a, claim, now);
+    }
     azri_flow_start(&f->flow, &f->env, now);
     return f;
 }
@@ -7869,21 +7905,6 @@ static azredis_status azri_fetch_take(azredis_auth *a, azri_fetch *f, uint64_t n
     return AZREDIS_OK;
 }
 
-/* Under the lock: none was. */
-static void azri_fetch_failed(azredis_auth *a, azri_fetch *f, uint64_t now) {
-    azri_item *it;
-    int64_t next;
-    azri_token_failed(&a->machine, f->claim, now, f->flow.error.retryable, f->flow.error.retry_after_ms);
-    next = (int64_t)(azri_max64(a->machine.next_try, now) - now);
-    a->token_failures++;
-    a->failure = f->flow.error;
-    it = azri_auth_note(a, AZREDIS_EV_TOKEN_REFRESH_FAILED, &a->failure);
-    it->old_left_ms = azri_token_left(&a->machine, now);
-    it->next_try_ms = next;
-    azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_TOKEN_FAILED, "no token: %s; next try in %lld ms", a->failure.message,
-                  (long long)next);
-}
-
 /* The walk has ended. Frees f. */
 static void azri_fetch_end(azredis_auth *a, azri_fetch *f, uint64_t now) {
     azredis_status st = f->flow.status;
@@ -7895,7 +7916,7 @@ static void azri_fetch_end(azredis_auth *a, azri_fetch *f, uint64_t now) {
         a->pin = f->flow.pin;
         a->failure.code = AZREDIS_OK;
     } else {
-        azri_fetch_failed(a, f, now);
+        azri_auth_failed(a, f->claim, &f->flow.error, now);
     }
     azri_auth_wake(a);
     azri_lock_release(&a->lock);
@@ -8136,7 +8157,7 @@ static void azri_conn_dial(azredis_client *c, azri_session *s, uint64_t now) {
     conf.ca_file = c->ca_file;
     conf.ca = c->ca;
     conf.ca_len = c->ca_len;
-    conf.where = "redis.tls";
+    conf.where = c->plaintext ? "redis.tcp" : "redis.tls";
     azri_line_begin(&k->line, &c->port, c->waker, c->host, c->tcp_port, &conf, now, c->connect_ms);
     s->link = k;
     c->busy = 1;                        /* the first step can be taken at once */
@@ -8811,10 +8832,10 @@ static int azri_renewing(azredis_client *c) {
 
 /* Rule 2: drives a renewal that is due to its end, and presents the token. The time for it is given once: an
  * authority that hangs slows one call, not every call. */
-static void azri_renew(azredis_client *c) {
+static void azri_renew(azredis_client *c, uint64_t limit) {
     uint64_t start = azri_now(c), until;
     if (c->renew_spent >= c->renew_ms) return;
-    until = start + (c->renew_ms - c->renew_spent);
+    until = azri_min64(start + (c->renew_ms - c->renew_spent), limit);
     while (!c->closing && azri_renewing(c) && azri_now(c) < until) {
         azri_pump_step(c);
         if (azri_renewing(c)) azri_pump_sleep(c, until);
@@ -8822,9 +8843,14 @@ static void azri_renew(azredis_client *c) {
     c->renew_spent += azri_now(c) - start;
 }
 
-static void azri_before_call(azredis_client *c) {
+/* Before a command a renewal may take half of the command's time, and must end while the old token still serves. */
+static void azri_before_call(azredis_client *c, uint64_t deadline) {
+    uint64_t now;
     azri_pump_step(c);                                              /* rule 1 */
-    if (c->hub.blob && azri_now(c) >= c->headroom_at && azri_hub_live_blob(&c->hub, azri_now(c))) azri_renew(c);
+    now = azri_now(c);
+    if (c->hub.blob && now >= c->headroom_at && azri_hub_live_blob(&c->hub, now))
+        azri_renew(c, azri_min64(now + (deadline - azri_min64(now, deadline)) / 2,
+                                 c->hub.blob->expires_at - c->hub.blob->life_ms / 10));
 }
 
 /* Each of the commands ends by its own deadline, so this ends. */
@@ -8877,7 +8903,7 @@ AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply
     if (st != AZREDIS_OK) return azri_refuse_call(r, c ? &c->port.mem : NULL, &e);
     memset(&own, 0, sizeof own);
     deadline = azri_call_deadline(c, how);
-    azri_before_call(c);
+    azri_before_call(c, deadline);
     st = azri_new_cmd_wait(c, argc, argv, deadline, &cmd, &e);
     if (st != AZREDIS_OK) {
         st = azri_refuse_call(r, &c->port.mem, &e);
@@ -8894,7 +8920,7 @@ AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply
         azri_pump_step(c);
     } else {
         azri_until_done(c, &done, 1);
-        azri_renew(c);
+        azri_renew(c, AZRI_NEVER64);
     }
     azri_leave(c);                      /* a client closed in a callback ends the command here at the latest */
     st = (r ? r : &own)->status;
@@ -8995,14 +9021,14 @@ AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, con
     if (st != AZREDIS_OK) return azri_refuse_call(r, c ? &c->port.mem : NULL, &e);
     mem = c->port.mem;
     memset(&own, 0, sizeof own);
-    azri_before_call(c);
+    azri_before_call(c, azri_call_deadline(c, how));
     part = n && cmd && n <= c->hub.conf.backlog_count ? (azredis_reply *)azri_zalloc(&c->port.mem, n * sizeof *part) : NULL;
     if (!part) st = azri_fail(&e, n && cmd ? n <= c->hub.conf.backlog_count ? AZREDIS_E_NOMEM : AZREDIS_E_LIMIT : AZREDIS_E_ARG,
                               "exec", "azredis_exec takes 1 to backlog_count commands, and memory for their answers");
     else st = azri_exec_queue(c, part, how, cmd, n, &done, &e);
     if (st == AZREDIS_OK) {
         azri_until_done(c, &done, (int)n);
-        azri_renew(c);
+        azri_renew(c, AZRI_NEVER64);
         azri_leave(c);
         st = azri_exec_end(&mem, r ? r : &own, part, n);
     } else {

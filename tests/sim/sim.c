@@ -267,7 +267,7 @@ static void sim_wrong(void) {
 
 static void sim_step(void) {
     uint64_t now = sim.m->now, next;
-    int was_ready = sim.hub.sessions->state == AZRI_READY;
+    int was_ready = sim.calm && sim.hub.sessions->state == AZRI_READY;
     sim_read();
     sim_tokens();
     azri_hub_tick(&sim.hub, now);
@@ -275,7 +275,7 @@ static void sim_step(void) {
     sim_dial();
     sim_write();
     sim_deliver();
-    if (was_ready && sim.calm) CHECK(I_NO_CUT_WITHOUT_FAULT, sim.hub.sessions->state == AZRI_READY);
+    if (was_ready) CHECK(I_NO_CUT_WITHOUT_FAULT, sim.hub.sessions->state == AZRI_READY);
     CHECK(I_NO_EXPIRED_TOKEN, sim.m->expired_tokens_seen == 0);
     next = azri_min64(azri_hub_deadline(&sim.hub, now), azri_token_deadline(&sim.machine, now));
     CHECK(I_NEXT_DEADLINE, next <= now + AZRI_WAIT_MAX);

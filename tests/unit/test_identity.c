@@ -318,7 +318,7 @@ static void test_authority(void **state) {
     longest[399] = '\0';
     assert_int_equal(azri_identity_authority_parse(&u, longest, NULL, "here", &err), AZREDIS_E_ARG);
     app(); opt.authority_host = "evil.example"; refused("allow_authority");
-    app(); opt.allow_authority = "a b"; opt.authority_host = NULL; refused("URL");
+    app(); opt.allow_authority = "a b"; opt.authority_host = NULL; refused("options.allow_authority");
 }
 
 /* ---- environment ---- */
