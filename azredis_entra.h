@@ -5365,7 +5365,8 @@ static azredis_status azri_session_frame(azri_session *s, const azri_frame *f, u
         return AZREDIS_OK;
     }
     if (!c || !c->sent) return azri_session_unasked(s, f, e);
-    if (!f->root && c->kind != AZRI_CMD_USER) return azri_session_desync(s, e);
+    if (!f->root && c->kind != AZRI_CMD_USER)
+        return azri_fail(e, f->status, "redis.reply", "%s: an answer did not fit into memory", s->conf->endpoint);
     switch (c->kind) {
     case AZRI_CMD_REAUTH:
         return azri_session_reauth_answer(s, f->root, now, e);
@@ -7056,11 +7057,21 @@ static int azri_roots_wanted(const azri_roots *r) {
     return 0;
 }
 
+/* mbedTLS says "no memory" in each of its modules with a number of its own, and adds the inner to the outer one:
+ * BIGNUM -0x10, ASN1 -0x6a; CIPHER -0x6180, ECP -0x4d80, MD -0x5180, PEM -0x1180, PK -0x3f80, SSL -0x7f00,
+ * X509 -0x2880 (error.h of 2.28 and 3.6). */
+static int azri_tls_no_memory(int rc) {
+    unsigned low = (unsigned)-rc & 0x7fu, high = (unsigned)-rc & 0xff80u;
+    if (rc >= 0) return 0;
+    return low == 0x10 || low == 0x6a || high == 0x6180 || high == 0x4d80 || high == 0x5180 || high == 0x1180 ||
+           high == 0x3f80 || high == 0x7f00 || high == 0x2880;
+}
+
 static void azri_roots_der(azri_roots *r) {
     int rc;
     if (!azri_roots_wanted(r)) return;
     rc = mbedtls_x509_crt_parse_der(&r->found, (const unsigned char *)r->der.ptr, r->der.len);
-    if (rc == MBEDTLS_ERR_X509_ALLOC_FAILED) r->status = rc;   /* any other: a kind we cannot use; skip it */
+    if (azri_tls_no_memory(rc)) r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;  /* any other: a kind we cannot use; skip it */
 }
 
 static void azri_roots_end(azri_roots *r) {
@@ -7102,7 +7113,7 @@ static void azri_roots_file(azri_roots *r, const char *path) {
     char line[256];
     FILE *f = fopen(path, "rb");
     if (!f) {
-        r->status = MBEDTLS_ERR_X509_FILE_IO_ERROR;
+        r->status = errno == ENOMEM ? MBEDTLS_ERR_X509_ALLOC_FAILED : MBEDTLS_ERR_X509_FILE_IO_ERROR;
         return;
     }
     while (fgets(line, (int)sizeof line, f)) azri_roots_line(r, line, strlen(line));
@@ -7339,6 +7350,8 @@ static azredis_status azri_tls_fail_alert(azri_tls *t, azredis_error *e) {
 
 static azredis_status azri_tls_fail_other(azri_tls *t, azredis_error *e, int rc) {
     const char *name = t->name, *where = t->conf.where;
+    if (azri_tls_no_memory(rc))
+        return azri_fail(e, AZREDIS_E_NOMEM, where, "TLS with %s: out of memory (mbedTLS -0x%04x)", name, (unsigned)-rc);
     switch (rc) {
     case MBEDTLS_ERR_X509_CERT_VERIFY_FAILED:
     case MBEDTLS_ERR_X509_FATAL_ERROR:
@@ -7352,9 +7365,6 @@ static azredis_status azri_tls_fail_other(azri_tls *t, azredis_error *e, int rc)
                          name);
     case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE:
         return azri_tls_fail_alert(t, e);
-    case MBEDTLS_ERR_SSL_ALLOC_FAILED:
-    case MBEDTLS_ERR_X509_ALLOC_FAILED:
-        return azri_fail(e, AZREDIS_E_NOMEM, where, "TLS with %s: out of memory", name);
     case MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY:
         return azri_fail(e, AZREDIS_E_CLOSED, where, "TLS with %s: the server closed the connection", name);
     case 0:
@@ -7580,6 +7590,7 @@ static int azri_tls_pending(const azri_tls *t) {
 #define AZRI_RECORD       16384u        /* one TLS record: small commands share it */
 #define AZRI_READS_MAX    64            /* reads of one turn, so that a flood does not starve the writer */
 #define AZRI_FDS_MAX      32u           /* waker, token request, connection: each may watch several addresses */
+#define AZRI_COPY_AGAIN   100u          /* ms until a token for whose copy there was no memory is copied again */
 #define AZRI_OWN_PAUSE    20u           /* ms between two looks at a fetch that another thread is stepping */
 #define AZRI_NOTES_MAX    16u           /* events of an auth that a client which seldom pumps can still get */
 
@@ -8098,6 +8109,7 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
     azredis_auth *a = c->auth;
     const azri_session *s = c->hub.sessions;
     azri_blob *mine = NULL;
+    azredis_error e;
     azri_lock_acquire(&a->lock);
     if (c->hub.rejected) azri_token_rejected(&a->machine, now, c->hub.rejected);
     if (c->hub.rejected) azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_TOKEN_REJECTED, "Redis refused the token");
@@ -8114,6 +8126,9 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
             mine->expires_at = a->blob->expires_at;
             mine->life_ms = a->blob->life_ms;
             c->headroom_at = a->headroom_at;
+        } else if (!azri_hub_live_blob(&c->hub, now)) {
+            (void)azri_fail(&e, AZREDIS_E_NOMEM, "token", "out of memory for a copy of the token");
+            azri_hub_trouble(&c->hub, &e);
         }
     }
     azri_pump_notes(c, now);
@@ -8352,6 +8367,7 @@ static uint64_t azri_pump_deadline(azredis_client *c, uint64_t now) {
     azri_lock_acquire(&c->auth->lock);
     if (!c->auth->conf.is_static && !c->fetch) t = azri_min64(t, azri_token_deadline(&c->auth->machine, now));
     if (c->auth->note_count != c->notes_seen) t = now;
+    if (c->auth->blob && c->auth->generation != c->generation) t = azri_min64(t, now + AZRI_COPY_AGAIN);
     azri_lock_release(&c->auth->lock);
     return t;
 }

@@ -1,11 +1,15 @@
 /* Memory. Every allocation of connect + PING fails in turn, alone and with all that follow it: the library's own
  * through the port, then all of the process (mbedTLS, libc) through malloc. Each run ends in time with a status
  * that says so, or succeeds; nothing is leaked; the next run works. And a hundred clients one after another
- * leave the process as it was. */
+ * leave the process as it was.
+ * A TLS handshake of mbedTLS 2.28 allocates 7800 times, 7700 of them for big numbers, from few places. Of these
+ * the first and the last of every call path fail, and every 17th of all. MEMORY_ALL=1 takes every single one
+ * (2 minutes), MEMORY_SHOW=1 tells of each run. */
 #define _GNU_SOURCE
 #define AZREDIS_ENTRA_IMPLEMENTATION
 #include "azredis_entra.h"
 #include <dirent.h>
+#include <execinfo.h>
 #include <malloc.h>
 #include "live.h"
 
@@ -29,7 +33,11 @@ typedef struct failing {
     int          all;                   /* and all after it */
     _Atomic long failed;
     _Atomic long blocks, bytes;         /* outstanding */
+    int          trace;                 /* 1: path[] is being filled */
 } failing;
+
+#define PATHS 20000
+static uint64_t path[PATHS];            /* of each allocation: a hash of the call path */
 
 static failing port_memory, heap;
 
@@ -38,6 +46,14 @@ static int fails(failing *f) {
     if (!f->on)
         return 0;
     n = ++f->calls;
+    if (f->trace && n < PATHS) {
+        void *frame[24];
+        int depth, i;
+        f->trace = 0;                   /* should it allocate itself */
+        depth = backtrace(frame, 24);
+        for (i = 0; i < depth; i++) path[n] = (path[n] ^ (uintptr_t)frame[i]) * 0x100000001b3u;
+        f->trace = 1;
+    }
     if (!f->at || n < f->at || (n > f->at && !f->all))
         return 0;
     f->failed++;
@@ -132,21 +148,18 @@ void free(void *p) {
 
 /* ---- one run --------------------------------------------------------------------------------- */
 
-#define RUN_MS 4000                     /* connect, and PING again */
+#define RUN_MS 3000                     /* connect, and PING again */
 
 static live em;
 static azredis_client *client;
-static long errors, odd_errors;
+static uint32_t chain_ms;               /* of the walk for a token */
 
 static int tells_of_memory(const azredis_error *e) { return e->code == AZREDIS_E_NOMEM || strstr(e->message, "memory"); }
 
 static void on_event(const azredis_event *ev, void *user) {
     (void)user;
-    if (!ev->error)
-        return;
-    errors++;
-    if (!tells_of_memory(ev->error))
-        odd_errors++;
+    if (ev->error && (ev->error->code >= 0 || !ev->error->where || !ev->error->message[0]))
+        fail_msg("%s with an empty error", azredis_event_name(ev->type));
 }
 
 typedef enum part { CONNECT_BY_SECRET, CONNECT_BY_KEY, TOKEN_ONLY } part;
@@ -163,6 +176,7 @@ static azredis_status run(part which, const azredis_port *p, azredis_error *e) {
     memset(&id, 0, sizeof id);
     memset(&o, 0, sizeof o);
     memset(&r, 0, sizeof r);
+    id.chain_ms = chain_ms;
     if (which == TOKEN_ONLY) {
         int64_t until = live_ms() + RUN_MS;
         id.identity = AZREDIS_ID_ENVIRONMENT;
@@ -224,7 +238,37 @@ static int count_dir(const char *path) {
 /* Look-up threads end by themselves, a moment later; the blocks of a thread that ended count until then. */
 static void settle(int threads) { await(count_dir("/proc/self/task") <= threads, LIVE_SOON); }
 
+/* Which of n allocations are worth a run: the first and the last of each call path, and every 17th. */
+static char worth[PATHS];
+
+static long choose(long n) {
+    long i, k, count = 0;
+    if (n >= PATHS)
+        fail_msg("%ld allocations are more than were thought of", n);
+    for (i = 1; i <= n; i++) {
+        int first = 1, last = 1;
+        for (k = 1; k < i && first; k++) first = path[k] != path[i];
+        for (k = i + 1; k <= n && last; k++) last = path[k] != path[i];
+        worth[i] = first || last || i % 17 == 0 || getenv("MEMORY_ALL") != NULL;
+        count += worth[i];
+    }
+    memset(worth + n + 1, 1, (size_t)(PATHS - n - 1));
+    return count;
+}
+
 static long wrong;                      /* runs of this test that ended as they must not */
+
+/* mbedTLS does not always say that memory was what it lacked, nor does libc's resolver: a verdict on a certificate,
+ * an alert, an unknown host come out instead. Nobody can tell those from the real thing. But a code that does say
+ * so must be passed on as what it is. */
+static int is_masked(const azredis_error *e, int *coded) {
+    int low = -e->tls_code & 0x7f, high = -e->tls_code & 0x7f80;
+    *coded = e->tls_code < 0 && (low == 0x10 || low == 0x6a || high == 0x7f00 || high == 0x6180 || high == 0x5180 ||
+                                 high == 0x4d80 || high == 0x3f80 || high == 0x2880 || high == 0x1180);
+    if (e->code == AZREDIS_E_DNS)
+        return strstr(e->message, "look-up of localhost") != NULL;
+    return e->code == AZREDIS_E_TLS || e->code == AZREDIS_E_CERT || e->code == AZREDIS_E_CLOSED;
+}
 
 /* Notes it and goes on: one bug seldom has one place only. */
 static void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -234,15 +278,15 @@ static void complain(const char *format, ...) {
     va_start(ap, format);
     vsnprintf(text, sizeof text, format, ap);
     va_end(ap);
-    if (wrong++ < 40)
+    if (wrong++ < 40 || getenv("MEMORY_SHOW"))
         print_error("%s\n", text);
 }
 
 /* The k-th fails, for every k that comes to pass, of whatever f counts. Returns how many there were. */
 static long every_one(part which, const azredis_port *p, failing *f, int all) {
     const char *name = which == TOKEN_ONLY ? "token" : which == CONNECT_BY_KEY ? "key" : "secret";
-    long k, survived = 0, told = 0, blocks;
-    int fds, threads = count_dir("/proc/self/task");
+    long k, runs = 0, survived = 0, told = 0, masked = 0, blocks;
+    int coded, fds, threads = count_dir("/proc/self/task");
     azredis_error e;
     azredis_status st;
     for (k = 0; k < 2; k++) {           /* warms up what libc keeps for ever */
@@ -253,14 +297,36 @@ static long every_one(part which, const azredis_port *p, failing *f, int all) {
     settle(threads);
     blocks = f->blocks;
     fds = count_dir("/proc/self/fd");
+    memset(worth, 1, sizeof worth);
+    if (f == &heap) {
+        memset(path, 0, sizeof path);
+        arm(f, 0, 0);
+        f->trace = 1;
+        (void)run(which, p, &e);
+        f->on = f->trace = 0;
+        k = choose(f->calls);
+        settle(threads);
+        print_message("%s: %ld allocations, of which %ld fail\n", name, (long)f->calls, k);
+    }
     for (k = 1;; k++) {
+        if (k < PATHS && !worth[k])
+            continue;
         int64_t start = live_ms();
         char what[80];
+        chain_ms = 550;                 /* a failure within it leaves no time for a second try */
         arm(f, k, all);
         st = run(which, p, &e);
         f->on = 0;
+        if (st == AZREDIS_E_TIMEOUT && live_ms() - start < RUN_MS) {
+            chain_ms = 0;               /* a slow machine: without a limit, then */
+            start = live_ms();
+            arm(f, k, all);
+            st = run(which, p, &e);
+            f->on = 0;
+        }
         if (!f->failed)
             break;
+        runs++;
         snprintf(what, sizeof what, "%s: allocation %ld%s fails", name, k, all ? " and all after it" : "");
         if (getenv("MEMORY_SHOW"))
             print_message("%s: %d ms, %d [%s] %s\n", what, (int)(live_ms() - start), (int)st, e.where ? e.where : "",
@@ -271,13 +337,15 @@ static long every_one(part which, const azredis_port *p, failing *f, int all) {
             survived++;
         else if (st == AZREDIS_E_NOMEM || tells_of_memory(&e))
             told++;
+        else if (f == &heap && is_masked(&e, &coded) && !coded)
+            masked++;
         else
             complain("%s: told as %s: [%s] %s", what, azredis_status_text(st), e.where ? e.where : "?", e.message);
-        if (e.code != AZREDIS_OK && !e.retryable)
+        if (e.code != AZREDIS_OK && !e.retryable && !(f == &heap && e.code == AZREDIS_E_CERT))
             complain("%s: memory may come back, but it is told as lasting: %s", what, e.message);
         settle(threads);
         if (f->blocks != blocks)
-            complain("%s: %ld blocks leaked", what, (long)f->blocks - blocks);
+            complain("%s: %ld blocks leaked (%s)", what, (long)f->blocks - blocks, e.message);
         blocks = f->blocks;
         if (count_dir("/proc/self/fd") != fds)
             complain("%s: %d descriptors instead of %d", what, count_dir("/proc/self/fd"), fds);
@@ -286,9 +354,9 @@ static long every_one(part which, const azredis_port *p, failing *f, int all) {
     if (st != AZREDIS_OK)               /* the last run met no failure */
         complain("%s: after all that: %s", name, e.message);
     assert_true(told > 0);
-    print_message("%s%s: %ld failed in turn, %ld told, %ld survived\n", name, all ? " (and all after)" : "", k - 1, told,
-                  survived);
-    return k - 1;
+    print_message("%s%s: %ld failed in turn, %ld told, %ld survived, %ld masked\n", name,
+                  all ? " (and all after)" : "", runs, told, survived, masked);
+    return runs;
 }
 
 static void test_port_once(void **state) {
@@ -305,13 +373,10 @@ static void test_port_from_then_on(void **state) {
     assert_int_equal(wrong, 0);
 }
 
+#if !SANITIZED
 /* The two halves apart: each k of the second half would otherwise pay for the first as well. */
 static void test_heap(void **state) {
     (void)state;
-    if (SANITIZED) {
-        print_message("malloc belongs to the sanitizer here\n");
-        skip();
-    }
     assert_true(every_one(TOKEN_ONLY, NULL, &heap, 0) > 100);
     assert_true(every_one(TOKEN_ONLY, NULL, &heap, 1) > 100);
     assert_int_equal(wrong, 0);
@@ -319,14 +384,11 @@ static void test_heap(void **state) {
 
 static void test_heap_connect(void **state) {
     (void)state;
-    if (SANITIZED) {
-        print_message("malloc belongs to the sanitizer here\n");
-        skip();
-    }
     assert_true(every_one(CONNECT_BY_KEY, NULL, &heap, 0) > 100);
     assert_true(every_one(CONNECT_BY_KEY, NULL, &heap, 1) > 100);
     assert_int_equal(wrong, 0);
 }
+#endif
 
 /* ---- a hundred clients ----------------------------------------------------------------------- */
 
@@ -356,7 +418,9 @@ static void test_hundred_cycles(void **state) {
 }
 
 static int setup(void **state) {
+    void *frame[4];
     (void)state;
+    (void)!backtrace(frame, 4);         /* loads what it needs */
     live_start(&em, "--access-key", NULL);
     return 0;
 }
@@ -383,8 +447,10 @@ int main(void) {
         TEST(test_hundred_cycles),
         TEST(test_port_once),
         TEST(test_port_from_then_on),
+#if !SANITIZED
         TEST(test_heap),
         TEST(test_heap_connect),
+#endif
     };
     return cmocka_run_group_tests_name("memory", tests, setup, teardown);
 }
