@@ -55,12 +55,20 @@ static void expect_not_sent(azredis_client *c, int ms, const char *part)
     azredis_reply_free(&r);
 }
 
+/* Cuts the connection, and waits until the end of it has come to the client's socket. */
+static void cut(void)
+{
+    struct pollfd end = {(int)azri_conn_of(client->hub.sessions)->line.sock, POLLIN, 0};
+    live_fault(&em, "expire-now", NULL, "1");
+    await(live_number(&em, "connections_open") == 0, LIVE_SOON);
+    assert_int_equal(poll(&end, 1, LIVE_SOON), 1);
+}
+
 /* Cuts the connection and lets no new one in. */
 static void shut_out(void)
 {
     live_fault(&em, "refuse", NULL, "*");
-    live_fault(&em, "expire-now", NULL, "1");
-    await(live_number(&em, "connections_open") == 0, LIVE_SOON);
+    cut();
 }
 
 static void test_not_sent_while_disconnected(void **state)
@@ -85,8 +93,7 @@ static void test_waits_for_connection(void **state)
     (void)state;
     client = live_open(&em, &o);
     live_fault(&em, "refuse", NULL, "2");
-    live_fault(&em, "expire-now", NULL, "1");
-    await(live_number(&em, "connections_open") == 0, LIVE_SOON);
+    cut();
     assert_int_equal(live_incr(client, "n"), 1);
     assert_int_equal(live_fired(&em, "refuse"), 2);
     done();
