@@ -120,7 +120,8 @@
  * TLS 1.2 or later, chain and host name always verified; no switch turns that off. Roots: ca, ca_file,
  * SSL_CERT_FILE, the system's bundle. Plain text only to this machine and only if asked. The authority must be one
  * of Microsoft's hosts, this machine, or named by allow_authority; redirects are never followed. Tokens and secrets
- * are wiped when freed and appear in no message. Names are looked up on a helper thread with a deadline.
+ * are wiped when freed and appear in no message. What the C library leaves of CPU registers on a thread's stack
+ * is beyond the library's reach. Names are looked up on a helper thread with a deadline.
  *
  * 12 LIMITS
  * token 16 384 bytes (Redis takes no longer argument before AUTH), HTTP head 16 KiB, body 64 KiB, JSON depth 16,

@@ -497,7 +497,9 @@ static void test_redis_silent_by_option(void **state) {
     assert_true(out.took < 200 + LIVE_SLACK);
 
     case_name = "connect_ms: not a TLS port";
+    hostile_set(&redis, redis_script, &good);     /* s is ours again */
     s.step = -1;
+    hostile_set(&redis, redis_script, &s);
     o.plaintext = 0;
     o.auth_ms = 0;
     o.connect_ms = 200;
@@ -507,6 +509,7 @@ static void test_redis_silent_by_option(void **state) {
     assert_true(out.took < 200 + LIVE_SLACK);
 
     case_name = "TLS to a server of plain text";
+    hostile_set(&redis, redis_script, &good);
     s = (spoil){BYTES("-ERR Protocol error: unauthenticated multibulk length\r\n"), .step = -1, .then = HANG};
     hostile_set(&redis, redis_script, &s);
     out = attempt(&o, 3000);
