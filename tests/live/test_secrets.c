@@ -743,8 +743,8 @@ static void test_failures(void **state) {
 
 /* ---- an authority that talks ----------------------------------------------------------------- */
 
-static int echo_way;
-static const char *echo_secret;
+static _Atomic int echo_way;
+static const char *_Atomic echo_secret;
 
 /* Puts the request's body, or the bare secret, where it may be read from. */
 static void echo_script(peer *p, void *user) {
@@ -765,22 +765,22 @@ static void echo_script(peer *p, void *user) {
         "HTTP/1.1 200 OK\r\n\r\n{\"token_type\":\"Bearer\",\"access_token\":\"%s %s\"}",
     };
     char *body = peer_request(p), text[8000], coded[400];
-    const char *what = body;
-    int way = echo_way / 4 % (int)(sizeof ways / sizeof ways[0]);
+    const char *what = body, *secret = echo_secret;
+    int kind = echo_way % 4, way = echo_way / 4 % (int)(sizeof ways / sizeof ways[0]);
     size_t i, k;
     (void)user;
     if (!body)
         return;
-    switch (echo_way % 4) {
+    switch (kind) {
     case 1:
-        what = echo_secret;
+        what = secret;
         break;
     case 2:
-        coded[base64(coded, (const unsigned char *)echo_secret, strlen(echo_secret), 0)] = 0;
+        coded[base64(coded, (const unsigned char *)secret, strlen(secret), 0)] = 0;
         what = coded;
         break;
     case 3:
-        for (i = k = 0; echo_secret[i]; i++) k += (size_t)sprintf(coded + k, "%02x", (unsigned char)echo_secret[i]);
+        for (i = k = 0; secret[i]; i++) k += (size_t)sprintf(coded + k, "%02x", (unsigned char)secret[i]);
         what = coded;
         break;
     }
