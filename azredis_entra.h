@@ -318,7 +318,8 @@ typedef enum azredis_event_type {              /* members that mean something be
     AZREDIS_EV_CONNECTION_RESTORED,            /* endpoint, new_left_ms                              */
     AZREDIS_EV_ERROR_MESSAGE,                  /* endpoint, error: an error reply or refused channel */
     AZREDIS_EV_INTERNAL_ERROR,                 /* endpoint, error: a broken promise of ours or the server's */
-    AZREDIS_EV_LOG                             /* level, number, text                                */
+    AZREDIS_EV_LOG,                            /* level, number, text                                */
+    AZREDIS_EV_DRAINED                         /* -: azredis_submit said AGAIN, and has room again   */
 } azredis_event_type;
 
 typedef enum azredis_level {
@@ -346,6 +347,12 @@ typedef void (*azredis_event_fn)(const azredis_event *lent, void *user);
 
 /* "TokenRefreshed" for AZREDIS_EV_TOKEN_REFRESHED: the name .NET gives it. */
 AZREDIS_API const char *azredis_event_name(azredis_event_type type);
+
+/* ---- sockets of your event loop ---------------------------------------------------------------- */
+
+#define AZREDIS_READ  1u
+#define AZREDIS_WRITE 2u
+typedef struct azredis_fd { intptr_t sock; uint8_t want, ready; } azredis_fd; /* AZREDIS_READ | AZREDIS_WRITE */
 
 /* ---- port ------------------------------------------------------------------------------------ */
 
@@ -515,6 +522,31 @@ AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call 
 /* Pumps for ms milliseconds (0: one turn that waits for nothing): renewals, keepalive, messages and submitted
  * commands live on in it. The idle time of a plain program. */
 AZREDIS_API azredis_status azredis_wait(azredis_client *c, uint32_t ms);
+
+/* Ends a running azredis_wait, or the next one. Any thread; also in a signal handler. */
+AZREDIS_API void azredis_wake(azredis_client *c);
+
+/* ---- your event loop --------------------------------------------------------------------------- */
+
+/* The sockets to watch now: connections, token requests, and one that tells of finished name look-ups and of
+ * azredis_wake. Returns how many there are; at most cap are written, those with the most work first. After any
+ * call on c ask again, together with azredis_timeout_ms, before you sleep. A socket that was listed is closed only
+ * in the azredis_process that follows a list without it, so you can stop watching it first. 0 after azredis_start. */
+AZREDIS_API size_t azredis_fds(azredis_client *c, azredis_fd *out, size_t cap);
+/* When to call azredis_process at the latest if no socket is ready: 0 to 30000 ms. Never later, and nothing expires. */
+AZREDIS_API int azredis_timeout_ms(azredis_client *c);
+/* One step: what is ready, what is due, callbacks. Never waits, but a TLS handshake costs CPU time (milliseconds,
+ * more on small machines). `ready` of fds is a hint; NULL, 0: try every socket, nobody watches any. */
+AZREDIS_API azredis_status azredis_process(azredis_client *c, const azredis_fd *fds, size_t n);
+
+/* ---- threads ----------------------------------------------------------------------------------- */
+
+#ifndef AZREDIS_NO_THREADS
+/* From now on any thread may call, and renewals, keepalive and subscriptions go on while nobody does. Starts two
+ * threads: one for I/O, one on which all callbacks run, one at a time. Once, before other threads know c; it lasts
+ * until azredis_close, which then waits until no other thread is inside. AZREDIS_E_STATE: started already. */
+AZREDIS_API azredis_status azredis_start(azredis_client *c);
+#endif
 
 /* ---- replies --------------------------------------------------------------------------------- */
 
@@ -4585,6 +4617,7 @@ AZREDIS_API const char *azredis_event_name(azredis_event_type type) {
     case AZREDIS_EV_ERROR_MESSAGE: return "ErrorMessage";
     case AZREDIS_EV_INTERNAL_ERROR: return "InternalError";
     case AZREDIS_EV_LOG: return "Log";
+    case AZREDIS_EV_DRAINED: return "Drained";
     default: return "?";
     }
 }
@@ -4750,6 +4783,8 @@ struct azri_cmd {
     void            *user;
     azredis_sub     *sub;
     int             *done;              /* a blocking caller's flag */
+    azri_cmd        *call_next;         /* in the list of callbacks to be made */
+    uint8_t          in_calls;          /* stands in that list */
 };
 
 typedef struct azri_queue { azri_cmd *head, *tail; uint32_t count; size_t bytes; } azri_queue;
@@ -5548,7 +5583,8 @@ struct azredis_sub {
     azredis_message_fn fn;
     void              *user;
     azri_sub_state     state;
-    int                dead;            /* unsubscribed inside a callback: freed when that has returned */
+    int                dead;            /* unsubscribed; freed by the next sweep that finds it not busy */
+    int                busy;            /* calls that use it, its callback included */
     azri_msg          *head, *tail, *lent;
     uint32_t           count, max, lost, gap;
     azredis_error      error;
@@ -5649,6 +5685,7 @@ typedef struct azri_hub {
     uint32_t        session_count;
     azri_queue      backlog;
     uint64_t        backlog_deadline;   /* lower bound of its deadlines */
+    uint32_t        undelivered;        /* answered commands whose callbacks are still to be made */
     azri_cmd       *pool;
     uint32_t        pool_count;
     azri_blob      *blob;               /* the newest credentials; NULL: none yet */
@@ -5780,16 +5817,29 @@ static const azri_refusal *azri_refused(int argc, const azredis_str *argv) {
     return NULL;
 }
 
-/* Waiting and unanswered commands, all of which hold memory. */
-static int azri_hub_full(const azri_hub *h, size_t frame) {
+/* Bytes and number of the commands that hold memory: waiting, unanswered, or with a callback still to be made. */
+static size_t azri_hub_load(const azri_hub *h, uint64_t *count) {
     const azri_session *s;
-    uint64_t count = h->backlog.count;
     size_t bytes = h->backlog.bytes;
+    *count = h->backlog.count + h->undelivered;
     for (s = h->sessions; s; s = s->next) {
-        count += s->fifo.count;
+        *count += s->fifo.count;
         bytes += s->fifo.bytes;
     }
+    return bytes;
+}
+
+static int azri_hub_full(const azri_hub *h, size_t frame) {
+    uint64_t count;
+    size_t bytes = azri_hub_load(h, &count);
     return count >= h->conf.backlog_count || bytes > h->conf.backlog_bytes || frame > h->conf.backlog_bytes - bytes;
+}
+
+/* Who was turned away may come again. */
+static int azri_hub_half_empty(const azri_hub *h) {
+    uint64_t count;
+    size_t bytes = azri_hub_load(h, &count);
+    return count <= h->conf.backlog_count / 2 && bytes <= h->conf.backlog_bytes / 2;
 }
 
 /* Encodes a command into a new object. E_ARG: refused; AGAIN: the backlog is full; E_LIMIT, E_NOMEM. */
@@ -5906,6 +5956,14 @@ static void azri_hub_expire_backlog(azri_hub *h, uint64_t now) {
     }
 }
 
+/* Ends what has run out of time, without the session's other duties: for callers whose pump is held up. */
+static void azri_hub_expire(azri_hub *h, uint64_t now) {
+    azri_session *s;
+    for (s = h->sessions; s; s = s->next)
+        if (s->state == AZRI_READY || s->state == AZRI_DRAINING) azri_session_expire(s, now);
+    azri_hub_expire_backlog(h, now);
+}
+
 /* ---- subscriptions ---- */
 
 static int azri_hub_other_sub(const azri_hub *h, const azredis_sub *self) {
@@ -5984,7 +6042,7 @@ static void azri_hub_forget_sub(azri_hub *h, const azredis_sub *sub) {
 static void azri_hub_sweep_subs(azri_hub *h) {
     azredis_sub **at = &h->subs, *sub;
     while ((sub = *at) != NULL) {
-        if (!sub->dead) {
+        if (!sub->dead || sub->busy) {
             at = &sub->next;
             continue;
         }
@@ -6193,7 +6251,7 @@ static void azri_hub_free(azri_hub *h) {
 #  include <sys/random.h>
 #endif
 
-#define AZRI_POLL_MAX    32          /* descriptors of one azri_poll */
+#define AZRI_POLL_MAX    64          /* descriptors of one azri_poll */
 #define AZRI_DIAL_LIVE   16          /* connection attempts kept alive at a time: 4 s of stagger */
 #define AZRI_DIAL_ADDRS  64          /* addresses of one name that are tried */
 #define AZRI_DIAL_STAGGER 250u       /* ms until the next address is tried beside the one before */
@@ -6375,9 +6433,9 @@ static azredis_status azri_net_fail(azredis_error *e, const char *where, const c
 
 /* ---- poll, lock, waker -------------------------------------------------------------------------- */
 
-#define AZRI_READ  1
-#define AZRI_WRITE 2
-typedef struct azri_fd { intptr_t sock; uint8_t want, ready; } azri_fd;   /* want 0: skipped */
+#define AZRI_READ  AZREDIS_READ
+#define AZRI_WRITE AZREDIS_WRITE
+typedef azredis_fd azri_fd;          /* want 0: skipped */
 
 /* Waits at most timeout_ms (-1: for ever). How many are ready; 0 after a signal; -errno. An error or a
  * hang-up counts as ready for both, so that the owner's next read or write meets it. */
@@ -6479,17 +6537,40 @@ static void azri_waker_unref(azri_waker *w) {
     free(w);
 }
 
-static void azri_waker_wake(azri_waker *w) {
-    uint64_t one = 1;                /* eventfd takes 8 bytes */
-    ssize_t r = write(w->wr, &one, sizeof one);
+#define AZRI_WAKE 1u                 /* something of ours */
+#define AZRI_CALL (1u << 16)         /* azredis_wake; an eventfd adds up what it is given */
+
+/* From any thread and from a signal handler. */
+static void azri_waker_write(azri_waker *w, uint64_t what) {
+    ssize_t r = write(w->wr, &what, sizeof what);
     (void)r;                         /* full means that it is awake already */
 }
 
+static void azri_waker_wake(azri_waker *w) { azri_waker_write(w, AZRI_WAKE); }
+
 static intptr_t azri_waker_sock(const azri_waker *w) { return w->rd; }
 
-static void azri_waker_drain(azri_waker *w) {
-    char t[64];
-    while (read(w->rd, t, sizeof t) == (ssize_t)sizeof t) {}
+/* 1: azredis_wake was among those who called. */
+static int azri_waker_drain(azri_waker *w) {
+    uint64_t what;
+    int called = 0;
+    while (read(w->rd, &what, sizeof what) == (ssize_t)sizeof what) called |= what >= AZRI_CALL;
+    return called;
+}
+
+/* 0 or an errno. */
+static int azri_thread_start(pthread_t *id, int detached, void *(*run)(void *), void *arg) {
+    sigset_t all, old;
+    pthread_attr_t attr;
+    int r;
+    if (pthread_attr_init(&attr) != 0) return ENOMEM;
+    if (detached) (void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    (void)sigfillset(&all);          /* the program's signal handlers are not run on our thread */
+    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
+    r = pthread_create(id, &attr, run, arg);
+    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+    (void)pthread_attr_destroy(&attr);
+    return r;
 }
 
 /* ---- name look-up -------------------------------------------------------------------------------
@@ -6539,24 +6620,10 @@ static void *azri_lookup_run(void *arg) {
     return NULL;
 }
 
-static int azri_lookup_thread(azri_lookup *l) {
-    sigset_t all, old;
-    pthread_attr_t attr;
-    pthread_t id;
-    int r;
-    if (pthread_attr_init(&attr) != 0) return ENOMEM;
-    (void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    (void)sigfillset(&all);          /* the program's signal handlers are not run on our thread */
-    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    r = pthread_create(&id, &attr, azri_lookup_run, l);
-    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
-    (void)pthread_attr_destroy(&attr);
-    return r;
-}
-
 /* Starts the thread, unless too many hang already: then the next step tries again. */
 static void azri_lookup_start(azri_lookup *l) {
     azri_waker *w = l->waker;
+    pthread_t id;
     int r, room;
     azri_lock_acquire(&w->lock);
     room = w->lookups < AZRI_LOOKUP_MAX;
@@ -6567,7 +6634,7 @@ static void azri_lookup_start(azri_lookup *l) {
     azri_lock_release(&w->lock);
     if (!room) return;
     l->started = 1;
-    r = azri_lookup_thread(l);
+    r = azri_thread_start(&id, 1, azri_lookup_run, l);
     if (r == 0) return;
     azri_lock_acquire(&w->lock);
     w->lookups--;
@@ -6632,11 +6699,42 @@ static void azri_lookup_drop(azri_lookup *l) {
     if (mine) free(l);
 }
 
+/* ---- grave: sockets that the program's event loop may still watch -------------------------------------
+ * libuv must be told before a descriptor is closed, and epoll forgets one without a word whose number is used
+ * again. So a socket is closed only in the azredis_process after an azredis_fds that no longer listed it. */
+
+#define AZRI_GRAVES 64               /* a loop that asks for no list in between has nothing to protect: oldest first */
+
+typedef struct azri_grave {
+    int      open;                   /* 1: the program has its own loop; 0: sockets are closed at once */
+    size_t   count, unlisted;        /* the first `unlisted` are missing in the list that the loop has */
+    intptr_t sock[AZRI_GRAVES];
+} azri_grave;
+
+/* Closes the first n. */
+static void azri_grave_clear(azri_grave *g, const azri_port *port, size_t n) {
+    size_t i;
+    for (i = 0; i < n; i++) port->p.close(port->p.user, g->sock[i]);
+    g->count -= n;
+    g->unlisted -= azri_minz(n, g->unlisted);
+    memmove(g->sock, g->sock + n, g->count * sizeof g->sock[0]);
+}
+
+static void azri_bury(azri_grave *g, const azri_port *port, intptr_t sock) {
+    if (!g || !g->open) {
+        port->p.close(port->p.user, sock);
+        return;
+    }
+    if (g->count == AZRI_GRAVES) azri_grave_clear(g, port, 1);
+    g->sock[g->count++] = sock;
+}
+
 /* ---- dial: look-up and connect ------------------------------------------------------------------ */
 
 typedef struct azri_dial {               /* zeroed: not begun */
     const azri_port *port;
     azri_waker      *waker;              /* lent */
+    azri_grave      *grave;              /* lent; NULL: close at once */
     azri_lookup     *lookup;
     size_t           next;               /* the address to try next */
     uint64_t         next_at;            /* when, if none of the others has failed before */
@@ -6666,7 +6764,7 @@ static void azri_dial_begin(azri_dial *d, const azri_port *port, azri_waker *w, 
 static void azri_dial_end(azri_dial *d) {
     size_t i;
     for (i = 0; i < AZRI_DIAL_LIVE; i++)
-        if (d->live[i].want) (void)close((int)d->live[i].sock);
+        if (d->live[i].want) azri_bury(d->grave, d->port, d->live[i].sock);
     azri_lookup_drop(d->lookup);
     memset(d->live, 0, sizeof d->live);
     d->lookup = NULL;
@@ -6730,7 +6828,7 @@ static void azri_dial_failed(azri_dial *d, size_t i, int err) {
 }
 
 static void azri_dial_drop(azri_dial *d, size_t slot, int err) {
-    (void)close((int)d->live[slot].sock);
+    azri_bury(d->grave, d->port, d->live[slot].sock);
     d->live[slot].want = 0;
     azri_dial_failed(d, d->at[slot], err);
 }
@@ -6880,6 +6978,7 @@ static unsigned azri_event_members(azredis_event_type type) {
     case AZREDIS_EV_ERROR_MESSAGE:
     case AZREDIS_EV_INTERNAL_ERROR:             return AZRI_EV_PLACE | AZRI_EV_WHY;
     case AZREDIS_EV_LOG:
+    case AZREDIS_EV_DRAINED:
     default:                                    return 0;
     }
 }
@@ -7583,19 +7682,10 @@ static int azri_tls_pending(const azri_tls *t) {
     return t->open && (t->ahead_at < t->ahead_len || mbedtls_ssl_get_bytes_avail(&t->ssl) > 0);
 }
 
-/* ==== >>pump ============================================================== uses: above ==========
- * One non-blocking turn: sockets to sessions and back, token requests to flows and back. Everything
- * that the pure half decides is carried out here; nothing is decided here.
+/* ==== >>line ============================================================== uses: core fail text posix tls ==
+ * A stream that is dialled, secured and then carries bytes, step by step and never blocking.
+ * Entry points: azri_line_begin, _step, _read, _write, _end, _fds, _deadline.
  * ================================================================================================ */
-
-#define AZRI_RECORD       16384u        /* one TLS record: small commands share it */
-#define AZRI_READS_MAX    64            /* reads of one turn, so that a flood does not starve the writer */
-#define AZRI_FDS_MAX      32u           /* waker, token request, connection: each may watch several addresses */
-#define AZRI_COPY_AGAIN   100u          /* ms until a token for whose copy there was no memory is copied again */
-#define AZRI_OWN_PAUSE    20u           /* ms between two looks at a fetch that another thread is stepping */
-#define AZRI_NOTES_MAX    16u           /* events of an auth that a client which seldom pumps can still get */
-
-/* ---- line: a stream that is dialled, secured and then carries bytes ---- */
 
 typedef enum azri_line_state { AZRI_LINE_OFF, AZRI_LINE_DIAL, AZRI_LINE_TLS, AZRI_LINE_OPEN } azri_line_state;
 
@@ -7606,6 +7696,7 @@ typedef struct azri_line {
     azri_tls         tls;
     azri_tls_conf    conf;              /* name NULL: no TLS */
     azri_waker      *waker;
+    azri_grave      *grave;
     char             host[256];
     uint16_t         tcp_port;
     intptr_t         sock;
@@ -7616,22 +7707,24 @@ typedef struct azri_line {
 static void azri_line_end(azri_line *l) {
     if (l->state == AZRI_LINE_DIAL) azri_dial_end(&l->dial);
     if ((l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_OPEN) && l->conf.name) azri_tls_close(&l->tls);
-    if (l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_OPEN) l->port->p.close(l->port->p.user, l->sock);
+    if (l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_OPEN) azri_bury(l->grave, l->port, l->sock);
     l->state = AZRI_LINE_OFF;
 }
 
-/* conf's strings must outlive the line. The host is copied. */
-static void azri_line_begin(azri_line *l, const azri_port *port, azri_waker *w, const char *host, uint16_t tcp_port,
-                            const azri_tls_conf *conf, uint64_t now, uint32_t limit_ms) {
+/* conf's strings must outlive the line. The host is copied. g: see azri_grave; NULL: sockets are closed at once. */
+static void azri_line_begin(azri_line *l, const azri_port *port, azri_waker *w, azri_grave *g, const char *host,
+                            uint16_t tcp_port, const azri_tls_conf *conf, uint64_t now, uint32_t limit_ms) {
     memset(l, 0, sizeof *l);
     l->port = port;
     l->conf = *conf;
     l->waker = w;
+    l->grave = g;
     l->tcp_port = tcp_port;
     l->deadline = azri_after(now, limit_ms);
     (void)azri_fmt(l->host, sizeof l->host, "%s", host);
     l->state = AZRI_LINE_DIAL;
     azri_dial_begin(&l->dial, port, w, l->host, tcp_port);
+    l->dial.grave = g;
 }
 
 static azredis_status azri_line_late(azri_line *l, azredis_error *e) {
@@ -7643,10 +7736,11 @@ static azredis_status azri_line_late(azri_line *l, azredis_error *e) {
 /* A handshake that a bug of mbedTLS 3.6.6 and 4.1 breaks (its issue 10668) works with TLS 1.2 as the maximum. */
 static void azri_line_again(azri_line *l) {
     azri_tls_close(&l->tls);
-    l->port->p.close(l->port->p.user, l->sock);
+    azri_bury(l->grave, l->port, l->sock);
     l->conf.tls12 = 1;
     l->state = AZRI_LINE_DIAL;
     azri_dial_begin(&l->dial, l->port, l->waker, l->host, l->tcp_port);
+    l->dial.grave = l->grave;
 }
 
 static azredis_status azri_line_handshake(azri_line *l, azredis_error *e) {
@@ -7706,7 +7800,14 @@ static uint64_t azri_line_deadline(const azri_line *l) {
     return l->state == AZRI_LINE_DIAL ? azri_min64(l->deadline, azri_dial_deadline(&l->dial)) : l->deadline;
 }
 
-/* ---- auth: an identity, its token, and who is told about it ---- */
+/* ==== >>fetch ============================================================= uses: above ==========
+ * An identity, its token, and who is told about it (azredis_auth), and the walk for the next token, carried out
+ * by whichever pump claimed it. The auth's lock guards memory only; lock order: client, then auth.
+ * ================================================================================================ */
+
+#define AZRI_FDS_MAX      64u           /* waker, token request, two connections: each may watch several addresses */
+#define AZRI_OWN_PAUSE    20u           /* ms between two looks at a fetch that another thread is stepping */
+#define AZRI_NOTES_MAX    16u           /* events of an auth that a client which seldom pumps can still get */
 
 typedef struct azri_watch azri_watch;
 struct azri_watch { azri_waker *waker; azri_watch *next; };
@@ -7959,7 +8060,7 @@ static void azri_fetch_call(azredis_auth *a, azri_fetch *f) {
     azri_free(&a->port.mem, got.token, AZRI_TOKEN_MAX + 1);
 }
 
-static void azri_fetch_dial(azredis_auth *a, azri_fetch *f, azri_waker *w, uint64_t now) {
+static void azri_fetch_dial(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_grave *g, uint64_t now) {
     azri_tls_conf conf;
     memset(&conf, 0, sizeof conf);
     conf.name = f->step.url.tls ? f->step.url.host : NULL;
@@ -7967,7 +8068,7 @@ static void azri_fetch_dial(azredis_auth *a, azri_fetch *f, azri_waker *w, uint6
     conf.ca = a->ca;
     conf.ca_len = a->ca_len;
     conf.where = f->step.where;
-    azri_line_begin(&f->line, &a->port, w, f->step.url.host, f->step.url.port, &conf, now, f->step.timeout_ms);
+    azri_line_begin(&f->line, &a->port, w, g, f->step.url.host, f->step.url.port, &conf, now, f->step.timeout_ms);
     azri_http_init(&f->http, azri_flow_body, &f->flow);
     f->written = 0;
     f->until = azri_after(now, f->step.timeout_ms);
@@ -8000,7 +8101,7 @@ static azredis_status azri_fetch_http(azri_fetch *f, uint64_t now, azredis_error
 }
 
 /* Goes as far as it can without waiting. 1: the walk has ended, f is gone. */
-static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w) {
+static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_grave *g) {
     azredis_error e;
     azredis_status st;
     for (;;) {
@@ -8020,7 +8121,7 @@ static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w) {
         }
         switch (azri_flow_next(&f->flow, now, a->port.p.unix_time(a->port.p.user), &f->step)) {
         case AZRI_STEP_HTTP:
-            azri_fetch_dial(a, f, w, now);
+            azri_fetch_dial(a, f, w, g, now);
             break;
         case AZRI_STEP_CALL:
             azri_fetch_call(a, f);
@@ -8046,22 +8147,63 @@ static size_t azri_fetch_fds(const azri_fetch *f, azri_fd *out, size_t cap) {
     return azri_line_fds(&f->line, out, cap, f->written < f->step.request.len);
 }
 
-/* ---- client ---- */
+/* ---- life of an auth ---- */
 
-/* A session's line to its server. */
+static void azri_auth_free(azredis_auth *a) {
+    azri_mem mem = a->port.mem;
+    if (a->own) azri_fetch_drop(a, a->own, azri_auth_now(a));
+    azri_waker_unref(a->own_waker);
+    azri_blob_drop(a->blob);
+    azri_identity_conf_free(&a->conf, &mem);
+    azri_strfree(&mem, a->ca_file);
+    azri_lock_free(&a->lock);
+    azri_wipe(a, sizeof *a);
+    azri_free(&mem, a, sizeof *a);
+}
+
+AZREDIS_API void azredis_auth_release(azredis_auth *a) {
+    uint32_t left;
+    if (!a) return;
+    azri_lock_acquire(&a->lock);
+    left = --a->refs;
+    azri_lock_release(&a->lock);
+    if (left == 0) azri_auth_free(a);
+}
+
+/* ==== >>pump ============================================================== uses: above ==========
+ * One non-blocking turn: sockets to sessions and back, token requests to flows and back. Everything
+ * that the pure half decides is carried out here; nothing is decided here.
+ * The functions run under the client's lock, which guards the hub and whatever a field's comment does not except,
+ * and let go of it over every system call, TLS call and callback. Sockets, TLS and decoders belong to whoever has
+ * the baton: the only thread of a plain program or a loop, else a thread of >>threads.
+ * Entry points: azri_pump_turn, azri_pump_sleep, azri_pump_deadline, azri_pump_fds.
+ * ================================================================================================ */
+
+#define AZRI_RECORD       16384u        /* one TLS record: small commands share it */
+#define AZRI_READS_MAX    64            /* reads of one turn, so that a flood does not starve the writer */
+#define AZRI_COPY_AGAIN   100u          /* ms until a token for whose copy there was no memory is copied again */
+
+/* A session's line to its server. Of whoever has the baton. */
 typedef struct azri_conn {
     azri_line line;
     char      tx[AZRI_RECORD];          /* one record on its way; frozen while TLS holds on to it */
     size_t    tx_len, tx_at;
+    int       heard;                    /* bytes came in this turn */
 } azri_conn;
+
+typedef struct azri_threads azri_threads;
 
 struct azredis_client {
     azri_port      port;
+    azri_lock      lock;
+    azri_waker    *kick;                /* woken when the lock is let go */
     azri_hub       hub;
+    azri_cmd      *calls, *calls_tail;  /* finished commands whose callbacks are to be made */
     azri_waker    *waker;
     azredis_auth  *auth;
     azri_watch     watch;
-    azri_fetch    *fetch;               /* the walk that this client claimed */
+    azri_grave     grave;               /* of the baton */
+    azri_fetch    *fetch;               /* the walk that this client claimed; of the thread that pumps it */
     uint32_t       generation;          /* of the auth's blob that the hub has */
     uint64_t       headroom_at;
     uint64_t       notes_seen;
@@ -8077,12 +8219,26 @@ struct azredis_client {
     uint64_t       renew_spent;         /* of renew_ms, on the running renewal */
     azredis_event_fn on_event;
     void          *event_user;
-    int            depth;               /* public calls that are on the stack */
+    uint32_t       inside;              /* public calls that have not returned */
     int            in_callback, closing;
-    int            busy;                /* the last turn left work that needs no waiting */
+    int            woken;               /* by azredis_wake */
+    int            busy;                /* the last turn left work that needs no waiting; of the baton */
+    int            short_list;          /* the last azredis_fds had too little room */
+    int            was_full, drained;   /* a submit was turned away; the event Drained is due */
+    azri_threads  *threads;             /* NULL: not started */
+    void         (*told)(azredis_client *c, int ended);  /* threads: tells those who sleep what a turn has brought */
 };
 
 static uint64_t azri_now(const azredis_client *c) { return c->port.p.now_ms(c->port.p.user); }
+
+static void azri_hold(azredis_client *c) { azri_lock_acquire(&c->lock); }
+
+static void azri_let_go(azredis_client *c) {
+    azri_waker *w = c->kick;
+    c->kick = NULL;
+    azri_lock_release(&c->lock);
+    if (w) azri_waker_wake(w);
+}
 
 /* ---- tokens ---- */
 
@@ -8140,21 +8296,30 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
 }
 
 static void azri_pump_fetch(azredis_client *c, uint64_t now) {
+    azri_let_go(c);
     if (!c->fetch && (c->fetch = azri_fetch_claim(c->auth, now)) != NULL) c->renew_spent = 0;
-    if (c->fetch && azri_fetch_step(c->auth, c->fetch, c->waker)) c->fetch = NULL;
+    if (c->fetch && azri_fetch_step(c->auth, c->fetch, c->waker, &c->grave)) c->fetch = NULL;
+    azri_hold(c);
 }
 
 /* ---- connections ---- */
 
 static azri_conn *azri_conn_of(const azri_session *s) { return (azri_conn *)s->link; }
 
-static void azri_conn_close(azredis_client *c, azri_session *s) {
-    azri_conn *k = azri_conn_of(s);
-    if (!k) return;
+/* Without the lock. */
+static void azri_conn_free(azredis_client *c, azri_conn *k) {
     azri_line_end(&k->line);
     azri_wipe(k->tx, sizeof k->tx);
     azri_free(&c->port.mem, k, sizeof *k);
+}
+
+static void azri_conn_close(azredis_client *c, azri_session *s) {
+    azri_conn *k = azri_conn_of(s);
+    if (!k) return;
     s->link = NULL;
+    azri_let_go(c);
+    azri_conn_free(c, k);
+    azri_hold(c);
 }
 
 static void azri_conn_dial(azredis_client *c, azri_session *s, uint64_t now) {
@@ -8168,48 +8333,57 @@ static void azri_conn_dial(azredis_client *c, azri_session *s, uint64_t now) {
         return;
     }
     k->tx_len = k->tx_at = 0;
+    k->heard = 0;
     memset(&conf, 0, sizeof conf);
     conf.name = c->plaintext ? NULL : c->tls_host;
     conf.ca_file = c->ca_file;
     conf.ca = c->ca;
     conf.ca_len = c->ca_len;
     conf.where = c->plaintext ? "redis.tcp" : "redis.tls";
-    azri_line_begin(&k->line, &c->port, c->waker, c->host, c->tcp_port, &conf, now, c->connect_ms);
+    azri_line_begin(&k->line, &c->port, c->waker, &c->grave, c->host, c->tcp_port, &conf, now, c->connect_ms);
     s->link = k;
     c->busy = 1;                        /* the first step can be taken at once */
 }
 
-/* Frames from the server, until there are no more now. */
+/* Without the lock. 0: the hub has closed the session. */
+static int azri_conn_frame(azredis_client *c, azri_session *s, const azri_frame *f, uint64_t now) {
+    int up;
+    azri_hold(c);
+    azri_hub_frame(&c->hub, s, f, now);
+    up = s->state != AZRI_DOWN;
+    azri_let_go(c);
+    return up;
+}
+
+/* Frames from the server, until there are no more now: AGAIN. Without the lock: a long answer is decoded while
+ * others queue theirs. */
 static azredis_status azri_conn_read(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
     azri_conn *k = azri_conn_of(s);
     azri_frame f;
-    azredis_status st = AZREDIS_OK;
-    int reads = 0;
-    while (st == AZREDIS_OK) {
+    azredis_status st = AZREDIS_AGAIN;
+    int reads;
+    for (reads = 0; ; reads++) {
         char *p;
         size_t n;
-        while ((st = azri_resp_next(&s->resp, &f, e)) == AZREDIS_OK) {
-            azri_hub_frame(&c->hub, s, &f, now);
-            if (s->state == AZRI_DOWN) return AZREDIS_OK;          /* the hub has closed it */
-        }
+        while ((st = azri_resp_next(&s->resp, &f, e)) == AZREDIS_OK)
+            if (!azri_conn_frame(c, s, &f, now)) return AZREDIS_AGAIN;
         if (st != AZREDIS_AGAIN) return st;
-        if (++reads > AZRI_READS_MAX) {
+        if (reads == AZRI_READS_MAX) {
             c->busy = 1;
-            return AZREDIS_OK;
+            return AZREDIS_AGAIN;
         }
         st = azri_resp_room(&s->resp, AZRI_RECORD, &p, &n);
         if (st != AZREDIS_OK) return azri_fail(e, st, "redis.read", "%s: out of memory for answers", c->endpoint);
         st = azri_line_read(&k->line, p, n, &n, e);
-        if (st == AZREDIS_OK) {
-            azri_resp_got(&s->resp, n);
-            s->last_read = now;         /* a long answer that trickles in is a sign of life */
-        }
+        if (st != AZREDIS_OK) break;
+        azri_resp_got(&s->resp, n);
+        k->heard = 1;
     }
     if (st == AZREDIS_E_CLOSED && azri_resp_mid_frame(&s->resp)) azri_fail_add(e, ", in the middle of an answer");
-    return st == AZREDIS_AGAIN ? AZREDIS_OK : st;
+    return st;
 }
 
-static azredis_status azri_conn_write(azri_session *s, uint64_t now, azredis_error *e) {
+static azredis_status azri_conn_write(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
     azri_conn *k = azri_conn_of(s);
     azredis_status st = AZREDIS_OK;
     size_t n;
@@ -8220,7 +8394,9 @@ static azredis_status azri_conn_write(azri_session *s, uint64_t now, azredis_err
             k->tx_len = azri_session_output(s, k->tx, sizeof k->tx, now);
             if (k->tx_len == 0) return AZREDIS_OK;
         }
+        azri_let_go(c);
         st = azri_line_write(&k->line, k->tx + k->tx_at, k->tx_len - k->tx_at, &n, e);
+        azri_hold(c);
         if (st == AZREDIS_OK) k->tx_at += n;
     }
     return st == AZREDIS_AGAIN ? AZREDIS_OK : st;
@@ -8233,51 +8409,103 @@ static int azri_conn_has_output(const azri_session *s) {
 
 static int azri_is_up(const azri_session *s) { return s->state == AZRI_HANDSHAKE || s->state == AZRI_READY || s->state == AZRI_DRAINING; }
 
+/* A step of connecting. AGAIN: later. */
+static azredis_status azri_conn_connect(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
+    azredis_status st;
+    azri_let_go(c);
+    st = azri_line_step(&azri_conn_of(s)->line, now, e);
+    azri_hold(c);
+    if (st != AZREDIS_OK) return st;
+    if (!azri_hub_live_blob(&c->hub, now))
+        return azri_fail(e, AZREDIS_E_CLOSED, "redis.auth", "%s: the token expired while connecting", c->endpoint);
+    azri_hub_opened(&c->hub, s, now);
+    return AZREDIS_OK;
+}
+
 /* Connecting and reading. A step that failed ends the connection. */
 static void azri_conn_step(azredis_client *c, azri_session *s, uint64_t now) {
     azri_conn *k = azri_conn_of(s);
     azredis_error e;
     azredis_status st = AZREDIS_OK;
     if (!k) return;
-    if (s->state == AZRI_DIALING) {
-        st = azri_line_step(&k->line, now, &e);
-        if (st == AZREDIS_AGAIN) return;
-        if (st == AZREDIS_OK && azri_hub_live_blob(&c->hub, now)) azri_hub_opened(&c->hub, s, now);
-        else if (st == AZREDIS_OK) st = azri_fail(&e, AZREDIS_E_CLOSED, "redis.auth", "%s: the token expired while connecting",
-                                                  c->endpoint);
+    if (s->state == AZRI_DIALING) st = azri_conn_connect(c, s, now, &e);
+    if (st == AZREDIS_OK && azri_is_up(s)) {
+        azri_let_go(c);
+        st = azri_conn_read(c, s, now, &e);
+        azri_hold(c);
+        if (k->heard) s->last_read = now;           /* a long answer that trickles in is a sign of life */
+        k->heard = 0;
     }
-    if (st == AZREDIS_OK && azri_is_up(s)) st = azri_conn_read(c, s, now, &e);
-    if (st != AZREDIS_OK) azri_hub_closed(&c->hub, s, &e, now);
+    if (st != AZREDIS_OK && st != AZREDIS_AGAIN) azri_hub_closed(&c->hub, s, &e, now);
 }
 
 static void azri_conn_flush(azredis_client *c, azri_session *s, uint64_t now) {
     azredis_error e;
-    if (azri_is_up(s) && s->link && azri_conn_write(s, now, &e) != AZREDIS_OK) azri_hub_closed(&c->hub, s, &e, now);
-    if (s->state == AZRI_DOWN) azri_conn_close(c, s);
+    if (azri_is_up(s) && s->link && azri_conn_write(c, s, now, &e) != AZREDIS_OK) azri_hub_closed(&c->hub, s, &e, now);
 }
 
 /* ---- what leaves towards the user ---- */
 
-static void azri_deliver_done(azredis_client *c) {
+static void azri_calls_push(azredis_client *c, azri_cmd *cmd) {
+    cmd->call_next = NULL;
+    cmd->in_calls = 1;
+    c->hub.undelivered++;
+    if (c->calls_tail) c->calls_tail->call_next = cmd;
+    else c->calls = cmd;
+    c->calls_tail = cmd;
+}
+
+/* A command that nobody needs any more. A tombstone still stands in a FIFO, and comes here again from there. */
+static void azri_cmd_leave(azredis_client *c, azri_cmd *cmd) {
+    cmd->fn = NULL;
+    cmd->done = NULL;
+    cmd->reply = &cmd->own;
+    if (!cmd->linked && !cmd->in_done && !cmd->in_calls) azri_hub_free_cmd(&c->hub, cmd);
+}
+
+/* One finished command: its blocking caller is told at once, its callback is put down to be made. */
+static void azri_tell_one(azredis_client *c, azri_cmd *cmd) {
+    if (cmd->kind == AZRI_CMD_SUBSCRIBE) azri_hub_subscribed(&c->hub, cmd);
+    if (cmd->kind == AZRI_CMD_USER && !cmd->told) {
+        if (cmd->reply->status == AZREDIS_OK) c->hub.stats.commands_ok++;
+        else c->hub.stats.commands_failed++;
+    }
+    cmd->told = 1;
+    if (cmd->done) ++*cmd->done;
+    if (cmd->fn && !cmd->in_calls) azri_calls_push(c, cmd);
+    else azri_cmd_leave(c, cmd);
+}
+
+static void azri_tell(azredis_client *c) {
     azri_cmd *cmd;
+    int ended = 0;
     while ((cmd = c->hub.done.head) != NULL) {
-        azredis_reply_fn fn = cmd->fn;
         c->hub.done.head = cmd->done_next;
         if (!c->hub.done.head) c->hub.done.tail = NULL;
         cmd->done_next = NULL;
         cmd->in_done = 0;
-        if (cmd->kind == AZRI_CMD_SUBSCRIBE) azri_hub_subscribed(&c->hub, cmd);
-        if (cmd->kind == AZRI_CMD_USER && !cmd->told) {
-            if (cmd->reply->status == AZREDIS_OK) c->hub.stats.commands_ok++;
-            else c->hub.stats.commands_failed++;
-        }
-        cmd->told = 1;
-        if (cmd->done) ++*cmd->done;
-        if (fn) fn(c, cmd->reply, cmd->user);
-        cmd->fn = NULL;                 /* a tombstone comes here twice and has told its caller once */
-        cmd->done = NULL;
-        cmd->reply = &cmd->own;
-        if (!cmd->linked) azri_hub_free_cmd(&c->hub, cmd);
+        if (cmd->in_calls) continue;            /* its callback has not been made yet; that will free it */
+        azri_tell_one(c, cmd);
+        ended = 1;
+    }
+    if (c->was_full && azri_hub_half_empty(&c->hub)) {
+        c->was_full = 0;
+        c->drained = 1;
+    }
+    if (c->told) c->told(c, ended);
+}
+
+static void azri_deliver_calls(azredis_client *c) {
+    azri_cmd *cmd;
+    while ((cmd = c->calls) != NULL) {
+        c->calls = cmd->call_next;
+        if (!c->calls) c->calls_tail = NULL;
+        azri_let_go(c);
+        cmd->fn(c, cmd->reply, cmd->user);
+        azri_hold(c);
+        cmd->in_calls = 0;
+        c->hub.undelivered--;
+        azri_cmd_leave(c, cmd);
     }
 }
 
@@ -8295,6 +8523,7 @@ static void azri_item_event(const azri_item *it, azredis_event *ev) {
     ev->dropped = it->dropped;
 }
 
+/* Without the lock. */
 static void azri_deliver_item(azredis_client *c, const azri_item *it) {
     azredis_event ev;
     azri_item_event(it, &ev);
@@ -8305,43 +8534,77 @@ static void azri_deliver_item(azredis_client *c, const azri_item *it) {
     else if (it->type == AZREDIS_EV_LOG) azredis_print_event(&ev, NULL);
 }
 
+/* Not through the ring, which may drop: who waits for it would wait for ever. */
+static void azri_deliver_drained(azredis_client *c) {
+    azri_item it;
+    memset(&it, 0, sizeof it);
+    it.type = AZREDIS_EV_DRAINED;
+    it.old_left_ms = it.new_left_ms = it.next_try_ms = AZREDIS_UNKNOWN;
+    c->drained = 0;
+    azri_let_go(c);
+    azri_deliver_item(c, &it);
+    azri_hold(c);
+}
+
 static void azri_deliver_news(azredis_client *c) {
     azri_news *n = &c->hub.news;
     while (n->count) {
         azri_item it = *azri_news_at(n, 0);         /* a copy: the handler may cause more news */
         n->first = (n->first + 1) % AZRI_NEWS_MAX;
         n->count--;
+        azri_let_go(c);
         azri_deliver_item(c, &it);
+        azri_hold(c);
     }
+    if (c->drained) azri_deliver_drained(c);
 }
 
-static void azri_deliver_messages(azredis_client *c) {
+/* One message of each subscription. 0: there was none. */
+static int azri_deliver_messages(azredis_client *c) {
     azredis_sub *s;
     azredis_message m;
-    for (s = c->hub.subs; s; s = s->next)
-        while (s->fn && !s->dead && azri_sub_next(s, &m)) s->fn(c, &m, s->user);
+    int any = 0;
+    for (s = c->hub.subs; s; s = s->next) {
+        if (!s->fn || s->dead || !azri_sub_next(s, &m)) continue;
+        any = s->busy = 1;
+        azri_let_go(c);
+        s->fn(c, &m, s->user);
+        azri_hold(c);
+        s->busy = 0;
+    }
+    return any;
 }
 
-/* All callbacks run here, on the thread that pumps, with the machine at rest: they may submit and close. */
+/* All callbacks of a plain program and a loop run here, with the machine at rest: they may submit and close. */
 static void azri_deliver(azredis_client *c) {
     int before = c->in_callback;
     c->in_callback = 1;
-    azri_deliver_done(c);
-    azri_deliver_messages(c);
+    azri_deliver_calls(c);
+    while (azri_deliver_messages(c)) {}
     azri_deliver_news(c);
     c->in_callback = before;
 }
 
 /* ---- the turn ---- */
 
-/* One turn without waiting. Reading comes first: what has been closed or has expired is found out before
- * anything is written into it. */
-static void azri_pump_step(azredis_client *c) {
+/* What all that pump do: read, let time pass, write, tell. Reading comes first: what has been closed or has expired
+ * is found out before anything is written into it. */
+static void azri_turn_read(azredis_client *c, azri_waker *w, uint64_t now) {
+    azri_session *s;
+    int called;
+    c->busy = 0;
+    azri_let_go(c);
+    called = azri_waker_drain(w);
+    azri_hold(c);
+    if (called) c->woken = 1;
+    for (s = c->hub.sessions; s; s = s->next) azri_conn_step(c, s, now);
+}
+
+/* One turn without waiting. */
+static void azri_pump_turn(azredis_client *c) {
     azri_session *s;
     uint64_t now = azri_now(c);
-    c->busy = 0;
-    azri_waker_drain(c->waker);
-    for (s = c->hub.sessions; s; s = s->next) azri_conn_step(c, s, now);
+    azri_turn_read(c, c->waker, now);
     azri_pump_fetch(c, now);
     now = azri_now(c);
     azri_pump_auth(c, now);
@@ -8350,11 +8613,14 @@ static void azri_pump_step(azredis_client *c) {
         if (s->state == AZRI_DOWN) azri_conn_close(c, s);
         if (azri_hub_may_dial(&c->hub, s, now)) azri_conn_dial(c, s, now);
         azri_conn_flush(c, s, now);
+        if (s->state == AZRI_DOWN) azri_conn_close(c, s);
     }
-    azri_deliver(c);
+    azri_tell(c);
+    if (!c->threads) azri_deliver(c);
 }
 
-static uint64_t azri_pump_deadline(azredis_client *c, uint64_t now) {
+/* When the sessions want a turn. With the baton. */
+static uint64_t azri_turn_deadline(const azredis_client *c, uint64_t now) {
     const azri_session *s;
     uint64_t t = azri_hub_deadline(&c->hub, now);
     if (c->busy || c->hub.done.head || c->hub.rejected) return now;
@@ -8363,8 +8629,14 @@ static uint64_t azri_pump_deadline(azredis_client *c, uint64_t now) {
         if (!k) continue;
         t = azri_min64(t, azri_line_deadline(&k->line));
         if (k->line.state == AZRI_LINE_OPEN && k->line.conf.name && azri_tls_pending(&k->line.tls)) return now;
+        if (azri_is_up(s) && k->tx_at == k->tx_len && azri_session_has_output(s)) return now;
     }
-    if (c->fetch) t = azri_min64(t, azri_fetch_deadline(c->fetch));
+    return t;
+}
+
+/* When the token wants one. */
+static uint64_t azri_fetch_due(azredis_client *c, uint64_t now) {
+    uint64_t t = c->fetch ? azri_fetch_deadline(c->fetch) : AZRI_NEVER64;
     azri_lock_acquire(&c->auth->lock);
     if (!c->auth->conf.is_static && !c->fetch) t = azri_min64(t, azri_token_deadline(&c->auth->machine, now));
     if (c->auth->note_count != c->notes_seen) t = now;
@@ -8373,28 +8645,748 @@ static uint64_t azri_pump_deadline(azredis_client *c, uint64_t now) {
     return t;
 }
 
-static size_t azri_pump_fds(azredis_client *c, azri_fd *out, size_t cap) {
+static uint64_t azri_pump_deadline(azredis_client *c, uint64_t now) {
+    uint64_t t = azri_turn_deadline(c, now);
+    if (c->calls || c->drained || c->hub.news.count) return now;
+    return azri_min64(t, azri_fetch_due(c, now));
+}
+
+/* The sockets of all sessions; how many there are, which may be more than cap. */
+static size_t azri_turn_fds(const azredis_client *c, azri_fd *out, size_t cap) {
     const azri_session *s;
-    size_t n = 1;
-    out[0].sock = azri_waker_sock(c->waker);
-    out[0].want = AZRI_READ;
-    out[0].ready = 0;
+    size_t n = 0;
     for (s = c->hub.sessions; s; s = s->next)
-        if (s->link) n += azri_line_fds(&azri_conn_of(s)->line, out + n, cap - n, azri_conn_has_output(s));
-    if (c->fetch) n += azri_fetch_fds(c->fetch, out + n, cap - n);
+        if (s->link) n += azri_line_fds(&azri_conn_of(s)->line, out + azri_minz(n, cap), cap - azri_minz(n, cap), azri_conn_has_output(s));
     return n;
+}
+
+static azri_fd azri_waker_fd(const azri_waker *w) {
+    azri_fd f;
+    f.sock = azri_waker_sock(w);
+    f.want = AZRI_READ;
+    f.ready = 0;
+    return f;
+}
+
+/* All sockets; how many there are, which may be more than cap. The ones with the most work come first. */
+static size_t azri_pump_fds(const azredis_client *c, azri_fd *out, size_t cap) {
+    size_t n = azri_turn_fds(c, out, cap);
+    if (n < cap) out[n] = azri_waker_fd(c->waker);
+    n++;
+    if (c->fetch) n += azri_fetch_fds(c->fetch, out + azri_minz(n, cap), cap - azri_minz(n, cap));
+    return n;
+}
+
+/* An idle connection holds no receive block. */
+static void azri_pump_idle(azredis_client *c) {
+    azri_session *s;
+    for (s = c->hub.sessions; s; s = s->next)
+        if (s->in_flight == 0) azri_resp_idle(&s->resp);
 }
 
 /* Sleeps until something is ready or due, at most until `until`. */
 static void azri_pump_sleep(azredis_client *c, uint64_t until) {
     azri_fd fds[AZRI_FDS_MAX];
-    azri_session *s;
     uint64_t now = azri_now(c), t = azri_min64(until, azri_pump_deadline(c, now));
+    size_t n;
     if (t <= now) return;
-    for (s = c->hub.sessions; s && t - now >= AZRI_SECOND; s = s->next)
-        if (s->in_flight == 0) azri_resp_idle(&s->resp);        /* an idle connection holds no receive block */
-    (void)azri_poll(fds, azri_pump_fds(c, fds, AZRI_FDS_MAX), (int)azri_min64(t - now, AZRI_WAIT_MAX));
+    if (t - now >= AZRI_SECOND) azri_pump_idle(c);
+    n = azri_minz(azri_pump_fds(c, fds, AZRI_FDS_MAX), AZRI_FDS_MAX);
+    azri_let_go(c);
+    (void)azri_poll(fds, n, (int)azri_min64(t - now, AZRI_WAIT_MAX));
+    azri_hold(c);
 }
+
+/* ---- the end ---- */
+
+/* Every command ends. Under the lock. */
+static void azri_client_fail_all(azredis_client *c) {
+    azri_queue unsent;
+    azri_session *s;
+    azredis_error e;
+    memset(&unsent, 0, sizeof unsent);
+    (void)azri_fail(&e, AZREDIS_E_CLOSED, "client", "the client was closed");
+    for (s = c->hub.sessions; s; s = s->next) azri_session_closed(s, &e, &unsent);
+    azri_hub_fail_queue(&c->hub, &unsent, &e);
+    azri_hub_fail_queue(&c->hub, &c->hub.backlog, &e);
+    azri_tell(c);
+}
+
+/* Frees what there is; the waker and the auth may be missing after a failed open. Nobody else may be inside. */
+static void azri_client_free(azredis_client *c) {
+    azri_mem mem = c->port.mem;
+    azri_session *s;
+    for (s = c->hub.sessions; s; s = s->next)
+        if (s->link) azri_conn_free(c, azri_conn_of(s));
+    azri_grave_clear(&c->grave, &c->port, c->grave.count);
+    if (c->auth) {
+        azri_fetch_drop(c->auth, c->fetch, azri_now(c));
+        if (c->waker) azri_auth_unwatch(c->auth, &c->watch);
+        azredis_auth_release(c->auth);
+    }
+    azri_hub_free(&c->hub);
+    if (c->waker) azri_waker_unref(c->waker);
+    azri_lock_free(&c->lock);
+    azri_strfree(&mem, c->tls_host);
+    azri_strfree(&mem, c->ca_file);
+    azri_wipe(c, sizeof *c);
+    azri_free(&mem, c, sizeof *c);
+}
+
+/* Without threads: every command ends, every callback runs, then the memory goes. Under the lock, which goes too. */
+static void azri_client_end(azredis_client *c) {
+    c->closing = 1;
+    azri_client_fail_all(c);
+    azri_deliver(c);
+    azri_let_go(c);
+    azri_client_free(c);
+}
+
+#ifndef AZREDIS_NO_THREADS
+/* ==== >>threads =========================================================== uses: above ==========
+ * azredis_start: calls from any thread, and a client that lives by itself. Two threads: I/O and delivery.
+ * The baton is the right to use the sockets, TLS and decoders. A caller that finds it free takes it and does the
+ * I/O of its own command itself, without a change of threads; those that come meanwhile queue theirs, sleep, and are
+ * told; who lets go of the baton gives it to the oldest that still sleeps. Otherwise it is free, and the I/O thread
+ * watches the sockets. That one alone dials, fetches tokens and closes, so a caller takes the baton only while every
+ * session is ready.
+ * While a caller has the baton the I/O thread must sleep through the answers: a caller takes the sockets out of
+ * its epoll set and puts them back (elsewhere the I/O thread looks away for a moment after a call).
+ * Callbacks run on the delivery thread, one at a time, without a lock.
+ * Entry points: azredis_start, azri_threads_until, _await, _kick, _mine, _unsubscribe, _close.
+ * ================================================================================================ */
+#if defined(__linux__) && !defined(AZRI_NO_EPOLL)
+#  define AZRI_EPOLL 1
+#  include <sys/epoll.h>
+#else
+#  define AZRI_EPOLL 0
+#endif
+
+#define AZRI_QUIET 2u                /* ms after a call in which a poll leaves the sockets to the next call */
+
+/* ---- conditions: under the client's lock, on the monotonic clock whatever the port's clock says ---------- */
+
+typedef struct azri_cond { pthread_cond_t c; } azri_cond;
+
+static int azri_cond_init(azri_cond *c) {
+    pthread_condattr_t attr;
+    int r;
+    if (pthread_condattr_init(&attr) != 0) return 0;
+#ifndef __APPLE__
+    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+#endif
+    r = pthread_cond_init(&c->c, &attr);
+    (void)pthread_condattr_destroy(&attr);
+    return r == 0;
+}
+
+static void azri_cond_free(azri_cond *c) { (void)pthread_cond_destroy(&c->c); }
+static void azri_cond_signal(azri_cond *c) { (void)pthread_cond_signal(&c->c); }
+static void azri_cond_broadcast(azri_cond *c) { (void)pthread_cond_broadcast(&c->c); }
+
+/* Returns after a signal, after ms, or without a reason. */
+static void azri_cond_wait(azredis_client *client, azri_cond *c, uint64_t ms) {
+    struct timespec t;
+    azri_waker *w = client->kick;
+    client->kick = NULL;             /* what was done under the lock so far is told before this thread sleeps */
+    if (w) azri_waker_wake(w);
+    memset(&t, 0, sizeof t);
+#ifdef __APPLE__
+    t.tv_sec = (time_t)(ms / 1000u);
+    t.tv_nsec = (long)(ms % 1000u) * 1000000;
+    (void)pthread_cond_timedwait_relative_np(&c->c, &client->lock.m, &t);
+#else
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_nsec += (long)(ms % 1000u) * 1000000;
+    t.tv_sec += (time_t)(ms / 1000u) + t.tv_nsec / 1000000000;
+    t.tv_nsec %= 1000000000;
+    (void)pthread_cond_timedwait(&c->c, &client->lock.m, &t);
+#endif
+}
+
+/* ---- park: where the I/O thread sleeps ------------------------------------------------------------------- */
+
+#if AZRI_EPOLL
+typedef struct azri_park { int ep; } azri_park;
+
+static int azri_park_ctl(const azri_park *p, int op, const azri_fd *f, unsigned want) {
+    struct epoll_event ev;
+    memset(&ev, 0, sizeof ev);
+    ev.events = (want & AZRI_READ ? (uint32_t)EPOLLIN : 0u) | (want & AZRI_WRITE ? (uint32_t)EPOLLOUT : 0u);
+    return epoll_ctl(p->ep, op, (int)f->sock, &ev) == 0;
+}
+
+static int azri_park_open(azri_park *p) {
+    p->ep = epoll_create1(EPOLL_CLOEXEC);
+    return p->ep >= 0;
+}
+
+static void azri_park_close(azri_park *p) { (void)close(p->ep); }
+
+/* Adds to the set, or says what is wanted now. Nothing is ever taken out: a socket that is closed leaves the set by
+ * itself, and its number may be another's by now. */
+static void azri_park_watch(azri_park *p, const azri_fd *f, size_t n) {
+    size_t i;
+    for (i = 0; i < n; i++)
+        if (!azri_park_ctl(p, EPOLL_CTL_MOD, &f[i], f[i].want)) (void)azri_park_ctl(p, EPOLL_CTL_ADD, &f[i], f[i].want);
+}
+
+static void azri_park_sleep(azri_park *p, const azri_fd *own, size_t n, int ms) {
+    struct epoll_event ev[8];
+    azri_park_watch(p, own, n);
+    (void)epoll_wait(p->ep, ev, 8, ms);
+}
+
+/* A socket is taken over by a caller (back 0), or given back. 0: the set does not have it. */
+static int azri_park_lend(const azri_park *p, const azri_fd *f, int back) {
+    return azri_park_ctl(p, EPOLL_CTL_MOD, f, back ? f->want : 0u);
+}
+#else
+typedef struct azri_park { size_t n; azri_fd fd[AZRI_FDS_MAX]; } azri_park;
+
+static int azri_park_open(azri_park *p) {
+    p->n = 0;
+    return 1;
+}
+
+static void azri_park_close(azri_park *p) { p->n = 0; }
+
+static void azri_park_watch(azri_park *p, const azri_fd *f, size_t n) {
+    p->n = azri_minz(n, AZRI_FDS_MAX);
+    memcpy(p->fd, f, p->n * sizeof f[0]);
+}
+
+/* Those in use by a caller, or just given back, are not watched: every call's answer would wake this thread. */
+static void azri_park_sleep(azri_park *p, const azri_fd *own, size_t n, int ms) {
+    azri_fd all[AZRI_POLL_MAX];
+    size_t more = azri_minz(p->n, AZRI_POLL_MAX - n);
+    memcpy(all, own, n * sizeof own[0]);
+    memcpy(all + n, p->fd, more * sizeof p->fd[0]);
+    (void)azri_poll(all, n + more, ms);
+}
+
+static int azri_park_lend(const azri_park *p, const azri_fd *f, int back) {
+    (void)p;
+    (void)f;
+    (void)back;
+    return 1;
+}
+#endif
+
+/* ---- state ----------------------------------------------------------------------------------------------- */
+
+typedef struct azri_sleeper azri_sleeper;
+struct azri_sleeper {                /* a thread in a blocking call */
+    azri_sleeper *next;
+    azri_cond     cond;
+    const int    *done;
+    int           want;
+    int           heir;              /* it was given the baton */
+};
+
+struct azri_threads {
+    pthread_t     io, delivery;
+    azri_waker   *turn_waker;        /* ends the sleep of a caller that has the baton */
+    azri_waker   *wait_waker;        /* ends azredis_wait */
+    azri_sleeper *first, *last;      /* oldest first */
+    azri_cond     deliver;           /* there is something for the delivery thread */
+    azri_cond     changed;           /* something that azri_threads_await waits for */
+    azri_cond     freed;             /* the baton, for an I/O thread that has found it taken */
+    int           baton;             /* 1: taken */
+    int           holder_asleep;     /* the caller that has it sleeps; not yet woken */
+    int           io_asleep;         /* likewise; also while somebody else has the baton */
+    int           io_waits;          /* for the baton */
+    int           wrote;             /* the set was renewed while a line wanted to write, or came and went */
+    int           lent;              /* a caller has the sockets: they are out of the I/O thread's set */
+    uint32_t      watched;           /* connections made when the set was last renewed */
+    uint64_t      io_until;          /* the I/O thread sleeps no longer than that */
+    uint64_t      last_call;         /* when the baton was last given back */
+    uint32_t      watchers;          /* threads that wait for `changed` */
+    uint64_t      seen;              /* what they have been told of */
+    int           io_ended, stop, close_here;
+    azri_park     park;              /* of the I/O thread */
+};
+
+static int azri_all_ready(const azredis_client *c) {
+    const azri_session *s;
+    for (s = c->hub.sessions; s; s = s->next)
+        if (s->state != AZRI_READY && s->state != AZRI_DRAINING) return 0;
+    return 1;
+}
+
+/* Wakes whoever sleeps on the sockets, when the lock is let go. One who is awake will look by himself. */
+static void azri_threads_kick(azredis_client *c) {
+    azri_threads *t = c->threads;
+    if (t->baton && t->holder_asleep) {
+        t->holder_asleep = 0;
+        c->kick = t->turn_waker;
+    } else if (!t->baton && t->io_asleep) {
+        t->io_asleep = 0;
+        c->kick = c->waker;
+    }
+}
+
+/* The I/O thread has something to do that a caller cannot. */
+static void azri_threads_call_io(azredis_client *c) {
+    azri_threads *t = c->threads;
+    if (t->io_waits) azri_cond_signal(&t->freed);
+    if (!t->io_asleep) return;
+    t->io_asleep = 0;
+    c->kick = c->waker;
+}
+
+/* A number that changes with all that azri_threads_await may be waiting for, but for ended commands. */
+static uint64_t azri_threads_sum(const azredis_client *c) {
+    const azri_session *s;
+    const azredis_sub *sub;
+    uint64_t n = c->hub.stats.messages * 31 + c->hub.stats.connects * 7 + (uint64_t)(c->hub.trouble.code != AZREDIS_OK) * 3 +
+                 (uint64_t)c->hub.aborted;
+    for (s = c->hub.sessions; s; s = s->next) n = n * 11 + (uint64_t)s->state + s->attempts;
+    for (sub = c->hub.subs; sub; sub = sub->next) n = n * 5 + (uint64_t)sub->state;
+    return n;
+}
+
+/* azredis_client.told: after each turn. */
+static void azri_threads_told(azredis_client *c, int ended) {
+    azri_threads *t = c->threads;
+    azri_sleeper *w;
+    uint64_t sum;
+    for (w = ended ? t->first : NULL; w; w = w->next)
+        if (*w->done >= w->want) azri_cond_signal(&w->cond);
+    sum = azri_threads_sum(c);
+    if (t->watchers && (ended || sum != t->seen)) azri_cond_broadcast(&t->changed);
+    if (c->calls || c->drained || c->hub.news.count || sum != t->seen) azri_cond_signal(&t->deliver);
+    t->seen = sum;
+    if (c->hub.rejected) azri_threads_call_io(c);
+}
+
+/* ---- the baton -------------------------------------------------------------------------------------------- */
+
+/* The sockets of the sessions leave the I/O thread's set, or come back into it. Lets go of the lock. */
+static void azri_baton_lend(azredis_client *c, int back) {
+    azri_fd fds[AZRI_FDS_MAX];
+    size_t i, n = azri_minz(azri_turn_fds(c, fds, AZRI_FDS_MAX), AZRI_FDS_MAX);
+    int ok = 1;
+    c->threads->lent = !back;
+    azri_let_go(c);
+    for (i = 0; i < n; i++) ok &= azri_park_lend(&c->threads->park, &fds[i], back);
+    azri_hold(c);
+    if (ok || !back) return;
+    c->threads->wrote = 1;                          /* it has not seen this socket yet */
+    azri_threads_call_io(c);
+}
+
+static azri_sleeper *azri_baton_heir(const azredis_client *c) {
+    azri_sleeper *w;
+    if (c->closing || !azri_all_ready(c)) return NULL;
+    for (w = c->threads->first; w; w = w->next)
+        if (*w->done < w->want) return w;
+    return NULL;
+}
+
+/* The holder is done: to the oldest that still waits, else to the I/O thread's care. */
+static void azri_baton_pass(azredis_client *c) {
+    azri_threads *t = c->threads;
+    azri_sleeper *w;
+    while ((w = azri_baton_heir(c)) == NULL && t->lent) azri_baton_lend(c, 1);    /* meanwhile somebody may have come */
+    if (w) {
+        w->heir = 1;
+        azri_cond_signal(&w->cond);
+        return;
+    }
+    t->baton = 0;
+    t->last_call = azri_now(c);
+    if (c->closing) azri_cond_broadcast(&t->changed);
+    if (t->io_waits) azri_cond_signal(&t->freed);
+}
+
+/* The I/O thread has to look before it would by itself. */
+static void azri_baton_check(azredis_client *c) {
+    azri_threads *t = c->threads;
+    if (t->baton) return;
+    if (c->closing || !azri_all_ready(c) || c->hub.rejected || azri_turn_deadline(c, azri_now(c)) < t->io_until)
+        azri_threads_call_io(c);
+}
+
+/* A caller's turn: all sessions are ready, so there is nothing to dial, fetch or close. */
+static void azri_caller_turn(azredis_client *c) {
+    azri_session *s;
+    uint64_t now = azri_now(c);
+    azri_turn_read(c, c->threads->turn_waker, now);
+    azri_hub_tick(&c->hub, now);
+    for (s = c->hub.sessions; s; s = s->next) azri_conn_flush(c, s, now);
+    azri_tell(c);
+}
+
+static void azri_caller_sleep(azredis_client *c) {
+    azri_threads *t = c->threads;
+    azri_fd fds[AZRI_FDS_MAX];
+    uint64_t now = azri_now(c), until = azri_turn_deadline(c, now);
+    size_t n;
+    if (until <= now) return;
+    fds[0] = azri_waker_fd(t->turn_waker);
+    n = 1 + azri_minz(azri_turn_fds(c, fds + 1, AZRI_FDS_MAX - 1), AZRI_FDS_MAX - 1);
+    t->holder_asleep = 1;
+    azri_let_go(c);
+    (void)azri_poll(fds, n, (int)azri_min64(until - now, AZRI_WAIT_MAX));
+    azri_hold(c);
+    t->holder_asleep = 0;
+}
+
+/* With the baton: until the own commands are answered or the I/O thread is needed. */
+static void azri_caller_turns(azredis_client *c, const azri_sleeper *w) {
+    if (!c->threads->lent) azri_baton_lend(c, 0);
+    for (;;) {
+        azri_caller_turn(c);
+        if (*w->done >= w->want || c->closing || !azri_all_ready(c)) break;
+        azri_caller_sleep(c);
+    }
+    azri_baton_pass(c);
+    azri_baton_check(c);
+}
+
+/* ---- waiting ---------------------------------------------------------------------------------------------- */
+
+static void azri_sleeper_add(azri_threads *t, azri_sleeper *w) {
+    w->next = NULL;
+    if (t->last) t->last->next = w;
+    else t->first = w;
+    t->last = w;
+}
+
+static void azri_sleeper_remove(azri_threads *t, azri_sleeper *w) {
+    azri_sleeper *at, *before = NULL;
+    for (at = t->first; at != w; at = at->next) before = at;
+    if (before) before->next = w->next;
+    else t->first = w->next;
+    if (t->last == w) t->last = before;
+}
+
+/* Others have the baton: sleeps until told or given it. Commands end in time even if the one who has it is held up. */
+static void azri_sleeper_wait(azredis_client *c, azri_sleeper *w) {
+    uint64_t now = azri_now(c), until = azri_hub_deadline(&c->hub, now);
+    azri_threads_kick(c);
+    azri_cond_wait(c, &w->cond, azri_max64(until > now ? until - now : 0, AZRI_OWN_PAUSE));
+    if (w->heir || *w->done >= w->want) return;
+    azri_hub_expire(&c->hub, azri_now(c));
+    azri_tell(c);
+}
+
+/* A blocking call's commands have been queued: returns when *done == want. Each ends by its own deadline. */
+static void azri_threads_until(azredis_client *c, const int *done, int want) {
+    azri_threads *t = c->threads;
+    azri_sleeper w;
+    memset(&w, 0, sizeof w);
+    w.done = done;
+    w.want = want;
+    if (!azri_cond_init(&w.cond)) AZREDIS_ASSERT(!"a condition needs no memory here");
+    azri_sleeper_add(t, &w);
+    while (*done < want) {
+        if (w.heir || (!t->baton && !c->closing && azri_all_ready(c))) {
+            w.heir = 0;
+            t->baton = 1;
+            azri_caller_turns(c, &w);
+        } else {
+            azri_sleeper_wait(c, &w);
+        }
+    }
+    azri_sleeper_remove(t, &w);
+    if (w.heir) {
+        azri_baton_pass(c);
+        azri_baton_check(c);
+    }
+    azri_cond_free(&w.cond);
+}
+
+/* Sleeps until something has changed, or `until`. */
+static void azri_threads_await(azredis_client *c, uint64_t until) {
+    uint64_t now = azri_now(c);
+    if (until <= now) return;
+    azri_threads_kick(c);
+    c->threads->watchers++;
+    azri_cond_wait(c, &c->threads->changed, azri_min64(until - now, AZRI_WAIT_MAX));
+    c->threads->watchers--;
+}
+
+/* 1: this thread is one of the client's own, in a callback. */
+static int azri_threads_mine(const azredis_client *c) {
+    return pthread_equal(pthread_self(), c->threads->io) || pthread_equal(pthread_self(), c->threads->delivery);
+}
+
+/* azredis_wake. */
+static void azri_threads_call(const azredis_client *c) { azri_waker_write(c->threads->wait_waker, AZRI_CALL); }
+
+/* A public call returns. */
+static void azri_threads_left(azredis_client *c) {
+    if (c->closing && c->inside == 0) azri_cond_broadcast(&c->threads->changed);
+}
+
+/* The subscription is dead: returns when nobody uses it. Its own callback cannot wait for itself. */
+static void azri_threads_changed(azredis_client *c) { azri_cond_broadcast(&c->threads->changed); }
+
+static void azri_threads_unsubscribe(azredis_client *c, azredis_sub *s) {
+    azri_threads_kick(c);
+    if (azri_threads_mine(c)) return;
+    s->busy++;
+    azri_cond_broadcast(&c->threads->changed);          /* an azredis_next on it ends */
+    while (s->busy > 1) azri_threads_await(c, azri_now(c) + AZRI_WAIT_MAX);
+    s->busy--;
+}
+
+/* azredis_wait: the two threads do the work. Lets go of the lock. */
+static void azri_threads_wait(azredis_client *c, uint64_t until) {
+    azri_fd fd = azri_waker_fd(c->threads->wait_waker);
+    uint64_t now = azri_now(c);
+    int woken = 0;
+    while (!c->closing && !woken && now < until) {
+        azri_let_go(c);
+        woken = azri_poll(&fd, 1, (int)azri_min64(until - now, AZRI_WAIT_MAX)) > 0;
+        azri_hold(c);
+        now = azri_now(c);
+    }
+    if (woken && !c->closing) (void)azri_waker_drain(c->threads->wait_waker);
+}
+
+/* ---- the I/O thread --------------------------------------------------------------------------------------- */
+
+/* What it must look at by itself: the token always, the sessions while nobody else does. */
+static uint64_t azri_io_deadline(azredis_client *c, uint64_t now) {
+    uint64_t t = azri_fetch_due(c, now);
+    return c->threads->baton ? t : azri_min64(t, azri_turn_deadline(c, now));
+}
+
+/* The sockets of the sessions into the set. With the baton. While connections come and go each time: a new socket
+ * may have an old number. */
+static void azri_io_watch(azredis_client *c) {
+    azri_threads *t = c->threads;
+    azri_fd fds[AZRI_FDS_MAX];
+    size_t n = azri_minz(azri_turn_fds(c, fds, AZRI_FDS_MAX), AZRI_FDS_MAX), i;
+    int same = AZRI_EPOLL && azri_all_ready(c) && t->watched == c->hub.stats.connects;
+    for (i = 0; i < n; i++) same = same && !(fds[i].want & AZRI_WRITE);
+    if (same && !t->wrote) return;
+    t->watched = c->hub.stats.connects;
+    t->wrote = !same;
+    azri_let_go(c);
+    azri_park_watch(&t->park, fds, n);
+    azri_hold(c);
+}
+
+static void azri_io_turn(azredis_client *c) {
+    c->threads->baton = 1;
+    azri_pump_turn(c);
+    if (azri_turn_deadline(c, azri_now(c)) >= azri_after(azri_now(c), AZRI_SECOND)) azri_pump_idle(c);
+    azri_io_watch(c);
+    azri_baton_pass(c);
+}
+
+/* A caller has the baton: only the token is looked after. */
+static void azri_io_aside(azredis_client *c) {
+    uint64_t now = azri_now(c);
+    uint32_t before = c->generation;
+    azri_let_go(c);
+    (void)azri_waker_drain(c->waker);
+    azri_hold(c);
+    azri_pump_fetch(c, now);
+    azri_pump_auth(c, azri_now(c));
+    azri_tell(c);
+    if (c->generation != before) azri_threads_kick(c);      /* sessions have a token to present */
+}
+
+/* Lets go of the lock. */
+static void azri_io_sleep(azredis_client *c) {
+    azri_threads *t = c->threads;
+    azri_fd own[AZRI_FDS_MAX];
+    uint64_t now = azri_now(c), until = azri_io_deadline(c, now);
+    size_t n = 1;
+    if (until <= now) return;
+    if (!AZRI_EPOLL && (t->baton || now - t->last_call < AZRI_QUIET)) {
+        azri_park_watch(&t->park, NULL, 0);
+        until = azri_min64(until, now + AZRI_QUIET);
+    }
+    own[0] = azri_waker_fd(c->waker);
+    if (c->fetch) n += azri_minz(azri_fetch_fds(c->fetch, own + 1, AZRI_FDS_MAX - 1), AZRI_FDS_MAX - 1);
+    t->io_until = until;
+    t->io_asleep = 1;
+    azri_let_go(c);
+    azri_park_sleep(&t->park, own, n, (int)azri_min64(until - now, AZRI_WAIT_MAX));
+    azri_hold(c);
+    t->io_asleep = 0;
+    if (!t->baton || c->closing) return;
+    t->io_waits = 1;                                /* a line that hangs up wakes also from a set that does not want it */
+    azri_cond_wait(c, &t->freed, AZRI_QUIET);
+    t->io_waits = 0;
+}
+
+static void *azri_io_run(void *arg) {
+    azredis_client *c = (azredis_client *)arg;
+    azri_hold(c);
+    while (!c->closing) {
+        if (!c->threads->baton) azri_io_turn(c);
+        else azri_io_aside(c);
+        if (!c->closing) azri_io_sleep(c);
+    }
+    c->threads->io_ended = 1;
+    azri_cond_broadcast(&c->threads->changed);
+    azri_let_go(c);
+    return NULL;
+}
+
+/* ---- the delivery thread, start, close ---------------------------------------------------------------------- */
+
+/* Under the lock: all callbacks that are due. */
+static void azri_delivery_all(azredis_client *c) {
+    int any;
+    do {
+        azri_deliver_calls(c);
+        azri_deliver_news(c);
+        any = azri_deliver_messages(c);
+        if (c->threads->watchers) azri_cond_broadcast(&c->threads->changed);  /* room, or a callback that has returned */
+    } while (any || c->calls || c->drained || c->hub.news.count);
+}
+
+static void azri_threads_free(azri_threads *t, const azri_mem *m) {
+    azri_park_close(&t->park);
+    azri_waker_unref(t->turn_waker);
+    azri_waker_unref(t->wait_waker);
+    azri_cond_free(&t->deliver);
+    azri_cond_free(&t->changed);
+    azri_cond_free(&t->freed);
+    azri_free(m, t, sizeof *t);
+}
+
+/* Under the lock, which is gone afterwards, as is the client. First the I/O thread ends, then every command, then
+ * those calls return, then the last callbacks are made. */
+static void azri_threads_finish(azredis_client *c, int on_delivery) {
+    azri_threads *t = c->threads;
+    azri_mem mem = c->port.mem;
+    while (t->baton || !t->io_ended) azri_cond_wait(c, &t->changed, AZRI_WAIT_MAX);
+    azri_let_go(c);
+    (void)pthread_join(t->io, NULL);
+    azri_hold(c);
+    azri_client_fail_all(c);
+    while (c->inside) azri_cond_wait(c, &t->changed, AZRI_WAIT_MAX);
+    if (on_delivery) {
+        azri_delivery_all(c);
+        (void)pthread_detach(t->delivery);
+    } else {
+        t->stop = 1;
+        azri_cond_signal(&t->deliver);
+        azri_let_go(c);
+        (void)pthread_join(t->delivery, NULL);
+        azri_hold(c);
+    }
+    azri_let_go(c);
+    azri_client_free(c);
+    azri_threads_free(t, &mem);
+}
+
+static void *azri_delivery_run(void *arg) {
+    azredis_client *c = (azredis_client *)arg;
+    azri_threads *t;
+    azri_hold(c);
+    t = c->threads;
+    for (;;) {
+        azri_delivery_all(c);
+        if (t->close_here) {
+            azri_threads_finish(c, 1);
+            return NULL;
+        }
+        if (t->stop) break;
+        azri_cond_wait(c, &t->deliver, AZRI_WAIT_MAX);
+    }
+    azri_let_go(c);
+    return NULL;
+}
+
+/* Under the lock, which is gone afterwards. In a callback the delivery thread ends the client when that has returned. */
+static void azri_threads_close(azredis_client *c) {
+    azri_threads *t = c->threads;
+    azri_sleeper *w;
+    c->closing = 1;
+    for (w = t->first; w; w = w->next) azri_cond_signal(&w->cond);
+    azri_cond_broadcast(&t->changed);
+    azri_cond_signal(&t->freed);
+    azri_waker_wake(t->turn_waker);
+    azri_waker_wake(t->wait_waker);
+    azri_waker_wake(c->waker);
+    if (!azri_threads_mine(c)) {
+        azri_threads_finish(c, 0);
+        return;
+    }
+    t->close_here = 1;
+    azri_cond_signal(&t->deliver);
+    azri_let_go(c);
+}
+
+static azri_threads *azri_threads_new(const azri_mem *m) {
+    azri_threads *t = (azri_threads *)azri_zalloc(m, sizeof *t);
+    int have = 0;
+    if (!t) return NULL;
+    have += azri_cond_init(&t->deliver);
+    if (have == 1) have += azri_cond_init(&t->changed);
+    if (have == 2) have += azri_cond_init(&t->freed);
+    if (have == 3) have += azri_park_open(&t->park);
+    if (have == 4) {
+        t->turn_waker = azri_waker_new();
+        t->wait_waker = azri_waker_new();
+        if (t->turn_waker && t->wait_waker) return t;
+        azri_threads_free(t, m);
+        return NULL;
+    }
+    if (have > 2) azri_cond_free(&t->freed);
+    if (have > 1) azri_cond_free(&t->changed);
+    if (have > 0) azri_cond_free(&t->deliver);
+    azri_free(m, t, sizeof *t);
+    return NULL;
+}
+
+/* Under the lock, for which the new threads wait. 0: the system has no thread left. */
+static int azri_threads_run(azredis_client *c, azri_threads *t) {
+    if (azri_thread_start(&t->io, 0, azri_io_run, c) != 0) return 0;
+    if (azri_thread_start(&t->delivery, 0, azri_delivery_run, c) == 0) return 1;
+    c->threads = t;
+    c->closing = 1;                                 /* the I/O thread finds the door shut and goes home */
+    azri_let_go(c);
+    (void)pthread_join(t->io, NULL);
+    azri_hold(c);
+    c->closing = 0;
+    c->threads = NULL;
+    return 0;
+}
+
+AZREDIS_API azredis_status azredis_start(azredis_client *c) {
+    azri_threads *t;
+    azredis_status st;
+    if (!c) return AZREDIS_E_NOMEM;
+    azri_hold(c);
+    st = c->closing ? AZREDIS_E_CLOSED : c->threads || c->in_callback || c->inside ? AZREDIS_E_STATE : c->broken.code;
+    if (st == AZREDIS_OK) {
+        t = azri_threads_new(&c->port.mem);
+        if (!t || !azri_threads_run(c, t)) st = AZREDIS_E_NOMEM;
+        else {
+            azri_grave_clear(&c->grave, &c->port, c->grave.count);
+            c->grave.open = 0;
+            c->told = azri_threads_told;
+            c->threads = t;
+        }
+        if (st != AZREDIS_OK && t) azri_threads_free(t, &c->port.mem);
+    }
+    azri_let_go(c);
+    return st;
+}
+#else
+/* Without threads nothing is ever started: what the calls below ask for is never reached. */
+static void azri_threads_kick(azredis_client *c) { (void)c; }
+static void azri_threads_close(azredis_client *c) { (void)c; }
+static void azri_threads_unsubscribe(azredis_client *c, azredis_sub *s) { (void)c; (void)s; }
+static void azri_threads_wait(azredis_client *c, uint64_t until) { (void)c; (void)until; }
+static void azri_threads_await(azredis_client *c, uint64_t until) { (void)c; (void)until; }
+static void azri_threads_until(azredis_client *c, const int *done, int want) { (void)c; (void)done; (void)want; }
+static int azri_threads_mine(const azredis_client *c) { (void)c; return 0; }
+static void azri_threads_left(azredis_client *c) { (void)c; }
+static void azri_threads_changed(azredis_client *c) { (void)c; }
+static void azri_threads_call(const azredis_client *c) { (void)c; }
+#endif
 
 /* ==== >>api =============================================================== uses: above ==========
  * The public functions: options, defaults, blocking calls. A blocking call pumps by itself, by three
@@ -8408,6 +9400,8 @@ static void azri_pump_sleep(azredis_client *c, uint64_t until) {
 AZREDIS_API const char *azredis_build_info(void) {
     return "azredis_entra " AZREDIS_VERSION_TEXT ", mbedTLS " MBEDTLS_VERSION_STRING ", port posix";
 }
+
+#define AZRI_STARVE 10u               /* ms until a loop whose list was too short, or still has a socket to close, comes again */
 
 /* Options of an older, smaller caller are served: what it does not know is zero, the default. A larger
  * struct is of a newer header; it is served if it asks for nothing that is unknown here. 0: foreign. */
@@ -8429,18 +9423,6 @@ static uint64_t azri_seed(const azri_port *port, uint64_t seed) {
 }
 
 /* ---- auth ---- */
-
-static void azri_auth_free(azredis_auth *a) {
-    azri_mem mem = a->port.mem;
-    if (a->own) azri_fetch_drop(a, a->own, azri_auth_now(a));
-    azri_waker_unref(a->own_waker);
-    azri_blob_drop(a->blob);
-    azri_identity_conf_free(&a->conf, &mem);
-    azri_strfree(&mem, a->ca_file);
-    azri_lock_free(&a->lock);
-    azri_wipe(a, sizeof *a);
-    azri_free(&mem, a, sizeof *a);
-}
 
 /* A password takes the place of a token that never expires. */
 static azredis_status azri_auth_static(azredis_auth *a) {
@@ -8481,15 +9463,6 @@ AZREDIS_API azredis_auth *azredis_auth_open_v(const azredis_auth_options *option
         return NULL;
     }
     return a;
-}
-
-AZREDIS_API void azredis_auth_release(azredis_auth *a) {
-    uint32_t left;
-    if (!a) return;
-    azri_lock_acquire(&a->lock);
-    left = --a->refs;
-    azri_lock_release(&a->lock);
-    if (left == 0) azri_auth_free(a);
 }
 
 static azredis_auth *azri_auth_hold(azredis_auth *a) {
@@ -8596,17 +9569,9 @@ static void azri_auth_disown(azredis_auth *a, int last) {
 static void azri_auth_step(azredis_auth *a) {
     if (!a->own_waker) a->own_waker = azri_waker_new();
     if (!a->own_waker) return;
-    azri_waker_drain(a->own_waker);
+    (void)azri_waker_drain(a->own_waker);
     if (!a->own) a->own = azri_fetch_claim(a, azri_auth_now(a));
-    if (a->own && azri_fetch_step(a, a->own, a->own_waker)) a->own = NULL;
-}
-
-static azri_fd azri_auth_fd(const azri_waker *w) {
-    azri_fd f;
-    f.sock = azri_waker_sock(w);
-    f.want = AZRI_READ;
-    f.ready = 0;
-    return f;
+    if (a->own && azri_fetch_step(a, a->own, a->own_waker, NULL)) a->own = NULL;
 }
 
 /* w: this call's own waker, which news of the token wakes. */
@@ -8614,10 +9579,10 @@ static void azri_auth_sleep(azredis_auth *a, int mine, azri_waker *w, uint64_t u
     azri_fd fds[AZRI_FDS_MAX];
     size_t n = 0;
     uint64_t now = azri_auth_now(a), t = azri_min64(until, now + AZRI_WAIT_MAX);
-    fds[n++] = azri_auth_fd(w);
+    fds[n++] = azri_waker_fd(w);
     if (mine && a->own) {
-        fds[n++] = azri_auth_fd(a->own_waker);
-        n += azri_fetch_fds(a->own, fds + n, AZRI_FDS_MAX - n);
+        fds[n++] = azri_waker_fd(a->own_waker);
+        n += azri_minz(azri_fetch_fds(a->own, fds + n, AZRI_FDS_MAX - n), AZRI_FDS_MAX - n);
         t = azri_min64(t, azri_fetch_deadline(a->own));
     } else {
         azri_lock_acquire(&a->lock);
@@ -8626,7 +9591,7 @@ static void azri_auth_sleep(azredis_auth *a, int mine, azri_waker *w, uint64_t u
         azri_lock_release(&a->lock);
     }
     if (t > now) (void)azri_poll(fds, n, (int)(t - now));
-    azri_waker_drain(w);
+    (void)azri_waker_drain(w);
 }
 
 static azredis_status azri_auth_wait(azredis_auth *a, azredis_token *out, uint64_t until, azri_waker *w, azredis_error *why) {
@@ -8748,24 +9713,6 @@ static azredis_auth *azri_open_auth(const azredis_options *o) {
     return azredis_auth_open(&a);
 }
 
-/* Frees what there is; the waker and the auth may be missing after a failed open. */
-static void azri_client_free(azredis_client *c) {
-    azri_mem mem = c->port.mem;
-    azri_session *s;
-    for (s = c->hub.sessions; s; s = s->next) azri_conn_close(c, s);
-    if (c->auth) {
-        azri_fetch_drop(c->auth, c->fetch, azri_now(c));
-        if (c->waker) azri_auth_unwatch(c->auth, &c->watch);
-        azredis_auth_release(c->auth);
-    }
-    azri_hub_free(&c->hub);
-    if (c->waker) azri_waker_unref(c->waker);
-    azri_strfree(&mem, c->tls_host);
-    azri_strfree(&mem, c->ca_file);
-    azri_wipe(c, sizeof *c);
-    azri_free(&mem, c, sizeof *c);
-}
-
 AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_t size, unsigned version) {
     azredis_options o;
     azri_port port;
@@ -8781,6 +9728,11 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
     c->event_user = o.event_user;
     c->ca = o.ca;
     c->ca_len = o.ca_len;
+    if (azri_lock_init(&c->lock) != AZREDIS_OK) {
+        azri_hub_free(&c->hub);
+        azri_free(&port.mem, c, sizeof *c);
+        return NULL;
+    }
     if (azri_open_endpoint(c, &o) == AZREDIS_OK) (void)azri_open_conf(c, &o);
     c->auth = azri_open_auth(&o);
     c->waker = azri_waker_new();
@@ -8795,44 +9747,47 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
     return c;
 }
 
-/* Every command ends, every callback runs, then the memory goes. */
-static void azri_client_end(azredis_client *c) {
-    azri_queue unsent;
-    azri_session *s;
-    azredis_error e;
-    memset(&unsent, 0, sizeof unsent);
-    (void)azri_fail(&e, AZREDIS_E_CLOSED, "client", "the client was closed");
-    c->closing = 1;
-    for (s = c->hub.sessions; s; s = s->next) azri_session_closed(s, &e, &unsent);
-    azri_hub_fail_queue(&c->hub, &unsent, &e);
-    azri_hub_fail_queue(&c->hub, &c->hub.backlog, &e);
-    azri_deliver(c);
-    azri_client_free(c);
-}
-
 AZREDIS_API void azredis_close(azredis_client *c) {
-    if (!c || c->closing) return;
-    c->closing = 1;
-    if (c->depth == 0) azri_client_end(c);
+    if (!c) return;
+    azri_hold(c);
+    if (c->closing) azri_let_go(c);
+    else if (c->threads) azri_threads_close(c);
+    else if (c->inside || c->in_callback) {
+        c->closing = 1;
+        azri_let_go(c);
+    } else {
+        azri_client_end(c);
+    }
 }
 
 /* ---- calls ---- */
 
-/* Begins a public call that pumps. Not OK: the call must return it, and must not call azri_leave. */
+/* Begins a public call, under the lock. Not OK: the call must return it, and must not call azri_leave. */
 static azredis_status azri_enter(azredis_client *c, azredis_error *e) {
+    azredis_status st = AZREDIS_OK;
     if (!c) return azri_fail(e, AZREDIS_E_NOMEM, "client", "there is no client: azredis_open had no memory");
-    if (c->closing) return azri_fail(e, AZREDIS_E_CLOSED, "client", "the client was closed");
-    if (c->in_callback) return azri_fail(e, AZREDIS_E_STATE, "client", "a blocking call is not allowed in a callback; use azredis_submit");
-    if (c->broken.code != AZREDIS_OK) {
+    azri_hold(c);
+    if (c->closing) st = azri_fail(e, AZREDIS_E_CLOSED, "client", "the client was closed");
+    else if (c->threads ? azri_threads_mine(c) : c->in_callback)
+        st = azri_fail(e, AZREDIS_E_STATE, "client", "a blocking call is not allowed in a callback; use azredis_submit");
+    else if (c->broken.code != AZREDIS_OK) {
         if (e) *e = c->broken;
-        return c->broken.code;
+        st = c->broken.code;
     }
-    c->depth++;
-    return AZREDIS_OK;
+    if (st == AZREDIS_OK) c->inside++;
+    else azri_let_go(c);
+    return st;
 }
 
+/* Lets go of the lock. Without threads a client that was closed meanwhile goes too. */
 static void azri_leave(azredis_client *c) {
-    if (--c->depth == 0 && c->closing) azri_client_end(c);
+    c->inside--;
+    if (c->threads) azri_threads_left(c);
+    else if (c->inside == 0 && c->closing) {
+        azri_client_end(c);
+        return;
+    }
+    azri_let_go(c);
 }
 
 static int azri_renewing(azredis_client *c) {
@@ -8851,10 +9806,10 @@ static int azri_renewing(azredis_client *c) {
  * authority that hangs slows one call, not every call. */
 static void azri_renew(azredis_client *c, uint64_t limit) {
     uint64_t start = azri_now(c), until;
-    if (c->renew_spent >= c->renew_ms) return;
+    if (c->threads || c->renew_spent >= c->renew_ms) return;
     until = azri_min64(start + (c->renew_ms - c->renew_spent), limit);
     while (!c->closing && azri_renewing(c) && azri_now(c) < until) {
-        azri_pump_step(c);
+        azri_pump_turn(c);
         if (azri_renewing(c)) azri_pump_sleep(c, until);
     }
     c->renew_spent += azri_now(c) - start;
@@ -8863,7 +9818,8 @@ static void azri_renew(azredis_client *c, uint64_t limit) {
 /* Before a command a renewal may take half of the command's time, and must end while the old token still serves. */
 static void azri_before_call(azredis_client *c, uint64_t deadline) {
     uint64_t now;
-    azri_pump_step(c);                                              /* rule 1 */
+    if (c->threads) return;                                         /* theirs is all this */
+    azri_pump_turn(c);                                              /* rule 1 */
     now = azri_now(c);
     if (c->hub.blob && now >= c->headroom_at && azri_hub_live_blob(&c->hub, now))
         azri_renew(c, azri_min64(now + (deadline - azri_min64(now, deadline)) / 2,
@@ -8872,10 +9828,24 @@ static void azri_before_call(azredis_client *c, uint64_t deadline) {
 
 /* Each of the commands ends by its own deadline, so this ends. */
 static void azri_until_done(azredis_client *c, const int *done, int want) {
+    if (c->threads) {
+        azri_threads_until(c, done, want);
+        return;
+    }
     while (*done < want && !c->closing) {
-        azri_pump_step(c);
+        azri_pump_turn(c);
         if (*done < want && !c->closing) azri_pump_sleep(c, AZRI_NEVER64);
     }
+}
+
+/* A turn, or a sleep until something has changed; at most until `until`. */
+static void azri_pass_time(azredis_client *c, uint64_t until) {
+    if (c->threads) azri_threads_await(c, until);
+    else azri_pump_sleep(c, until);
+}
+
+static void azri_look(azredis_client *c) {
+    if (!c->threads) azri_pump_turn(c);
 }
 
 /* Waits for room in the backlog, within the call's own time. */
@@ -8884,8 +9854,8 @@ static azredis_status azri_new_cmd_wait(azredis_client *c, int argc, const azred
     azredis_status st;
     while ((st = azri_hub_new_cmd(&c->hub, argc, argv, out, e)) == AZREDIS_AGAIN && !c->closing) {
         if (azri_now(c) >= deadline) return AZREDIS_E_FULL;
-        azri_pump_step(c);
-        azri_pump_sleep(c, deadline);
+        azri_look(c);
+        azri_pass_time(c, deadline);
     }
     return st;
 }
@@ -8934,7 +9904,8 @@ AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply
     azri_hub_submit(&c->hub, cmd, azri_now(c));
     if (how && (how->flags & AZREDIS_NO_REPLY)) {
         if (r) azri_reply_reset(r);
-        azri_pump_step(c);
+        if (c->threads) azri_threads_kick(c);
+        else azri_pump_turn(c);
     } else {
         azri_until_done(c, &done, 1);
         azri_renew(c, AZRI_NEVER64);
@@ -9063,15 +10034,27 @@ AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call 
     azri_cmd *cmd;
     azredis_status st;
     if (!c) return AZREDIS_E_NOMEM;
-    if (c->closing) return AZREDIS_E_CLOSED;
-    if (c->broken.code != AZREDIS_OK) return c->broken.code;
-    st = azri_hub_new_cmd(&c->hub, argc, argv, &cmd, NULL);
-    if (st != AZREDIS_OK) return st;
-    azri_cmd_options(cmd, how, azri_call_deadline(c, how));
-    cmd->fn = fn;
-    cmd->user = user;
-    azri_hub_submit(&c->hub, cmd, azri_now(c));
-    return AZREDIS_OK;
+    azri_hold(c);
+    st = c->closing ? AZREDIS_E_CLOSED : c->broken.code;
+    if (st == AZREDIS_OK) st = azri_hub_new_cmd(&c->hub, argc, argv, &cmd, NULL);
+    if (st == AZREDIS_AGAIN) c->was_full = 1;
+    if (st == AZREDIS_OK) {
+        azri_cmd_options(cmd, how, azri_call_deadline(c, how));
+        cmd->fn = fn;
+        cmd->user = user;
+        azri_hub_submit(&c->hub, cmd, azri_now(c));
+        if (c->threads) azri_threads_kick(c);
+    }
+    azri_let_go(c);
+    return st;
+}
+
+static void azri_pump_wait(azredis_client *c, uint64_t until) {
+    c->woken = 0;
+    do {
+        azri_pump_turn(c);
+        if (!c->closing && !c->woken) azri_pump_sleep(c, until);
+    } while (!c->closing && !c->woken && azri_now(c) < until);
 }
 
 AZREDIS_API azredis_status azredis_wait(azredis_client *c, uint32_t ms) {
@@ -9079,10 +10062,8 @@ AZREDIS_API azredis_status azredis_wait(azredis_client *c, uint32_t ms) {
     uint64_t until;
     if (st != AZREDIS_OK) return st;
     until = azri_after(azri_now(c), ms);
-    do {
-        azri_pump_step(c);
-        if (!c->closing) azri_pump_sleep(c, until);
-    } while (!c->closing && azri_now(c) < until);
+    if (c->threads) azri_threads_wait(c, until);
+    else azri_pump_wait(c, until);
     st = c->closing ? AZREDIS_E_CLOSED : AZREDIS_OK;
     azri_leave(c);
     return st;
@@ -9095,7 +10076,7 @@ AZREDIS_API azredis_status azredis_connect(azredis_client *c, uint32_t wait_ms, 
     until = azri_after(azri_now(c), wait_ms);
     for (;;) {
         const azredis_error *t = &c->hub.trouble;
-        azri_pump_step(c);
+        azri_look(c);
         if (c->closing) st = azri_fail(why, AZREDIS_E_CLOSED, "client", "the client was closed");
         if (c->closing || c->hub.sessions->state == AZRI_READY) break;
         if (c->hub.aborted || (t->code != AZREDIS_OK && !t->retryable) || azri_now(c) >= until) {
@@ -9105,32 +10086,98 @@ AZREDIS_API azredis_status azredis_connect(azredis_client *c, uint32_t wait_ms, 
             st = e.code;
             break;
         }
-        azri_pump_sleep(c, until);
+        azri_pass_time(c, until);
     }
+    azri_leave(c);
+    return st;
+}
+
+AZREDIS_API void azredis_wake(azredis_client *c) {
+    if (!c) return;
+    azri_waker_write(c->waker, AZRI_CALL);
+    if (c->threads) azri_threads_call(c);
+}
+
+/* ---- your event loop ---- */
+
+AZREDIS_API size_t azredis_fds(azredis_client *c, azredis_fd *out, size_t cap) {
+    azredis_fd all[AZRI_FDS_MAX];
+    size_t n;
+    if (!c) return 0;
+    azri_hold(c);
+    if (c->threads || c->closing || c->broken.code != AZREDIS_OK) {
+        azri_let_go(c);
+        return 0;
+    }
+    n = azri_minz(azri_pump_fds(c, all, AZRI_FDS_MAX), AZRI_FDS_MAX);
+    if (out) memcpy(out, all, azri_minz(n, cap) * sizeof *out);
+    c->short_list = n > cap;
+    c->grave.open = 1;
+    if (out && n <= cap) c->grave.unlisted = c->grave.count;
+    azri_let_go(c);
+    return n;
+}
+
+AZREDIS_API int azredis_timeout_ms(azredis_client *c) {
+    uint64_t now, t;
+    if (!c) return (int)AZRI_WAIT_MAX;
+    azri_hold(c);
+    now = azri_now(c);
+    t = now + AZRI_WAIT_MAX;
+    if (!c->threads && !c->closing && c->broken.code == AZREDIS_OK) t = azri_min64(t, azri_pump_deadline(c, now));
+    if (c->short_list || c->grave.unlisted) t = azri_min64(t, now + AZRI_STARVE);
+    azri_let_go(c);
+    return t > now ? (int)(t - now) : 0;
+}
+
+AZREDIS_API azredis_status azredis_process(azredis_client *c, const azredis_fd *fds, size_t n) {
+    azredis_status st = azri_enter(c, NULL);
+    if (st != AZREDIS_OK) return st;
+    if (c->threads) {
+        azri_leave(c);
+        return AZREDIS_E_STATE;
+    }
+    if (!fds && n == 0) {
+        c->grave.open = 0;                              /* nobody watches */
+        azri_grave_clear(&c->grave, &c->port, c->grave.count);
+    } else {
+        azri_grave_clear(&c->grave, &c->port, c->grave.unlisted);
+    }
+    azri_pump_turn(c);
+    if (azri_pump_deadline(c, azri_now(c)) > azri_now(c) + AZRI_SECOND) azri_pump_idle(c);
+    st = c->closing ? AZREDIS_E_CLOSED : AZREDIS_OK;
     azri_leave(c);
     return st;
 }
 
 /* ---- pub/sub ---- */
 
-AZREDIS_API azredis_sub *azredis_subscribe(azredis_client *c, int kind, const char *channel, azredis_message_fn fn, void *user) {
-    azredis_sub *s;
-    if (!c || c->closing || kind != AZREDIS_CHANNEL || !channel) return NULL;
-    s = (azredis_sub *)azri_zalloc(&c->port.mem, sizeof *s);
+static azredis_sub *azri_sub_new(azredis_client *c, const char *channel, azredis_message_fn fn, void *user) {
+    azredis_sub *s = (azredis_sub *)azri_zalloc(&c->port.mem, sizeof *s);
     if (!s) return NULL;
     s->client = c;
     s->mem = &c->port.mem;
     s->channel = azri_strdup(&c->port.mem, channel);
-    if (!s->channel) {
-        azri_free(&c->port.mem, s, sizeof *s);
-        return NULL;
-    }
     s->fn = fn;
     s->user = user;
     s->max = c->hub.conf.sub_queue;
-    s->next = c->hub.subs;
-    c->hub.subs = s;
-    if (c->hub.sessions->state == AZRI_READY) azri_hub_subscribe(&c->hub, c->hub.sessions, azri_now(c));
+    if (s->channel) return s;
+    azri_free(&c->port.mem, s, sizeof *s);
+    return NULL;
+}
+
+AZREDIS_API azredis_sub *azredis_subscribe(azredis_client *c, int kind, const char *channel, azredis_message_fn fn, void *user) {
+    azredis_sub *s = NULL;
+    if (!c || kind != AZREDIS_CHANNEL || !channel) return NULL;
+    azri_hold(c);
+    if (!c->closing) s = azri_sub_new(c, channel, fn, user);
+    if (s) {
+        s->next = c->hub.subs;
+        c->hub.subs = s;
+        if (c->hub.sessions->state == AZRI_READY) azri_hub_subscribe(&c->hub, c->hub.sessions, azri_now(c));
+        if (c->threads) azri_threads_kick(c);
+    }
+    azri_let_go(c);
     return s;
 }
 
@@ -9143,23 +10190,34 @@ AZREDIS_API azredis_status azredis_next(azredis_sub *s, azredis_message *out, ui
     if (st != AZREDIS_OK) return st;
     until = azri_after(azri_now(c), wait_ms);
     st = AZREDIS_AGAIN;
-    while (!c->closing) {
-        azri_pump_step(c);
+    s->busy++;
+    while (!c->closing && !s->dead) {
+        azri_look(c);
         if (azri_sub_next(s, out)) st = AZREDIS_OK;
         else if (s->state == AZRI_SUB_REFUSED) st = s->error.code;
         if (st != AZREDIS_AGAIN || azri_now(c) >= until) break;
-        azri_pump_sleep(c, until);
+        azri_pass_time(c, until);
     }
-    if (c->closing) st = AZREDIS_E_CLOSED;
+    if (c->closing || s->dead) st = AZREDIS_E_CLOSED;
+    s->busy--;
+    if (c->threads && s->dead) azri_threads_changed(c);
     azri_leave(c);
     return st;
 }
 
 AZREDIS_API void azredis_unsubscribe(azredis_sub *s) {
     azredis_client *c = s ? s->client : NULL;
-    if (!s || s->dead) return;
+    if (!s) return;
+    azri_hold(c);
+    if (s->dead) {
+        azri_let_go(c);
+        return;
+    }
+    c->inside++;
     azri_hub_unsubscribe(&c->hub, s, azri_now(c));
-    if (!c->in_callback) azri_hub_sweep_subs(&c->hub);
+    if (c->threads) azri_threads_unsubscribe(c, s);
+    if (c->threads || !c->in_callback) azri_hub_sweep_subs(&c->hub);
+    azri_leave(c);
 }
 
 /* ---- insight ---- */
@@ -9196,7 +10254,11 @@ AZREDIS_API void azredis_stats_v(azredis_client *c, azredis_stats_data *out, siz
     if (!out) return;
     memset(&d, 0, sizeof d);
     memset(out, 0, size);
-    if (c && c->broken.code == AZREDIS_OK) azri_stats_fill(c, &d);
+    if (c && c->broken.code == AZREDIS_OK) {
+        azri_hold(c);
+        azri_stats_fill(c, &d);
+        azri_let_go(c);
+    }
     memcpy(out, &d, azri_minz(size, sizeof d));
 }
 
