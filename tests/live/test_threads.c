@@ -1,0 +1,544 @@
+/* azredis_start: calls from many threads on one client, and a client that lives while nobody calls.
+ *   cc -std=gnu11 -I. tests/live/test_threads.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread
+ * Environment: THREADS_CALLS, calls that each thread of the big tests makes at least (10000). */
+#define AZREDIS_ENTRA_IMPLEMENTATION
+#include "azredis_entra.h"
+#include "live.h"
+#include <stdatomic.h>
+
+#define THREADS 8
+
+static live em;
+static azredis_client *client;          /* closed by the teardown if the test failed before */
+
+static int setup(void **state)
+{
+    (void)state;
+    live_start(&em, "--token-ttl", "2", NULL);
+    return 0;
+}
+
+static int setup_hour(void **state)
+{
+    (void)state;
+    live_start(&em, NULL);
+    return 0;
+}
+
+static void done(void)
+{
+    azredis_close(client);
+    client = NULL;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    done();
+    live_stop(&em);
+    return 0;
+}
+
+static void begin(azredis_options *o)
+{
+    client = live_new(&em, o);
+    assert_int_equal(azredis_start(client), AZREDIS_OK);
+}
+
+static int64_t calls_wanted(void)
+{
+    const char *z = getenv("THREADS_CALLS");
+    return z ? atoll(z) : 10000;
+}
+
+/* ---- many callers ----------------------------------------------------------------------------- */
+
+typedef struct caller {
+    pthread_t thread;
+    int       number;
+    int64_t   at_least;
+    int64_t   acknowledged, maybe, not_sent, last, wrong;
+} caller;
+
+static atomic_int enough;               /* callers with their calls behind them may go */
+static atomic_int behind;               /* how many have them behind them */
+
+/* Each thread has a counter of its own, whose answers must count up by one: one that went to a wrong caller shows. */
+static void *count_up(void *user)
+{
+    caller *k = user;
+    azredis_reply r = {0};
+    char key[16];
+    int64_t n = 0, calls = 0;
+    snprintf(key, sizeof key, "own:%d", k->number);
+    while (calls < k->at_least || !atomic_load(&enough)) {
+        if (azredis_command(client, &r, "INCR", key) == AZREDIS_OK) {
+            k->acknowledged++;
+            if (azredis_int(r.value, &n) != AZREDIS_OK || n <= k->last || n > k->last + 1 + k->maybe) k->wrong++;
+            k->last = n;
+        } else if (r.fate == AZREDIS_MAYBE_RUN) {
+            k->maybe++;
+        } else {
+            k->not_sent++;
+        }
+        if (++calls == k->at_least) atomic_fetch_add(&behind, 1);
+    }
+    azredis_reply_free(&r);
+    return NULL;
+}
+
+static void run_callers(caller *k, int64_t at_least)
+{
+    int i;
+    atomic_store(&enough, 0);
+    atomic_store(&behind, 0);
+    memset(k, 0, THREADS * sizeof *k);
+    for (i = 0; i < THREADS; i++) {
+        k[i].number = i;
+        k[i].at_least = at_least;
+        assert_int_equal(pthread_create(&k[i].thread, NULL, count_up, &k[i]), 0);
+    }
+}
+
+/* Each counter of the server lies between what was acknowledged and that plus the unknown. The sum in *all. */
+static void join_callers(caller *k, caller *all)
+{
+    char key[16];
+    long n;
+    int i;
+    atomic_store(&enough, 1);
+    memset(all, 0, sizeof *all);
+    for (i = 0; i < THREADS; i++) assert_int_equal(pthread_join(k[i].thread, NULL), 0);
+    for (i = 0; i < THREADS; i++) {
+        snprintf(key, sizeof key, "own:%d", i);
+        n = live_get_number(&em, key);
+        assert_int_equal(k[i].wrong, 0);
+        assert_true(n >= k[i].acknowledged);
+        assert_true(n <= k[i].acknowledged + k[i].maybe);
+        all->acknowledged += k[i].acknowledged;
+        all->maybe += k[i].maybe;
+        all->not_sent += k[i].not_sent;
+    }
+}
+
+static void test_one_line_for_all(void **state)
+{
+    azredis_options o = {0};
+    caller k[THREADS], all;
+    (void)state;
+    begin(&o);
+    run_callers(k, calls_wanted() / 5);
+    join_callers(k, &all);
+    assert_int_equal(all.acknowledged, THREADS * (calls_wanted() / 5));
+    assert_int_equal(live_number(&em, "connections_opened"), 1);
+    assert_int_equal(live_stats(client).commands_ok, all.acknowledged);
+    done();
+}
+
+static void test_renewals_under_load(void **state)
+{
+    azredis_options o = {0};
+    azredis_stats_data d;
+    caller k[THREADS], all;
+    (void)state;
+    begin(&o);
+    run_callers(k, calls_wanted());
+    await(live_stats(client).reauths >= 5 && atomic_load(&behind) == THREADS, 60000);
+    join_callers(k, &all);
+    d = live_stats(client);
+    assert_int_equal(all.maybe + all.not_sent, 0);
+    assert_int_equal(d.reconnects, 0);
+    assert_int_equal(live_number(&em, "connections_opened"), 1);
+    assert_true(live_number(&em, "reauths_accepted") >= 5);
+    done();
+}
+
+static void test_renewals_and_cuts_under_load(void **state)
+{
+    azredis_options o = {0};
+    caller k[THREADS], all;
+    int cuts;
+    (void)state;
+    begin(&o);
+    run_callers(k, calls_wanted());
+    for (cuts = 1; cuts <= 3; cuts++) {
+        await(live_connected(client), LIVE_SOON);
+        live_fault(&em, "cut", "40", "1");
+        await(live_fired(&em, "cut") == cuts, LIVE_SOON);
+    }
+    await(live_number(&em, "tokens_issued") >= 6 && atomic_load(&behind) == THREADS, 60000);
+    join_callers(k, &all);
+    assert_int_equal(all.not_sent, 0);              /* those not sent waited for the next connection */
+    assert_true(all.maybe <= 3 * THREADS);          /* no more than were in flight */
+    assert_int_equal(live_stats(client).reconnects, 3);
+    done();
+}
+
+/* ---- nobody calls ------------------------------------------------------------------------------ */
+
+static void test_renews_by_itself(void **state)
+{
+    azredis_options o = {0};
+    int64_t id;
+    (void)state;
+    begin(&o);
+    id = live_client_id(client);
+    await(live_number(&em, "reauths_accepted") >= 3, LIVE_SOON);     /* without one call of ours */
+    assert_int_equal(live_client_id(client), id);
+    live_fault(&em, "expire-now", NULL, "1");
+    await(live_number(&em, "connections_opened") == 2, LIVE_SOON);
+    assert_true(live_client_id(client) != id);
+    done();
+}
+
+/* ---- callbacks ---------------------------------------------------------------------------------- */
+
+typedef struct box {
+    pthread_mutex_t lock;
+    pthread_cond_t  cond;
+    pthread_t       thread;             /* of the callbacks */
+    int             calls, inside, overlapped, other_thread;
+    azredis_status  blocking;           /* what a blocking call said there */
+    int             again, sum;
+} box;
+
+static void box_init(box *b)
+{
+    memset(b, 0, sizeof *b);
+    pthread_mutex_init(&b->lock, NULL);
+    pthread_cond_init(&b->cond, NULL);
+}
+
+static int box_calls(box *b)
+{
+    int n;
+    pthread_mutex_lock(&b->lock);
+    n = b->calls;
+    pthread_mutex_unlock(&b->lock);
+    return n;
+}
+
+static void box_enter(box *b)
+{
+    pthread_mutex_lock(&b->lock);
+    b->overlapped += b->inside++ > 0;
+    if (b->calls && !pthread_equal(b->thread, pthread_self())) b->other_thread++;
+    b->thread = pthread_self();
+    pthread_mutex_unlock(&b->lock);
+}
+
+static void box_leave(box *b)
+{
+    pthread_mutex_lock(&b->lock);
+    b->inside--;
+    b->calls++;
+    pthread_cond_broadcast(&b->cond);
+    pthread_mutex_unlock(&b->lock);
+}
+
+static void on_reply(azredis_client *c, const azredis_reply *r, void *user)
+{
+    static const azredis_str incr[2] = {{"INCR", 4}, {"n", 1}};
+    box *b = user;
+    box_enter(b);
+    b->blocking = azredis_command(c, NULL, "PING");
+    b->sum += r->status == AZREDIS_OK;
+    if (b->again > 0 && azredis_submit(c, NULL, 2, incr, on_reply, user) == AZREDIS_OK) b->again--;
+    box_leave(b);
+}
+
+static void test_callbacks_have_one_thread(void **state)
+{
+    static const azredis_str incr[2] = {{"INCR", 4}, {"n", 1}};
+    azredis_options o = {0};
+    box b;
+    int i;
+    (void)state;
+    box_init(&b);
+    b.again = 500;                      /* and each of the first 500 submits another one */
+    begin(&o);
+    for (i = 0; i < 500; i++) assert_int_equal(azredis_submit(client, NULL, 2, incr, on_reply, &b), AZREDIS_OK);
+    await(box_calls(&b) == 1000, LIVE_SOON);
+    assert_int_equal(live_get_number(&em, "n"), 1000);
+    done();
+    assert_int_equal(b.sum, 1000);
+    assert_int_equal(b.overlapped, 0);
+    assert_int_equal(b.other_thread, 0);
+    assert_false(pthread_equal(b.thread, pthread_self()));
+    assert_int_equal(b.blocking, AZREDIS_E_STATE);
+}
+
+typedef struct slow { pthread_mutex_t gate; atomic_int answered, drained; } slow;
+
+static void on_slow_reply(azredis_client *c, const azredis_reply *r, void *user)
+{
+    slow *s = user;
+    (void)c;
+    (void)r;
+    pthread_mutex_lock(&s->gate);
+    pthread_mutex_unlock(&s->gate);
+    atomic_fetch_add(&s->answered, 1);
+}
+
+static void on_slow_event(const azredis_event *ev, void *user)
+{
+    slow *s = user;
+    if (ev->type == AZREDIS_EV_DRAINED) atomic_fetch_add(&s->drained, 1);
+}
+
+/* Answers whose callbacks have not run hold their places, so that a slow handler is told to submitters. */
+static void test_full_and_drained(void **state)
+{
+    static const azredis_str ping[1] = {{"PING", 4}};
+    azredis_options o = {0};
+    slow s;
+    int i;
+    (void)state;
+    memset(&s, 0, sizeof s);
+    pthread_mutex_init(&s.gate, NULL);
+    o.backlog_count = 10;
+    o.on_event = on_slow_event;
+    o.event_user = &s;
+    begin(&o);
+    pthread_mutex_lock(&s.gate);
+    for (i = 0; i < 10; i++) assert_int_equal(azredis_submit(client, NULL, 1, ping, on_slow_reply, &s), AZREDIS_OK);
+    await(live_stats(client).commands_ok == 10, LIVE_SOON);
+    assert_int_equal(azredis_submit(client, NULL, 1, ping, on_slow_reply, &s), AZREDIS_AGAIN);
+    assert_int_equal(atomic_load(&s.drained), 0);
+    pthread_mutex_unlock(&s.gate);
+    await(atomic_load(&s.answered) == 10, LIVE_SOON);
+    await(atomic_load(&s.drained) == 1, LIVE_SOON);
+    assert_int_equal(azredis_submit(client, NULL, 1, ping, on_slow_reply, &s), AZREDIS_OK);
+    await(atomic_load(&s.answered) == 11, LIVE_SOON);
+    done();
+}
+
+/* ---- messages ------------------------------------------------------------------------------------ */
+
+static void on_message(azredis_client *c, const azredis_message *m, void *user)
+{
+    box *b = user;
+    (void)c;
+    box_enter(b);
+    b->sum += (int)strtol(m->payload.ptr, NULL, 10);
+    box_leave(b);
+}
+
+static void publish(int from, int to, int receivers)
+{
+    azredis_reply r = {0};
+    char number[16];
+    int64_t n;
+    for (; from <= to; from++) {
+        snprintf(number, sizeof number, "%d", from);
+        assert_int_equal(azredis_command(client, &r, "PUBLISH", "news", number), AZREDIS_OK);
+        assert_int_equal(azredis_int(r.value, &n), AZREDIS_OK);
+        assert_int_equal(n, receivers);
+    }
+    azredis_reply_free(&r);
+}
+
+static void *pull(void *user)
+{
+    azredis_sub *s = user;
+    azredis_message m;
+    intptr_t sum = 0;
+    while (azredis_next(s, &m, LIVE_SOON) == AZREDIS_OK) sum += strtol(m.payload.ptr, NULL, 10);
+    return (void *)sum;
+}
+
+static void test_messages_pushed_and_pulled(void **state)
+{
+    azredis_options o = {0};
+    azredis_sub *pushed, *pulled;
+    pthread_t reader;
+    void *sum;
+    box b;
+    (void)state;
+    box_init(&b);
+    begin(&o);
+    pushed = azredis_subscribe(client, AZREDIS_CHANNEL, "news", on_message, &b);
+    pulled = azredis_subscribe(client, AZREDIS_CHANNEL, "news", NULL, NULL);
+    assert_non_null(pushed);
+    assert_non_null(pulled);
+    assert_int_equal(azredis_connect(client, LIVE_SOON, NULL), AZREDIS_OK);
+    assert_int_equal(pthread_create(&reader, NULL, pull, pulled), 0);
+    publish(1, 100, 1);
+    await(box_calls(&b) == 100, LIVE_SOON);
+    azredis_unsubscribe(pushed);                        /* no message comes after it has returned */
+    publish(101, 200, 1);
+    assert_int_equal(box_calls(&b), 100);
+    assert_int_equal(b.sum, 5050);
+    await(live_stats(client).messages == 300, LIVE_SOON);
+    azredis_unsubscribe(pulled);                        /* ends the other thread's azredis_next */
+    assert_int_equal(pthread_join(reader, &sum), 0);
+    assert_true((intptr_t)sum > 5050);
+    done();
+}
+
+/* ---- close ---------------------------------------------------------------------------------------- */
+
+static atomic_int closed_calls;
+
+static void *call_until_closed(void *user)
+{
+    azredis_client *c = user;
+    azredis_reply r = {0};
+    while (azredis_command(c, &r, "INCR", "n") == AZREDIS_OK) {}
+    if (r.status == AZREDIS_E_CLOSED) atomic_fetch_add(&closed_calls, 1);
+    azredis_reply_free(&r);
+    return NULL;
+}
+
+/* Threads that wait for an answer which never comes: azredis_close ends them, and returns when they have. */
+static void test_close_while_others_wait(void **state)
+{
+    azredis_options o = {0};
+    pthread_t t[4];
+    int i;
+    (void)state;
+    atomic_store(&closed_calls, 0);
+    begin(&o);
+    assert_int_equal(live_incr(client, "n"), 1);
+    live_fault(&em, "stall", NULL, "1");
+    for (i = 0; i < 4; i++) assert_int_equal(pthread_create(&t[i], NULL, call_until_closed, client), 0);
+    await(live_stats(client).in_flight + live_stats(client).waiting == 4, LIVE_SOON);
+    assert_in_time(done(), 1000);
+    for (i = 0; i < 4; i++) assert_int_equal(pthread_join(t[i], NULL), 0);
+    assert_int_equal(atomic_load(&closed_calls), 4);
+    live_disarm(&em, "stall");
+}
+
+typedef struct closer { atomic_int replies, last; } closer;
+
+static void on_last_reply(azredis_client *c, const azredis_reply *r, void *user)
+{
+    closer *k = user;
+    (void)c;
+    atomic_fetch_add(&k->replies, 1);
+    if (r->status == AZREDIS_E_CLOSED) atomic_fetch_add(&k->last, 1);
+}
+
+static void on_reply_close(azredis_client *c, const azredis_reply *r, void *user)
+{
+    static const azredis_str ping[1] = {{"PING", 4}};
+    (void)r;
+    assert_int_equal(azredis_submit(c, NULL, 1, ping, on_last_reply, user), AZREDIS_OK);
+    azredis_close(c);
+    assert_int_equal(azredis_submit(c, NULL, 1, ping, on_last_reply, user), AZREDIS_E_CLOSED);
+}
+
+static void test_close_in_a_callback(void **state)
+{
+    static const azredis_str ping[1] = {{"PING", 4}};
+    azredis_options o = {0};
+    closer k;
+    (void)state;
+    memset(&k, 0, sizeof k);
+    begin(&o);
+    assert_int_equal(azredis_submit(client, NULL, 1, ping, on_reply_close, &k), AZREDIS_OK);
+    client = NULL;                                      /* it goes by itself */
+    await(atomic_load(&k.replies) == 1, LIVE_SOON);
+    await(live_number(&em, "connections_open") == 0, LIVE_SOON);
+}
+
+static void test_close_before_and_in_every_state(void **state)
+{
+    azredis_options o = {0};
+    int i;
+    (void)state;
+    begin(&o);
+    done();                                             /* nothing has happened yet */
+    for (i = 0; i < 20; i++) {                          /* at another moment of connecting each time */
+        begin(&o);
+        live_nap(i);
+        done();
+    }
+    live_fault(&em, "token-hang", NULL, "1");
+    begin(&o);
+    await(live_fired(&em, "token-hang") == 1, LIVE_SOON);
+    assert_in_time(done(), 1000);
+}
+
+/* ---- rules ----------------------------------------------------------------------------------------- */
+
+static void *wake_soon(void *user)
+{
+    live_nap(50);
+    azredis_wake(user);
+    return NULL;
+}
+
+static void test_wait_and_wake(void **state)
+{
+    azredis_options o = {0};
+    pthread_t t;
+    int64_t began;
+    (void)state;
+    begin(&o);
+    began = live_ms();
+    assert_int_equal(azredis_wait(client, 100), AZREDIS_OK);
+    assert_true(live_ms() - began >= 100);
+    assert_int_equal(pthread_create(&t, NULL, wake_soon, client), 0);
+    assert_in_time(assert_int_equal(azredis_wait(client, 10000), AZREDIS_OK), 5000);
+    assert_int_equal(pthread_join(t, NULL), 0);
+    done();
+}
+
+static void test_rules(void **state)
+{
+    azredis_options o = {0}, wrong = {0};
+    azredis_fd fd;
+    azredis_client *c;
+    (void)state;
+    begin(&o);
+    assert_int_equal(azredis_start(client), AZREDIS_E_STATE);
+    assert_int_equal(azredis_fds(client, &fd, 1), 0);
+    assert_int_equal(azredis_process(client, NULL, 0), AZREDIS_E_STATE);
+    assert_int_equal(azredis_timeout_ms(client), 30000);
+    assert_int_equal(azredis_start(NULL), AZREDIS_E_NOMEM);
+    c = azredis_open(&wrong);
+    assert_int_equal(azredis_start(c), AZREDIS_E_ARG);
+    azredis_close(c);
+    done();
+}
+
+/* A thread that has the baton while its answer is late does not keep the others from their deadlines. */
+static void test_deadlines_of_many(void **state)
+{
+    azredis_options o = {0};
+    azredis_reply r = {0};
+    azredis_call how = {0};
+    static const azredis_str get[2] = {{"GET", 3}, {"n", 1}};
+    (void)state;
+    begin(&o);
+    assert_int_equal(live_incr(client, "n"), 1);
+    live_fault(&em, "stall", NULL, "1");
+    how.timeout_ms = 200;
+    assert_in_time(assert_int_equal(azredis_command_argv(client, &r, &how, 2, get), AZREDIS_E_TIMEOUT), 200);
+    assert_int_equal(r.fate, AZREDIS_MAYBE_RUN);
+    live_disarm(&em, "stall");
+    azredis_reply_free(&r);
+    assert_int_equal(live_incr(client, "n"), 2);        /* the late answer did not become this one's */
+    done();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_one_line_for_all, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_renewals_under_load, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_renewals_and_cuts_under_load, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_renews_by_itself, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_callbacks_have_one_thread, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_full_and_drained, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_messages_pushed_and_pulled, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_close_while_others_wait, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_close_in_a_callback, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_close_before_and_in_every_state, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_wait_and_wake, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_rules, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_deadlines_of_many, setup_hour, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
