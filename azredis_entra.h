@@ -6395,8 +6395,10 @@ static void azri_hub_take_over(azri_hub *h, azri_session *a, uint64_t now) {
 static void azri_hub_token(azri_hub *h, azri_blob *fresh, uint64_t now, uint64_t headroom_at) {
     azri_session *s;
     uint64_t spread = 0;
+    uint32_t many = 0;
     azri_session_set_blob(&h->blob, fresh);
-    if (h->session_count > 1 && headroom_at > now)
+    for (s = h->sessions; s; s = s->next) many += !s->elder && !s->gone;
+    if (many > 1 && headroom_at > now)
         spread = azri_min64(AZRI_AUTH_JITTER_MAX, (headroom_at - now) / 2);
     for (s = h->sessions; s; s = s->next) {
         azri_session_token(s, fresh, now, azri_rng_below(&h->rng, spread + 1));
