@@ -5863,6 +5863,7 @@ typedef struct azri_hub {
     uint32_t        refusals;           /* in a row, of tokens in the handshake */
     azredis_error   trouble;            /* why nothing is connected; code OK: no trouble known */
     int             ever_ready, aborted;
+    int             step;               /* an answer made a handover's next step possible: a tick is due now */
     azredis_sub    *subs;
     azredis_stats_data stats;           /* the counters; the rest is filled when asked for */
 } azri_hub;
@@ -6222,6 +6223,7 @@ static void azri_hub_subscribed(azri_hub *h, azri_cmd *c) {
     if (!sub || sub->dead || c->reply->fate != AZREDIS_ANSWERED) return;
     if (c->serial != sub->serial && c->serial != sub->heir_serial) return;
     st = c->serial == sub->serial ? &sub->state : &sub->heir_state;
+    h->step = azri_hub_main(h)->heir != NULL;
     if (c->reply->status == AZREDIS_OK) {
         *st = AZRI_SUB_ACTIVE;
         sub->error.code = AZREDIS_OK;
@@ -6593,6 +6595,7 @@ static void azri_hub_handover_step(azri_hub *h, azri_session *s, uint64_t now) {
 static void azri_hub_tick(azri_hub *h, uint64_t now) {
     azri_session *s;
     azredis_error e;
+    h->step = 0;
     for (s = h->sessions; s; s = s->next) {
         if (azri_session_tick(s, now, &e) != AZREDIS_OK) azri_hub_closed(h, s, &e, now);
         if (s->state == AZRI_READY) azri_hub_subscribe(h, s, now);
@@ -6614,7 +6617,7 @@ static uint64_t azri_hub_session_deadline(const azri_session *s, uint64_t now) {
 
 static uint64_t azri_hub_deadline(const azri_hub *h, uint64_t now) {
     const azri_session *s;
-    uint64_t t = azri_min64(h->backlog_deadline, now + AZRI_WAIT_MAX);
+    uint64_t t = h->step ? now : azri_min64(h->backlog_deadline, now + AZRI_WAIT_MAX);
     for (s = h->sessions; s; s = s->next) {
         if (s->state == AZRI_DOWN && (s->gone || h->aborted || !azri_hub_live_blob(h, now))) continue;
         t = azri_min64(t, azri_hub_session_deadline(s, now));

@@ -84,7 +84,10 @@ static void an_idle_connection_is_replaced_without_a_word(void **state) {
     a_up();
     r.h.news.level = AZREDIS_LOG_INFO;
     a_leaves();
+    A->bytes_in += 1000;
+    A->bytes_out += 2000;
     a_marks();
+    assert_true(B->bytes_in > 1000 && B->bytes_out > 2000);     /* the client's counts go on */
     nothing_was_told();
     assert_int_equal(line(AZRI_LOG_HANDOVER), 1);
     assert_int_equal(line(AZRI_LOG_HANDED_OVER), 1);
@@ -292,6 +295,25 @@ static void a_token_that_comes_while_a_leaves_is_presented(void **state) {
     assert_string_equal(out(), "AUTH oid token-2, PING N");
 }
 
+/* A learns that its token is refused and answers its mark in one breath: the old token stays good for connecting. */
+static void a_refusal_that_a_hears_last_is_not_forgotten(void **state) {
+    char text[200];
+    (void)state;
+    a_up();
+    b_up();
+    use(A);
+    tick(r.now);
+    token(2);
+    tick(r.now);
+    assert_string_equal(out(), "AUTH oid token-2, PING N, PING N");
+    snprintf(text, sizeof text, "-WRONGPASS no|$32|%s|$32|%s|", A->nonce, A->mark_nonce);
+    server(text);
+    assert_int_equal(A->gone, 1);
+    assert_true(r.h.rejected == azri_hash64("token-2", 7));
+    assert_int_equal(r.h.blob->generation, 1);
+    r.s = B;
+}
+
 static void a_probe_on_a_is_awaited(void **state) {
     (void)state;
     r.h.conf.session.keepalive_ms = 60000;
@@ -320,6 +342,7 @@ static void an_a_whose_token_ends_leaves_too(void **state) {
     give_n(1);
     use(A);
     (void)out();
+    give_n(1);
     tick(r.now + AZRI_DRAIN_MS);                     /* no new token came: nothing more may be written */
     assert_int_equal(A->state, AZRI_DRAINING);
     give_n(1);
@@ -329,10 +352,11 @@ static void an_a_whose_token_ends_leaves_too(void **state) {
     tick(r.now);
     assert_int_equal(A->leaving, 1);
     use(A);
-    assert_string_equal(out(), "PING N");
     answer(0, 0);
+    tick(r.now);                                    /* drained, but for the mark that is not written yet */
+    assert_string_equal(out(), "PING N");
     a_marks();
-    assert_string_equal(out(), "GET k1");
+    assert_string_equal(out(), "GET k1, GET k2");
     nothing_was_told();
 }
 
@@ -371,6 +395,7 @@ static void a_silent_a_does_not_hold_b_up(void **state) {
     use(A);
     (void)out();
     give_n(1);
+    assert_true(azri_hub_deadline(&r.h, r.now) == A->leave_until);
     tick(A->leave_until - 1);
     tick(A->leave_until);
     assert_int_equal(A->gone, 0);                    /* command 0 is awaited */
@@ -640,6 +665,7 @@ static void a_goes_when_the_pump_has_closed_its_link(void **state) {
     assert_int_equal(r.h.session_count, 2);
     assert_int_equal(azri_hub_may_dial(&r.h, A, r.now + HOUR / 2), 0);
     A->link = NULL;
+    assert_int_equal(azri_hub_may_dial(&r.h, A, r.now + HOUR / 2), 0);
     azri_hub_tick(&r.h, r.now);
     assert_int_equal(r.h.session_count, 1);
     r.s = B;
@@ -701,12 +727,14 @@ static void no_message_is_lost_and_none_comes_twice(void **state) {
     (void)state;
     r.h.conf.sub_queue = 100;
     s = two_streams();
+    assert_true(azri_hub_deadline(&r.h, r.now) > r.now);
     use(A);
     server(MSG("c", "2"));                          /* before B's subscription */
     tick(r.now);
     assert_int_equal(A->leaving, 0);                 /* B is not confirmed */
     use(B);
     server(SUBSCRIBED("c") MSG("c", "3"));
+    assert_true(azri_hub_deadline(&r.h, r.now) == r.now);    /* A can leave */
     use(A);
     server(MSG("c", "3"));
     next_is(s, "2", 0, 0);
@@ -790,6 +818,21 @@ static void the_seam_is_right_for_all_overlaps(void **state) {
                 r.h.subs = s->next;
                 azri_sub_free(s);
             }
+}
+
+/* What has been read as far as the old stream's end and is no end of it is new. What was cut short may lie inside. */
+static void a_whole_stream_and_one_cut_short_are_joined_differently(void **state) {
+    int whole, i;
+    (void)state;
+    for (whole = 0; whole < 2; whole++) {
+        azredis_sub *s = subscribe("c");
+        uint64_t given = 0, gone = 0;
+        assert_int_equal(azri_seam_begin(s), 1);
+        for (i = 0; i < 3; i++) azri_seam_old(s, azri_slice(&"xyz"[i], 1));
+        azri_seam_young(s, azri_str("c"), azri_str("y"));
+        azri_seam_join(s, whole, &given, &gone);
+        assert_true(given == (uint64_t)whole && gone == 0);
+    }
 }
 
 /* The documented limit: equal payloads may be taken for one, and never for more than A delivered. */
@@ -906,6 +949,31 @@ static void if_b_dies_while_it_holds_messages_they_are_delivered_once(void **sta
         server(SUBSCRIBED("c") MSG("c", "9"));
         next_is(s, "9", 0, 1);
     }
+}
+
+/* B's own token ends just when it takes over: it cannot be asked for its mark any more. */
+static void a_draining_b_delivers_what_it_holds(void **state) {
+    azredis_sub *s;
+    (void)state;
+    s = two_streams();
+    server(SUBSCRIBED("c") MSG("c", "2") MSG("c", "3"));
+    use(A);
+    server(MSG("c", "2"));
+    tick(r.now);
+    (void)out();
+    give_n(1);
+    B->state = AZRI_DRAINING;
+    use(A);
+    server("@|");
+    use(B);
+    server(MSG("c", "4"));
+    tick(r.now);
+    next_is(s, "2", 0, 0);
+    next_is(s, "3", 0, 0);
+    next_is(s, "4", 0, 0);
+    assert_int_equal(B->state, AZRI_DOWN);           /* it was idle: the tick closed it */
+    reconnect();
+    assert_string_equal(out(), "SUBSCRIBE c, GET k0");
 }
 
 static void a_subscription_refused_on_b_is_refused(void **state) {
@@ -1116,6 +1184,18 @@ static void without_memory_for_b_it_is_tried_again(void **state) {
     assert_non_null(A->heir);
 }
 
+static void a_request_ends_with_its_connection(void **state) {
+    (void)state;
+    a_up();
+    heap.fail_at = heap.calls + 1;
+    azri_hub_handover(&r.h, A, "test", r.now);
+    tick(r.now);
+    lost();
+    reconnect();
+    tick(r.now + AZRI_HEIR_AGAIN);
+    assert_null(A->heir);
+}
+
 /* Whichever allocation fails on the way: no command fails, the handover comes to its end. */
 static void any_allocation_may_fail_during_a_handover(void **state) {
     size_t k, before = 0;
@@ -1175,7 +1255,7 @@ int main(void) {
         T(b_is_written_to_when_a_has_drained_and_the_order_is_kept), T(a_frame_once_begun_is_finished_where_it_began),
         T(a_late_answer_is_read_before_a_goes), T(what_waits_for_the_handover_ends_by_its_deadline),
         T(fail_fast_and_no_queue_wait_for_the_handover), T(the_limit_of_waiting_commands_holds_for_both_together),
-        T(a_fence_on_a_is_finished_first), T(a_token_that_comes_while_a_leaves_is_presented), T(a_probe_on_a_is_awaited),
+        T(a_fence_on_a_is_finished_first), T(a_token_that_comes_while_a_leaves_is_presented), T(a_refusal_that_a_hears_last_is_not_forgotten), T(a_probe_on_a_is_awaited),
         T(an_a_whose_token_ends_leaves_too), T(an_ended_a_is_followed_by_b), T(a_silent_a_does_not_hold_b_up),
         T(a_mark_out_of_step_ends_a), T(a_refused_mark_is_a_mark), T(while_b_cannot_be_made_a_goes_on),
         T(a_b_that_must_be_mended_fails_no_command), T(a_b_that_dies_before_the_switch_gives_all_back),
@@ -1183,13 +1263,14 @@ int main(void) {
         T(if_a_dies_before_b_is_there_b_is_the_reconnect), T(if_a_dies_when_b_is_ready_b_serves_at_once),
         T(a_goes_when_the_pump_has_closed_its_link), T(the_client_may_be_closed_at_any_point),
         T(no_message_is_lost_and_none_comes_twice), T(a_b_that_lags_behind_repeats_nothing),
-        T(the_seam_is_right_for_all_overlaps), T(equal_messages_may_be_taken_for_one),
+        T(the_seam_is_right_for_all_overlaps), T(a_whole_stream_and_one_cut_short_are_joined_differently), T(a_draining_b_delivers_what_it_holds),
+        T(equal_messages_may_be_taken_for_one),
         T(if_a_dies_the_overlap_tells_whether_there_is_a_gap), T(if_a_dies_before_b_is_subscribed_there_is_a_gap),
         T(if_b_dies_its_messages_are_not_needed), T(if_b_dies_while_it_holds_messages_they_are_delivered_once),
         T(a_subscription_refused_on_b_is_refused), T(subscribing_during_a_handover),
         T(a_second_subscription_to_the_channel_during_a_handover), T(unsubscribing_during_a_handover),
         T(more_messages_than_the_queue_holds_are_counted), T(handovers_follow_each_other),
-        T(without_memory_for_b_it_is_tried_again), T(any_allocation_may_fail_during_a_handover),
+        T(without_memory_for_b_it_is_tried_again), T(a_request_ends_with_its_connection), T(any_allocation_may_fail_during_a_handover),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
