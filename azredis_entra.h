@@ -107,7 +107,7 @@
  * ConnectionRestored ErrorMessage InternalError Log: see azredis_event_type for the members of each.
  * Log numbers: 100 fetch begins, 101 token, 102 no token, 103 same token, 104 hint, 105 identity used, 106 refused
  * by Redis; 200 connecting, 201 connected, 202 cannot connect, 203 lost, 204 handshake step, 205 ready, 206 RESP2,
- * 207 probe after silence; 300 AUTH, 301 accepted, 302 refused, 303 token ends; 400 subscribed, 401 refused,
+ * 207 probe after silence, 208 replacement begins, 209 replaced, 210 cannot be replaced now; 300 AUTH, 301 accepted, 302 refused, 303 token ends; 400 subscribed, 401 refused,
  * 402 push dropped.
  *
  * 9 ERRORS
@@ -586,6 +586,7 @@ typedef struct azredis_stats_data {
     uint64_t bytes_in, bytes_out;
     uint32_t waiting, in_flight;       /* commands not written yet; written and unanswered */
     int64_t  last_read_ms, last_write_ms; /* ago; AZREDIS_UNKNOWN: never */
+    uint32_t handovers;                /* connections replaced by a new one without a break; not in reconnects */
 } azredis_stats_data;
 
 AZREDIS_API void azredis_stats_v(azredis_client *c, azredis_stats_data *out, size_t size);
@@ -4601,7 +4602,7 @@ enum {
     AZRI_LOG_TOKEN_START = 100, AZRI_LOG_TOKEN_OK, AZRI_LOG_TOKEN_FAILED, AZRI_LOG_TOKEN_SAME, AZRI_LOG_TOKEN_HINT,
     AZRI_LOG_IDENTITY, AZRI_LOG_TOKEN_REJECTED,
     AZRI_LOG_CONNECT = 200, AZRI_LOG_CONNECTED, AZRI_LOG_CONNECT_FAILED, AZRI_LOG_LOST, AZRI_LOG_HANDSHAKE, AZRI_LOG_READY,
-    AZRI_LOG_RESP2, AZRI_LOG_PROBE,
+    AZRI_LOG_RESP2, AZRI_LOG_PROBE, AZRI_LOG_HANDOVER, AZRI_LOG_HANDED_OVER, AZRI_LOG_HANDOVER_FAILED,
     AZRI_LOG_AUTH = 300, AZRI_LOG_AUTH_OK, AZRI_LOG_AUTH_FAILED, AZRI_LOG_EXPIRING,
     AZRI_LOG_SUBSCRIBED = 400, AZRI_LOG_SUB_REFUSED, AZRI_LOG_PUSH_DROPPED
 };
@@ -4666,24 +4667,11 @@ static void azri_log(azri_news *n, azredis_level level, int number, const char *
     va_end(ap);
 }
 
-/* ==== >>session =========================================================== uses: core mem fail reply resp news ==
- * One connection to one Redis server, from the first byte after TLS to the end. Pure: bytes, tokens
- * and times come in, bytes, finished commands and news go out; the pump does the I/O.
- * Commands leave in the order of the FIFO and replies are matched to its head; a frame that matches
- * nothing ends the connection, because after a doubt every later answer may be somebody else's.
- * Sources: Redis protocol specification; the AUTH fence is explained at azri_session_reauth.
- * Entry points: azri_session_opened, _push_cmd, _output, _frame, _token, _tick, _closed.
+/* ==== >>cmd =============================================================== uses: core mem fail reply resp ==
+ * What travels through the sessions: credentials ready to be written, commands, and the queues that they
+ * stand in. A command stands in one queue at a time and moves between them without a copy.
  * ================================================================================================ */
 
-#define AZRI_NONCE_LEN      32          /* hex digits: 128 bits, unrepeated */
-#define AZRI_HANDSHAKE_MAX  512         /* HELLO, CLIENT SETNAME/SETINFO x2, SELECT, PING */
-#define AZRI_NAME_MAX       64          /* client name */
-#define AZRI_DEAD_MS        10000u      /* silence on an outstanding command, at least */
-#define AZRI_HEALTHY_MS     10000u      /* a connection must live so long before the back-off starts anew */
-#define AZRI_RECONNECT_BASE 200u
-#define AZRI_RECONNECT_CAP  30000u
-#define AZRI_REAUTH_BASE    5000u       /* retry of a failed re-authentication: 5, 10, 20 .. 60 s */
-#define AZRI_REAUTH_CAP     60000u
 #define AZRI_DRAIN_MS       1000u       /* stop writing so long before expiry, if no new token was accepted */
 
 /* Credentials, ready to be written. Counted within one client; wiped by the last drop. */
@@ -4759,6 +4747,7 @@ typedef enum azri_kind {
     AZRI_CMD_AUTH, AZRI_CMD_HELLO, AZRI_CMD_SETTING, AZRI_CMD_SELECT, AZRI_CMD_READY,  /* the handshake */
     AZRI_CMD_REAUTH, AZRI_CMD_FENCE,
     AZRI_CMD_PING,
+    AZRI_CMD_MARK,                      /* a PING: what came before it on this connection has been read */
     AZRI_CMD_SUBSCRIBE, AZRI_CMD_UNSUBSCRIBE
 } azri_kind;
 
@@ -4782,6 +4771,7 @@ struct azri_cmd {
     azredis_reply_fn fn;
     void            *user;
     azredis_sub     *sub;
+    uint32_t         serial;            /* of the connection that a SUBSCRIBE was queued for */
     int             *done;              /* a blocking caller's flag */
     azri_cmd        *call_next;         /* in the list of callbacks to be made */
     uint8_t          in_calls;          /* stands in that list */
@@ -4834,6 +4824,25 @@ static void azri_done_push(azri_done *d, azri_cmd *c) {
     d->tail = c;
 }
 
+/* ==== >>session =========================================================== uses: core mem fail reply resp news cmd ==
+ * One connection to one Redis server, from the first byte after TLS to the end. Pure: bytes, tokens
+ * and times come in, bytes, finished commands and news go out; the pump does the I/O.
+ * Commands leave in the order of the FIFO and replies are matched to its head; a frame that matches
+ * nothing ends the connection, because after a doubt every later answer may be somebody else's.
+ * Sources: Redis protocol specification; the AUTH fence is explained at azri_session_reauth.
+ * Entry points: azri_session_opened, _push_cmd, _output, _frame, _token, _tick, _closed.
+ * ================================================================================================ */
+
+#define AZRI_NONCE_LEN      32          /* hex digits: 128 bits, unrepeated */
+#define AZRI_HANDSHAKE_MAX  512         /* HELLO, CLIENT SETNAME/SETINFO x2, SELECT, PING */
+#define AZRI_NAME_MAX       64          /* client name */
+#define AZRI_DEAD_MS        10000u      /* silence on an outstanding command, at least */
+#define AZRI_HEALTHY_MS     10000u      /* a connection must live so long before the back-off starts anew */
+#define AZRI_RECONNECT_BASE 200u
+#define AZRI_RECONNECT_CAP  30000u
+#define AZRI_REAUTH_BASE    5000u       /* retry of a failed re-authentication: 5, 10, 20 .. 60 s */
+#define AZRI_REAUTH_CAP     60000u
+
 typedef struct azri_session_conf {
     int         protocol;               /* 2 or 3 */
     uint32_t    database, auth_ms, command_ms, keepalive_ms;
@@ -4877,9 +4886,10 @@ struct azri_session {
     uint64_t     rejected;              /* hash of a token that the server refused; the hub takes it */
     azri_cmd     handshake[6];
     char         hs_bytes[AZRI_HANDSHAKE_MAX];
-    azri_cmd     auth, fence, ping;     /* reserved for life: renewing never competes for memory */
-    char         fence_bytes[64], ping_bytes[64];
-    char         nonce[AZRI_NONCE_LEN + 1], ping_nonce[AZRI_NONCE_LEN + 1];
+    azri_cmd     auth, fence, ping, mark;   /* reserved for life: renewing never competes for memory */
+    char         fence_bytes[64], ping_bytes[64], mark_bytes[64];
+    char         nonce[AZRI_NONCE_LEN + 1], ping_nonce[AZRI_NONCE_LEN + 1], mark_nonce[AZRI_NONCE_LEN + 1];
+    int          marked;                /* the mark has been answered; the hub takes it */
     uint64_t     opened_at, ready_at, last_read, last_write, waiting_since, handshake_until, ping_until;
     uint64_t     next_deadline;         /* lower bound of the FIFO's deadlines */
     uint64_t     dial_at;
@@ -4889,6 +4899,15 @@ struct azri_session {
     azredis_error error;                /* why it is down */
     uint64_t     bytes_in, bytes_out, pushes_dropped;
     uint32_t     reauths, reauth_failures;
+    /* The hub's, for a handover. */
+    uint32_t      serial;               /* of the connection, among all of this client */
+    azri_session *heir, *elder;         /* who takes this one's place; whose place it takes */
+    const char   *replace;              /* why it shall be replaced; NULL: it shall not */
+    uint64_t      heir_at;              /* no heir before: there was no memory for one */
+    int           leaving;              /* nothing new is written to it, its last answers are awaited */
+    uint64_t      leave_until;
+    int           holding;              /* it has taken over; its messages are held until its mark is answered */
+    int           gone;                 /* replaced; freed once the pump has closed its link */
 };
 
 static void azri_session_init(azri_session *s, const azri_mem *m, const azri_session_conf *conf, azri_rng *rng,
@@ -4969,6 +4988,12 @@ static void azri_session_probe(azri_session *s, uint64_t now) {
              (unsigned long long)(now - s->last_read));
 }
 
+/* The last command of a connection that is given up, and the first of the one that takes its place. */
+static void azri_session_mark(azri_session *s) {
+    azri_nonce(s->rng, s->mark_nonce);
+    (void)azri_session_words(s, &s->mark, AZRI_CMD_MARK, s->mark_bytes, 2, "PING", s->mark_nonce, "", "");
+}
+
 static int azri_session_idle_too_long(const azri_session *s, uint64_t now) {
     return s->conf->keepalive_ms != AZREDIS_NEVER && !s->fifo.head &&
            now - azri_max64(s->last_read, s->ready_at) >= s->conf->keepalive_ms;
@@ -4989,7 +5014,7 @@ static int azri_session_may_write(const azri_session *s, const azri_cmd *c) {
     if (s->gate) return c->kind == AZRI_CMD_PING;
     if (s->trying && s->no_fence && s->state == AZRI_READY)    /* quiesced re-authentication */
         return c->kind == AZRI_CMD_REAUTH && s->in_flight == 0;
-    return s->state != AZRI_DRAINING;
+    return s->state != AZRI_DRAINING || c->kind == AZRI_CMD_MARK;
 }
 
 static void azri_session_sent(azri_session *s, azri_cmd *c, uint64_t now) {
@@ -5417,6 +5442,11 @@ static azredis_status azri_session_frame(azri_session *s, const azri_frame *f, u
         s->ping_until = AZRI_NEVER64;
         if (f->root->type != AZREDIS_T_ERROR && !azri_eqz(azredis_text(f->root), s->ping_nonce)) return azri_session_desync(s, e);
         return AZREDIS_OK;
+    case AZRI_CMD_MARK:
+        (void)azri_session_pop(s);
+        if (f->root->type != AZREDIS_T_ERROR && !azri_eqz(azredis_text(f->root), s->mark_nonce)) return azri_session_desync(s, e);
+        s->marked = 1;
+        return AZREDIS_OK;
     case AZRI_CMD_SUBSCRIBE: case AZRI_CMD_UNSUBSCRIBE:
         if (f->root->type != AZREDIS_T_ERROR) return azri_session_desync(s, e);
         azri_session_user_answer(s, azri_session_pop(s), f);
@@ -5509,7 +5539,7 @@ static azredis_status azri_session_tick(azri_session *s, uint64_t now, azredis_e
         azri_log(s->news, AZREDIS_LOG_WARNING, AZRI_LOG_EXPIRING, "%s: the token ends and no new one was accepted; "
                  "nothing more is written on this connection", s->conf->endpoint);
     }
-    if (s->state == AZRI_DRAINING && s->in_flight == 0 && s->offset == 0) return azri_session_expired(s, e);
+    if (s->state == AZRI_DRAINING && s->in_flight == 0 && s->offset == 0 && !s->mark.linked) return azri_session_expired(s, e);
     if (s->state == AZRI_READY && azri_session_idle_too_long(s, now)) azri_session_probe(s, now);
     return AZREDIS_OK;
 }
@@ -5531,6 +5561,28 @@ static uint64_t azri_session_deadline(const azri_session *s, uint64_t now) {
     return azri_max64(t, now);
 }
 
+/* Hands back, in order, the commands that are not begun; a SUBSCRIBE or UNSUBSCRIBE among them ends. */
+static void azri_session_hand_back(azri_session *s, azri_queue *unsent) {
+    azri_cmd *c, *at = s->offset ? azri_session_unsent(s) : s->last_sent;
+    azredis_error e;
+    while ((c = at ? at->next : s->fifo.head) != NULL) {
+        (void)azri_session_withdraw(s, at);
+        if (c->kind == AZRI_CMD_USER) {
+            azri_queue_push(unsent, c);
+            continue;
+        }
+        (void)azri_fail(&e, AZREDIS_E_CLOSED, "redis.handover", "%s: the connection is replaced", s->conf->endpoint);
+        azri_session_finish(s, c, AZREDIS_NOT_SENT, &e);
+    }
+}
+
+/* 1: somebody waits for one of its answers. */
+static int azri_session_awaited(const azri_session *s) {
+    const azri_cmd *c = s->fifo.head;
+    while (c && c->finished) c = c->next;
+    return c != NULL;
+}
+
 /* The connection is gone. Written commands end MAYBE_RUN, begun ones NOT_SENT (a part of a frame cannot run);
  * those not begun are handed back in order through *unsent. Nothing that was written is ever sent again. */
 static void azri_session_closed(azri_session *s, const azredis_error *why, azri_queue *unsent) {
@@ -5545,7 +5597,7 @@ static void azri_session_closed(azri_session *s, const azredis_error *why, azri_
     s->in_flight = 0;
     s->offset = 0;
     s->last_sent = NULL;
-    s->gate = s->wants_close = 0;
+    s->gate = s->wants_close = s->marked = s->leaving = s->holding = 0;
     s->next_deadline = s->auth_at = AZRI_NEVER64;
     azri_session_set_blob(&s->blob, NULL);
     azri_session_set_blob(&s->trying, NULL);
@@ -5558,7 +5610,11 @@ static void azri_session_closed(azri_session *s, const azredis_error *why, azri_
 /* ==== >>pubsub ============================================================ uses: core mem =======
  * Subscriptions: each has a bounded queue of its own. Overflow drops the oldest message and counts it, so a
  * slow reader costs memory up to a limit and never stops the connection.
+ * And the seam: two connections, an old one and its successor, are subscribed to the channel for a while, and
+ * their two streams become one again. See "handover" in >>hub for what this can know and what not.
  * ================================================================================================ */
+
+#define AZRI_TRAIL_FIRST 32u            /* messages; doubled when more come while a seam is open */
 
 typedef struct azri_msg azri_msg;
 struct azri_msg {
@@ -5575,6 +5631,16 @@ typedef enum azri_sub_state {
     AZRI_SUB_REFUSED                    /* by the server; asked again on the next connection */
 } azri_sub_state;
 
+/* The last messages of a stream, by what they hash to. */
+typedef struct azri_trail { uint64_t *hash; uint32_t first, count, cap; } azri_trail;
+
+typedef struct azri_seam {
+    azri_trail old, young;              /* what the old connection delivered; what is held of the new one's */
+    azri_msg  *head, *tail;             /* the messages of `young`, as many */
+    uint32_t   dropped;                 /* held ones that went for want of room; the old connection may have had them */
+    int        open;                    /* the new connection has confirmed the subscription */
+} azri_seam;
+
 struct azredis_sub {
     azredis_sub       *next;
     azredis_client    *client;
@@ -5582,7 +5648,9 @@ struct azredis_sub {
     char              *channel;
     azredis_message_fn fn;
     void              *user;
-    azri_sub_state     state;
+    azri_sub_state     state, heir_state;   /* on the connection; on the one that shall take its place */
+    uint32_t           serial, heir_serial; /* of these connections */
+    azri_seam         *seam;            /* NULL: one stream */
     int                dead;            /* unsubscribed; freed by the next sweep that finds it not busy */
     int                busy;            /* calls that use it, its callback included */
     azri_msg          *head, *tail, *lent;
@@ -5603,32 +5671,27 @@ static azri_msg *azri_sub_pop(azredis_sub *s) {
     return m;
 }
 
-static void azri_sub_free(azredis_sub *s) {
-    const azri_mem *mem = s->mem;
-    azri_msg *m;
-    while ((m = azri_sub_pop(s)) != NULL) azri_msg_free(mem, m);
-    azri_msg_free(mem, s->lent);
-    azri_strfree(mem, s->channel);
-    azri_free(mem, s, sizeof *s);
-}
-
-/* Queues a copy. Without memory the message is lost and counted; one that finds the queue full pushes the oldest
- * out. Returns how many were lost by it. */
-static uint32_t azri_sub_push(azredis_sub *s, azredis_str channel, azredis_str payload) {
+static azri_msg *azri_msg_new(const azri_mem *mem, azredis_str channel, azredis_str payload) {
     size_t size = sizeof(azri_msg) + channel.len + payload.len + 2;
-    azri_msg *m = (azri_msg *)azri_alloc(s->mem, size), *old = NULL;
-    if (m && s->count >= s->max) old = azri_sub_pop(s);
-    if (!m || old) s->lost++;
-    if (!m) return 1;
+    azri_msg *m = (azri_msg *)azri_alloc(mem, size);
+    if (!m) return NULL;
     m->next = NULL;
     m->size = size;
     m->channel_len = channel.len;
     m->payload_len = payload.len;
+    m->gap = 0;
     m->text = (char *)(m + 1);
     memcpy(m->text, channel.ptr, channel.len);
     m->text[channel.len] = '\0';
     memcpy(m->text + channel.len + 1, payload.ptr, payload.len);
     m->text[channel.len + 1 + payload.len] = '\0';
+    return m;
+}
+
+/* Queues m; one that finds the queue full pushes the oldest out. Returns how many were lost by it. */
+static uint32_t azri_sub_append(azredis_sub *s, azri_msg *m) {
+    azri_msg *old = s->count >= s->max ? azri_sub_pop(s) : NULL;
+    m->next = NULL;
     m->gap = s->gap;
     s->gap = 0;
     if (s->tail) s->tail->next = m;
@@ -5636,8 +5699,17 @@ static uint32_t azri_sub_push(azredis_sub *s, azredis_str channel, azredis_str p
     s->tail = m;
     s->count++;
     if (!old) return 0;
+    s->lost++;
     s->head->gap |= old->gap;
     azri_msg_free(s->mem, old);
+    return 1;
+}
+
+/* Queues a copy. Without memory the message is lost and counted. Returns how many were lost. */
+static uint32_t azri_sub_push(azredis_sub *s, azredis_str channel, azredis_str payload) {
+    azri_msg *m = azri_msg_new(s->mem, channel, payload);
+    if (m) return azri_sub_append(s, m);
+    s->lost++;
     return 1;
 }
 
@@ -5656,16 +5728,150 @@ static int azri_sub_next(azredis_sub *s, azredis_message *out) {
     return 1;
 }
 
-/* ==== >>hub =============================================================== uses: core mem fail reply resp news session pubsub ==
- * The client's pure half: a list of sessions (today one), the backlog in front of them, reconnecting, and the
- * rule that every command ends exactly once. Contract: commands, tokens, frames and times come in; finished
- * commands (done), news, and sessions to dial or to close are taken out by the pump.
- * Entry points: azri_hub_new_cmd, _submit, _token, _opened, _frame, _closed, _tick, _deadline.
+/* ---- the seam of two connections ---- */
+
+static void azri_trail_free(azri_trail *t, const azri_mem *m) {
+    if (t->cap) azri_free(m, t->hash, t->cap * sizeof *t->hash);
+    memset(t, 0, sizeof *t);
+}
+
+static uint64_t azri_trail_at(const azri_trail *t, uint32_t i) { return t->hash[(t->first + i) % t->cap]; }
+
+/* Room for twice as many, or for the first. 0: no memory. */
+static int azri_trail_grow(azri_trail *t, const azri_mem *m) {
+    uint32_t i, cap = t->cap ? 2 * t->cap : AZRI_TRAIL_FIRST;
+    uint64_t *hash = (uint64_t *)azri_alloc(m, cap * sizeof *hash);
+    if (!hash) return 0;
+    for (i = 0; i < t->count; i++) hash[i] = azri_trail_at(t, i);
+    if (t->cap) azri_free(m, t->hash, t->cap * sizeof *t->hash);
+    t->hash = hash;
+    t->first = 0;
+    t->cap = cap;
+    return 1;
+}
+
+static void azri_trail_shift(azri_trail *t) {
+    t->first = (t->first + 1) % t->cap;
+    t->count--;
+}
+
+/* Appends; the oldest goes when there are `max` or no memory for more. 0: not even one has room. */
+static int azri_trail_add(azri_trail *t, const azri_mem *m, uint32_t max, uint64_t hash) {
+    if (t->count == t->cap && t->count < max && !azri_trail_grow(t, m) && t->cap == 0) return 0;
+    if (t->count == t->cap || t->count >= max) azri_trail_shift(t);
+    t->hash[(t->first + t->count++) % t->cap] = hash;
+    return 1;
+}
+
+/* The oldest of the held messages, taken out. */
+static azri_msg *azri_seam_pop(azri_seam *m) {
+    azri_msg *msg = m->head;
+    if (!msg) return NULL;
+    m->head = msg->next;
+    if (!m->head) m->tail = NULL;
+    azri_trail_shift(&m->young);
+    return msg;
+}
+
+static void azri_seam_drop(azredis_sub *s) {
+    azri_seam *m = s->seam;
+    azri_msg *msg;
+    if (!m) return;
+    while ((msg = azri_seam_pop(m)) != NULL) azri_msg_free(s->mem, msg);
+    azri_trail_free(&m->old, s->mem);
+    azri_trail_free(&m->young, s->mem);
+    azri_free(s->mem, m, sizeof *m);
+    s->seam = NULL;
+}
+
+/* Begins before the SUBSCRIBE on the new connection is written. 0: no memory. */
+static int azri_seam_begin(azredis_sub *s) {
+    azri_seam_drop(s);
+    s->seam = (azri_seam *)azri_zalloc(s->mem, sizeof *s->seam);
+    return s->seam != NULL;
+}
+
+/* A message that the old connection has delivered. Without memory for the first no duplicate is found. */
+static void azri_seam_old(azredis_sub *s, azredis_str payload) {
+    (void)azri_trail_add(&s->seam->old, s->mem, s->max, azri_hash64(payload.ptr, payload.len));
+}
+
+/* A message of the new connection: held. Without memory all that is held goes: what follows must have no hole. */
+static void azri_seam_young(azredis_sub *s, azredis_str channel, azredis_str payload) {
+    azri_seam *m = s->seam;
+    azri_trail *t = &m->young;
+    azri_msg *old, *msg = azri_msg_new(s->mem, channel, payload);
+    int room = msg && (t->count < t->cap || t->count >= s->max || azri_trail_grow(t, s->mem));
+    while (t->count >= (room ? s->max : 1) && (old = azri_seam_pop(m)) != NULL) {
+        azri_msg_free(s->mem, old);
+        m->dropped++;
+    }
+    if (!room) {
+        azri_msg_free(s->mem, msg);
+        m->dropped++;
+        return;
+    }
+    (void)azri_trail_add(t, s->mem, s->max, azri_hash64(payload.ptr, payload.len));
+    if (m->tail) m->tail->next = msg;
+    else m->head = msg;
+    m->tail = msg;
+}
+
+/* How many of the first held messages the old connection delivered too: the longest run that ends the one stream
+ * and begins the other. whole: the new stream has been read as far as the old one; else it may end before. */
+static uint32_t azri_seam_match(const azri_seam *m, int whole) {
+    uint32_t i, n, at = whole && m->old.count > m->young.count ? m->old.count - m->young.count : 0;
+    for (; at < m->old.count && m->young.count; at++) {
+        n = m->old.count - at < m->young.count ? m->old.count - at : m->young.count;
+        for (i = 0; i < n && azri_trail_at(&m->old, at + i) == azri_trail_at(&m->young, i); i++) {}
+        if (i == n) return n;
+    }
+    return 0;
+}
+
+/* The two streams become one. Adds to *lost and *given the messages that were lost and that are queued now. */
+static void azri_seam_join(azredis_sub *s, int whole, uint64_t *given, uint64_t *lost) {
+    azri_seam *m = s->seam;
+    azri_msg *msg;
+    uint32_t same = azri_seam_match(m, whole);
+    if (same) s->gap = 0;               /* they overlap: nothing fell between them */
+    else s->lost += m->dropped;
+    *lost += same ? 0 : m->dropped;
+    while ((msg = azri_seam_pop(m)) != NULL) {
+        if (same) {
+            same--;
+            azri_msg_free(s->mem, msg);
+        } else {
+            ++*given;
+            *lost += azri_sub_append(s, msg);
+        }
+    }
+    azri_seam_drop(s);
+}
+
+static void azri_sub_free(azredis_sub *s) {
+    const azri_mem *mem = s->mem;
+    azri_msg *m;
+    while ((m = azri_sub_pop(s)) != NULL) azri_msg_free(mem, m);
+    azri_msg_free(mem, s->lent);
+    azri_seam_drop(s);
+    azri_strfree(mem, s->channel);
+    azri_free(mem, s, sizeof *s);
+}
+
+/* ==== >>hub =============================================================== uses: core mem fail reply resp news cmd session pubsub ==
+ * The client's pure half: a list of sessions, the backlog in front of them, reconnecting, and the rule that
+ * every command ends exactly once. Contract: commands, tokens, frames and times come in; finished commands
+ * (done), news, and sessions to dial or to close are taken out by the pump. There is one session, and a second
+ * one while it is replaced: azri_hub_main says which one commands are written to. A session is freed in
+ * azri_hub_tick only, once it is gone and the pump has closed its link.
+ * Entry points: azri_hub_new_cmd, _submit, _token, _opened, _frame, _closed, _tick, _deadline, _handover.
  * ================================================================================================ */
 
 #define AZRI_POOL_ROOM  256u            /* frames up to this size come from the pool */
 #define AZRI_POOL_MAX   1024u           /* commands kept for reuse */
 #define AZRI_POOL_REPLY 4096u           /* memory of its answer that such a command may keep */
+#define AZRI_HEIR_AGAIN 1000u           /* ms until a handover for which there was no memory is tried again */
 #define AZRI_AUTH_JITTER_MAX 30000u     /* spread of AUTH over many connections; Microsoft asks for jitter */
 
 typedef struct azri_hub_conf {
@@ -5683,6 +5889,7 @@ typedef struct azri_hub {
     azri_done       done;
     azri_session   *sessions;
     uint32_t        session_count;
+    uint32_t        serials;            /* counts connections */
     azri_queue      backlog;
     uint64_t        backlog_deadline;   /* lower bound of its deadlines */
     uint32_t        undelivered;        /* answered commands whose callbacks are still to be made */
@@ -5693,6 +5900,7 @@ typedef struct azri_hub {
     uint32_t        refusals;           /* in a row, of tokens in the handshake */
     azredis_error   trouble;            /* why nothing is connected; code OK: no trouble known */
     int             ever_ready, aborted;
+    int             step;               /* an answer made a handover's next step possible: a tick is due now */
     azredis_sub    *subs;
     azredis_stats_data stats;           /* the counters; the rest is filled when asked for */
 } azri_hub;
@@ -5714,6 +5922,28 @@ static azri_session *azri_hub_add_session(azri_hub *h) {
     h->sessions = s;
     h->session_count++;
     return s;
+}
+
+/* The session that commands are written to. While its heir waits for its last answers it is still this one. */
+static azri_session *azri_hub_main(const azri_hub *h) {
+    azri_session *s = h->sessions;
+    while (s->elder || s->gone) s = s->next;    /* there always is one: only an heir lets another go */
+    return s;
+}
+
+/* Frees the sessions that have been replaced, once the pump holds nothing of theirs. */
+static void azri_hub_sweep_sessions(azri_hub *h) {
+    azri_session **at = &h->sessions, *s;
+    while ((s = *at) != NULL) {
+        if (!s->gone || s->link) {
+            at = &s->next;
+            continue;
+        }
+        *at = s->next;
+        h->session_count--;
+        azri_session_free(s);
+        azri_free(h->mem, s, sizeof *s);
+    }
 }
 
 /* ---- command objects ---- */
@@ -5892,7 +6122,7 @@ static int azri_hub_live_blob(const azri_hub *h, uint64_t now) { return h->blob 
 
 static const char *azri_hub_waits_for(const azri_hub *h, uint64_t now) {
     if (!azri_hub_live_blob(h, now)) return "a token";
-    switch (h->sessions->state) {
+    switch (azri_hub_main(h)->state) {
     case AZRI_DIALING: return "the connection (name look-up, TCP, TLS)";
     case AZRI_HANDSHAKE: return "the answer to AUTH";
     case AZRI_DOWN: case AZRI_READY: case AZRI_DRAINING: default: return "the next try to connect";
@@ -5902,6 +6132,11 @@ static const char *azri_hub_waits_for(const azri_hub *h, uint64_t now) {
 /* Why a command could not be sent: the known trouble, else what was being waited for. */
 static void azri_hub_why(const azri_hub *h, uint64_t now, azredis_error *e) {
     char cause[sizeof e->message];
+    if (azri_hub_main(h)->leaving) {
+        (void)azri_fail(e, AZREDIS_E_TIMEOUT, "redis.handover", "%s: not sent in time; the connection is being replaced, and "
+                        "was waiting for the last answers of the old one", h->conf.session.endpoint);
+        return;
+    }
     if (h->trouble.code == AZREDIS_OK) {
         (void)azri_fail(e, AZREDIS_E_TIMEOUT, "redis.connect", "%s: not connected in time; was waiting for %s",
                         h->conf.session.endpoint, azri_hub_waits_for(h, now));
@@ -5914,16 +6149,18 @@ static void azri_hub_why(const azri_hub *h, uint64_t now, azredis_error *e) {
 
 /* ---- routing ---- */
 
-static azri_session *azri_hub_route(const azri_hub *h) { return h->sessions; }
+static azri_session *azri_hub_route(const azri_hub *h) { return azri_hub_main(h); }
 
+/* While a connection leaves, commands wait for its heir; they are not told that nothing is connected. */
 static void azri_hub_submit(azri_hub *h, azri_cmd *c, uint64_t now) {
     azri_session *s = azri_hub_route(h);
     azredis_error e;
-    if (s->state == AZRI_READY) {
+    if (s->state == AZRI_READY && !s->leaving) {
         azri_session_push_cmd(s, c, now);
         return;
     }
-    if (h->aborted || (h->trouble.code != AZREDIS_OK && !h->trouble.retryable) ||
+    if (s->leaving) {}
+    else if (h->aborted || (h->trouble.code != AZREDIS_OK && !h->trouble.retryable) ||
         ((h->conf.fail_fast || c->no_queue) && (h->ever_ready || c->no_queue))) {
         azri_hub_why(h, now, &e);
         if (e.code == AZREDIS_E_TIMEOUT && h->trouble.code == AZREDIS_OK) e.code = AZREDIS_E_CLOSED;
@@ -5937,6 +6174,13 @@ static void azri_hub_submit(azri_hub *h, azri_cmd *c, uint64_t now) {
 static void azri_hub_release_backlog(azri_hub *h, azri_session *s, uint64_t now) {
     while (h->backlog.head) azri_session_push_cmd(s, azri_queue_take(&h->backlog, NULL), now);
     h->backlog_deadline = AZRI_NEVER64;
+}
+
+/* In order, in front of what waits already. */
+static void azri_hub_requeue(azri_hub *h, azri_queue *unsent, uint64_t now) {
+    while (h->backlog.head) azri_queue_push(unsent, azri_queue_take(&h->backlog, NULL));
+    h->backlog = *unsent;
+    h->backlog_deadline = now;          /* recomputed at the next tick */
 }
 
 static void azri_hub_expire_backlog(azri_hub *h, uint64_t now) {
@@ -5984,45 +6228,67 @@ static int azri_hub_ask(azri_hub *h, azri_session *s, azri_kind kind, azredis_su
     (void)azri_resp_write((char *)(c + 1), 2, argv);
     c->kind = kind;
     c->sub = kind == AZRI_CMD_SUBSCRIBE ? sub : NULL;
+    c->serial = s->serial;
     c->deadline = AZRI_NEVER64;
     azri_session_push_cmd(s, c, now);
     return 1;
 }
 
+/* What a subscription is on this connection. */
+static azri_sub_state *azri_sub_state_on(azredis_sub *sub, const azri_session *s) {
+    return s->elder ? &sub->heir_state : &sub->state;
+}
+
+static int azri_sub_settled(azri_sub_state st) { return st == AZRI_SUB_ACTIVE || st == AZRI_SUB_REFUSED; }
+
+/* 1: an heir asks for it later. Its stream must begin within the one of the connection that it replaces. */
+static int azri_hub_asks_later(const azredis_sub *sub, const azri_session *s) {
+    return s->elder && !s->elder->leaving && s->elder->state == AZRI_READY && !azri_sub_settled(sub->state);
+}
+
 /* Asks for every subscription that is new to this connection. */
 static void azri_hub_subscribe(azri_hub *h, azri_session *s, uint64_t now) {
     azredis_sub *sub;
-    for (sub = h->subs; sub; sub = sub->next) {
-        if (sub->dead || sub->state != AZRI_SUB_NEW) continue;
+    for (sub = h->subs; sub && !s->leaving; sub = sub->next) {
+        azri_sub_state *st = azri_sub_state_on(sub, s);
+        if (sub->dead || *st != AZRI_SUB_NEW || azri_hub_asks_later(sub, s)) continue;
+        *(s->elder ? &sub->heir_serial : &sub->serial) = s->serial;
         if (!s->resp3) {
             (void)azri_fail(&sub->error, AZREDIS_E_STATE, "redis.subscribe", "subscriptions need RESP3, and this connection "
                             "speaks RESP2; leave the option protocol at 3");
-            sub->state = AZRI_SUB_REFUSED;
+            *st = AZRI_SUB_REFUSED;
             (void)azri_news_add(&h->news, AZREDIS_EV_ERROR_MESSAGE, &sub->error);
-        } else if (azri_hub_ask(h, s, AZRI_CMD_SUBSCRIBE, sub, now)) {
-            sub->state = AZRI_SUB_ASKED;
+        } else if ((!s->elder || azri_seam_begin(sub)) && azri_hub_ask(h, s, AZRI_CMD_SUBSCRIBE, sub, now)) {
+            *st = AZRI_SUB_ASKED;
         }
     }
 }
 
 static void azri_hub_unsubscribe(azri_hub *h, azredis_sub *sub, uint64_t now) {
-    azri_session *s = azri_hub_route(h);
+    azri_session *s;
     sub->dead = 1;
-    if (s->state == AZRI_READY && sub->state != AZRI_SUB_NEW && sub->state != AZRI_SUB_REFUSED && !azri_hub_other_sub(h, sub))
-        (void)azri_hub_ask(h, s, AZRI_CMD_UNSUBSCRIBE, sub, now);   /* without memory its messages are dropped here */
+    for (s = h->sessions; s; s = s->next) {
+        azri_sub_state st = *azri_sub_state_on(sub, s);
+        if (s->state == AZRI_READY && !s->leaving && st != AZRI_SUB_NEW && st != AZRI_SUB_REFUSED && !azri_hub_other_sub(h, sub))
+            (void)azri_hub_ask(h, s, AZRI_CMD_UNSUBSCRIBE, sub, now);   /* without memory its messages are dropped here */
+    }
 }
 
-/* The answer to SUBSCRIBE: c is finished. */
+/* The answer to SUBSCRIBE: c is finished. It counts for the connection that it came on. */
 static void azri_hub_subscribed(azri_hub *h, azri_cmd *c) {
     azredis_sub *sub = c->sub;
+    azri_sub_state *st;
     if (!sub || sub->dead || c->reply->fate != AZREDIS_ANSWERED) return;
+    if (c->serial != sub->serial && c->serial != sub->heir_serial) return;
+    st = c->serial == sub->serial ? &sub->state : &sub->heir_state;
+    h->step = azri_hub_main(h)->heir != NULL;
     if (c->reply->status == AZREDIS_OK) {
-        sub->state = AZRI_SUB_ACTIVE;
+        *st = AZRI_SUB_ACTIVE;
         sub->error.code = AZREDIS_OK;
         azri_log(&h->news, AZREDIS_LOG_INFO, AZRI_LOG_SUBSCRIBED, "subscribed to a channel");
         return;
     }
-    sub->state = AZRI_SUB_REFUSED;
+    *st = AZRI_SUB_REFUSED;
     sub->error = *c->reply->error;
     azri_log(&h->news, AZREDIS_LOG_WARNING, AZRI_LOG_SUB_REFUSED, "a subscription was refused: %s", sub->error.message);
 }
@@ -6052,14 +6318,135 @@ static void azri_hub_sweep_subs(azri_hub *h) {
     }
 }
 
-static void azri_hub_message(azri_hub *h, const azri_frame *f) {
-    azredis_str channel = azredis_text(&f->root->as.items[1]);
+/* A message on s. Those of a connection that takes the place of another are held until it is known which of them
+ * the other delivered; without a seam the other delivers them all. */
+static void azri_hub_message(azri_hub *h, const azri_session *s, const azri_frame *f) {
+    azredis_str channel = azredis_text(&f->root->as.items[1]), payload = azredis_text(&f->root->as.items[2]);
     azredis_sub *sub;
     for (sub = h->subs; sub; sub = sub->next) {
         if (sub->dead || !azri_eqz(channel, sub->channel)) continue;
-        h->stats.messages++;
-        h->stats.messages_lost += azri_sub_push(sub, channel, azredis_text(&f->root->as.items[2]));
+        if ((s->elder || s->holding) && sub->seam) {
+            if (sub->seam->open) azri_seam_young(sub, channel, payload);
+        } else if (!s->elder) {
+            h->stats.messages++;
+            h->stats.messages_lost += azri_sub_push(sub, channel, payload);
+            if (sub->seam) azri_seam_old(sub, payload);
+        }
     }
+}
+
+/* The head of s's FIFO was `head` and has been answered: as a SUBSCRIBE it begins the stream of its connection. */
+static void azri_hub_confirmed(const azri_session *s, const azri_cmd *head) {
+    if (head && head->kind == AZRI_CMD_SUBSCRIBE && head->finished && head->sub && head->sub->seam &&
+        head->serial == head->sub->heir_serial && s->elder)
+        head->sub->seam->open = 1;
+}
+
+/* The streams of the old connection and its successor become one in all subscriptions. */
+static void azri_hub_join(azri_hub *h, int whole) {
+    azredis_sub *sub;
+    for (sub = h->subs; sub; sub = sub->next)
+        if (sub->seam) azri_seam_join(sub, whole, &h->stats.messages, &h->stats.messages_lost);
+}
+
+/* ---- handover ----
+ * A connection A is replaced by a second one, B, without a break (make before break):
+ *  1. B is dialled and authenticated with the newest token, while A goes on. If that fails it is tried again,
+ *     with the back-off of a reconnect, for as long as A lives.
+ *  2. B subscribes to what A has and is confirmed. Its messages are held.
+ *  3. A leaves: nothing new is written to it. What was not begun and what is submitted now waits in the backlog.
+ *     A's last command is a PING, the mark: its answer says that all others are answered, and that every message
+ *     published before it has been read.
+ *  4. A is closed. B writes a mark of its own, then the backlog: the order is kept. With the answer to that mark
+ *     B has been read beyond the point where A ended; the held messages that A delivered too are dropped, the
+ *     others delivered.
+ * No ConnectionFailed or -Restored is told: nothing failed. If A dies before step 4, B takes its place as the
+ * reconnect, in whatever state it is. If B dies before step 4, A takes the backlog back and goes on.
+ *
+ * What is known of messages: the last ones of A since B's SUBSCRIBE was queued, and all of B's since it was
+ * confirmed. The server publishes in one order to both, so those that both got end A's stream and begin B's. None
+ * is lost and none delivered twice, except: (a) where payloads repeat so that a longer run fits than the true one
+ * (x, x, x ...), equal messages may be taken for one; (b) where the server, or a proxy before it, lets messages
+ * overtake replies on one connection, or gives two connections different orders; (c) beyond sub_queue messages in
+ * the overlap, which are counted in lost; (d) without memory for the record some may come twice.
+ * If A died, the two streams need not overlap: unless they visibly do, the next message has gap = 1. */
+
+/* Asks that s be replaced, for the reason `why` (a literal). Asking again is harmless. */
+static void azri_hub_handover(azri_hub *h, azri_session *s, const char *why, uint64_t now) {
+    if (s->state != AZRI_READY || s->replace || s->elder) return;
+    s->replace = why;
+    s->heir_at = now;
+    azri_log(&h->news, AZREDIS_LOG_INFO, AZRI_LOG_HANDOVER, "%s: %s; a second connection is made in its place",
+             h->conf.session.endpoint, why);
+}
+
+/* One handover at a time: the streams of the last one must have been joined. */
+static int azri_hub_wants_heir(const azri_session *s) {
+    return s->replace && !s->heir && !s->holding && s->state == AZRI_READY;
+}
+
+static void azri_hub_make_heir(azri_hub *h, azri_session *s, uint64_t now) {
+    azri_session *b;
+    if (now < s->heir_at) return;
+    b = azri_hub_add_session(h);
+    if (!b) {
+        s->heir_at = now + AZRI_HEIR_AGAIN;
+        azri_log(&h->news, AZREDIS_LOG_WARNING, AZRI_LOG_HANDOVER_FAILED, "%s: out of memory for a second connection; the old "
+                 "one goes on, next try in %u ms", h->conf.session.endpoint, (unsigned)AZRI_HEIR_AGAIN);
+        return;
+    }
+    b->elder = s;
+    b->dial_at = now;
+    s->heir = b;
+}
+
+/* Step 2 is done: all subscriptions are answered on b. */
+static int azri_hub_settled(const azri_hub *h) {
+    const azredis_sub *sub;
+    for (sub = h->subs; sub; sub = sub->next)
+        if (!sub->dead && !azri_sub_settled(sub->heir_state)) return 0;
+    return 1;
+}
+
+/* Step 3. */
+static void azri_hub_leave(azri_hub *h, azri_session *a, uint64_t now) {
+    azri_queue unsent;
+    memset(&unsent, 0, sizeof unsent);
+    azri_session_hand_back(a, &unsent);
+    azri_hub_requeue(h, &unsent, now);
+    azri_session_mark(a);
+    a->leaving = 1;
+    a->leave_until = azri_after(now, h->conf.session.command_ms == AZREDIS_NEVER ? AZRI_DEAD_MS : h->conf.session.command_ms / 2);
+}
+
+/* The heir is the session from now on. Its subscriptions and the backlog go on if it is ready; if not, it is the
+ * reconnect of the one that has gone. */
+static void azri_hub_take_over(azri_hub *h, azri_session *a, uint64_t now) {
+    azri_session *b = a->heir;
+    azredis_sub *sub;
+    for (sub = h->subs; sub; sub = sub->next) {
+        sub->state = sub->heir_state;
+        sub->serial = sub->heir_serial;
+        sub->heir_state = AZRI_SUB_NEW;
+        if (b->state == AZRI_READY && sub->seam) b->holding = 1;
+    }
+    b->was_ready = 1;
+    b->failed = a->failed;
+    b->bytes_in += a->bytes_in;
+    b->bytes_out += a->bytes_out;
+    b->pushes_dropped += a->pushes_dropped;
+    b->reauths += a->reauths;
+    b->reauth_failures += a->reauth_failures;
+    b->last_read = azri_max64(b->last_read, a->last_read);
+    b->last_write = azri_max64(b->last_write, a->last_write);
+    b->elder = a->heir = NULL;
+    a->gone = 1;
+    if (b->state != AZRI_READY) {
+        azri_hub_join(h, 0);            /* its own token ends: nothing more can be asked of it */
+        return;
+    }
+    if (b->holding) azri_session_mark(b);
+    azri_hub_release_backlog(h, b, now);
 }
 
 /* ---- connections ---- */
@@ -6068,8 +6455,10 @@ static void azri_hub_message(azri_hub *h, const azri_frame *f) {
 static void azri_hub_token(azri_hub *h, azri_blob *fresh, uint64_t now, uint64_t headroom_at) {
     azri_session *s;
     uint64_t spread = 0;
+    uint32_t many = 0;
     azri_session_set_blob(&h->blob, fresh);
-    if (h->session_count > 1 && headroom_at > now)
+    for (s = h->sessions; s; s = s->next) many += !s->elder && !s->gone;
+    if (many > 1 && headroom_at > now)
         spread = azri_min64(AZRI_AUTH_JITTER_MAX, (headroom_at - now) / 2);
     for (s = h->sessions; s; s = s->next) {
         azri_session_token(s, fresh, now, azri_rng_below(&h->rng, spread + 1));
@@ -6081,7 +6470,7 @@ static void azri_hub_token(azri_hub *h, azri_blob *fresh, uint64_t now, uint64_t
 
 /* 1: s shall be dialled now. */
 static int azri_hub_may_dial(const azri_hub *h, const azri_session *s, uint64_t now) {
-    return s->state == AZRI_DOWN && !s->link && !h->aborted && azri_hub_live_blob(h, now) && now >= s->dial_at;
+    return s->state == AZRI_DOWN && !s->gone && !s->link && !h->aborted && azri_hub_live_blob(h, now) && now >= s->dial_at;
 }
 
 static void azri_hub_dialing(azri_hub *h, azri_session *s) {
@@ -6091,12 +6480,13 @@ static void azri_hub_dialing(azri_hub *h, azri_session *s) {
 
 static void azri_hub_opened(azri_hub *h, azri_session *s, uint64_t now) {
     azri_log(&h->news, AZREDIS_LOG_INFO, AZRI_LOG_CONNECTED, "%s: connected", h->conf.session.endpoint);
+    s->serial = ++h->serials;
     azri_session_opened(s, h->blob, now);
 }
 
-static void azri_hub_ready(azri_hub *h, azri_session *s, uint64_t now) {
-    azredis_sub *sub;
-    h->stats.connects++;
+/* The end of what ConnectionFailed told. */
+static void azri_hub_restored(azri_hub *h, azri_session *s, uint64_t now) {
+    h->trouble.code = AZREDIS_OK;
     if (s->was_ready) h->stats.reconnects++;
     if (s->failed) {
         azri_item *it = azri_news_add(&h->news, AZREDIS_EV_CONNECTION_RESTORED, NULL);
@@ -6104,13 +6494,18 @@ static void azri_hub_ready(azri_hub *h, azri_session *s, uint64_t now) {
     }
     s->was_ready = 1;
     s->failed = 0;
+}
+
+static void azri_hub_ready(azri_hub *h, azri_session *s, uint64_t now) {
+    azredis_sub *sub;
+    h->stats.connects++;
     h->ever_ready = 1;
     h->refusals = 0;
-    h->trouble.code = AZREDIS_OK;
-    for (sub = h->subs; sub; sub = sub->next) sub->state = AZRI_SUB_NEW;
+    if (!s->elder) azri_hub_restored(h, s, now);
+    for (sub = h->subs; sub; sub = sub->next) *azri_sub_state_on(sub, s) = AZRI_SUB_NEW;
     azri_hub_subscribe(h, s, now);
-    if (h->blob->generation != s->blob->generation) azri_session_token(s, h->blob, now, 0);   /* it changed meanwhile */
-    azri_hub_release_backlog(h, s, now);
+    if (h->blob && h->blob->generation != s->blob->generation) azri_session_token(s, h->blob, now, 0);   /* changed meanwhile */
+    if (!s->elder) azri_hub_release_backlog(h, s, now);
 }
 
 /* A refused token: one fresh one is asked for; refused again, or a password, it is a mistake to be mended. */
@@ -6119,7 +6514,9 @@ static void azri_hub_refused(azri_hub *h, azri_session *s, azredis_error *e) {
     s->rejected = 0;
     if (!h->blob || h->blob->hash != h->rejected) return;
     if (h->blob->expires_at == AZRI_NEVER64 || ++h->refusals > 1) e->retryable = 0;
-    if (h->blob->expires_at != AZRI_NEVER64) azri_session_set_blob(&h->blob, NULL);   /* never shown again */
+    if (h->blob->expires_at == AZRI_NEVER64) return;
+    /* Never shown again. What the connection that is to be replaced lives on was accepted, and may be. */
+    azri_session_set_blob(&h->blob, s->elder && s->elder->blob && s->elder->blob->hash != h->rejected ? s->elder->blob : NULL);
 }
 
 /* Refused on a live connection: that lives on its old token, with which it may even be made again. */
@@ -6137,11 +6534,68 @@ static uint64_t azri_hub_redial_delay(azri_hub *h, azri_session *s, const azredi
     return azri_backoff(&h->rng, AZRI_RECONNECT_BASE, AZRI_RECONNECT_CAP, s->attempts++);
 }
 
+/* Step 4: the mark has been answered, or (fenced = 0) nobody waits for A any more and it is silent. */
+static void azri_hub_switch(azri_hub *h, azri_session *a, int fenced, uint64_t now) {
+    azri_queue unsent;
+    azredis_error e;
+    azredis_sub *sub;
+    memset(&unsent, 0, sizeof unsent);
+    if (a->rejected) azri_hub_reauth_refused(h, a);
+    (void)azri_fail(&e, AZREDIS_E_CLOSED, "redis.handover", "%s: the connection was replaced", h->conf.session.endpoint);
+    azri_session_closed(a, &e, &unsent);
+    AZREDIS_ASSERT(!unsent.head);
+    for (sub = h->subs; sub && !fenced; sub = sub->next)
+        if (sub->state == AZRI_SUB_ACTIVE) sub->gap = 1;
+    h->stats.handovers++;
+    azri_log(&h->news, fenced ? AZREDIS_LOG_INFO : AZREDIS_LOG_WARNING, AZRI_LOG_HANDED_OVER, "%s: the connection was replaced%s",
+             h->conf.session.endpoint, fenced ? "" : "; the old one did not answer any more");
+    azri_hub_take_over(h, a, now);
+}
+
+/* Step 1 or 2 has failed, or B was lost in step 3: A goes on. */
+static void azri_hub_heir_closed(azri_hub *h, azri_session *b, const azredis_error *why, uint64_t delay, uint64_t now) {
+    azri_session *a = b->elder;
+    azredis_sub *sub;
+    for (sub = h->subs; sub; sub = sub->next) {
+        azri_seam_drop(sub);
+        sub->heir_state = AZRI_SUB_NEW;
+    }
+    a->leaving = 0;
+    if (a->state == AZRI_READY) azri_hub_release_backlog(h, a, now);
+    azri_log(&h->news, AZREDIS_LOG_WARNING, AZRI_LOG_HANDOVER_FAILED, "%s; the old connection goes on, next try to replace it "
+             "in %llu ms", why->message, (unsigned long long)delay);
+}
+
+/* A connection that served is gone, or one that was to serve. If its heir is ready, that serves at once. */
+static void azri_hub_main_closed(azri_hub *h, azri_session *s, const azredis_error *e, azri_queue *unsent, uint64_t delay,
+                                 uint64_t now) {
+    azri_session *b = s->heir;
+    int heir = b && b->state == AZRI_READY;
+    azredis_sub *sub;
+    if (heir) delay = 0;
+    if (!s->failed) {
+        azri_item *it = azri_news_add(&h->news, AZREDIS_EV_CONNECTION_FAILED, e);
+        it->next_try_ms = (int64_t)delay;
+        s->failed = 1;
+    }
+    azri_log(&h->news, AZREDIS_LOG_WARNING, s->was_ready ? AZRI_LOG_LOST : AZRI_LOG_CONNECT_FAILED, "%s; next try in %llu ms",
+             e->message, (unsigned long long)delay);
+    if (!b) azri_hub_join(h, 0);
+    for (sub = h->subs; sub; sub = sub->next)
+        if (sub->state == AZRI_SUB_ACTIVE) sub->gap = 1;
+    if (h->conf.fail_fast && h->ever_ready && !heir) azri_hub_fail_queue(h, unsent, e);
+    azri_hub_requeue(h, unsent, now);
+    if (!heir) azri_hub_trouble(h, e);
+    if (!b) return;
+    if (!heir) b->dial_at = azri_min64(b->dial_at, now + delay);
+    azri_hub_take_over(h, s, now);
+    if (heir) azri_hub_restored(h, b, now);
+}
+
 /* The connection of s, or the try to make one, has ended. The pump closes s->link if there is one. */
 static void azri_hub_closed(azri_hub *h, azri_session *s, const azredis_error *why, uint64_t now) {
-    azri_queue unsent, *q = &h->backlog;
+    azri_queue unsent;
     azredis_error e = *why;
-    azredis_sub *sub;
     uint64_t delay;
     memset(&unsent, 0, sizeof unsent);
     if (s->rejected) azri_hub_refused(h, s, &e);
@@ -6149,55 +6603,82 @@ static void azri_hub_closed(azri_hub *h, azri_session *s, const azredis_error *w
     azri_session_closed(s, &e, &unsent);
     s->ready_at = 0;
     s->dial_at = now + delay;
-    if (!s->failed) {
-        azri_item *it = azri_news_add(&h->news, AZREDIS_EV_CONNECTION_FAILED, &e);
-        it->next_try_ms = (int64_t)delay;
-        s->failed = 1;
-    }
+    s->replace = NULL;
     if (e.code == AZREDIS_E_RESP) (void)azri_news_add(&h->news, AZREDIS_EV_INTERNAL_ERROR, &e);
-    azri_log(&h->news, AZREDIS_LOG_WARNING, s->was_ready ? AZRI_LOG_LOST : AZRI_LOG_CONNECT_FAILED, "%s; next try in %llu ms",
-             e.message, (unsigned long long)delay);
-    for (sub = h->subs; sub; sub = sub->next)
-        if (sub->state == AZRI_SUB_ACTIVE) sub->gap = 1;
-    if (h->conf.fail_fast && h->ever_ready) azri_hub_fail_queue(h, &unsent, &e);
-    while (q->head) azri_queue_push(&unsent, azri_queue_take(q, NULL));     /* the unsent go in front, in order */
-    *q = unsent;
-    h->backlog_deadline = now;          /* recomputed at the next tick */
-    azri_hub_trouble(h, &e);
+    if (s->elder) azri_hub_heir_closed(h, s, &e, delay, now);
+    else azri_hub_main_closed(h, s, &e, &unsent, delay, now);
+}
+
+/* A mark was answered. That of a connection which has gone on meanwhile says nothing. */
+static void azri_hub_marked(azri_hub *h, azri_session *s, uint64_t now) {
+    s->marked = 0;
+    if (s->leaving) {
+        azri_hub_switch(h, s, 1, now);
+    } else if (s->holding) {
+        s->holding = 0;
+        azri_hub_join(h, 1);
+    }
 }
 
 /* One frame from s's server. */
 static void azri_hub_frame(azri_hub *h, azri_session *s, const azri_frame *f, uint64_t now) {
     azredis_error e;
     azri_state before = s->state;
+    const azri_cmd *head = s->fifo.head;
     if (azri_is_message(f)) {
         s->last_read = s->waiting_since = now;
         s->bytes_in += f->bytes;
-        azri_hub_message(h, f);
+        azri_hub_message(h, s, f);
         return;
     }
     if (azri_session_frame(s, f, now, &e) != AZREDIS_OK) azri_hub_closed(h, s, &e, now);
     else if (before == AZRI_HANDSHAKE && s->state == AZRI_READY) azri_hub_ready(h, s, now);
+    else if (s->marked) azri_hub_marked(h, s, now);
+    else if (head != s->fifo.head) azri_hub_confirmed(s, head);
+}
+
+/* What of the handover of s can be done now. */
+static void azri_hub_handover_step(azri_hub *h, azri_session *s, uint64_t now) {
+    if (azri_hub_wants_heir(s)) azri_hub_make_heir(h, s, now);
+    if (!s->heir) return;
+    if (!s->leaving) {
+        if (s->heir->state == AZRI_READY && !s->trying && !s->gate && !s->mark.linked && azri_hub_settled(h))
+            azri_hub_leave(h, s, now);
+    } else if (now >= s->leave_until) {
+        if (azri_session_awaited(s)) s->leave_until = now + AZRI_SECOND;        /* by its own deadline */
+        else azri_hub_switch(h, s, 0, now);
+    }
 }
 
 static void azri_hub_tick(azri_hub *h, uint64_t now) {
     azri_session *s;
     azredis_error e;
+    h->step = 0;
     for (s = h->sessions; s; s = s->next) {
         if (azri_session_tick(s, now, &e) != AZREDIS_OK) azri_hub_closed(h, s, &e, now);
         if (s->state == AZRI_READY) azri_hub_subscribe(h, s, now);
         if (s->rejected) azri_hub_reauth_refused(h, s);
     }
+    for (s = h->sessions; s; s = s->next)
+        if (s->state == AZRI_READY || s->state == AZRI_DRAINING) azri_hub_handover_step(h, s, now);
     azri_hub_expire_backlog(h, now);
     azri_hub_sweep_subs(h);
+    azri_hub_sweep_sessions(h);
+}
+
+static uint64_t azri_hub_session_deadline(const azri_session *s, uint64_t now) {
+    uint64_t t = azri_session_deadline(s, now);
+    if (s->leaving) t = azri_min64(t, s->leave_until);
+    if (azri_hub_wants_heir(s)) t = azri_min64(t, s->heir_at);
+    return t;
 }
 
 static uint64_t azri_hub_deadline(const azri_hub *h, uint64_t now) {
     const azri_session *s;
-    uint64_t t = azri_min64(h->backlog_deadline, now + AZRI_WAIT_MAX);
+    uint64_t t = h->step ? now : azri_min64(h->backlog_deadline, now + AZRI_WAIT_MAX);
     for (s = h->sessions; s; s = s->next) {
-        if (s->state == AZRI_DOWN && (h->aborted || !azri_hub_live_blob(h, now))) continue;
-        t = azri_min64(t, azri_session_deadline(s, now));
+        if (s->state == AZRI_DOWN && (s->gone || h->aborted || !azri_hub_live_blob(h, now))) continue;
+        t = azri_min64(t, azri_hub_session_deadline(s, now));
     }
     return t;
 }
@@ -8264,7 +8745,7 @@ static void azri_pump_notes(azredis_client *c, uint64_t now) {
 /* News between the hub and the auth, both ways. */
 static void azri_pump_auth(azredis_client *c, uint64_t now) {
     azredis_auth *a = c->auth;
-    const azri_session *s = c->hub.sessions;
+    const azri_session *s = azri_hub_main(&c->hub);
     azri_blob *mine = NULL;
     azredis_error e;
     azri_lock_acquire(&a->lock);
@@ -9791,7 +10272,7 @@ static void azri_leave(azredis_client *c) {
 }
 
 static int azri_renewing(azredis_client *c) {
-    const azri_session *s = c->hub.sessions;
+    const azri_session *s = azri_hub_main(&c->hub);
     int due;
     if (c->fetch) return 1;
     if (s->state == AZRI_READY && (s->trying || (s->fresh && s->auth_at <= azri_now(c)))) return 1;
@@ -10078,7 +10559,7 @@ AZREDIS_API azredis_status azredis_connect(azredis_client *c, uint32_t wait_ms, 
         const azredis_error *t = &c->hub.trouble;
         azri_look(c);
         if (c->closing) st = azri_fail(why, AZREDIS_E_CLOSED, "client", "the client was closed");
-        if (c->closing || c->hub.sessions->state == AZRI_READY) break;
+        if (c->closing || azri_hub_main(&c->hub)->state == AZRI_READY) break;
         if (c->hub.aborted || (t->code != AZREDIS_OK && !t->retryable) || azri_now(c) >= until) {
             azredis_error e;
             azri_hub_why(&c->hub, azri_now(c), &e);
@@ -10174,7 +10655,7 @@ AZREDIS_API azredis_sub *azredis_subscribe(azredis_client *c, int kind, const ch
     if (s) {
         s->next = c->hub.subs;
         c->hub.subs = s;
-        if (c->hub.sessions->state == AZRI_READY) azri_hub_subscribe(&c->hub, c->hub.sessions, azri_now(c));
+        if (azri_hub_main(&c->hub)->state == AZRI_READY) azri_hub_subscribe(&c->hub, azri_hub_main(&c->hub), azri_now(c));
         if (c->threads) azri_threads_kick(c);
     }
     azri_let_go(c);
@@ -10223,7 +10704,7 @@ AZREDIS_API void azredis_unsubscribe(azredis_sub *s) {
 /* ---- insight ---- */
 
 static void azri_stats_fill(azredis_client *c, azredis_stats_data *d) {
-    const azri_session *s = c->hub.sessions;
+    const azri_session *s = azri_hub_main(&c->hub);
     azredis_auth *a = c->auth;
     uint64_t now = azri_now(c);
     *d = c->hub.stats;

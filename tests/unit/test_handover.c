@@ -1,0 +1,1276 @@
+/* Make-before-break: A is replaced by B. Order, ends, events and messages in each phase, with A or B dying in each. */
+#include "hub.h"
+#undef T
+#define T(f) cmocka_unit_test_setup_teardown(f, fresh, end)
+
+static azri_session *A, *B;
+static char nonce_of[2][AZRI_NONCE_LEN + 1];
+
+/* What follows is said to, and read from, this connection. */
+static void use(azri_session *s) {
+    if (r.s == s) return;
+    memcpy(nonce_of[r.s == B], wire.nonce, sizeof wire.nonce);
+    r.s = s;
+    memcpy(wire.nonce, nonce_of[s == B], sizeof wire.nonce);
+}
+
+static int fresh(void **state) {
+    memset(nonce_of, 0, sizeof nonce_of);
+    A = B = NULL;
+    return begin(state);
+}
+
+/* A serves. */
+static void a_up(void) {
+    A = r.s;
+    up();
+}
+
+static void ask(void) {
+    azri_hub_handover(&r.h, A, "test", r.now);
+    tick(r.now);
+    B = A->heir;
+    assert_non_null(B);
+}
+
+/* B is ready, its subscriptions are not answered. */
+static void b_up(void) {
+    ask();
+    use(B);
+    welcome();
+}
+
+/* B is ready, A has been told to leave: its mark is written. */
+static void a_leaves(void) {
+    b_up();
+    assert_string_equal(out(), "");
+    tick(r.now);
+    assert_int_equal(A->leaving, 1);
+    use(A);
+    assert_string_equal(out(), "PING N");
+}
+
+/* A answers its mark; B has taken over. A's memory goes with the next tick. */
+static void a_marks(void) {
+    use(A);
+    server("@|");
+    assert_int_equal(A->gone, 1);
+    assert_ptr_equal(azri_hub_main(&r.h), B);
+    use(B);
+    tick(r.now);
+    assert_int_equal(r.h.session_count, 1);
+}
+
+static int told(azredis_event_type type) { return news_count(&r.h.news, type); }
+
+static int line(int number) {
+    unsigned i;
+    int found = 0;
+    for (i = 0; i < r.h.news.count; i++) found += azri_news_at(&r.h.news, i)->number == number;
+    return found;
+}
+
+static void nothing_was_told(void) {
+    assert_int_equal(told(AZREDIS_EV_CONNECTION_FAILED), 0);
+    assert_int_equal(told(AZREDIS_EV_CONNECTION_RESTORED), 0);
+    assert_int_equal(r.h.stats.reconnects, 0);
+    assert_int_equal(r.h.trouble.code, AZREDIS_OK);
+}
+
+/* ---- commands ---- */
+
+static void an_idle_connection_is_replaced_without_a_word(void **state) {
+    (void)state;
+    a_up();
+    r.h.news.level = AZREDIS_LOG_INFO;
+    a_leaves();
+    A->bytes_in += 1000;
+    A->bytes_out += 2000;
+    a_marks();
+    assert_true(B->bytes_in > 1000 && B->bytes_out > 2000);     /* the client's counts go on */
+    nothing_was_told();
+    assert_int_equal(line(AZRI_LOG_HANDOVER), 1);
+    assert_int_equal(line(AZRI_LOG_HANDED_OVER), 1);
+    assert_int_equal(line(AZRI_LOG_HANDOVER_FAILED), 0);
+    assert_int_equal(r.h.stats.handovers, 1);
+    assert_int_equal(r.h.stats.connects, 2);
+    assert_string_equal(out(), "");
+    give_n(1);
+    assert_string_equal(out(), "GET k0");
+    answer(0, 0);
+    ok(0, 0);
+}
+
+static void asking_again_is_harmless(void **state) {
+    (void)state;
+    A = r.s;
+    azri_hub_handover(&r.h, A, "test", r.now);       /* there is nothing to replace yet */
+    tick(r.now);
+    assert_int_equal(r.h.session_count, 1);
+    a_up();
+    ask();
+    ask();
+    assert_int_equal(r.h.session_count, 2);
+    use(B);
+    azri_hub_handover(&r.h, B, "test", r.now);       /* nor does an heir get one */
+    welcome();
+    azri_hub_handover(&r.h, B, "test", r.now);
+    azri_hub_handover(&r.h, A, "test", r.now);
+    tick(r.now);
+    azri_hub_handover(&r.h, A, "test", r.now);
+    tick(r.now);
+    assert_int_equal(r.h.session_count, 2);
+    use(A);
+    (void)out();
+    a_marks();
+    assert_int_equal(r.h.stats.handovers, 1);
+}
+
+/* The heart of it: nothing is written to B before the last answer of A, and the order is kept. */
+static void b_is_written_to_when_a_has_drained_and_the_order_is_kept(void **state) {
+    (void)state;
+    a_up();
+    b_up();
+    use(A);
+    give_n(2);
+    assert_string_equal(out(), "GET k0, GET k1");
+    give_n(2);                                      /* not begun */
+    tick(r.now);
+    give_n(2);                                      /* submitted while A leaves */
+    assert_string_equal(out(), "PING N");
+    use(B);
+    assert_string_equal(out(), "");
+    use(A);
+    answer(0, 1);
+    tick(r.now);
+    use(B);
+    assert_string_equal(out(), "");
+    a_marks();
+    assert_string_equal(out(), "GET k2, GET k3, GET k4, GET k5");
+    give_n(1);
+    assert_string_equal(out(), "GET k6");
+    answer(2, 6);
+    ok(0, 6);
+    nothing_was_told();
+}
+
+static void a_frame_once_begun_is_finished_where_it_began(void **state) {
+    (void)state;
+    a_up();
+    b_up();
+    use(A);
+    give_n(2);
+    assert_int_equal(take(A, 7, r.now), 7);
+    tick(r.now);
+    assert_string_equal(out(), "GET k0, PING N");
+    answer(0, 0);
+    a_marks();
+    assert_string_equal(out(), "GET k1");
+    answer(1, 1);
+    ok(0, 1);
+}
+
+/* A caller that gave up does not hold the handover up, and a late answer reaches nobody. */
+static void a_late_answer_is_read_before_a_goes(void **state) {
+    (void)state;
+    a_up();
+    b_up();
+    use(A);
+    assert_int_equal(give(10), AZREDIS_OK);
+    (void)out();
+    tick(r.now);
+    (void)out();
+    tick(r.now + 10);
+    one_is(0, AZREDIS_E_TIMEOUT, AZREDIS_MAYBE_RUN, "may have run");
+    give_n(1);
+    answer(0, 0);
+    a_marks();
+    assert_string_equal(out(), "GET k1");
+    answer(1, 1);
+    ok(1, 1);
+}
+
+static void what_waits_for_the_handover_ends_by_its_deadline(void **state) {
+    (void)state;
+    a_up();
+    b_up();
+    use(A);
+    give_n(1);
+    (void)out();
+    tick(r.now);
+    assert_int_equal(give(20), AZREDIS_OK);
+    tick(r.now + 19);
+    assert_int_equal(r.end[1].ends, 0);
+    tick(r.now + 1);
+    one_is(1, AZREDIS_E_TIMEOUT, AZREDIS_NOT_SENT, "the connection is being replaced");
+    (void)out();
+    answer(0, 0);
+    a_marks();
+    assert_string_equal(out(), "");
+}
+
+/* We are connected: nobody is told that we are not. */
+static void fail_fast_and_no_queue_wait_for_the_handover(void **state) {
+    azri_cmd *c;
+    (void)state;
+    r.h.conf.fail_fast = 1;
+    a_up();
+    a_leaves();
+    give_n(1);
+    assert_int_equal(make(&c, 2, "GET", "k1", "", NULL), AZREDIS_OK);
+    c->no_queue = 1;
+    submit(c, COMMAND_MS);
+    assert_int_equal(r.end[0].ends + r.end[1].ends, 0);
+    a_marks();
+    assert_string_equal(out(), "GET k0, GET k1");
+    answer(0, 1);
+    ok(0, 1);
+}
+
+static void the_limit_of_waiting_commands_holds_for_both_together(void **state) {
+    (void)state;
+    r.h.conf.backlog_count = 5;
+    a_up();
+    b_up();
+    use(A);
+    give_n(2);
+    (void)out();
+    tick(r.now);                                    /* the mark counts as one */
+    give_n(2);
+    assert_int_equal(give(COMMAND_MS), AZREDIS_AGAIN);
+    (void)out();
+    answer(0, 1);
+    a_marks();
+    give_n(3);
+    assert_int_equal(give(COMMAND_MS), AZREDIS_AGAIN);
+}
+
+/* ---- what A is in the middle of ---- */
+
+static void a_fence_on_a_is_finished_first(void **state) {
+    (void)state;
+    a_up();
+    b_up();
+    use(A);
+    token(2);
+    assert_string_equal(out(), "");
+    give_n(1);
+    tick(r.now);
+    assert_int_equal(A->leaving, 0);
+    assert_string_equal(out(), "AUTH oid token-2, PING N, GET k0");
+    tick(r.now);
+    assert_int_equal(A->leaving, 0);
+    server("+OK|@|+v0|");
+    tick(r.now);
+    assert_int_equal(A->leaving, 1);
+    ok(0, 0);
+    assert_string_equal(out(), "PING N");
+    a_marks();
+    assert_string_equal(out(), "AUTH oid token-2, PING N");
+    server("+OK|@|");
+    assert_int_equal(B->blob->generation, 2);
+}
+
+/* A token that comes while A leaves: A and B present it, and A's end with that AUTH open harms nobody. */
+static void a_token_that_comes_while_a_leaves_is_presented(void **state) {
+    (void)state;
+    a_up();
+    b_up();
+    use(A);
+    give_n(1);
+    (void)out();
+    tick(r.now);
+    assert_string_equal(out(), "PING N");
+    memcpy(nonce_of[0], wire.nonce, sizeof wire.nonce);
+    token(2);
+    tick(r.now);
+    assert_string_equal(out(), "AUTH oid token-2, PING N");
+    memcpy(wire.nonce, nonce_of[0], sizeof wire.nonce);
+    answer(0, 0);
+    server("@|");
+    assert_int_equal(A->gone, 1);
+    use(B);
+    tick(r.now);
+    ok(0, 0);
+    assert_string_equal(out(), "AUTH oid token-2, PING N");
+}
+
+/* A learns that its token is refused and answers its mark in one breath: the old token stays good for connecting. */
+static void a_refusal_that_a_hears_last_is_not_forgotten(void **state) {
+    char text[200];
+    (void)state;
+    a_up();
+    b_up();
+    use(A);
+    tick(r.now);
+    token(2);
+    tick(r.now);
+    assert_string_equal(out(), "AUTH oid token-2, PING N, PING N");
+    snprintf(text, sizeof text, "-WRONGPASS no|$32|%s|$32|%s|", A->nonce, A->mark_nonce);
+    server(text);
+    assert_int_equal(A->gone, 1);
+    assert_true(r.h.rejected == azri_hash64("token-2", 7));
+    assert_int_equal(r.h.blob->generation, 1);
+    r.s = B;
+}
+
+static void a_probe_on_a_is_awaited(void **state) {
+    (void)state;
+    r.h.conf.session.keepalive_ms = 60000;
+    a_up();
+    ask();
+    use(A);
+    tick(r.now + 60000);                            /* B is not there yet */
+    assert_string_equal(out(), "PING N");
+    use(B);
+    welcome();
+    tick(r.now);
+    assert_int_equal(A->leaving, 0);
+    use(A);
+    server("@|");
+    tick(r.now);
+    assert_int_equal(A->leaving, 1);
+    assert_string_equal(out(), "PING N");
+    a_marks();
+}
+
+static void an_a_whose_token_ends_leaves_too(void **state) {
+    (void)state;
+    a_up();
+    ask();
+    tick(r.now + HOUR - 2 * AZRI_DRAIN_MS);
+    give_n(1);
+    use(A);
+    (void)out();
+    give_n(1);
+    tick(r.now + AZRI_DRAIN_MS);                     /* no new token came: nothing more may be written */
+    assert_int_equal(A->state, AZRI_DRAINING);
+    give_n(1);
+    token(2);
+    use(B);
+    welcome();                                      /* with the new one */
+    tick(r.now);
+    assert_int_equal(A->leaving, 1);
+    use(A);
+    answer(0, 0);
+    tick(r.now);                                    /* drained, but for the mark that is not written yet */
+    assert_string_equal(out(), "PING N");
+    a_marks();
+    assert_string_equal(out(), "GET k1, GET k2");
+    nothing_was_told();
+}
+
+static void an_ended_a_is_followed_by_b(void **state) {
+    (void)state;
+    a_up();
+    ask();
+    token(2);
+    tick(r.now + HOUR);                             /* A never presented it; B is dialled with it */
+    tick(r.now);
+    assert_int_equal(r.h.session_count, 1);
+    assert_ptr_equal(azri_hub_main(&r.h), B);
+    assert_int_equal(told(AZREDIS_EV_CONNECTION_FAILED), 1);
+}
+
+/* An A that does not answer its mark, with nobody waiting for it, is given up before the commands behind it are. */
+static void a_silent_a_does_not_hold_b_up(void **state) {
+    azredis_sub *s;
+    (void)state;
+    s = subscribe("c");
+    A = r.s;
+    token(1);
+    welcome();
+    (void)out();
+    server(SUBSCRIBED("c") MSG("c", "1"));
+    r.h.news.count = 0;
+    b_up();
+    (void)out();
+    server(SUBSCRIBED("c"));
+    use(A);
+    assert_int_equal(give(COMMAND_MS), AZREDIS_OK);
+    (void)out();
+    use(B);
+    tick(r.now);
+    assert_int_equal(A->leaving, 1);
+    use(A);
+    (void)out();
+    give_n(1);
+    assert_true(azri_hub_deadline(&r.h, r.now) == A->leave_until);
+    tick(A->leave_until - 1);
+    tick(A->leave_until);
+    assert_int_equal(A->gone, 0);                    /* command 0 is awaited */
+    answer(0, 0);
+    tick(A->leave_until);
+    assert_ptr_equal(azri_hub_main(&r.h), B);
+    use(B);
+    assert_string_equal(out(), "PING N, GET k1");
+    assert_int_equal(r.h.stats.handovers, 1);
+    nothing_was_told();
+    server("@|+v1|" MSG("c", "2"));
+    ok(0, 1);
+    next_is(s, "1", 0, 0);
+    next_is(s, "2", 0, 1);                          /* it may have had more for us */
+}
+
+static void a_mark_out_of_step_ends_a(void **state) {
+    (void)state;
+    a_up();
+    a_leaves();
+    give_n(1);
+    server("+PONG|");
+    use(B);
+    assert_int_equal(told(AZREDIS_EV_INTERNAL_ERROR), 1);
+    assert_int_equal(told(AZREDIS_EV_CONNECTION_FAILED), 1);
+    assert_int_equal(told(AZREDIS_EV_CONNECTION_RESTORED), 1);
+    assert_string_equal(out(), "GET k0");
+}
+
+/* Also where PING is forbidden its answer comes in its turn. */
+static void a_refused_mark_is_a_mark(void **state) {
+    (void)state;
+    a_up();
+    a_leaves();
+    server("-NOPERM no PING for you|");
+    assert_int_equal(A->gone, 1);
+    assert_ptr_equal(azri_hub_main(&r.h), B);
+    assert_int_equal(r.h.stats.handovers, 1);
+}
+
+/* ---- B cannot be made, or dies ---- */
+
+static void while_b_cannot_be_made_a_goes_on(void **state) {
+    uint64_t longest = 0;
+    int i;
+    (void)state;
+    a_up();
+    ask();
+    for (i = 0; i < 12; i++) {
+        use(B);
+        if (i % 3 == 0) {
+            assert_int_equal(dial(), 1);
+            (void)out();
+        } else {
+            azri_hub_dialing(&r.h, B);
+        }
+        lost_for(AZREDIS_E_NET);
+        assert_int_equal(line(AZRI_LOG_HANDOVER_FAILED), 1);
+        r.h.news.count = 0;
+        longest = azri_max64(longest, B->dial_at - r.now);
+        use(A);
+        give_n(1);
+        assert_memory_equal(out(), "GET k", 5);
+        answer(i, i);
+        ok(i, i);
+        if (B->dial_at > r.now) {
+            tick(B->dial_at - 1);
+            assert_int_equal(azri_hub_may_dial(&r.h, B, r.now), 0);
+        }
+        tick(B->dial_at);
+    }
+    nothing_was_told();
+    assert_true(longest > 4 * AZRI_RECONNECT_BASE && longest <= AZRI_RECONNECT_CAP);
+    assert_int_equal(A->state, AZRI_READY);
+    use(B);
+    welcome();
+    tick(r.now);
+    use(A);
+    assert_string_equal(out(), "PING N");
+    a_marks();
+    assert_int_equal(r.h.stats.handovers, 1);
+}
+
+/* Even a cause that somebody must mend is no trouble for those whom A serves. */
+static void a_b_that_must_be_mended_fails_no_command(void **state) {
+    (void)state;
+    a_up();
+    ask();
+    azri_hub_dialing(&r.h, B);
+    use(B);
+    lost_for(AZREDIS_E_CERT);
+    use(A);
+    give_n(1);
+    tick(r.now + 1);
+    assert_string_equal(out(), "GET k0");
+    nothing_was_told();
+}
+
+static void a_b_that_dies_before_the_switch_gives_all_back(void **state) {
+    (void)state;
+    a_up();
+    b_up();
+    use(A);
+    give_n(1);
+    (void)out();
+    give_n(1);
+    tick(r.now);
+    give_n(1);
+    assert_string_equal(out(), "PING N");
+    use(B);
+    lost();
+    nothing_was_told();
+    use(A);
+    assert_string_equal(out(), "GET k1, GET k2");
+    give_n(1);
+    answer(0, 0);
+    server("@|");                                   /* the old mark: it says nothing any more */
+    assert_int_equal(A->gone, 0);
+    assert_string_equal(out(), "GET k3");
+    answer(1, 3);
+    ok(0, 3);
+    tick(B->dial_at);
+    use(B);
+    welcome();
+    tick(r.now);
+    use(A);
+    assert_string_equal(out(), "PING N");
+    a_marks();
+    nothing_was_told();
+    assert_int_equal(r.h.stats.handovers, 1);
+}
+
+/* A second B is there before the mark of the first try has been answered. */
+static void an_old_mark_is_not_taken_for_the_new_one(void **state) {
+    (void)state;
+    a_up();
+    a_leaves();
+    use(B);
+    lost();
+    tick(B->dial_at);
+    welcome();
+    tick(r.now);
+    assert_int_equal(A->leaving, 0);
+    use(A);
+    give_n(1);
+    server("@|");
+    tick(r.now);
+    assert_int_equal(A->leaving, 1);
+    assert_string_equal(out(), "PING N");            /* what was not begun waits behind it */
+    a_marks();
+    assert_string_equal(out(), "GET k0");
+}
+
+static void a_token_that_b_was_refused_with_is_replaced_by_the_one_that_serves(void **state) {
+    (void)state;
+    a_up();
+    token(2);
+    ask();
+    use(B);
+    assert_int_equal(dial(), 1);
+    assert_memory_equal(out(), "AUTH oid token-2, ", 18);
+    server("-WRONGPASS no|");
+    assert_true(r.h.rejected == azri_hash64("token-2", 7));
+    assert_int_equal(r.h.blob->generation, 1);
+    assert_int_equal(A->state, AZRI_READY);
+    nothing_was_told();
+    tick(B->dial_at);
+    assert_int_equal(dial(), 1);
+    assert_memory_equal(out(), "AUTH oid token-1, ", 18);
+    server("-WRONGPASS no|");
+    assert_null(r.h.blob);                          /* the one that serves is refused, too: a fresh one is needed */
+    tick(B->dial_at);
+    assert_int_equal(dial(), 0);
+    use(A);
+    give_n(1);
+    assert_memory_equal(out(), "AUTH oid token-2, PING N, GET k0", 32);
+}
+
+/* ---- A dies ---- */
+
+static void if_a_dies_before_b_is_there_b_is_the_reconnect(void **state) {
+    int phase;
+    (void)state;
+    for (phase = 0; phase < 3; phase++) {           /* B waits for its next try, is dialling, is in its handshake */
+        (void)end(NULL);
+        (void)fresh(NULL);
+        a_up();
+        ask();
+        use(B);
+        if (phase == 0) {
+            azri_hub_dialing(&r.h, B);
+            lost_for(AZREDIS_E_NET);
+        } else if (phase == 1) {
+            azri_hub_dialing(&r.h, B);
+            B->link = &r;
+        } else {
+            assert_int_equal(dial(), 1);
+            assert_memory_equal(out(), "AUTH", 4);
+        }
+        use(A);
+        give_n(1);
+        (void)out();
+        give_n(1);
+        lost();
+        one_is(0, AZREDIS_E_CLOSED, AZREDIS_MAYBE_RUN, "cut");
+        assert_int_equal(told(AZREDIS_EV_CONNECTION_FAILED), 1);
+        assert_int_equal(told(AZREDIS_EV_CONNECTION_RESTORED), 0);
+        use(B);
+        give_n(1);
+        tick(phase ? r.now : B->dial_at);
+        assert_int_equal(r.h.session_count, 1);
+        if (phase == 1) azri_hub_opened(&r.h, B, r.now);
+        if (phase == 0) assert_int_equal(dial(), 1);
+        (void)out();
+        server(WELCOME);
+        assert_string_equal(out(), "GET k1, GET k2");
+        answer(1, 2);
+        ok(1, 2);
+        assert_int_equal(told(AZREDIS_EV_CONNECTION_FAILED), 1);
+        assert_int_equal(told(AZREDIS_EV_CONNECTION_RESTORED), 1);
+        assert_int_equal(r.h.stats.reconnects, 1);
+        assert_int_equal(r.h.stats.handovers, 0);
+    }
+}
+
+static void if_a_dies_when_b_is_ready_b_serves_at_once(void **state) {
+    int leaving;
+    (void)state;
+    for (leaving = 0; leaving < 2; leaving++) {
+        (void)end(NULL);
+        (void)fresh(NULL);
+        r.h.conf.fail_fast = 1;
+        a_up();
+        b_up();
+        use(A);
+        give_n(1);
+        (void)out();
+        give_n(1);
+        if (leaving) tick(r.now);
+        if (leaving) assert_string_equal(out(), "PING N");
+        give_n(1);
+        lost();
+        one_is(0, AZREDIS_E_CLOSED, AZREDIS_MAYBE_RUN, "cut");
+        use(B);
+        assert_string_equal(out(), "GET k1, GET k2");
+        give_n(1);
+        assert_string_equal(out(), "GET k3");
+        answer(1, 3);
+        ok(1, 3);
+        assert_int_equal(told(AZREDIS_EV_CONNECTION_FAILED), 1);
+        assert_int_equal(told(AZREDIS_EV_CONNECTION_RESTORED), 1);
+        assert_int_equal(r.h.stats.reconnects, 1);
+        assert_int_equal(r.h.trouble.code, AZREDIS_OK);
+        tick(r.now);
+        assert_int_equal(r.h.session_count, 1);
+    }
+}
+
+/* The session's memory waits for the pump. */
+static void a_goes_when_the_pump_has_closed_its_link(void **state) {
+    (void)state;
+    a_up();
+    a_leaves();
+    hear(A, "@|", 100, on_frame);
+    assert_non_null(A->link);
+    azri_hub_tick(&r.h, r.now);
+    assert_int_equal(r.h.session_count, 2);
+    assert_int_equal(azri_hub_may_dial(&r.h, A, r.now + HOUR / 2), 0);
+    A->link = NULL;
+    assert_int_equal(azri_hub_may_dial(&r.h, A, r.now + HOUR / 2), 0);
+    azri_hub_tick(&r.h, r.now);
+    assert_int_equal(r.h.session_count, 1);
+    r.s = B;
+}
+
+/* Whatever stands where, closing the client ends each command once and gives all memory back: end() looks. */
+static void the_client_may_be_closed_at_any_point(void **state) {
+    int phase;
+    (void)state;
+    for (phase = 0; phase < 6; phase++) {
+        azredis_sub *s;
+        (void)end(NULL);
+        (void)fresh(NULL);
+        s = subscribe("c");
+        A = r.s;
+        token(1);
+        welcome();
+        (void)out();
+        server(SUBSCRIBED("c"));
+        give_n(1);
+        (void)out();
+        give_n(1);
+        ask();
+        use(B);
+        if (phase >= 1) (void)dial();
+        if (phase >= 2) (void)out();
+        if (phase >= 2) server(WELCOME);
+        if (phase >= 3) (void)out();
+        if (phase >= 3) server(SUBSCRIBED("c") MSG("c", "1"));
+        if (phase >= 4) tick(r.now);
+        give_n(1);
+        use(A);
+        if (phase >= 4) assert_string_equal(out(), "PING N");
+        if (phase >= 5) answer(0, 0);
+        if (phase >= 5) server("@|");
+        assert_int_equal(s->dead, 0);
+    }
+}
+
+/* ---- subscriptions ---- */
+
+/* A serves and is subscribed; B is subscribed too, but for its answer. */
+static azredis_sub *two_streams(void) {
+    azredis_sub *s = subscribe("c");
+    A = r.s;
+    token(1);
+    welcome();
+    (void)out();
+    server(SUBSCRIBED("c") MSG("c", "1"));
+    next_is(s, "1", 0, 0);
+    b_up();
+    assert_string_equal(out(), "SUBSCRIBE c");
+    return s;
+}
+
+static void no_message_is_lost_and_none_comes_twice(void **state) {
+    azredis_sub *s;
+    azredis_message m;
+    (void)state;
+    r.h.conf.sub_queue = 100;
+    s = two_streams();
+    assert_true(azri_hub_deadline(&r.h, r.now) > r.now);
+    use(A);
+    server(MSG("c", "2"));                          /* before B's subscription */
+    tick(r.now);
+    assert_int_equal(A->leaving, 0);                 /* B is not confirmed */
+    use(B);
+    server(SUBSCRIBED("c") MSG("c", "3"));
+    assert_true(azri_hub_deadline(&r.h, r.now) == r.now);    /* A can leave */
+    use(A);
+    server(MSG("c", "3"));
+    next_is(s, "2", 0, 0);
+    next_is(s, "3", 0, 0);
+    tick(r.now);
+    assert_string_equal(out(), "PING N");
+    use(B);
+    server(MSG("c", "4"));                          /* B is ahead */
+    assert_int_equal(azri_sub_next(s, &m), 0);
+    use(A);
+    server(MSG("c", "4"));
+    a_marks();
+    assert_string_equal(out(), "PING N");
+    next_is(s, "4", 0, 0);
+    server(MSG("c", "5") MSG("c", "6"));
+    assert_int_equal(azri_sub_next(s, &m), 0);        /* held: B's mark is not answered */
+    server("@|" MSG("c", "7"));
+    next_is(s, "5", 0, 0);
+    next_is(s, "6", 0, 0);
+    next_is(s, "7", 0, 0);
+    assert_int_equal(azri_sub_next(s, &m), 0);
+    assert_true(r.h.stats.messages == 7 && r.h.stats.messages_lost == 0);
+    assert_null(s->seam);
+    nothing_was_told();
+}
+
+/* B is behind: what A delivered arrives on B only after A has gone. */
+static void a_b_that_lags_behind_repeats_nothing(void **state) {
+    azredis_sub *s;
+    azredis_message m;
+    (void)state;
+    r.h.conf.sub_queue = 100;
+    s = two_streams();
+    server(SUBSCRIBED("c"));
+    use(A);
+    server(MSG("c", "2") MSG("c", "3"));
+    tick(r.now);
+    (void)out();
+    server(MSG("c", "4"));
+    a_marks();
+    assert_string_equal(out(), "PING N");
+    server(MSG("c", "2") MSG("c", "3") MSG("c", "4") MSG("c", "5") "@|");
+    next_is(s, "2", 0, 0);
+    next_is(s, "3", 0, 0);
+    next_is(s, "4", 0, 0);
+    next_is(s, "5", 0, 0);
+    assert_int_equal(azri_sub_next(s, &m), 0);
+}
+
+/* All ways in which the two streams can lie: A's record begins at `from`, B's stream at `start`, A's ends at `stop`. */
+static void the_seam_is_right_for_all_overlaps(void **state) {
+    enum { N = 12 };
+    uint32_t from, start, stop, i, max;
+    char text[8];
+    (void)state;
+    for (max = 1; max <= 2 * N; max += N)
+    for (from = 0; from <= N; from++)
+        for (start = from; start <= N; start++)
+            for (stop = start; stop <= N; stop++) {
+                azredis_sub *s = subscribe("c");
+                azredis_message m;
+                uint64_t given = 0, gone = 0;
+                s->max = max;
+                assert_int_equal(azri_seam_begin(s), 1);
+                for (i = from; i < stop; i++) azri_seam_old(s, azri_slice(text, (size_t)sprintf(text, "%u", i)));
+                for (i = start; i < N; i++) azri_seam_young(s, azri_str("c"), azri_slice(text, (size_t)sprintf(text, "%u", i)));
+                azri_seam_join(s, 1, &given, &gone);
+                if (max > N) {
+                    for (i = stop; i < N; i++) {
+                        assert_int_equal(azri_sub_next(s, &m), 1);
+                        sprintf(text, "%u", i);
+                        assert_true(azri_eqz(m.payload, text) && m.lost == 0);
+                    }
+                    assert_int_equal(azri_sub_next(s, &m), 0);
+                    assert_true(given == N - stop && gone == 0);
+                } else {
+                    assert_true(s->count <= max && given <= max);
+                    if (stop < N) assert_int_equal(given, 1);
+                    if (stop < N) assert_int_equal(azri_sub_next(s, &m), 1);
+                }
+                r.h.subs = s->next;
+                azri_sub_free(s);
+            }
+}
+
+/* What has been read as far as the old stream's end and is no end of it is new. What was cut short may lie inside. */
+static void a_whole_stream_and_one_cut_short_are_joined_differently(void **state) {
+    int whole, i;
+    (void)state;
+    for (whole = 0; whole < 2; whole++) {
+        azredis_sub *s = subscribe("c");
+        uint64_t given = 0, gone = 0;
+        assert_int_equal(azri_seam_begin(s), 1);
+        for (i = 0; i < 3; i++) azri_seam_old(s, azri_slice(&"xyz"[i], 1));
+        azri_seam_young(s, azri_str("c"), azri_str("y"));
+        azri_seam_join(s, whole, &given, &gone);
+        assert_true(given == (uint64_t)whole && gone == 0);
+    }
+}
+
+/* The documented limit: equal payloads may be taken for one, and never for more than A delivered. */
+static void equal_messages_may_be_taken_for_one(void **state) {
+    azredis_sub *s;
+    azredis_message m;
+    (void)state;
+    r.h.conf.sub_queue = 100;
+    s = two_streams();
+    use(A);
+    server(MSG("c", "x"));
+    use(B);
+    server(SUBSCRIBED("c"));
+    tick(r.now);
+    use(A);
+    (void)out();
+    a_marks();
+    (void)out();
+    server(MSG("c", "x") MSG("c", "x") "@|");
+    next_is(s, "x", 0, 0);                          /* A's */
+    next_is(s, "x", 0, 0);                          /* one of B's; the other was taken for A's */
+    assert_int_equal(azri_sub_next(s, &m), 0);
+}
+
+static void if_a_dies_the_overlap_tells_whether_there_is_a_gap(void **state) {
+    int overlap;
+    (void)state;
+    for (overlap = 0; overlap < 2; overlap++) {
+        azredis_sub *s;
+        (void)end(NULL);
+        (void)fresh(NULL);
+        r.h.conf.sub_queue = 100;
+        s = two_streams();
+        server(SUBSCRIBED("c") MSG("c", "2"));
+        use(A);
+        if (overlap) server(MSG("c", "2"));
+        lost();
+        use(B);
+        assert_string_equal(out(), "PING N");
+        server(MSG("c", "3") "@|");
+        next_is(s, "2", 0, !overlap);
+        next_is(s, "3", 0, 0);
+    }
+}
+
+static void if_a_dies_before_b_is_subscribed_there_is_a_gap(void **state) {
+    azredis_sub *s;
+    (void)state;
+    s = two_streams();
+    use(A);
+    lost();
+    use(B);
+    server(SUBSCRIBED("c"));
+    (void)out();
+    server("@|" MSG("c", "2"));
+    next_is(s, "2", 0, 1);
+    assert_int_equal(s->state, AZRI_SUB_ACTIVE);
+}
+
+static void if_b_dies_its_messages_are_not_needed(void **state) {
+    azredis_sub *s;
+    azredis_message m;
+    (void)state;
+    s = two_streams();
+    server(SUBSCRIBED("c") MSG("c", "2"));
+    lost();
+    use(A);
+    server(MSG("c", "2") MSG("c", "3"));
+    next_is(s, "2", 0, 0);
+    next_is(s, "3", 0, 0);
+    assert_int_equal(azri_sub_next(s, &m), 0);
+    assert_null(s->seam);
+    tick(B->dial_at);
+    use(B);
+    welcome();
+    assert_string_equal(out(), "SUBSCRIBE c");
+    server(SUBSCRIBED("c"));
+    tick(r.now);
+    use(A);
+    (void)out();
+    a_marks();
+    (void)out();
+    server("@|" MSG("c", "4"));
+    next_is(s, "4", 0, 0);
+}
+
+/* B, which serves already, dies before its mark is answered: what it had is joined as well as can be known. */
+static void if_b_dies_while_it_holds_messages_they_are_delivered_once(void **state) {
+    int lag;
+    (void)state;
+    for (lag = 0; lag < 2; lag++) {
+        azredis_sub *s;
+        azredis_message m;
+        (void)end(NULL);
+        (void)fresh(NULL);
+        r.h.conf.sub_queue = 100;
+        s = two_streams();
+        server(SUBSCRIBED("c"));
+        use(A);
+        server(MSG("c", "2") MSG("c", "3"));
+        use(B);
+        tick(r.now);
+        use(A);
+        (void)out();
+        a_marks();
+        server(lag ? MSG("c", "2") : MSG("c", "2") MSG("c", "3") MSG("c", "4"));
+        lost();
+        next_is(s, "2", 0, 0);
+        next_is(s, "3", 0, 0);
+        if (!lag) next_is(s, "4", 0, 0);
+        assert_int_equal(azri_sub_next(s, &m), 0);
+        reconnect();
+        (void)out();
+        server(SUBSCRIBED("c") MSG("c", "9"));
+        next_is(s, "9", 0, 1);
+    }
+}
+
+/* B's own token ends just when it takes over: it cannot be asked for its mark any more. */
+static void a_draining_b_delivers_what_it_holds(void **state) {
+    azredis_sub *s;
+    (void)state;
+    s = two_streams();
+    server(SUBSCRIBED("c") MSG("c", "2") MSG("c", "3"));
+    use(A);
+    server(MSG("c", "2"));
+    tick(r.now);
+    (void)out();
+    give_n(1);
+    B->state = AZRI_DRAINING;
+    use(A);
+    server("@|");
+    use(B);
+    server(MSG("c", "4"));
+    tick(r.now);
+    next_is(s, "2", 0, 0);
+    next_is(s, "3", 0, 0);
+    next_is(s, "4", 0, 0);
+    assert_int_equal(B->state, AZRI_DOWN);           /* it was idle: the tick closed it */
+    reconnect();
+    assert_string_equal(out(), "SUBSCRIBE c, GET k0");
+}
+
+static void a_subscription_refused_on_b_is_refused(void **state) {
+    azredis_sub *s;
+    (void)state;
+    s = two_streams();
+    server("-NOPERM not c|");
+    assert_int_equal(s->state, AZRI_SUB_ACTIVE);     /* A still has it */
+    tick(r.now);
+    assert_int_equal(A->leaving, 1);
+    use(A);
+    (void)out();
+    a_marks();
+    assert_int_equal(s->state, AZRI_SUB_REFUSED);
+    assert_int_equal(s->error.code, AZREDIS_E_NOPERM);
+}
+
+/* New ones are asked for on A first: B's stream must begin within A's. While A leaves, on B alone. */
+static void subscribing_during_a_handover(void **state) {
+    azredis_sub *s, *t;
+    azredis_message m;
+    (void)state;
+    r.h.conf.sub_queue = 100;
+    a_up();
+    b_up();
+    s = subscribe("c");
+    tick(r.now);
+    use(B);
+    assert_string_equal(out(), "");
+    use(A);
+    assert_string_equal(out(), "SUBSCRIBE c");
+    assert_int_equal(A->leaving, 0);
+    server(SUBSCRIBED("c") MSG("c", "1"));
+    tick(r.now);
+    use(B);
+    assert_string_equal(out(), "SUBSCRIBE c");
+    assert_int_equal(A->leaving, 0);
+    server(SUBSCRIBED("c"));
+    tick(r.now);
+    assert_int_equal(A->leaving, 1);
+    t = subscribe("d");
+    tick(r.now);
+    use(A);
+    assert_string_equal(out(), "PING N");
+    use(B);
+    assert_string_equal(out(), "SUBSCRIBE d");
+    server(SUBSCRIBED("d") MSG("d", "1"));
+    a_marks();
+    assert_int_equal(t->state, AZRI_SUB_ACTIVE);
+    (void)out();
+    server("@|" MSG("c", "2"));
+    next_is(s, "1", 0, 0);
+    next_is(s, "2", 0, 0);
+    next_is(t, "1", 0, 0);
+    assert_int_equal(azri_sub_next(t, &m), 0);
+}
+
+/* A second subscription to a channel that B has: its stream begins with its own confirmation. */
+static void a_second_subscription_to_the_channel_during_a_handover(void **state) {
+    azredis_sub *s, *t;
+    azredis_message m;
+    (void)state;
+    r.h.conf.sub_queue = 100;
+    s = two_streams();
+    server(SUBSCRIBED("c"));
+    use(A);
+    server(MSG("c", "2"));
+    t = subscribe("c");
+    (void)out();
+    server(SUBSCRIBED("c"));
+    tick(r.now);
+    use(B);
+    assert_string_equal(out(), "SUBSCRIBE c");
+    server(MSG("c", "2"));                          /* B lags: published before the second SUBSCRIBE */
+    server(SUBSCRIBED("c") MSG("c", "3"));
+    use(A);
+    server(MSG("c", "3"));
+    tick(r.now);
+    (void)out();
+    a_marks();
+    (void)out();
+    server(MSG("c", "4") "@|");
+    next_is(s, "2", 0, 0);
+    next_is(s, "3", 0, 0);
+    next_is(s, "4", 0, 0);
+    next_is(t, "3", 0, 0);
+    next_is(t, "4", 0, 0);
+    assert_int_equal(azri_sub_next(s, &m) + azri_sub_next(t, &m), 0);
+}
+
+static void unsubscribing_during_a_handover(void **state) {
+    int phase;
+    (void)state;
+    for (phase = 0; phase < 3; phase++) {           /* B not asked, asked, confirmed and A leaving */
+        azredis_sub *s;
+        (void)end(NULL);
+        (void)fresh(NULL);
+        s = subscribe("c");
+        A = r.s;
+        token(1);
+        welcome();
+        (void)out();
+        server(SUBSCRIBED("c"));
+        ask();
+        use(B);
+        if (phase) welcome();
+        if (phase) assert_string_equal(out(), "SUBSCRIBE c");
+        if (phase == 2) server(SUBSCRIBED("c") MSG("c", "1"));
+        if (phase == 2) tick(r.now);
+        azri_hub_unsubscribe(&r.h, s, r.now);
+        if (phase == 0) welcome();
+        tick(r.now);
+        assert_null(r.h.subs);
+        assert_string_equal(out(), phase ? "UNSUBSCRIBE c" : "");
+        if (phase == 1) server(SUBSCRIBED("c") MSG("c", "1"));
+        if (phase) server(">3|+unsubscribe|+c|:0|");
+        use(A);
+        assert_string_equal(out(), "PING N");        /* what goes need not be unsubscribed */
+        a_marks();
+        assert_string_equal(out(), "");
+        assert_int_equal(r.h.stats.handovers, 1);
+    }
+}
+
+static void more_messages_than_the_queue_holds_are_counted(void **state) {
+    azredis_sub *s;
+    azredis_message m;
+    int i;
+    (void)state;
+    s = two_streams();                              /* three find room */
+    server(SUBSCRIBED("c"));
+    tick(r.now);
+    use(A);
+    (void)out();
+    a_marks();
+    (void)out();
+    for (i = 0; i < 5; i++) server(MSG("c", "m"));
+    server(MSG("c", "7") MSG("c", "8") "@|");
+    assert_int_equal(azri_sub_next(s, &m), 1);
+    assert_true(azri_eqz(m.payload, "m"));
+    assert_int_equal(m.lost, 4);
+    next_is(s, "7", 0, 0);
+    next_is(s, "8", 0, 0);
+    assert_int_equal(r.h.stats.messages_lost, 4);
+}
+
+static void handovers_follow_each_other(void **state) {
+    azredis_sub *s;
+    azredis_message m;
+    char text[64], number[12];
+    int i, n = 2;
+    (void)state;
+    r.h.conf.sub_queue = 1000;
+    s = two_streams();
+    for (i = 0; i < 20; i++) {
+        azri_session *a;
+        if (i) {
+            azri_hub_handover(&r.h, A, "test", r.now);
+            tick(r.now);
+            assert_null(A->heir);                    /* its own streams are not joined yet */
+            use(A);
+            server("@|");
+            b_up();
+            assert_string_equal(out(), "SUBSCRIBE c");
+        }
+        server(SUBSCRIBED("c"));
+        use(A);
+        sprintf(text, MSG("c", "%d") MSG("c", "%d"), n, n + 1);
+        server(text);
+        tick(r.now);
+        assert_string_equal(out(), "PING N");
+        a_marks();
+        assert_string_equal(out(), "PING N");
+        sprintf(text, MSG("c", "%d"), n + 1);        /* B's SUBSCRIBE ran between the two */
+        server(text);
+        sprintf(text, MSG("c", "%d"), n + 2);
+        server(text);
+        n += 3;
+        a = B;
+        B = NULL;
+        A = r.s = a;
+    }
+    server("@|");
+    for (i = 2; i < n; i++) {
+        sprintf(number, "%d", i);
+        next_is(s, number, 0, 0);
+    }
+    assert_int_equal(azri_sub_next(s, &m), 0);
+    assert_int_equal(r.h.stats.handovers, 20);
+    nothing_was_told();
+}
+
+/* ---- memory ---- */
+
+static void without_memory_for_b_it_is_tried_again(void **state) {
+    (void)state;
+    a_up();
+    heap.fail_at = heap.calls + 1;
+    azri_hub_handover(&r.h, A, "test", r.now);
+    tick(r.now);
+    assert_null(A->heir);
+    assert_int_equal(line(AZRI_LOG_HANDOVER_FAILED), 1);
+    give_n(1);
+    assert_string_equal(out(), "GET k0");
+    answer(0, 0);
+    assert_true(azri_hub_deadline(&r.h, r.now) == r.now + AZRI_HEIR_AGAIN);
+    tick(r.now + AZRI_HEIR_AGAIN);
+    assert_non_null(A->heir);
+}
+
+static void a_request_ends_with_its_connection(void **state) {
+    (void)state;
+    a_up();
+    heap.fail_at = heap.calls + 1;
+    azri_hub_handover(&r.h, A, "test", r.now);
+    tick(r.now);
+    lost();
+    reconnect();
+    tick(r.now + AZRI_HEIR_AGAIN);
+    assert_null(A->heir);
+}
+
+/* Whichever allocation fails on the way: no command fails, the handover comes to its end. */
+static void any_allocation_may_fail_during_a_handover(void **state) {
+    size_t k, before = 0;
+    int whole = 0;
+    (void)state;
+    for (k = 1; !whole; k++) {
+        azredis_sub *s;
+        azredis_message m;
+        int i;
+        (void)end(NULL);
+        (void)fresh(NULL);
+        r.h.conf.sub_queue = 100;
+        s = subscribe("c");
+        A = r.s;
+        token(1);
+        welcome();
+        (void)out();
+        server(SUBSCRIBED("c"));
+        give_n(1);
+        (void)out();
+        answer(0, 0);
+        before = heap.calls;
+        heap.fail_at = before + k;
+        azri_hub_handover(&r.h, A, "test", r.now);
+        for (i = 0; i < 3 && !A->heir; i++) tick(r.now + AZRI_HEIR_AGAIN);
+        B = A->heir;
+        use(B);
+        for (i = 0; i < 3 && B->state != AZRI_READY; i++) {
+            tick(azri_max64(r.now, B->dial_at));
+            if (dial()) (void)out();
+            server(WELCOME);
+        }
+        for (i = 0; i < 3 && !strcmp(out(), ""); i++) tick(r.now);
+        server(SUBSCRIBED("c") MSG("c", "1"));
+        use(A);
+        server(MSG("c", "1"));
+        give_n(1);
+        (void)out();
+        answer(1, 1);
+        tick(r.now);
+        (void)out();
+        a_marks();
+        (void)out();
+        server(MSG("c", "2") "@|" MSG("c", "3"));
+        assert_int_equal(r.h.stats.handovers, 1);
+        one_is(1, r.end[1].st, AZREDIS_ANSWERED, "");
+        whole = heap.calls < heap.fail_at;
+        for (i = 0; azri_sub_next(s, &m); i++) {}
+        if (whole) assert_int_equal(i, 3);
+    }
+    assert_in_range(k, 6, 40);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        T(an_idle_connection_is_replaced_without_a_word), T(asking_again_is_harmless),
+        T(b_is_written_to_when_a_has_drained_and_the_order_is_kept), T(a_frame_once_begun_is_finished_where_it_began),
+        T(a_late_answer_is_read_before_a_goes), T(what_waits_for_the_handover_ends_by_its_deadline),
+        T(fail_fast_and_no_queue_wait_for_the_handover), T(the_limit_of_waiting_commands_holds_for_both_together),
+        T(a_fence_on_a_is_finished_first), T(a_token_that_comes_while_a_leaves_is_presented), T(a_refusal_that_a_hears_last_is_not_forgotten), T(a_probe_on_a_is_awaited),
+        T(an_a_whose_token_ends_leaves_too), T(an_ended_a_is_followed_by_b), T(a_silent_a_does_not_hold_b_up),
+        T(a_mark_out_of_step_ends_a), T(a_refused_mark_is_a_mark), T(while_b_cannot_be_made_a_goes_on),
+        T(a_b_that_must_be_mended_fails_no_command), T(a_b_that_dies_before_the_switch_gives_all_back),
+        T(an_old_mark_is_not_taken_for_the_new_one), T(a_token_that_b_was_refused_with_is_replaced_by_the_one_that_serves),
+        T(if_a_dies_before_b_is_there_b_is_the_reconnect), T(if_a_dies_when_b_is_ready_b_serves_at_once),
+        T(a_goes_when_the_pump_has_closed_its_link), T(the_client_may_be_closed_at_any_point),
+        T(no_message_is_lost_and_none_comes_twice), T(a_b_that_lags_behind_repeats_nothing),
+        T(the_seam_is_right_for_all_overlaps), T(a_whole_stream_and_one_cut_short_are_joined_differently), T(a_draining_b_delivers_what_it_holds),
+        T(equal_messages_may_be_taken_for_one),
+        T(if_a_dies_the_overlap_tells_whether_there_is_a_gap), T(if_a_dies_before_b_is_subscribed_there_is_a_gap),
+        T(if_b_dies_its_messages_are_not_needed), T(if_b_dies_while_it_holds_messages_they_are_delivered_once),
+        T(a_subscription_refused_on_b_is_refused), T(subscribing_during_a_handover),
+        T(a_second_subscription_to_the_channel_during_a_handover), T(unsubscribing_during_a_handover),
+        T(more_messages_than_the_queue_holds_are_counted), T(handovers_follow_each_other),
+        T(without_memory_for_b_it_is_tried_again), T(a_request_ends_with_its_connection), T(any_allocation_may_fail_during_a_handover),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
