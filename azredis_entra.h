@@ -663,16 +663,66 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 /* Limits of what a peer may send. */
 #define AZRI_HTTP_HEAD_MAX   16384u      /* status line and headers; what common servers allow */
 #define AZRI_HTTP_BODY_MAX   65536u      /* a token reply is 2 to 12 KiB */
-#define AZRI_TOKEN_MAX       16384u      /* Redis refuses a longer argument before AUTH (redis: networking.c) */
-#define AZRI_JSON_DEPTH      16          /* Entra nests 2 deep */
-#define AZRI_RESP_DEPTH      128         /* no Redis command nests deeper than 8 */
 #define AZRI_RESP_LINE_MAX   65536u      /* one + - : , ( line */
 #define AZRI_RESP_COUNT_MAX  16777216u   /* elements of one aggregate */
 #define AZRI_RESP_ATTRIBUTES 65536u      /* in one answer: they are dropped, and must not make it endless */
 #define AZRI_RESP_BULK_MAX   536870912u  /* Redis's own proto-max-bulk-len */
 #define AZRI_PEER_TEXT       200u        /* bytes of a peer's text that an error may quote */
 
-#define AZRI_COMMAND_ARGS    64          /* arguments of the variadic azredis_command, on the stack */
+/* Limits that cost memory. With AZREDIS_NO_OS they are what a device of 100 KB has room for. */
+#ifdef AZREDIS_NO_OS
+#  define AZRI_TOKEN_MAX     4096u       /* a service principal's token has 1.3 to 2 KB, and some groups more */
+#  define AZRI_VALUE_MAX     (AZRI_TOKEN_MAX + 1)   /* one string of a token answer */
+#  define AZRI_CLAIM_MAX     1024u       /* one string inside a token */
+#  define AZRI_FORM_MAX      2048u       /* ids, secret and scope, percent-encoded */
+#  define AZRI_REQUEST_MAX   (AZRI_FORM_MAX + 1024u)
+#  define AZRI_FETCH_PIECE   512u        /* of a token answer, on the stack */
+#  define AZRI_CERT_MAX      4096u       /* base64 text of one root certificate; RSA-4096 has 2.7 KB */
+#  define AZRI_TLS_AHEAD     512u        /* bytes read from the socket at once */
+#  define AZRI_RECORD        2048u       /* one TLS record: small commands share it */
+#  define AZRI_JSON_DEPTH    8           /* Entra nests 2 deep */
+#  define AZRI_RESP_DEPTH    16          /* no Redis command nests deeper than 8 */
+#  define AZRI_RESP_BLOCK    2048u       /* least receive block */
+#  define AZRI_RESP_RESERVE  8192u       /* most that is reserved because a length was announced */
+#  define AZRI_RESP_NODES    16u         /* first node array */
+#  define AZRI_POOL_ROOM     128u        /* frames up to this size come from the pool */
+#  define AZRI_POOL_MAX      8u          /* commands kept for reuse */
+#  define AZRI_POOL_REPLY    1024u       /* memory of its answer that such a command may keep */
+#  define AZRI_NEWS_MAX      4u          /* events waiting for a client's handler */
+#  define AZRI_NOTES_MAX     4u          /* events of an auth that a client which seldom pumps can still get */
+#  define AZRI_LINKS_MAX     4           /* records of one walk of the chain */
+#  define AZRI_COMMAND_ARGS  16          /* arguments of the variadic azredis_command, on the stack */
+#  define AZRI_BACKLOG_COUNT 16u
+#  define AZRI_REPLY_MAX     32768u
+#  define AZRI_BACKLOG_BYTES 8192u
+#  define AZRI_SUB_QUEUE     4u
+#else
+#  define AZRI_TOKEN_MAX     16384u      /* Redis refuses a longer argument before AUTH (redis: networking.c) */
+#  define AZRI_VALUE_MAX     AZRI_HTTP_BODY_MAX
+#  define AZRI_CLAIM_MAX     AZRI_TOKEN_MAX
+#  define AZRI_FORM_MAX      AZRI_HTTP_BODY_MAX
+#  define AZRI_REQUEST_MAX   (2 * AZRI_HTTP_BODY_MAX)
+#  define AZRI_FETCH_PIECE   2048u
+#  define AZRI_CERT_MAX      16384u
+#  define AZRI_TLS_AHEAD     16384u      /* a record is 16 KiB at most */
+#  define AZRI_RECORD        16384u
+#  define AZRI_JSON_DEPTH    16
+#  define AZRI_RESP_DEPTH    128
+#  define AZRI_RESP_BLOCK    16384u      /* one TLS record */
+#  define AZRI_RESP_RESERVE  1048576u
+#  define AZRI_RESP_NODES    64u
+#  define AZRI_POOL_ROOM     256u
+#  define AZRI_POOL_MAX      1024u
+#  define AZRI_POOL_REPLY    4096u
+#  define AZRI_NEWS_MAX      16u
+#  define AZRI_NOTES_MAX     16u
+#  define AZRI_LINKS_MAX     12
+#  define AZRI_COMMAND_ARGS  64
+#  define AZRI_BACKLOG_COUNT 10000u
+#  define AZRI_REPLY_MAX     AZRI_RESP_BULK_MAX
+#  define AZRI_BACKLOG_BYTES 67108864u
+#  define AZRI_SUB_QUEUE     10000u
+#endif
 
 /* Times in milliseconds. */
 #define AZRI_SECOND          1000u
@@ -2592,10 +2642,7 @@ AZREDIS_API const char *azredis_status_text(azredis_status s) {
  * ================================================================================================ */
 
 #define AZRI_RESP_LENGTH_MAX 32u       /* bytes of a line that holds a length, a flag or nothing */
-#define AZRI_RESP_BLOCK      16384u    /* least receive block: one TLS record */
-#define AZRI_RESP_RESERVE    1048576u  /* most that is reserved because a length was announced */
 #define AZRI_RESP_SWAP       65536u    /* larger frames are given away, not copied */
-#define AZRI_RESP_NODES      64u       /* first node array */
 
 /* ---- encoder ---- */
 
@@ -3391,7 +3438,7 @@ static azredis_status azri_jwt_claims(azredis_str token, const azri_mem *m, azri
                          "them)");
     text = (char *)azri_alloc(m, part.len);
     if (!text) return azri_fail(e, AZREDIS_E_NOMEM, "token", "token: no memory to read its claims");
-    azri_json_init(&json, m, AZRI_TOKEN_MAX, azri_jwt_value, out);
+    azri_json_init(&json, m, AZRI_CLAIM_MAX, azri_jwt_value, out);
     if (azri_b64url_decode(part, text, &n)) st = azri_json_feed(&json, text, n);
     if (st == AZREDIS_OK) st = azri_json_end(&json);
     azri_json_free(&json);
@@ -3423,7 +3470,6 @@ static azredis_status azri_jwt_user(const azri_claims *c, char out[64], azredis_
  * Entry points: azredis_identity_by_name azri_identity_conf_copy azri_env_free azri_hint.
  * ================================================================================================ */
 
-#define AZRI_LINKS_MAX       12
 #define AZRI_STS_TRIES       3u            /* after the first: 0.8, 1.6, 3.2 s, as Azure Core */
 #define AZRI_STS_WAIT_MAX    60000u        /* a longer Retry-After ends the walk */
 #define AZRI_STS_SLOW_DOWN   60000u        /* Entra says "too fast" without a time */
@@ -4022,10 +4068,13 @@ static void azri_flow_again(azri_flow *f, uint64_t now, int passing) {
 
 static azredis_status azri_flow_check_token(azri_flow *f) {
     size_t i;
-    AZRI_STATIC_ASSERT(the_text_below_is_right, AZRI_TOKEN_MAX == 16384);
-    if (f->token.len > AZRI_TOKEN_MAX)
-        return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token is too long: Redis refuses arguments over 16384 "
-                              "bytes before AUTH; take the identity out of some groups");
+    if (f->token.len > AZRI_TOKEN_MAX) {
+        (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "");
+        azri_fail_add(&f->error, "the token is longer than %u bytes, %s; take the identity out of some groups",
+                      (unsigned)AZRI_TOKEN_MAX, AZRI_TOKEN_MAX < 16384 ? "for which this build has room"
+                      : "the longest argument that Redis takes before AUTH");
+        return AZREDIS_E_TOKEN;
+    }
     for (i = 0; i < f->token.len; i++)
         if (f->token.ptr[i] <= ' ' || f->token.ptr[i] >= 127)
             return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token holds a blank or another character that no "
@@ -4138,7 +4187,9 @@ static void azri_flow_foreign(azri_flow *f, const azri_http *h) {
     if (i < a->raw_len && a->raw[i] == '<')
         azri_fail_add(&f->error, ": the authority answered HTML (a proxy or captive portal?)");
     else if (h->status == 200)
-        azri_fail_add(&f->error, ": %s", f->json_status == AZREDIS_OK ? "no access_token in it" : "not JSON");
+        azri_fail_add(&f->error, ": %s", f->json_status == AZREDIS_OK ? "no access_token in it"
+                      : f->json_status == AZREDIS_E_LIMIT ? "it holds a text longer than this build reads, or nests too deep"
+                      : "not JSON");
     if (h->status == 200 || !a->raw_len) return;
     azri_fail_add(&f->error, "; it says: %s",
                   azri_quote(quoted, sizeof quoted, a->raw, (size_t)a->raw_len, azri_str(f->secret)));
@@ -4267,7 +4318,7 @@ static azredis_status azri_flow_request(azri_flow *f, azri_step *step) {
                    "client-request-id: %s\r\nreturn-client-request-id: true\r\n"
                    "x-client-SKU: azredis.c\r\nx-client-Ver: " AZREDIS_VERSION_TEXT "\r\n"
                    "x-ms-lib-capability: retry-after, h429\r\n", f->request_id);
-    azri_buf_init(&form, f->mem, AZRI_HTTP_BODY_MAX, 1);
+    azri_buf_init(&form, f->mem, AZRI_FORM_MAX, 1);
     st = azri_flow_form(f, &form);
     if (st == AZREDIS_OK)
         st = azri_http_request(&step->request, "POST", &step->url, headers, azri_slice(form.ptr, form.len),
@@ -4285,7 +4336,7 @@ static void azri_flow_ask(azri_flow *f, uint64_t now, int64_t unix_now, azri_ste
     uint64_t left = f->deadline == AZRI_NEVER64 ? AZREDIS_NEVER : f->deadline - now;
     azredis_status st;
     memset(&f->answer, 0, sizeof f->answer);
-    azri_json_init(&f->json, f->mem, AZRI_HTTP_BODY_MAX, azri_flow_value, f);
+    azri_json_init(&f->json, f->mem, AZRI_VALUE_MAX, azri_flow_value, f);
     f->json_status = AZREDIS_OK;
     f->sent_at = now;
     f->sent_unix = unix_now;
@@ -4296,7 +4347,8 @@ static void azri_flow_ask(azri_flow *f, uint64_t now, int64_t unix_now, azri_ste
     st = azri_flow_request(f, step);
     if (st == AZREDIS_OK) return;
     azri_step_free(step);
-    (void)azri_flow_fail(f, st, "no memory for the request");
+    (void)azri_flow_fail(f, st, st == AZREDIS_E_LIMIT ? "the secret is longer than this build can send"
+                         : "no memory for the request");
     azri_flow_failed(f, now);
 }
 
@@ -4325,7 +4377,7 @@ static void azri_flow_begin_link(azri_flow *f, uint64_t now) {
 static azri_step_kind azri_flow_next(azri_flow *f, uint64_t now, int64_t unix_now, azri_step *step) {
     AZREDIS_ASSERT(f->phase != AZRI_FLOW_ANSWER && f->phase != AZRI_FLOW_IDLE);
     memset(step, 0, sizeof *step);
-    azri_buf_init(&step->request, f->mem, 2 * AZRI_HTTP_BODY_MAX, 1);
+    azri_buf_init(&step->request, f->mem, AZRI_REQUEST_MAX, 1);
     step->kind = AZRI_STEP_DONE;
     if (f->phase == AZRI_FLOW_LINK) azri_flow_begin_link(f, now);
     if (f->phase == AZRI_FLOW_PAUSE && now >= f->wait_until) f->phase = AZRI_FLOW_ASK;
@@ -4347,8 +4399,8 @@ static void azri_flow_init(azri_flow *f, const azri_mem *m, const azri_identity_
     f->mem = m;
     f->conf = conf;
     f->rng = rng;
-    azri_buf_init(&f->token, m, AZRI_HTTP_BODY_MAX, 1);
-    azri_json_init(&f->json, m, AZRI_HTTP_BODY_MAX, azri_flow_value, f);
+    azri_buf_init(&f->token, m, AZRI_VALUE_MAX, 1);
+    azri_json_init(&f->json, m, AZRI_VALUE_MAX, azri_flow_value, f);
 }
 
 /* Begins a walk; the result of the last one is gone. Not for a static identity. */
@@ -4603,8 +4655,6 @@ static void azri_token_accepted(azri_token *t, uint64_t hash) {
  * Events and log lines on their way to the user's handler: a fixed ring, so that reporting "out of
  * memory" needs no memory. When it is full, lines below warning go first, and are counted.
  * ================================================================================================ */
-
-#define AZRI_NEWS_MAX 16
 
 typedef struct azri_item {
     azredis_event_type type;
@@ -5691,9 +5741,6 @@ static int azri_sub_next(azredis_sub *s, azredis_message *out) {
  * Entry points: azri_hub_new_cmd, _submit, _token, _opened, _frame, _closed, _tick, _deadline.
  * ================================================================================================ */
 
-#define AZRI_POOL_ROOM  256u            /* frames up to this size come from the pool */
-#define AZRI_POOL_MAX   1024u           /* commands kept for reuse */
-#define AZRI_POOL_REPLY 4096u           /* memory of its answer that such a command may keep */
 #define AZRI_AUTH_JITTER_MAX 30000u     /* spread of AUTH over many connections; Microsoft asks for jitter */
 
 typedef struct azri_hub_conf {
@@ -6279,7 +6326,7 @@ static azredis_status azri_port_check(const azri_port *port, azredis_error *e) {
  * libuv must be told before a descriptor is closed, and epoll forgets one without a word whose number is used
  * again. So a socket is closed only in the azredis_process after an azredis_fds that no longer listed it. */
 
-#define AZRI_GRAVES 64               /* a loop that asks for no list in between has nothing to protect: oldest first */
+#define AZRI_GRAVES (AZRI_NEWS_MAX * 4)  /* a loop that asks for no list in between has nothing to protect: oldest first */
 
 typedef struct azri_grave {
     int      open;                   /* 1: the program has its own loop; 0: sockets are closed at once */
@@ -7390,10 +7437,8 @@ static uint64_t azri_dial_deadline(const azri_dial *d) { return d->next_at; }
 #  define MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET -0x7B00
 #endif
 
-#define AZRI_TLS_AHEAD   16384u      /* bytes read from the socket at once; a record is 16 KiB at most */
 #define AZRI_TLS_LOST    -0x004C     /* our BIO's code: port.send or port.recv failed; see azri_tls.io */
 #define AZRI_TLS_NO_RNG  -0x003C     /* port.entropy failed */
-#define AZRI_CERT_MAX    16384u      /* base64 text of one root certificate */
 
 /* The day of this release. It is not earlier than that: a clock that says so is wrong. */
 #define AZRI_RELEASE_UNIX 1795392000 /* 2026-11-23 */
@@ -8005,7 +8050,7 @@ static int azri_tls_pending(const azri_tls *t) {
     return t->open && (t->ahead_at < t->ahead_len || mbedtls_ssl_get_bytes_avail(&t->ssl) > 0);
 }
 
-/* ==== >>line ============================================================== uses: core fail text posix tls ==
+/* ==== >>line ============================================================== uses: core fail text port posix bare tls ==
  * A stream that is dialled, secured and then carries bytes, step by step and never blocking.
  * Entry points: azri_line_begin, _step, _read, _write, _end, _fds, _deadline.
  * ================================================================================================ */
@@ -8130,7 +8175,6 @@ static uint64_t azri_line_deadline(const azri_line *l) {
 
 #define AZRI_FDS_MAX      64u           /* waker, token request, two connections: each may watch several addresses */
 #define AZRI_OWN_PAUSE    20u           /* ms between two looks at a fetch that another thread is stepping */
-#define AZRI_NOTES_MAX    16u           /* events of an auth that a client which seldom pumps can still get */
 
 typedef struct azri_watch azri_watch;
 struct azri_watch { azri_waker *waker; azri_watch *next; };
@@ -8400,7 +8444,7 @@ static void azri_fetch_dial(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_
 
 /* Writes the request, reads the answer. AGAIN: later. */
 static azredis_status azri_fetch_http(azri_fetch *f, uint64_t now, azredis_error *e) {
-    char in[2048];
+    char in[AZRI_FETCH_PIECE];
     size_t n = 0;
     azredis_status st = f->line.state == AZRI_LINE_OPEN ? AZREDIS_OK : azri_line_step(&f->line, now, e);
     while (st == AZREDIS_OK && f->written < f->step.request.len) {
@@ -8502,7 +8546,6 @@ AZREDIS_API void azredis_auth_release(azredis_auth *a) {
  * Entry points: azri_pump_turn, azri_pump_sleep, azri_pump_deadline, azri_pump_fds.
  * ================================================================================================ */
 
-#define AZRI_RECORD       16384u        /* one TLS record: small commands share it */
 #define AZRI_READS_MAX    64            /* reads of one turn, so that a flood does not starve the writer */
 #define AZRI_COPY_AGAIN   100u          /* ms until a token for whose copy there was no memory is copied again */
 
@@ -10006,14 +10049,14 @@ static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o
     h->session.auth_ms = azri_or(o->auth_ms, 15u * AZRI_SECOND);
     h->session.command_ms = azri_or(o->command_ms, 5u * AZRI_SECOND);
     h->session.keepalive_ms = azri_or(o->keepalive_ms, AZRI_MINUTE);
-    h->session.max_reply = o->max_reply ? o->max_reply : AZRI_RESP_BULK_MAX;
+    h->session.max_reply = o->max_reply ? o->max_reply : AZRI_REPLY_MAX;
     h->session.endpoint = c->endpoint;
     azri_open_name(h->session.name, o->client_name);
     h->fail_fast = o->fail_fast;
     h->abort_on_connect_fail = o->abort_on_connect_fail;
-    h->backlog_count = azri_or(o->backlog_count, 10000);
-    h->backlog_bytes = o->backlog_bytes ? o->backlog_bytes : 64u * 1024u * 1024u;
-    h->sub_queue = azri_or(o->sub_queue, 10000);
+    h->backlog_count = azri_or(o->backlog_count, AZRI_BACKLOG_COUNT);
+    h->backlog_bytes = o->backlog_bytes ? o->backlog_bytes : AZRI_BACKLOG_BYTES;
+    h->sub_queue = azri_or(o->sub_queue, AZRI_SUB_QUEUE);
     c->command_ms = h->session.command_ms;
     c->connect_ms = azri_or(o->connect_ms, 5u * AZRI_SECOND);
     c->renew_ms = azri_or(o->renew_ms, 2u * AZRI_SECOND);
