@@ -13,6 +13,7 @@ CC = gcc
 endif
 CLANG    ?= clang
 PYTHON   ?= python3
+MINGW    ?= x86_64-w64-mingw32-gcc
 
 WARN     = -Wall -Wextra -Werror
 CFLAGS_T = -std=gnu11 -g $(WARN) -I$(H) $(EXTRA_CFLAGS)
@@ -31,7 +32,7 @@ FUZZ     = $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 EXAMPLES = $(patsubst examples/%.c,%,$(sort $(wildcard examples/*.c)))
 PEERS    = $(sort $(wildcard tests/live/peers/*.sh))
 CHECKS   = tools/check_layers.py tools/check_names.sh tools/check_macros.py tools/check_readme.py \
-           tests/build/standards.sh
+           tests/build/standards.sh tests/build/bare.sh
 # The live test that `make test` repeats under valgrind: it takes the whole path through TLS once.
 VALGRIND_LIVE ?= $(firstword $(filter test_calls test_plain test_connect test_basic,$(LIVE)) $(LIVE))
 VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite,possible \
@@ -89,6 +90,9 @@ valgrind: live-valgrind $(call need,$(UNIT:%=$(B)/gcc/unit/%)) ## unit tests and
 	@$(SUITE) valgrind -j $(JOBS) -t 600 --wrap '$(VALGRIND)' $(UNIT:%=$(B)/gcc/unit/%)
 check: ## layers, exported names, macros, README blocks, compilers and standards
 	@$(SUITE) check -j $(JOBS) -t 300 $(CHECKS)
+port-mingw: ## the header without an operating system by a compiler for Windows (gcc-mingw-w64-x86-64)
+	@mkdir -p $(B)/mingw/include && ln -sfn /usr/include/mbedtls $(B)/mingw/include/mbedtls
+	$(Q)$(MINGW) -std=c99 -O2 $(WARN) -DAZREDIS_NO_OS -I$(H) -I$(B)/mingw/include -c tests/build/whole.c -o $(B)/mingw/whole.o
 demo-short: $(call need,$(B)/emulator $(B)/sample)
 	@AZREDIS_DEMO_TTL=5 AZREDIS_DEMO_SECONDS=12 $(SUITE) demo-short --plain --arg $(B) tools/demo.sh
 mutants: emulator $(B)/sample ## break the header in known ways; the named suite must notice
@@ -151,6 +155,6 @@ $(B)/$(1)/fuzz/%: tests/fuzz/%.c $(HEADER) $(wildcard tests/fuzz/*.h)
 endef
 $(foreach v,$(VARIANTS),$(eval $(call VARIANT,$(v))))
 
-.PHONY: help demo unit unit-gcc unit-asan sim live live-asan live-valgrind fuzz-short san tsan valgrind check \
+.PHONY: help port-mingw demo unit unit-gcc unit-asan sim live live-asan live-valgrind fuzz-short san tsan valgrind check \
         demo-short mutants test-peers programs test emulator examples clean
 .DELETE_ON_ERROR:

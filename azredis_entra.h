@@ -131,6 +131,9 @@
  * 13 MACROS
  * AZREDIS_ENTRA_IMPLEMENTATION  in one file: the implementation, not only the declarations
  * AZREDIS_ENTRA_STATIC          all functions static: for one file that uses the library alone
+ * AZREDIS_NO_OS                 no operating system: azredis_port brings everything; implies AZREDIS_NO_THREADS; files,
+ *                               environment and azredis_print_event are not there, options.ca is required
+ * AZREDIS_NO_THREADS            POSIX without pthread: no locks, and a name look-up blocks the call (getaddrinfo)
  * AZREDIS_ONLY_PURE             stop before mbedTLS, sockets, clocks: for tests of the pure half
  * AZREDIS_ASSERT(x)             our own bugs; default assert, nothing under NDEBUG
  * AZREDIS_API                   linkage of the public functions; set by the header
@@ -144,7 +147,8 @@
  */
 
 /* Under -std=cNN the C library hides POSIX until it is asked for, and it must be asked before the first header. */
-#if defined(AZREDIS_ENTRA_IMPLEMENTATION) && !defined(AZREDIS_ONLY_PURE) && defined(__STRICT_ANSI__)
+#if defined(AZREDIS_ENTRA_IMPLEMENTATION) && !defined(AZREDIS_ONLY_PURE) && !defined(AZREDIS_NO_OS) && \
+    defined(__STRICT_ANSI__)
 #  if defined(__GLIBC__) && !defined(__USE_MISC)
 #    error "azredis_entra.h: with -std=cNN define AZREDIS_ENTRA_IMPLEMENTATION and include this header before any other"
 #  endif
@@ -154,6 +158,12 @@
 #  ifdef __APPLE__
 #    define _DARWIN_C_SOURCE 1
 #  endif
+#endif
+
+#if defined(AZREDIS_ENTRA_IMPLEMENTATION) && !defined(AZREDIS_ONLY_PURE) && !defined(AZREDIS_NO_OS) && \
+    !defined(__unix__) && !defined(__APPLE__)
+#  error "azredis_entra.h: this platform is not POSIX; define AZREDIS_NO_OS and fill the hooks of azredis_port"
+#  undef AZREDIS_ENTRA_IMPLEMENTATION         /* one message is enough */
 #endif
 
 #ifndef AZREDIS_ENTRA_H
@@ -356,19 +366,31 @@ typedef struct azredis_fd { intptr_t sock; uint8_t want, ready; } azredis_fd; /*
 
 /* ---- port ------------------------------------------------------------------------------------ */
 
-/* What the library needs from the system. A NULL member is built in. Lent to open until close. */
+/* What the library needs from the system. A NULL member is built in; with AZREDIS_NO_OS nothing is, and all down
+ * to free are required (alloc and free only without options.memory). Hooks are called on the thread that calls the
+ * library, and must not call it. Lent to open until close. */
 typedef struct azredis_port {
     void     *user;
     uint64_t (*now_ms)(void *user);                      /* never goes back; counts sleep of the machine */
     int64_t  (*unix_time)(void *user);                   /* seconds since 1970; 0: unknown */
     int      (*entropy)(void *user, void *out, size_t n);/* 0: all n bytes were filled; else it failed */
-    /* One step of connecting, name look-up included. 0: call again, 1: *sock is connected, <0: -errno. */
+    /* One step of connecting, name look-up included. 0: call again, 1: *sock is connected, <0: -errno, and
+     * nothing is left open. *sock is -1 at first and yours between the steps; unless it is -1 it goes to close if time
+     * runs out before the last step. */
     int      (*connect)(void *user, const char *host, uint16_t tcp_port, intptr_t *sock);
     int      (*send)(void *user, intptr_t sock, const void *p, size_t n);   /* >0 bytes, 0 later, <0 dead */
     int      (*recv)(void *user, intptr_t sock, void *p, size_t n);         /* >0 bytes, 0 later, <0 dead */
     void     (*close)(void *user, intptr_t sock);
     void    *(*alloc)(void *user, size_t n);
     void     (*free)(void *user, void *p, size_t n);
+    /* 1: enter, 0: leave the region that guards an azredis_auth which several tasks share. Short, may be nested.
+     * NULL: one task uses it. Only with AZREDIS_NO_OS. */
+    void     (*lock)(void *user, int enter);
+    /* Sleeps until one of the n sockets is ready, wake was called (also just before), or ms have passed; may end
+     * early. Need not set ready. NULL with AZREDIS_NO_OS: waiting calls spin. */
+    void     (*wait)(void *user, azredis_fd *fds, size_t n, uint32_t ms);
+    void     (*wake)(void *user);    /* ends wait, from any task. NULL: wait ends by itself. Only with AZREDIS_NO_OS */
+    void     (*yield)(void *user);   /* before each TLS read and write, also within a handshake: feed a watchdog */
 } azredis_port;
 
 /* ---- identity -------------------------------------------------------------------------------- */
@@ -595,8 +617,10 @@ static inline void azredis_stats(azredis_client *c, azredis_stats_data *out) { a
 AZREDIS_API const char *azredis_status_text(azredis_status s);
 AZREDIS_API const char *azredis_build_info(void);             /* version, mbedTLS, limits, switches */
 
+#ifndef AZREDIS_NO_OS
 /* A ready event handler: one line with UTC time for each event, to the FILE * given as user (NULL: stderr). */
 AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
+#endif
 
 #endif /* AZREDIS_ENTRA_H */
 
@@ -624,8 +648,12 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 
 #define AZRI_STATIC_ASSERT(name, cond) typedef char azri_assert_##name[(cond) ? 1 : -1] AZRI_UNUSED
 
+#if defined(AZREDIS_NO_OS) && !defined(AZREDIS_NO_THREADS)
+#  define AZREDIS_NO_THREADS
+#endif
+
 #ifndef AZREDIS_ASSERT
-#  ifdef NDEBUG
+#  if defined(NDEBUG) || defined(AZREDIS_NO_OS)
 #    define AZREDIS_ASSERT(x) ((void)0)
 #  else
 #    include <assert.h>
@@ -636,16 +664,66 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 /* Limits of what a peer may send. */
 #define AZRI_HTTP_HEAD_MAX   16384u      /* status line and headers; what common servers allow */
 #define AZRI_HTTP_BODY_MAX   65536u      /* a token reply is 2 to 12 KiB */
-#define AZRI_TOKEN_MAX       16384u      /* Redis refuses a longer argument before AUTH (redis: networking.c) */
-#define AZRI_JSON_DEPTH      16          /* Entra nests 2 deep */
-#define AZRI_RESP_DEPTH      128         /* no Redis command nests deeper than 8 */
 #define AZRI_RESP_LINE_MAX   65536u      /* one + - : , ( line */
 #define AZRI_RESP_COUNT_MAX  16777216u   /* elements of one aggregate */
 #define AZRI_RESP_ATTRIBUTES 65536u      /* in one answer: they are dropped, and must not make it endless */
 #define AZRI_RESP_BULK_MAX   536870912u  /* Redis's own proto-max-bulk-len */
 #define AZRI_PEER_TEXT       200u        /* bytes of a peer's text that an error may quote */
 
-#define AZRI_COMMAND_ARGS    64          /* arguments of the variadic azredis_command, on the stack */
+/* Limits that cost memory. With AZREDIS_NO_OS they are what a device of 100 KB has room for. */
+#ifdef AZREDIS_NO_OS
+#  define AZRI_TOKEN_MAX     4096u       /* a service principal's token has 1.3 to 2 KB, and some groups more */
+#  define AZRI_VALUE_MAX     (AZRI_TOKEN_MAX + 1)   /* one string of a token answer */
+#  define AZRI_CLAIM_MAX     1024u       /* one string inside a token */
+#  define AZRI_FORM_MAX      2048u       /* ids, secret and scope, percent-encoded */
+#  define AZRI_REQUEST_MAX   (AZRI_FORM_MAX + 1024u)
+#  define AZRI_FETCH_PIECE   512u        /* of a token answer, on the stack */
+#  define AZRI_CERT_MAX      4096u       /* base64 text of one root certificate; RSA-4096 has 2.7 KB */
+#  define AZRI_TLS_AHEAD     512u        /* bytes read from the socket at once */
+#  define AZRI_RECORD        2048u       /* one TLS record: small commands share it */
+#  define AZRI_JSON_DEPTH    8           /* Entra nests 2 deep */
+#  define AZRI_RESP_DEPTH    16          /* no Redis command nests deeper than 8 */
+#  define AZRI_RESP_BLOCK    2048u       /* least receive block */
+#  define AZRI_RESP_RESERVE  8192u       /* most that is reserved because a length was announced */
+#  define AZRI_RESP_NODES    16u         /* first node array */
+#  define AZRI_POOL_ROOM     128u        /* frames up to this size come from the pool */
+#  define AZRI_POOL_MAX      8u          /* commands kept for reuse */
+#  define AZRI_POOL_REPLY    1024u       /* memory of its answer that such a command may keep */
+#  define AZRI_NEWS_MAX      4u          /* events waiting for a client's handler */
+#  define AZRI_NOTES_MAX     4u          /* events of an auth that a client which seldom pumps can still get */
+#  define AZRI_LINKS_MAX     4           /* records of one walk of the chain */
+#  define AZRI_COMMAND_ARGS  16          /* arguments of the variadic azredis_command, on the stack */
+#  define AZRI_BACKLOG_COUNT 16u
+#  define AZRI_REPLY_MAX     32768u
+#  define AZRI_BACKLOG_BYTES 8192u
+#  define AZRI_SUB_QUEUE     4u
+#else
+#  define AZRI_TOKEN_MAX     16384u      /* Redis refuses a longer argument before AUTH (redis: networking.c) */
+#  define AZRI_VALUE_MAX     AZRI_HTTP_BODY_MAX
+#  define AZRI_CLAIM_MAX     AZRI_TOKEN_MAX
+#  define AZRI_FORM_MAX      AZRI_HTTP_BODY_MAX
+#  define AZRI_REQUEST_MAX   (2 * AZRI_HTTP_BODY_MAX)
+#  define AZRI_FETCH_PIECE   2048u
+#  define AZRI_CERT_MAX      16384u
+#  define AZRI_TLS_AHEAD     16384u      /* a record is 16 KiB at most */
+#  define AZRI_RECORD        16384u
+#  define AZRI_JSON_DEPTH    16
+#  define AZRI_RESP_DEPTH    128
+#  define AZRI_RESP_BLOCK    16384u      /* one TLS record */
+#  define AZRI_RESP_RESERVE  1048576u
+#  define AZRI_RESP_NODES    64u
+#  define AZRI_POOL_ROOM     256u
+#  define AZRI_POOL_MAX      1024u
+#  define AZRI_POOL_REPLY    4096u
+#  define AZRI_NEWS_MAX      16u
+#  define AZRI_NOTES_MAX     16u
+#  define AZRI_LINKS_MAX     12
+#  define AZRI_COMMAND_ARGS  64
+#  define AZRI_BACKLOG_COUNT 10000u
+#  define AZRI_REPLY_MAX     AZRI_RESP_BULK_MAX
+#  define AZRI_BACKLOG_BYTES 67108864u
+#  define AZRI_SUB_QUEUE     10000u
+#endif
 
 /* Times in milliseconds. */
 #define AZRI_SECOND          1000u
@@ -2565,10 +2643,7 @@ AZREDIS_API const char *azredis_status_text(azredis_status s) {
  * ================================================================================================ */
 
 #define AZRI_RESP_LENGTH_MAX 32u       /* bytes of a line that holds a length, a flag or nothing */
-#define AZRI_RESP_BLOCK      16384u    /* least receive block: one TLS record */
-#define AZRI_RESP_RESERVE    1048576u  /* most that is reserved because a length was announced */
 #define AZRI_RESP_SWAP       65536u    /* larger frames are given away, not copied */
-#define AZRI_RESP_NODES      64u       /* first node array */
 
 /* ---- encoder ---- */
 
@@ -3364,7 +3439,7 @@ static azredis_status azri_jwt_claims(azredis_str token, const azri_mem *m, azri
                          "them)");
     text = (char *)azri_alloc(m, part.len);
     if (!text) return azri_fail(e, AZREDIS_E_NOMEM, "token", "token: no memory to read its claims");
-    azri_json_init(&json, m, AZRI_TOKEN_MAX, azri_jwt_value, out);
+    azri_json_init(&json, m, AZRI_CLAIM_MAX, azri_jwt_value, out);
     if (azri_b64url_decode(part, text, &n)) st = azri_json_feed(&json, text, n);
     if (st == AZREDIS_OK) st = azri_json_end(&json);
     azri_json_free(&json);
@@ -3396,7 +3471,6 @@ static azredis_status azri_jwt_user(const azri_claims *c, char out[64], azredis_
  * Entry points: azredis_identity_by_name azri_identity_conf_copy azri_env_free azri_hint.
  * ================================================================================================ */
 
-#define AZRI_LINKS_MAX       12
 #define AZRI_STS_TRIES       3u            /* after the first: 0.8, 1.6, 3.2 s, as Azure Core */
 #define AZRI_STS_WAIT_MAX    60000u        /* a longer Retry-After ends the walk */
 #define AZRI_STS_SLOW_DOWN   60000u        /* Entra says "too fast" without a time */
@@ -3995,10 +4069,13 @@ static void azri_flow_again(azri_flow *f, uint64_t now, int passing) {
 
 static azredis_status azri_flow_check_token(azri_flow *f) {
     size_t i;
-    AZRI_STATIC_ASSERT(the_text_below_is_right, AZRI_TOKEN_MAX == 16384);
-    if (f->token.len > AZRI_TOKEN_MAX)
-        return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token is too long: Redis refuses arguments over 16384 "
-                              "bytes before AUTH; take the identity out of some groups");
+    if (f->token.len > AZRI_TOKEN_MAX) {
+        (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "");
+        azri_fail_add(&f->error, "the token is longer than %u bytes, %s; take the identity out of some groups",
+                      (unsigned)AZRI_TOKEN_MAX, AZRI_TOKEN_MAX < 16384 ? "for which this build has room"
+                      : "the longest argument that Redis takes before AUTH");
+        return AZREDIS_E_TOKEN;
+    }
     for (i = 0; i < f->token.len; i++)
         if (f->token.ptr[i] <= ' ' || f->token.ptr[i] >= 127)
             return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token holds a blank or another character that no "
@@ -4111,7 +4188,9 @@ static void azri_flow_foreign(azri_flow *f, const azri_http *h) {
     if (i < a->raw_len && a->raw[i] == '<')
         azri_fail_add(&f->error, ": the authority answered HTML (a proxy or captive portal?)");
     else if (h->status == 200)
-        azri_fail_add(&f->error, ": %s", f->json_status == AZREDIS_OK ? "no access_token in it" : "not JSON");
+        azri_fail_add(&f->error, ": %s", f->json_status == AZREDIS_OK ? "no access_token in it"
+                      : f->json_status == AZREDIS_E_LIMIT ? "it holds a text longer than this build reads, or nests too deep"
+                      : "not JSON");
     if (h->status == 200 || !a->raw_len) return;
     azri_fail_add(&f->error, "; it says: %s",
                   azri_quote(quoted, sizeof quoted, a->raw, (size_t)a->raw_len, azri_str(f->secret)));
@@ -4240,7 +4319,7 @@ static azredis_status azri_flow_request(azri_flow *f, azri_step *step) {
                    "client-request-id: %s\r\nreturn-client-request-id: true\r\n"
                    "x-client-SKU: azredis.c\r\nx-client-Ver: " AZREDIS_VERSION_TEXT "\r\n"
                    "x-ms-lib-capability: retry-after, h429\r\n", f->request_id);
-    azri_buf_init(&form, f->mem, AZRI_HTTP_BODY_MAX, 1);
+    azri_buf_init(&form, f->mem, AZRI_FORM_MAX, 1);
     st = azri_flow_form(f, &form);
     if (st == AZREDIS_OK)
         st = azri_http_request(&step->request, "POST", &step->url, headers, azri_slice(form.ptr, form.len),
@@ -4258,7 +4337,7 @@ static void azri_flow_ask(azri_flow *f, uint64_t now, int64_t unix_now, azri_ste
     uint64_t left = f->deadline == AZRI_NEVER64 ? AZREDIS_NEVER : f->deadline - now;
     azredis_status st;
     memset(&f->answer, 0, sizeof f->answer);
-    azri_json_init(&f->json, f->mem, AZRI_HTTP_BODY_MAX, azri_flow_value, f);
+    azri_json_init(&f->json, f->mem, AZRI_VALUE_MAX, azri_flow_value, f);
     f->json_status = AZREDIS_OK;
     f->sent_at = now;
     f->sent_unix = unix_now;
@@ -4269,7 +4348,8 @@ static void azri_flow_ask(azri_flow *f, uint64_t now, int64_t unix_now, azri_ste
     st = azri_flow_request(f, step);
     if (st == AZREDIS_OK) return;
     azri_step_free(step);
-    (void)azri_flow_fail(f, st, "no memory for the request");
+    (void)azri_flow_fail(f, st, st == AZREDIS_E_LIMIT ? "the secret is longer than this build can send"
+                         : "no memory for the request");
     azri_flow_failed(f, now);
 }
 
@@ -4298,7 +4378,7 @@ static void azri_flow_begin_link(azri_flow *f, uint64_t now) {
 static azri_step_kind azri_flow_next(azri_flow *f, uint64_t now, int64_t unix_now, azri_step *step) {
     AZREDIS_ASSERT(f->phase != AZRI_FLOW_ANSWER && f->phase != AZRI_FLOW_IDLE);
     memset(step, 0, sizeof *step);
-    azri_buf_init(&step->request, f->mem, 2 * AZRI_HTTP_BODY_MAX, 1);
+    azri_buf_init(&step->request, f->mem, AZRI_REQUEST_MAX, 1);
     step->kind = AZRI_STEP_DONE;
     if (f->phase == AZRI_FLOW_LINK) azri_flow_begin_link(f, now);
     if (f->phase == AZRI_FLOW_PAUSE && now >= f->wait_until) f->phase = AZRI_FLOW_ASK;
@@ -4320,8 +4400,8 @@ static void azri_flow_init(azri_flow *f, const azri_mem *m, const azri_identity_
     f->mem = m;
     f->conf = conf;
     f->rng = rng;
-    azri_buf_init(&f->token, m, AZRI_HTTP_BODY_MAX, 1);
-    azri_json_init(&f->json, m, AZRI_HTTP_BODY_MAX, azri_flow_value, f);
+    azri_buf_init(&f->token, m, AZRI_VALUE_MAX, 1);
+    azri_json_init(&f->json, m, AZRI_VALUE_MAX, azri_flow_value, f);
 }
 
 /* Begins a walk; the result of the last one is gone. Not for a static identity. */
@@ -4576,8 +4656,6 @@ static void azri_token_accepted(azri_token *t, uint64_t hash) {
  * Events and log lines on their way to the user's handler: a fixed ring, so that reporting "out of
  * memory" needs no memory. When it is full, lines below warning go first, and are counted.
  * ================================================================================================ */
-
-#define AZRI_NEWS_MAX 16
 
 typedef struct azri_item {
     azredis_event_type type;
@@ -5868,9 +5946,6 @@ static void azri_sub_free(azredis_sub *s) {
  * Entry points: azri_hub_new_cmd, _submit, _token, _opened, _frame, _closed, _tick, _deadline, _handover.
  * ================================================================================================ */
 
-#define AZRI_POOL_ROOM  256u            /* frames up to this size come from the pool */
-#define AZRI_POOL_MAX   1024u           /* commands kept for reuse */
-#define AZRI_POOL_REPLY 4096u           /* memory of its answer that such a command may keep */
 #define AZRI_HEIR_AGAIN 1000u           /* ms until a handover for which there was no memory is tried again */
 #define AZRI_AUTH_JITTER_MAX 30000u     /* spread of AUTH over many connections; Microsoft asks for jitter */
 
@@ -6198,14 +6273,6 @@ static void azri_hub_expire_backlog(azri_hub *h, uint64_t now) {
         azri_hub_why(h, now, &e);
         azri_hub_not_sent(h, c, &e);
     }
-}
-
-/* Ends what has run out of time, without the session's other duties: for callers whose pump is held up. */
-static void azri_hub_expire(azri_hub *h, uint64_t now) {
-    azri_session *s;
-    for (s = h->sessions; s; s = s->next)
-        if (s->state == AZRI_READY || s->state == AZRI_DRAINING) azri_session_expire(s, now);
-    azri_hub_expire_backlog(h, now);
 }
 
 /* ---- subscriptions ---- */
@@ -6705,11 +6772,73 @@ static void azri_hub_free(azri_hub *h) {
 }
 
 #ifndef AZREDIS_ONLY_PURE
-/* ==== >>posix ============================================================= uses: core mem fail text news ==
+/* ==== >>port ============================================================== uses: core mem fail ======
+ * What >>posix and >>bare have in common; one of the two is compiled. A port is a table of hooks: the user's,
+ * filled up with the built-in ones where the system is known.
+ * ================================================================================================ */
+
+#define AZRI_DIAL_HOOK   20u         /* ms between two calls of a user's connect hook */
+
+/* What the built-in recv returns at the end of the stream; no errno is like it. */
+#define AZRI_EOF INT_MIN
+
+#define AZRI_WAKE 1u                 /* azri_waker_write: something of ours */
+#define AZRI_CALL (1u << 16)         /* azredis_wake; an eventfd adds up what it is given */
+
+#define AZRI_READ  AZREDIS_READ
+#define AZRI_WRITE AZREDIS_WRITE
+typedef azredis_fd azri_fd;          /* want 0: skipped */
+
+typedef struct azri_port {
+    azredis_port p;                  /* every member is set, but connect, lock and wake if they are the user's alone */
+    azri_mem     mem;                /* p's allocator */
+    const char  *missing;            /* a hook that is required and NULL; p has harmless ones then */
+} azri_port;
+
+static void azri_port_no_yield(void *user) { (void)user; }
+
+static azredis_status azri_port_check(const azri_port *port, azredis_error *e) {
+    if (!port->missing) return AZREDIS_OK;
+    return azri_fail(e, AZREDIS_E_ARG, "options.port", "options.port.%s is missing: AZREDIS_NO_OS has no hook built in, "
+                     "so all but lock, wait, wake and yield must be given", port->missing);
+}
+
+/* ---- grave: sockets that the program's event loop may still watch -------------------------------------
+ * libuv must be told before a descriptor is closed, and epoll forgets one without a word whose number is used
+ * again. So a socket is closed only in the azredis_process after an azredis_fds that no longer listed it. */
+
+#define AZRI_GRAVES (AZRI_NEWS_MAX * 4)  /* a loop that asks for no list in between has nothing to protect: oldest first */
+
+typedef struct azri_grave {
+    int      open;                   /* 1: the program has its own loop; 0: sockets are closed at once */
+    size_t   count, unlisted;        /* the first `unlisted` are missing in the list that the loop has */
+    intptr_t sock[AZRI_GRAVES];
+} azri_grave;
+
+/* Closes the first n. */
+static void azri_grave_clear(azri_grave *g, const azri_port *port, size_t n) {
+    size_t i;
+    for (i = 0; i < n; i++) port->p.close(port->p.user, g->sock[i]);
+    g->count -= n;
+    g->unlisted -= azri_minz(n, g->unlisted);
+    memmove(g->sock, g->sock + n, g->count * sizeof g->sock[0]);
+}
+
+static void azri_bury(azri_grave *g, const azri_port *port, intptr_t sock) {
+    if (!g || !g->open) {
+        port->p.close(port->p.user, sock);
+        return;
+    }
+    if (g->count == AZRI_GRAVES) azri_grave_clear(g, port, 1);
+    g->sock[g->count++] = sock;
+}
+
+#ifndef AZREDIS_NO_OS
+/* ==== >>posix ============================================================= uses: core mem fail text news port ==
  * Everything that asks the operating system: clocks, entropy, sockets, name look-up, threads' locks, the
- * environment, the event printer. Never blocks but in azri_poll; a look-up that blocks has its own thread.
- * Entry points: azri_port_fill, azri_poll, azri_lock_*, azri_waker_*, azri_dial_*, azri_getenv,
- * azri_net_fail, azredis_print_event.
+ * environment, files, the event printer. Never blocks but in azri_poll; a look-up that blocks has its own thread.
+ * Entry points, the same as in >>bare: azri_port_fill, azri_lock_*, azri_waker_*, azri_dial_*, azri_getenv,
+ * azri_net_fail, azri_event_default. Here alone: azri_errno_text, azri_poll, azredis_print_event.
  * ================================================================================================ */
 #include <errno.h>
 #include <fcntl.h>
@@ -6717,8 +6846,10 @@ static void azri_hub_free(azri_hub *h) {
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
+#ifndef AZREDIS_NO_THREADS
+#  include <pthread.h>
+#  include <signal.h>
+#endif
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -6736,7 +6867,6 @@ static void azri_hub_free(azri_hub *h) {
 #define AZRI_DIAL_LIVE   16          /* connection attempts kept alive at a time: 4 s of stagger */
 #define AZRI_DIAL_ADDRS  64          /* addresses of one name that are tried */
 #define AZRI_DIAL_STAGGER 250u       /* ms until the next address is tried beside the one before */
-#define AZRI_DIAL_HOOK   20u         /* ms between two calls of a user's connect hook */
 #define AZRI_LOOKUP_MAX  2           /* look-up threads of one client, those included that nobody waits for */
 #define AZRI_KEEP_IDLE   15          /* seconds; redis.io gives up a silent peer after 15 + 3 * 5 */
 #define AZRI_KEEP_EVERY  5
@@ -6752,15 +6882,9 @@ static void azri_hub_free(azri_hub *h) {
 #  define AZRI_SEND_FLAGS 0             /* SO_NOSIGPIPE does it */
 #endif
 
-/* What the built-in recv returns at the end of the stream; no errno is like it. */
-#define AZRI_EOF INT_MIN
+#define AZRI_PORT_NAME "posix"
 
 /* ---- port: clock, entropy, memory, bytes -------------------------------------------------------- */
-
-typedef struct azri_port {
-    azredis_port p;                  /* every member is set, but connect, which is NULL for our own */
-    azri_mem     mem;                /* p's allocator */
-} azri_port;
 
 static uint64_t azri_posix_now(void *user) {
     struct timespec t;
@@ -6842,26 +6966,6 @@ static void azri_posix_free(void *user, void *p, size_t n) {
     free(p);
 }
 
-/* user may be NULL. alloc and free come as a pair: one alone would free what the other never gave. */
-static void azri_port_fill(azri_port *out, const azredis_port *user) {
-    azredis_port *p = &out->p;
-    memset(out, 0, sizeof *out);
-    if (user) *p = *user;
-    if (!p->now_ms) p->now_ms = azri_posix_now;
-    if (!p->unix_time) p->unix_time = azri_posix_unix;
-    if (!p->entropy) p->entropy = azri_posix_entropy;
-    if (!p->send) p->send = azri_posix_send;
-    if (!p->recv) p->recv = azri_posix_recv;
-    if (!p->close) p->close = azri_posix_close;
-    if (!p->alloc || !p->free) {
-        p->alloc = azri_posix_alloc;
-        p->free = azri_posix_free;
-    }
-    out->mem.alloc = p->alloc;
-    out->mem.free = p->free;
-    out->mem.user = p->user;
-}
-
 /* ---- environment, error texts ------------------------------------------------------------------- */
 
 /* NULL for an empty variable too, and for all of them in a set-user-id program, whose caller wrote them. */
@@ -6912,11 +7016,7 @@ static azredis_status azri_net_fail(azredis_error *e, const char *where, const c
     return AZREDIS_E_NET;
 }
 
-/* ---- poll, lock, waker -------------------------------------------------------------------------- */
-
-#define AZRI_READ  AZREDIS_READ
-#define AZRI_WRITE AZREDIS_WRITE
-typedef azredis_fd azri_fd;          /* want 0: skipped */
+/* ---- poll, port, lock, waker -------------------------------------------------------------------- */
 
 /* Waits at most timeout_ms (-1: for ever). How many are ready; 0 after a signal; -errno. An error or a
  * hang-up counts as ready for both, so that the owner's next read or write meets it. */
@@ -6941,9 +7041,50 @@ static int azri_poll(azri_fd *f, size_t n, int timeout_ms) {
     return r;
 }
 
+static void azri_posix_wait(void *user, azredis_fd *fds, size_t n, uint32_t ms) {
+    (void)user;
+    (void)azri_poll(fds, n, (int)azri_min64(ms, AZRI_WAIT_MAX));
+}
+
+/* user may be NULL. alloc and free come as a pair: one alone would free what the other never gave. */
+static void azri_port_fill(azri_port *out, const azredis_port *user) {
+    azredis_port *p = &out->p;
+    memset(out, 0, sizeof *out);
+    if (user) *p = *user;
+    if (!p->now_ms) p->now_ms = azri_posix_now;
+    if (!p->unix_time) p->unix_time = azri_posix_unix;
+    if (!p->entropy) p->entropy = azri_posix_entropy;
+    if (!p->send) p->send = azri_posix_send;
+    if (!p->recv) p->recv = azri_posix_recv;
+    if (!p->close) p->close = azri_posix_close;
+    if (!p->alloc || !p->free) {
+        p->alloc = azri_posix_alloc;
+        p->free = azri_posix_free;
+    }
+    if (!p->wait) p->wait = azri_posix_wait;
+    if (!p->yield) p->yield = azri_port_no_yield;
+    out->mem.alloc = p->alloc;
+    out->mem.free = p->free;
+    out->mem.user = p->user;
+}
+
+#ifdef AZREDIS_NO_THREADS
+typedef struct azri_lock { char none; } azri_lock;
+
+static azredis_status azri_lock_init(azri_lock *l, const azri_port *port) {
+    (void)port;
+    l->none = 0;
+    return AZREDIS_OK;
+}
+
+static void azri_lock_free(azri_lock *l) { (void)l; }
+static void azri_lock_acquire(azri_lock *l) { (void)l; }
+static void azri_lock_release(azri_lock *l) { (void)l; }
+#else
 typedef struct azri_lock { pthread_mutex_t m; } azri_lock;
 
-static azredis_status azri_lock_init(azri_lock *l) {
+static azredis_status azri_lock_init(azri_lock *l, const azri_port *port) {
+    (void)port;
     return pthread_mutex_init(&l->m, NULL) == 0 ? AZREDIS_OK : AZREDIS_E_NOMEM;
 }
 
@@ -6960,6 +7101,7 @@ static void azri_lock_release(azri_lock *l) {
     AZREDIS_ASSERT(r == 0);
     (void)r;
 }
+#endif
 
 /* Ends a poll from any thread. Counted, and in libc's memory: a look-up thread may outlive the client and
  * must not call the client's allocator. */
@@ -6992,12 +7134,12 @@ static int azri_waker_open(azri_waker *w) {
 }
 
 /* NULL: no memory or no descriptor left. */
-static azri_waker *azri_waker_new(void) {
+static azri_waker *azri_waker_new(const azri_port *port) {
     azri_waker *w = (azri_waker *)malloc(sizeof *w);
     if (!w) return NULL;
     memset(w, 0, sizeof *w);
     w->refs = 1;
-    if (azri_lock_init(&w->lock) == AZREDIS_OK) {
+    if (azri_lock_init(&w->lock, port) == AZREDIS_OK) {
         if (azri_waker_open(w)) return w;
         azri_lock_free(&w->lock);
     }
@@ -7018,9 +7160,6 @@ static void azri_waker_unref(azri_waker *w) {
     free(w);
 }
 
-#define AZRI_WAKE 1u                 /* something of ours */
-#define AZRI_CALL (1u << 16)         /* azredis_wake; an eventfd adds up what it is given */
-
 /* From any thread and from a signal handler. */
 static void azri_waker_write(azri_waker *w, uint64_t what) {
     ssize_t r = write(w->wr, &what, sizeof what);
@@ -7029,7 +7168,19 @@ static void azri_waker_write(azri_waker *w, uint64_t what) {
 
 static void azri_waker_wake(azri_waker *w) { azri_waker_write(w, AZRI_WAKE); }
 
-static intptr_t azri_waker_sock(const azri_waker *w) { return w->rd; }
+static azri_fd azri_waker_fd(const azri_waker *w) {
+    azri_fd f;
+    f.sock = w->rd;
+    f.want = AZRI_READ;
+    f.ready = 0;
+    return f;
+}
+
+/* The same for callers that live with >>bare too, where there is none; returns how many there are. */
+static size_t azri_waker_fds(const azri_waker *w, azri_fd *out, size_t cap) {
+    if (cap > 0) *out = azri_waker_fd(w);
+    return 1;
+}
 
 /* 1: azredis_wake was among those who called. */
 static int azri_waker_drain(azri_waker *w) {
@@ -7037,21 +7188,6 @@ static int azri_waker_drain(azri_waker *w) {
     int called = 0;
     while (read(w->rd, &what, sizeof what) == (ssize_t)sizeof what) called |= what >= AZRI_CALL;
     return called;
-}
-
-/* 0 or an errno. */
-static int azri_thread_start(pthread_t *id, int detached, void *(*run)(void *), void *arg) {
-    sigset_t all, old;
-    pthread_attr_t attr;
-    int r;
-    if (pthread_attr_init(&attr) != 0) return ENOMEM;
-    if (detached) (void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    (void)sigfillset(&all);          /* the program's signal handlers are not run on our thread */
-    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    r = pthread_create(id, &attr, run, arg);
-    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
-    (void)pthread_attr_destroy(&attr);
-    return r;
 }
 
 /* ---- name look-up -------------------------------------------------------------------------------
@@ -7083,6 +7219,27 @@ static void azri_lookup_resolve(azri_lookup *l, int flags) {
         l->addr[l->n++].len = a->ai_addrlen;
     }
     freeaddrinfo(list);
+}
+
+#ifdef AZREDIS_NO_THREADS
+static void azri_lookup_start(azri_lookup *l) {
+    azri_lookup_resolve(l, 0);
+    l->done = 1;
+}
+#else
+/* 0 or an errno. */
+static int azri_thread_start(pthread_t *id, int detached, void *(*run)(void *), void *arg) {
+    sigset_t all, old;
+    pthread_attr_t attr;
+    int r;
+    if (pthread_attr_init(&attr) != 0) return ENOMEM;
+    if (detached) (void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    (void)sigfillset(&all);          /* the program's signal handlers are not run on our thread */
+    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
+    r = pthread_create(id, &attr, run, arg);
+    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+    (void)pthread_attr_destroy(&attr);
+    return r;
 }
 
 static void *azri_lookup_run(void *arg) {
@@ -7125,6 +7282,7 @@ static void azri_lookup_start(azri_lookup *l) {
     l->err = r;
     l->done = 1;
 }
+#endif
 
 static void azri_lookup_unix(azri_lookup *l) {
     struct sockaddr_un u;
@@ -7180,36 +7338,6 @@ static void azri_lookup_drop(azri_lookup *l) {
     if (mine) free(l);
 }
 
-/* ---- grave: sockets that the program's event loop may still watch -------------------------------------
- * libuv must be told before a descriptor is closed, and epoll forgets one without a word whose number is used
- * again. So a socket is closed only in the azredis_process after an azredis_fds that no longer listed it. */
-
-#define AZRI_GRAVES 64               /* a loop that asks for no list in between has nothing to protect: oldest first */
-
-typedef struct azri_grave {
-    int      open;                   /* 1: the program has its own loop; 0: sockets are closed at once */
-    size_t   count, unlisted;        /* the first `unlisted` are missing in the list that the loop has */
-    intptr_t sock[AZRI_GRAVES];
-} azri_grave;
-
-/* Closes the first n. */
-static void azri_grave_clear(azri_grave *g, const azri_port *port, size_t n) {
-    size_t i;
-    for (i = 0; i < n; i++) port->p.close(port->p.user, g->sock[i]);
-    g->count -= n;
-    g->unlisted -= azri_minz(n, g->unlisted);
-    memmove(g->sock, g->sock + n, g->count * sizeof g->sock[0]);
-}
-
-static void azri_bury(azri_grave *g, const azri_port *port, intptr_t sock) {
-    if (!g || !g->open) {
-        port->p.close(port->p.user, sock);
-        return;
-    }
-    if (g->count == AZRI_GRAVES) azri_grave_clear(g, port, 1);
-    g->sock[g->count++] = sock;
-}
-
 /* ---- dial: look-up and connect ------------------------------------------------------------------ */
 
 typedef struct azri_dial {               /* zeroed: not begun */
@@ -7222,6 +7350,7 @@ typedef struct azri_dial {               /* zeroed: not begun */
     azri_fd          live[AZRI_DIAL_LIVE];   /* address i is in slot i % AZRI_DIAL_LIVE; want 0: none */
     uint8_t          at[AZRI_DIAL_LIVE];     /* that i */
     uint16_t         tcp_port;
+    intptr_t         hook_sock;          /* what the connect hook has in work; -1: nothing */
     int              os_errno;           /* of the last attempt that failed */
     char             host[256];
     char             tried[224];         /* "10.0.0.4: connection refused, ..." */
@@ -7238,6 +7367,7 @@ static void azri_dial_begin(azri_dial *d, const azri_port *port, azri_waker *w, 
     d->waker = w;
     d->tcp_port = tcp_port;
     d->next_at = AZRI_NEVER64;
+    d->hook_sock = -1;
     (void)azri_fmt(d->host, sizeof d->host, "%s", host);
 }
 
@@ -7247,6 +7377,8 @@ static void azri_dial_end(azri_dial *d) {
     for (i = 0; i < AZRI_DIAL_LIVE; i++)
         if (d->live[i].want) azri_bury(d->grave, d->port, d->live[i].sock);
     azri_lookup_drop(d->lookup);
+    if (d->hook_sock != -1) d->port->p.close(d->port->p.user, d->hook_sock);
+    d->hook_sock = -1;
     memset(d->live, 0, sizeof d->live);
     d->lookup = NULL;
 }
@@ -7358,10 +7490,12 @@ static int azri_dial_check(azri_dial *d, intptr_t *sock) {
 
 /* A user's hook does look-up and connect. */
 static azredis_status azri_dial_hook(azri_dial *d, uint64_t now, intptr_t *sock, azredis_error *e) {
-    int r = d->port->p.connect(d->port->p.user, d->host, d->tcp_port, sock);
-    if (r > 0) return AZREDIS_OK;
+    int r = d->port->p.connect(d->port->p.user, d->host, d->tcp_port, &d->hook_sock);
     d->next_at = azri_after(now, AZRI_DIAL_HOOK);
     if (r == 0) return AZREDIS_AGAIN;
+    *sock = d->hook_sock;
+    d->hook_sock = -1;
+    if (r > 0) return AZREDIS_OK;
     (void)azri_fail(e, AZREDIS_E_NET, "connect.tcp",
                     "connect to %s:%u: %s (errno %d, from your connect hook)", d->host,
                     (unsigned)d->tcp_port, azri_errno_text(-r), -r);
@@ -7529,13 +7663,233 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user) {
     (void)fwrite(line, 1, n, to);
     (void)fflush(to);
 }
-/* ==== >>tls =============================================================== uses: core mem fail text posix
+
+/* Where events go that nobody asked for. */
+static void azri_event_default(const azredis_event *ev) { azredis_print_event(ev, NULL); }
+#endif
+
+#ifdef AZREDIS_NO_OS
+/* ==== >>bare ============================================================== uses: core mem fail port ==
+ * The port without an operating system: every hook is the user's, and there are no files, no environment and no
+ * threads. Never blocks but in port.wait.
+ * ================================================================================================ */
+
+#define AZRI_PORT_NAME "bare"
+
+/* ---- port -------------------------------------------------------------------------------------- */
+
+static uint64_t azri_bare_now(void *user) {
+    (void)user;
+    return 0;
+}
+
+static int64_t azri_bare_unix(void *user) {
+    (void)user;
+    return 0;
+}
+
+static int azri_bare_entropy(void *user, void *out, size_t n) {
+    (void)user;
+    memset(out, 0, n);
+    return -1;
+}
+
+static int azri_bare_connect(void *user, const char *host, uint16_t tcp_port, intptr_t *sock) {
+    (void)user;
+    (void)host;
+    (void)tcp_port;
+    *sock = -1;
+    return -1;
+}
+
+static int azri_bare_send(void *user, intptr_t sock, const void *p, size_t n) {
+    (void)user;
+    (void)sock;
+    (void)p;
+    (void)n;
+    return -1;
+}
+
+static int azri_bare_recv(void *user, intptr_t sock, void *p, size_t n) {
+    (void)user;
+    (void)sock;
+    (void)p;
+    (void)n;
+    return -1;
+}
+
+static void azri_bare_close(void *user, intptr_t sock) {
+    (void)user;
+    (void)sock;
+}
+
+static void azri_bare_wait(void *user, azredis_fd *fds, size_t n, uint32_t ms) {
+    (void)user;
+    (void)fds;
+    (void)n;
+    (void)ms;
+}
+
+static void *azri_bare_alloc(void *user, size_t n) {
+    (void)user;
+    (void)n;
+    return NULL;
+}
+
+static void azri_bare_free(void *user, void *p, size_t n) {
+    (void)user;
+    (void)p;
+    (void)n;
+}
+
+/* user may be NULL. Without one of the hooks none is called: a clock without a socket is of no use. */
+static void azri_port_fill(azri_port *out, const azredis_port *user) {
+    static const azredis_port none = { NULL, azri_bare_now, azri_bare_unix, azri_bare_entropy, azri_bare_connect,
+        azri_bare_send, azri_bare_recv, azri_bare_close, azri_bare_alloc, azri_bare_free, NULL, azri_bare_wait, NULL,
+        azri_port_no_yield };
+    azredis_port *p = &out->p;
+    memset(out, 0, sizeof *out);
+    if (user) *p = *user;
+    if (!p->alloc || !p->free) {
+        p->alloc = azri_bare_alloc;
+        p->free = azri_bare_free;
+    }
+    out->mem.alloc = p->alloc;
+    out->mem.free = p->free;
+    out->mem.user = p->user;
+    if (!p->wait) p->wait = azri_bare_wait;
+    if (!p->yield) p->yield = azri_port_no_yield;
+    out->missing = !p->now_ms ? "now_ms" : !p->unix_time ? "unix_time" : !p->entropy ? "entropy"
+                 : !p->connect ? "connect" : !p->send ? "send" : !p->recv ? "recv" : !p->close ? "close" : NULL;
+    if (out->missing) *p = none;
+}
+
+static const char *azri_getenv(const char *name) {
+    (void)name;
+    return NULL;
+}
+
+/* The error for a negative result r of port.send or port.recv. */
+static azredis_status azri_net_fail(azredis_error *e, const char *where, const char *doing, int r) {
+    (void)azri_fail(e, AZREDIS_E_NET, where, "%s: the connection was lost (%d, from your hook)", doing, r);
+    if (e) e->os_errno = r < -1 ? -r : 0;
+    return AZREDIS_E_NET;
+}
+
+static void azri_event_default(const azredis_event *ev) { (void)ev; }
+
+/* ---- lock, waker ------------------------------------------------------------------------------- */
+
+typedef struct azri_lock { const azri_port *port; } azri_lock;
+
+static azredis_status azri_lock_init(azri_lock *l, const azri_port *port) {
+    l->port = port;
+    return AZREDIS_OK;
+}
+
+static void azri_lock_free(azri_lock *l) { (void)l; }
+
+static void azri_lock_acquire(azri_lock *l) {
+    if (l->port->p.lock) l->port->p.lock(l->port->p.user, 1);
+}
+
+static void azri_lock_release(azri_lock *l) {
+    if (l->port->p.lock) l->port->p.lock(l->port->p.user, 0);
+}
+
+typedef struct azri_waker { const azri_port *port; volatile int called; } azri_waker;
+
+static azri_waker *azri_waker_new(const azri_port *port) {
+    azri_waker *w = (azri_waker *)azri_zalloc(&port->mem, sizeof *w);
+    if (w) w->port = port;
+    return w;
+}
+
+static void azri_waker_unref(azri_waker *w) {
+    if (w) azri_free(&w->port->mem, w, sizeof *w);
+}
+
+/* From any task, and from an interrupt if port.wake may be called there. */
+static void azri_waker_write(azri_waker *w, unsigned what) {
+    if (what >= AZRI_CALL) w->called = 1;
+    if (w->port->p.wake) w->port->p.wake(w->port->p.user);
+}
+
+static void azri_waker_wake(azri_waker *w) { azri_waker_write(w, AZRI_WAKE); }
+
+static size_t azri_waker_fds(const azri_waker *w, azri_fd *out, size_t cap) {
+    (void)w;
+    (void)out;
+    (void)cap;
+    return 0;
+}
+
+static int azri_waker_drain(azri_waker *w) {
+    int called = w->called;
+    w->called = 0;
+    return called;
+}
+
+/* ---- dial -------------------------------------------------------------------------------------- */
+
+typedef struct azri_dial {
+    const azri_port *port;
+    azri_grave      *grave;              /* not asked: what is dialled is in no list of sockets */
+    uint64_t         next_at;
+    intptr_t         sock;               /* what the hook has in work; -1: nothing */
+    const char      *host;               /* lent */
+    uint16_t         tcp_port;
+} azri_dial;
+
+static void azri_dial_begin(azri_dial *d, const azri_port *port, azri_waker *w, const char *host, uint16_t tcp_port) {
+    (void)w;
+    d->port = port;
+    d->next_at = 0;
+    d->sock = -1;
+    d->host = host;
+    d->tcp_port = tcp_port;
+}
+
+static void azri_dial_end(azri_dial *d) {
+    if (d->sock != -1) d->port->p.close(d->port->p.user, d->sock);
+    d->sock = -1;
+}
+
+static azredis_status azri_dial_step(azri_dial *d, uint64_t now, intptr_t *sock, azredis_error *e) {
+    int r = d->port->p.connect(d->port->p.user, d->host, d->tcp_port, &d->sock);
+    d->next_at = azri_after(now, AZRI_DIAL_HOOK);
+    if (r == 0) return AZREDIS_AGAIN;
+    *sock = d->sock;
+    d->sock = -1;
+    if (r > 0) return AZREDIS_OK;
+    (void)azri_fail(e, AZREDIS_E_NET, "connect.tcp", "connect to %s:%u: %d from your connect hook", d->host,
+                    (unsigned)d->tcp_port, r);
+    if (e) e->os_errno = r < -1 ? -r : 0;
+    return AZREDIS_E_NET;
+}
+
+static azredis_status azri_dial_timeout(azri_dial *d, azredis_error *e) {
+    azri_dial_end(d);
+    return azri_fail(e, AZREDIS_E_TIMEOUT, "connect.tcp", "connect to %s:%u: your connect hook did not get there in time; "
+                     "check host, port and firewall", d->host, (unsigned)d->tcp_port);
+}
+
+static size_t azri_dial_fds(const azri_dial *d, azri_fd *out, size_t cap) {
+    (void)d;
+    (void)out;
+    (void)cap;
+    return 0;
+}
+
+static uint64_t azri_dial_deadline(const azri_dial *d) { return d->next_at; }
+#endif
+
+/* ==== >>tls =============================================================== uses: core mem fail text port posix bare
  * One TLS client connection over non-blocking sockets, with mbedTLS. Every difference between mbedTLS's
  * versions is in this section and nowhere else. TLS 1.2 at least; chain and name are always verified, there
  * is no way to turn that off. The time of a certificate follows port.unix_time, not libc's clock.
  * Entry points: azri_tls_open, _handshake, _read, _write, _pending, _close.
  * ================================================================================================ */
-#include <arpa/inet.h>
 #include <mbedtls/base64.h>
 #include <mbedtls/platform_util.h>
 #include <mbedtls/ssl.h>
@@ -7564,10 +7918,8 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user) {
 #  define MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET -0x7B00
 #endif
 
-#define AZRI_TLS_AHEAD   16384u      /* bytes read from the socket at once; a record is 16 KiB at most */
 #define AZRI_TLS_LOST    -0x004C     /* our BIO's code: port.send or port.recv failed; see azri_tls.io */
 #define AZRI_TLS_NO_RNG  -0x003C     /* port.entropy failed */
-#define AZRI_CERT_MAX    16384u      /* base64 text of one root certificate */
 
 /* The day of this release. It is not earlier than that: a clock that says so is wrong. */
 #define AZRI_RELEASE_UNIX 1795392000 /* 2026-11-23 */
@@ -7690,6 +8042,12 @@ static void azri_roots_line(azri_roots *r, const char *p, size_t n) {
     if (st == AZREDIS_E_NOMEM) r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;
 }
 
+#ifdef AZREDIS_NO_OS
+static void azri_roots_file(azri_roots *r, const char *path) {
+    (void)path;
+    r->status = MBEDTLS_ERR_X509_FILE_IO_ERROR;
+}
+#else
 static void azri_roots_file(azri_roots *r, const char *path) {
     char line[256];
     FILE *f = fopen(path, "rb");
@@ -7701,6 +8059,7 @@ static void azri_roots_file(azri_roots *r, const char *path) {
     if (ferror(f)) r->status = MBEDTLS_ERR_X509_FILE_IO_ERROR;
     (void)fclose(f);
 }
+#endif
 
 /* DER begins with a SEQUENCE of more than 127 bytes; no text does. */
 static void azri_roots_memory(azri_roots *r, const char *p, size_t n) {
@@ -7810,8 +8169,7 @@ static uint32_t azri_tls_check_chain(azri_tls *t, mbedtls_x509_crt *leaf, int *s
 
 /* The binary form of an IP literal: 4, 16, or 0 if name is none. */
 static size_t azri_tls_address(const char *name, unsigned char out[16]) {
-    if (inet_pton(AF_INET, name, out) == 1) return 4;
-    return inet_pton(AF_INET6, name, out) == 1 ? 16 : 0;
+    return azri_ip_parse(azri_str(name), out);
 }
 
 #define AZRI_SAN_DNS 0x82            /* RFC 5280 4.2.1.6: [2] dNSName, [7] iPAddress, both primitive */
@@ -7865,7 +8223,9 @@ static int azri_tls_rng(void *user, unsigned char *out, size_t n) {
 
 static int azri_tls_bio_send(void *user, const unsigned char *p, size_t n) {
     azri_tls *t = (azri_tls *)user;
-    int r = t->port->p.send(t->port->p.user, t->sock, p, n);
+    int r;
+    t->port->p.yield(t->port->p.user);
+    r = t->port->p.send(t->port->p.user, t->sock, p, n);
     if (r > 0) return r;
     if (r == 0) return MBEDTLS_ERR_SSL_WANT_WRITE;
     t->io = r;
@@ -7876,6 +8236,7 @@ static int azri_tls_bio_send(void *user, const unsigned char *p, size_t n) {
  * empty whenever mbedTLS says WANT_READ, so waiting for the socket is right then. */
 static int azri_tls_bio_recv(void *user, unsigned char *p, size_t n) {
     azri_tls *t = (azri_tls *)user;
+    t->port->p.yield(t->port->p.user);
     if (t->ahead_at == t->ahead_len) {
         int r = t->port->p.recv(t->port->p.user, t->sock, t->ahead, AZRI_TLS_AHEAD);
         if (r == 0) return MBEDTLS_ERR_SSL_WANT_READ;
@@ -8003,6 +8364,12 @@ static void azri_tls_close(azri_tls *t) {
     memset(t, 0, sizeof *t);
 }
 
+#ifdef AZREDIS_NO_OS
+static azredis_status azri_tls_find_roots(azri_tls *t, azredis_error *e) {
+    return azri_fail(e, AZREDIS_E_ARG, t->conf.where, "TLS roots: AZREDIS_NO_OS has no files: give ca, the root certificates "
+                     "as PEM or DER in memory");
+}
+#else
 static int azri_tls_readable(const char *path) {
     FILE *f = fopen(path, "rb");
     if (!f) return 0;
@@ -8034,6 +8401,7 @@ static azredis_status azri_tls_find_roots(azri_tls *t, azredis_error *e) {
     t->ca_path = azri_strdup(&t->port->mem, path);
     return t->ca_path ? AZREDIS_OK : azri_fail(e, AZREDIS_E_NOMEM, t->conf.where, "TLS roots: out of memory");
 }
+#endif
 
 static void azri_tls_protocol(azri_tls *t) {
     /* TLS 1.3, then AEAD, then the CBC suites that Azure Managed Redis documents for TLS 1.2. Numbers that a
@@ -8163,7 +8531,7 @@ static int azri_tls_pending(const azri_tls *t) {
     return t->open && (t->ahead_at < t->ahead_len || mbedtls_ssl_get_bytes_avail(&t->ssl) > 0);
 }
 
-/* ==== >>line ============================================================== uses: core fail text posix tls ==
+/* ==== >>line ============================================================== uses: core fail text port posix bare tls ==
  * A stream that is dialled, secured and then carries bytes, step by step and never blocking.
  * Entry points: azri_line_begin, _step, _read, _write, _end, _fds, _deadline.
  * ================================================================================================ */
@@ -8288,7 +8656,6 @@ static uint64_t azri_line_deadline(const azri_line *l) {
 
 #define AZRI_FDS_MAX      64u           /* waker, token request, two connections: each may watch several addresses */
 #define AZRI_OWN_PAUSE    20u           /* ms between two looks at a fetch that another thread is stepping */
-#define AZRI_NOTES_MAX    16u           /* events of an auth that a client which seldom pumps can still get */
 
 typedef struct azri_watch azri_watch;
 struct azri_watch { azri_waker *waker; azri_watch *next; };
@@ -8558,7 +8925,7 @@ static void azri_fetch_dial(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_
 
 /* Writes the request, reads the answer. AGAIN: later. */
 static azredis_status azri_fetch_http(azri_fetch *f, uint64_t now, azredis_error *e) {
-    char in[2048];
+    char in[AZRI_FETCH_PIECE];
     size_t n = 0;
     azredis_status st = f->line.state == AZRI_LINE_OPEN ? AZREDIS_OK : azri_line_step(&f->line, now, e);
     while (st == AZREDIS_OK && f->written < f->step.request.len) {
@@ -8660,7 +9027,6 @@ AZREDIS_API void azredis_auth_release(azredis_auth *a) {
  * Entry points: azri_pump_turn, azri_pump_sleep, azri_pump_deadline, azri_pump_fds.
  * ================================================================================================ */
 
-#define AZRI_RECORD       16384u        /* one TLS record: small commands share it */
 #define AZRI_READS_MAX    64            /* reads of one turn, so that a flood does not starve the writer */
 #define AZRI_COPY_AGAIN   100u          /* ms until a token for whose copy there was no memory is copied again */
 
@@ -9012,7 +9378,7 @@ static void azri_deliver_item(azredis_client *c, const azri_item *it) {
     if (it->type != AZREDIS_EV_LOG && it->type != AZREDIS_EV_TOKEN_REFRESHED && it->type != AZREDIS_EV_TOKEN_REFRESH_FAILED)
         ev.endpoint = c->endpoint;
     if (c->on_event) c->on_event(&ev, c->event_user);
-    else if (it->type == AZREDIS_EV_LOG) azredis_print_event(&ev, NULL);
+    else if (it->type == AZREDIS_EV_LOG) azri_event_default(&ev);
 }
 
 /* Not through the ring, which may drop: who waits for it would wait for ever. */
@@ -9141,19 +9507,10 @@ static size_t azri_turn_fds(const azredis_client *c, azri_fd *out, size_t cap) {
     return n;
 }
 
-static azri_fd azri_waker_fd(const azri_waker *w) {
-    azri_fd f;
-    f.sock = azri_waker_sock(w);
-    f.want = AZRI_READ;
-    f.ready = 0;
-    return f;
-}
-
 /* All sockets; how many there are, which may be more than cap. The ones with the most work come first. */
 static size_t azri_pump_fds(const azredis_client *c, azri_fd *out, size_t cap) {
     size_t n = azri_turn_fds(c, out, cap);
-    if (n < cap) out[n] = azri_waker_fd(c->waker);
-    n++;
+    n += azri_waker_fds(c->waker, out + azri_minz(n, cap), cap - azri_minz(n, cap));
     if (c->fetch) n += azri_fetch_fds(c->fetch, out + azri_minz(n, cap), cap - azri_minz(n, cap));
     return n;
 }
@@ -9174,7 +9531,7 @@ static void azri_pump_sleep(azredis_client *c, uint64_t until) {
     if (t - now >= AZRI_SECOND) azri_pump_idle(c);
     n = azri_minz(azri_pump_fds(c, fds, AZRI_FDS_MAX), AZRI_FDS_MAX);
     azri_let_go(c);
-    (void)azri_poll(fds, n, (int)azri_min64(t - now, AZRI_WAIT_MAX));
+    c->port.p.wait(c->port.p.user, fds, n, (uint32_t)azri_min64(t - now, AZRI_WAIT_MAX));
     azri_hold(c);
 }
 
@@ -9543,6 +9900,14 @@ static void azri_sleeper_remove(azri_threads *t, azri_sleeper *w) {
     if (t->last == w) t->last = before;
 }
 
+/* Ends what has run out of time, without the session's other duties: for callers whose pump is held up. */
+static void azri_hub_expire(azri_hub *h, uint64_t now) {
+    azri_session *s;
+    for (s = h->sessions; s; s = s->next)
+        if (s->state == AZRI_READY || s->state == AZRI_DRAINING) azri_session_expire(s, now);
+    azri_hub_expire_backlog(h, now);
+}
+
 /* Others have the baton: sleeps until told or given it. Commands end in time even if the one who has it is held up. */
 static void azri_sleeper_wait(azredis_client *c, azri_sleeper *w) {
     uint64_t now = azri_now(c), until = azri_hub_deadline(&c->hub, now);
@@ -9799,7 +10164,8 @@ static void azri_threads_close(azredis_client *c) {
     azri_let_go(c);
 }
 
-static azri_threads *azri_threads_new(const azri_mem *m) {
+static azri_threads *azri_threads_new(const azri_port *port) {
+    const azri_mem *m = &port->mem;
     azri_threads *t = (azri_threads *)azri_zalloc(m, sizeof *t);
     int have = 0;
     if (!t) return NULL;
@@ -9808,8 +10174,8 @@ static azri_threads *azri_threads_new(const azri_mem *m) {
     if (have == 2) have += azri_cond_init(&t->freed);
     if (have == 3) have += azri_park_open(&t->park);
     if (have == 4) {
-        t->turn_waker = azri_waker_new();
-        t->wait_waker = azri_waker_new();
+        t->turn_waker = azri_waker_new(port);
+        t->wait_waker = azri_waker_new(port);
         if (t->turn_waker && t->wait_waker) return t;
         azri_threads_free(t, m);
         return NULL;
@@ -9842,7 +10208,7 @@ AZREDIS_API azredis_status azredis_start(azredis_client *c) {
     azri_hold(c);
     st = c->closing ? AZREDIS_E_CLOSED : c->threads || c->in_callback || c->inside ? AZREDIS_E_STATE : c->broken.code;
     if (st == AZREDIS_OK) {
-        t = azri_threads_new(&c->port.mem);
+        t = azri_threads_new(&c->port);
         if (!t || !azri_threads_run(c, t)) st = AZREDIS_E_NOMEM;
         else {
             azri_grave_clear(&c->grave, &c->port, c->grave.count);
@@ -9879,7 +10245,7 @@ static void azri_threads_call(const azredis_client *c) { (void)c; }
  * ================================================================================================ */
 
 AZREDIS_API const char *azredis_build_info(void) {
-    return "azredis_entra " AZREDIS_VERSION_TEXT ", mbedTLS " MBEDTLS_VERSION_STRING ", port posix";
+    return "azredis_entra " AZREDIS_VERSION_TEXT ", mbedTLS " MBEDTLS_VERSION_STRING ", port " AZRI_PORT_NAME;
 }
 
 #define AZRI_STARVE 10u               /* ms until a loop whose list was too short, or still has a socket to close, comes again */
@@ -9932,13 +10298,14 @@ AZREDIS_API azredis_auth *azredis_auth_open_v(const azredis_auth_options *option
     a->on_event = o.on_event;
     a->event_user = o.event_user;
     a->level = o.log_level ? o.log_level : AZREDIS_LOG_WARNING;
-    if (azri_lock_init(&a->lock) != AZREDIS_OK) {
+    if (azri_lock_init(&a->lock, &a->port) != AZREDIS_OK) {
         azri_free(&port.mem, a, sizeof *a);
         return NULL;
     }
     azri_token_init(&a->machine, &a->rng, o.policy);
     a->ca_file = azri_strdup(&a->port.mem, o.ca_file);
     (void)azri_identity_conf_copy(&a->conf, &a->port.mem, &o, &a->broken);
+    if (a->broken.code != AZREDIS_E_NOMEM && port.missing) (void)azri_port_check(&port, &a->broken);
     if ((o.ca_file && !a->ca_file) || a->broken.code == AZREDIS_E_NOMEM || azri_auth_static(a) != AZREDIS_OK) {
         azri_auth_free(a);
         return NULL;
@@ -10007,7 +10374,7 @@ static void azri_auth_deliver(azredis_auth *a) {
         if (it.type == AZREDIS_EV_LOG && it.level > a->level) continue;
         azri_item_event(&it, &ev);
         if (a->on_event) a->on_event(&ev, a->event_user);
-        else if (it.type == AZREDIS_EV_LOG) azredis_print_event(&ev, NULL);
+        else if (it.type == AZREDIS_EV_LOG) azri_event_default(&ev);
     }
 }
 
@@ -10048,7 +10415,7 @@ static void azri_auth_disown(azredis_auth *a, int last) {
 
 /* The fetch outlives the call that began it, and so does the waker that its look-up calls. */
 static void azri_auth_step(azredis_auth *a) {
-    if (!a->own_waker) a->own_waker = azri_waker_new();
+    if (!a->own_waker) a->own_waker = azri_waker_new(&a->port);
     if (!a->own_waker) return;
     (void)azri_waker_drain(a->own_waker);
     if (!a->own) a->own = azri_fetch_claim(a, azri_auth_now(a));
@@ -10058,11 +10425,10 @@ static void azri_auth_step(azredis_auth *a) {
 /* w: this call's own waker, which news of the token wakes. */
 static void azri_auth_sleep(azredis_auth *a, int mine, azri_waker *w, uint64_t until) {
     azri_fd fds[AZRI_FDS_MAX];
-    size_t n = 0;
+    size_t n = azri_waker_fds(w, fds, AZRI_FDS_MAX);
     uint64_t now = azri_auth_now(a), t = azri_min64(until, now + AZRI_WAIT_MAX);
-    fds[n++] = azri_waker_fd(w);
     if (mine && a->own) {
-        fds[n++] = azri_waker_fd(a->own_waker);
+        n += azri_waker_fds(a->own_waker, fds + n, AZRI_FDS_MAX - n);
         n += azri_minz(azri_fetch_fds(a->own, fds + n, AZRI_FDS_MAX - n), AZRI_FDS_MAX - n);
         t = azri_min64(t, azri_fetch_deadline(a->own));
     } else {
@@ -10071,7 +10437,7 @@ static void azri_auth_sleep(azredis_auth *a, int mine, azri_waker *w, uint64_t u
         if (t <= now) t = now + AZRI_OWN_PAUSE;         /* due, and another thread is about to fetch it */
         azri_lock_release(&a->lock);
     }
-    if (t > now) (void)azri_poll(fds, n, (int)(t - now));
+    if (t > now) a->port.p.wait(a->port.p.user, fds, n, (uint32_t)(t - now));
     (void)azri_waker_drain(w);
 }
 
@@ -10100,7 +10466,7 @@ AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *ou
         if (why) *why = a->broken;
         return a->broken.code;
     }
-    w = azri_waker_new();
+    w = azri_waker_new(&a->port);
     if (!w) return azri_fail(why, AZREDIS_E_NOMEM, "auth", "no descriptor or memory for a wake-up pipe");
     azri_auth_watch(a, &watch, w);
     st = azri_auth_wait(a, out, azri_after(azri_auth_now(a), wait_ms), w, why);
@@ -10164,14 +10530,14 @@ static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o
     h->session.auth_ms = azri_or(o->auth_ms, 15u * AZRI_SECOND);
     h->session.command_ms = azri_or(o->command_ms, 5u * AZRI_SECOND);
     h->session.keepalive_ms = azri_or(o->keepalive_ms, AZRI_MINUTE);
-    h->session.max_reply = o->max_reply ? o->max_reply : AZRI_RESP_BULK_MAX;
+    h->session.max_reply = o->max_reply ? o->max_reply : AZRI_REPLY_MAX;
     h->session.endpoint = c->endpoint;
     azri_open_name(h->session.name, o->client_name);
     h->fail_fast = o->fail_fast;
     h->abort_on_connect_fail = o->abort_on_connect_fail;
-    h->backlog_count = azri_or(o->backlog_count, 10000);
-    h->backlog_bytes = o->backlog_bytes ? o->backlog_bytes : 64u * 1024u * 1024u;
-    h->sub_queue = azri_or(o->sub_queue, 10000);
+    h->backlog_count = azri_or(o->backlog_count, AZRI_BACKLOG_COUNT);
+    h->backlog_bytes = o->backlog_bytes ? o->backlog_bytes : AZRI_BACKLOG_BYTES;
+    h->sub_queue = azri_or(o->sub_queue, AZRI_SUB_QUEUE);
     c->command_ms = h->session.command_ms;
     c->connect_ms = azri_or(o->connect_ms, 5u * AZRI_SECOND);
     c->renew_ms = azri_or(o->renew_ms, 2u * AZRI_SECOND);
@@ -10209,14 +10575,14 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
     c->event_user = o.event_user;
     c->ca = o.ca;
     c->ca_len = o.ca_len;
-    if (azri_lock_init(&c->lock) != AZREDIS_OK) {
+    if (azri_lock_init(&c->lock, &c->port) != AZREDIS_OK) {
         azri_hub_free(&c->hub);
         azri_free(&port.mem, c, sizeof *c);
         return NULL;
     }
     if (azri_open_endpoint(c, &o) == AZREDIS_OK) (void)azri_open_conf(c, &o);
     c->auth = azri_open_auth(&o);
-    c->waker = azri_waker_new();
+    c->waker = azri_waker_new(&c->port);
     c->tls_host = azri_strdup(&c->port.mem, o.tls_host ? o.tls_host : c->host);
     c->ca_file = azri_strdup(&c->port.mem, o.ca_file);
     if (c->auth && c->waker) azri_auth_watch(c->auth, &c->watch, c->waker);
@@ -10225,6 +10591,7 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
         return NULL;
     }
     if (c->broken.code == AZREDIS_OK) c->broken = c->auth->broken;
+    if (c->port.missing) (void)azri_port_check(&c->port, &c->broken);
     return c;
 }
 

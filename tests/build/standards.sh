@@ -47,8 +47,13 @@ for pair in "$gcc:$only_gcc $only_c" "$clang:$only_clang $only_c"; do
         -I"$include" -c "$here/whole.c" -o "$dir/o"
     check "$cc, AZREDIS_ENTRA_STATIC" "$cc" -std=c99 $warnings $more -Wno-unused-function -DAZREDIS_ENTRA_STATIC -O1 \
         -I"$include" -c "$here/whole.c" -o "$dir/o"
+    for form in AZREDIS_NO_OS AZREDIS_NO_THREADS; do
+        check "$cc, $form" "$cc" -std=c99 $warnings $more -D$form -O2 -I"$include" -c "$here/whole.c" -o "$dir/o"
+    done
     check "$cc, NDEBUG" "$cc" -std=c99 $warnings $more -DNDEBUG -O2 -I"$include" -c "$here/whole.c" -o "$dir/o"
 done
+check "g++, AZREDIS_NO_OS" "$gxx" -x c++ -std=c++11 $warnings $only_gcc -DAZREDIS_NO_OS -O1 -I"$include" -c "$here/whole.c" \
+    -o "$dir/o"
 check "g++, declarations alone" "$gxx" -x c++ -std=c++11 $warnings -I"$include" -fsyntax-only "$here/declarations.c"
 
 # One file implements, another uses; both may include the header more than once and in any order.

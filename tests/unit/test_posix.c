@@ -139,7 +139,7 @@ static azri_waker *waker;
 static int setup(void **state) {
     (void)state;
     azri_port_fill(&port, NULL);
-    waker = azri_waker_new();
+    waker = azri_waker_new(NULL);
     resolver_set(0, 0, NULL, NULL);
     return waker ? 0 : -1;
 }
@@ -163,8 +163,7 @@ static azredis_status finish(azri_dial *d, intptr_t *sock, azredis_error *e) {
         st = azri_dial_step(d, now, sock, e);
         if (st != AZREDIS_AGAIN || now > end) return st;
         n = azri_dial_fds(d, f, AZRI_POLL_MAX - 1);
-        f[n].sock = azri_waker_sock(waker);
-        f[n].want = AZRI_READ;
+        (void)azri_waker_fds(waker, &f[n]);
         at = azri_min64(azri_dial_deadline(d), end);
         azri_poll(f, n + 1, at > now ? (int)(at - now) : 0);
         azri_waker_drain(waker);
@@ -314,7 +313,7 @@ static void test_lock(void **state) {
     counter c;
     (void)state;
     c.n = 0;
-    assert_int_equal(azri_lock_init(&c.lock), AZREDIS_OK);
+    assert_int_equal(azri_lock_init(&c.lock, NULL), AZREDIS_OK);
     assert_int_equal(pthread_create(&id, NULL, count_up, &c), 0);
     count_up(&c);
     pthread_join(id, NULL);
@@ -324,8 +323,7 @@ static void test_lock(void **state) {
 
 static int waker_ready(int timeout_ms) {
     azri_fd f;
-    f.sock = azri_waker_sock(waker);
-    f.want = AZRI_READ;
+    assert_int_equal(azri_waker_fds(waker, &f), 1);
     return azri_poll(&f, 1, timeout_ms);
 }
 
@@ -339,10 +337,12 @@ static void *wake_later(void *arg) {
 
 static void test_waker(void **state) {
     pthread_t id;
+    azri_fd f;
     int i;
     (void)state;
-    assert_true(fcntl((int)azri_waker_sock(waker), F_GETFD) & FD_CLOEXEC);
-    assert_true(fcntl((int)azri_waker_sock(waker), F_GETFL) & O_NONBLOCK);
+    assert_int_equal(azri_waker_fds(waker, &f), 1);
+    assert_true(fcntl((int)f.sock, F_GETFD) & FD_CLOEXEC);
+    assert_true(fcntl((int)f.sock, F_GETFL) & O_NONBLOCK);
     assert_int_equal(waker_ready(0), 0);
     azri_waker_drain(waker);
     for (i = 0; i < 100000; i++) azri_waker_wake(waker);   /* more than any pipe holds: must not block */
@@ -565,7 +565,7 @@ static void test_dial_cap_message(void **state) {
 
 /* The client is gone when the resolver answers at last. */
 static void test_dial_client_gone(void **state) {
-    azri_waker *w = azri_waker_new();
+    azri_waker *w = azri_waker_new(NULL);
     azri_dial d;
     intptr_t s;
     (void)state;
@@ -640,28 +640,33 @@ static void test_dial_unix(void **state) {
     assert_non_null(strstr(e.message, "too long"));
 }
 
-typedef struct hook_state { int calls, result_after, result; } hook_state;
+typedef struct hook_state { int calls, result_after, result; intptr_t closed; } hook_state;
 
 static int hook(void *user, const char *host, uint16_t tcp_port, intptr_t *sock) {
     hook_state *h = (hook_state *)user;
     assert_string_equal(host, "cache.example");
     assert_int_equal(tcp_port, 10000);
+    assert_int_equal(*sock, h->calls ? 55 : -1);          /* what the last step left there */
+    *sock = 55;
     if (h->calls++ < h->result_after) return 0;
     *sock = 77;
     return h->result;
 }
+
+static void hook_close(void *user, intptr_t sock) { ((hook_state *)user)->closed = sock; }
 
 static void test_dial_hook(void **state) {
     azredis_port mine;
     azri_port p;
     azri_dial d;
     azredis_error e;
-    hook_state h = { 0, 2, 1 };
+    hook_state h = { 0, 2, 1, 0 };
     intptr_t s = -1;
     (void)state;
     memset(&mine, 0, sizeof mine);
     mine.user = &h;
     mine.connect = hook;
+    mine.close = hook_close;
     azri_port_fill(&p, &mine);
     azri_dial_begin(&d, &p, waker, "cache.example", 10000);
     assert_int_equal(azri_dial_step(&d, 100, &s, &e), AZREDIS_AGAIN);
@@ -671,6 +676,13 @@ static void test_dial_hook(void **state) {
     assert_int_equal(azri_dial_step(&d, 140, &s, &e), AZREDIS_OK);
     assert_int_equal(s, 77);
     azri_dial_end(&d);
+    assert_int_equal(h.closed, 0);                         /* it is the caller's now */
+    h.calls = 0;
+    azri_dial_begin(&d, &p, waker, "cache.example", 10000);
+    assert_int_equal(azri_dial_step(&d, 100, &s, &e), AZREDIS_AGAIN);
+    azri_dial_end(&d);
+    assert_int_equal(h.closed, 55);                        /* given up half way */
+    h.calls = h.result_after = 0;
     h.result = -EHOSTUNREACH;
     azri_dial_begin(&d, &p, waker, "cache.example", 10000);
     assert_int_equal(azri_dial_step(&d, 160, &s, &e), AZREDIS_E_NET);

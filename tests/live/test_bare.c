@@ -1,0 +1,189 @@
+/* AZREDIS_NO_OS: the library sees the machine only through hooks that this test wrote.
+ *   cc -std=gnu11 -I. tests/live/test_bare.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
+#define AZREDIS_NO_OS
+#define AZREDIS_ENTRA_IMPLEMENTATION
+#include "azredis_entra.h"
+#include "live.h"
+#include "hooks.h"
+
+static live em;
+static azredis_client *client;
+
+static int setup(void **state) {
+    (void)state;
+    memset(&hook, 0, sizeof hook);
+    live_start(&em, "--token-ttl", "3", NULL);
+    return 0;
+}
+
+static int setup_none(void **state) {
+    (void)state;
+    memset(&hook, 0, sizeof hook);
+    return 0;
+}
+
+static int teardown(void **state) {
+    (void)state;
+    azredis_close(client);
+    client = NULL;
+    if (em.pid > 0)
+        live_stop(&em);
+    return hook.blocks || hook.locked || hook.connects != hook.closes;
+}
+
+/* ---- options ----------------------------------------------------------------------------------- */
+
+/* Each hook that is required and missing is named by every call, and none of the others is called. */
+static void test_missing_hooks(void **state) {
+    static const struct { const char *name; size_t at; } hook_of[] = {
+        {"now_ms", offsetof(azredis_port, now_ms)},   {"unix_time", offsetof(azredis_port, unix_time)},
+        {"entropy", offsetof(azredis_port, entropy)}, {"connect", offsetof(azredis_port, connect)},
+        {"send", offsetof(azredis_port, send)},       {"recv", offsetof(azredis_port, recv)},
+        {"close", offsetof(azredis_port, close)}};
+    size_t i;
+    (void)state;
+    for (i = 0; i < sizeof hook_of / sizeof hook_of[0]; i++) {
+        azredis_port some = hook_port;
+        azredis_options o = {.host = "cache.example", .port = &some};
+        azredis_reply r = {0};
+        azredis_error why;
+        azredis_token t;
+        azredis_auth_options id = {.port = &some};
+        azredis_auth *auth;
+        char text[64];
+        memset((char *)&some + hook_of[i].at, 0, sizeof(void (*)(void)));
+        snprintf(text, sizeof text, "options.port.%s is missing", hook_of[i].name);
+        client = azredis_open(&o);
+        assert_int_equal(azredis_command(client, &r, "PING"), AZREDIS_E_ARG);
+        assert_has(r.error->message, text);
+        assert_int_equal(azredis_connect(client, 1000, &why), AZREDIS_E_ARG);
+        assert_has(why.message, text);
+        assert_int_equal(azredis_wait(client, 1000), AZREDIS_E_ARG);
+        assert_int_equal(azredis_submit(client, NULL, 0, NULL, NULL, NULL), AZREDIS_E_ARG);
+        azredis_reply_free(&r);
+        azredis_close(client);
+        auth = azredis_auth_open(&id);
+        assert_int_equal(azredis_auth_token(auth, &t, 1000, &why), AZREDIS_E_ARG);
+        assert_has(why.message, text);
+        azredis_auth_release(auth);
+        client = NULL;
+    }
+    assert_int_equal(hook.waits + hook.connects, 0);
+}
+
+/* Without memory there is no client to ask; its calls still answer. */
+static void test_no_allocator(void **state) {
+    azredis_port some = hook_port;
+    azredis_options o = {.host = "cache.example", .port = &some};
+    azredis_reply r = {0};
+    (void)state;
+    some.alloc = NULL;
+    assert_null(azredis_open(&o));
+    o.port = NULL;
+    assert_null(azredis_open(&o));
+    assert_int_equal(azredis_command(NULL, &r, "PING"), AZREDIS_E_NOMEM);
+    assert_has(r.error->message, "memory");
+}
+
+/* There are no files, so trust must be given; without it nothing is sent. */
+static void test_no_roots(void **state) {
+    azredis_options o = device_options(&em);
+    azredis_error why;
+    (void)state;
+    o.ca = NULL;
+    client = azredis_open(&o);
+    assert_int_equal(azredis_connect(client, LIVE_SOON, &why), AZREDIS_E_ARG);
+    assert_has(why.message, "give ca");
+    assert_int_equal(live_number(&em, "tokens_issued"), 0);
+}
+
+static void test_no_environment(void **state) {
+    azredis_options o = device_options(&em);
+    azredis_error why;
+    (void)state;
+    o.identity = NULL;                  /* the default chain: AZURE_* are set, and must not be seen */
+    client = azredis_open(&o);
+    assert_int_equal(azredis_connect(client, LIVE_SOON, &why), AZREDIS_E_NO_CREDENTIAL);
+    assert_has(why.message, "AZURE_TENANT_ID");
+}
+
+/* ---- life -------------------------------------------------------------------------------------- */
+
+/* Token, TLS, renewal in place, a subscription, all by hooks. */
+static void test_life(void **state) {
+    azredis_options o = device_options(&em);
+    azredis_sub *sub;
+    azredis_message m;
+    int64_t id, n = 0;
+    (void)state;
+    client = live_open(&em, &o);
+    sub = azredis_subscribe(client, AZREDIS_CHANNEL, "news", NULL, NULL);
+    id = live_client_id(client);
+    await((assert_int_equal(live_incr(client, "n"), ++n), azredis_wait(client, 50),
+           live_number(&em, "reauths_accepted") == 2), LIVE_SOON);
+    json_decref(live_redis(&em, "PUBLISH", "news", "hello", NULL));
+    assert_int_equal(azredis_next(sub, &m, LIVE_SOON), AZREDIS_OK);
+    assert_string_equal(m.payload.ptr, "hello");
+    assert_int_equal(live_client_id(client), id);
+    assert_int_equal(live_number(&em, "connections_opened"), 1);
+    assert_int_equal(live_get_number(&em, "n"), n);
+    assert_true(hook.yields > 100 && hook.waits > 10 && hook.lock_calls > 10);
+    assert_true(hook.most_fds == 2);    /* Redis and the token endpoint at once */
+    azredis_unsubscribe(sub);
+}
+
+/* A connect hook that never gets there: the deadline holds, and its socket is closed. */
+static void test_deaf_connect(void **state) {
+    azredis_options o = device_options(&em);
+    azredis_error why;
+    (void)state;
+    hook.deaf = 1;
+    device_id.request_ms = device_id.chain_ms = 300;
+    client = azredis_open(&o);
+    assert_in_time(assert_int_equal(azredis_connect(client, 1000, &why), AZREDIS_E_TIMEOUT), 1000);
+    assert_has(why.message, "connect hook");
+    assert_true(hook.connects > 0);
+    azredis_close(client);
+    client = NULL;
+    assert_int_equal(hook.connects, hook.closes);
+}
+
+/* Two clients on one auth: the other is woken by the hook when the token is there. */
+static void test_shared(void **state) {
+    azredis_options o = device_options(&em);
+    azredis_auth *auth;
+    azredis_client *other;
+    (void)state;
+    device_id.ca = o.ca;
+    device_id.ca_len = o.ca_len;
+    device_id.port = o.port;
+    auth = azredis_auth_open(&device_id);
+    o.auth = auth;
+    other = live_new(&em, &o);
+    client = live_open(&em, &o);
+    assert_true(hook.wakes > 0);
+    assert_int_equal(live_incr(client, "n"), 1);
+    assert_int_equal(live_incr(other, "n"), 2);
+    assert_int_equal(live_number(&em, "tokens_issued"), 1);
+    azredis_close(other);
+    azredis_auth_release(auth);
+}
+
+static void test_build_info(void **state) {
+    (void)state;
+    assert_has(azredis_build_info(), "port bare");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_missing_hooks, setup_none, teardown),
+        cmocka_unit_test_setup_teardown(test_no_allocator, setup_none, teardown),
+        cmocka_unit_test_setup_teardown(test_no_roots, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_environment, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_life, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_deaf_connect, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_shared, setup, teardown),
+        cmocka_unit_test(test_build_info),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
