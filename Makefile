@@ -20,8 +20,14 @@ CFLAGS_T = -std=gnu11 -g $(WARN) -I$(H) $(EXTRA_CFLAGS)
 SAN      = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 TSAN     = -fsanitize=thread -fno-omit-frame-pointer
 PURE     = -DAZREDIS_ONLY_PURE= -Wno-unused-function
-TLS_LIBS = -lmbedtls -lmbedx509 -lmbedcrypto -lpthread
-LIBS     = -Wl,--as-needed -lcmocka -ljansson -lssl -lcrypto -lutil $(TLS_LIBS)
+# MBEDTLS: where an mbedTLS beside the system's is unpacked, for example build/pkg/trixie; linked from its .a files.
+MBEDTLS  ?=
+tls_inc  = $(addprefix -I,$(1:%=%/usr/include))
+tls_libs = $(if $(1),$(1)/usr/lib/*/libmbedtls.a $(1)/usr/lib/*/libmbedx509.a $(1)/usr/lib/*/libmbedcrypto.a,\
+           -lmbedtls -lmbedx509 -lmbedcrypto) -lpthread
+TLS_INC  = $(call tls_inc,$(MBEDTLS))
+TLS_LIBS = $(call tls_libs,$(MBEDTLS))
+LIBS     = -Wl,--as-needed -lcmocka -ljansson -lssl -lcrypto -lutil
 
 HEADER   = $(H)/azredis_entra.h
 UNIT     = $(patsubst tests/unit/%.c,%,$(sort $(wildcard tests/unit/test_*.c)))
@@ -39,7 +45,9 @@ VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-k
            --show-leak-kinds=definite,possible --child-silent-after-fork=yes
 
 # Programs that several suites build from one source: build/<variant>/<kind>/<name>.
-VARIANTS     = gcc asan clang-asan tsan
+VARIANTS     = gcc asan clang-asan tsan $(SUITES_36)
+# mbedTLS 3.6 of two Debian suites, each a variant of its own: trixie has 3.6.6, in which RSA-PSS over TLS 1.2 is broken.
+SUITES_36    = trixie sid
 # Sanitizers at -O0: a fifth of the time to build, and nothing is optimised away before it is looked at.
 FLAGS_gcc    = -O1
 FLAGS_asan   = -O0 $(SAN)
@@ -49,7 +57,10 @@ CC_gcc       = $(CC)
 CC_asan      = $(CC)
 CC_clang-asan = $(CLANG)
 CC_tsan      = $(CC)
+$(foreach v,$(SUITES_36),$(eval FLAGS_$(v) = -O1)$(eval CC_$(v) = $$(CC))$(eval MBEDTLS_$(v) = $$(B)/pkg/$(v)))
 
+# What `make test` repeats with the one that has the most traps; `make test-mbedtls` repeats all with both.
+LIVE_36      = $(addprefix $(B)/trixie/,unit/test_tls live/test_tls live/test_connect)
 # `make test` builds everything first; a program that did not build is then a failed case of its suite.
 need  = $(if $(BUILT),,$(1))
 SUITE = $(PYTHON) tools/tests.py run -B $(B)
@@ -93,6 +104,13 @@ check: ## layers, exported names, macros, README blocks, compilers and standards
 port-mingw: ## the header without an operating system by a compiler for Windows (gcc-mingw-w64-x86-64)
 	@mkdir -p $(B)/mingw/include && ln -sfn /usr/include/mbedtls $(B)/mingw/include/mbedtls
 	$(Q)$(MINGW) -std=c99 -O2 $(WARN) -DAZREDIS_NO_OS -I$(H) -I$(B)/mingw/include -c tests/build/whole.c -o $(B)/mingw/whole.o
+mbedtls-36: $(SUITES_36:%=$(B)/pkg/%/usr/include/mbedtls/ssl.h) ## unpacks mbedTLS 3.6.6 and newer below build/pkg
+live-36: $(call need,$(LIVE_36) emulator)
+	@$(SUITE) live-36 -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) $(LIVE_36)
+test-mbedtls: $(SUITES_36:%=test-mbedtls-%) ## all unit and live tests with each mbedTLS 3.6
+$(SUITES_36:%=test-mbedtls-%): export SAMPLE = $(abspath $(B))/$(@:test-mbedtls-%=%)/sample
+$(SUITES_36:%=test-mbedtls-%): test-mbedtls-%: emulator $(B)/%/sample $(foreach t,$(UNIT:%=unit/%) $(LIVE:%=live/%),$(B)/%/$(t))
+	@$(SUITE) mbedtls-$* -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) $(filter $(B)/$*/unit/% $(B)/$*/live/%,$^)
 demo-short: $(call need,$(B)/emulator $(B)/sample)
 	@AZREDIS_DEMO_TTL=5 AZREDIS_DEMO_SECONDS=12 $(SUITE) demo-short --plain --arg $(B) tools/demo.sh
 mutants: emulator $(B)/sample ## break the header in known ways; the named suite must notice
@@ -102,9 +120,9 @@ test-peers: emulator ## Azure SDK and Redis clients of others against the emulat
 
 # ---- all of it ----------------------------------------------------------------------------------
 # Suites that mostly wait run beside another.
-SUITES   = unit-gcc unit-asan sim fuzz-short check demo-short live live-asan live-valgrind
+SUITES   = unit-gcc unit-asan sim fuzz-short check demo-short live live-asan live-valgrind live-36
 PROGRAMS = $(UNIT:%=$(B)/gcc/unit/%) $(UNIT:%=$(B)/clang-asan/unit/%) $(SIM:%=$(B)/gcc/sim/%) \
-           $(LIVE:%=$(B)/gcc/live/%) $(LIVE:%=$(B)/asan/live/%) $(FUZZ:%=$(B)/clang-asan/fuzz/%)
+           $(LIVE:%=$(B)/gcc/live/%) $(LIVE:%=$(B)/asan/live/%) $(FUZZ:%=$(B)/clang-asan/fuzz/%) $(LIVE_36)
 STEP     = AZREDIS_SUMMARY=later $(MAKE) --no-print-directory BUILT=1
 programs: emulator examples $(B)/asan/sample $(PROGRAMS)
 test: ## all of the above but tsan, mutants and peers, with a summary
@@ -112,7 +130,7 @@ test: ## all of the above but tsan, mutants and peers, with a summary
 	@echo "building $(words $(PROGRAMS)) test programs"
 	@AZREDIS_SUMMARY=later $(PYTHON) tools/tests.py time -B $(B) build $(MAKE) -k -j$(JOBS) --no-print-directory programs
 	@$(STEP) unit-gcc; $(STEP) unit-asan; $(STEP) -j2 sim fuzz-short; $(STEP) check; \
-	$(STEP) -j2 demo-short live; $(STEP) -j2 live-asan live-valgrind; \
+	$(STEP) -j2 demo-short live; $(STEP) -j2 live-asan live-valgrind; $(STEP) live-36; \
 	$(PYTHON) tools/tests.py sum -B $(B) build $(SUITES)
 
 emulator: $(B)/emulator $(B)/redis-server ## Entra and Azure Managed Redis on your desk: build/emulator
@@ -133,22 +151,30 @@ $(B)/redis-server:
 
 $(B)/%: examples/%.c $(HEADER)
 	@mkdir -p $(@D)
-	$(Q)$(CC) -O2 -g $(WARN) -I$(H) $(EXTRA_CFLAGS) $< -o $@ $(TLS_LIBS)
+	$(Q)$(CC) -O2 -g $(WARN) -I$(H) $(TLS_INC) $(EXTRA_CFLAGS) $< -o $@ $(TLS_LIBS)
+
+# The oldest and newest mbedTLS 3.6 that Debian has, unpacked beside the system's.
+$(SUITES_36:%=$(B)/pkg/%/usr/include/mbedtls/ssl.h): $(B)/pkg/%/usr/include/mbedtls/ssl.h:
+	$(Q)sh tools/pkg/debian.sh $* $(B)/pkg/$* libmbedtls-dev libmbedtls21 libmbedx509-7 libmbedcrypto16
+	@touch $@
 
 # $(1) variant
 define VARIANT
-$(B)/$(1)/%: examples/%.c $(HEADER)
+INC_$(1)  = $$(call tls_inc,$$(or $$(MBEDTLS_$(1)),$$(MBEDTLS)))
+LIBS_$(1) = $$(call tls_libs,$$(or $$(MBEDTLS_$(1)),$$(MBEDTLS)))
+NEED_$(1) = $$(addsuffix /usr/include/mbedtls/ssl.h,$$(MBEDTLS_$(1)))
+$(B)/$(1)/%: examples/%.c $(HEADER) | $$(NEED_$(1))
 	@mkdir -p $$(@D)
-	$(Q)$$(CC_$(1)) -std=gnu11 -g $(WARN) -I$(H) $$(FLAGS_$(1)) $$(EXTRA_CFLAGS) $$< -o $$@ $(TLS_LIBS)
-$(B)/$(1)/unit/%: tests/unit/%.c $(HEADER) $(wildcard tests/unit/*.h)
+	$(Q)$$(CC_$(1)) -std=gnu11 -g $(WARN) -I$(H) $$(INC_$(1)) $$(FLAGS_$(1)) $$(EXTRA_CFLAGS) $$< -o $$@ $$(LIBS_$(1))
+$(B)/$(1)/unit/%: tests/unit/%.c $(HEADER) $(wildcard tests/unit/*.h) | $$(NEED_$(1))
 	@mkdir -p $$(@D)
-	$(Q)$$(CC_$(1)) $$(CFLAGS_T) $$(FLAGS_$(1)) $$< -o $$@ $$(LIBS)
+	$(Q)$$(CC_$(1)) $$(CFLAGS_T) $$(INC_$(1)) $$(FLAGS_$(1)) $$< -o $$@ $$(LIBS) $$(LIBS_$(1))
 $(B)/$(1)/sim/%: tests/sim/%.c $(HEADER) $(wildcard tests/sim/*.h)
 	@mkdir -p $$(@D)
 	$(Q)$$(CC_$(1)) $$(CFLAGS_T) $$(PURE) $$(FLAGS_$(1)) $$< -o $$@ -Wl,--as-needed -lcmocka
-$(B)/$(1)/live/%: tests/live/%.c $(HEADER) $(wildcard tests/live/*.h)
+$(B)/$(1)/live/%: tests/live/%.c $(HEADER) $(wildcard tests/live/*.h) | $$(NEED_$(1))
 	@mkdir -p $$(@D)
-	$(Q)$$(CC_$(1)) $$(CFLAGS_T) $$(FLAGS_$(1)) $$< -o $$@ $$(LIBS)
+	$(Q)$$(CC_$(1)) $$(CFLAGS_T) $$(INC_$(1)) $$(FLAGS_$(1)) $$< -o $$@ $$(LIBS) $$(LIBS_$(1))
 $(B)/$(1)/fuzz/%: tests/fuzz/%.c $(HEADER) $(wildcard tests/fuzz/*.h)
 	@mkdir -p $$(@D)
 	$(Q)$$(CC_$(1)) $$(CFLAGS_T) $$(PURE) -DAZRI_FUZZ_MAIN $$(FLAGS_$(1)) -O1 $$< -o $$@
@@ -156,5 +182,5 @@ endef
 $(foreach v,$(VARIANTS),$(eval $(call VARIANT,$(v))))
 
 .PHONY: help port-mingw demo unit unit-gcc unit-asan sim live live-asan live-valgrind fuzz-short san tsan valgrind check \
-        demo-short mutants test-peers programs test emulator examples clean
+        mbedtls-36 live-36 test-mbedtls $(SUITES_36:%=test-mbedtls-%) demo-short mutants test-peers programs test emulator examples clean
 .DELETE_ON_ERROR:

@@ -7890,6 +7890,12 @@ static uint64_t azri_dial_deadline(const azri_dial *d) { return d->next_at; }
  * is no way to turn that off. The time of a certificate follows port.unix_time, not libc's clock.
  * Entry points: azri_tls_open, _handshake, _read, _write, _pending, _close.
  * ================================================================================================ */
+#if defined(__has_include)
+#  if !__has_include(<mbedtls/ssl.h>)
+#    error "azredis: mbedTLS's headers are missing. Debian, Ubuntu: apt install libmbedtls-dev; Fedora, Alpine: \
+mbedtls-devel, mbedtls-dev; macOS: brew install mbedtls@3; elsewhere: give the compiler -I<its include folder>"
+#  endif
+#endif
 #include <mbedtls/base64.h>
 #include <mbedtls/platform_util.h>
 #include <mbedtls/ssl.h>
@@ -7897,6 +7903,61 @@ static uint64_t azri_dial_deadline(const azri_dial *d) { return d->next_at; }
 #include <mbedtls/x509_crt.h>
 
 #define AZRI_MBEDTLS (MBEDTLS_VERSION_NUMBER >> 24)          /* 2, 3 or 4 */
+
+/* What Azure Managed Redis needs of mbedTLS's configuration: TLS 1.2 with the two CBC suites that it documents
+ * (ECDHE with P-256 or P-384, an RSA certificate), roots up to RSA-4096 with SHA-384. */
+#ifndef MBEDTLS_SSL_CLI_C
+#  error "azredis: mbedTLS is built without MBEDTLS_SSL_CLI_C: no TLS client"
+#endif
+#ifndef MBEDTLS_SSL_PROTO_TLS1_2
+#  error "azredis: mbedTLS is built without MBEDTLS_SSL_PROTO_TLS1_2: Azure's caches cannot be held to TLS 1.3"
+#endif
+#ifndef MBEDTLS_X509_CRT_PARSE_C
+#  error "azredis: mbedTLS is built without MBEDTLS_X509_CRT_PARSE_C: no certificate can be verified"
+#endif
+#ifndef MBEDTLS_SSL_SERVER_NAME_INDICATION
+#  error "azredis: mbedTLS is built without MBEDTLS_SSL_SERVER_NAME_INDICATION: Azure chooses the certificate by the name"
+#endif
+#ifndef MBEDTLS_KEY_EXCHANGE_ECDHE_RSA_ENABLED
+#  error "azredis: mbedTLS is built without MBEDTLS_KEY_EXCHANGE_ECDHE_RSA_ENABLED: the suites of Azure Managed Redis"
+#endif
+#ifndef MBEDTLS_BASE64_C
+#  error "azredis: mbedTLS is built without MBEDTLS_BASE64_C: root certificates are PEM"
+#endif
+#if AZRI_MBEDTLS == 2
+#  if !defined(MBEDTLS_X509_CHECK_KEY_USAGE) || !defined(MBEDTLS_X509_CHECK_EXTENDED_KEY_USAGE)
+#    error "azredis: mbedTLS is built without MBEDTLS_X509_CHECK_KEY_USAGE and MBEDTLS_X509_CHECK_EXTENDED_KEY_USAGE: \
+a client's certificate would pass for a server's"
+#  endif
+#  if !defined(MBEDTLS_AES_C) || !defined(MBEDTLS_CIPHER_MODE_CBC)
+#    error "azredis: mbedTLS is built without MBEDTLS_AES_C and MBEDTLS_CIPHER_MODE_CBC: the suites of Azure Managed Redis"
+#  endif
+#  if !defined(MBEDTLS_SHA256_C) || !defined(MBEDTLS_SHA512_C) || defined(MBEDTLS_SHA512_NO_SHA384)
+#    error "azredis: mbedTLS is built without MBEDTLS_SHA256_C and MBEDTLS_SHA512_C (SHA-384): Azure's suites and roots"
+#  endif
+#  if !defined(MBEDTLS_ECP_DP_SECP256R1_ENABLED) || !defined(MBEDTLS_ECP_DP_SECP384R1_ENABLED)
+#    error "azredis: mbedTLS is built without MBEDTLS_ECP_DP_SECP256R1_ENABLED and MBEDTLS_ECP_DP_SECP384R1_ENABLED"
+#  endif
+#elif AZRI_MBEDTLS == 3               /* the names that count drivers of PSA too */
+#  if !defined(MBEDTLS_SSL_HAVE_AES) || !defined(MBEDTLS_SSL_HAVE_CBC)
+#    error "azredis: mbedTLS is built without MBEDTLS_AES_C and MBEDTLS_CIPHER_MODE_CBC: the suites of Azure Managed Redis"
+#  endif
+#  if !defined(MBEDTLS_MD_CAN_SHA256) || !defined(MBEDTLS_MD_CAN_SHA384)
+#    error "azredis: mbedTLS is built without MBEDTLS_SHA256_C and MBEDTLS_SHA384_C: Azure's suites and roots"
+#  endif
+#  if !defined(MBEDTLS_ECP_HAVE_SECP256R1) || !defined(MBEDTLS_ECP_HAVE_SECP384R1)
+#    error "azredis: mbedTLS is built without MBEDTLS_ECP_DP_SECP256R1_ENABLED and MBEDTLS_ECP_DP_SECP384R1_ENABLED"
+#  endif
+#endif
+#if defined(MBEDTLS_MPI_MAX_SIZE) && MBEDTLS_MPI_MAX_SIZE < 512
+#  error "azredis: mbedTLS is built with MBEDTLS_MPI_MAX_SIZE under 512: Azure's issuers have RSA keys of 4096 bits"
+#endif
+#if MBEDTLS_SSL_IN_CONTENT_LEN < 8192
+#  error "azredis: mbedTLS is built with MBEDTLS_SSL_IN_CONTENT_LEN under 8192: Azure's certificate chain needs 6 KB"
+#endif
+#if defined(MBEDTLS_SSL_VARIABLE_BUFFER_LENGTH) && MBEDTLS_SSL_OUT_CONTENT_LEN < MBEDTLS_SSL_IN_CONTENT_LEN
+#  error "azredis: with MBEDTLS_SSL_VARIABLE_BUFFER_LENGTH and a shorter OUT than IN, mbedTLS shrinks the wrong buffer"
+#endif
 
 #if AZRI_MBEDTLS >= 4 || (AZRI_MBEDTLS == 3 && defined(MBEDTLS_PSA_CRYPTO_C))
 #  include <psa/crypto.h>
@@ -7917,9 +7978,26 @@ static uint64_t azri_dial_deadline(const azri_dial *d) { return d->next_at; }
 #ifndef MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET
 #  define MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET -0x7B00
 #endif
+/* mbedTLS 3.6.1 and later keep quiet about the tickets of TLS 1.3 unless told not to; 4 has no such switch. */
+#if defined(MBEDTLS_SSL_TLS1_3_SIGNAL_NEW_SESSION_TICKETS_ENABLED) && defined(MBEDTLS_SSL_PROTO_TLS1_3) && \
+    defined(MBEDTLS_SSL_SESSION_TICKETS) && AZRI_MBEDTLS == 3
+#  define AZRI_CONF_TICKETS(cfg) mbedtls_ssl_conf_tls13_enable_signal_new_session_tickets( \
+    (cfg), MBEDTLS_SSL_TLS1_3_SIGNAL_NEW_SESSION_TICKETS_ENABLED)
+#else
+#  define AZRI_CONF_TICKETS(cfg) ((void)(cfg))
+#endif
 
 #define AZRI_TLS_LOST    -0x004C     /* our BIO's code: port.send or port.recv failed; see azri_tls.io */
 #define AZRI_TLS_NO_RNG  -0x003C     /* port.entropy failed */
+#define AZRI_TLS_KEPT_MAX 16384u     /* a kept session: the server's certificate, a ticket, keys */
+/* A resumed handshake shows no certificate. So that one which has been withdrawn or replaced does not live on,
+ * the server must show it once a day, however often it was resumed. */
+#define AZRI_TLS_KEPT_MS 86400000u
+#ifndef AZRI_TLS_RECORDS_MAX
+/* RFC 8446 5.5: about 2^24.5 full records may be sealed by one AES-GCM key. mbedTLS cannot change keys on a live
+ * connection (no KeyUpdate), so a connection is replaced before it gets there. */
+#  define AZRI_TLS_RECORDS_MAX (1u << 24)
+#endif
 
 /* The day of this release. It is not earlier than that: a clock that says so is wrong. */
 #define AZRI_RELEASE_UNIX 1795392000 /* 2026-11-23 */
@@ -7931,13 +8009,27 @@ static uint64_t azri_dial_deadline(const azri_dial *d) { return d->next_at; }
     "/usr/local/share/certs/ca-root-nss.crt"
 #endif
 
+/* The last session of one endpoint, so that a reconnect costs a tenth. It stands for the checks that were made
+ * when it began, and is offered only where the same would be made: same name, same roots. In RAM only; secret. */
+typedef struct azri_tls_kept {       /* zeroed: none */
+    unsigned char *blob;             /* mbedTLS's form: master secret or resumption key, certificate, ticket */
+    size_t         len;
+    char           name[256];
+    char          *ca_path;
+    const void    *ca;
+    size_t         ca_len;
+    uint64_t       verified_ms;      /* when the server last showed its certificate */
+    char           until[24];        /* when the first certificate of its chain ends */
+} azri_tls_kept;
+
 typedef struct azri_tls_conf {       /* all lent until azri_tls_close */
     const char *name;                /* to verify, and sent as SNI; a name or an address without brackets */
     const char *ca_file;             /* NULL: SSL_CERT_FILE, then the system's bundle */
     const void *ca;                  /* PEM or DER in memory; wins over ca_file */
     size_t      ca_len;
     const char *where;               /* "redis.tls" */
-    int         tls12;               /* 1: nothing newer; see azri_tls.try_tls12 */
+    int         tls12;               /* 1: nothing newer; see azri_tls.again */
+    azri_tls_kept *kept;             /* to be resumed, and to be filled; NULL: neither */
 } azri_tls_conf;
 
 typedef struct azri_tls {            /* zeroed: closed. Must stay where it is while open */
@@ -7949,7 +8041,13 @@ typedef struct azri_tls {            /* zeroed: closed. Must stay where it is wh
     int                 want;        /* after AGAIN: AZRI_READ or AZRI_WRITE */
     int                 frozen;      /* 1: azri_tls_write must be called again with the same bytes */
     int                 heard;       /* 1: the peer has sent something */
-    int                 try_tls12;   /* 1 after a failed handshake: worth one more try with conf.tls12 */
+    int                 again;       /* 1 after a failed handshake: worth one more at once, with tls12 as below */
+    int                 tls12;
+    int                 offered;     /* 1: conf.kept was offered */
+    int                 verified;    /* 1: the server showed its certificate, and all was well */
+    uint64_t            verified_ms; /* these two as in azri_tls_kept */
+    char                until[24];
+    uint32_t            sealed, opened;   /* records since the handshake */
     int                 io;          /* what port.send or port.recv said when it failed */
     const char         *frozen_p;
     size_t              frozen_n;
@@ -8114,6 +8212,7 @@ static uint32_t azri_tls_check_time(azri_tls *t, const mbedtls_x509_crt *crt) {
         azri_tls_note(t, "expired on %s (it is %s)", to, floor);
         return MBEDTLS_X509_BADCERT_EXPIRED;
     }
+    if (!t->until[0] || strcmp(to, t->until) < 0) memcpy(t->until, to, sizeof to);
     return 0;
 }
 
@@ -8208,10 +8307,72 @@ static int azri_tls_verify(void *user, mbedtls_x509_crt *crt, int depth, uint32_
         *flags = 0;
         return 0;
     }
-    t->why[0] = '\0';
+    t->why[0] = t->until[0] = '\0';
     name = azri_tls_check_name(t, crt, *flags & MBEDTLS_X509_BADCERT_CN_MISMATCH);
     *flags = azri_tls_check_chain(t, crt, &status) | name;
+    t->verified = status == 0 && *flags == 0;
+    if (t->verified) t->verified_ms = t->port->p.now_ms(t->port->p.user);
     return status;
+}
+
+/* ---- resumption --------------------------------------------------------------------------------- */
+
+static void azri_tls_forget(azri_tls_kept *k, const azri_mem *m) {
+    if (k->blob) {
+        azri_wipe(k->blob, k->len);
+        azri_free(m, k->blob, k->len);
+    }
+    azri_strfree(m, k->ca_path);
+    azri_wipe(k, sizeof *k);
+}
+
+/* Would this connection make the checks that the kept session stands for, and would they pass again? */
+static int azri_tls_fits(const azri_tls *t, const azri_tls_kept *k) {
+    int64_t unix_now = t->port->p.unix_time(t->port->p.user);
+    char now[24];
+    azri_date_text(now, unix_now > 0 ? unix_now : 0);
+    return k->blob && strcmp(k->name, t->name) == 0 && k->ca == t->conf.ca && k->ca_len == t->conf.ca_len &&
+           !k->ca_path == !t->ca_path && (!k->ca_path || strcmp(k->ca_path, t->ca_path) == 0) &&
+           t->port->p.now_ms(t->port->p.user) - k->verified_ms < AZRI_TLS_KEPT_MS && strcmp(now, k->until) <= 0;
+}
+
+/* Before the handshake. What cannot be resumed is only slower. */
+static void azri_tls_offer(azri_tls *t) {
+    const azri_tls_kept *k = t->conf.kept;
+    mbedtls_ssl_session s;
+    if (!k || !azri_tls_fits(t, k)) return;
+    mbedtls_ssl_session_init(&s);
+    if (mbedtls_ssl_session_load(&s, k->blob, k->len) == 0 && mbedtls_ssl_set_session(&t->ssl, &s) == 0) {
+        t->offered = 1;
+        t->verified_ms = k->verified_ms;
+        memcpy(t->until, k->until, sizeof t->until);
+    }
+    mbedtls_ssl_session_free(&s);
+}
+
+/* Takes the session of this connection: at the end of a handshake of TLS 1.2, at each ticket of TLS 1.3. */
+static void azri_tls_keep(azri_tls *t) {
+    azri_tls_kept *k = t->conf.kept;
+    const azri_mem *m = &t->port->mem;
+    mbedtls_ssl_session s;
+    size_t n = 0;
+    if (!k) return;
+    mbedtls_ssl_session_init(&s);
+    if (mbedtls_ssl_get_session(&t->ssl, &s) == 0) {
+        azri_tls_forget(k, m);
+        (void)mbedtls_ssl_session_save(&s, NULL, 0, &n);          /* tells the length */
+        k->blob = n > 0 && n <= AZRI_TLS_KEPT_MAX ? (unsigned char *)azri_alloc(m, n) : NULL;
+        k->len = k->blob ? n : 0;
+        k->ca_path = azri_strdup(m, t->ca_path);
+        k->ca = t->conf.ca;
+        k->ca_len = t->conf.ca_len;
+        k->verified_ms = t->verified_ms;
+        memcpy(k->name, t->name, sizeof k->name);
+        memcpy(k->until, t->until, sizeof k->until);
+        if (!k->blob || !k->ca_path != !t->ca_path || mbedtls_ssl_session_save(&s, k->blob, k->len, &n) != 0)
+            azri_tls_forget(k, m);
+    }
+    mbedtls_ssl_session_free(&s);
 }
 
 /* ---- bytes -------------------------------------------------------------------------------------- */
@@ -8314,6 +8475,12 @@ static azredis_status azri_tls_fail_other(azri_tls *t, azredis_error *e, int rc)
         return azri_fail(e, AZREDIS_E_CLOSED, where, "TLS with %s: the connection ended %s", name,
                          t->ready ? "without a TLS goodbye"
                                   : "in the handshake; a full server, a firewall, or not a TLS port");
+    case -0x7700:                    /* UNEXPECTED_MESSAGE */
+        (void)azri_fail(e, AZREDIS_E_TLS, where, t->ready ?
+                        "TLS with %s: the server changed its keys (KeyUpdate), which mbedTLS does not know; connect again"
+                        : "TLS with %s: a message out of turn in the handshake (mbedTLS -0x7700)", name);
+        if (e) e->retryable = 1;
+        return AZREDIS_E_TLS;
     case AZRI_TLS_NO_RNG:
         return azri_fail(e, AZREDIS_E_TLS, where, "TLS with %s: the system's random generator failed", name);
     default:
@@ -8437,9 +8604,11 @@ static int azri_tls_setup(azri_tls *t) {
     mbedtls_ssl_conf_ca_chain(&t->cfg, &t->no_roots, NULL);
     mbedtls_ssl_conf_verify(&t->cfg, azri_tls_verify, t);
     azri_tls_protocol(t);
+    if (t->conf.kept) AZRI_CONF_TICKETS(&t->cfg);
     rc = mbedtls_ssl_setup(&t->ssl, &t->cfg);
     if (rc == 0) rc = mbedtls_ssl_set_hostname(&t->ssl, t->name);
     if (rc == 0) mbedtls_ssl_set_bio(&t->ssl, t, azri_tls_bio_send, azri_tls_bio_recv, NULL);
+    if (rc == 0) azri_tls_offer(t);
     return rc;
 }
 
@@ -8481,27 +8650,41 @@ static azredis_status azri_tls_open(azri_tls *t, const azri_port *port, const az
 
 /* ---- handshake, read, write ---------------------------------------------------------------------- */
 
-/* AGAIN: wait for t->want. After an error only azri_tls_close is allowed. */
+static azredis_status azri_tls_shaken(azri_tls *t, azredis_error *e) {
+    /* With certificates required this cannot be; it is what all the rest stands on. */
+    if (!t->verified && !t->offered) return azri_tls_fail(t, e, MBEDTLS_ERR_X509_CERT_VERIFY_FAILED);
+    t->ready = 1;
+    if (strcmp(mbedtls_ssl_get_version(&t->ssl), "TLSv1.2") == 0) azri_tls_keep(t);
+    return AZREDIS_OK;
+}
+
+/* AGAIN: wait for t->want. After an error only azri_tls_close is allowed; t->again says whether to dial once more. */
 static azredis_status azri_tls_handshake(azri_tls *t, azredis_error *e) {
-    int rc = mbedtls_ssl_handshake(&t->ssl);
-    if (rc == 0) {
-        t->ready = 1;
-        return AZREDIS_OK;
-    }
+    int rc = mbedtls_ssl_handshake(&t->ssl), is12;
+    azredis_status st;
+    if (rc == 0) return azri_tls_shaken(t, e);
     if (azri_tls_again(t, rc)) return AZREDIS_AGAIN;
-    /* mbedTLS 3.6.6 and 4.1.0 refuse the RSA-PSS signature of a TLS 1.2 server that they asked for. */
-    t->try_tls12 = AZRI_MBEDTLS >= 3 && rc == -0x6600 && !t->conf.tls12;
-    return azri_tls_fail(t, e, rc);
+    is12 = strcmp(mbedtls_ssl_get_version(&t->ssl), "TLSv1.2") == 0;
+    st = azri_tls_fail(t, e, rc);
+    /* mbedTLS 3.6.6 and 4.1.0 refuse the RSA-PSS signature of a TLS 1.2 server that they asked for (its issue 10668). */
+    t->tls12 = t->conf.tls12 || (AZRI_MBEDTLS >= 3 && rc == -0x6600 && is12);
+    t->again = t->tls12 > t->conf.tls12 || (t->offered && st == AZREDIS_E_TLS);
+    if (t->offered) azri_tls_forget(t->conf.kept, &t->port->mem);
+    return st;
 }
 
 /* E_CLOSED: the stream has ended; the message says whether the server said goodbye. */
 static azredis_status azri_tls_read(azri_tls *t, char *p, size_t n, size_t *got, azredis_error *e) {
-    int rc;
+    int rc, fresh;
     AZREDIS_ASSERT(t->ready && n > 0);
-    do rc = mbedtls_ssl_read(&t->ssl, (unsigned char *)p, n);
-    while (rc == MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET);   /* no error; mbedTLS 4 always tells */
+    fresh = mbedtls_ssl_get_bytes_avail(&t->ssl) == 0;
+    while ((rc = mbedtls_ssl_read(&t->ssl, (unsigned char *)p, n)) == MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET) {
+        t->opened++;                 /* no error; mbedTLS 4 always tells */
+        azri_tls_keep(t);
+    }
     if (rc > 0) {
         *got = (size_t)rc;
+        t->opened += (uint32_t)fresh;
         return AZREDIS_OK;
     }
     return azri_tls_again(t, rc) ? AZREDIS_AGAIN : azri_tls_fail(t, e, rc);
@@ -8517,6 +8700,7 @@ static azredis_status azri_tls_write(azri_tls *t, const char *p, size_t n, size_
     t->frozen = 0;
     if (rc > 0) {
         *put = (size_t)rc;
+        t->sealed++;
         return AZREDIS_OK;
     }
     if (!azri_tls_again(t, rc)) return azri_tls_fail(t, e, rc);
@@ -8525,6 +8709,9 @@ static azredis_status azri_tls_write(azri_tls *t, const char *p, size_t n, size_
     t->frozen_n = n;
     return AZREDIS_AGAIN;
 }
+
+/* Records under one key since the handshake, of the busier direction: to be replaced before AZRI_TLS_RECORDS_MAX. */
+static inline uint32_t azri_tls_records(const azri_tls *t) { return t->sealed > t->opened ? t->sealed : t->opened; }
 
 /* 1: azri_tls_read has something without the socket: do not sleep. */
 static int azri_tls_pending(const azri_tls *t) {
@@ -8582,37 +8769,39 @@ static azredis_status azri_line_late(azri_line *l, azredis_error *e) {
                      l->tls.heard ? "" : "; is it a TLS port?");
 }
 
-/* A handshake that a bug of mbedTLS 3.6.6 and 4.1 breaks (its issue 10668) works with TLS 1.2 as the maximum. */
+/* A handshake that a kept session or a bug of mbedTLS spoilt is tried once more without them. */
 static void azri_line_again(azri_line *l) {
+    l->conf.tls12 = l->tls.tls12;
     azri_tls_close(&l->tls);
     azri_bury(l->grave, l->port, l->sock);
-    l->conf.tls12 = 1;
     l->state = AZRI_LINE_DIAL;
     azri_dial_begin(&l->dial, l->port, l->waker, l->host, l->tcp_port);
     l->dial.grave = l->grave;
-}
-
-static azredis_status azri_line_handshake(azri_line *l, azredis_error *e) {
-    azredis_status st = azri_tls_handshake(&l->tls, e);
-    l->want = (uint8_t)l->tls.want;
-    if (st == AZREDIS_OK) l->state = AZRI_LINE_OPEN;
-    if (st == AZREDIS_OK || st == AZREDIS_AGAIN || !l->tls.try_tls12) return st;
-    azri_line_again(l);
-    return AZREDIS_AGAIN;
 }
 
 static azredis_status azri_line_dial(azri_line *l, uint64_t now, azredis_error *e) {
     azredis_status st = azri_dial_step(&l->dial, now, &l->sock, e);
     if (st != AZREDIS_OK) return st;
     l->state = l->conf.name ? AZRI_LINE_TLS : AZRI_LINE_OPEN;
+    l->want = AZRI_WRITE;               /* TLS: the ClientHello */
     return l->conf.name ? azri_tls_open(&l->tls, l->port, &l->conf, l->sock, e) : AZREDIS_OK;
+}
+
+static azredis_status azri_line_handshake(azri_line *l, uint64_t now, azredis_error *e) {
+    azredis_status st = azri_tls_handshake(&l->tls, e);
+    l->want = (uint8_t)l->tls.want;
+    if (st == AZREDIS_OK) l->state = AZRI_LINE_OPEN;
+    if (st == AZREDIS_OK || st == AZREDIS_AGAIN || !l->tls.again) return st;
+    azri_line_again(l);
+    st = azri_line_dial(l, now, e);
+    return st == AZREDIS_OK ? AZREDIS_AGAIN : st;
 }
 
 /* OK: open. AGAIN: later. */
 static azredis_status azri_line_step(azri_line *l, uint64_t now, azredis_error *e) {
     azredis_status st = AZREDIS_OK;
     if (l->state == AZRI_LINE_DIAL) st = azri_line_dial(l, now, e);
-    if (st == AZREDIS_OK && l->state == AZRI_LINE_TLS) st = azri_line_handshake(l, e);
+    if (st == AZREDIS_OK && l->state == AZRI_LINE_TLS) st = azri_line_handshake(l, now, e);
     if (st == AZREDIS_AGAIN && now >= l->deadline) return azri_line_late(l, e);
     return st;
 }
@@ -9061,6 +9250,7 @@ struct azredis_client {
     char          *tls_host, *ca_file;
     const void    *ca;
     size_t         ca_len;
+    azri_tls_kept  kept;                /* of the last connection, for the next; of the baton */
     int            plaintext;
     uint32_t       connect_ms, command_ms, renew_ms;
     uint64_t       renew_spent;         /* of renew_ms, on the running renewal */
@@ -9187,6 +9377,7 @@ static void azri_conn_dial(azredis_client *c, azri_session *s, uint64_t now) {
     conf.ca = c->ca;
     conf.ca_len = c->ca_len;
     conf.where = c->plaintext ? "redis.tcp" : "redis.tls";
+    conf.kept = &c->kept;
     azri_line_begin(&k->line, &c->port, c->waker, &c->grave, c->host, c->tcp_port, &conf, now, c->connect_ms);
     s->link = k;
     c->busy = 1;                        /* the first step can be taken at once */
@@ -9286,9 +9477,17 @@ static void azri_conn_step(azredis_client *c, azri_session *s, uint64_t now) {
     if (st != AZREDIS_OK && st != AZREDIS_AGAIN) azri_hub_closed(&c->hub, s, &e, now);
 }
 
+/* mbedTLS cannot change the keys of a live connection. */
+static int azri_conn_worn(const azri_session *s) {
+    const azri_line *l = &azri_conn_of(s)->line;
+    return l->conf.name && azri_tls_records(&l->tls) >= AZRI_TLS_RECORDS_MAX;
+}
+
 static void azri_conn_flush(azredis_client *c, azri_session *s, uint64_t now) {
     azredis_error e;
-    if (azri_is_up(s) && s->link && azri_conn_write(c, s, now, &e) != AZREDIS_OK) azri_hub_closed(&c->hub, s, &e, now);
+    if (!azri_is_up(s) || !s->link) return;
+    if (azri_conn_write(c, s, now, &e) != AZREDIS_OK) azri_hub_closed(&c->hub, s, &e, now);
+    else if (azri_conn_worn(s)) azri_hub_handover(&c->hub, s, "its TLS key has sealed as much as one key may", now);
 }
 
 /* ---- what leaves towards the user ---- */
@@ -9565,6 +9764,7 @@ static void azri_client_free(azredis_client *c) {
     azri_hub_free(&c->hub);
     if (c->waker) azri_waker_unref(c->waker);
     azri_lock_free(&c->lock);
+    azri_tls_forget(&c->kept, &mem);
     azri_strfree(&mem, c->tls_host);
     azri_strfree(&mem, c->ca_file);
     azri_wipe(c, sizeof *c);

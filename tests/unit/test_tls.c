@@ -362,9 +362,9 @@ static void works(link_t *k) {
     char t[16];
     size_t n = 0;
     azredis_status st = shake(k);
-    if (st != AZREDIS_OK && k->t.try_tls12) {   /* mbedTLS 3.6.6 and an RSA server that has TLS 1.2 only */
+    if (st != AZREDIS_OK && k->t.again) {   /* mbedTLS 3.6.6 and an RSA server that has TLS 1.2 only */
+        k->conf.tls12 = k->t.tls12;
         part(k);
-        k->conf.tls12 = 1;
         st = shake(k);
     }
     if (st != AZREDIS_OK) print_error("%s\n", k->e.message);
