@@ -8857,7 +8857,7 @@ static void azri_park_close(azri_park *p) { p->n = 0; }
 
 static void azri_park_watch(azri_park *p, const azri_fd *f, size_t n) {
     p->n = azri_minz(n, AZRI_FDS_MAX);
-    memcpy(p->fd, f, p->n * sizeof f[0]);
+    if (p->n) memcpy(p->fd, f, p->n * sizeof f[0]);
 }
 
 /* Those in use by a caller, or just given back, are not watched: every call's answer would wake this thread. */
@@ -10042,7 +10042,7 @@ AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call 
     st = c->closing ? AZREDIS_E_CLOSED : c->broken.code;
     if (st == AZREDIS_OK) st = azri_hub_new_cmd(&c->hub, argc, argv, &cmd, NULL);
     if (st == AZREDIS_AGAIN) c->was_full = 1;
-    if (st == AZREDIS_OK) {
+    if (cmd) {
         azri_cmd_options(cmd, how, azri_call_deadline(c, how));
         cmd->fn = fn;
         cmd->user = user;
