@@ -18,7 +18,10 @@ MINGW    ?= x86_64-w64-mingw32-gcc
 WARN     = -Wall -Wextra -Werror
 CFLAGS_T = -std=gnu11 -g $(WARN) -I$(H) $(EXTRA_CFLAGS)
 SAN      = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+# clang knows more: unsigned numbers that wrap, values that a conversion changes, NULL where none may be.
+SAN_INT  = -fsanitize=integer,implicit-conversion,nullability -fsanitize-ignorelist=tests/build/ignore.txt
 TSAN     = -fsanitize=thread -fno-omit-frame-pointer
+MSAN     = -fsanitize=memory -fsanitize-memory-track-origins -fno-omit-frame-pointer
 PURE     = -DAZREDIS_ONLY_PURE= -Wno-unused-function
 # MBEDTLS: where an mbedTLS beside the system's is unpacked, for example build/pkg/trixie; linked from its .a files.
 MBEDTLS  ?=
@@ -28,35 +31,52 @@ tls_libs = $(if $(1),$(1)/usr/lib/*/libmbedtls.a $(1)/usr/lib/*/libmbedx509.a $(
 TLS_INC  = $(call tls_inc,$(MBEDTLS))
 TLS_LIBS = $(call tls_libs,$(MBEDTLS))
 LIBS     = -Wl,--as-needed -lcmocka -ljansson -lssl -lcrypto -lutil
+PREFIX   ?= /usr/local
+DEST      = $(DESTDIR)$(PREFIX)
+PC_FILE   = lib/pkgconfig/azredis_entra.pc
+PC_BY_NAME = s|@REQUIRES@|mbedtls mbedx509 mbedcrypto|; s|@LIBS@|-lpthread|
+PC_BY_LIB = s|@REQUIRES@||; s|@LIBS@|$(TLS_LIBS)|
+HAS_PC    = $(shell pkg-config --exists mbedtls mbedx509 mbedcrypto 2>/dev/null && echo yes)
+VERSION   = $(shell sed -n 's/^.define AZREDIS_VERSION_TEXT "\(.*\)"/\1/p' $(HEADER))
+INSTALL_CLI = $(if $(wildcard tools/azredis.c),$(B)/azredis)
+
 
 HEADER   = $(H)/azredis_entra.h
 UNIT     = $(patsubst tests/unit/%.c,%,$(sort $(wildcard tests/unit/test_*.c)))
+# Unit tests that need a system or mbedTLS; all others run on the pure half alone as well.
+IMPURE   = test_posix test_tls
+PURE_UNIT = $(filter-out $(IMPURE),$(UNIT))
 SIM      = $(patsubst tests/sim/%.c,%,$(sort $(wildcard tests/sim/*.c)))
 LIVE     = $(patsubst tests/live/%.c,%,$(sort $(wildcard tests/live/test_*.c)))
 LIVE_SH  = $(sort $(wildcard tests/live/*.sh))
 FUZZ     = $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 EXAMPLES = $(patsubst examples/%.c,%,$(sort $(wildcard examples/*.c)))
 PEERS    = $(sort $(wildcard tests/live/peers/*.sh))
-CHECKS   = tools/check_layers.py tools/check_names.sh tools/check_macros.py tools/check_readme.py \
-           tests/build/standards.sh tests/build/bare.sh
+# The longest first: two run at a time.
+CHECKS   = tests/build/analyze.sh tests/build/standards.sh tests/build/switches.sh tests/build/bare.sh tools/check_readme.py \
+           tests/build/install.sh tests/build/vendored.sh tools/check_layers.py tools/check_names.sh tools/check_macros.py \
+           tools/check_forbidden.sh
 # The live test that `make test` repeats under valgrind: it takes the whole path through TLS once.
 VALGRIND_LIVE ?= $(firstword $(filter test_calls test_plain test_connect test_basic,$(LIVE)) $(LIVE))
 VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite,possible \
            --show-leak-kinds=definite,possible --child-silent-after-fork=yes
 
 # Programs that several suites build from one source: build/<variant>/<kind>/<name>.
-VARIANTS     = gcc asan clang-asan tsan $(SUITES_36)
+VARIANTS     = gcc asan clang-asan tsan msan $(SUITES_36)
 # mbedTLS 3.6 of two Debian suites, each a variant of its own: trixie has 3.6.6, in which RSA-PSS over TLS 1.2 is broken.
 SUITES_36    = trixie sid
 # Sanitizers at -O0: a fifth of the time to build, and nothing is optimised away before it is looked at.
 FLAGS_gcc    = -O1
 FLAGS_asan   = -O0 $(SAN)
-FLAGS_clang-asan = -O0 $(SAN)
+FLAGS_clang-asan = -O0 $(SAN) $(SAN_INT)
 FLAGS_tsan   = -O1 $(TSAN)
+# MemorySanitizer believes only code that it built, mbedTLS is not: the pure half alone.
+FLAGS_msan   = -O1 $(MSAN) $(PURE)
 CC_gcc       = $(CC)
 CC_asan      = $(CC)
 CC_clang-asan = $(CLANG)
 CC_tsan      = $(CC)
+CC_msan      = $(CLANG)
 $(foreach v,$(SUITES_36),$(eval FLAGS_$(v) = -O1)$(eval CC_$(v) = $$(CC))$(eval MBEDTLS_$(v) = $$(B)/pkg/$(v)))
 
 # What `make test` repeats with the one that has the most traps; `make test-mbedtls` repeats all with both.
@@ -82,6 +102,8 @@ unit-gcc: $(call need,$(UNIT:%=$(B)/gcc/unit/%))
 	@$(SUITE) unit-gcc -j $(JOBS) -t $(TIMEOUT) $(UNIT:%=$(B)/gcc/unit/%)
 unit-asan: $(call need,$(UNIT:%=$(B)/clang-asan/unit/%))
 	@$(SUITE) unit-asan -j $(JOBS) -t $(TIMEOUT) $(UNIT:%=$(B)/clang-asan/unit/%)
+unit-msan: $(call need,$(PURE_UNIT:%=$(B)/msan/unit/%) $(SIM:%=$(B)/msan/sim/%)) ## unit tests and simulation of the pure half under MSan
+	@$(SUITE) unit-msan -j $(JOBS) -t $(TIMEOUT) $(PURE_UNIT:%=$(B)/msan/unit/%) $(SIM:%=$(B)/msan/sim/%)
 sim: $(call need,$(SIM:%=$(B)/gcc/sim/%)) ## seeded simulation of the pure half in virtual time
 	@$(SUITE) sim -j $(JOBS) -t $(TIMEOUT) $(SIM:%=$(B)/gcc/sim/%)
 live: $(call need,$(LIVE:%=$(B)/gcc/live/%) emulator $(B)/sample) ## live tests: emulator, TLS, real redis-server
@@ -99,7 +121,7 @@ tsan: $(UNIT:%=$(B)/tsan/unit/%) $(LIVE:%=$(B)/tsan/live/%) emulator $(B)/sample
 	@$(SUITE) tsan -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) --wrap 'setarch -R' $(UNIT:%=$(B)/tsan/unit/%) $(LIVE:%=$(B)/tsan/live/%)
 valgrind: live-valgrind $(call need,$(UNIT:%=$(B)/gcc/unit/%)) ## unit tests and the live path under valgrind
 	@$(SUITE) valgrind -j $(JOBS) -t 600 --wrap '$(VALGRIND)' $(UNIT:%=$(B)/gcc/unit/%)
-check: ## layers, exported names, macros, README blocks, compilers and standards
+check: $(call need,emulator) ## layers, names, macros, README and manual run, standards, switches, install, analyzers
 	@$(SUITE) check -j $(JOBS) -t 300 $(CHECKS)
 port-mingw: ## the header without an operating system by a compiler for Windows (gcc-mingw-w64-x86-64)
 	@mkdir -p $(B)/mingw/include && ln -sfn /usr/include/mbedtls $(B)/mingw/include/mbedtls
@@ -120,21 +142,31 @@ test-peers: emulator ## Azure SDK and Redis clients of others against the emulat
 
 # ---- all of it ----------------------------------------------------------------------------------
 # Suites that mostly wait run beside another.
-SUITES   = unit-gcc unit-asan sim fuzz-short check demo-short live live-asan live-valgrind live-36
-PROGRAMS = $(UNIT:%=$(B)/gcc/unit/%) $(UNIT:%=$(B)/clang-asan/unit/%) $(SIM:%=$(B)/gcc/sim/%) \
-           $(LIVE:%=$(B)/gcc/live/%) $(LIVE:%=$(B)/asan/live/%) $(FUZZ:%=$(B)/clang-asan/fuzz/%) $(LIVE_36)
+SUITES   = unit-gcc unit-asan unit-msan sim fuzz-short check demo-short live live-asan live-valgrind live-36
+PROGRAMS = $(UNIT:%=$(B)/gcc/unit/%) $(UNIT:%=$(B)/clang-asan/unit/%) $(PURE_UNIT:%=$(B)/msan/unit/%) $(SIM:%=$(B)/msan/sim/%) \
+           $(SIM:%=$(B)/gcc/sim/%) $(LIVE:%=$(B)/gcc/live/%) $(LIVE:%=$(B)/asan/live/%) $(FUZZ:%=$(B)/clang-asan/fuzz/%) $(LIVE_36)
 STEP     = AZREDIS_SUMMARY=later $(MAKE) --no-print-directory BUILT=1
 programs: emulator examples $(B)/asan/sample $(PROGRAMS)
 test: ## all of the above but tsan, mutants and peers, with a summary
 	@rm -rf $(B)/log
 	@echo "building $(words $(PROGRAMS)) test programs"
 	@AZREDIS_SUMMARY=later $(PYTHON) tools/tests.py time -B $(B) build $(MAKE) -k -j$(JOBS) --no-print-directory programs
-	@$(STEP) unit-gcc; $(STEP) unit-asan; $(STEP) -j2 sim fuzz-short; $(STEP) check; \
+	@$(STEP) unit-gcc; $(STEP) unit-asan; $(STEP) unit-msan; $(STEP) -j2 sim fuzz-short; $(STEP) check; \
 	$(STEP) -j2 demo-short live; $(STEP) -j2 live-asan live-valgrind; $(STEP) live-36; \
 	$(PYTHON) tools/tests.py sum -B $(B) build $(SUITES)
 
 emulator: $(B)/emulator $(B)/redis-server ## Entra and Azure Managed Redis on your desk: build/emulator
 examples: $(EXAMPLES:%=$(B)/%) ## build/hello, build/sample, ...
+# mbedTLS 3.6 brings pkg-config files, 2.28 does not: its libraries are then named by us.
+install: $(INSTALL_CLI) ## header, command line and pkg-config file to PREFIX (/usr/local), under DESTDIR
+	install -d $(DEST)/include $(DEST)/lib/pkgconfig
+	install -m 644 $(HEADER) $(DEST)/include/
+	sed -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' -e '$(if $(HAS_PC),$(PC_BY_NAME),$(PC_BY_LIB))' \
+	    tools/azredis_entra.pc.in > $(DEST)/$(PC_FILE)
+	chmod 644 $(DEST)/$(PC_FILE)
+	$(if $(INSTALL_CLI),install -d $(DEST)/bin && install -m 755 $(INSTALL_CLI) $(DEST)/bin/)
+uninstall: ## removes what install has put there
+	rm -f $(DEST)/include/azredis_entra.h $(DEST)/$(PC_FILE) $(DEST)/bin/azredis
 clean: ## remove build/
 	rm -rf $(B)
 
@@ -181,6 +213,7 @@ $(B)/$(1)/fuzz/%: tests/fuzz/%.c $(HEADER) $(wildcard tests/fuzz/*.h)
 endef
 $(foreach v,$(VARIANTS),$(eval $(call VARIANT,$(v))))
 
-.PHONY: help port-mingw demo unit unit-gcc unit-asan sim live live-asan live-valgrind fuzz-short san tsan valgrind check \
-        mbedtls-36 live-36 test-mbedtls $(SUITES_36:%=test-mbedtls-%) demo-short mutants test-peers programs test emulator examples clean
+.PHONY: help port-mingw demo unit unit-gcc unit-asan unit-msan sim live live-asan live-valgrind fuzz-short san tsan valgrind check \
+        mbedtls-36 live-36 test-mbedtls $(SUITES_36:%=test-mbedtls-%) demo-short mutants test-peers programs test emulator examples \
+        install uninstall clean
 .DELETE_ON_ERROR:

@@ -758,7 +758,7 @@ static int azri_eq(azredis_str a, azredis_str b) {
 
 static int azri_eqz(azredis_str a, const char *z) { return azri_eq(a, azri_str(z)); }
 
-static char azri_lower(char c) { return c >= 'A' && c <= 'Z' ? (char)(c + ('a' - 'A')) : c; }
+static char azri_lower(char c) { return (char)(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c); }
 
 /* ASCII only: protocol words must not depend on a locale. */
 static int azri_ieq(azredis_str a, azredis_str b) {
@@ -793,14 +793,14 @@ static uint32_t azri_or(uint32_t value, uint32_t def) { return value ? value : d
 /* Through a volatile pointer: the optimiser may not drop a store that it cannot prove unread. */
 static void azri_wipe(void *p, size_t n) {
     volatile unsigned char *b = (volatile unsigned char *)p;
-    while (n--) *b++ = 0;
+    for (; n; n--) *b++ = 0;
 }
 
 /* FNV-1a with a final mix: tells tokens apart, promises nothing against an attacker. */
 static uint64_t azri_hash64(const void *p, size_t n) {
     const unsigned char *b = (const unsigned char *)p;
     uint64_t h = 0xcbf29ce484222325ull;
-    while (n--) h = (h ^ *b++) * 0x100000001b3ull;
+    for (; n; n--) h = (h ^ *b++) * 0x100000001b3ull;
     h ^= h >> 32;
     h *= 0xd6e8feb86659fd93ull;
     return h ^ (h >> 32);
@@ -823,7 +823,7 @@ static uint64_t azri_rng_below(azri_rng *r, uint64_t n) { return n ? azri_rng_ne
  * failed together does not come back together. */
 static uint64_t azri_backoff(azri_rng *r, uint64_t base, uint64_t cap, uint32_t n) {
     uint64_t top = base, low;
-    while (n-- && top && top < cap) top *= 2;
+    for (; n && top && top < cap; n--) top *= 2;
     top = azri_min64(top, cap);
     low = azri_min64(base, top) / 2;
     return low + azri_rng_below(r, top - low + 1);
@@ -951,7 +951,7 @@ static void azri_out_number(azri_out *o, unsigned long long v, int negative, uns
 }
 
 static void azri_out_text(azri_out *o, const char *s, size_t n) {
-    while (n--) azri_out_char(o, *s++);
+    for (; n; n--) azri_out_char(o, *s++);
 }
 
 /* One directive after '%'. Returns the format behind it. */
@@ -974,7 +974,7 @@ static const char *azri_out_directive(azri_out *o, const char *f, va_list *ap) {
     }
     case 'd': {
         long long v = longs == 2 ? va_arg(*ap, long long) : va_arg(*ap, int);
-        azri_out_number(o, v < 0 ? 0ull - (unsigned long long)v : (unsigned long long)v, v < 0, 10, width, pad);
+        azri_out_number(o, v < 0 ? (unsigned long long)-(v + 1) + 1 : (unsigned long long)v, v < 0, 10, width, pad);
         break;
     }
     case 'u': case 'x': {
@@ -1126,7 +1126,7 @@ static int azri_b64url_decode(azredis_str in, char *out, size_t *out_len) {
     for (i = 0; i < in.len; i++) {
         v = azri_b64url_value(in.ptr[i]);
         if (v < 0) return 0;
-        bits = bits << 6 | (uint32_t)v;
+        bits = (bits & 0xff) << 6 | (uint32_t)v;
         have += 6;
         if (have < 8) continue;
         have -= 8;
@@ -1158,7 +1158,7 @@ static int azri_u64(azredis_str s, uint64_t *out) {
     uint64_t v = 0;
     size_t i;
     for (i = 0; i < s.len; i++) {
-        unsigned d = (unsigned)(unsigned char)s.ptr[i] - '0';
+        unsigned d = azri_is_digit(s.ptr[i]) ? (unsigned)(s.ptr[i] - '0') : 10;
         if (d > 9 || v > (UINT64_MAX - d) / 10) return 0;
         v = v * 10 + d;
     }
@@ -1252,7 +1252,7 @@ static uint64_t azri_dec_bits(azri_dec *d) {
     uint32_t fraction;
     int e = 0, step;
     if (d->first >= d->end) return 0;
-    while ((m = azri_dec_whole(d)) >= one << 53) {
+    while (azri_dec_whole(d) >= one << 53) {
         step = d->first < AZRI_DEC_WHOLE - 3 ? 29 : 1;     /* 10^27 / 2^29 is still above 2^53 */
         azri_dec_shift_down(d, step);
         e += step;
@@ -2483,7 +2483,7 @@ static void azri_reply_drop(azredis_reply *r) {
 /* A caller's buffer may stand anywhere: its first byte that a node may stand at. */
 static char *azri_reply_fixed(const azredis_reply *r, size_t *room) {
     char *p = (char *)r->mem.ptr;
-    size_t skip = (size_t)(0 - (uintptr_t)p) & (sizeof(int64_t) - 1);
+    size_t skip = (sizeof(int64_t) - (uintptr_t)p % sizeof(int64_t)) % sizeof(int64_t);
     *room = p && r->mem.size > skip ? r->mem.size - skip : 0;
     return *room ? p + skip : NULL;
 }
@@ -2673,7 +2673,7 @@ static size_t azri_resp_size(int argc, const azredis_str *argv) {
 static char *azri_resp_write_head(char *out, char type, size_t v) {
     size_t n = azri_resp_digits(v), i;
     *out++ = type;
-    for (i = n; i--; v /= 10) out[i] = (char)('0' + v % 10);
+    for (i = n; i; v /= 10) out[--i] = (char)('0' + v % 10);
     out[n] = '\r';
     out[n + 1] = '\n';
     return out + n + 2;
@@ -2895,7 +2895,7 @@ static char azri_resp_length(azredis_str s, size_t max, size_t *out) {
     if (s.len == 2 && s.ptr[0] == '-' && s.ptr[1] == '1') return '-';
     if (s.len == 1 && s.ptr[0] == '?') return '?';
     for (i = 0; i < s.len; i++) {
-        size_t digit = (size_t)((unsigned char)s.ptr[i] - (unsigned)'0');
+        size_t digit = azri_is_digit(s.ptr[i]) ? (size_t)(s.ptr[i] - '0') : 10;
         if (digit > 9 || digit > max || v > (max - digit) / 10) return 0;
         v = v * 10 + digit;
     }
@@ -3147,7 +3147,7 @@ static azredis_status azri_resp_body(azri_resp *d) {
 
 /* Offsets become pointers. */
 static void azri_resp_fix(azredis_value *v, size_t n, const char *text, const azredis_value *nodes_end) {
-    for (; n--; v++) {
+    for (; n; n--, v++) {
         if (azri_is_aggregate(v->type)) v->as.items = nodes_end - v->as.integer;
         else if (azri_is_text(v->type)) v->as.str = text + v->as.integer;
     }
@@ -3177,10 +3177,11 @@ static void azri_resp_deliver(azri_resp *d, azri_frame *f) {
 static azredis_status azri_resp_tell(const azri_resp *d, azredis_error *e) {
     const char *hint = d->type == 'H' ? "; is this an HTTP server?"
                      : d->type == 0x15 || d->type == 0x16 ? "; is this a TLS port?" : "";
-    return azri_fail(e, AZREDIS_E_RESP, "redis.reply",
-                     "reading a reply: the server broke the Redis protocol: %s (type 0x%02x)%s; "
-                     "the connection cannot be used any more",
-                     d->why, (unsigned)(unsigned char)d->type, hint);
+    (void)azri_fail(e, AZREDIS_E_RESP, "redis.reply",
+                    "reading a reply: the server broke the Redis protocol: %s (type 0x%02x)%s; "
+                    "the connection cannot be used any more",
+                    d->why, (unsigned)(unsigned char)d->type, hint);
+    return AZREDIS_E_RESP;
 }
 
 /* OK: *f is one complete frame, lent until the next call of room, got, next or idle; if f->status is not OK
@@ -4171,8 +4172,7 @@ static int azri_flow_passing(int http, const azri_answer *a) {
     if (http == 408 || http == 429 || http >= 500) return 1;
     if (azri_eqz(azri_str(a->error), "temporarily_unavailable")) return 1;
     switch (a->aadsts) {
-    case 50033: case 90006: case 90012: case 90024: case 90033: case 90090: return 1;
-    case 90055: case 50196: return 1;
+    case 50033: case 50196: case 90006: case 90012: case 90024: case 90033: case 90055: case 90090: return 1;
     default: return 0;
     }
 }
@@ -4517,7 +4517,8 @@ static uint64_t azri_token_deadline(const azri_token *t, uint64_t now) {
  * walk_ms and a grace it is void, so that a stopped owner does not starve the others. */
 static uint32_t azri_token_claim(azri_token *t, uint64_t now, uint32_t walk_ms) {
     if (!azri_token_due(t, now)) return 0;
-    t->claim = ++t->claims ? t->claims : ++t->claims;
+    t->claims = t->claims == UINT32_MAX ? 1 : t->claims + 1;
+    t->claim = t->claims;
     t->claimed_at = now;
     t->claim_until = azri_after(azri_after(now, walk_ms), AZRI_TOKEN_GRACE);
     return t->claim;
@@ -5752,6 +5753,7 @@ static azri_msg *azri_sub_pop(azredis_sub *s) {
 static azri_msg *azri_msg_new(const azri_mem *mem, azredis_str channel, azredis_str payload) {
     size_t size = sizeof(azri_msg) + channel.len + payload.len + 2;
     azri_msg *m = (azri_msg *)azri_alloc(mem, size);
+    AZREDIS_ASSERT(channel.ptr && payload.ptr);                 /* azri_is_message has looked */
     if (!m) return NULL;
     m->next = NULL;
     m->size = size;
@@ -7602,7 +7604,7 @@ static void azri_event_text(azri_out *o, const char *z) { azri_out_text(o, z, st
 
 /* " old 12.3 s": tenths below 100 s; nothing for AZREDIS_UNKNOWN. */
 static void azri_event_time(azri_out *o, const char *name, int64_t ms) {
-    uint64_t v = ms < 0 ? 0u - (uint64_t)ms : (uint64_t)ms;
+    uint64_t v = ms < 0 ? (uint64_t)-(ms + 1) + 1 : (uint64_t)ms;
     char t[48];
     if (ms == AZREDIS_UNKNOWN) return;
     (void)azri_fmt(t, sizeof t, " %s %s%llu", name, ms < 0 ? "-" : "", (unsigned long long)(v / 1000u));
@@ -7976,7 +7978,7 @@ a client's certificate would pass for a server's"
 #  define AZRI_IN_MSG(ssl) ((ssl)->in_msg)
 #endif
 #ifndef MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET
-#  define MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET -0x7B00
+#  define MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET (-0x7B00)
 #endif
 /* mbedTLS 3.6.1 and later keep quiet about the tickets of TLS 1.3 unless told not to; 4 has no such switch. */
 #if defined(MBEDTLS_SSL_TLS1_3_SIGNAL_NEW_SESSION_TICKETS_ENABLED) && defined(MBEDTLS_SSL_PROTO_TLS1_3) && \
@@ -7987,8 +7989,8 @@ a client's certificate would pass for a server's"
 #  define AZRI_CONF_TICKETS(cfg) ((void)(cfg))
 #endif
 
-#define AZRI_TLS_LOST    -0x004C     /* our BIO's code: port.send or port.recv failed; see azri_tls.io */
-#define AZRI_TLS_NO_RNG  -0x003C     /* port.entropy failed */
+#define AZRI_TLS_LOST    (-0x004C)   /* our BIO's code: port.send or port.recv failed; see azri_tls.io */
+#define AZRI_TLS_NO_RNG  (-0x003C)   /* port.entropy failed */
 #define AZRI_TLS_KEPT_MAX 16384u     /* a kept session: the server's certificate, a ticket, keys */
 /* A resumed handshake shows no certificate. So that one which has been withdrawn or replaced does not live on,
  * the server must show it once a day, however often it was resumed. */
@@ -9304,6 +9306,7 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
     const azri_session *s = azri_hub_main(&c->hub);
     azri_blob *mine = NULL;
     azredis_error e;
+    AZREDIS_ASSERT(s);                  /* a client has one from the start */
     azri_lock_acquire(&a->lock);
     if (c->hub.rejected) azri_token_rejected(&a->machine, now, c->hub.rejected);
     if (c->hub.rejected) azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_TOKEN_REJECTED, "Redis refused the token");
@@ -9400,6 +9403,7 @@ static azredis_status azri_conn_read(azredis_client *c, azri_session *s, uint64_
     azri_frame f;
     azredis_status st = AZREDIS_AGAIN;
     int reads;
+    memset(&f, 0, sizeof f);
     for (reads = 0; ; reads++) {
         char *p;
         size_t n;
@@ -9424,7 +9428,7 @@ static azredis_status azri_conn_read(azredis_client *c, azri_session *s, uint64_
 static azredis_status azri_conn_write(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
     azri_conn *k = azri_conn_of(s);
     azredis_status st = AZREDIS_OK;
-    size_t n;
+    size_t n = 0;
     while (st == AZREDIS_OK) {
         if (k->tx_at == k->tx_len) {
             azri_wipe(k->tx, k->tx_len);                           /* it may have been an AUTH */
@@ -9891,7 +9895,7 @@ static void azri_park_close(azri_park *p) { p->n = 0; }
 
 static void azri_park_watch(azri_park *p, const azri_fd *f, size_t n) {
     p->n = azri_minz(n, AZRI_FDS_MAX);
-    memcpy(p->fd, f, p->n * sizeof f[0]);
+    if (p->n) memcpy(p->fd, f, p->n * sizeof f[0]);
 }
 
 /* Those in use by a caller, or just given back, are not watched: every call's answer would wake this thread. */
@@ -11079,14 +11083,14 @@ AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, con
 
 AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call *how, int argc, const azredis_str *argv,
                                           azredis_reply_fn fn, void *user) {
-    azri_cmd *cmd;
+    azri_cmd *cmd = NULL;
     azredis_status st;
     if (!c) return AZREDIS_E_NOMEM;
     azri_hold(c);
     st = c->closing ? AZREDIS_E_CLOSED : c->broken.code;
     if (st == AZREDIS_OK) st = azri_hub_new_cmd(&c->hub, argc, argv, &cmd, NULL);
     if (st == AZREDIS_AGAIN) c->was_full = 1;
-    if (st == AZREDIS_OK) {
+    if (cmd) {
         azri_cmd_options(cmd, how, azri_call_deadline(c, how));
         cmd->fn = fn;
         cmd->user = user;

@@ -329,7 +329,7 @@ static void report_second(struct run *run) {
 }
 
 static void run_commands(struct run *run, long seconds) {
-    int64_t start = now_us(), due = start, second = 0, now = start;
+    int64_t start = now_us(), due = start, second = 0, now;
     while (!stop && (seconds == 0 || second < seconds)) {
         set_and_get(run);
         now = now_us();

@@ -45,6 +45,9 @@ for_test() {
     need valgrind program valgrind
     case $missing in *redis-tools*) ;; *) need redis-tools program redis-cli ;; esac
     need python3 program python3
+    need clang-tidy program clang-tidy
+    need cppcheck program cppcheck
+    need pkg-config program pkg-config
     need patch program patch
     need locales test -f /usr/share/i18n/locales/de_DE
 }

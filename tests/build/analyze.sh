@@ -1,0 +1,40 @@
+#!/bin/sh
+# Static analysis finds nothing: gcc -fanalyzer, clang-tidy with clang's analyzer, cppcheck. Header and examples.
+# Usage: analyze.sh [HEADER_DIR [gcc | tidy | cppcheck]]     prints TAP lines. NODES: how deep clang's analyzer
+# follows one function; its own default of 225000 takes a minute, a tenth of it finds nearly all in 8 s.
+# What clang-tidy leaves out stands in .clang-tidy, what cppcheck leaves out in cppcheck.txt, each with its reason.
+set -u
+include=${1:-.}
+only=${2:-}
+here=$(dirname "$0")
+root=$here/../..
+. "$here/warnings.sh"
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+header=$include/azredis_entra.h
+
+# The header itself is the unit: analyzers look at functions of an included file only as far as the unit calls them.
+# quiet COMMAND...: without the lines that count what was suppressed in the system's headers.
+quiet() { "$@" 2>&1 | grep -vE '^[0-9]+ warnings? generated|^Suppressed [0-9]+ warnings|^Use -header-filter'; }
+tidy() {
+    file=$1; shift
+    quiet "${CLANG_TIDY:-clang-tidy}" --quiet --config-file="$root/.clang-tidy" "$file" -- -std=c99 "$@" \
+        -Xclang -analyzer-config -Xclang max-nodes="${NODES:-20000}" >"$dir/tidy"
+    [ ! -s "$dir/tidy" ]
+    say $? "clang-tidy $(basename "$file")" "$dir/tidy"
+}
+cpp() { "${CPPCHECK:-cppcheck}" --quiet --error-exitcode=1 --std=c99 --library=posix --enable=warning,style,performance,portability \
+        --suppressions-list="$here/cppcheck.txt" "$@"; }
+
+if [ "${only:-cppcheck}" = cppcheck ]; then
+    check "cppcheck whole header" cpp -DAZREDIS_ENTRA_IMPLEMENTATION "$header"
+    for e in "$root"/examples/*.c; do check "cppcheck $(basename "$e")" cpp --suppress="*:*azredis_entra.h" "$e"; done
+fi
+if [ "${only:-gcc}" = gcc ]; then
+    check "gcc -fanalyzer" "${GCC:-gcc}" -x c -std=c99 -O1 -fanalyzer -DAZREDIS_ENTRA_IMPLEMENTATION -c "$header" -o "$dir/o"
+fi
+if [ "${only:-tidy}" = tidy ]; then
+    tidy "$header" -x c -DAZREDIS_ENTRA_IMPLEMENTATION
+    for e in "$root"/examples/*.c; do tidy "$e" -I"$include"; done
+fi
+exit $failed

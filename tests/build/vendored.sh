@@ -1,0 +1,34 @@
+#!/bin/sh
+# The header alone in an empty folder, beside README's first program, is built by README's one compiler line.
+# Usage: vendored.sh [HEADER_DIR [README]]     prints TAP lines. CC: the compiler, as README's line says cc.
+set -u
+include=${1:-.}
+readme=${2:-README.md}
+here=$(dirname "$0")
+. "$here/warnings.sh"
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+mkdir "$dir/empty" "$dir/usr"
+cp "$include/azredis_entra.h" "$dir/empty/"
+
+# README's first C block; its first line is a comment that says how to build it, and then "&& ./program".
+sed -n '/^```c$/,/^```$/p' "$readme" | sed '1d; /^```$/,$d' >"$dir/program.c"
+line=$(sed -n '1s/^\/\* \(cc .*[^ ]\) *\(&& .*\)\{0,1\}\*\/$/\1/p' "$dir/program.c" | sed 's/ *&& .*//')
+source=$(echo "$line" | tr ' ' '\n' | grep '\.c$')
+program=$(echo "$line" | sed -n 's/.* -o \([^ ]*\).*/\1/p')
+[ -n "$source" ] && [ -n "$program" ]
+say $? "README's first C block begins with its compiler line"
+[ "$failed" = 0 ] || exit 1
+mkdir -p "$dir/empty/$(dirname "$source")"
+cp "$dir/program.c" "$dir/empty/$source"
+
+# build MORE...: README's line in that folder, without a word.
+build() { (cd "$dir/empty" && set -- $line "$@" && shift && "${CC:-cc}" "$@"); }
+check "built by: $line" build
+[ "$(ls "$dir/empty" | grep -vxE "azredis_entra.h|$program|$(echo "$source" | cut -d/ -f1)" | wc -l)" = 0 ]
+say $? "nothing else was left in the folder"
+# Without a host it says so and ends with a status of 1; nothing is reached for.
+(cd "$dir/empty" && timeout 20 "./$program") >"$dir/said" 2>&1
+[ $? = 1 ] && grep -q 'host' "$dir/said"
+say $? "it runs, and says that the host is missing" "$dir/said"
+exit $failed
