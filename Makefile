@@ -40,7 +40,6 @@ HAS_PC    = $(shell pkg-config --exists mbedtls mbedx509 mbedcrypto 2>/dev/null 
 VERSION   = $(shell sed -n 's/^.define AZREDIS_VERSION_TEXT "\(.*\)"/\1/p' $(HEADER))
 INSTALL_CLI = $(if $(wildcard tools/azredis.c),$(B)/azredis)
 
-
 HEADER   = $(H)/azredis_entra.h
 UNIT     = $(patsubst tests/unit/%.c,%,$(sort $(wildcard tests/unit/test_*.c)))
 # Unit tests that need a system or mbedTLS; all others run on the pure half alone as well.
