@@ -134,6 +134,11 @@ $(SUITES_36:%=test-mbedtls-%): test-mbedtls-%: emulator $(B)/%/sample $(foreach 
 	@$(SUITE) mbedtls-$* -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) $(filter $(B)/$*/unit/% $(B)/$*/live/%,$^)
 demo-short: $(call need,$(B)/emulator $(B)/sample)
 	@AZREDIS_DEMO_TTL=5 AZREDIS_DEMO_SECONDS=12 $(SUITE) demo-short --plain --arg $(B) tools/demo.sh
+bench-short: $(call need,$(B)/redis-server)
+	@$(SUITE) bench-short -t 300 --arg --short --arg -B --arg $(B) tools/bench.py
+bench-check: $(B)/redis-server ## instructions, allocations, copies, system calls per operation against their limits
+	@$(PYTHON) tools/bench.py -B $(B)
+	@$(PYTHON) tools/bench.py -B $(B) --selftest
 mutants: emulator $(B)/sample ## break the header in known ways; the named suite must notice
 	@sh tests/mutants/run.sh $(B)
 test-peers: emulator ## Azure SDK and Redis clients of others against the emulator
@@ -141,7 +146,7 @@ test-peers: emulator ## Azure SDK and Redis clients of others against the emulat
 
 # ---- all of it ----------------------------------------------------------------------------------
 # Suites that mostly wait run beside another.
-SUITES   = unit-gcc unit-asan unit-msan sim fuzz-short check demo-short live live-asan live-valgrind live-36
+SUITES   = unit-gcc unit-asan unit-msan sim fuzz-short check bench-short demo-short live live-asan live-valgrind live-36
 PROGRAMS = $(UNIT:%=$(B)/gcc/unit/%) $(UNIT:%=$(B)/clang-asan/unit/%) $(PURE_UNIT:%=$(B)/msan/unit/%) $(SIM:%=$(B)/msan/sim/%) \
            $(SIM:%=$(B)/gcc/sim/%) $(LIVE:%=$(B)/gcc/live/%) $(LIVE:%=$(B)/asan/live/%) $(FUZZ:%=$(B)/clang-asan/fuzz/%) $(LIVE_36)
 STEP     = AZREDIS_SUMMARY=later $(MAKE) --no-print-directory BUILT=1
@@ -150,7 +155,7 @@ test: ## all of the above but tsan, mutants and peers, with a summary
 	@rm -rf $(B)/log
 	@echo "building $(words $(PROGRAMS)) test programs"
 	@AZREDIS_SUMMARY=later $(PYTHON) tools/tests.py time -B $(B) build $(MAKE) -k -j$(JOBS) --no-print-directory programs
-	@$(STEP) unit-gcc; $(STEP) unit-asan; $(STEP) unit-msan; $(STEP) -j2 sim fuzz-short; $(STEP) check; \
+	@$(STEP) unit-gcc; $(STEP) unit-asan; $(STEP) unit-msan; $(STEP) -j2 sim fuzz-short; $(STEP) -j2 check bench-short; \
 	$(STEP) -j2 demo-short live; $(STEP) -j2 live-asan live-valgrind; $(STEP) live-36; \
 	$(PYTHON) tools/tests.py sum -B $(B) build $(SUITES)
 
@@ -213,6 +218,6 @@ endef
 $(foreach v,$(VARIANTS),$(eval $(call VARIANT,$(v))))
 
 .PHONY: help port-mingw demo unit unit-gcc unit-asan unit-msan sim live live-asan live-valgrind fuzz-short san tsan valgrind check \
-        mbedtls-36 live-36 test-mbedtls $(SUITES_36:%=test-mbedtls-%) demo-short mutants test-peers programs test emulator examples \
+        mbedtls-36 live-36 test-mbedtls $(SUITES_36:%=test-mbedtls-%) demo-short bench-short bench-check mutants test-peers programs test emulator examples \
         install uninstall clean
 .DELETE_ON_ERROR:

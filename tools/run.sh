@@ -43,6 +43,7 @@ for_test() {
     need libclang-rt-dev sanitizers
     need libcmocka-dev header cmocka.h
     need valgrind program valgrind
+    need openssl program openssl
     case $missing in *redis-tools*) ;; *) need redis-tools program redis-cli ;; esac
     need python3 program python3
     need clang-tidy program clang-tidy

@@ -1,0 +1,207 @@
+/* The work that tools/bench.py counts, once over azredis_entra.h and once (-DBENCH_HIREDIS) over hiredis.
+ *   bench PORT CA-FILE|- WORKLOAD...
+ * PORT on 127.0.0.1; "-": plain TCP. Workloads: ping-pong (SET, GET of 32 bytes, one at a time), pipeline-64 (64 GETs
+ * in a flight), set-64k and get-64k. Under callgrind each workload is a dump of its own, "WORKLOAD OPERATIONS"; built
+ * with -DBENCH_COUNT each prints a line: allocations, bytes the header copied, calls that write, read and wait. */
+#define _GNU_SOURCE
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <valgrind/callgrind.h>
+
+#ifdef BENCH_COUNT
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static struct { uint64_t mallocs, copied, sends, recvs, polls; } count;
+
+/* The program's own functions stand before libc's, for every library that it loads. */
+extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t);
+void *malloc(size_t n) { count.mallocs++; return __libc_malloc(n); }
+void *calloc(size_t n, size_t size) { count.mallocs++; return __libc_calloc(n, size); }
+void *realloc(void *p, size_t n) { count.mallocs++; return __libc_realloc(p, n); }
+ssize_t send(int fd, const void *p, size_t n, int flags) { count.sends++; return sendto(fd, p, n, flags, NULL, 0); }
+ssize_t recv(int fd, void *p, size_t n, int flags) { count.recvs++; return recvfrom(fd, p, n, flags, NULL, NULL); }
+ssize_t write(int fd, const void *p, size_t n) { count.sends++; return syscall(SYS_write, fd, p, n); }
+ssize_t read(int fd, void *p, size_t n) { count.recvs++; return syscall(SYS_read, fd, p, n); }
+int poll(struct pollfd *f, nfds_t n, int ms) { count.polls++; return (int)syscall(SYS_poll, f, n, ms); }
+
+/* Copies that the header makes; those inside the TLS library are not its own. */
+#define memcpy(to, from, n)  (count.copied += (n), memcpy(to, from, n))
+#define memmove(to, from, n) (count.copied += (n), memmove(to, from, n))
+#endif
+
+#define FLIGHT 64
+#define LARGE  65536
+
+static char value[LARGE + 1];
+static unsigned answered;
+
+static void need(int ok, const char *what)
+{
+    if (ok) return;
+    fprintf(stderr, "bench: %s\n", what);
+    exit(1);
+}
+
+#ifdef BENCH_HIREDIS
+#include <hiredis/hiredis.h>
+#include <hiredis/hiredis_ssl.h>
+
+static redisContext *c;
+
+static void begin(int port, const char *ca)
+{
+    redisSSLContext *ssl;
+    c = redisConnect("127.0.0.1", port);
+    need(c && !c->err, "hiredis cannot connect");
+    if (!ca) return;
+    redisInitOpenSSL();
+    ssl = redisCreateSSLContext(ca, NULL, NULL, NULL, "localhost", NULL);
+    need(ssl && redisInitiateSSLWithContext(c, ssl) == REDIS_OK, "hiredis: no TLS");
+}
+
+static void get(size_t n)
+{
+    redisReply *r = redisCommand(c, "GET %s", n == LARGE ? "large" : "bench:key");
+    need(r && r->type == REDIS_REPLY_STRING && r->len == n, "GET");
+    freeReplyObject(r);
+}
+
+static void set(size_t n)
+{
+    redisReply *r = redisCommand(c, "SET %s %b", n == LARGE ? "large" : "bench:key", value, n);
+    need(r && r->type == REDIS_REPLY_STATUS, "SET");
+    freeReplyObject(r);
+}
+
+static void flight(void)
+{
+    const char *argv[2] = {"GET", "bench:key"};
+    const size_t lengths[2] = {3, 9};
+    redisReply *r;
+    int i;
+    for (i = 0; i < FLIGHT; i++) redisAppendCommandArgv(c, 2, argv, lengths);
+    for (i = 0; i < FLIGHT; i++) {
+        need(redisGetReply(c, (void **)&r) == REDIS_OK && r->len == 32, "pipelined GET");
+        answered++;
+        freeReplyObject(r);
+    }
+}
+
+static void end(void) { redisFree(c); }
+
+#else
+#define AZREDIS_ENTRA_IMPLEMENTATION
+#include "azredis_entra.h"
+
+static azredis_client *c;
+static azredis_reply reply;
+
+static void begin(int port, const char *ca)
+{
+    azredis_auth_options id = {0};
+    azredis_options o = {0};
+    azredis_error why;
+    id.identity = AZREDIS_ID_PASSWORD;
+    id.user = "default";
+    id.password = "bench-password";
+    o.host = "127.0.0.1";
+    o.tcp_port = (uint16_t)port;
+    o.tls_host = "localhost";
+    o.plaintext = !ca;
+    o.ca_file = ca;
+    o.identity = &id;
+    c = azredis_open(&o);
+    need(azredis_connect(c, 60000, &why) == AZREDIS_OK, why.message);
+}
+
+static void get(size_t n)
+{
+    azredis_status st = azredis_command(c, &reply, "GET", n == LARGE ? "large" : "bench:key");
+    need(st == AZREDIS_OK && reply.value->len == n, "GET");
+}
+
+static void set(size_t n)
+{
+    azredis_str argv[3];
+    argv[0] = azri_str("SET");
+    argv[1] = azri_str(n == LARGE ? "large" : "bench:key");
+    argv[2] = azri_slice(value, n);
+    need(azredis_command_argv(c, &reply, NULL, 3, argv) == AZREDIS_OK, "SET");
+}
+
+static void got(azredis_client *lent_client, const azredis_reply *lent, void *user)
+{
+    (void)lent_client;
+    (void)user;
+    need(lent->status == AZREDIS_OK && lent->value->len == 32, "pipelined GET");
+    answered++;
+}
+
+static void flight(void)
+{
+    azredis_str argv[2];
+    unsigned i, all = answered + FLIGHT;
+    argv[0] = azri_str("GET");
+    argv[1] = azri_str("bench:key");
+    for (i = 0; i < FLIGHT; i++) need(azredis_submit(c, NULL, 2, argv, got, NULL) == AZREDIS_OK, "submit");
+    while (answered < all) need(azredis_wait(c, 1) == AZREDIS_OK, "wait");
+}
+
+static void end(void)
+{
+    azredis_reply_free(&reply);
+    azredis_close(c);
+}
+#endif
+
+/* What is measured is inside this one function. Returns the number of operations. */
+__attribute__((noinline)) static int bench_run(const char *what, int rounds)
+{
+    int i;
+    for (i = 0; i < rounds; i++) {
+        if (!strcmp(what, "pipeline-64")) flight();
+        else if (!strcmp(what, "set-64k")) set(LARGE);
+        else if (!strcmp(what, "get-64k")) get(LARGE);
+        else if (i % 2) get(32);
+        else set(32);
+    }
+    return strcmp(what, "pipeline-64") ? rounds : rounds * FLIGHT;
+}
+
+static void workload(const char *what)
+{
+    int rounds = !strcmp(what, "ping-pong") ? 400 : 40, n;
+    char name[64];
+    bench_run(what, rounds);                        /* buffers and pools reach their size */
+    CALLGRIND_ZERO_STATS;
+    answered = 0;
+#ifdef BENCH_COUNT
+    memset(&count, 0, sizeof count);
+#endif
+    n = bench_run(what, rounds);
+    need(strcmp(what, "pipeline-64") || answered == (unsigned)n, "answers are missing");
+#ifdef BENCH_COUNT
+    printf("%s mallocs %.4f copied %.1f sends %.4f recvs %.4f polls %.4f\n", what, (double)count.mallocs / n,
+           (double)count.copied / n, (double)count.sends / n, (double)count.recvs / n, (double)count.polls / n);
+#endif
+    snprintf(name, sizeof name, "%s %d", what, n);
+    CALLGRIND_DUMP_STATS_AT(name);
+}
+
+int main(int argc, char **argv)
+{
+    int i;
+    need(argc > 3, "usage: bench PORT CA-FILE|- WORKLOAD...");
+    memset(value, 'x', LARGE);
+    begin(atoi(argv[1]), strcmp(argv[2], "-") ? argv[2] : NULL);
+    set(32);
+    set(LARGE);
+    for (i = 3; i < argc; i++) workload(argv[i]);
+    end();
+    return 0;
+}
