@@ -4355,7 +4355,7 @@ static int azri_config_awkward(const char *z) {
 
 static void azri_config_write(azri_config_writer *w, const char *z, int keep) {
     for (; *z; z++) {
-        int plain = keep || !w->url || azri_is_alnum(*z) || strchr("-._~/:", *z) != NULL;
+        int plain = keep || !w->url || azri_is_alnum(*z) || azri_find(azri_str("-._~/:"), *z) < 6;
         if (!plain) azri_out_char(&w->out, '%');
         if (!plain) azri_out_char(&w->out, "0123456789ABCDEF"[(unsigned char)*z >> 4]);
         azri_out_char(&w->out, plain ? *z : "0123456789ABCDEF"[(unsigned char)*z & 15]);
@@ -4375,6 +4375,7 @@ static void azri_config_write_pair(azri_config_writer *w, const char *name, cons
 static void azri_config_write_host(azri_config_writer *w, const azredis_options *o) {
     char host[256], number[8];
     uint16_t port = 0;
+    int v6;
     if (!o->host || !o->host[0]) return;
     if (o->host[0] == '/') {
         azri_config_write(w, o->host, 0);
@@ -4384,9 +4385,10 @@ static void azri_config_write_host(azri_config_writer *w, const azredis_options 
         azri_config_write(w, "***", 1);
         return;
     }
-    if (strchr(host, ':')) azri_out_char(&w->out, '[');
+    v6 = azri_find(azri_str(host), ':') < strlen(host);
+    azri_config_write(w, v6 ? "[" : "", 1);
     azri_config_write(w, host, 1);
-    if (strchr(host, ':')) azri_out_char(&w->out, ']');
+    azri_config_write(w, v6 ? "]" : "", 1);
     if (o->tcp_port) port = o->tcp_port;
     (void)azri_fmt(number, sizeof number, ":%u", (unsigned)port);
     if (port) azri_config_write(w, number, 1);

@@ -672,6 +672,7 @@ static void test_public_describe(void **state) {
     azredis_options o;
     azredis_auth_options id;
     char buf[200];
+    size_t n;
     (void)state;
     memset(&o, 0, sizeof o);
     memset(&id, 0, sizeof id);
@@ -680,10 +681,12 @@ static void test_public_describe(void **state) {
     o.config = "h:1,name=a,password=" SECRET;
     o.client_name = "b";
     id.user = "u";
-    assert_int_equal(azredis_describe(&o, buf, sizeof buf), strlen(buf));
+    n = azredis_describe(&o, buf, sizeof buf);
+    assert_int_equal(n, strlen(buf));
     assert_string_equal(buf, "h:1,ssl=true,auth=access-key,user=u,password=***,name=b");
     o.config = "h,password=x," SECRET;
-    assert_int_equal(azredis_describe(&o, buf, sizeof buf), strlen(buf));
+    n = azredis_describe(&o, buf, sizeof buf);
+    assert_int_equal(n, strlen(buf));
     assert_non_null(strstr(buf, "(wrong: connection string, character 14"));
     assert_null(strstr(buf, "hunter2"));
     assert_int_equal(azredis_describe(&o, NULL, 0), strlen(buf));
