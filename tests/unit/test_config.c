@@ -294,7 +294,7 @@ static const struct { const char *text; unsigned at; const char *says; } wrong[]
     { "h:1,h:2", 5, "a second address" }, { "h:1,/run/x", 5, "a second address" }, { "h:0", 1, "the port is not" },
     { "h:65536", 1, "from 1 to 65535" }, { "h:x", 1, "expected host, host:port" }, { ":6380", 1, "host name is empty" },
     { "u:hunter2@h", 1, "before '@'" }, { "a_b c", 1, "not a host name" }, { "[::1", 1, "without ']'" }, { "[::g]:1", 1, "no IPv6" },
-    { "::1:10000:x", 1, "brackets" }, { "h,ssl=maybe", 3, "key ssl: expected true or false" }, { "h,ssl=", 3, "expected true" },
+    { "h:1:2", 1, "brackets" }, { "h,ssl=maybe", 3, "key ssl: expected true or false" }, { "h,ssl=", 3, "expected true" },
     { "h,abortConnect=2", 3, "key abortConnect: expected true" }, { "h,syncTimeout=0", 3, "key syncTimeout: expected milliseconds" },
     { "h,syncTimeout=4294967295", 3, "expected milliseconds" }, { "h,syncTimeout=-1", 3, "expected milliseconds" },
     { "h,syncTimeout=1s", 3, "expected milliseconds" }, { "h,syncTimeout=", 3, "expected milliseconds" },
@@ -609,7 +609,7 @@ static char seen[300];
 
 static void on_event(const azredis_event *lent, void *user) {
     (void)user;
-    if (lent->type == AZREDIS_EV_LOG && lent->number == 208) snprintf(seen, sizeof seen, "%d %s", (int)lent->level, lent->text);
+    if (lent->type == AZREDIS_EV_LOG && lent->number == 500) snprintf(seen, sizeof seen, "%d %s", (int)lent->level, lent->text);
 }
 
 static void test_keys_without_effect_are_told(void **state) {
