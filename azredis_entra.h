@@ -108,13 +108,38 @@
  * Log numbers: 100 fetch begins, 101 token, 102 no token, 103 same token, 104 hint, 105 identity used, 106 refused
  * by Redis; 200 connecting, 201 connected, 202 cannot connect, 203 lost, 204 handshake step, 205 ready, 206 RESP2,
  * 207 probe after silence, 208 replacement begins, 209 replaced, 210 cannot be replaced now; 300 AUTH, 301 accepted, 302 refused, 303 token ends; 400 subscribed, 401 refused,
- * 402 push dropped.
+ * 402 push dropped; 500 keys of a connection string have no effect.
  *
  * 9 ERRORS
  * azredis_error tells the step, the cause and the mend, with errno, mbedTLS, HTTP and AADSTS numbers. retryable = 0:
  * something must be mended first. Calls that fail for such a reason fail at once instead of waiting.
  *
  * 10 OPTIONS: see azredis_options and azredis_auth_options; each member says its default.
+ * options.config takes them as a text: the connection string of StackExchange.Redis, host[:port],key=value,... or a
+ * URL, rediss://[user[:password]@]host[:port][/database][?key=value&...]. Members that are set win. recipe: config
+ *     azredis_options o = {0};
+ *     o.config = "name.region.redis.azure.net:10000,auth=environment,abortConnect=false,syncTimeout=2000";
+ *     o.client_name = "orders";
+ *     azredis_client *c = azredis_open(&o);
+ * In a string names count in any case, blanks around words are dropped, the first '=' splits, no value has a comma:
+ * there are no quotes and no escapes. In a URL %XX is decoded, and @ / ? # & % are written so. IPv6 in brackets.
+ * Without TLS (redis://, ssl=false, /path or unix:///path) only this machine is reached. The last of two wins.
+ *   ssl sslHost caFile                    plaintext tls_host ca_file; TLS unless ssl=false
+ *   auth tenantId clientId scope authorityHost allowAuthority authorityCaFile policy     members of identity
+ *   user password                         without auth: an access key, with user an ACL user's password
+ *   protocol name defaultDatabase         resp2 or resp3; client_name (also clientName); database (also db)
+ *   connectTimeout authTimeout syncTimeout renewTimeout tokenTimeout chainTimeout        ms, or never: connect_ms
+ *                                         auth_ms command_ms renew_ms, identity's request_ms chain_ms
+ *   keepAlive                             seconds, 0 or never: off (also keepAliveMs)
+ *   abortConnect failFast                 true or false (also abortOnConnectFail)
+ *   maxReply backlogCount backlogBytes subQueue
+ * Known from StackExchange.Redis and without effect here, which log line 500 tells: allowAdmin asyncTimeout
+ * checkCertificateRevocation configChannel configCheckSeconds connectRetry defaults highIntegrity
+ * highPriorityThreads maint... preserveAsyncOrder resolveDns responseTimeout setlib sslProtocols tcpKeepAlive
+ * tiebreaker topologyRefreshSeconds version writeBuffer. Refused, as they would change what is sent or where to:
+ * channelPrefix proxy tunnel serviceName sentinelUser sentinelPassword, $COMMAND, a second address. Refused as well:
+ * clientSecret (it belongs into AZURE_CLIENT_SECRET or the option). A wrong string is an AZREDIS_E_ARG of each call,
+ * with the place and the mend; no message shows a value. azredis_describe writes such a string, secrets masked.
  *
  * 11 SECURITY
  * TLS 1.2 or later, chain and host name always verified; no switch turns that off. Roots: ca, ca_file,
@@ -136,6 +161,7 @@
  * AZREDIS_NO_THREADS            POSIX without pthread: no locks, and a name look-up blocks the call (getaddrinfo)
  * AZREDIS_ONLY_PURE             stop before mbedTLS, sockets, clocks: for tests of the pure half
  * AZREDIS_ASSERT(x)             our own bugs; default assert, nothing under NDEBUG
+ * AZREDIS_NO_CONFIG             leaves out options.config and azredis_describe
  * AZREDIS_API                   linkage of the public functions; set by the header
  * AZREDIS_IMPLEMENTATION, AZREDIS_ENTRA_IMPL  refused: near misses of the first
  * AZREDIS_VERSION, AZREDIS_VERSION_TEXT
@@ -405,8 +431,10 @@ typedef enum azredis_identity {
 } azredis_identity;
 
 /* Finds an identity by the name that .NET, our sample and our tools use: "default", "environment",
- * "client-secret", "access-key", "password". AZREDIS_E_ARG: unknown, or not built yet. */
+ * "client-secret", "access-key", "password". AZREDIS_E_ARG: unknown, or not built yet; azredis_identity_why tells
+ * which, in words for people, and is NULL for a name that can be used. Static text; any thread. */
 AZREDIS_API azredis_status azredis_identity_by_name(const char *name, azredis_identity *out);
+AZREDIS_API const char *azredis_identity_why(const char *name);
 
 typedef struct azredis_fetched {       /* filled by your token callback */
     char    *token;                    /* write the token here */
@@ -478,7 +506,7 @@ AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, az
 /* Zero it, set what you need. azredis_open copies all strings; ca and port are lent until close. */
 typedef struct azredis_options {
     const char         *host;            /* "name.region.redis.azure.net", with :port or as [v6]:port if you like */
-    uint16_t            tcp_port;        /* 0: from host, else by its suffix (Managed Redis 10000, classic 6380) */
+    uint16_t            tcp_port;        /* 0: from host, else by its suffix (classic 6380, else 10000; no TLS: 6379) */
     azredis_auth       *auth;            /* shared identity; the client takes a reference of its own */
     const azredis_auth_options *identity;/* used when auth is NULL; NULL too: the default chain */
     const char         *tls_host;        /* name to verify and to send as SNI; NULL: the host */
@@ -505,6 +533,10 @@ typedef struct azredis_options {
     void               *event_user;
     azredis_level       log_level;
     uint64_t            seed;            /* for tests: replays the random numbers; 0: from entropy */
+    const char         *config;          /* connection string or rediss:// URL, manual chapter 10; NULL, "": none. It
+                                            fills members above, and of identity, that are 0, NULL or "": one that is
+                                            set wins, so a flag that the string sets cannot be unset beside it. host
+                                            brings its port with it; an auth brings its whole identity. */
 } azredis_options;
 
 /* Copies options, allocates, no I/O. NULL only for out of memory or a foreign version; any other mistake is
@@ -513,6 +545,16 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *o, size_t size
 static inline azredis_client *azredis_open(const azredis_options *o) {
     return azredis_open_v(o, sizeof *o, AZREDIS_VERSION);
 }
+
+#ifndef AZREDIS_NO_CONFIG
+/* Options, with what o->config adds, as a connection string that can be read again; secrets are shown as ***, which
+ * is read as "not given". Left out: callbacks, ca and port, log level, seed. Like snprintf: at most cap bytes with the
+ * NUL, returns the length without it that was wanted. A wrong o->config: "(wrong: " and the reason. Any thread. */
+AZREDIS_API size_t azredis_describe_v(const azredis_options *o, size_t size, unsigned version, char *buf, size_t cap);
+static inline size_t azredis_describe(const azredis_options *o, char *buf, size_t cap) {
+    return azredis_describe_v(o, sizeof *o, AZREDIS_VERSION, buf, cap);
+}
+#endif
 
 /* Optional: pumps until the connection is ready. *why may be NULL. An error that cannot pass by itself, or any
  * error with abort_on_connect_fail, ends the wait at once. */
@@ -3548,6 +3590,14 @@ AZREDIS_API azredis_status azredis_identity_by_name(const char *name, azredis_id
     return AZREDIS_OK;
 }
 
+AZREDIS_API const char *azredis_identity_why(const char *name) {
+    const azri_identity_kind *k = name ? azri_identity_find(name, 0) : NULL;
+    if (k) return k->id == AZRI_ID_LATER ? "this identity is not built yet" : NULL;
+    return "no identity has this name; there are default environment client-secret client-certificate workload-identity "
+           "managed-identity azure-cli azure-developer-cli azure-powershell device-code token-file exec callback "
+           "access-key password";
+}
+
 /* ---- environment ------------------------------------------------------------------------------ */
 
 enum azri_env_name {
@@ -3816,6 +3866,700 @@ static const char *azri_hint(int code) {
             if (azri_hints[i].code[k] == code) return azri_hints[i].text;
     return NULL;
 }
+
+#ifndef AZREDIS_NO_CONFIG
+/* ==== >>config ============================================================ uses: core mem fail text identity ==
+ * Connection string of StackExchange.Redis and rediss:// URL -> options, and options -> string. One table holds
+ * every key. Pure. No message quotes a value, nor a name that may be a piece of the password before it.
+ * Entry points: azri_config_new azri_config_free azri_config_merge azri_config_describe.
+ * ================================================================================================ */
+
+#define AZRI_CONFIG_MAX   65536u  /* a password of AZRI_TOKEN_MAX bytes, each percent-encoded, and as much again */
+#define AZRI_CONFIG_NAME  32u     /* no key is longer; a longer word is not looked up */
+#define AZRI_CONFIG_SLIPS 2u      /* letters that may differ for "did you mean" */
+
+enum azri_config_kind {
+    AZRI_CK_TEXT, AZRI_CK_SECRET, AZRI_CK_FLAG, AZRI_CK_TLS, AZRI_CK_NUMBER, AZRI_CK_SIZE, AZRI_CK_MS, AZRI_CK_SECONDS,
+    AZRI_CK_PROTOCOL, AZRI_CK_AUTH, AZRI_CK_POLICY, AZRI_CK_NO_EFFECT, AZRI_CK_REFUSED
+};
+
+enum { AZRI_CK_OPTION, AZRI_CK_ALIAS, AZRI_CK_IDENTITY };      /* where the member is; an alias is not described */
+
+typedef struct azri_config_key {
+    const char *name;
+    uint8_t     kind, place;
+    uint16_t    offset;
+    const char *mend;                  /* of a key that is refused */
+} azri_config_key;
+
+#define AZRI_KEY_O(name, kind, member) { name, kind, AZRI_CK_OPTION, (uint16_t)offsetof(azredis_options, member), NULL }
+#define AZRI_KEY_A(name, kind, member) { name, kind, AZRI_CK_ALIAS, (uint16_t)offsetof(azredis_options, member), NULL }
+#define AZRI_KEY_I(name, kind, member) \
+    { name, kind, AZRI_CK_IDENTITY, (uint16_t)offsetof(azredis_auth_options, member), NULL }
+#define AZRI_KEY_IGNORED(name) { name, AZRI_CK_NO_EFFECT, AZRI_CK_ALIAS, 0, NULL }
+#define AZRI_KEY_REFUSED(name, mend) { name, AZRI_CK_REFUSED, AZRI_CK_ALIAS, 0, mend }
+#define AZRI_CONFIG_LATER "its identity is not built yet"
+#define AZRI_CONFIG_PROXY "a proxy is not supported; connect directly and leave the key out"
+#define AZRI_CONFIG_SENTINEL "Sentinel is not supported; give the address of the primary and leave the key out"
+
+/* In the order of azredis_describe. Names are compared without regard to case. */
+static const azri_config_key azri_config_keys[] = {
+    AZRI_KEY_O("ssl", AZRI_CK_TLS, plaintext),
+    AZRI_KEY_O("sslHost", AZRI_CK_TEXT, tls_host),
+    AZRI_KEY_O("caFile", AZRI_CK_TEXT, ca_file),
+    AZRI_KEY_I("auth", AZRI_CK_AUTH, identity),
+    AZRI_KEY_I("tenantId", AZRI_CK_TEXT, tenant_id),
+    AZRI_KEY_I("clientId", AZRI_CK_TEXT, client_id),
+    AZRI_KEY_I("clientSecret", AZRI_CK_SECRET, client_secret),
+    AZRI_KEY_I("user", AZRI_CK_TEXT, user),
+    AZRI_KEY_I("password", AZRI_CK_SECRET, password),
+    AZRI_KEY_I("authorityHost", AZRI_CK_TEXT, authority_host),
+    AZRI_KEY_I("allowAuthority", AZRI_CK_TEXT, allow_authority),
+    AZRI_KEY_I("authorityCaFile", AZRI_CK_TEXT, ca_file),
+    AZRI_KEY_I("scope", AZRI_CK_TEXT, scope),
+    AZRI_KEY_I("tokenTimeout", AZRI_CK_MS, request_ms),
+    AZRI_KEY_I("chainTimeout", AZRI_CK_MS, chain_ms),
+    AZRI_KEY_I("policy", AZRI_CK_POLICY, policy),
+    AZRI_KEY_O("protocol", AZRI_CK_PROTOCOL, protocol),
+    AZRI_KEY_O("name", AZRI_CK_TEXT, client_name),
+    AZRI_KEY_O("defaultDatabase", AZRI_CK_NUMBER, database),
+    AZRI_KEY_O("connectTimeout", AZRI_CK_MS, connect_ms),
+    AZRI_KEY_O("authTimeout", AZRI_CK_MS, auth_ms),
+    AZRI_KEY_O("syncTimeout", AZRI_CK_MS, command_ms),
+    AZRI_KEY_O("keepAlive", AZRI_CK_SECONDS, keepalive_ms),
+    AZRI_KEY_O("renewTimeout", AZRI_CK_MS, renew_ms),
+    AZRI_KEY_O("abortConnect", AZRI_CK_FLAG, abort_on_connect_fail),
+    AZRI_KEY_O("failFast", AZRI_CK_FLAG, fail_fast),
+    AZRI_KEY_O("maxReply", AZRI_CK_SIZE, max_reply),
+    AZRI_KEY_O("backlogCount", AZRI_CK_NUMBER, backlog_count),
+    AZRI_KEY_O("backlogBytes", AZRI_CK_SIZE, backlog_bytes),
+    AZRI_KEY_O("subQueue", AZRI_CK_NUMBER, sub_queue),
+
+    AZRI_KEY_A("keepAliveMs", AZRI_CK_MS, keepalive_ms),
+    AZRI_KEY_A("clientName", AZRI_CK_TEXT, client_name),
+    AZRI_KEY_A("db", AZRI_CK_NUMBER, database),
+    AZRI_KEY_A("abortOnConnectFail", AZRI_CK_FLAG, abort_on_connect_fail),
+
+    AZRI_KEY_IGNORED("allowAdmin"), AZRI_KEY_IGNORED("asyncTimeout"), AZRI_KEY_IGNORED("checkCertificateRevocation"),
+    AZRI_KEY_IGNORED("configChannel"), AZRI_KEY_IGNORED("configCheckSeconds"), AZRI_KEY_IGNORED("connectRetry"),
+    AZRI_KEY_IGNORED("defaults"), AZRI_KEY_IGNORED("highIntegrity"), AZRI_KEY_IGNORED("highPriorityThreads"),
+    AZRI_KEY_IGNORED("maintNotifications"), AZRI_KEY_IGNORED("maintPostEventRelaxed"),
+    AZRI_KEY_IGNORED("maintRelaxedTimeout"), AZRI_KEY_IGNORED("maintRelaxedWindowMax"),
+    AZRI_KEY_IGNORED("preserveAsyncOrder"), AZRI_KEY_IGNORED("resolveDns"), AZRI_KEY_IGNORED("responseTimeout"),
+    AZRI_KEY_IGNORED("setlib"), AZRI_KEY_IGNORED("sslProtocols"), AZRI_KEY_IGNORED("tcpKeepAlive"),
+    AZRI_KEY_IGNORED("tiebreaker"), AZRI_KEY_IGNORED("topologyRefreshSeconds"), AZRI_KEY_IGNORED("version"),
+    AZRI_KEY_IGNORED("writeBuffer"),
+
+    AZRI_KEY_REFUSED("channelPrefix", "channels have no prefix here; write it into their names and leave the key out"),
+    AZRI_KEY_REFUSED("proxy", AZRI_CONFIG_PROXY),
+    AZRI_KEY_REFUSED("tunnel", AZRI_CONFIG_PROXY),
+    AZRI_KEY_REFUSED("serviceName", AZRI_CONFIG_SENTINEL),
+    AZRI_KEY_REFUSED("sentinelUser", AZRI_CONFIG_SENTINEL),
+    AZRI_KEY_REFUSED("sentinelPassword", AZRI_CONFIG_SENTINEL),
+    AZRI_KEY_REFUSED("objectId", AZRI_CONFIG_LATER),
+    AZRI_KEY_REFUSED("resourceId", AZRI_CONFIG_LATER),
+    AZRI_KEY_REFUSED("certificate", AZRI_CONFIG_LATER),
+    AZRI_KEY_REFUSED("federatedTokenFile", AZRI_CONFIG_LATER),
+    AZRI_KEY_REFUSED("tokenFile", AZRI_CONFIG_LATER),
+    AZRI_KEY_REFUSED("exec", AZRI_CONFIG_LATER)
+};
+enum { AZRI_CONFIG_KEYS = sizeof azri_config_keys / sizeof azri_config_keys[0] };
+
+/* One allocation: this, and behind it the text, in which the values are cut out and decoded. */
+typedef struct azri_config {
+    azri_mem              mem;
+    size_t                size;        /* of the allocation */
+    char                 *text;
+    azredis_error        *error;       /* while it is read */
+    const azri_config_key *before;     /* the key before the one that is read; NULL: none */
+    int                   url, tls_said, auth_said;
+    azredis_options       options;     /* strings point into text or at host */
+    azredis_auth_options  identity;
+    char                  host[256];
+    char                  no_effect[160]; /* names of keys that mean nothing here, for a warning */
+} azri_config;
+
+static void azri_config_free(azri_config *c) {
+    azri_mem mem;
+    size_t size;
+    if (!c) return;
+    mem = c->mem;
+    size = c->size;
+    azri_wipe(c, size);
+    azri_free(&mem, c, size);
+}
+
+/* ---- names ---- */
+
+/* NULL: no such key. */
+static const azri_config_key *azri_config_find(azredis_str name) {
+    size_t i;
+    for (i = 0; i < AZRI_CONFIG_KEYS; i++)
+        if (azri_ieqz(name, azri_config_keys[i].name)) return &azri_config_keys[i];
+    return NULL;
+}
+
+/* Levenshtein's distance without regard to case, for names up to AZRI_CONFIG_NAME. */
+static size_t azri_config_distance(azredis_str a, azredis_str b) {
+    uint8_t row[AZRI_CONFIG_NAME + 1];
+    size_t i, k;
+    for (k = 0; k <= b.len; k++) row[k] = (uint8_t)k;
+    for (i = 0; i < a.len; i++) {
+        size_t diagonal = row[0], best;
+        row[0] = (uint8_t)(i + 1);
+        for (k = 0; k < b.len; k++) {
+            best = diagonal + (azri_lower(a.ptr[i]) != azri_lower(b.ptr[k]));
+            diagonal = row[k + 1];
+            row[k + 1] = (uint8_t)azri_minz(best, azri_minz(diagonal, row[k]) + 1);
+        }
+    }
+    return row[b.len];
+}
+
+/* The name that was probably meant; NULL: none is near. */
+static const char *azri_config_near(azredis_str name) {
+    const char *found = NULL;
+    size_t i, best = AZRI_CONFIG_SLIPS + 1, d;
+    for (i = 0; i < AZRI_CONFIG_KEYS && name.len > AZRI_CONFIG_SLIPS; i++) {
+        d = azri_config_distance(name, azri_str(azri_config_keys[i].name));
+        if (d < best) {
+            best = d;
+            found = azri_config_keys[i].name;
+        }
+    }
+    return found;
+}
+
+/* ---- what is wrong ---- */
+
+/* at: the place in the text, for people to count to. */
+static azredis_status azri_config_bad(azri_config *c, const char *at, const char *key, const char *why) {
+    return azri_fail(c->error, AZREDIS_E_ARG, "options.config", "%s, character %u%s%s: %s",
+                     c->url ? "connection URL" : "connection string", (unsigned)(at - c->text) + 1,
+                     key ? ", key " : "", key ? key : "", why);
+}
+
+/* A comma ends a password; what follows may then be the rest of it. */
+static int azri_config_after_secret(const azri_config *c) { return c->before && c->before->kind == AZRI_CK_SECRET; }
+
+#define AZRI_CONFIG_COMMA "; a comma ends a value: if one belongs to the password before, write a URL with %2C, or " \
+                          "set the option password"
+
+static azredis_status azri_config_unknown(azri_config *c, azredis_str name) {
+    const char *meant = NULL;
+    size_t i;
+    for (i = 0; i < name.len && azri_is_alnum(name.ptr[i]); i++) {}
+    if (azri_config_after_secret(c))
+        return azri_config_bad(c, name.ptr, NULL, "not a key that is known" AZRI_CONFIG_COMMA);
+    if (name.len && name.ptr[0] == '$')
+        return azri_config_bad(c, name.ptr, NULL, "'$' renames a command, which is not supported; leave it out");
+    if (i < name.len || name.len == 0 || name.len > AZRI_CONFIG_NAME)
+        return azri_config_bad(c, name.ptr, NULL, "no name of a key stands before '='");
+    meant = azri_config_near(name);
+    return azri_fail(c->error, AZREDIS_E_ARG, "options.config", "%s, character %u: the key %.*s is unknown; %s%s%s",
+                     c->url ? "connection URL" : "connection string", (unsigned)(name.ptr - c->text) + 1,
+                     (int)name.len, name.ptr, meant ? "did you mean " : "the manual's chapter 10 lists the keys",
+                     meant ? meant : "", meant ? "?" : "");
+}
+
+/* ---- values ---- */
+
+static int azri_config_flag(azredis_str v, int *out) {
+    static const char *const yes[] = { "true", "yes", "on", "1" }, *const no[] = { "false", "no", "off", "0" };
+    size_t i;
+    for (i = 0; i < 4; i++) {
+        *out = azri_ieqz(v, yes[i]);
+        if (*out || azri_ieqz(v, no[i])) return 1;
+    }
+    return 0;
+}
+
+static int azri_config_number(azredis_str v, uint64_t least, uint64_t most, uint64_t *out) {
+    return azri_u64(v, out) && *out >= least && *out <= most;
+}
+
+/* What azredis_describe and StackExchange.Redis write in place of a secret: taken as not given. */
+static int azri_config_masked(azredis_str v) {
+    size_t i;
+    for (i = 0; i < v.len && v.ptr[i] == '*'; i++) {}
+    return i == v.len && i >= 3;
+}
+
+/* StackExchange.Redis: -1 is the default, 0 is off. */
+static int azri_config_seconds(azredis_str v, uint32_t *ms) {
+    uint64_t n = 0;
+    int never = azri_ieqz(v, "never") || azri_eqz(v, "0");
+    if (!never && !azri_eqz(v, "-1") && !azri_config_number(v, 1, (AZREDIS_NEVER - 1) / AZRI_SECOND, &n)) return 0;
+    *ms = never ? AZREDIS_NEVER : (uint32_t)n * AZRI_SECOND;
+    return 1;
+}
+
+static void azri_config_no_effect(azri_config *c, const char *name) {
+    size_t n = strlen(c->no_effect);
+    (void)azri_fmt(c->no_effect + n, sizeof c->no_effect - n, "%s%s", n ? ", " : "", name);
+}
+
+/* ssl=true and a unix socket, redis:// and ssl=true contradict each other: whoever comes second is refused. */
+static const char *azri_config_tls(azri_config *c, int tls) {
+    if (c->tls_said && c->options.plaintext == tls)
+        return "TLS is asked for here and excluded elsewhere (ssl=, the scheme, or a socket's path); say it once";
+    c->tls_said = 1;
+    c->options.plaintext = !tls;
+    return NULL;
+}
+
+/* Puts a number, flag or word where it belongs. NULL, or what would have been right. */
+static const char *azri_config_set(azri_config *c, const azri_config_key *k, azredis_str v) {
+    void *at = (char *)(k->place == AZRI_CK_IDENTITY ? (void *)&c->identity : (void *)&c->options) + k->offset;
+    uint64_t n = 0;
+    int flag = 0;
+    switch (k->kind) {
+    case AZRI_CK_FLAG:
+        return azri_config_flag(v, (int *)at) ? NULL : "expected true or false";
+    case AZRI_CK_TLS:
+        return azri_config_flag(v, &flag) ? azri_config_tls(c, flag) : "expected true or false";
+    case AZRI_CK_NUMBER:
+        if (!azri_config_number(v, 0, UINT32_MAX, &n)) return "expected a whole number up to 4294967295";
+        *(uint32_t *)at = (uint32_t)n;
+        return NULL;
+    case AZRI_CK_SIZE:
+        if (!azri_config_number(v, 0, SIZE_MAX, &n)) return "expected a number of bytes that fits into memory";
+        *(size_t *)at = (size_t)n;
+        return NULL;
+    case AZRI_CK_MS:
+        if (azri_ieqz(v, "never")) n = AZREDIS_NEVER;
+        else if (!azri_config_number(v, 1, AZREDIS_NEVER - 1, &n)) return "expected milliseconds, 1 or more, or never";
+        *(uint32_t *)at = (uint32_t)n;
+        return NULL;
+    case AZRI_CK_SECONDS:
+        return azri_config_seconds(v, (uint32_t *)at) ? NULL : "expected seconds; 0 or never switches it off";
+    case AZRI_CK_PROTOCOL:
+        flag = azri_eqz(v, "2") || azri_ieqz(v, "resp2");
+        if (!flag && !azri_eqz(v, "3") && !azri_ieqz(v, "resp3")) return "expected resp2 or resp3";
+        *(int *)at = flag ? 2 : 3;
+        return NULL;
+    case AZRI_CK_AUTH:
+        c->auth_said = 1;
+        (void)azredis_identity_by_name(v.ptr, &c->identity.identity);
+        return azredis_identity_why(v.ptr);
+    default:
+        AZREDIS_ASSERT(k->kind == AZRI_CK_POLICY);
+        c->identity.policy = azri_eqz(v, "seed") ? AZREDIS_POLICY_SEED : AZREDIS_POLICY_DEFAULT;
+        return azri_eqz(v, "seed") || azri_eqz(v, "default") ? NULL : "expected default or seed";
+    }
+}
+
+/* A text, which stays where it is. Empty: as if it were not given. */
+static const char *azri_config_set_text(azri_config *c, const azri_config_key *k, const char *z) {
+    void *at = (char *)(k->place == AZRI_CK_IDENTITY ? (void *)&c->identity : (void *)&c->options) + k->offset;
+    int given = z[0] && !(k->kind == AZRI_CK_SECRET && azri_config_masked(azri_str(z)));
+    if (given && k->kind == AZRI_CK_SECRET && k->offset == offsetof(azredis_auth_options, client_secret))
+        return "a client secret does not belong into a connection string; set AZURE_CLIENT_SECRET and "
+               "auth=environment, or the option client_secret";
+    *(const char **)at = given ? z : NULL;
+    return NULL;
+}
+
+/* value: NUL-terminated in c->text, where it stays. */
+static azredis_status azri_config_pair(azri_config *c, azredis_str name, const char *value) {
+    const azri_config_key *k = name.len <= AZRI_CONFIG_NAME ? azri_config_find(name) : NULL;
+    const char *why = NULL;
+    if (!k) return azri_config_unknown(c, name);
+    switch (k->kind) {
+    case AZRI_CK_TEXT: case AZRI_CK_SECRET:
+        why = azri_config_set_text(c, k, value);
+        break;
+    case AZRI_CK_NO_EFFECT:
+        azri_config_no_effect(c, k->name);
+        break;
+    case AZRI_CK_REFUSED:
+        why = value[0] && !azri_ieqz(azri_str(value), "none") ? k->mend : NULL;
+        break;
+    default:
+        why = azri_config_set(c, k, azri_str(value));
+    }
+    c->before = k;
+    return why ? azri_config_bad(c, name.ptr, k->name, why) : AZREDIS_OK;
+}
+
+/* "name", "name:port", "[v6]:port"; "/path" or StackExchange.Redis's "!/path": a unix socket. z as in pair. */
+static azredis_status azri_config_endpoint(azri_config *c, const char *z) {
+    const char *why;
+    if (c->options.host || azri_config_after_secret(c))
+        return azri_config_bad(c, z, NULL, azri_config_after_secret(c) ? "no '=' behind a name" AZRI_CONFIG_COMMA
+                               : "a second address; give the one of the cache, a client connects to one");
+    c->before = NULL;
+    if (z[0] == '/' || (z[0] == '!' && z[1] == '/')) {
+        c->options.host = z + (z[0] == '!');
+        why = azri_config_tls(c, 0);
+        return why ? azri_config_bad(c, z, NULL, why) : AZREDIS_OK;
+    }
+    c->options.host = c->host;
+    why = azri_hostport_parse(azri_str(z), 1, c->host, &c->options.tcp_port);
+    if (!why) return AZREDIS_OK;
+    (void)azri_config_bad(c, z, NULL, why);
+    azri_fail_add(c->error, "; expected host, host:port, [IPv6]:port or /path");
+    return AZREDIS_E_ARG;
+}
+
+/* ---- the two forms ---- */
+
+static int azri_config_blank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
+
+static azredis_str azri_config_trim(azredis_str s) {
+    while (s.len && azri_config_blank(s.ptr[0])) s = azri_slice(s.ptr + 1, s.len - 1);
+    while (s.len && azri_config_blank(s.ptr[s.len - 1])) s.len--;
+    return s;
+}
+
+/* What is behind the separator at s.ptr[at]; empty if it is not there. */
+static azredis_str azri_config_behind(azredis_str s, size_t at) {
+    return at < s.len ? azri_slice(s.ptr + at + 1, s.len - at - 1) : azri_slice(s.ptr + s.len, 0);
+}
+
+/* host[:port],key=value,...: no quotes and no escapes, the first '=' splits, blanks around words are dropped. */
+static azredis_status azri_config_read_fields(azri_config *c, azredis_str all) {
+    azredis_status st = AZREDIS_OK;
+    while (all.len && st == AZREDIS_OK) {
+        size_t comma = azri_find(all, ','), equals;
+        azredis_str one = azri_config_trim(azri_slice(all.ptr, comma)), value;
+        all = azri_config_behind(all, comma);
+        equals = azri_find(one, '=');
+        if (one.len == 0) continue;
+        if (equals == one.len) {
+            c->text[one.ptr - c->text + (ptrdiff_t)one.len] = '\0';
+            st = azri_config_endpoint(c, one.ptr);
+            continue;
+        }
+        value = azri_config_trim(azri_config_behind(one, equals));
+        c->text[value.ptr - c->text + (ptrdiff_t)value.len] = '\0';
+        st = azri_config_pair(c, azri_config_trim(azri_slice(one.ptr, equals)), value.ptr);
+    }
+    return st;
+}
+
+/* Decodes in place and puts a NUL behind; s ends before a byte that is no longer needed. NULL: a broken escape, or a
+ * NUL, which would cut the text. */
+static const char *azri_config_decode(azri_config *c, azredis_str s) {
+    char *begin = c->text + (s.ptr - c->text), *out = begin;
+    size_t i;
+    for (i = 0; i < s.len; i++) {
+        int byte = (unsigned char)s.ptr[i];
+        if (byte == '%') {
+            int good = i + 2 < s.len && azri_hex(s.ptr[i + 1]) >= 0 && azri_hex(s.ptr[i + 2]) >= 0;
+            byte = good ? azri_hex(s.ptr[i + 1]) * 16 + azri_hex(s.ptr[i + 2]) : 0;
+            i += 2;
+        }
+        if (byte == 0) return NULL;
+        *out++ = (char)byte;
+    }
+    *out = '\0';
+    return begin;
+}
+
+static azredis_status azri_config_bad_escape(azri_config *c, azredis_str s) {
+    return azri_config_bad(c, s.ptr, NULL, "'%' needs two hexadecimal digits behind it, and not 00; '%' itself is %25");
+}
+
+/* user[:password], each percent-encoded. */
+static azredis_status azri_config_read_user(azri_config *c, azredis_str both) {
+    size_t colon = azri_find(both, ':');
+    azredis_str user = azri_slice(both.ptr, colon), secret = azri_config_behind(both, colon);
+    const char *z;
+    z = azri_config_decode(c, secret);
+    if (!z) return azri_config_bad_escape(c, secret);
+    if (z[0] && !azri_config_masked(azri_str(z))) c->identity.password = z;
+    z = azri_config_decode(c, user);
+    if (!z) return azri_config_bad_escape(c, user);
+    if (z[0]) c->identity.user = z;
+    return AZREDIS_OK;
+}
+
+/* key=value&...; a '+' is a '+'. */
+static azredis_status azri_config_read_query(azri_config *c, azredis_str all) {
+    azredis_status st = AZREDIS_OK;
+    while (all.len && st == AZREDIS_OK) {
+        size_t end = azri_find(all, '&');
+        azredis_str one = azri_slice(all.ptr, end), value;
+        const char *z;
+        size_t equals = azri_find(one, '=');
+        all = azri_config_behind(all, end);
+        if (one.len == 0) continue;
+        if (equals == one.len) return azri_config_bad(c, one.ptr, NULL, "expected key=value between '?' and '&'");
+        value = azri_config_behind(one, equals);
+        z = azri_config_decode(c, value);
+        st = z ? azri_config_pair(c, azri_slice(one.ptr, equals), z) : azri_config_bad_escape(c, value);
+    }
+    return st;
+}
+
+/* What stands between the authority and '?': a database, or the path of a socket. */
+static azredis_status azri_config_read_path(azri_config *c, azredis_str path, int is_unix) {
+    uint64_t n = 0;
+    const char *z;
+    if (is_unix) {
+        z = path.len ? azri_config_decode(c, path) : path.ptr;
+        if (!z) return azri_config_bad_escape(c, path);
+        if (path.len == 0 || z[0] != '/') return azri_config_bad(c, path.ptr, NULL, "expected unix:///path");
+        return azri_config_endpoint(c, z);
+    }
+    if (path.len <= 1) return AZREDIS_OK;
+    if (!azri_config_number(azri_slice(path.ptr + 1, path.len - 1), 0, UINT32_MAX, &n))
+        return azri_config_bad(c, path.ptr, NULL, "expected the number of a database behind '/'");
+    c->options.database = (uint32_t)n;
+    return AZREDIS_OK;
+}
+
+/* [user[:password]@]host[:port][/database][?key=value&...], or for a unix socket [user[:password]@]/path[?...]. */
+static azredis_status azri_config_read_url(azri_config *c, azredis_str rest, int is_unix) {
+    azredis_str authority, host, path, query;
+    azredis_status st = AZREDIS_OK;
+    size_t n = 0, at, mark;
+    while (n < rest.len && rest.ptr[n] != '/' && rest.ptr[n] != '?') n++;
+    authority = azri_slice(rest.ptr, n);
+    rest = azri_slice(rest.ptr + n, rest.len - n);
+    if (azri_find(rest, '@') < rest.len || azri_find(authority, '#') + azri_find(rest, '#') < authority.len + rest.len)
+        return azri_config_bad(c, authority.ptr, NULL, "'@', '/', '?' and '#' in a user name, password or value must "
+                               "be written %40, %2F, %3F and %23");
+    mark = azri_find(rest, '?');
+    path = azri_slice(rest.ptr, mark);
+    query = azri_config_behind(rest, mark);
+    for (at = authority.len; at > 0 && authority.ptr[at - 1] != '@'; at--) {}
+    host = azri_slice(authority.ptr + at, authority.len - at);
+    if (is_unix && host.len) return azri_config_bad(c, host.ptr, NULL, "expected unix:///path, with three '/'");
+    st = azri_config_read_path(c, path, is_unix);
+    if (st == AZREDIS_OK && host.len) {
+        c->text[host.ptr - c->text + (ptrdiff_t)host.len] = '\0';
+        st = azri_config_endpoint(c, host.ptr);
+    }
+    if (st == AZREDIS_OK && at) st = azri_config_read_user(c, azri_slice(authority.ptr, at - 1));
+    return st == AZREDIS_OK ? azri_config_read_query(c, query) : st;
+}
+
+/* The bytes before "://" at the very beginning; 0: no URL. */
+static size_t azri_config_scheme(azredis_str s) {
+    size_t n = 0;
+    while (n < s.len && (azri_is_alnum(s.ptr[n]) || s.ptr[n] == '+')) n++;
+    return n + 3 <= s.len && memcmp(s.ptr + n, "://", 3) == 0 ? n : 0;
+}
+
+static azredis_status azri_config_read(azri_config *c) {
+    azredis_str all = azri_config_trim(azri_str(c->text)), scheme;
+    size_t n = azri_config_scheme(all);
+    int is_unix;
+    if (n == 0) return azri_config_read_fields(c, all);
+    c->url = 1;
+    scheme = azri_slice(all.ptr, n);
+    is_unix = azri_ieqz(scheme, "unix");
+    if (!is_unix && !azri_ieqz(scheme, "rediss") && !azri_ieqz(scheme, "redis"))
+        return azri_config_bad(c, all.ptr, NULL, "expected rediss://, redis:// (this machine only) or unix://");
+    if (!is_unix) (void)azri_config_tls(c, azri_ieqz(scheme, "rediss"));
+    return azri_config_read_url(c, azri_slice(all.ptr + n + 3, all.len - n - 3), is_unix);
+}
+
+/* A password without auth= says what kind it is; with another identity it is of no use. */
+static void azri_config_infer(azri_config *c) {
+    azredis_auth_options *id = &c->identity;
+    if (!id->password) return;
+    if (!c->auth_said) id->identity = id->user ? AZREDIS_ID_PASSWORD : AZREDIS_ID_ACCESS_KEY;
+    else if (id->identity != AZREDIS_ID_PASSWORD && id->identity != AZREDIS_ID_ACCESS_KEY)
+        azri_config_no_effect(c, "password");
+}
+
+/* OK: *out is the caller's. E_ARG, E_NOMEM: *e says why, and *out is NULL. */
+static azredis_status azri_config_new(azri_config **out, const azri_mem *m, const char *z, azredis_error *e) {
+    size_t n = strlen(z);
+    azri_config *c;
+    azredis_status st;
+    *out = NULL;
+    if (n > AZRI_CONFIG_MAX)
+        return azri_fail(e, AZREDIS_E_ARG, "options.config", "the connection string is longer than %u bytes",
+                         AZRI_CONFIG_MAX);
+    c = (azri_config *)azri_alloc(m, sizeof *c + n + 1);
+    if (!c) return azri_fail(e, AZREDIS_E_NOMEM, "options.config", "no memory for a copy of the connection string");
+    memset(c, 0, sizeof *c);
+    c->mem = *m;
+    c->size = sizeof *c + n + 1;
+    c->text = (char *)(c + 1);
+    c->error = e;
+    memcpy(c->text, z, n + 1);
+    st = azri_config_read(c);
+    c->error = NULL;
+    azri_config_infer(c);
+    if (st == AZREDIS_OK) *out = c;
+    else azri_config_free(c);
+    return st;
+}
+
+/* ---- under the members that the program set ---- */
+
+static size_t azri_config_size(const azri_config_key *k) {
+    switch (k->kind) {
+    case AZRI_CK_TEXT: case AZRI_CK_SECRET: return sizeof(char *);
+    case AZRI_CK_SIZE: return sizeof(size_t);
+    case AZRI_CK_AUTH: return sizeof(azredis_identity);
+    case AZRI_CK_POLICY: return sizeof(azredis_policy);
+    case AZRI_CK_FLAG: case AZRI_CK_TLS: case AZRI_CK_PROTOCOL: return sizeof(int);
+    default: return sizeof(uint32_t);
+    }
+}
+
+static const void *azri_config_member(const azri_config_key *k, const azredis_options *o,
+                                      const azredis_auth_options *id) {
+    return (const char *)(k->place == AZRI_CK_IDENTITY ? (const void *)id : (const void *)o) + k->offset;
+}
+
+/* Zero is not set, and so is an empty text. */
+static int azri_config_is_set(const azri_config_key *k, const void *member) {
+    const unsigned char *b = (const unsigned char *)member;
+    size_t i, n = azri_config_size(k);
+    const char *z;
+    if (k->kind == AZRI_CK_TEXT || k->kind == AZRI_CK_SECRET) {
+        memcpy(&z, member, sizeof z);
+        return z && z[0];
+    }
+    for (i = 0; i < n && b[i] == 0; i++) {}
+    return i < n;
+}
+
+/* Fills what *o and *id leave at zero; the address as a whole. What it points at lives as long as c. */
+static void azri_config_merge(const azri_config *c, azredis_options *o, azredis_auth_options *id) {
+    size_t i;
+    for (i = 0; i < AZRI_CONFIG_KEYS; i++) {
+        const azri_config_key *k = &azri_config_keys[i];
+        if (k->place == AZRI_CK_ALIAS || azri_config_is_set(k, azri_config_member(k, o, id))) continue;
+        memcpy((char *)(k->place == AZRI_CK_IDENTITY ? (void *)id : (void *)o) + k->offset,
+               azri_config_member(k, &c->options, &c->identity), azri_config_size(k));
+    }
+    if (o->host && o->host[0]) return;
+    o->host = c->options.host;
+    if (!o->tcp_port) o->tcp_port = c->options.tcp_port;
+}
+
+/* ---- options to text ---- */
+
+typedef struct azri_config_writer { azri_out out; int url, fields; } azri_config_writer;
+
+/* What a field cannot say, there being no quotes and no escapes; control characters would also disturb a log. */
+static int azri_config_awkward(const char *z) {
+    size_t i, n = strlen(z);
+    for (i = 0; i < n && z[i] != ',' && (unsigned char)z[i] >= ' '; i++) {}
+    return i < n || (n && (z[0] == ' ' || z[n - 1] == ' '));
+}
+
+static void azri_config_write(azri_config_writer *w, const char *z, int keep) {
+    for (; *z; z++) {
+        int plain = keep || !w->url || azri_is_alnum(*z) || azri_find(azri_str("-._~/:"), *z) < 6;
+        if (!plain) azri_out_char(&w->out, '%');
+        if (!plain) azri_out_char(&w->out, "0123456789ABCDEF"[(unsigned char)*z >> 4]);
+        azri_out_char(&w->out, plain ? *z : "0123456789ABCDEF"[(unsigned char)*z & 15]);
+    }
+}
+
+static void azri_config_write_pair(azri_config_writer *w, const char *name, const char *value, int keep) {
+    if (w->url) azri_out_char(&w->out, w->fields ? '&' : '?');
+    else if (w->out.len) azri_out_char(&w->out, ',');
+    w->fields++;
+    azri_config_write(w, name, 1);
+    azri_out_char(&w->out, '=');
+    azri_config_write(w, value, keep);
+}
+
+/* The address; one that cannot be read may hold a password, and is not shown. */
+static void azri_config_write_host(azri_config_writer *w, const azredis_options *o) {
+    char host[256], number[8];
+    uint16_t port = 0;
+    int v6;
+    if (!o->host || !o->host[0]) return;
+    if (o->host[0] == '/') {
+        azri_config_write(w, o->host, 0);
+        return;
+    }
+    if (azri_hostport_parse(azri_str(o->host), 1, host, &port)) {
+        azri_config_write(w, "***", 1);
+        return;
+    }
+    v6 = azri_find(azri_str(host), ':') < strlen(host);
+    azri_config_write(w, v6 ? "[" : "", 1);
+    azri_config_write(w, host, 1);
+    azri_config_write(w, v6 ? "]" : "", 1);
+    if (o->tcp_port) port = o->tcp_port;
+    (void)azri_fmt(number, sizeof number, ":%u", (unsigned)port);
+    if (port) azri_config_write(w, number, 1);
+}
+
+/* A member that is set, as text; number is room for it. */
+static const char *azri_config_value(const azri_config_key *k, const void *member, char number[24]) {
+    const char *z;
+    uint32_t u;
+    size_t size;
+    int flag;
+    switch (k->kind) {
+    case AZRI_CK_TEXT:
+        memcpy(&z, member, sizeof z);
+        return z;
+    case AZRI_CK_SECRET:
+        return "***";
+    case AZRI_CK_FLAG:
+        return "true";
+    case AZRI_CK_PROTOCOL:
+        memcpy(&flag, member, sizeof flag);
+        return flag == 2 ? "resp2" : "resp3";
+    case AZRI_CK_POLICY:
+        return "seed";
+    case AZRI_CK_SIZE:
+        memcpy(&size, member, sizeof size);
+        (void)azri_fmt(number, 24, "%llu", (unsigned long long)size);
+        return number;
+    default:
+        memcpy(&u, member, sizeof u);
+        (void)azri_fmt(number, 24, "%u", k->kind == AZRI_CK_SECONDS && u % AZRI_SECOND == 0 ? u / AZRI_SECOND : u);
+        return u == AZREDIS_NEVER && k->kind != AZRI_CK_NUMBER ? "never" : number;
+    }
+}
+
+static void azri_config_write_key(azri_config_writer *w, const azri_config_key *k, const azredis_options *o,
+                                  const azredis_auth_options *id) {
+    const void *member = azri_config_member(k, o, id);
+    const char *name = k->name;
+    char number[24];
+    if (k->kind == AZRI_CK_TLS) {
+        if (w->url || (o->host && o->host[0] == '/')) return;
+        azri_config_write_pair(w, name, o->plaintext ? "false" : "true", 1);
+    } else if (k->kind == AZRI_CK_AUTH) {
+        if (id->identity || id->password) azri_config_write_pair(w, name, azri_identity_name(id->identity), 1);
+    } else if (azri_config_is_set(k, member)) {
+        if (k->kind == AZRI_CK_SECONDS && o->keepalive_ms != AZREDIS_NEVER && o->keepalive_ms % AZRI_SECOND)
+            name = "keepAliveMs";
+        azri_config_write_pair(w, name, azri_config_value(k, member, number), k->kind == AZRI_CK_SECRET);
+    }
+}
+
+/* A text that azri_config_new reads to the same members, but for secrets; a URL only where fields cannot say it.
+ * Returns the length that was wanted. */
+static size_t azri_config_describe(const azredis_options *o, const azredis_auth_options *id, char *buf, size_t cap) {
+    azri_config_writer w;
+    int is_unix = o->host && o->host[0] == '/';
+    const char *z;
+    size_t i;
+    memset(&w, 0, sizeof w);
+    w.out.p = buf;
+    w.out.cap = cap;
+    w.url = is_unix && (azri_config_awkward(o->host) || azri_find(azri_str(o->host), '=') < strlen(o->host));
+    for (i = 0; i < AZRI_CONFIG_KEYS; i++) {
+        const azri_config_key *k = &azri_config_keys[i];
+        if (k->kind != AZRI_CK_TEXT || k->place == AZRI_CK_ALIAS) continue;
+        memcpy(&z, azri_config_member(k, o, id), sizeof z);
+        w.url |= z && azri_config_awkward(z);
+    }
+    if (w.url) azri_config_write(&w, is_unix ? "unix://" : o->plaintext ? "redis://" : "rediss://", 1);
+    azri_config_write_host(&w, o);
+    for (i = 0; i < AZRI_CONFIG_KEYS; i++)
+        if (azri_config_keys[i].place != AZRI_CK_ALIAS) azri_config_write_key(&w, &azri_config_keys[i], o, id);
+    if (cap) buf[azri_minz(w.out.len, cap - 1)] = '\0';
+    return w.out.len;
+}
+#endif /* AZREDIS_NO_CONFIG */
 
 /* ==== >>flow ============================================================== uses: core mem fail text json http jwt identity ==
  * The walk for a token, as a machine that says what to do next and is told what came of it. Pure: the pump
@@ -4702,7 +5446,8 @@ enum {
     AZRI_LOG_CONNECT = 200, AZRI_LOG_CONNECTED, AZRI_LOG_CONNECT_FAILED, AZRI_LOG_LOST, AZRI_LOG_HANDSHAKE, AZRI_LOG_READY,
     AZRI_LOG_RESP2, AZRI_LOG_PROBE, AZRI_LOG_HANDOVER, AZRI_LOG_HANDED_OVER, AZRI_LOG_HANDOVER_FAILED,
     AZRI_LOG_AUTH = 300, AZRI_LOG_AUTH_OK, AZRI_LOG_AUTH_FAILED, AZRI_LOG_EXPIRING,
-    AZRI_LOG_SUBSCRIBED = 400, AZRI_LOG_SUB_REFUSED, AZRI_LOG_PUSH_DROPPED
+    AZRI_LOG_SUBSCRIBED = 400, AZRI_LOG_SUB_REFUSED, AZRI_LOG_PUSH_DROPPED,
+    AZRI_LOG_CONFIG = 500
 };
 
 AZREDIS_API const char *azredis_event_name(azredis_event_type type) {
@@ -10718,6 +11463,51 @@ AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, az
 
 /* ---- client: open and close ---- */
 
+#ifndef AZREDIS_NO_CONFIG
+/* *out holds the strings that *o and *id take from o->config; NULL if there is none. */
+static azredis_status azri_open_config(azredis_options *o, azredis_auth_options *id, const azri_mem *m, azri_config **out,
+                                       azredis_error *e) {
+    azredis_status st = AZREDIS_OK;
+    *out = NULL;
+    memset(id, 0, sizeof *id);
+    if (o->identity) *id = *o->identity;
+    if (o->config && o->config[0]) st = azri_config_new(out, m, o->config, e);
+    if (*out) {
+        azri_config_merge(*out, o, id);
+        o->identity = id;
+    }
+    return st;
+}
+
+AZREDIS_API size_t azredis_describe_v(const azredis_options *options, size_t size, unsigned version, char *buf, size_t cap) {
+    azredis_options o;
+    azredis_auth_options id;
+    azri_config *config;
+    azri_port port;
+    azredis_error e;
+    size_t n;
+    if (!azri_take_options(&o, sizeof o, options, size, version)) return azri_fmt(buf, cap, "(wrong: a foreign version)");
+    azri_port_fill(&port, o.port);
+    if (azri_open_config(&o, &id, &port.mem, &config, &e) != AZREDIS_OK) return azri_fmt(buf, cap, "(wrong: %s)", e.message);
+    n = azri_config_describe(&o, &id, buf, cap);
+    azri_config_free(config);
+    return n;
+}
+#else
+typedef struct azri_config { char no_effect[1]; } azri_config;
+
+static void azri_config_free(azri_config *c) { (void)c; }
+
+static azredis_status azri_open_config(azredis_options *o, azredis_auth_options *id, const azri_mem *m, azri_config **out,
+                                       azredis_error *e) {
+    (void)m;
+    *out = NULL;
+    memset(id, 0, sizeof *id);
+    if (!o->config || !o->config[0]) return AZREDIS_OK;
+    return azri_fail(e, AZREDIS_E_ARG, "options.config", "options.config: built with AZREDIS_NO_CONFIG; set the members instead");
+}
+#endif
+
 static azredis_status azri_open_endpoint(azredis_client *c, const azredis_options *o) {
     uint16_t port = 0;
     if (!o->host || !o->host[0])
@@ -10732,7 +11522,7 @@ static azredis_status azri_open_endpoint(azredis_client *c, const azredis_option
     if (o->tcp_port && port && o->tcp_port != port)
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.tcp_port", "host says port %u, tcp_port says %u: give one of them",
                          (unsigned)port, (unsigned)o->tcp_port);
-    c->tcp_port = o->tcp_port ? o->tcp_port : port ? port : azri_port_by_host(azri_str(c->host));
+    c->tcp_port = o->tcp_port ? o->tcp_port : port ? port : o->plaintext ? 6379 : azri_port_by_host(azri_str(c->host));
     if (c->host[0] == '/') (void)azri_fmt(c->endpoint, sizeof c->endpoint, "%s", c->host);
     else (void)azri_fmt(c->endpoint, sizeof c->endpoint, "%s:%u", c->host, (unsigned)c->tcp_port);
     c->plaintext = o->plaintext;
@@ -10791,6 +11581,8 @@ static azredis_auth *azri_open_auth(const azredis_options *o) {
 
 AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_t size, unsigned version) {
     azredis_options o;
+    azredis_auth_options id;
+    azri_config *config;
     azri_port port;
     azredis_client *c;
     if (!azri_take_options(&o, sizeof o, options, size, version)) return NULL;
@@ -10809,13 +11601,19 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
         azri_free(&port.mem, c, sizeof *c);
         return NULL;
     }
-    if (azri_open_endpoint(c, &o) == AZREDIS_OK) (void)azri_open_conf(c, &o);
+    if (azri_open_config(&o, &id, &port.mem, &config, &c->broken) == AZREDIS_OK &&
+        azri_open_endpoint(c, &o) == AZREDIS_OK) (void)azri_open_conf(c, &o);
+    if (config && config->no_effect[0])
+        azri_log(&c->hub.news, AZREDIS_LOG_WARNING, AZRI_LOG_CONFIG, "the connection string has keys that have no effect: %s",
+                 config->no_effect);
     c->auth = azri_open_auth(&o);
     c->waker = azri_waker_new(&c->port);
     c->tls_host = azri_strdup(&c->port.mem, o.tls_host ? o.tls_host : c->host);
     c->ca_file = azri_strdup(&c->port.mem, o.ca_file);
+    azri_config_free(config);
     if (c->auth && c->waker) azri_auth_watch(c->auth, &c->watch, c->waker);
-    if (!c->auth || !c->waker || !c->tls_host || (o.ca_file && !c->ca_file) || !azri_hub_add_session(&c->hub)) {
+    if (c->broken.code == AZREDIS_E_NOMEM || !c->auth || !c->waker || !c->tls_host || (o.ca_file && !c->ca_file) ||
+        !azri_hub_add_session(&c->hub)) {
         azri_client_free(c);
         return NULL;
     }
