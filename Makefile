@@ -185,6 +185,9 @@ $(B)/redis-server:
 	@p=$$(command -v redis-server || command -v redis-check-rdb) || { echo "no redis-server: install redis-tools"; exit 1; }; \
 	ln -sf "$$p" $@
 
+$(B)/azredis: tools/azredis.c $(HEADER)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -O2 -g $(WARN) -I$(H) $(EXTRA_CFLAGS) $< -o $@ $(TLS_LIBS)
 $(B)/%: examples/%.c $(HEADER)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -O2 -g $(WARN) -I$(H) $(TLS_INC) $(EXTRA_CFLAGS) $< -o $@ $(TLS_LIBS)

@@ -501,6 +501,22 @@ typedef struct azredis_link_record {
 } azredis_link_record;
 AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, azredis_link_record *out);
 
+/* Whom the live token speaks for. Read from its claims and never verified: that is for Redis to do. */
+typedef struct azredis_auth_info_data {
+    char     credential[24];           /* the identity that gave it: "environment" */
+    char     user[64];                 /* the user name for AUTH: the oid */
+    char     tenant[64], audience[160];/* its tid and aud; "": it does not say */
+    int64_t  expires_on;               /* its exp, seconds since 1970; 0: it does not say */
+    int64_t  expires_in_ms;            /* life left; AZREDIS_UNKNOWN: a password, which never expires */
+} azredis_auth_info_data;
+
+/* OK: *out is filled. AGAIN: there is no live token; E_ARG: wrong options. In both cases *out has only the
+ * credential, and only if the options name one. No I/O. Any thread. size: of *out, as the caller knows it. */
+AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_info_data *out, size_t size);
+static inline azredis_status azredis_auth_info(azredis_auth *a, azredis_auth_info_data *out) {
+    return azredis_auth_info_v(a, out, sizeof *out);
+}
+
 /* ---- client ---------------------------------------------------------------------------------- */
 
 /* Zero it, set what you need. azredis_open copies all strings; ca and port are lent until close. */
@@ -7971,7 +7987,7 @@ typedef struct azri_lookup {
     azri_waker *waker;
     int         started, done, abandoned;  /* the last two: under the waker's lock once started */
     int         gai, err;                  /* getaddrinfo's result, and errno for EAI_SYSTEM */
-    size_t      n;
+    size_t      n, strays;                 /* strays: addresses refused since the name is this machine's */
     char        host[256], service[8];
     azri_addr   addr[AZRI_DIAL_ADDRS];
 } azri_lookup;
@@ -8086,6 +8102,32 @@ static azri_lookup *azri_lookup_new(azri_waker *w, const char *host, uint16_t tc
     azri_lookup_resolve(l, AI_NUMERICHOST);   /* an address: answered at once, without network or files */
     l->done = l->gai == 0;
     return l;
+}
+
+/* 1: packets to it do not leave this machine. */
+static int azri_addr_is_local(const azri_addr *a) {
+    static const uint8_t one[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
+    struct sockaddr_in in4;
+    struct sockaddr_in6 in6;
+    if (a->sa.ss_family == AF_UNIX) return 1;
+    if (a->sa.ss_family == AF_INET) {
+        memcpy(&in4, &a->sa, sizeof in4);
+        return ntohl(in4.sin_addr.s_addr) >> 24 == 127;
+    }
+    if (a->sa.ss_family != AF_INET6) return 0;
+    memcpy(&in6, &a->sa, sizeof in6);
+    return memcmp(&in6.sin6_addr, one, sizeof one) == 0;
+}
+
+/* This machine may be reached without TLS, and its authority gets the secret without being asked for. A
+ * resolver that sends a name of this machine elsewhere must not bring another one into that trust. */
+static void azri_lookup_keep_local(azri_lookup *l) {
+    size_t i, n = 0;
+    if (!azri_is_loopback(azri_str(l->host))) return;
+    for (i = 0; i < l->n; i++)
+        if (azri_addr_is_local(&l->addr[i])) l->addr[n++] = l->addr[i];
+    l->strays = l->n - n;
+    l->n = n;
 }
 
 static int azri_lookup_done(azri_lookup *l) {
@@ -8276,6 +8318,7 @@ static azredis_status azri_dial_hook(azri_dial *d, uint64_t now, intptr_t *sock,
 }
 
 static const char *azri_lookup_text(const azri_lookup *l) {
+    if (l->strays) return "it is a name of this machine, but the resolver gives the address of another";
     if (l->gai == 0) return "no address";
     return l->gai == EAI_SYSTEM ? azri_errno_text(l->err) : gai_strerror(l->gai);
 }
@@ -8289,6 +8332,7 @@ static azredis_status azri_dial_lookup(azri_dial *d, azredis_error *e) {
         if (!l->started) azri_lookup_start(l);
         if (!azri_lookup_done(l)) return AZREDIS_AGAIN;
     }
+    azri_lookup_keep_local(l);
     if (l->n > 0) return AZREDIS_OK;
     (void)azri_fail(e, AZREDIS_E_DNS, "connect.dns",
                     "look-up of %s: %s; check the name and, for a private endpoint, its private DNS zone",
@@ -9640,6 +9684,7 @@ struct azredis_auth {
     azri_watch        *watches;
     azredis_link_record records[AZRI_LINKS_MAX];
     size_t             record_count;
+    azredis_auth_info_data info;        /* of the token in blob; what passes with time is filled in when asked */
     int                pin;             /* the link of the chain that won */
     uint32_t           tokens, token_failures;
     azri_fetch        *own;             /* the fetch of azredis_auth_token */
@@ -9792,6 +9837,16 @@ static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
     return f;
 }
 
+/* Under the lock. */
+static void azri_auth_describe(azredis_auth *a, const azri_flow *flow) {
+    azredis_auth_info_data *d = &a->info;
+    (void)azri_fmt(d->credential, sizeof d->credential, "%s", flow->used);
+    (void)azri_fmt(d->user, sizeof d->user, "%s", flow->user);
+    (void)azri_fmt(d->tenant, sizeof d->tenant, "%s", flow->claims.tid);
+    (void)azri_fmt(d->audience, sizeof d->audience, "%s", flow->claims.aud);
+    d->expires_on = flow->claims.exp;
+}
+
 /* Under the lock: a token was got. */
 static azredis_status azri_fetch_take(azredis_auth *a, azri_fetch *f, uint64_t now) {
     azredis_str jwt = azri_slice(f->flow.token.ptr, f->flow.token.len);
@@ -9813,6 +9868,7 @@ static azredis_status azri_fetch_take(azredis_auth *a, azri_fetch *f, uint64_t n
     b->generation = ++a->generation;
     azri_blob_drop(a->blob);
     a->blob = b;
+    azri_auth_describe(a, &f->flow);
     a->headroom_at = azri_token_headroom_at(&a->machine);
     a->tokens++;
     it = azri_auth_note(a, AZREDIS_EV_TOKEN_REFRESHED, NULL);
@@ -11459,6 +11515,31 @@ AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, az
     }
     azri_lock_release(&a->lock);
     return st;
+}
+
+AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_info_data *out, size_t size) {
+    azredis_auth_info_data d;
+    uint64_t now;
+    azredis_status st = AZREDIS_AGAIN;
+    if (!a || !out) return AZREDIS_E_ARG;
+    memset(out, 0, size);
+    memset(&d, 0, sizeof d);
+    if (a->broken.code == AZREDIS_OK && a->conf.identity != AZREDIS_ID_DEFAULT)
+        (void)azri_fmt(d.credential, sizeof d.credential, "%s", azri_identity_name(a->conf.identity));
+    now = azri_auth_now(a);
+    azri_lock_acquire(&a->lock);
+    if (a->conf.is_static && a->blob) {
+        (void)azri_fmt(d.user, sizeof d.user, "%s", a->blob->user);
+        d.expires_in_ms = AZREDIS_UNKNOWN;
+        st = AZREDIS_OK;
+    } else if (a->blob && azri_token_live(&a->machine, now)) {
+        d = a->info;
+        d.expires_in_ms = azri_token_left(&a->machine, now);
+        st = AZREDIS_OK;
+    }
+    azri_lock_release(&a->lock);
+    memcpy(out, &d, azri_minz(size, sizeof d));
+    return a->broken.code == AZREDIS_OK ? st : AZREDIS_E_ARG;
 }
 
 /* ---- client: open and close ---- */

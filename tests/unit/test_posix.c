@@ -580,6 +580,33 @@ static void test_dial_client_gone(void **state) {
     usleep(50000);                                           /* the thread frees both; the sanitizers look */
 }
 
+/* A resolver that sends "localhost" to another machine must not bring that machine into what is trusted here:
+ * no socket is opened to it. */
+static void test_dial_local_name(void **state) {
+    azri_dial d;
+    azredis_error e;
+    intptr_t s = -1;
+    uint16_t p = 0;
+    int l = listener("127.0.0.1", &p, 5);
+    (void)state;
+    resolver_set(0, 0, "192.0.2.7", "2001:db8::1");
+    azri_dial_begin(&d, &port, waker, "LocalHost", p);
+    assert_int_equal(finish(&d, &s, &e), AZREDIS_E_DNS);
+    assert_non_null(strstr(e.message, "LocalHost: it is a name of this machine, but the resolver gives the address of "
+                           "another"));
+    assert_int_equal(d.next, 0);
+    resolver_set(0, 0, "192.0.2.7", "127.0.0.1");            /* what is of this machine is taken at once */
+    azri_dial_begin(&d, &port, waker, "localhost", p);
+    assert_int_equal(finish(&d, &s, &e), AZREDIS_OK);
+    assert_int_equal(d.next, 1);
+    close((int)s);
+    azri_dial_begin(&d, &port, waker, "cache.example", p);   /* any other name may be anywhere */
+    resolver_set(0, 0, "127.0.0.1", NULL);
+    assert_int_equal(finish(&d, &s, &e), AZREDIS_OK);
+    close((int)s);
+    close(l);
+}
+
 static void test_dial_ipv6(void **state) {
     struct sockaddr_in6 a;
     socklen_t n = sizeof a;
@@ -782,7 +809,7 @@ int main(void) {
         T(test_poll), T(test_lock), T(test_waker),
         T(test_dial_loopback), T(test_dial_refused), T(test_dial_second_address), T(test_dial_stagger),
         T(test_dial_all_silent), T(test_dial_unknown_name), T(test_dial_hanging_resolver), T(test_dial_cap_message),
-        T(test_dial_client_gone), T(test_dial_ipv6), T(test_dial_unix), T(test_dial_hook),
+        T(test_dial_client_gone), T(test_dial_local_name), T(test_dial_ipv6), T(test_dial_unix), T(test_dial_hook),
         T(test_event_lines), T(test_event_cut), T(test_print_event)
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
