@@ -338,13 +338,18 @@ static void publish(int from, int to, int receivers)
     azredis_reply_free(&r);
 }
 
+static atomic_int pulled_sum;
+static atomic_int pulled_end;           /* what the last azredis_next said */
+
 static void *pull(void *user)
 {
     azredis_sub *s = user;
     azredis_message m;
-    intptr_t sum = 0;
-    while (azredis_next(s, &m, LIVE_SOON) == AZREDIS_OK) sum += strtol(m.payload.ptr, NULL, 10);
-    return (void *)sum;
+    azredis_status st;
+    while ((st = azredis_next(s, &m, LIVE_SOON)) == AZREDIS_OK)
+        atomic_fetch_add(&pulled_sum, (int)strtol(m.payload.ptr, NULL, 10));
+    atomic_store(&pulled_end, st);
+    return NULL;
 }
 
 static void test_messages_pushed_and_pulled(void **state)
@@ -352,7 +357,6 @@ static void test_messages_pushed_and_pulled(void **state)
     azredis_options o = {0};
     azredis_sub *pushed, *pulled;
     pthread_t reader;
-    void *sum;
     box b;
     (void)state;
     box_init(&b);
@@ -369,10 +373,11 @@ static void test_messages_pushed_and_pulled(void **state)
     publish(101, 200, 1);
     assert_int_equal(box_calls(&b), 100);
     assert_int_equal(b.sum, 5050);
-    await(live_stats(client).messages == 300, LIVE_SOON);
+    await(atomic_load(&pulled_sum) == 20100, LIVE_SOON);
     azredis_unsubscribe(pulled);                        /* ends the other thread's azredis_next */
-    assert_int_equal(pthread_join(reader, &sum), 0);
-    assert_true((intptr_t)sum > 5050);
+    assert_int_equal(pthread_join(reader, NULL), 0);
+    assert_int_equal(atomic_load(&pulled_end), AZREDIS_E_CLOSED);
+    assert_int_equal(live_stats(client).messages, 300);
     done();
 }
 
