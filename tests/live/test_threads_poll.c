@@ -1,0 +1,3 @@
+/* The same tests where the I/O thread sleeps in poll, as on systems without epoll. */
+#define AZRI_NO_EPOLL
+#include "test_threads.c"
