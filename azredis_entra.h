@@ -3608,7 +3608,7 @@ AZREDIS_API azredis_status azredis_identity_by_name(const char *name, azredis_id
 
 AZREDIS_API const char *azredis_identity_why(const char *name) {
     const azri_identity_kind *k = name ? azri_identity_find(name, 0) : NULL;
-    if (k) return k->id == AZRI_ID_LATER ? "this identity is not built yet" : NULL;
+    if (k) return k->id == AZRI_ID_LATER ? "not built yet" : NULL;
     return "no identity has this name; there are default environment client-secret client-certificate workload-identity "
            "managed-identity azure-cli azure-developer-cli azure-powershell device-code token-file exec callback "
            "access-key password";
@@ -11265,20 +11265,9 @@ static void azri_threads_changed(azredis_client *c) { (void)c; }
 static void azri_threads_call(const azredis_client *c) { (void)c; }
 #endif
 
-/* ==== >>api =============================================================== uses: above ==========
- * The public functions: options, defaults, blocking calls. A blocking call pumps by itself, by three
- * rules (a plain program exists only while it calls):
- *  1. On entry one turn without waiting: an expired or closed connection is found before it is written to.
- *  2. A token that is due is fetched after the call's own command, within renew_ms; past the headroom
- *     point before it.
- *  3. After a long silence a PING is answered before the command is written (azri_session_probe).
+/* ==== >>options =========================================================== uses: above ==========
+ * Options as the caller's version of the header has them, and what a connection string adds.
  * ================================================================================================ */
-
-AZREDIS_API const char *azredis_build_info(void) {
-    return "azredis_entra " AZREDIS_VERSION_TEXT ", mbedTLS " MBEDTLS_VERSION_STRING ", port " AZRI_PORT_NAME;
-}
-
-#define AZRI_STARVE 10u               /* ms until a loop whose list was too short, or still has a socket to close, comes again */
 
 /* Options of an older, smaller caller are served: what it does not know is zero, the default. A larger
  * struct is of a newer header; it is served if it asks for nothing that is unknown here. 0: foreign. */
@@ -11293,6 +11282,67 @@ static int azri_take_options(void *to, size_t to_size, const void *from, size_t 
     memcpy(to, from, azri_minz(to_size, from_size));
     return 1;
 }
+
+#ifndef AZREDIS_NO_CONFIG
+/* *out holds the strings that *o and *id take from o->config; NULL if there is none. */
+static azredis_status azri_open_config(azredis_options *o, azredis_auth_options *id, const azri_mem *m, azri_config **out,
+                                       azredis_error *e) {
+    azredis_status st = AZREDIS_OK;
+    *out = NULL;
+    memset(id, 0, sizeof *id);
+    if (o->identity) *id = *o->identity;
+    if (o->config && o->config[0]) st = azri_config_new(out, m, o->config, e);
+    if (*out) {
+        azri_config_merge(*out, o, id);
+        o->identity = id;
+    }
+    return st;
+}
+
+AZREDIS_API size_t azredis_describe_v(const azredis_options *options, size_t size, unsigned version, char *buf, size_t cap) {
+    azredis_options o;
+    azredis_auth_options id;
+    azri_config *config;
+    azri_port port;
+    azredis_error e;
+    size_t n;
+    if (!azri_take_options(&o, sizeof o, options, size, version)) return azri_fmt(buf, cap, "(wrong: a foreign version)");
+    azri_port_fill(&port, o.port);
+    if (azri_open_config(&o, &id, &port.mem, &config, &e) != AZREDIS_OK) return azri_fmt(buf, cap, "(wrong: %s)", e.message);
+    if (o.auth) memset(&id, 0, sizeof id);          /* it is the auth's that counts */
+    n = azri_config_describe(&o, &id, buf, cap);
+    azri_config_free(config);
+    return n;
+}
+#else
+typedef struct azri_config { char no_effect[1]; } azri_config;
+
+static void azri_config_free(azri_config *c) { (void)c; }
+
+static azredis_status azri_open_config(azredis_options *o, azredis_auth_options *id, const azri_mem *m, azri_config **out,
+                                       azredis_error *e) {
+    (void)m;
+    *out = NULL;
+    memset(id, 0, sizeof *id);
+    if (!o->config || !o->config[0]) return AZREDIS_OK;
+    return azri_fail(e, AZREDIS_E_ARG, "options.config", "options.config: built with AZREDIS_NO_CONFIG; set the members instead");
+}
+#endif
+
+/* ==== >>api =============================================================== uses: above ==========
+ * The public functions: options, defaults, blocking calls. A blocking call pumps by itself, by three
+ * rules (a plain program exists only while it calls):
+ *  1. On entry one turn without waiting: an expired or closed connection is found before it is written to.
+ *  2. A token that is due is fetched after the call's own command, within renew_ms; past the headroom
+ *     point before it.
+ *  3. After a long silence a PING is answered before the command is written (azri_session_probe).
+ * ================================================================================================ */
+
+AZREDIS_API const char *azredis_build_info(void) {
+    return "azredis_entra " AZREDIS_VERSION_TEXT ", mbedTLS " MBEDTLS_VERSION_STRING ", port " AZRI_PORT_NAME;
+}
+
+#define AZRI_STARVE 10u               /* ms until a loop whose list was too short, or still has a socket to close, comes again */
 
 static uint64_t azri_seed(const azri_port *port, uint64_t seed) {
     if (seed == 0) (void)port->p.entropy(port->p.user, &seed, sizeof seed);   /* jitter needs no secrecy */
@@ -11543,51 +11593,6 @@ AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_inf
 }
 
 /* ---- client: open and close ---- */
-
-#ifndef AZREDIS_NO_CONFIG
-/* *out holds the strings that *o and *id take from o->config; NULL if there is none. */
-static azredis_status azri_open_config(azredis_options *o, azredis_auth_options *id, const azri_mem *m, azri_config **out,
-                                       azredis_error *e) {
-    azredis_status st = AZREDIS_OK;
-    *out = NULL;
-    memset(id, 0, sizeof *id);
-    if (o->identity) *id = *o->identity;
-    if (o->config && o->config[0]) st = azri_config_new(out, m, o->config, e);
-    if (*out) {
-        azri_config_merge(*out, o, id);
-        o->identity = id;
-    }
-    return st;
-}
-
-AZREDIS_API size_t azredis_describe_v(const azredis_options *options, size_t size, unsigned version, char *buf, size_t cap) {
-    azredis_options o;
-    azredis_auth_options id;
-    azri_config *config;
-    azri_port port;
-    azredis_error e;
-    size_t n;
-    if (!azri_take_options(&o, sizeof o, options, size, version)) return azri_fmt(buf, cap, "(wrong: a foreign version)");
-    azri_port_fill(&port, o.port);
-    if (azri_open_config(&o, &id, &port.mem, &config, &e) != AZREDIS_OK) return azri_fmt(buf, cap, "(wrong: %s)", e.message);
-    n = azri_config_describe(&o, &id, buf, cap);
-    azri_config_free(config);
-    return n;
-}
-#else
-typedef struct azri_config { char no_effect[1]; } azri_config;
-
-static void azri_config_free(azri_config *c) { (void)c; }
-
-static azredis_status azri_open_config(azredis_options *o, azredis_auth_options *id, const azri_mem *m, azri_config **out,
-                                       azredis_error *e) {
-    (void)m;
-    *out = NULL;
-    memset(id, 0, sizeof *id);
-    if (!o->config || !o->config[0]) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_ARG, "options.config", "options.config: built with AZREDIS_NO_CONFIG; set the members instead");
-}
-#endif
 
 static azredis_status azri_open_endpoint(azredis_client *c, const azredis_options *o) {
     uint16_t port = 0;
