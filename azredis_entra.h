@@ -11266,7 +11266,7 @@ static void azri_threads_call(const azredis_client *c) { (void)c; }
 #endif
 
 /* ==== >>options =========================================================== uses: above ==========
- * Options as the caller's version of the header has them, and what a connection string adds.
+ * Options as the caller's version of the header has them, what a connection string adds, and what they come to.
  * ================================================================================================ */
 
 /* Options of an older, smaller caller are served: what it does not know is zero, the default. A larger
@@ -11328,6 +11328,61 @@ static azredis_status azri_open_config(azredis_options *o, azredis_auth_options 
     return azri_fail(e, AZREDIS_E_ARG, "options.config", "options.config: built with AZREDIS_NO_CONFIG; set the members instead");
 }
 #endif
+
+static azredis_status azri_open_endpoint(azredis_client *c, const azredis_options *o) {
+    uint16_t port = 0;
+    if (!o->host || !o->host[0])
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "options.host is missing: give the cache's host name, such as "
+                         "name.region.redis.azure.net");
+    if (o->host[0] == '/') {
+        if (strlen(o->host) >= sizeof c->host) return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "the socket's path is too long");
+        (void)azri_fmt(c->host, sizeof c->host, "%s", o->host);
+    } else if (azri_endpoint_parse(azri_str(o->host), c->host, &port, &c->broken) != AZREDIS_OK) {
+        return c->broken.code;
+    }
+    if (o->tcp_port && port && o->tcp_port != port)
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.tcp_port", "host says port %u, tcp_port says %u: give one of them",
+                         (unsigned)port, (unsigned)o->tcp_port);
+    c->tcp_port = o->tcp_port ? o->tcp_port : port ? port : o->plaintext ? 6379 : azri_port_by_host(azri_str(c->host));
+    if (c->host[0] == '/') (void)azri_fmt(c->endpoint, sizeof c->endpoint, "%s", c->host);
+    else (void)azri_fmt(c->endpoint, sizeof c->endpoint, "%s:%u", c->host, (unsigned)c->tcp_port);
+    c->plaintext = o->plaintext;
+    if (c->host[0] == '/' && !c->plaintext)
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "a unix socket has no TLS: set plaintext");
+    if (c->plaintext && c->host[0] != '/' && !azri_is_loopback(azri_str(c->host)))
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "without TLS only this machine is reached, and %s is "
+                         "another: leave plaintext at 0", c->host);
+    return AZREDIS_OK;
+}
+
+static void azri_open_name(char out[AZRI_NAME_MAX], const char *name) {
+    size_t i;
+    for (i = 0; name && name[i] && i + 1 < AZRI_NAME_MAX; i++) out[i] = name[i] > 32 && name[i] < 127 ? name[i] : '_';
+    out[i] = '\0';
+}
+
+static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o) {
+    azri_hub_conf *h = &c->hub.conf;
+    if (o->protocol != 0 && o->protocol != 2 && o->protocol != 3)
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.protocol", "options.protocol is %d; it may be 2 or 3", o->protocol);
+    h->session.protocol = o->protocol == 2 ? 2 : 3;
+    h->session.database = o->database;
+    h->session.auth_ms = azri_or(o->auth_ms, 15u * AZRI_SECOND);
+    h->session.command_ms = azri_or(o->command_ms, 5u * AZRI_SECOND);
+    h->session.keepalive_ms = azri_or(o->keepalive_ms, AZRI_MINUTE);
+    h->session.max_reply = o->max_reply ? o->max_reply : AZRI_REPLY_MAX;
+    h->session.endpoint = c->endpoint;
+    azri_open_name(h->session.name, o->client_name);
+    h->fail_fast = o->fail_fast;
+    h->abort_on_connect_fail = o->abort_on_connect_fail;
+    h->backlog_count = azri_or(o->backlog_count, AZRI_BACKLOG_COUNT);
+    h->backlog_bytes = o->backlog_bytes ? o->backlog_bytes : AZRI_BACKLOG_BYTES;
+    h->sub_queue = azri_or(o->sub_queue, AZRI_SUB_QUEUE);
+    c->command_ms = h->session.command_ms;
+    c->connect_ms = azri_or(o->connect_ms, 5u * AZRI_SECOND);
+    c->renew_ms = azri_or(o->renew_ms, 2u * AZRI_SECOND);
+    return AZREDIS_OK;
+}
 
 /* ==== >>api =============================================================== uses: above ==========
  * The public functions: options, defaults, blocking calls. A blocking call pumps by itself, by three
@@ -11593,61 +11648,6 @@ AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_inf
 }
 
 /* ---- client: open and close ---- */
-
-static azredis_status azri_open_endpoint(azredis_client *c, const azredis_options *o) {
-    uint16_t port = 0;
-    if (!o->host || !o->host[0])
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "options.host is missing: give the cache's host name, such as "
-                         "name.region.redis.azure.net");
-    if (o->host[0] == '/') {
-        if (strlen(o->host) >= sizeof c->host) return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "the socket's path is too long");
-        (void)azri_fmt(c->host, sizeof c->host, "%s", o->host);
-    } else if (azri_endpoint_parse(azri_str(o->host), c->host, &port, &c->broken) != AZREDIS_OK) {
-        return c->broken.code;
-    }
-    if (o->tcp_port && port && o->tcp_port != port)
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.tcp_port", "host says port %u, tcp_port says %u: give one of them",
-                         (unsigned)port, (unsigned)o->tcp_port);
-    c->tcp_port = o->tcp_port ? o->tcp_port : port ? port : o->plaintext ? 6379 : azri_port_by_host(azri_str(c->host));
-    if (c->host[0] == '/') (void)azri_fmt(c->endpoint, sizeof c->endpoint, "%s", c->host);
-    else (void)azri_fmt(c->endpoint, sizeof c->endpoint, "%s:%u", c->host, (unsigned)c->tcp_port);
-    c->plaintext = o->plaintext;
-    if (c->host[0] == '/' && !c->plaintext)
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "a unix socket has no TLS: set plaintext");
-    if (c->plaintext && c->host[0] != '/' && !azri_is_loopback(azri_str(c->host)))
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "without TLS only this machine is reached, and %s is "
-                         "another: leave plaintext at 0", c->host);
-    return AZREDIS_OK;
-}
-
-static void azri_open_name(char out[AZRI_NAME_MAX], const char *name) {
-    size_t i;
-    for (i = 0; name && name[i] && i + 1 < AZRI_NAME_MAX; i++) out[i] = name[i] > 32 && name[i] < 127 ? name[i] : '_';
-    out[i] = '\0';
-}
-
-static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o) {
-    azri_hub_conf *h = &c->hub.conf;
-    if (o->protocol != 0 && o->protocol != 2 && o->protocol != 3)
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.protocol", "options.protocol is %d; it may be 2 or 3", o->protocol);
-    h->session.protocol = o->protocol == 2 ? 2 : 3;
-    h->session.database = o->database;
-    h->session.auth_ms = azri_or(o->auth_ms, 15u * AZRI_SECOND);
-    h->session.command_ms = azri_or(o->command_ms, 5u * AZRI_SECOND);
-    h->session.keepalive_ms = azri_or(o->keepalive_ms, AZRI_MINUTE);
-    h->session.max_reply = o->max_reply ? o->max_reply : AZRI_REPLY_MAX;
-    h->session.endpoint = c->endpoint;
-    azri_open_name(h->session.name, o->client_name);
-    h->fail_fast = o->fail_fast;
-    h->abort_on_connect_fail = o->abort_on_connect_fail;
-    h->backlog_count = azri_or(o->backlog_count, AZRI_BACKLOG_COUNT);
-    h->backlog_bytes = o->backlog_bytes ? o->backlog_bytes : AZRI_BACKLOG_BYTES;
-    h->sub_queue = azri_or(o->sub_queue, AZRI_SUB_QUEUE);
-    c->command_ms = h->session.command_ms;
-    c->connect_ms = azri_or(o->connect_ms, 5u * AZRI_SECOND);
-    c->renew_ms = azri_or(o->renew_ms, 2u * AZRI_SECOND);
-    return AZREDIS_OK;
-}
 
 /* The shared auth, or one made from the options, which then has the client's trust and port. */
 static azredis_auth *azri_open_auth(const azredis_options *o) {
