@@ -139,7 +139,8 @@
  * tiebreaker topologyRefreshSeconds version writeBuffer. Refused, as they would change what is sent or where to:
  * channelPrefix proxy tunnel serviceName sentinelUser sentinelPassword, $COMMAND, a second address. Refused as well:
  * clientSecret (it belongs into AZURE_CLIENT_SECRET or the option). A wrong string is an AZREDIS_E_ARG of each call,
- * with the place and the mend; no message shows a value. azredis_describe writes such a string, secrets masked.
+ * with the place and the mend; no message shows a value. azredis_describe writes such a string, secrets masked. An auth
+ * that stands alone has the same member: azredis_auth_options.config.
  *
  * 11 SECURITY
  * TLS 1.2 or later, chain and host name always verified; no switch turns that off. Roots: ca, ca_file,
@@ -161,7 +162,7 @@
  * AZREDIS_NO_THREADS            POSIX without pthread: no locks, and a name look-up blocks the call (getaddrinfo)
  * AZREDIS_ONLY_PURE             stop before mbedTLS, sockets, clocks: for tests of the pure half
  * AZREDIS_ASSERT(x)             our own bugs; default assert, nothing under NDEBUG
- * AZREDIS_NO_CONFIG             leaves out options.config and azredis_describe
+ * AZREDIS_NO_CONFIG             leaves out connection strings (a config is then AZREDIS_E_ARG) and azredis_describe
  * AZREDIS_API                   linkage of the public functions; set by the header
  * AZREDIS_IMPLEMENTATION, AZREDIS_ENTRA_IMPL  refused: near misses of the first
  * AZREDIS_VERSION, AZREDIS_VERSION_TEXT
@@ -476,6 +477,7 @@ typedef struct azredis_auth_options {
     void               *event_user;
     azredis_level       log_level;
     uint64_t            seed;            /* for tests: replays the random numbers; 0: from entropy */
+    const char         *config;          /* as in azredis_options: what it says of the identity and of roots to trust */
 } azredis_auth_options;
 
 /* Never NULL but for out of memory or a foreign version. No I/O. Wrong options: an auth that answers
@@ -11329,6 +11331,21 @@ static azredis_status azri_open_config(azredis_options *o, azredis_auth_options 
 }
 #endif
 
+/* The same for an auth that stands alone. */
+static azredis_status azri_auth_config(azredis_auth_options *o, const azri_mem *m, azri_config **out, azredis_error *e) {
+    azredis_options all;
+    azredis_auth_options id;
+    azredis_status st;
+    memset(&all, 0, sizeof all);
+    all.identity = o;
+    all.config = o->config;
+    st = azri_open_config(&all, &id, m, out, e);
+    if (!*out) return st;
+    *o = id;
+    if (!o->ca && !o->ca_file) o->ca_file = all.ca_file;
+    return st;
+}
+
 static azredis_status azri_open_endpoint(azredis_client *c, const azredis_options *o) {
     uint16_t port = 0;
     if (!o->host || !o->host[0])
@@ -11418,6 +11435,7 @@ static azredis_status azri_auth_static(azredis_auth *a) {
 
 AZREDIS_API azredis_auth *azredis_auth_open_v(const azredis_auth_options *options, size_t size, unsigned version) {
     azredis_auth_options o;
+    azri_config *config;
     azri_port port;
     azredis_auth *a;
     int ok = azri_take_options(&o, sizeof o, options, size, version);
@@ -11437,9 +11455,11 @@ AZREDIS_API azredis_auth *azredis_auth_open_v(const azredis_auth_options *option
         azri_free(&port.mem, a, sizeof *a);
         return NULL;
     }
+    (void)azri_auth_config(&o, &a->port.mem, &config, &a->broken);
     azri_token_init(&a->machine, &a->rng, o.policy);
     a->ca_file = azri_strdup(&a->port.mem, o.ca_file);
-    (void)azri_identity_conf_copy(&a->conf, &a->port.mem, &o, &a->broken);
+    if (a->broken.code == AZREDIS_OK) (void)azri_identity_conf_copy(&a->conf, &a->port.mem, &o, &a->broken);
+    azri_config_free(config);
     if (a->broken.code != AZREDIS_E_NOMEM && port.missing) (void)azri_port_check(&port, &a->broken);
     if ((o.ca_file && !a->ca_file) || a->broken.code == AZREDIS_E_NOMEM || azri_auth_static(a) != AZREDIS_OK) {
         azri_auth_free(a);

@@ -627,6 +627,41 @@ static void test_keys_without_effect_are_told(void **state) {
     assert_string_equal(seen, "3 the connection string has keys that have no effect: connectRetry, highIntegrity");
 }
 
+/* An auth that stands alone takes what the string says of the identity, and its roots. */
+static void test_auth_open(void **state) {
+    azredis_auth_options o;
+    azredis_auth *a;
+    azredis_token token;
+    size_t calls, fail;
+    (void)state;
+    memset(&o, 0, sizeof o);
+    o.port = &port;
+    o.config = "h:1,db=3,user=u,caFile=f.pem,password=" SECRET ",tenantId=t";
+    o.tenant_id = "own";
+    a = azredis_auth_open(&o);
+    calls = heap.calls;
+    assert_non_null(a);
+    assert_int_equal(a->broken.code, AZREDIS_OK);
+    assert_int_equal(a->conf.identity, AZREDIS_ID_PASSWORD);
+    assert_string_equal(a->conf.password, SECRET);
+    assert_string_equal(a->conf.tenant_id, "own");
+    assert_string_equal(a->ca_file, "f.pem");
+    azredis_auth_release(a);
+    for (fail = 1; fail <= calls; fail++) {
+        heap.calls = 0;
+        heap.fail_at = fail;
+        assert_null(azredis_auth_open(&o));
+        assert_int_equal(heap.live, 0);
+    }
+    heap.fail_at = 0;
+    o.config = "rediss://u:" "x@h?authority=1";
+    a = azredis_auth_open(&o);
+    assert_non_null(a);
+    assert_int_equal(azredis_auth_token(a, &token, 0, &why), AZREDIS_E_ARG);
+    assert_non_null(strstr(why.message, "the key authority is unknown"));
+    azredis_auth_release(a);
+}
+
 /* A caller of before the member: its smaller struct is served. */
 static void test_older_caller(void **state) {
     azredis_options o;
@@ -736,6 +771,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_round_trip, setup, teardown),
         cmocka_unit_test_setup_teardown(test_open, setup, teardown),
         cmocka_unit_test_setup_teardown(test_keys_without_effect_are_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_auth_open, setup, teardown),
         cmocka_unit_test_setup_teardown(test_older_caller, setup, teardown),
         cmocka_unit_test_setup_teardown(test_out_of_memory, setup, teardown),
         cmocka_unit_test_setup_teardown(test_public_describe, setup, teardown),
