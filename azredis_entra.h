@@ -123,7 +123,8 @@
  *     azredis_client *c = azredis_open(&o);
  * In a string names count in any case, blanks around words are dropped, the first '=' splits, no value has a comma:
  * there are no quotes and no escapes. In a URL %XX is decoded, and @ / ? # & % are written so. IPv6 in brackets.
- * Without TLS (redis://, ssl=false, /path or unix:///path) only this machine is reached. The last of two wins.
+ * Without TLS (redis://, ssl=false, /path or unix:///path) only this machine is reached. The last of two wins. At most
+ * 64 KiB.
  *   ssl sslHost caFile                    plaintext tls_host ca_file; TLS unless ssl=false
  *   auth tenantId clientId scope authorityHost allowAuthority authorityCaFile policy     members of identity
  *   user password                         without auth: an access key, with user an ACL user's password
@@ -3892,7 +3893,7 @@ static const char *azri_hint(int code) {
  * Entry points: azri_config_new azri_config_free azri_config_merge azri_config_describe.
  * ================================================================================================ */
 
-#define AZRI_CONFIG_MAX   65536u  /* a password of AZRI_TOKEN_MAX bytes, each percent-encoded, and as much again */
+#define AZRI_CONFIG_MAX   65536u  /* a password of AZRI_TOKEN_MAX bytes, each written %XX, and 16 KiB for the rest */
 #define AZRI_CONFIG_NAME  32u     /* no key is longer; a longer word is not looked up */
 #define AZRI_CONFIG_SLIPS 2u      /* letters that may differ for "did you mean" */
 
