@@ -11288,8 +11288,8 @@ static int azri_take_options(void *to, size_t to_size, const void *from, size_t 
 
 #ifndef AZREDIS_NO_CONFIG
 /* *out holds the strings that *o and *id take from o->config; NULL if there is none. */
-static azredis_status azri_open_config(azredis_options *o, azredis_auth_options *id, const azri_mem *m, azri_config **out,
-                                       azredis_error *e) {
+static azredis_status azri_open_config(azredis_options *o, azredis_auth_options *id, const azri_mem *m,
+                                       azri_config **out, azredis_error *e) {
     azredis_status st = AZREDIS_OK;
     *out = NULL;
     memset(id, 0, sizeof *id);
@@ -11302,16 +11302,19 @@ static azredis_status azri_open_config(azredis_options *o, azredis_auth_options 
     return st;
 }
 
-AZREDIS_API size_t azredis_describe_v(const azredis_options *options, size_t size, unsigned version, char *buf, size_t cap) {
+AZREDIS_API size_t azredis_describe_v(const azredis_options *options, size_t size, unsigned version, char *buf,
+                                      size_t cap) {
     azredis_options o;
     azredis_auth_options id;
     azri_config *config;
     azri_port port;
     azredis_error e;
     size_t n;
-    if (!azri_take_options(&o, sizeof o, options, size, version)) return azri_fmt(buf, cap, "(wrong: a foreign version)");
+    if (!azri_take_options(&o, sizeof o, options, size, version))
+        return azri_fmt(buf, cap, "(wrong: a foreign version)");
     azri_port_fill(&port, o.port);
-    if (azri_open_config(&o, &id, &port.mem, &config, &e) != AZREDIS_OK) return azri_fmt(buf, cap, "(wrong: %s)", e.message);
+    if (azri_open_config(&o, &id, &port.mem, &config, &e) != AZREDIS_OK)
+        return azri_fmt(buf, cap, "(wrong: %s)", e.message);
     if (o.auth) memset(&id, 0, sizeof id);          /* it is the auth's that counts */
     n = azri_config_describe(&o, &id, buf, cap);
     azri_config_free(config);
@@ -11322,18 +11325,20 @@ typedef struct azri_config { char no_effect[1]; } azri_config;
 
 static void azri_config_free(azri_config *c) { (void)c; }
 
-static azredis_status azri_open_config(azredis_options *o, azredis_auth_options *id, const azri_mem *m, azri_config **out,
-                                       azredis_error *e) {
+static azredis_status azri_open_config(azredis_options *o, azredis_auth_options *id, const azri_mem *m,
+                                       azri_config **out, azredis_error *e) {
     (void)m;
     *out = NULL;
     memset(id, 0, sizeof *id);
     if (!o->config || !o->config[0]) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_ARG, "options.config", "options.config: built with AZREDIS_NO_CONFIG; set the members instead");
+    return azri_fail(e, AZREDIS_E_ARG, "options.config", "options.config: built with AZREDIS_NO_CONFIG; set the members "
+                     "instead");
 }
 #endif
 
 /* The same for an auth that stands alone. */
-static azredis_status azri_auth_config(azredis_auth_options *o, const azri_mem *m, azri_config **out, azredis_error *e) {
+static azredis_status azri_auth_config(azredis_auth_options *o, const azri_mem *m, azri_config **out,
+                                       azredis_error *e) {
     azredis_options all;
     azredis_auth_options id;
     azredis_status st;

@@ -242,7 +242,9 @@ static int read_flags(struct settings *s, int argc, char **argv) {
         else if (strcmp(flag, "--protocol") == 0) s->protocol = (int)strtol(value, &end, 10);
         else return refuse(flag, "no such flag.", 1);
         if (*value == '\0' || (end != NULL && *end != '\0')) return refuse(flag, "not with this value.", 1);
-        if (s->seconds < 0 || s->protocol < 0 || s->protocol == 1 || s->protocol > 3) return refuse(flag, "out of range.", 1);
+        if (s->seconds < 0 || s->protocol < 0 || s->protocol == 1 || s->protocol > 3) {
+            return refuse(flag, "out of range.", 1);
+        }
         if (s->endpoint == value && has_secret(value)) {
             return refuse(flag, "secrets are not taken from the command line; use AZREDIS_CONNECTION.", 0);
         }
