@@ -52,7 +52,7 @@ FUZZ     = $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 EXAMPLES = $(patsubst examples/%.c,%,$(sort $(wildcard examples/*.c)))
 PEERS    = $(sort $(wildcard tests/live/peers/*.sh))
 # The longest first: two run at a time.
-CHECKS   = tests/build/analyze.sh tests/build/standards.sh tests/build/switches.sh tests/build/bare.sh tools/check_readme.py \
+CHECKS   = tests/build/analyze.sh tests/build/standards.sh tests/build/switches.sh tests/build/bare.sh tools/check_readme.py tools/check_dotnet.py \
            tests/build/install.sh tests/build/vendored.sh tools/check_layers.py tools/check_names.sh tools/check_macros.py \
            tools/check_forbidden.sh
 # The live test that `make test` repeats under valgrind: it takes the whole path through TLS once.

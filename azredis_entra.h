@@ -123,7 +123,8 @@
  *     azredis_client *c = azredis_open(&o);
  * In a string names count in any case, blanks around words are dropped, the first '=' splits, no value has a comma:
  * there are no quotes and no escapes. In a URL %XX is decoded, and @ / ? # & % are written so. IPv6 in brackets.
- * Without TLS (redis://, ssl=false, /path or unix:///path) only this machine is reached. The last of two wins.
+ * Without TLS (redis://, ssl=false, /path or unix:///path) only this machine is reached. The last of two wins. At most
+ * 64 KiB.
  *   ssl sslHost caFile                    plaintext tls_host ca_file; TLS unless ssl=false
  *   auth tenantId clientId scope authorityHost allowAuthority authorityCaFile policy     members of identity
  *   user password                         without auth: an access key, with user an ACL user's password
@@ -139,7 +140,8 @@
  * tiebreaker topologyRefreshSeconds version writeBuffer. Refused, as they would change what is sent or where to:
  * channelPrefix proxy tunnel serviceName sentinelUser sentinelPassword, $COMMAND, a second address. Refused as well:
  * clientSecret (it belongs into AZURE_CLIENT_SECRET or the option). A wrong string is an AZREDIS_E_ARG of each call,
- * with the place and the mend; no message shows a value. azredis_describe writes such a string, secrets masked.
+ * with the place and the mend; no message shows a value. azredis_describe writes such a string, secrets masked. An auth
+ * that stands alone has the same member: azredis_auth_options.config.
  *
  * 11 SECURITY
  * TLS 1.2 or later, chain and host name always verified; no switch turns that off. Roots: ca, ca_file,
@@ -161,7 +163,7 @@
  * AZREDIS_NO_THREADS            POSIX without pthread: no locks, and a name look-up blocks the call (getaddrinfo)
  * AZREDIS_ONLY_PURE             stop before mbedTLS, sockets, clocks: for tests of the pure half
  * AZREDIS_ASSERT(x)             our own bugs; default assert, nothing under NDEBUG
- * AZREDIS_NO_CONFIG             leaves out options.config and azredis_describe
+ * AZREDIS_NO_CONFIG             leaves out connection strings (a config is then AZREDIS_E_ARG) and azredis_describe
  * AZREDIS_API                   linkage of the public functions; set by the header
  * AZREDIS_IMPLEMENTATION, AZREDIS_ENTRA_IMPL  refused: near misses of the first
  * AZREDIS_VERSION, AZREDIS_VERSION_TEXT
@@ -476,6 +478,7 @@ typedef struct azredis_auth_options {
     void               *event_user;
     azredis_level       log_level;
     uint64_t            seed;            /* for tests: replays the random numbers; 0: from entropy */
+    const char         *config;          /* as in azredis_options: what it says of the identity and of roots to trust */
 } azredis_auth_options;
 
 /* Never NULL but for out of memory or a foreign version. No I/O. Wrong options: an auth that answers
@@ -3608,7 +3611,7 @@ AZREDIS_API azredis_status azredis_identity_by_name(const char *name, azredis_id
 
 AZREDIS_API const char *azredis_identity_why(const char *name) {
     const azri_identity_kind *k = name ? azri_identity_find(name, 0) : NULL;
-    if (k) return k->id == AZRI_ID_LATER ? "this identity is not built yet" : NULL;
+    if (k) return k->id == AZRI_ID_LATER ? "not built yet" : NULL;
     return "no identity has this name; there are default environment client-secret client-certificate workload-identity "
            "managed-identity azure-cli azure-developer-cli azure-powershell device-code token-file exec callback "
            "access-key password";
@@ -3890,7 +3893,7 @@ static const char *azri_hint(int code) {
  * Entry points: azri_config_new azri_config_free azri_config_merge azri_config_describe.
  * ================================================================================================ */
 
-#define AZRI_CONFIG_MAX   65536u  /* a password of AZRI_TOKEN_MAX bytes, each percent-encoded, and as much again */
+#define AZRI_CONFIG_MAX   65536u  /* a password of AZRI_TOKEN_MAX bytes, each written %XX, and 16 KiB for the rest */
 #define AZRI_CONFIG_NAME  32u     /* no key is longer; a longer word is not looked up */
 #define AZRI_CONFIG_SLIPS 2u      /* letters that may differ for "did you mean" */
 
@@ -11265,20 +11268,9 @@ static void azri_threads_changed(azredis_client *c) { (void)c; }
 static void azri_threads_call(const azredis_client *c) { (void)c; }
 #endif
 
-/* ==== >>api =============================================================== uses: above ==========
- * The public functions: options, defaults, blocking calls. A blocking call pumps by itself, by three
- * rules (a plain program exists only while it calls):
- *  1. On entry one turn without waiting: an expired or closed connection is found before it is written to.
- *  2. A token that is due is fetched after the call's own command, within renew_ms; past the headroom
- *     point before it.
- *  3. After a long silence a PING is answered before the command is written (azri_session_probe).
+/* ==== >>options =========================================================== uses: above ==========
+ * Options as the caller's version of the header has them, what a connection string adds, and what they come to.
  * ================================================================================================ */
-
-AZREDIS_API const char *azredis_build_info(void) {
-    return "azredis_entra " AZREDIS_VERSION_TEXT ", mbedTLS " MBEDTLS_VERSION_STRING ", port " AZRI_PORT_NAME;
-}
-
-#define AZRI_STARVE 10u               /* ms until a loop whose list was too short, or still has a socket to close, comes again */
 
 /* Options of an older, smaller caller are served: what it does not know is zero, the default. A larger
  * struct is of a newer header; it is served if it asks for nothing that is unknown here. 0: foreign. */
@@ -11293,6 +11285,142 @@ static int azri_take_options(void *to, size_t to_size, const void *from, size_t 
     memcpy(to, from, azri_minz(to_size, from_size));
     return 1;
 }
+
+#ifndef AZREDIS_NO_CONFIG
+/* *out holds the strings that *o and *id take from o->config; NULL if there is none. */
+static azredis_status azri_open_config(azredis_options *o, azredis_auth_options *id, const azri_mem *m,
+                                       azri_config **out, azredis_error *e) {
+    azredis_status st = AZREDIS_OK;
+    *out = NULL;
+    memset(id, 0, sizeof *id);
+    if (o->identity) *id = *o->identity;
+    if (o->config && o->config[0]) st = azri_config_new(out, m, o->config, e);
+    if (*out) {
+        azri_config_merge(*out, o, id);
+        o->identity = id;
+    }
+    return st;
+}
+
+AZREDIS_API size_t azredis_describe_v(const azredis_options *options, size_t size, unsigned version, char *buf,
+                                      size_t cap) {
+    azredis_options o;
+    azredis_auth_options id;
+    azri_config *config;
+    azri_port port;
+    azredis_error e;
+    size_t n;
+    if (!azri_take_options(&o, sizeof o, options, size, version))
+        return azri_fmt(buf, cap, "(wrong: a foreign version)");
+    azri_port_fill(&port, o.port);
+    if (azri_open_config(&o, &id, &port.mem, &config, &e) != AZREDIS_OK)
+        return azri_fmt(buf, cap, "(wrong: %s)", e.message);
+    if (o.auth) memset(&id, 0, sizeof id);          /* it is the auth's that counts */
+    n = azri_config_describe(&o, &id, buf, cap);
+    azri_config_free(config);
+    return n;
+}
+#else
+typedef struct azri_config { char no_effect[1]; } azri_config;
+
+static void azri_config_free(azri_config *c) { (void)c; }
+
+static azredis_status azri_open_config(azredis_options *o, azredis_auth_options *id, const azri_mem *m,
+                                       azri_config **out, azredis_error *e) {
+    (void)m;
+    *out = NULL;
+    memset(id, 0, sizeof *id);
+    if (!o->config || !o->config[0]) return AZREDIS_OK;
+    return azri_fail(e, AZREDIS_E_ARG, "options.config", "options.config: built with AZREDIS_NO_CONFIG; set the members "
+                     "instead");
+}
+#endif
+
+/* The same for an auth that stands alone. */
+static azredis_status azri_auth_config(azredis_auth_options *o, const azri_mem *m, azri_config **out,
+                                       azredis_error *e) {
+    azredis_options all;
+    azredis_auth_options id;
+    azredis_status st;
+    memset(&all, 0, sizeof all);
+    all.identity = o;
+    all.config = o->config;
+    st = azri_open_config(&all, &id, m, out, e);
+    if (!*out) return st;
+    *o = id;
+    if (!o->ca && !o->ca_file) o->ca_file = all.ca_file;
+    return st;
+}
+
+static azredis_status azri_open_endpoint(azredis_client *c, const azredis_options *o) {
+    uint16_t port = 0;
+    if (!o->host || !o->host[0])
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "options.host is missing: give the cache's host name, such as "
+                         "name.region.redis.azure.net");
+    if (o->host[0] == '/') {
+        if (strlen(o->host) >= sizeof c->host) return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "the socket's path is too long");
+        (void)azri_fmt(c->host, sizeof c->host, "%s", o->host);
+    } else if (azri_endpoint_parse(azri_str(o->host), c->host, &port, &c->broken) != AZREDIS_OK) {
+        return c->broken.code;
+    }
+    if (o->tcp_port && port && o->tcp_port != port)
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.tcp_port", "host says port %u, tcp_port says %u: give one of them",
+                         (unsigned)port, (unsigned)o->tcp_port);
+    c->tcp_port = o->tcp_port ? o->tcp_port : port ? port : o->plaintext ? 6379 : azri_port_by_host(azri_str(c->host));
+    if (c->host[0] == '/') (void)azri_fmt(c->endpoint, sizeof c->endpoint, "%s", c->host);
+    else (void)azri_fmt(c->endpoint, sizeof c->endpoint, "%s:%u", c->host, (unsigned)c->tcp_port);
+    c->plaintext = o->plaintext;
+    if (c->host[0] == '/' && !c->plaintext)
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "a unix socket has no TLS: set plaintext");
+    if (c->plaintext && c->host[0] != '/' && !azri_is_loopback(azri_str(c->host)))
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "without TLS only this machine is reached, and %s is "
+                         "another: leave plaintext at 0", c->host);
+    return AZREDIS_OK;
+}
+
+static void azri_open_name(char out[AZRI_NAME_MAX], const char *name) {
+    size_t i;
+    for (i = 0; name && name[i] && i + 1 < AZRI_NAME_MAX; i++) out[i] = name[i] > 32 && name[i] < 127 ? name[i] : '_';
+    out[i] = '\0';
+}
+
+static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o) {
+    azri_hub_conf *h = &c->hub.conf;
+    if (o->protocol != 0 && o->protocol != 2 && o->protocol != 3)
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.protocol", "options.protocol is %d; it may be 2 or 3", o->protocol);
+    h->session.protocol = o->protocol == 2 ? 2 : 3;
+    h->session.database = o->database;
+    h->session.auth_ms = azri_or(o->auth_ms, 15u * AZRI_SECOND);
+    h->session.command_ms = azri_or(o->command_ms, 5u * AZRI_SECOND);
+    h->session.keepalive_ms = azri_or(o->keepalive_ms, AZRI_MINUTE);
+    h->session.max_reply = o->max_reply ? o->max_reply : AZRI_REPLY_MAX;
+    h->session.endpoint = c->endpoint;
+    azri_open_name(h->session.name, o->client_name);
+    h->fail_fast = o->fail_fast;
+    h->abort_on_connect_fail = o->abort_on_connect_fail;
+    h->backlog_count = azri_or(o->backlog_count, AZRI_BACKLOG_COUNT);
+    h->backlog_bytes = o->backlog_bytes ? o->backlog_bytes : AZRI_BACKLOG_BYTES;
+    h->sub_queue = azri_or(o->sub_queue, AZRI_SUB_QUEUE);
+    c->command_ms = h->session.command_ms;
+    c->connect_ms = azri_or(o->connect_ms, 5u * AZRI_SECOND);
+    c->renew_ms = azri_or(o->renew_ms, 2u * AZRI_SECOND);
+    return AZREDIS_OK;
+}
+
+/* ==== >>api =============================================================== uses: above ==========
+ * The public functions: options, defaults, blocking calls. A blocking call pumps by itself, by three
+ * rules (a plain program exists only while it calls):
+ *  1. On entry one turn without waiting: an expired or closed connection is found before it is written to.
+ *  2. A token that is due is fetched after the call's own command, within renew_ms; past the headroom
+ *     point before it.
+ *  3. After a long silence a PING is answered before the command is written (azri_session_probe).
+ * ================================================================================================ */
+
+AZREDIS_API const char *azredis_build_info(void) {
+    return "azredis_entra " AZREDIS_VERSION_TEXT ", mbedTLS " MBEDTLS_VERSION_STRING ", port " AZRI_PORT_NAME;
+}
+
+#define AZRI_STARVE 10u               /* ms until a loop whose list was too short, or still has a socket to close, comes again */
 
 static uint64_t azri_seed(const azri_port *port, uint64_t seed) {
     if (seed == 0) (void)port->p.entropy(port->p.user, &seed, sizeof seed);   /* jitter needs no secrecy */
@@ -11313,6 +11441,7 @@ static azredis_status azri_auth_static(azredis_auth *a) {
 
 AZREDIS_API azredis_auth *azredis_auth_open_v(const azredis_auth_options *options, size_t size, unsigned version) {
     azredis_auth_options o;
+    azri_config *config;
     azri_port port;
     azredis_auth *a;
     int ok = azri_take_options(&o, sizeof o, options, size, version);
@@ -11332,9 +11461,11 @@ AZREDIS_API azredis_auth *azredis_auth_open_v(const azredis_auth_options *option
         azri_free(&port.mem, a, sizeof *a);
         return NULL;
     }
+    (void)azri_auth_config(&o, &a->port.mem, &config, &a->broken);
     azri_token_init(&a->machine, &a->rng, o.policy);
     a->ca_file = azri_strdup(&a->port.mem, o.ca_file);
-    (void)azri_identity_conf_copy(&a->conf, &a->port.mem, &o, &a->broken);
+    if (a->broken.code == AZREDIS_OK) (void)azri_identity_conf_copy(&a->conf, &a->port.mem, &o, &a->broken);
+    azri_config_free(config);
     if (a->broken.code != AZREDIS_E_NOMEM && port.missing) (void)azri_port_check(&port, &a->broken);
     if ((o.ca_file && !a->ca_file) || a->broken.code == AZREDIS_E_NOMEM || azri_auth_static(a) != AZREDIS_OK) {
         azri_auth_free(a);
@@ -11543,106 +11674,6 @@ AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_inf
 }
 
 /* ---- client: open and close ---- */
-
-#ifndef AZREDIS_NO_CONFIG
-/* *out holds the strings that *o and *id take from o->config; NULL if there is none. */
-static azredis_status azri_open_config(azredis_options *o, azredis_auth_options *id, const azri_mem *m, azri_config **out,
-                                       azredis_error *e) {
-    azredis_status st = AZREDIS_OK;
-    *out = NULL;
-    memset(id, 0, sizeof *id);
-    if (o->identity) *id = *o->identity;
-    if (o->config && o->config[0]) st = azri_config_new(out, m, o->config, e);
-    if (*out) {
-        azri_config_merge(*out, o, id);
-        o->identity = id;
-    }
-    return st;
-}
-
-AZREDIS_API size_t azredis_describe_v(const azredis_options *options, size_t size, unsigned version, char *buf, size_t cap) {
-    azredis_options o;
-    azredis_auth_options id;
-    azri_config *config;
-    azri_port port;
-    azredis_error e;
-    size_t n;
-    if (!azri_take_options(&o, sizeof o, options, size, version)) return azri_fmt(buf, cap, "(wrong: a foreign version)");
-    azri_port_fill(&port, o.port);
-    if (azri_open_config(&o, &id, &port.mem, &config, &e) != AZREDIS_OK) return azri_fmt(buf, cap, "(wrong: %s)", e.message);
-    n = azri_config_describe(&o, &id, buf, cap);
-    azri_config_free(config);
-    return n;
-}
-#else
-typedef struct azri_config { char no_effect[1]; } azri_config;
-
-static void azri_config_free(azri_config *c) { (void)c; }
-
-static azredis_status azri_open_config(azredis_options *o, azredis_auth_options *id, const azri_mem *m, azri_config **out,
-                                       azredis_error *e) {
-    (void)m;
-    *out = NULL;
-    memset(id, 0, sizeof *id);
-    if (!o->config || !o->config[0]) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_ARG, "options.config", "options.config: built with AZREDIS_NO_CONFIG; set the members instead");
-}
-#endif
-
-static azredis_status azri_open_endpoint(azredis_client *c, const azredis_options *o) {
-    uint16_t port = 0;
-    if (!o->host || !o->host[0])
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "options.host is missing: give the cache's host name, such as "
-                         "name.region.redis.azure.net");
-    if (o->host[0] == '/') {
-        if (strlen(o->host) >= sizeof c->host) return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "the socket's path is too long");
-        (void)azri_fmt(c->host, sizeof c->host, "%s", o->host);
-    } else if (azri_endpoint_parse(azri_str(o->host), c->host, &port, &c->broken) != AZREDIS_OK) {
-        return c->broken.code;
-    }
-    if (o->tcp_port && port && o->tcp_port != port)
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.tcp_port", "host says port %u, tcp_port says %u: give one of them",
-                         (unsigned)port, (unsigned)o->tcp_port);
-    c->tcp_port = o->tcp_port ? o->tcp_port : port ? port : o->plaintext ? 6379 : azri_port_by_host(azri_str(c->host));
-    if (c->host[0] == '/') (void)azri_fmt(c->endpoint, sizeof c->endpoint, "%s", c->host);
-    else (void)azri_fmt(c->endpoint, sizeof c->endpoint, "%s:%u", c->host, (unsigned)c->tcp_port);
-    c->plaintext = o->plaintext;
-    if (c->host[0] == '/' && !c->plaintext)
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "a unix socket has no TLS: set plaintext");
-    if (c->plaintext && c->host[0] != '/' && !azri_is_loopback(azri_str(c->host)))
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "without TLS only this machine is reached, and %s is "
-                         "another: leave plaintext at 0", c->host);
-    return AZREDIS_OK;
-}
-
-static void azri_open_name(char out[AZRI_NAME_MAX], const char *name) {
-    size_t i;
-    for (i = 0; name && name[i] && i + 1 < AZRI_NAME_MAX; i++) out[i] = name[i] > 32 && name[i] < 127 ? name[i] : '_';
-    out[i] = '\0';
-}
-
-static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o) {
-    azri_hub_conf *h = &c->hub.conf;
-    if (o->protocol != 0 && o->protocol != 2 && o->protocol != 3)
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.protocol", "options.protocol is %d; it may be 2 or 3", o->protocol);
-    h->session.protocol = o->protocol == 2 ? 2 : 3;
-    h->session.database = o->database;
-    h->session.auth_ms = azri_or(o->auth_ms, 15u * AZRI_SECOND);
-    h->session.command_ms = azri_or(o->command_ms, 5u * AZRI_SECOND);
-    h->session.keepalive_ms = azri_or(o->keepalive_ms, AZRI_MINUTE);
-    h->session.max_reply = o->max_reply ? o->max_reply : AZRI_REPLY_MAX;
-    h->session.endpoint = c->endpoint;
-    azri_open_name(h->session.name, o->client_name);
-    h->fail_fast = o->fail_fast;
-    h->abort_on_connect_fail = o->abort_on_connect_fail;
-    h->backlog_count = azri_or(o->backlog_count, AZRI_BACKLOG_COUNT);
-    h->backlog_bytes = o->backlog_bytes ? o->backlog_bytes : AZRI_BACKLOG_BYTES;
-    h->sub_queue = azri_or(o->sub_queue, AZRI_SUB_QUEUE);
-    c->command_ms = h->session.command_ms;
-    c->connect_ms = azri_or(o->connect_ms, 5u * AZRI_SECOND);
-    c->renew_ms = azri_or(o->renew_ms, 2u * AZRI_SECOND);
-    return AZREDIS_OK;
-}
 
 /* The shared auth, or one made from the options, which then has the client's trust and port. */
 static azredis_auth *azri_open_auth(const azredis_options *o) {

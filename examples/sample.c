@@ -3,6 +3,7 @@
  *   cc -I. examples/sample.c -o sample -lmbedtls -lmbedx509 -lmbedcrypto -lpthread
  *   ./sample                                                           asks what it needs
  *   ./sample --endpoint NAME.REGION.redis.azure.net --auth default     asks nothing
+ *   AZREDIS_CONNECTION='rediss://NAME.REGION.redis.azure.net?auth=environment' ./sample     neither
  *
  * Signs in, then sets and gets a key ten times a second and prints "+" for each second in which all
  * of it succeeded. Leave it running for longer than a token lives: TokenRefreshed and
@@ -39,16 +40,11 @@ static const struct { const char *title, *auth; } menu[] = {
 };
 enum { MENU_COUNT = sizeof menu / sizeof menu[0] };
 
-static const char *const later[] = {    /* identities that are planned and not built yet */
-    "client-certificate", "workload-identity", "managed-identity", "azure-cli", "azure-developer-cli",
-    "azure-powershell", "device-code", "token-file", "exec", NULL
-};
-
 struct settings {
-    const char *endpoint, *auth, *title;
-    char host[300], tenant[128], client[128], secret[2048];     /* typed answers */
+    const char *endpoint, *auth, *title;                        /* endpoint: also a connection string or URL */
+    char host[512], tenant[128], client[128], secret[2048];     /* typed answers */
     long seconds;                       /* 0: until Ctrl-C */
-    int protocol, verbose;
+    int protocol, verbose;              /* protocol 0: what the connection string says, else 3 */
     azredis_auth_options identity;
 };
 
@@ -159,7 +155,7 @@ static int choose(struct settings *s) {
         if (menu[i].auth == NULL) return 0;
         s->title = menu[i].title;
         if (azredis_identity_by_name(menu[i].auth, &s->identity.identity) == AZREDIS_OK) return 1;
-        printf("%s: not built yet.\n", s->title);
+        printf("%s: %s.\n", s->title, azredis_identity_why(menu[i].auth));
     }
 }
 
@@ -182,6 +178,8 @@ static int ask_identity(struct settings *s) {
 static void usage(FILE *to) {
     fputs("usage: sample [--endpoint HOST[:PORT]] [--auth NAME] [--seconds N] [--protocol 2|3]\n"
           "              [--verbose] [--help]      asks for what is not given\n"
+          "HOST[:PORT] may be a connection string (host:port,auth=NAME,...) or URL (rediss://host?auth=NAME)\n"
+          "without secrets. AZREDIS_CONNECTION in the environment takes its place, and may have secrets.\n"
           "NAME, and the environment variables it reads:\n"
           "  default, environment, client-secret: AZURE_TENANT_ID AZURE_CLIENT_ID AZURE_CLIENT_SECRET\n"
           "  access-key: AZREDIS_ACCESS_KEY           password: AZREDIS_USER AZREDIS_PASSWORD\n", to);
@@ -202,11 +200,9 @@ static int from_env(const char **member, const char *name) {
 
 static int identity_by_flag(struct settings *s) {
     azredis_auth_options *o = &s->identity;
-    const char *const *name = later;
     s->title = s->auth;
     if (azredis_identity_by_name(s->auth, &o->identity) != AZREDIS_OK) {
-        while (*name != NULL && strcmp(*name, s->auth) != 0) name++;
-        return *name != NULL ? refuse(s->auth, "not built yet.", 0) : refuse("--auth", "no such NAME.", 1);
+        return refuse("--auth", azredis_identity_why(s->auth), 0);
     }
     if (o->identity == AZREDIS_ID_ACCESS_KEY) return from_env(&o->password, "AZREDIS_ACCESS_KEY");
     if (o->identity == AZREDIS_ID_PASSWORD) {
@@ -214,6 +210,19 @@ static int identity_by_flag(struct settings *s) {
     }
     return o->identity != AZREDIS_ID_CLIENT_SECRET || (from_env(&o->tenant_id, "AZURE_TENANT_ID") &&
            from_env(&o->client_id, "AZURE_CLIENT_ID") && from_env(&o->client_secret, "AZURE_CLIENT_SECRET"));
+}
+
+/* A connection string or URL that says more than an address also says how to sign in. */
+static int says_more(const char *endpoint) {
+    return endpoint != NULL && (strchr(endpoint, '=') != NULL || strstr(endpoint, "://") != NULL);
+}
+
+static int has_secret(const char *endpoint) {
+    azredis_options o = {0};
+    char text[2048];
+    o.config = endpoint;
+    azredis_describe(&o, text, sizeof text);    /* shows secrets as stars */
+    return strstr(text, "=***") != NULL;
 }
 
 /* Secrets come from the environment: a command line can be read by every user of the machine. */
@@ -233,7 +242,12 @@ static int read_flags(struct settings *s, int argc, char **argv) {
         else if (strcmp(flag, "--protocol") == 0) s->protocol = (int)strtol(value, &end, 10);
         else return refuse(flag, "no such flag.", 1);
         if (*value == '\0' || (end != NULL && *end != '\0')) return refuse(flag, "not with this value.", 1);
-        if (s->seconds < 0 || s->protocol < 2 || s->protocol > 3) return refuse(flag, "out of range.", 1);
+        if (s->seconds < 0 || s->protocol < 0 || s->protocol == 1 || s->protocol > 3) {
+            return refuse(flag, "out of range.", 1);
+        }
+        if (s->endpoint == value && has_secret(value)) {
+            return refuse(flag, "secrets are not taken from the command line; use AZREDIS_CONNECTION.", 0);
+        }
         i++;
     }
     return s->auth == NULL || identity_by_flag(s);
@@ -375,18 +389,21 @@ int main(int argc, char **argv) {
     static struct run the_run, *run = &the_run;
     azredis_options o = {0};
     azredis_error why = {0};
+    char where[2048];
     int64_t first_id, last_id;
 
     setvbuf(stdout, NULL, _IONBF, 0);   /* what is printed is seen at once */
-    s->protocol = 3;
     if (!read_flags(s, argc, argv)) return 2;
+    if (s->endpoint == NULL) s->endpoint = getenv("AZREDIS_CONNECTION");
+    if (s->endpoint != NULL && *s->endpoint == '\0') s->endpoint = NULL;
+    if (s->auth == NULL && says_more(s->endpoint)) s->auth = s->title = "what the connection string says";
     if (s->auth == NULL && !choose(s)) return 0;
     if (s->endpoint == NULL) {
         s->endpoint = s->host;
         if (!ask("Redis endpoint, HOST or HOST:PORT", s->host, sizeof s->host, 0)) return 1;
     }
     if (s->auth == NULL && !ask_identity(s)) return 1;
-    o.host = s->endpoint;               /* without a port, the host's suffix tells which one */
+    o.config = s->endpoint;             /* without a port, the host's suffix tells which one */
     o.identity = &s->identity;
     o.protocol = s->protocol;
     o.client_name = "AzRedisSample";
@@ -396,9 +413,11 @@ int main(int argc, char **argv) {
     o.abort_on_connect_fail = 1;        /* these two show every failure; in production leave them 0, */
     o.fail_fast = 1;                    /* then commands wait while the connection comes back */
     run->cache = azredis_open(&o);
+    azredis_describe(&o, where, sizeof where);
     wipe(s->secret, sizeof s->secret);  /* the library has its own copy, and wipes it when closed */
+    if (s->endpoint == s->host) wipe(s->host, sizeof s->host);
 
-    printf("Connecting to %s with %s...\n", s->endpoint, s->title);
+    printf("Connecting to %s with %s...\n", where, s->title);
     if (azredis_connect(run->cache, 60000, &why) != AZREDIS_OK) {
         azredis_close(run->cache);
         fprintf(stderr, "Cannot connect: %s\n", why.message);

@@ -1,7 +1,8 @@
-/* cc -I. examples/singleton.c -o singleton -lmbedtls -lmbedx509 -lmbedcrypto -lpthread && ./singleton HOST
+/* cc -I. examples/singleton.c -o singleton -lmbedtls -lmbedx509 -lmbedcrypto -lpthread && ./singleton CACHE
  *
  * One client for the life of the process: opening one costs a TLS handshake, a token and an AUTH,
- * keeping one costs nothing. Signs in by AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET.
+ * keeping one costs nothing. CACHE: HOST, HOST:PORT, a connection string or URL; without it, the environment variable
+ * AZREDIS_CONNECTION. Signs in by AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET unless CACHE says otherwise.
  * Counts its own seconds in Redis until Ctrl+C (or kill), then ends cleanly. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE                     /* sigaction, also under -std=c99 */
@@ -11,6 +12,7 @@
 
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 static azredis_client *the_cache;
 static volatile sig_atomic_t stop;
@@ -18,10 +20,10 @@ static volatile sig_atomic_t stop;
 /* The accessor that the rest of the program uses. Opening does no I/O and never fails but for memory;
  * from then on the client connects, renews its token and reconnects by itself, in the calls that use it.
  * A client belongs to one thread at a time. */
-static azredis_client *cache(const char *host) {
+static azredis_client *cache(const char *where) {
     if (the_cache == NULL) {
         azredis_options o = {0};
-        o.host = host;
+        o.config = where;
         o.client_name = "singleton";
         the_cache = azredis_open(&o);
     }
@@ -37,10 +39,11 @@ static void on_signal(int sig) {
 int main(int argc, char **argv) {
     struct sigaction how = {0};
     azredis_reply r = {0};
+    const char *where = argc == 2 ? argv[1] : getenv("AZREDIS_CONNECTION");
     int failed = 0;
 
-    if (argc != 2) {
-        fprintf(stderr, "usage: %s HOST[:PORT]\n", argv[0]);
+    if (argc > 2 || where == NULL) {
+        fprintf(stderr, "usage: %s CACHE, or set AZREDIS_CONNECTION\n", argv[0]);
         return 2;
     }
     how.sa_handler = on_signal;
@@ -49,7 +52,7 @@ int main(int argc, char **argv) {
 
     while (!stop) {
         int64_t seconds = 0;
-        if (azredis_command(cache(argv[1]), &r, "INCR", "azredis:singleton") == AZREDIS_OK &&
+        if (azredis_command(cache(where), &r, "INCR", "azredis:singleton") == AZREDIS_OK &&
             azredis_int(r.value, &seconds) == AZREDIS_OK) {
             printf("%lld\n", (long long)seconds);
         } else {
@@ -58,7 +61,7 @@ int main(int argc, char **argv) {
             if (r.error != NULL && !r.error->retryable) break;      /* something must be mended first */
         }
         fflush(stdout);
-        if (!stop) azredis_wait(cache(argv[1]), 1000);              /* renewals go on in it */
+        if (!stop) azredis_wait(cache(where), 1000);              /* renewals go on in it */
     }
     azredis_reply_free(&r);
     azredis_close(the_cache);

@@ -2267,12 +2267,14 @@ static void write_env(void) {
     text = format_text("export AZURE_AUTHORITY_HOST='%s'\nexport AZURE_TENANT_ID='%s'\n"
                        "export AZURE_CLIENT_ID='%s'\nexport AZURE_CLIENT_SECRET='%s'\n"
                        "export SSL_CERT_FILE='%s/ca.pem'\nexport NODE_EXTRA_CA_CERTS='%s/ca.pem'\n"
-                       "export AZREDIS_ENDPOINT='localhost:%d'\nexport EMULATOR_ADMIN='http://127.0.0.1:%d'\n"
+                       "export AZREDIS_ENDPOINT='localhost:%d'\n"
+                       "export AZREDIS_CONNECTION='localhost:%d,ssl=true,auth=environment,abortConnect=false'\n"
+                       "export EMULATOR_ADMIN='http://127.0.0.1:%d'\n"
                        "export EMULATOR_OID='%s'\nexport EMULATOR_REDIS_SOCKET='%s'\n"
                        "export EMULATOR_REDIS_ADMIN_USER='" ADMIN_USER "'\n"
                        "export EMULATOR_REDIS_ADMIN_PASSWORD='%s'\nexport EMULATOR_PID='%d'\n%s",
                        g.authority_url, g.tenant, g.client, g.secret, g.dir, g.dir, g.gateway_port,
-                       g.admin_port, g.oid, g.socket, g.admin_password, (int)getpid(), key ? key : "");
+                       g.gateway_port, g.admin_port, g.oid, g.socket, g.admin_password, (int)getpid(), key ? key : "");
     write_file(temporary, text);
     if (rename(temporary, g.env_file) != 0) {
         unlink(temporary);

@@ -161,10 +161,11 @@ static void set_own(const char *name, const char *value) {
 }
 
 static void set_environment(void) {
-    static const char *const not_ours[] = {"AZREDIS_ACCESS_KEY", "AZREDIS_USER", "AZREDIS_PASSWORD"};
+    static const char *const not_ours[] = {"AZREDIS_ACCESS_KEY", "AZREDIS_USER", "AZREDIS_PASSWORD",
+                                           "AZREDIS_CONNECTION"};
     size_t i;
     for (i = 0; i < setting_count; i++) setenv(settings[i].name, settings[i].value, 1);
-    for (i = 0; i < 3; i++) unsetenv(not_ours[i]);
+    for (i = 0; i < 4; i++) unsetenv(not_ours[i]);
     for (i = 0; i < own_count; i++) {
         if (own[i].value[0] != '\0') setenv(own[i].name, own[i].value, 1);
         else unsetenv(own[i].name);
@@ -579,7 +580,7 @@ static void flags_wrong_exit_2(void **state) {
         {"--protocol", "4", "--protocol: "},
         {"--endpoint", NULL, "--endpoint: "}, {"--endpoint", "", "--endpoint: "},
         {"--auth", NULL, "--auth: "},
-        {"--auth", "", "--auth: "}, {"--auth", "nobody", "--auth: "}
+        {"--auth", "", "--auth: "}
     };
     size_t i;
     (void)state;
@@ -618,12 +619,68 @@ static void flags_identities_to_come_exit_2(void **state) {
     (void)state;
     for (i = 0; i < sizeof names / sizeof names[0]; i++) {
         start("--auth", names[i], NULL);
-        expect(names[i]);
-        expect(": not built yet.\r\n");
+        expect("--auth: not built yet\r\n");
         assert_end(2);
         assert_shown("\n", 1);
         clean_up(state);
     }
+}
+
+static void flags_unknown_identity_lists_the_names(void **state) {
+    (void)state;
+    start("--auth", "nobody", NULL);
+    expect("--auth: no identity has this name; there are default environment client-secret ");
+    assert_end(2);
+    assert_shown("nobody", 0);
+}
+
+/* ---- connection strings ---------------------------------------------------------------------- */
+
+/* What the emulator writes for a shell is all that it takes: no flag, no question. */
+static void connection_of_the_environment(void **state) {
+    (void)state;
+    set_own("AZREDIS_CONNECTION", setting("AZREDIS_CONNECTION"));
+    start("--seconds", "1", NULL);
+    expect("Connecting to localhost:");
+    expect(",ssl=true,auth=environment,");
+    assert_end(0);
+    assert_shown(MENU_END, 0);
+    assert_good_summary();
+}
+
+static void connection_by_url_with_a_key(void **state) {
+    char url[400] = "rediss://default:";
+    const char *key = setting("AZREDIS_ACCESS_KEY");
+    (void)state;
+    for (; *key; key++) sprintf(url + strlen(url), *key == '/' ? "%%2F" : "%c", *key);
+    sprintf(url + strlen(url), "@%s", setting("AZREDIS_ENDPOINT"));
+    set_own("AZREDIS_CONNECTION", url);
+    start("--seconds", "1", NULL);
+    expect("auth=password,user=default,password=***");
+    assert_end(0);
+    assert_good_summary();
+    assert_hidden(setting("AZREDIS_ACCESS_KEY"));
+}
+
+static void connection_with_a_secret_is_no_argument(void **state) {
+    static const char *const bad[] = {"localhost:1,password=hunter2hunter2", "rediss://u:hunter2hunter2@localhost:1"};
+    size_t i;
+    (void)state;
+    for (i = 0; i < 2; i++) {
+        start("--endpoint", bad[i], NULL);
+        expect("--endpoint: secrets are not taken from the command line; use AZREDIS_CONNECTION.\r\n");
+        assert_end(2);
+        assert_hidden("hunter2hunter2");
+        clean_up(state);
+    }
+}
+
+static void connection_typed_wrong_is_told(void **state) {
+    (void)state;
+    start("--auth", "default", NULL);
+    answer("HOST:PORT: ", "localhost:1,synctimeut=5");
+    expect("Cannot connect: connection string, character 13: the key synctimeut is unknown; did you mean syncTimeout?");
+    assert_end(1);
 }
 
 static void flags_missing_environment_is_named(void **state) {
@@ -733,6 +790,11 @@ int main(void) {
         cmocka_unit_test_teardown(flags_wrong_exit_2, clean_up),
         cmocka_unit_test_teardown(flags_take_no_secret, clean_up),
         cmocka_unit_test_teardown(flags_identities_to_come_exit_2, clean_up),
+        cmocka_unit_test_teardown(flags_unknown_identity_lists_the_names, clean_up),
+        cmocka_unit_test_teardown(connection_of_the_environment, clean_up),
+        cmocka_unit_test_teardown(connection_by_url_with_a_key, clean_up),
+        cmocka_unit_test_teardown(connection_with_a_secret_is_no_argument, clean_up),
+        cmocka_unit_test_teardown(connection_typed_wrong_is_told, clean_up),
         cmocka_unit_test_teardown(flags_missing_environment_is_named, clean_up),
         cmocka_unit_test_teardown(default_without_environment_says_what_is_missing, clean_up),
         cmocka_unit_test_teardown(no_connection_is_one_message, clean_up),

@@ -152,32 +152,37 @@ static void test_every_key(void **state) {
     }
 }
 
-/* Every member that is no pointer to an object or code is reached by a key. */
-static void test_every_member(void **state) {
-    static const size_t left_out[] = {
-        offsetof(azredis_options, host), offsetof(azredis_options, tcp_port), offsetof(azredis_options, auth),
-        offsetof(azredis_options, identity), offsetof(azredis_options, ca), offsetof(azredis_options, ca_len),
-        offsetof(azredis_options, port), offsetof(azredis_options, on_event), offsetof(azredis_options, event_user),
-        offsetof(azredis_options, log_level), offsetof(azredis_options, seed), offsetof(azredis_options, config)
-    };
-    static const size_t has[] = {
-        offsetof(azredis_options, tls_host), offsetof(azredis_options, plaintext), offsetof(azredis_options, ca_file),
-        offsetof(azredis_options, protocol), offsetof(azredis_options, client_name), offsetof(azredis_options, database),
-        offsetof(azredis_options, connect_ms), offsetof(azredis_options, auth_ms), offsetof(azredis_options, command_ms),
-        offsetof(azredis_options, keepalive_ms), offsetof(azredis_options, renew_ms),
-        offsetof(azredis_options, abort_on_connect_fail), offsetof(azredis_options, fail_fast),
-        offsetof(azredis_options, max_reply), offsetof(azredis_options, backlog_count),
-        offsetof(azredis_options, backlog_bytes), offsetof(azredis_options, sub_queue)
-    };
-    size_t i, k, keys = 0;
-    (void)state;
-    for (i = 0; i < AZRI_CONFIG_KEYS; i++) keys += azri_config_keys[i].place == AZRI_CK_OPTION;
-    assert_int_equal(keys, COUNT(has));
-    for (i = 0; i < COUNT(has); i++) {
-        for (k = 0; k < AZRI_CONFIG_KEYS && (azri_config_keys[k].place != AZRI_CK_OPTION || azri_config_keys[k].offset != has[i]); k++) {}
-        assert_true(k < AZRI_CONFIG_KEYS);
-        for (k = 0; k < COUNT(left_out); k++) assert_int_not_equal(has[i], left_out[k]);
+#define O(member) { offsetof(azredis_options, member), sizeof ((azredis_options *)0)->member }
+#define A(member) { offsetof(azredis_auth_options, member), sizeof ((azredis_auth_options *)0)->member }
+
+typedef struct place { size_t at, size; } place;
+
+/* Every word of the struct is a key's or left out on purpose: a new member is seen here. */
+static void every_word(int where, size_t size, const place *out, size_t n) {
+    unsigned char known[1024] = {0};
+    size_t i, k, word = sizeof(void *);
+    assert_true(size <= sizeof known);
+    for (i = 0; i < n; i++) memset(known + out[i].at, 1, out[i].size);
+    for (i = 0; i < AZRI_CONFIG_KEYS; i++) {
+        const azri_config_key *key = &azri_config_keys[i];
+        if (key->place != where) continue;
+        assert_int_equal(known[key->offset], 0);
+        memset(known + key->offset, 1, azri_config_size(key));
     }
+    for (i = 0; i < size; i += word) {
+        for (k = 0; k < word && !known[i + k]; k++) {}
+        if (k == word) fail_msg("no key for the member at %u of struct %d", (unsigned)i, where);
+    }
+}
+
+static void test_every_member(void **state) {
+    static const place options[] = { O(host), O(tcp_port), O(auth), O(identity), O(ca), O(ca_len), O(port), O(on_event),
+                                     O(event_user), O(log_level), O(seed), O(config) };
+    static const place identity[] = { A(get_token), A(get_token_user), A(ca), A(ca_len), A(port), A(on_event),
+                                      A(event_user), A(log_level), A(seed), A(config) };
+    (void)state;
+    every_word(AZRI_CK_OPTION, sizeof(azredis_options), options, COUNT(options));
+    every_word(AZRI_CK_IDENTITY, sizeof(azredis_auth_options), identity, COUNT(identity));
 }
 
 static void test_portal_strings(void **state) {
@@ -311,8 +316,8 @@ static const struct { const char *text; unsigned at; const char *says; } wrong[]
     { "rediss://u:a/" SECRET "@h", 10, "must be written %40" }, { "rediss://u:a?" SECRET "@h", 10, "must be written" },
     { "rediss://u:a#" SECRET, 10, "must be written" }, { "rediss://h#x", 10, "must be written" }, { "rediss://h/x", 11, "number of a database" },
     { "rediss://h/4294967296", 11, "number of a database" }, { "rediss://h/0/1", 11, "number of a database" },
-    { "rediss://" SECRET "%zz:x@h", 10, "two hexadecimal digits" }, { "rediss://u:%0@h", 12, "two hexadecimal digits" },
-    { "rediss://u:" "%00" SECRET "@h", 12, "two hexadecimal digits" }, { "rediss://h?name=%", 17, "two hexadecimal digits" },
+    { "rediss://hunter2%zz:x@h", 10, "two hexadecimal digits" }, { "rediss://u:%0@h", 12, "two hexadecimal digits" },
+    { "rediss://u:%00hunter2@h", 12, "two hexadecimal digits" }, { "rediss://h?name=%", 17, "two hexadecimal digits" },
     { "rediss://h?name", 12, "key=value" }, { "rediss://h?nmae=1", 12, "did you mean name?" }, { "rediss://h?ssl=false", 12, "say it once" },
     { "redis://h?ssl=true", 11, "say it once" }, { "rediss://h:1,ssl=true", 10, "the port is not" },
     { "rediss://h?password=a&" SECRET "=1", 23, "a comma ends a value" },
@@ -627,6 +632,41 @@ static void test_keys_without_effect_are_told(void **state) {
     assert_string_equal(seen, "3 the connection string has keys that have no effect: connectRetry, highIntegrity");
 }
 
+/* An auth that stands alone takes what the string says of the identity, and its roots. */
+static void test_auth_open(void **state) {
+    azredis_auth_options o;
+    azredis_auth *a;
+    azredis_token token;
+    size_t calls, fail;
+    (void)state;
+    memset(&o, 0, sizeof o);
+    o.port = &port;
+    o.config = "h:1,db=3,user=u,caFile=f.pem,password=" SECRET ",tenantId=t";
+    o.tenant_id = "own";
+    a = azredis_auth_open(&o);
+    calls = heap.calls;
+    assert_non_null(a);
+    assert_int_equal(a->broken.code, AZREDIS_OK);
+    assert_int_equal(a->conf.identity, AZREDIS_ID_PASSWORD);
+    assert_string_equal(a->conf.password, SECRET);
+    assert_string_equal(a->conf.tenant_id, "own");
+    assert_string_equal(a->ca_file, "f.pem");
+    azredis_auth_release(a);
+    for (fail = 1; fail <= calls; fail++) {
+        heap.calls = 0;
+        heap.fail_at = fail;
+        assert_null(azredis_auth_open(&o));
+        assert_int_equal(heap.live, 0);
+    }
+    heap.fail_at = 0;
+    o.config = "rediss://u:" "x@h?authority=1";
+    a = azredis_auth_open(&o);
+    assert_non_null(a);
+    assert_int_equal(azredis_auth_token(a, &token, 0, &why), AZREDIS_E_ARG);
+    assert_non_null(strstr(why.message, "the key authority is unknown"));
+    azredis_auth_release(a);
+}
+
 /* A caller of before the member: its smaller struct is served. */
 static void test_older_caller(void **state) {
     azredis_options o;
@@ -684,6 +724,9 @@ static void test_public_describe(void **state) {
     n = azredis_describe(&o, buf, sizeof buf);
     assert_int_equal(n, strlen(buf));
     assert_string_equal(buf, "h:1,ssl=true,auth=access-key,user=u,password=***,name=b");
+    o.auth = (azredis_auth *)(void *)&heap;                             /* not looked into */
+    (void)azredis_describe(&o, buf, sizeof buf);
+    assert_string_equal(buf, "h:1,ssl=true,name=b");
     o.config = "h,password=x," SECRET;
     n = azredis_describe(&o, buf, sizeof buf);
     assert_int_equal(n, strlen(buf));
@@ -733,6 +776,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_round_trip, setup, teardown),
         cmocka_unit_test_setup_teardown(test_open, setup, teardown),
         cmocka_unit_test_setup_teardown(test_keys_without_effect_are_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_auth_open, setup, teardown),
         cmocka_unit_test_setup_teardown(test_older_caller, setup, teardown),
         cmocka_unit_test_setup_teardown(test_out_of_memory, setup, teardown),
         cmocka_unit_test_setup_teardown(test_public_describe, setup, teardown),
