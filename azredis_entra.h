@@ -7359,7 +7359,7 @@ static void azri_hub_ready(azri_hub *h, azri_session *s, uint64_t now) {
     if (!s->elder) azri_hub_restored(h, s, now);
     for (sub = h->subs; sub; sub = sub->next) *azri_sub_state_on(sub, s) = AZRI_SUB_NEW;
     azri_hub_subscribe(h, s, now);
-    if (h->blob && h->blob->generation != s->blob->generation) azri_session_token(s, h->blob, now, 0);   /* changed meanwhile */
+    if (h->blob && h->blob->generation > s->blob->generation) azri_session_token(s, h->blob, now, 0);   /* a newer one came */
     if (!s->elder) azri_hub_release_backlog(h, s, now);
 }
 
