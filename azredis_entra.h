@@ -7532,6 +7532,7 @@ static uint64_t azri_hub_deadline(const azri_hub *h, uint64_t now) {
     const azri_session *s;
     uint64_t t = h->step ? now : azri_min64(h->backlog_deadline, now + AZRI_WAIT_MAX);
     for (s = h->sessions; s; s = s->next) {
+        if (s->gone && !s->link) return now;                        /* it can be freed */
         if (s->state == AZRI_DOWN && (s->gone || h->aborted || !azri_hub_live_blob(h, now))) continue;
         t = azri_min64(t, azri_hub_session_deadline(s, now));
     }

@@ -684,9 +684,11 @@ static void a_goes_when_the_pump_has_closed_its_link(void **state) {
     hear(A, "@|", 100, on_frame);
     assert_non_null(A->link);
     azri_hub_tick(&r.h, r.now);
+    assert_true(azri_hub_deadline(&r.h, r.now) > r.now);
     assert_int_equal(r.h.session_count, 2);
     assert_int_equal(azri_hub_may_dial(&r.h, A, r.now + HOUR / 2), 0);
     A->link = NULL;
+    assert_true(azri_hub_deadline(&r.h, r.now) == r.now);
     assert_int_equal(azri_hub_may_dial(&r.h, A, r.now + HOUR / 2), 0);
     azri_hub_tick(&r.h, r.now);
     assert_int_equal(r.h.session_count, 1);
