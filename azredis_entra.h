@@ -7362,7 +7362,7 @@ static void azri_hub_ready(azri_hub *h, azri_session *s, uint64_t now) {
     if (!s->elder) azri_hub_restored(h, s, now);
     for (sub = h->subs; sub; sub = sub->next) *azri_sub_state_on(sub, s) = AZRI_SUB_NEW;
     azri_hub_subscribe(h, s, now);
-    if (h->blob && h->blob->generation != s->blob->generation) azri_session_token(s, h->blob, now, 0);   /* changed meanwhile */
+    if (h->blob && h->blob->generation > s->blob->generation) azri_session_token(s, h->blob, now, 0);   /* a newer one came */
     if (!s->elder) azri_hub_release_backlog(h, s, now);
 }
 
@@ -7535,6 +7535,7 @@ static uint64_t azri_hub_deadline(const azri_hub *h, uint64_t now) {
     const azri_session *s;
     uint64_t t = h->step ? now : azri_min64(h->backlog_deadline, now + AZRI_WAIT_MAX);
     for (s = h->sessions; s; s = s->next) {
+        if (s->gone && !s->link) return now;                        /* it can be freed */
         if (s->state == AZRI_DOWN && (s->gone || h->aborted || !azri_hub_live_blob(h, now))) continue;
         t = azri_min64(t, azri_hub_session_deadline(s, now));
     }

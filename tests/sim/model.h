@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MODEL_IDS = 200000, MODEL_PIPE = 1 << 20, MODEL_CHUNKS = 4096, MODEL_TOKENS = 4096 };
+enum { MODEL_CONNS = 3, MODEL_IDS = 200000, MODEL_PIPE = 1 << 20, MODEL_CHUNKS = 4096, MODEL_TOKENS = 4096 };
 
 typedef enum fault {
     F_CUT_ANSWER, F_CUT_REQUEST, F_AUTH_REJECT, F_AUTH_SILENT, F_AUTH_SLOW, F_STALL, F_REFUSE, F_EXPIRE_NOW, F_ODD_PUSH,
@@ -21,25 +21,33 @@ static const char *const fault_names[F_COUNT] = {
     "token-500", "token-429", "token-config", "token-same", "sleep"
 };
 
+/* One connection. A client that replaces one has two for a while. */
+typedef struct conn {
+    int open, authed, first_auth, calm;    /* calm: no fault since it was made, nor an earlier one's effect */
+    uint64_t authed_until;
+    int subscribed;
+    char in[MODEL_PIPE];
+    size_t in_len, cut_in;             /* cut_in: bytes it still reads before it cuts; SIZE_MAX: no cut */
+    uint64_t in_at;                    /* when what stands in `in` has come over the wire */
+    char out[MODEL_PIPE];
+    size_t out_len, out_at, cut_out;
+    struct { uint64_t at; size_t end; } chunk[MODEL_CHUNKS];
+    int chunks;
+    uint64_t busy_until;
+} conn;
+
 typedef struct model {
     uint64_t rng;
     uint64_t now;
     /* the authority */
     struct { uint64_t expires; int refused; } token[MODEL_TOKENS];
     int tokens;
-    /* the connection; there is one at most */
-    int open, authed, first_auth;
-    uint64_t authed_until;
-    int subscribed;
-    char in[MODEL_PIPE];
-    size_t in_len, cut_in;             /* cut_in: bytes it still reads before it cuts; SIZE_MAX: no cut */
-    char out[MODEL_PIPE];
-    size_t out_len, out_at, cut_out;
-    struct { uint64_t at; size_t end; } chunk[MODEL_CHUNKS];
-    int chunks;
-    uint64_t busy_until, stalled_until;
+    conn conns[MODEL_CONNS];
+    uint64_t stalled_until;
     /* the ledger */
     uint8_t ran[MODEL_IDS];
+    unsigned long next_id;             /* above all that ran */
+    int overtaken;                     /* a command ran before one that was submitted earlier */
     uint64_t published;
     /* wrongs */
     int armed[F_COUNT];
@@ -62,106 +70,114 @@ static int model_fault(model *m, fault f) {
     return 1;
 }
 
-static void model_close(model *m) {
-    m->open = m->authed = m->subscribed = 0;
-    m->in_len = m->out_len = m->out_at = 0;
-    m->chunks = 0;
-    m->cut_in = m->cut_out = SIZE_MAX;
+static void model_close(conn *k) {
+    k->open = k->authed = k->subscribed = k->calm = 0;
+    k->in_len = k->out_len = k->out_at = 0;
+    k->chunks = 0;
+    k->cut_in = k->cut_out = SIZE_MAX;
+    k->in_at = UINT64_MAX;
 }
 
-static int model_accept(model *m) {
-    if (model_fault(m, F_REFUSE)) return 0;
-    model_close(m);
-    m->open = m->first_auth = 1;
-    m->busy_until = m->now;
+/* NULL: refused. */
+static conn *model_accept(model *m) {
+    conn *k = m->conns;
+    if (model_fault(m, F_REFUSE)) return NULL;
+    while (k->open) assert(++k < m->conns + MODEL_CONNS);
+    model_close(k);
+    k->open = k->first_auth = 1;
+    k->busy_until = m->now;
     m->opened++;
-    return 1;
+    return k;
 }
 
 /* An answer: it leaves when the server is done with what came before, after a little work of its own. */
-static void model_say(model *m, const char *text, size_t n) {
-    assert(m->out_len + n <= sizeof m->out && m->chunks < MODEL_CHUNKS);
-    memcpy(m->out + m->out_len, text, n);
-    m->out_len += n;
-    if (m->busy_until < m->now) m->busy_until = m->now;
-    m->busy_until += model_random(m, 3);
-    m->chunk[m->chunks].at = m->busy_until;
-    m->chunk[m->chunks++].end = m->out_len;
+static void model_say(model *m, conn *k, const char *text, size_t n) {
+    assert(k->out_len + n <= sizeof k->out && k->chunks < MODEL_CHUNKS);
+    memcpy(k->out + k->out_len, text, n);
+    k->out_len += n;
+    if (k->busy_until < m->now) k->busy_until = m->now;
+    k->busy_until += model_random(m, 3);
+    k->chunk[k->chunks].at = k->busy_until;
+    k->chunk[k->chunks++].end = k->out_len;
 }
 
-static void model_says(model *m, const char *text) { model_say(m, text, strlen(text)); }
+static void model_says(model *m, conn *k, const char *text) { model_say(m, k, text, strlen(text)); }
 
-static void model_bulk(model *m, const char *p, size_t n) {
+static void model_bulk(model *m, conn *k, const char *p, size_t n) {
     char head[32];
     char buf[300];
-    int k = snprintf(head, sizeof head, "$%u\r\n", (unsigned)n);
-    assert((size_t)k + n + 2 <= sizeof buf);
-    memcpy(buf, head, (size_t)k);
-    memcpy(buf + k, p, n);
-    memcpy(buf + k + n, "\r\n", 2);
-    model_say(m, buf, (size_t)k + n + 2);
+    size_t h = (size_t)snprintf(head, sizeof head, "$%u\r\n", (unsigned)n);
+    assert(h + n + 2 <= sizeof buf);
+    memcpy(buf, head, h);
+    memcpy(buf + h, p, n);
+    memcpy(buf + h + n, "\r\n", 2);
+    model_say(m, k, buf, h + n + 2);
 }
 
 typedef struct word { const char *p; size_t n; } word;
 static int model_is(word w, const char *z) { return w.n == strlen(z) && memcmp(w.p, z, w.n) == 0; }
 
 /* A token is "token-NNNNNN", its number the index in m->token. */
-static void model_auth(model *m, const word *w) {
-    int first = m->first_auth;
+static void model_auth(model *m, conn *k, const word *w) {
+    int first = k->first_auth;
     unsigned long t = strtoul(w[2].p + 6, NULL, 10);
     m->auths++;
     m->reauths += !first;
-    m->first_auth = 0;
+    k->first_auth = 0;
     if (t >= (unsigned long)m->tokens) t = 0;
     if (m->token[t].expires <= m->now) m->expired_tokens_seen++;
     if (model_fault(m, F_AUTH_SLOW)) {
-        if (m->busy_until < m->now) m->busy_until = m->now;
-        m->busy_until += m->slow_ms;
+        if (k->busy_until < m->now) k->busy_until = m->now;
+        k->busy_until += m->slow_ms;
     }
     if (!first && model_fault(m, F_AUTH_SILENT)) return;
     if (model_fault(m, F_AUTH_REJECT)) m->token[t].refused = 1;
     if (m->token[t].refused || m->token[t].expires <= m->now) {
-        model_says(m, "-WRONGPASS invalid username-password pair or user is disabled.\r\n");
+        model_says(m, k, "-WRONGPASS invalid username-password pair or user is disabled.\r\n");
         return;
     }
-    m->authed = 1;
-    m->authed_until = m->token[t].expires;
-    model_says(m, "+OK\r\n");
+    k->authed = 1;
+    k->authed_until = m->token[t].expires;
+    model_says(m, k, "+OK\r\n");
 }
 
-static void model_command(model *m, int argc, const word *w) {
+static void model_command(model *m, conn *k, const word *w) {
     unsigned long id;
-    char text[200];
-    if (model_is(w[0], "AUTH")) { model_auth(m, w); return; }
-    if (!m->authed) { model_says(m, "-NOAUTH Authentication required.\r\n"); return; }
-    if (model_fault(m, F_ODD_PUSH)) model_says(m, ">2\r\n$4\r\nwhat\r\n:1\r\n");
+    if (model_is(w[0], "AUTH")) { model_auth(m, k, w); return; }
+    if (!k->authed) { model_says(m, k, "-NOAUTH Authentication required.\r\n"); return; }
+    if (model_fault(m, F_ODD_PUSH)) model_says(m, k, ">2\r\n$4\r\nwhat\r\n:1\r\n");
     if (model_is(w[0], "HELLO")) {
-        model_says(m, "%3\r\n$6\r\nserver\r\n$5\r\nmodel\r\n$5\r\nproto\r\n:3\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n");
+        model_says(m, k, "%3\r\n$6\r\nserver\r\n$5\r\nmodel\r\n$5\r\nproto\r\n:3\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n");
     } else if (model_is(w[0], "PING")) {
-        model_bulk(m, w[1].p, w[1].n);
+        model_bulk(m, k, w[1].p, w[1].n);
     } else if (model_is(w[0], "RUN")) {                     /* RUN id: runs once, answers its id */
         id = strtoul(w[1].p, NULL, 10);
         assert(id < MODEL_IDS && m->ran[id] < 255);
         m->ran[id]++;
-        model_bulk(m, w[1].p, w[1].n);
+        if (id < m->next_id) m->overtaken++;
+        else m->next_id = id + 1;
+        model_bulk(m, k, w[1].p, w[1].n);
     } else if (model_is(w[0], "SUBSCRIBE")) {
-        m->subscribed = 1;
-        model_says(m, ">3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n");
-    } else if (model_is(w[0], "PUBLISH") && argc == 3) {
-        m->published++;
-        if (m->subscribed) {
-            snprintf(text, sizeof text, ">3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$%u\r\n%.*s\r\n", (unsigned)w[2].n, (int)w[2].n, w[2].p);
-            model_says(m, text);
-        }
-        model_says(m, m->subscribed ? ":1\r\n" : ":0\r\n");
+        k->subscribed = 1;
+        model_says(m, k, ">3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n");
     } else {
-        model_says(m, "-ERR unknown command\r\n");
+        model_says(m, k, "-ERR unknown command\r\n");
     }
 }
 
-/* The length of the first whole request in m->in, its words in w; 0: not whole yet. */
-static size_t model_parse(const model *m, word *w, int *argc) {
-    const char *p = m->in, *end = m->in + m->in_len, *nl;
+/* Another client publishes numbered messages: each reaches ours on every connection that is subscribed then. */
+static void model_publish(model *m) {
+    char number[24], text[100];
+    conn *k;
+    snprintf(number, sizeof number, "%llu", (unsigned long long)m->published++);
+    snprintf(text, sizeof text, ">3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$%u\r\n%s\r\n", (unsigned)strlen(number), number);
+    for (k = m->conns; k < m->conns + MODEL_CONNS; k++)
+        if (k->open && k->subscribed && k->authed) model_says(m, k, text);
+}
+
+/* The length of the first whole request in k->in, its words in w; 0: not whole yet. */
+static size_t model_parse(const conn *k, word *w, int *argc) {
+    const char *p = k->in, *end = k->in + k->in_len, *nl;
     int i, n;
     if (!(nl = (const char *)memchr(p, '\n', (size_t)(end - p)))) return 0;
     assert(*p == '*');
@@ -177,64 +193,76 @@ static size_t model_parse(const model *m, word *w, int *argc) {
         p = w[i].p + w[i].n + 2;
     }
     *argc = n;
-    return (size_t)(p - m->in);
+    return (size_t)(p - k->in);
 }
 
-/* Bytes from the client. */
-static void model_receive(model *m, const char *p, size_t n) {
+/* Executes what has arrived whole. */
+static void model_execute(model *m, conn *k) {
     word w[8];
     int argc = 0;
     size_t used;
-    if (!m->open) return;
-    if (m->cut_in == SIZE_MAX && model_fault(m, F_CUT_REQUEST)) m->cut_in = model_random(m, n + 1);
-    if (n > m->cut_in) n = m->cut_in;
-    if (m->cut_in != SIZE_MAX) m->cut_in -= n;
-    assert(m->in_len + n <= sizeof m->in);
-    memcpy(m->in + m->in_len, p, n);
-    m->in_len += n;
-    while ((used = model_parse(m, w, &argc)) != 0) {
-        model_command(m, argc, w);
-        memmove(m->in, m->in + used, m->in_len - used);
-        m->in_len -= used;
+    k->in_at = UINT64_MAX;
+    while ((used = model_parse(k, w, &argc)) != 0) {
+        model_command(m, k, w);
+        memmove(k->in, k->in + used, k->in_len - used);
+        k->in_len -= used;
     }
-    if (m->cut_in == 0) model_close(m);
+    if (k->cut_in == 0) model_close(k);
+}
+
+/* Bytes from the client; they are some time on their way, so that one connection may be ahead of another. */
+static void model_receive(model *m, conn *k, const char *p, size_t n) {
+    if (!k->open) return;
+    if (k->cut_in == SIZE_MAX && model_fault(m, F_CUT_REQUEST)) k->cut_in = model_random(m, n + 1);
+    if (n > k->cut_in) n = k->cut_in;
+    if (k->cut_in != SIZE_MAX) k->cut_in -= n;
+    assert(k->in_len + n <= sizeof k->in);
+    memcpy(k->in + k->in_len, p, n);
+    k->in_len += n;
+    if (k->in_at == UINT64_MAX) k->in_at = m->now + model_random(m, 4);
+}
+
+static void model_run(model *m) {
+    conn *k;
+    for (k = m->conns; k < m->conns + MODEL_CONNS; k++)
+        if (k->open && k->in_at <= m->now) model_execute(m, k);
 }
 
 /* Takes at most cap bytes that have arrived at the client by now; -1: the connection has ended. */
-static long model_send(model *m, char *to, size_t cap) {
-    size_t n = 0, ready = m->out_at;
+static long model_send(model *m, conn *k, char *to, size_t cap) {
+    size_t n = 0, ready = k->out_at;
     int i;
-    if (m->open && m->authed && m->now >= m->authed_until) {
+    if (k->open && k->authed && m->now >= k->authed_until) {
         m->expired_cuts++;
-        model_close(m);
+        model_close(k);
     }
-    if (m->open && model_fault(m, F_EXPIRE_NOW)) model_close(m);
-    if (!m->open) return -1;
+    if (k->open && model_fault(m, F_EXPIRE_NOW)) model_close(k);
+    if (!k->open) return -1;
     if (m->now < m->stalled_until) return 0;
-    for (i = 0; i < m->chunks && m->chunk[i].at <= m->now; i++) ready = m->chunk[i].end;
-    n = ready - m->out_at;
+    for (i = 0; i < k->chunks && k->chunk[i].at <= m->now; i++) ready = k->chunk[i].end;
+    n = ready - k->out_at;
     if (n > cap) n = cap;
-    if (n && m->cut_out == SIZE_MAX && model_fault(m, F_CUT_ANSWER)) m->cut_out = model_random(m, n + 1);
-    if (n > m->cut_out) n = m->cut_out;
-    memcpy(to, m->out + m->out_at, n);
-    m->out_at += n;
-    if (m->cut_out != SIZE_MAX && (m->cut_out -= n) == 0) model_close(m);
-    if (m->open && m->out_at == m->out_len) {
-        m->out_at = m->out_len = 0;
-        m->chunks = 0;
+    if (n && k->cut_out == SIZE_MAX && model_fault(m, F_CUT_ANSWER)) k->cut_out = model_random(m, n + 1);
+    if (n > k->cut_out) n = k->cut_out;
+    memcpy(to, k->out + k->out_at, n);
+    k->out_at += n;
+    if (k->cut_out != SIZE_MAX && (k->cut_out -= n) == 0) model_close(k);
+    if (k->open && k->out_at == k->out_len) {
+        k->out_at = k->out_len = 0;
+        k->chunks = 0;
     }
     return (long)n;
 }
 
 /* When something of the server's will next happen. */
-static uint64_t model_next(const model *m) {
-    uint64_t t = UINT64_MAX;
+static uint64_t model_next(const model *m, const conn *k) {
+    uint64_t t = k->in_at;
     int i;
-    if (!m->open) return m->now;
-    for (i = 0; i < m->chunks; i++)
-        if (m->chunk[i].end > m->out_at) { t = m->chunk[i].at; break; }
+    if (!k->open) return m->now;
+    for (i = 0; i < k->chunks; i++)
+        if (k->chunk[i].end > k->out_at) { t = k->chunk[i].at; break; }
     if (t < m->stalled_until) t = m->stalled_until;
-    if (m->authed && m->authed_until < t) t = m->authed_until;
+    if (k->authed && k->authed_until < t) t = k->authed_until;
     return t > m->now ? t : m->now;
 }
 #endif

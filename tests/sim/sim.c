@@ -14,16 +14,17 @@ enum { STEP_MAX = 400000, COMMAND_MS = 5000, AUTH_MS = 15000 };
 
 typedef enum invariant {
     I_ONE_OUTCOME, I_RIGHT_ANSWER, I_ANSWERED_RAN, I_NOT_SENT_DID_NOT_RUN, I_NEVER_TWICE, I_ON_TIME, I_NEXT_DEADLINE,
-    I_NO_EXPIRED_TOKEN, I_NO_CUT_WITHOUT_FAULT, I_RECOVERS, I_MESSAGES_IN_ORDER, I_MEMORY_FLAT, I_COUNT
+    I_NO_EXPIRED_TOKEN, I_NO_CUT_WITHOUT_FAULT, I_RECOVERS, I_MESSAGES_IN_ORDER, I_MEMORY_FLAT, I_COMMANDS_IN_ORDER, I_NO_GAP_WITHOUT_CUT, I_HANDOVER_ENDS, I_COUNT
 } invariant;
 
 static const char *const invariant_names[I_COUNT] = {
     "each command has one outcome", "the answer is the command's own", "answered means it ran", "not sent means it did not run",
     "nothing runs twice", "the outcome comes in time", "there is a next deadline", "no expired token is shown",
-    "no cut without a fault", "service returns", "messages are in order, loss is flagged", "memory returns to its start"
+    "no cut without a fault", "service returns", "messages are in order, loss is flagged", "memory returns to its start",
+    "commands run in the order in which they were submitted", "no gap without a cut", "a handover ends"
 };
 
-static uint64_t checked[I_COUNT], faults_fired[F_COUNT], total_reauths, total_lives;
+static uint64_t checked[I_COUNT], faults_fired[F_COUNT], total_reauths, total_lives, total_handovers, total_lost_heirs;
 
 #define CHECK(i, x) do { checked[i]++; if (!(x)) { fail_msg("seed %llu at %llu ms: %s: %s", (unsigned long long)sim.seed, \
     (unsigned long long)sim.m->now, invariant_names[i], #x); } } while (0)
@@ -36,15 +37,18 @@ static struct sim {
     azri_hub  hub;
     azri_token machine;
     azri_rng  rng;
-    int       calm;                     /* no fault since this connection was made, nor an earlier one's effect */
-    uint64_t  next_submit, next_fault;
+    uint64_t  next_submit, next_fault, next_handover;
+    uint64_t  asked_at;                 /* a handover, with no fault since; 0: none */
+    uint32_t  handovers;
+    long      cuts;                     /* connections lost, each of which may be told of by one message's gap */
     uint32_t  claim;
     uint64_t  fetch_done, fetch_sent, life;
     int       last_token;
     uint32_t  generation;
     command  *cmd;
     unsigned long ids;
-    uint64_t  auth_ms;                  /* time that AUTHs were under way; commands behind them wait with them */
+    uint64_t  auth_ms, auth_now;        /* time that AUTHs were under way, the running one; commands behind them wait
+                                         * with them, and are given all of the AUTH that they found running */
     uint64_t  slept_until;              /* nothing can be on time while the machine sleeps */
     azredis_sub *sub;
     long      last_message;
@@ -69,17 +73,24 @@ static void sim_trace(uint64_t what) { sim.trace = (sim.trace ^ what ^ sim.m->no
 
 /* ---- the pump's place ---- */
 
-static void sim_disconnect(void) { sim.hub.sessions->link = NULL; }
+static conn *sim_conn(const azri_session *s) { return (conn *)s->link; }
 
-static void sim_lost(const char *why) {
-    azredis_error e;
-    (void)azri_fail(&e, AZREDIS_E_CLOSED, "sim", "%s", why);
-    azri_hub_closed(&sim.hub, sim.hub.sessions, &e, sim.m->now);
-    sim_disconnect();
+/* What the pump does when the hub has closed a connection. */
+static void sim_disconnect(azri_session *s) {
+    if (s->state != AZRI_DOWN || !s->link) return;
+    model_close(sim_conn(s));
+    s->link = NULL;
 }
 
-static void sim_read(void) {
-    azri_session *s = sim.hub.sessions;
+static void sim_lost(azri_session *s, const char *why) {
+    azredis_error e;
+    total_lost_heirs += s->elder != NULL;
+    (void)azri_fail(&e, AZREDIS_E_CLOSED, "sim", "%s", why);
+    azri_hub_closed(&sim.hub, s, &e, sim.m->now);
+    sim_disconnect(s);
+}
+
+static void sim_read(azri_session *s) {
     azri_frame f;
     azredis_error e;
     char *p = NULL;
@@ -89,43 +100,44 @@ static void sim_read(void) {
         azredis_status st = azri_resp_next(&s->resp, &f, &e);
         if (st == AZREDIS_OK) {
             azri_hub_frame(&sim.hub, s, &f, sim.m->now);
-            if (s->state == AZRI_DOWN) { sim_disconnect(); model_close(sim.m); }
+            sim_disconnect(s);
             continue;
         }
         assert_int_equal(st, AZREDIS_AGAIN);            /* the model speaks RESP */
         assert_int_equal(azri_resp_room(&s->resp, 4096, &p, &n), AZREDIS_OK);
-        got = model_send(sim.m, p, 1 + (size_t)model_random(sim.m, n));
-        if (got < 0) { sim_lost("closed by the server"); return; }
+        got = model_send(sim.m, sim_conn(s), p, 1 + (size_t)model_random(sim.m, n));
+        if (got < 0) { sim_lost(s, "closed by the server"); return; }
         if (got == 0) return;
         azri_resp_got(&s->resp, (size_t)got);
     }
 }
 
-static void sim_write(void) {
-    azri_session *s = sim.hub.sessions;
+static void sim_write(azri_session *s) {
     char record[16384];
     size_t n = 0;
     while (s->link && (n = azri_session_output(s, record, 1 + (size_t)model_random(sim.m, sizeof record), sim.m->now)) > 0)
-        model_receive(sim.m, record, n);
+        model_receive(sim.m, sim_conn(s), record, n);
 }
 
-static void sim_dial(void) {
-    azri_session *s = sim.hub.sessions;
+static void sim_dial(azri_session *s) {
     azredis_error e;
     int i;
     if (!azri_hub_may_dial(&sim.hub, s, sim.m->now)) return;
     azri_hub_dialing(&sim.hub, s);
-    if (!model_accept(sim.m)) {
+    s->link = model_accept(sim.m);
+    if (!s->link) {
+        total_lost_heirs += s->elder != NULL;
         (void)azri_fail(&e, AZREDIS_E_NET, "sim", "refused");
         azri_hub_closed(&sim.hub, s, &e, sim.m->now);
         return;
     }
-    s->link = &sim;
-    sim.calm = sim.m->stalled_until <= sim.m->now && !sim.machine.rejections && !sim.machine.failures &&
-               sim.m->now < sim.machine.soft_at;
-    for (i = 0; i < F_COUNT; i++) sim.calm &= sim.m->armed[i] == 0;
+    sim_conn(s)->calm = sim.m->stalled_until <= sim.m->now && !sim.machine.rejections && !sim.machine.failures &&
+                        sim.m->now < sim.machine.soft_at;
+    for (i = 0; i < F_COUNT; i++) sim_conn(s)->calm &= sim.m->armed[i] == 0;
     azri_hub_opened(&sim.hub, s, sim.m->now);
 }
+
+static int sim_calm(const azri_session *s) { return s->link && sim_conn(s)->calm; }
 
 /* ---- tokens ---- */
 
@@ -161,7 +173,7 @@ static void sim_fetched(void) {
 
 static void sim_tokens(void) {
     uint64_t now = sim.m->now;
-    const azri_session *s = sim.hub.sessions;
+    const azri_session *s = azri_hub_main(&sim.hub);
     if (sim.hub.rejected) azri_token_rejected(&sim.machine, now, sim.hub.rejected);
     sim.hub.rejected = 0;
     if (s->blob) azri_token_accepted(&sim.machine, s->blob->hash);
@@ -195,6 +207,11 @@ static void sim_reply(azredis_client *c, const azredis_reply *r, void *user) {
 static void sim_deliver(void) {
     azri_cmd *c;
     azredis_message msg;
+    unsigned i;
+    for (i = 0; i < sim.hub.news.count; i++) {
+        const azri_item *it = azri_news_at(&sim.hub.news, i);
+        sim.cuts += (it->type == AZREDIS_EV_CONNECTION_FAILED || it->number == AZRI_LOG_HANDED_OVER) + (long)it->dropped;
+    }
     while ((c = sim.hub.done.head) != NULL) {
         sim.hub.done.head = c->done_next;
         if (!sim.hub.done.head) sim.hub.done.tail = NULL;
@@ -209,6 +226,10 @@ static void sim_deliver(void) {
     while (azri_sub_next(sim.sub, &msg)) {
         long number = atol(msg.payload.ptr);
         CHECK(I_MESSAGES_IN_ORDER, number > sim.last_message && (number == sim.last_message + 1 || msg.gap || sim.last_message < 0));
+        if (msg.gap) {
+            CHECK(I_NO_GAP_WITHOUT_CUT, sim.cuts > 0);
+            sim.cuts--;
+        }
         sim.last_message = number;
     }
     sim.hub.news.count = 0;
@@ -227,22 +248,9 @@ static void sim_submit(void) {
     c->fn = sim_reply;
     c->user = (void *)(uintptr_t)sim.ids;
     sim.cmd[sim.ids].until = c->deadline;
-    sim.cmd[sim.ids].auth_ms = sim.auth_ms;
+    sim.cmd[sim.ids].auth_ms = sim.auth_ms - sim.auth_now;
     sim.ids++;
     azri_hub_submit(&sim.hub, c, sim.m->now);
-}
-
-/* Another client publishes numbered messages: each reaches ours if it is subscribed at that moment. */
-static void sim_publish(void) {
-    char number[24];
-    model *m = sim.m;
-    snprintf(number, sizeof number, "%llu", (unsigned long long)m->published);
-    if (m->open && m->subscribed && m->authed) {
-        char text[100];
-        snprintf(text, sizeof text, ">3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$%u\r\n%s\r\n", (unsigned)strlen(number), number);
-        model_says(m, text);
-    }
-    m->published++;
 }
 
 /* ---- wrongs ---- */
@@ -250,12 +258,16 @@ static void sim_publish(void) {
 static void sim_wrong(void) {
     fault f = (fault)model_random(sim.m, F_COUNT);
     model *m = sim.m;
-    sim.calm = 0;
+    conn *k;
+    for (k = m->conns; k < m->conns + MODEL_CONNS; k++) k->calm = 0;
+    sim.asked_at = 0;
     sim_trace(f);
     if (f == F_STALL) {
         m->stalled_until = m->now + 1000 + model_random(m, 30000);
         m->fired[f]++;
-    } else if (f == F_SLEEP) {                              /* the machine sleeps; its clock counts that */
+    } else if (f == F_SLEEP) {                              /* the client sleeps; its clock counts that, the server goes on */
+        for (k = m->conns; k < m->conns + MODEL_CONNS; k++)
+            if (k->open && k->in_at != UINT64_MAX) model_execute(m, k);
         m->now += model_random(m, 3 * sim.life);
         sim.slept_until = m->now;
         m->fired[f]++;
@@ -265,31 +277,63 @@ static void sim_wrong(void) {
     }
 }
 
-static void sim_step(void) {
-    uint64_t now = sim.m->now, next;
-    int was_ready = sim.calm && sim.hub.sessions->state == AZRI_READY;
-    sim_read();
-    sim_tokens();
-    azri_hub_tick(&sim.hub, now);
-    if (sim.hub.sessions->state == AZRI_DOWN && sim.hub.sessions->link) { sim_disconnect(); model_close(sim.m); }
-    sim_dial();
-    sim_write();
-    sim_deliver();
-    if (was_ready) CHECK(I_NO_CUT_WITHOUT_FAULT, sim.hub.sessions->state == AZRI_READY);
-    CHECK(I_NO_EXPIRED_TOKEN, sim.m->expired_tokens_seen == 0);
-    next = azri_min64(azri_hub_deadline(&sim.hub, now), azri_token_deadline(&sim.machine, now));
+/* A handover is asked for now and then, as by a key that has come to its end; messages are frequent then. */
+static void sim_handover(void) {
+    model *m = sim.m;
+    azri_session *s = azri_hub_main(&sim.hub);
+    if (m->now >= sim.next_handover) {
+        azri_hub_handover(&sim.hub, s, "sim", m->now);
+        sim.next_handover = m->now + 1 + model_random(m, sim.life / 2);
+        if (!sim.asked_at && s->replace && !s->heir && sim_calm(s)) sim.asked_at = m->now;
+    }
+    if (s->replace && model_random(m, 2)) model_publish(m);
+    if (s->replace && model_random(m, 2)) sim_submit();
+    if (sim.handovers == sim.hub.stats.handovers) return;
+    sim.handovers = sim.hub.stats.handovers;
+    if (sim.asked_at) CHECK(I_HANDOVER_ENDS, m->now - sim.asked_at <= 500);
+    sim.asked_at = 0;
+}
+
+static uint64_t sim_next(void) {
+    const azri_session *s;
+    uint64_t now = sim.m->now, next = azri_min64(azri_hub_deadline(&sim.hub, now), azri_token_deadline(&sim.machine, now));
     CHECK(I_NEXT_DEADLINE, next <= now + AZRI_WAIT_MAX);
     if (sim.claim) next = azri_min64(next, sim.fetch_done);
-    if (sim.hub.sessions->link) next = azri_min64(next, model_next(sim.m));
-    next = azri_min64(next, azri_min64(sim.next_submit, sim.next_fault));
-    next = azri_max64(next, now + (model_random(sim.m, 4) == 0));
-    if (sim.hub.sessions->trying && sim.hub.sessions->state == AZRI_READY) sim.auth_ms += next - now;
+    for (s = sim.hub.sessions; s; s = s->next)
+        if (s->link) next = azri_min64(next, model_next(sim.m, sim_conn(s)));
+    next = azri_min64(next, azri_min64(sim.next_submit, azri_min64(sim.next_fault, sim.next_handover)));
+    return azri_max64(next, now + (model_random(sim.m, 4) == 0));
+}
+
+static void sim_step(void) {
+    uint64_t now = sim.m->now, next;
+    azri_session *s = azri_hub_main(&sim.hub);
+    int was_ready = sim_calm(s) && s->state == AZRI_READY;
+    model_run(sim.m);
+    for (s = sim.hub.sessions; s; s = s->next) sim_read(s);
+    sim_tokens();
+    sim_handover();
+    azri_hub_tick(&sim.hub, now);
+    for (s = sim.hub.sessions; s; s = s->next) {
+        sim_disconnect(s);
+        sim_dial(s);
+        sim_write(s);
+    }
+    sim_deliver();
+    if (was_ready) CHECK(I_NO_CUT_WITHOUT_FAULT, azri_hub_main(&sim.hub)->state == AZRI_READY);
+    CHECK(I_NO_EXPIRED_TOKEN, sim.m->expired_tokens_seen == 0);
+    CHECK(I_COMMANDS_IN_ORDER, sim.m->overtaken == 0);
+    next = sim_next();
+    for (s = sim.hub.sessions; s && !(s->trying && s->state == AZRI_READY); s = s->next) {}
+    if (s) sim.auth_ms += next - now;
+    sim.auth_now = s ? sim.auth_now + (next - now) : 0;
     sim.m->now = next;
 }
 
 static void sim_begin(uint64_t seed) {
     static const uint64_t lives[4] = { 5000, 20000, 300000, 3600000 };
     azri_hub_conf *conf = &sim.hub.conf;
+    int i;
     memset(&sim, 0, sizeof sim);
     sim.seed = seed;
     sim.m = (model *)calloc(1, sizeof *sim.m);
@@ -297,7 +341,7 @@ static void sim_begin(uint64_t seed) {
     assert_true(sim.m && sim.cmd);
     sim.m->rng = seed * 7919;
     sim.m->now = 1000000;
-    model_close(sim.m);
+    for (i = 0; i < MODEL_CONNS; i++) model_close(&sim.m->conns[i]);
     sim.life = lives[seed % 4];
     sim.last_message = -1;
     sim.rng.state = seed;
@@ -332,7 +376,7 @@ static uint64_t sim_run(uint64_t seed) {
         if (sim.m->now >= sim.next_submit) {
             uint64_t burst = 1 + model_random(sim.m, 20);
             while (burst--) sim_submit();
-            sim_publish();
+            model_publish(sim.m);
             sim.next_submit = sim.m->now + 1 + model_random(sim.m, sim.life / 20 + (end - sim.m->now > 100000 ? 3000 : 300));
         }
         if (sim.m->now >= sim.next_fault) {
@@ -343,12 +387,14 @@ static uint64_t sim_run(uint64_t seed) {
                 end = sim.m->now + 900000 + 2 * sim.life;   /* the slow lane's longest step, and then some */
             }
         }
+        if (azri_hub_main(&sim.hub)->heir && sim.next_fault != UINT64_MAX && model_random(sim.m, 100) == 0) sim_wrong();
         sim_step();
     }
     assert_true(steps < STEP_MAX);
-    CHECK(I_RECOVERS, sim.hub.sessions->state == AZRI_READY);
-    sim.next_submit = UINT64_MAX;
+    CHECK(I_RECOVERS, azri_hub_main(&sim.hub)->state == AZRI_READY);
+    sim.next_submit = sim.next_handover = UINT64_MAX;
     for (end = sim.m->now + 4 * AUTH_MS; sim.m->now < end; sim_step()) {}
+    CHECK(I_HANDOVER_ENDS, sim.hub.session_count == 1);
     for (id = 0; id < sim.ids; id++) {
         const command *c = &sim.cmd[id];
         CHECK(I_ONE_OUTCOME, c->outcomes == 1);
@@ -357,7 +403,8 @@ static uint64_t sim_run(uint64_t seed) {
         if (c->fate == AZREDIS_ANSWERED && c->status == AZREDIS_OK) CHECK(I_ANSWERED_RAN, sim.m->ran[id] == 1);
         sim_trace((uint64_t)c->fate + 10 * sim.m->ran[id]);
     }
-    total_reauths += sim.hub.sessions->reauths;
+    total_reauths += azri_hub_main(&sim.hub)->reauths;
+    total_handovers += sim.hub.stats.handovers;
     for (id = 0; id < F_COUNT; id++) faults_fired[id] += sim.m->fired[id];
     azri_hub_free(&sim.hub);
     CHECK(I_MEMORY_FLAT, sim.allocated == 0);
@@ -386,10 +433,11 @@ static void every_fault_fired_and_every_invariant_was_met(void **state) {
     (void)state;
     for (i = 0; i < F_COUNT; i++) print_message("fault %-12s fired %llu times\n", fault_names[i], (unsigned long long)faults_fired[i]);
     for (i = 0; i < I_COUNT; i++) print_message("checked %9llu times: %s\n", (unsigned long long)checked[i], invariant_names[i]);
-    print_message("token lives %llu, re-authentications %llu\n", (unsigned long long)total_lives, (unsigned long long)total_reauths);
+    print_message("token lives %llu, re-authentications %llu, handovers %llu, lost heirs %llu\n", (unsigned long long)total_lives,
+                  (unsigned long long)total_reauths, (unsigned long long)total_handovers, (unsigned long long)total_lost_heirs);
     for (i = 0; i < F_COUNT; i++) assert_true(faults_fired[i] > 0);
     for (i = 0; i < I_COUNT; i++) assert_true(checked[i] > 0);
-    assert_true(total_reauths > 0);
+    assert_true(total_reauths > 0 && total_handovers > 0 && total_lost_heirs > 0);
 }
 
 int main(int argc, char **argv) {

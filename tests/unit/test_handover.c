@@ -574,6 +574,28 @@ static void a_token_that_b_was_refused_with_is_replaced_by_the_one_that_serves(v
     assert_memory_equal(out(), "AUTH oid token-2, PING N, GET k0", 32);
 }
 
+/* What A was refused with, B is accepted with: nobody goes back to the older one. */
+static void an_older_token_is_not_presented_to_a_newer_connection(void **state) {
+    (void)state;
+    a_up();
+    token(2);
+    tick(r.now);
+    assert_string_equal(out(), "AUTH oid token-2, PING N");
+    ask();
+    use(B);
+    assert_int_equal(dial(), 1);
+    assert_memory_equal(out(), "AUTH oid token-2, ", 18);
+    use(A);
+    server("@|");                                   /* refused without a word */
+    tick(r.now);
+    assert_int_equal(r.h.blob->generation, 1);
+    use(B);
+    server(WELCOME);
+    tick(r.now);
+    assert_string_equal(out(), "");
+    assert_int_equal(B->blob->generation, 2);
+}
+
 /* ---- A dies ---- */
 
 static void if_a_dies_before_b_is_there_b_is_the_reconnect(void **state) {
@@ -662,9 +684,11 @@ static void a_goes_when_the_pump_has_closed_its_link(void **state) {
     hear(A, "@|", 100, on_frame);
     assert_non_null(A->link);
     azri_hub_tick(&r.h, r.now);
+    assert_true(azri_hub_deadline(&r.h, r.now) > r.now);
     assert_int_equal(r.h.session_count, 2);
     assert_int_equal(azri_hub_may_dial(&r.h, A, r.now + HOUR / 2), 0);
     A->link = NULL;
+    assert_true(azri_hub_deadline(&r.h, r.now) == r.now);
     assert_int_equal(azri_hub_may_dial(&r.h, A, r.now + HOUR / 2), 0);
     azri_hub_tick(&r.h, r.now);
     assert_int_equal(r.h.session_count, 1);
@@ -1260,7 +1284,7 @@ int main(void) {
         T(a_mark_out_of_step_ends_a), T(a_refused_mark_is_a_mark), T(while_b_cannot_be_made_a_goes_on),
         T(a_b_that_must_be_mended_fails_no_command), T(a_b_that_dies_before_the_switch_gives_all_back),
         T(an_old_mark_is_not_taken_for_the_new_one), T(a_token_that_b_was_refused_with_is_replaced_by_the_one_that_serves),
-        T(if_a_dies_before_b_is_there_b_is_the_reconnect), T(if_a_dies_when_b_is_ready_b_serves_at_once),
+        T(an_older_token_is_not_presented_to_a_newer_connection), T(if_a_dies_before_b_is_there_b_is_the_reconnect), T(if_a_dies_when_b_is_ready_b_serves_at_once),
         T(a_goes_when_the_pump_has_closed_its_link), T(the_client_may_be_closed_at_any_point),
         T(no_message_is_lost_and_none_comes_twice), T(a_b_that_lags_behind_repeats_nothing),
         T(the_seam_is_right_for_all_overlaps), T(a_whole_stream_and_one_cut_short_are_joined_differently), T(a_draining_b_delivers_what_it_holds),
