@@ -8855,6 +8855,7 @@ typedef struct azri_tls {            /* zeroed: closed. Must stay where it is wh
     int                 open;        /* 1: there is something to free */
     int                 ready;       /* 1: the handshake is done and nothing has failed since */
     int                 want;        /* after AGAIN: AZRI_READ or AZRI_WRITE */
+    int                 dry;         /* 1: the socket had nothing more */
     int                 frozen;      /* 1: azri_tls_write must be called again with the same bytes */
     int                 heard;       /* 1: the peer has sent something */
     int                 again;       /* 1 after a failed handshake: worth one more at once, with tls12 as below */
@@ -9216,6 +9217,7 @@ static int azri_tls_bio_recv(void *user, unsigned char *p, size_t n) {
     t->port->p.yield(t->port->p.user);
     if (t->ahead_at == t->ahead_len) {
         int r = t->port->p.recv(t->port->p.user, t->sock, t->ahead, AZRI_TLS_AHEAD);
+        t->dry = r == 0;
         if (r == 0) return MBEDTLS_ERR_SSL_WANT_READ;
         if (r == AZRI_EOF) return 0;
         if (r < 0) {
@@ -9489,15 +9491,24 @@ static azredis_status azri_tls_handshake(azri_tls *t, azredis_error *e) {
     return st;
 }
 
+/* 1: mbedTLS came back only because of a ticket of TLS 1.3, which is no error: call again. It does so twice, first
+ * with WANT_READ though nobody asked the socket, and a write in between would then fail with the ticket's code. */
+static int azri_tls_ticket(azri_tls *t, int rc) {
+    if (rc != MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET) return rc == MBEDTLS_ERR_SSL_WANT_READ && !t->dry;
+    t->opened++;
+    azri_tls_keep(t);
+    return 1;
+}
+
 /* E_CLOSED: the stream has ended; the message says whether the server said goodbye. */
 static azredis_status azri_tls_read(azri_tls *t, char *p, size_t n, size_t *got, azredis_error *e) {
     int rc, fresh;
     AZREDIS_ASSERT(t->ready && n > 0);
     fresh = mbedtls_ssl_get_bytes_avail(&t->ssl) == 0;
-    while ((rc = mbedtls_ssl_read(&t->ssl, (unsigned char *)p, n)) == MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET) {
-        t->opened++;                 /* no error; mbedTLS 4 always tells */
-        azri_tls_keep(t);
-    }
+    do {
+        t->dry = 0;
+        rc = mbedtls_ssl_read(&t->ssl, (unsigned char *)p, n);
+    } while (azri_tls_ticket(t, rc));
     if (rc > 0) {
         *got = (size_t)rc;
         t->opened += (uint32_t)fresh;
