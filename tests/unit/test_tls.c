@@ -99,8 +99,9 @@ typedef struct cert { X509 *x; EVP_PKEY *key; } cert;
 
 typedef struct shape {             /* zero: a server certificate that is valid now */
     const char *san;               /* OpenSSL's text; NULL: none */
-    const char *eku, *ku;
-    int         ca, rsa, bits;
+    const char *eku, *ku, *nc;     /* nc: name constraints */
+    const char *bc;                /* basic constraints; NULL: by ca */
+    int         ca, rsa, bits, sha1;
     int         from, to;          /* days from NOW; both 0: -30 and 300 */
     EVP_PKEY   *key;               /* NULL: a new one */
 } shape;
@@ -137,11 +138,12 @@ static cert make(const char *cn, const cert *issuer, shape s) {
     ASN1_TIME_set(X509_getm_notBefore(c.x), NOW + (time_t)s.from * DAY);
     ASN1_TIME_set(X509_getm_notAfter(c.x), NOW + (time_t)s.to * DAY);
     X509_set_pubkey(c.x, c.key);
-    add_ext(c.x, issuer ? issuer->x : c.x, NID_basic_constraints, s.ca ? "critical,CA:TRUE" : "CA:FALSE");
+    add_ext(c.x, issuer ? issuer->x : c.x, NID_basic_constraints, s.bc ? s.bc : s.ca ? "critical,CA:TRUE" : "CA:FALSE");
+    add_ext(c.x, issuer ? issuer->x : c.x, NID_name_constraints, s.nc);
     add_ext(c.x, issuer ? issuer->x : c.x, NID_subject_alt_name, s.san);
     add_ext(c.x, issuer ? issuer->x : c.x, NID_ext_key_usage, s.eku);
     add_ext(c.x, issuer ? issuer->x : c.x, NID_key_usage, s.ku);
-    assert_true(X509_sign(c.x, issuer ? issuer->key : c.key, EVP_sha256()) > 0);
+    assert_true(X509_sign(c.x, issuer ? issuer->key : c.key, s.sha1 ? EVP_sha1() : EVP_sha256()) > 0);
     return c;
 }
 
@@ -506,7 +508,7 @@ static void test_addresses(void **state) {
     accepts(&a, "127.0.0.1");
     accepts(&a, "::1");
     accepts(&a, "0:0:0:0:0:0:0:1");
-    refuses(&a, "127.0.0.2", "wrong host: it is for cache.example, not for 127.0.0.2");
+    refuses(&a, "127.0.0.2", "wrong host: it is for an address, an address, cache.example, not for the address 127.0.0.2");
     refuses(&g.leaf, "127.0.0.1", "wrong host");
     refuses(&text, "127.0.0.1", "wrong host");           /* a name that looks like an address is none */
     drop(&a);
@@ -605,7 +607,7 @@ static void test_untrusted(void **state) {
     fails_with(&k, AZREDIS_E_CERT, "self-signed (CN=Other Root)");
     link_init(&k, &child, "cache.example");
     k.v.extra = &g.leaf;             /* a server's certificate is no CA */
-    fails_with(&k, AZREDIS_E_CERT, "untrusted issuer (CN=leaf)");
+    fails_with(&k, AZREDIS_E_CERT, "issued by (CN=leaf), which is no CA");
     refuses(&leaf2, "other.example", "wrong host");       /* each failing check is named */
     link_init(&k, &leaf2, "other.example");
     fails_with(&k, AZREDIS_E_CERT, "untrusted issuer");
@@ -638,11 +640,93 @@ static void test_usage(void **state) {
     k.v.max = TLS1_2_VERSION;
     fails_with(&k, AZREDIS_E_CERT, "key usage");
     drop(&c);
-    s.ku = NULL;
-    s.bits = 1024;
-    c = make("leaf", &g.ca, s);
-    refuses(&c, "cache.example", "too weak");
-    drop(&c);
+}
+
+/* ---- the bad ones, all in one place: each is refused, and the message names the check that failed -------- */
+
+typedef struct bad {
+    const char *what;
+    shape       leaf, mid;         /* mid.ca or mid.bc: there is an issuer between root and server */
+    int         root;              /* 0: the trusted one, 1: another, 2: another of the same name, 3: it signs itself; 4: one more issuer */
+    int         hidden;            /* 1: the server does not send its issuer */
+    const char *name, *words;
+} bad;
+
+#define SAN "DNS:cache.example,DNS:*.wild.example"
+#define MID { NULL, NULL, NULL, NULL, NULL, 1, 0, 0, 0, 0, 0, NULL }
+#define NO_MID { NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, NULL }
+
+static const bad BAD[] = {         /* san, eku, ku, nc, bc, ca, rsa, bits, sha1, from, to */
+    { "expired", { SAN, NULL, NULL, NULL, NULL, 0, 0, 0, 0, -60, -1, NULL }, NO_MID, 0, 0, "cache.example", "expired on 2027-01-14" },
+    { "not yet valid", { SAN, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 1, 60, NULL }, NO_MID, 0, 0, "cache.example", "not valid before" },
+    { "wrong host", { SAN, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, NULL }, NO_MID, 0, 0, "other.example", "wrong host: it is for cache.example" },
+    { "only a common name", { NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, NULL }, NO_MID, 0, 0, "cache.example", "wrong host: it is without names" },
+    { "wildcard over two labels", { SAN, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, NULL }, NO_MID, 0, 0, "a.b.wild.example", "wrong host" },
+    { "address not named", { "IP:127.0.0.2", NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, NULL }, NO_MID, 0, 0, "127.0.0.1", "it is for an address, not for the address 127.0.0.1" },
+    { "address as a DNS name", { "DNS:127.0.0.1", NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, NULL }, NO_MID, 0, 0, "127.0.0.1",
+      "not for the address 127.0.0.1" },
+    { "unknown authority", { SAN, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, NULL }, NO_MID, 1, 0, "cache.example", "untrusted issuer (CN=Other Root)" },
+    { "forged authority", { SAN, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, NULL }, NO_MID, 2, 0, "cache.example", "untrusted issuer (CN=Test Root)" },
+    { "self-signed", { SAN, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, NULL }, NO_MID, 3, 0, "cache.example", "self-signed (CN=cache.example)" },
+    { "issuer not sent", { SAN, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, NULL }, MID, 0, 1, "cache.example", "let the server send its intermediate certificate" },
+    { "issuer expired", { SAN, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, NULL },
+      { NULL, NULL, NULL, NULL, NULL, 1, 0, 0, 0, -60, -1, NULL }, 0, 0, "cache.example", "expired" },
+    { "issuer is no CA", { SAN, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, NULL },
+      { NULL, NULL, NULL, NULL, "CA:FALSE", 0, 0, 0, 0, 0, 0, NULL }, 0, 0, "cache.example",
+      "issued by (CN=Test Issuer), which is no CA" },
+    { "issuer may not sign", { SAN, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, NULL },
+      { NULL, NULL, "critical,digitalSignature", NULL, NULL, 1, 0, 0, 0, 0, 0, NULL }, 0, 0, "cache.example",
+      "whose key may not sign certificates (key usage)" },
+    { "chain too long", { SAN, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, NULL },
+      { NULL, NULL, NULL, NULL, "critical,CA:TRUE,pathlen:0", 1, 0, 0, 0, 0, 0, NULL }, 4, 0, "cache.example", "path length" },
+    { "issuer bound to other names", { SAN, NULL, NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, NULL },
+      { NULL, NULL, NULL, "critical,permitted;DNS:other.example", NULL, 1, 0, 0, 0, 0, 0, NULL }, 0, 0, "cache.example", "critical extension" },
+    { "for clients", { SAN, "clientAuth", NULL, NULL, NULL, 0, 0, 0, 0, 0, 0, NULL }, NO_MID, 0, 0, "cache.example",
+      "not meant for TLS servers (extended key usage)" },
+    { "key not for TLS", { SAN, NULL, "critical,keyCertSign", NULL, NULL, 0, 1, 0, 0, 0, 0, NULL }, NO_MID, 0, 0, "cache.example", "key usage" },
+    { "weak key", { SAN, NULL, NULL, NULL, NULL, 0, 1, 1024, 0, 0, 0, NULL }, NO_MID, 0, 0, "cache.example", "too weak" },
+    { "weak signature", { SAN, NULL, NULL, NULL, NULL, 0, 0, 0, 1, 0, 0, NULL }, NO_MID, 0, 0, "cache.example", "too weak" },
+};
+
+static void test_bad_certificates(void **state) {
+    shape root = with_san(NULL);
+    cert other, fake;
+    size_t i;
+    (void)state;
+    root.ca = 1;
+    other = make("Other Root", NULL, root);
+    fake = make("Test Root", NULL, root);
+    for (i = 0; i < sizeof BAD / sizeof BAD[0]; i++) {
+        const bad *b = &BAD[i];
+        const cert *roots[5];
+        cert mid, deep, leaf;
+        int has_mid = b->mid.ca || b->mid.bc;
+        link_t k;
+        roots[0] = &g.ca;
+        roots[1] = &other;
+        roots[2] = &fake;
+        roots[3] = NULL;
+        roots[4] = &deep;
+        memset(&mid, 0, sizeof mid);
+        memset(&deep, 0, sizeof deep);
+        if (has_mid) mid = make("Test Issuer", &g.ca, b->mid);
+        if (b->root == 4) deep = make("Deep Issuer", &mid, root);
+        leaf = make("cache.example", has_mid && b->root != 4 ? &mid : roots[b->root], b->leaf);
+        link_init(&k, &leaf, b->name);
+        if (has_mid && !b->hidden) k.v.extra = &mid;
+        if (deep.x) {
+            k.v.extra = &deep;
+            k.v.extra2 = &mid;
+        }
+        print_message("%s: ", b->what);
+        fails_with(&k, AZREDIS_E_CERT, b->words);
+        print_message("%s\n", k.e.message);
+        drop(&leaf);
+        drop(&deep);
+        drop(&mid);
+    }
+    drop(&other);
+    drop(&fake);
 }
 
 /* ---- protocol ------------------------------------------------------------------------------------ */
@@ -972,7 +1056,7 @@ static void test_no_entropy(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         T(test_good), T(test_intermediate), T(test_old_root_sent), T(test_addresses), T(test_sni),
-        T(test_times), T(test_clock), T(test_names), T(test_untrusted), T(test_usage),
+        T(test_times), T(test_clock), T(test_names), T(test_untrusted), T(test_usage), T(test_bad_certificates),
         T(test_azure_suites), T(test_versions), T(test_not_tls), T(test_ends), T(test_bulk),
         T(test_frozen_write), T(test_bad_name), T(test_roots), T(test_bundle_heap), T(test_heap_flat),
         T(test_no_memory), T(test_no_entropy)
