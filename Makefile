@@ -52,8 +52,9 @@ FUZZ     = $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 EXAMPLES = $(patsubst examples/%.c,%,$(sort $(wildcard examples/*.c)))
 PEERS    = $(sort $(wildcard tests/live/peers/*.sh))
 # The longest first: two run at a time.
-CHECKS   = tests/build/analyze.sh tests/build/standards.sh tests/build/switches.sh tests/build/bare.sh tools/check_readme.py tools/check_dotnet.py \
-           tests/build/install.sh tests/build/vendored.sh tools/check_layers.py tools/check_names.sh tools/check_macros.py \
+CHECKS   = tests/build/analyze.sh tests/build/standards.sh tests/build/switches.sh tests/build/bare.sh tests/build/mbedtls.sh \
+           tools/check_readme.py tools/check_dotnet.py tests/build/install.sh tests/build/vendored.sh tools/check_layers.py \
+           tools/check_names.sh tools/check_macros.py \
            tools/check_forbidden.sh
 # The live test that `make test` repeats under valgrind: it takes the whole path through TLS once.
 VALGRIND_LIVE ?= $(firstword $(filter test_calls test_plain test_connect test_basic,$(LIVE)) $(LIVE))
@@ -120,11 +121,13 @@ tsan: $(UNIT:%=$(B)/tsan/unit/%) $(LIVE:%=$(B)/tsan/live/%) emulator $(B)/sample
 	@$(SUITE) tsan -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) --wrap 'setarch -R' $(UNIT:%=$(B)/tsan/unit/%) $(LIVE:%=$(B)/tsan/live/%)
 valgrind: live-valgrind $(call need,$(UNIT:%=$(B)/gcc/unit/%)) ## unit tests and the live path under valgrind
 	@$(SUITE) valgrind -j $(JOBS) -t 600 --wrap '$(VALGRIND)' $(UNIT:%=$(B)/gcc/unit/%)
-check: $(call need,emulator) ## layers, names, macros, README and manual run, standards, switches, install, analyzers
+check: $(call need,emulator $(B)/pkg/trixie/usr/include/mbedtls/ssl.h) ## layers, names, macros, README and manual run, standards, switches, install, analyzers
 	@$(SUITE) check -j $(JOBS) -t 300 $(CHECKS)
 port-mingw: ## the header without an operating system by a compiler for Windows (gcc-mingw-w64-x86-64)
 	@mkdir -p $(B)/mingw/include && ln -sfn /usr/include/mbedtls $(B)/mingw/include/mbedtls
 	$(Q)$(MINGW) -std=c99 -O2 $(WARN) -DAZREDIS_NO_OS -I$(H) -I$(B)/mingw/include -c tests/build/whole.c -o $(B)/mingw/whole.o
+roots: $(B)/gcc/unit/test_tls ## heap that root certificates cost: parsed bundle, and as it is here
+	@$< 2>/dev/null | sed -n 's/^roots: //p'
 mbedtls-36: $(SUITES_36:%=$(B)/pkg/%/usr/include/mbedtls/ssl.h) ## unpacks mbedTLS 3.6.6 and newer below build/pkg
 live-36: $(call need,$(LIVE_36) emulator)
 	@$(SUITE) live-36 -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) $(LIVE_36)
@@ -221,6 +224,6 @@ endef
 $(foreach v,$(VARIANTS),$(eval $(call VARIANT,$(v))))
 
 .PHONY: help port-mingw demo unit unit-gcc unit-asan unit-msan sim live live-asan live-valgrind fuzz-short san tsan valgrind check \
-        mbedtls-36 live-36 test-mbedtls $(SUITES_36:%=test-mbedtls-%) demo-short bench-short bench-check mutants test-peers programs test emulator examples \
+        roots mbedtls-36 live-36 test-mbedtls $(SUITES_36:%=test-mbedtls-%) demo-short bench-short bench-check mutants test-peers programs test emulator examples \
         install uninstall clean
 .DELETE_ON_ERROR:

@@ -8792,8 +8792,10 @@ a client's certificate would pass for a server's"
 #endif
 #if AZRI_MBEDTLS >= 3
 #  define AZRI_IN_MSG(ssl) ((ssl)->MBEDTLS_PRIVATE(in_msg))
+#  define AZRI_IS_CA(crt)  ((crt)->MBEDTLS_PRIVATE(ca_istrue))
 #else
 #  define AZRI_IN_MSG(ssl) ((ssl)->in_msg)
+#  define AZRI_IS_CA(crt)  ((crt)->ca_istrue)
 #endif
 #ifndef MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET
 #  define MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET (-0x7B00)
@@ -8859,6 +8861,7 @@ typedef struct azri_tls {            /* zeroed: closed. Must stay where it is wh
     int                 open;        /* 1: there is something to free */
     int                 ready;       /* 1: the handshake is done and nothing has failed since */
     int                 want;        /* after AGAIN: AZRI_READ or AZRI_WRITE */
+    int                 dry;         /* 1: the socket had nothing more */
     int                 frozen;      /* 1: azri_tls_write must be called again with the same bytes */
     int                 heard;       /* 1: the peer has sent something */
     int                 again;       /* 1 after a failed handshake: worth one more at once, with tls12 as below */
@@ -9038,16 +9041,30 @@ static uint32_t azri_tls_check_time(azri_tls *t, const mbedtls_x509_crt *crt) {
 
 static const char *azri_tls_roots_name(const azri_tls *t) { return t->ca_path ? t->ca_path : "the given ca"; }
 
-/* depth 0 is the server's own certificate; the one whose issuer is missing comes first. */
+static int azri_tls_same_dn(const mbedtls_x509_buf *a, const mbedtls_x509_buf *b) {
+    return a->len == b->len && memcmp(a->p, b->p, a->len) == 0;
+}
+
+/* Why an issuer that the server sent was not taken for one. */
+static const char *azri_tls_no_issuer(const mbedtls_x509_crt *issuer) {
+    if (!AZRI_IS_CA(issuer)) return "which is no CA (basic constraints)";
+    if (mbedtls_x509_crt_check_key_usage(issuer, MBEDTLS_X509_KU_KEY_CERT_SIGN) != 0)
+        return "whose key may not sign certificates (key usage)";
+    return "which has not signed it, or may not stand so high in a chain (path length)";
+}
+
+/* The top of what could be verified; depth 0 is the server's own certificate. */
 static void azri_tls_note_untrusted(azri_tls *t, const mbedtls_x509_crt *crt, int depth) {
+    const mbedtls_x509_crt *issuer = crt->next;
     char dn[160], text[160];
     int n = mbedtls_x509_dn_gets(dn, sizeof dn, &crt->issuer);
-    int self = crt->issuer_raw.len == crt->subject_raw.len &&
-               memcmp(crt->issuer_raw.p, crt->subject_raw.p, crt->issuer_raw.len) == 0;
+    while (issuer && !azri_tls_same_dn(&issuer->subject_raw, &crt->issuer_raw)) issuer = issuer->next;
     (void)azri_quote(text, sizeof text, n > 0 ? dn : "?", n > 0 ? (size_t)n : 1, azri_str(""));
-    if (self)
+    if (azri_tls_same_dn(&crt->issuer_raw, &crt->subject_raw))
         azri_tls_note(t, "self-signed (%s) and not in %s: give it as ca_file or SSL_CERT_FILE", text,
                       azri_tls_roots_name(t));
+    else if (issuer)
+        azri_tls_note(t, "issued by (%s), %s", text, azri_tls_no_issuer(issuer));
     else
         azri_tls_note(t, "untrusted issuer (%s), not in %s: give its CA by ca_file or SSL_CERT_FILE%s", text,
                       azri_tls_roots_name(t),
@@ -9106,14 +9123,15 @@ static uint32_t azri_tls_check_name(azri_tls *t, const mbedtls_x509_crt *leaf, u
         const char *p = (const char *)s->buf.p;
         size_t at = strlen(list);
         if (n > 0 && s->buf.tag == AZRI_SAN_IP && s->buf.len == n && memcmp(p, ip, n) == 0) return 0;
-        if (s->buf.tag != AZRI_SAN_DNS) continue;
-        names++;
-        (void)azri_quote(text, sizeof text, p, s->buf.len, azri_str(""));
+        names += s->buf.tag == AZRI_SAN_DNS;
+        if (s->buf.tag == AZRI_SAN_DNS) (void)azri_quote(text, sizeof text, p, s->buf.len, azri_str(""));
+        else if (s->buf.tag == AZRI_SAN_IP) (void)azri_fmt(text, sizeof text, "an address");
+        else continue;
         (void)azri_fmt(list + at, sizeof list - at, "%s%s", at ? ", " : "", text);
     }
     if (n == 0 && names > 0 && !by_library) return 0;
-    azri_tls_note(t, "wrong host: it is %s%s, not for %s; check host and tls_host",
-                  names ? "for " : "without names", list, t->name);
+    azri_tls_note(t, "wrong host: it is %s%s, not for %s%s; check host and tls_host",
+                  list[0] ? "for " : "without names", list, n ? "the address " : "", t->name);
     return MBEDTLS_X509_BADCERT_CN_MISMATCH;
 }
 
@@ -9220,6 +9238,7 @@ static int azri_tls_bio_recv(void *user, unsigned char *p, size_t n) {
     t->port->p.yield(t->port->p.user);
     if (t->ahead_at == t->ahead_len) {
         int r = t->port->p.recv(t->port->p.user, t->sock, t->ahead, AZRI_TLS_AHEAD);
+        t->dry = r == 0;
         if (r == 0) return MBEDTLS_ERR_SSL_WANT_READ;
         if (r == AZRI_EOF) return 0;
         if (r < 0) {
@@ -9304,6 +9323,10 @@ static azredis_status azri_tls_fail_other(azri_tls *t, azredis_error *e, int rc)
     case AZRI_TLS_NO_RNG:
         return azri_fail(e, AZREDIS_E_TLS, where, "TLS with %s: the system's random generator failed", name);
     default:
+        if (-rc >= 0x2080 && -rc < 0x2a00)                        /* X509 */
+            return azri_fail(e, AZREDIS_E_CERT, where, "certificate of %s refused: mbedTLS cannot read it or its issuer's%s "
+                             "(mbedTLS -0x%04x)", name, (-rc & 0xff80) != 0x2500 ? "" :
+                             ": a critical extension, such as name constraints, that it does not know", (unsigned)-rc);
         (void)azri_fail(e, AZREDIS_E_TLS, where, "TLS with %s: protocol error (mbedTLS -0x%04x)", name,
                         (unsigned)-rc);
         if (e) e->retryable = 1;
@@ -9493,15 +9516,24 @@ static azredis_status azri_tls_handshake(azri_tls *t, azredis_error *e) {
     return st;
 }
 
+/* 1: mbedTLS came back only because of a ticket of TLS 1.3, which is no error: call again. It does so twice, first
+ * with WANT_READ though nobody asked the socket, and a write in between would then fail with the ticket's code. */
+static int azri_tls_ticket(azri_tls *t, int rc) {
+    if (rc != MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET) return rc == MBEDTLS_ERR_SSL_WANT_READ && !t->dry;
+    t->opened++;
+    azri_tls_keep(t);
+    return 1;
+}
+
 /* E_CLOSED: the stream has ended; the message says whether the server said goodbye. */
 static azredis_status azri_tls_read(azri_tls *t, char *p, size_t n, size_t *got, azredis_error *e) {
     int rc, fresh;
     AZREDIS_ASSERT(t->ready && n > 0);
     fresh = mbedtls_ssl_get_bytes_avail(&t->ssl) == 0;
-    while ((rc = mbedtls_ssl_read(&t->ssl, (unsigned char *)p, n)) == MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET) {
-        t->opened++;                 /* no error; mbedTLS 4 always tells */
-        azri_tls_keep(t);
-    }
+    do {
+        t->dry = 0;
+        rc = mbedtls_ssl_read(&t->ssl, (unsigned char *)p, n);
+    } while (azri_tls_ticket(t, rc));
     if (rc > 0) {
         *got = (size_t)rc;
         t->opened += (uint32_t)fresh;

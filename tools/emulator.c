@@ -80,7 +80,7 @@ enum fault_id {
     F_TOKEN_500, F_TOKEN_429, F_TOKEN_HANG, F_TOKEN_GARBAGE, F_TOKEN_ENDLESS, F_TOKEN_REDIRECT,
     F_TOKEN_ERROR, F_TOKEN_DRIP, F_TOKEN_NO_OID, F_TOKEN_SIZE, F_TOKEN_WRONG_OID, F_TOKEN_SAME,
     F_AUTH_REJECT, F_AUTH_DELAY, F_AUTH_SILENT, F_CUT, F_CUT_REQUEST, F_EXPIRE_NOW, F_STALL,
-    F_REFUSE, F_MOVED, F_COUNT
+    F_REFUSE, F_MOVED, F_KEY_UPDATE, F_FORGET_SESSIONS, F_COUNT
 };
 
 static const struct {
@@ -109,6 +109,8 @@ static const struct {
     [F_STALL] = {"stall", '-', "open connections carry nothing until disarmed"},
     [F_REFUSE] = {"refuse", '-', "closes a new connection before TLS"},
     [F_MOVED] = {"moved", '-', "answers a command with -MOVED 1234 10.0.0.1:8500"},
+    [F_KEY_UPDATE] = {"key-update", '-', "changes the TLS 1.3 keys before the next bytes to a client"},
+    [F_FORGET_SESSIONS] = {"forget-sessions", '-', "no TLS session from before is resumed any more"},
 };
 
 struct fault {
@@ -183,7 +185,7 @@ static struct {
     long restarts_asked, restarts_done;
     bool restart_failed;
     long token_requests, tokens_issued, token_errors, auths_total, auths_accepted, reauths_accepted,
-        connections_opened, connections_open, connections_expired, trap_hits;
+        connections_opened, connections_open, connections_expired, trap_hits, tls_full, tls_resumed;
     struct auth_record *auths;
     struct conn_record *records;
     size_t auth_count, auth_room, record_count, record_room;
@@ -1355,6 +1357,8 @@ static bool to_client(struct conn *c, uint64_t limit) {
         n = c->write_len;
     if (n == 0 || c->client_gone) return false;
     ERR_clear_error();
+    if (!c->write_len && SSL_version(c->ssl) == TLS1_3_VERSION && fault_take(F_KEY_UPDATE, NULL))
+        SSL_key_update(c->ssl, SSL_KEY_UPDATE_NOT_REQUESTED);
     k = SSL_write(c->ssl, c->out + c->out_pos, (int)n);
     if (k <= 0) {
         c->write_wants = ssl_wants(c, k);
@@ -1443,6 +1447,13 @@ static enum why conn_carry(struct conn *c) {
     }
 }
 
+static void conn_count_handshake(struct conn *c) {
+    bool resumed = SSL_session_reused(c->ssl) == 1;
+    pthread_mutex_lock(&g.lock);
+    *(resumed ? &g.tls_resumed : &g.tls_full) += 1;
+    pthread_mutex_unlock(&g.lock);
+}
+
 static bool conn_handshake(struct conn *c) {
     int64_t deadline = now_ms() + 10000;
     struct pollfd p[2] = {{.fd = c->fd}, {.fd = g.stop_fd, .events = POLLIN}};
@@ -1451,7 +1462,10 @@ static bool conn_handshake(struct conn *c) {
     SSL_set_fd(c->ssl, c->fd);
     for (;;) {
         ERR_clear_error();
-        if ((k = SSL_accept(c->ssl)) == 1) return true;
+        if ((k = SSL_accept(c->ssl)) == 1) {
+            conn_count_handshake(c);
+            return true;
+        }
         p[0].events = ssl_wants(c, k);
         if (c->client_gone || now_ms() >= deadline || poll(p, 2, 1000) < 0 || p[1].revents) return false;
     }
@@ -2013,14 +2027,15 @@ static json_t *counters_records(json_t *out) {
 static json_t *counters(bool records) {
     json_t *c;
     pthread_mutex_lock(&g.lock);
-    c = json_pack("{sI sI sI sI sI sI sI sI sI sI sI so}", "uptime_ms", (json_int_t)(now_ms() - g.start),
+    c = json_pack("{sI sI sI sI sI sI sI sI sI sI sI sI sI so}", "uptime_ms", (json_int_t)(now_ms() - g.start),
                   "token_requests", (json_int_t)g.token_requests, "tokens_issued",
                   (json_int_t)g.tokens_issued, "token_errors", (json_int_t)g.token_errors, "auths_total",
                   (json_int_t)g.auths_total, "auths_accepted", (json_int_t)g.auths_accepted,
                   "reauths_accepted", (json_int_t)g.reauths_accepted, "connections_opened",
                   (json_int_t)g.connections_opened, "connections_open", (json_int_t)g.connections_open,
                   "connections_expired", (json_int_t)g.connections_expired, "trap_hits",
-                  (json_int_t)g.trap_hits, "faults", counters_faults());
+                  (json_int_t)g.trap_hits, "tls_full", (json_int_t)g.tls_full, "tls_resumed",
+                  (json_int_t)g.tls_resumed, "faults", counters_faults());
     if (records) counters_records(c);
     pthread_mutex_unlock(&g.lock);
     return c;
@@ -2030,19 +2045,31 @@ static enum MHD_Result reply_error(struct MHD_Connection *h, unsigned status, co
     return reply_json(h, status, json_pack("{ss}", "error", text));
 }
 
+/* Tickets are sealed by a new key from now on, and those of before open no more. */
+static void forget_sessions(void) {
+    unsigned char keys[80];
+    random_bytes(keys, sizeof keys);
+    tls_must(SSL_CTX_set_tlsext_ticket_keys(g.ssl_ctx, keys, sizeof keys) == 1, "ticket keys");
+    SSL_CTX_flush_sessions(g.ssl_ctx, 0x7fffffff);
+    OPENSSL_cleanse(keys, sizeof keys);
+}
+
 /* What an armed fault does at once. Also used for those of the command line. */
 static void fault_effect(int id) {
-    long n = 0;
-    if (id == F_EXPIRE_NOW)
+    bool once = id == F_EXPIRE_NOW || id == F_FORGET_SESSIONS;
+    long n = 1;
+    if (id == F_FORGET_SESSIONS)
+        forget_sessions();
+    else if (id == F_EXPIRE_NOW)
         n = conns_tell(W_EXPIRED, -1);
     else
         n = conns_tell(W_OPEN, id == F_STALL ? true : -1);
-    if (id != F_EXPIRE_NOW && id != F_STALL) return;
+    if (!once && id != F_STALL) return;
     pthread_mutex_lock(&g.lock);
     g.faults[id].fired += n;
-    if (id == F_EXPIRE_NOW) g.faults[id].left = 0;
+    if (once) g.faults[id].left = 0;
     pthread_mutex_unlock(&g.lock);
-    say("fault %s fired on %ld connections", FAULTS[id].name, n);
+    say("fault %s fired, %ld times", FAULTS[id].name, n);
 }
 
 static enum MHD_Result answer_fault(struct MHD_Connection *h, const char *method) {

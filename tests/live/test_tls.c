@@ -184,13 +184,121 @@ static void test_tls13_only(void **state)
     azredis_error why = {0};
     (void)state;
     live_start(&em, "--tls", "1.3", NULL);
-    client = live_new(&em, &o);
-    if (azredis_connect(client, 1500, &why) != AZREDIS_OK) {
-        assert_true(why.code == AZREDIS_E_TLS);
-        assert_has(why.message, "version");
-    }
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+    client = live_open(&em, &o);
+    assert_int_equal(live_incr(client, "n"), 1);
+    (void)why;
+#else
+    expect_failure(&o, 1500, AZREDIS_E_TLS, "mbedTLS 2 knows nothing newer", &why);
+#endif
     done();
 }
+
+/* ---- what only a server can provoke ------------------------------------------------------------------ */
+
+static long handshakes(void) { return live_number(&em, "tls_full") + live_number(&em, "tls_resumed"); }
+
+/* Ends the connection, and waits for the next one. */
+static void reconnect(void)
+{
+    long before = handshakes();
+    live_fault(&em, "expire-now", NULL, "1");
+    await((azredis_wait(client, 5), handshakes() > before && live_connected(client)), LIVE_SOON);
+}
+
+static void expect_handshakes(long full, long resumed)
+{
+    assert_int_equal(live_number(&em, "tls_full"), full);
+    assert_int_equal(live_number(&em, "tls_resumed"), resumed);
+}
+
+/* mbedTLS 3.6.6 refuses the RSA-PSS signature that it asked a TLS 1.2 server for; we dial once more. */
+static void test_tls12_rsa_pss(void **state)
+{
+    azredis_options o = {0};
+    long dials = MBEDTLS_VERSION_NUMBER == 0x03060600 || MBEDTLS_VERSION_NUMBER == 0x04010000 ? 2 : 1;
+    (void)state;
+    live_start(&em, "--tls", "1.2", NULL);
+    client = live_open(&em, &o);
+    assert_int_equal(live_incr(client, "n"), 1);
+    assert_int_equal(live_number(&em, "connections_opened"), dials);
+    assert_int_equal(live_seen.of[AZREDIS_EV_CONNECTION_FAILED], 0);
+    done();
+}
+
+static void resumes(const char *tls)
+{
+    azredis_options o = {0};
+    live_start(&em, tls ? "--tls" : NULL, tls, NULL);
+    client = live_open(&em, &o);
+    expect_handshakes(1, 0);
+    assert_int_equal(live_incr(client, "n"), 1);
+    reconnect();
+    expect_handshakes(1, 1);
+    assert_int_equal(live_incr(client, "n"), 2);
+    reconnect();
+    expect_handshakes(1, 2);
+    live_fault(&em, "forget-sessions", NULL, "1");      /* the server takes it no more: the whole handshake */
+    reconnect();
+    expect_handshakes(2, 2);
+    assert_int_equal(live_incr(client, "n"), 3);
+    reconnect();
+    expect_handshakes(2, 3);
+    done();
+}
+
+static void test_resumed(void **state)
+{
+    (void)state;
+    resumes(NULL);
+}
+
+static void test_resumed_tls12(void **state)
+{
+    (void)state;
+    resumes("1.2");
+}
+
+/* What one client was let in with is of no use to one that expects another name. */
+static void test_resumed_wrong_name(void **state)
+{
+    azredis_options o = {0}, wrong = {.tls_host = "other.emulator.test"};
+    azredis_client *good;
+    azredis_error why;
+    (void)state;
+    live_start(&em, NULL);
+    good = client = live_open(&em, &o);
+    reconnect();
+    expect_handshakes(1, 1);
+    expect_failure(&wrong, 4000, AZREDIS_E_CERT, "other.emulator.test", &why);
+    client = good;
+    assert_int_equal(live_number(&em, "tls_resumed"), 1);
+    reconnect();
+    assert_int_equal(live_number(&em, "tls_resumed"), 2);
+    done();
+}
+
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+/* mbedTLS knows no KeyUpdate: the connection ends, with that reason, and the next one works. */
+static void test_key_update(void **state)
+{
+    azredis_options o = {0};
+    azredis_reply r = {0};
+    (void)state;
+    live_start(&em, "--tls", "1.3", NULL);
+    client = live_open(&em, &o);
+    assert_int_equal(live_incr(client, "n"), 1);
+    live_fault(&em, "key-update", NULL, "1");
+    assert_int_equal(azredis_command(client, &r, "INCR", "n"), AZREDIS_E_TLS);
+    assert_int_equal(r.fate, AZREDIS_MAYBE_RUN);
+    assert_has(r.error->message, "KeyUpdate");
+    assert_int_equal(r.error->retryable, 1);
+    azredis_reply_free(&r);
+    assert_int_equal(live_fired(&em, "key-update"), 1);
+    assert_int_equal(live_incr(client, "n"), 3);        /* the second one ran; it was not sent again */
+    done();
+}
+#endif
 
 int main(void)
 {
@@ -207,6 +315,13 @@ int main(void)
         cmocka_unit_test_teardown(test_tls12_cbc_128, teardown),
         cmocka_unit_test_teardown(test_ecdsa_certificate, teardown),
         cmocka_unit_test_teardown(test_tls13_only, teardown),
+        cmocka_unit_test_teardown(test_tls12_rsa_pss, teardown),
+        cmocka_unit_test_teardown(test_resumed, teardown),
+        cmocka_unit_test_teardown(test_resumed_tls12, teardown),
+        cmocka_unit_test_teardown(test_resumed_wrong_name, teardown),
+#if MBEDTLS_VERSION_NUMBER >= 0x03000000
+        cmocka_unit_test_teardown(test_key_update, teardown),
+#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
