@@ -386,9 +386,9 @@ AZREDIS_API const char *azredis_event_name(azredis_event_type type);
 
 /* ---- sockets of your event loop ---------------------------------------------------------------- */
 
-#define AZREDIS_READ  1u
-#define AZREDIS_WRITE 2u
-typedef struct azredis_fd { intptr_t sock; uint8_t want, ready; } azredis_fd; /* AZREDIS_READ | AZREDIS_WRITE */
+#define AZREDIS_READ  1u               /* azredis_fd.want and .ready */
+#define AZREDIS_WRITE 2u               /* both may be set */
+typedef struct azredis_fd { intptr_t sock; uint8_t want, ready; } azredis_fd;
 
 /* ---- port ------------------------------------------------------------------------------------ */
 
@@ -749,6 +749,8 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_POOL_REPLY    1024u       /* memory of its answer that such a command may keep */
 #  define AZRI_NEWS_MAX      4u          /* events waiting for a client's handler */
 #  define AZRI_NOTES_MAX     4u          /* events of an auth that a client which seldom pumps can still get */
+#  define AZRI_GRAVES        4           /* sockets that wait to be closed, if an event loop of yours watches them */
+#  define AZRI_FDS_MAX       4u          /* sockets of one wait: token request, connections */
 #  define AZRI_LINKS_MAX     4           /* records of one walk of the chain */
 #  define AZRI_COMMAND_ARGS  16          /* arguments of the variadic azredis_command, on the stack */
 #  define AZRI_BACKLOG_COUNT 16u
@@ -775,6 +777,8 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_POOL_REPLY    4096u
 #  define AZRI_NEWS_MAX      16u
 #  define AZRI_NOTES_MAX     16u
+#  define AZRI_GRAVES        64          /* a loop that asks for no list in between has nothing to protect: oldest first */
+#  define AZRI_FDS_MAX       64u         /* waker, token request, two connections: each may watch several addresses */
 #  define AZRI_LINKS_MAX     12
 #  define AZRI_COMMAND_ARGS  64
 #  define AZRI_BACKLOG_COUNT 10000u
@@ -7595,8 +7599,6 @@ static azredis_status azri_port_check(const azri_port *port, azredis_error *e) {
  * libuv must be told before a descriptor is closed, and epoll forgets one without a word whose number is used
  * again. So a socket is closed only in the azredis_process after an azredis_fds that no longer listed it. */
 
-#define AZRI_GRAVES (AZRI_NEWS_MAX * 4)  /* a loop that asks for no list in between has nothing to protect: oldest first */
-
 typedef struct azri_grave {
     int      open;                   /* 1: the program has its own loop; 0: sockets are closed at once */
     size_t   count, unlisted;        /* the first `unlisted` are missing in the list that the loop has */
@@ -9659,7 +9661,6 @@ static uint64_t azri_line_deadline(const azri_line *l) {
  * by whichever pump claimed it. The auth's lock guards memory only; lock order: client, then auth.
  * ================================================================================================ */
 
-#define AZRI_FDS_MAX      64u           /* waker, token request, two connections: each may watch several addresses */
 #define AZRI_OWN_PAUSE    20u           /* ms between two looks at a fetch that another thread is stepping */
 
 typedef struct azri_watch azri_watch;
