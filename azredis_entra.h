@@ -519,6 +519,13 @@ static inline azredis_status azredis_auth_info(azredis_auth *a, azredis_auth_inf
 
 /* ---- client ---------------------------------------------------------------------------------- */
 
+typedef enum azredis_renewal {
+    AZREDIS_RENEWAL_IN_PLACE = 0,      /* the token is fetched beside the connection, which then goes on with it */
+    AZREDIS_RENEWAL_RECONNECT          /* for devices without room for two TLS connections: the open commands are answered,
+                                        * the connection ends, the token is fetched, a new connection is made; commands
+                                        * wait meanwhile and none is lost, messages may be (gap) */
+} azredis_renewal;
+
 /* Zero it, set what you need. azredis_open copies all strings; ca and port are lent until close. */
 typedef struct azredis_options {
     const char         *host;            /* "name.region.redis.azure.net", with :port or as [v6]:port if you like */
@@ -564,6 +571,7 @@ typedef struct azredis_options {
                                           * their own until they are freed, and the one in a callback; 0: 2 */
     uint32_t            subscriptions;   /* memory: subscriptions at once; 0: none */
     uint32_t            message_bytes;   /* memory: channel and payload of one message; a longer one is lost; 0: 256 */
+    azredis_renewal     renewal;
 } azredis_options;
 
 /* Bytes that azredis_options.memory needs for these options: exactly what the client can come to use, with backlog_count
@@ -6923,6 +6931,7 @@ typedef struct azri_hub_conf {
     int      fail_fast, abort_on_connect_fail;
     uint32_t backlog_count, sub_queue;
     size_t   backlog_bytes;
+    int      by_reconnect;
 } azri_hub_conf;
 
 typedef struct azri_hub {
@@ -6936,6 +6945,7 @@ typedef struct azri_hub {
     uint32_t        serials;            /* counts connections */
     azri_queue      backlog;
     uint64_t        backlog_deadline;   /* lower bound of its deadlines */
+    int             resting;            /* 1: no connection, as the token is being renewed; see azri_hub_rest */
     uint32_t        undelivered;        /* answered commands whose callbacks are still to be made */
     azri_cmd       *pool;
     uint32_t        pool_count;
@@ -7514,7 +7524,8 @@ static void azri_hub_token(azri_hub *h, azri_blob *fresh, uint64_t now, uint64_t
 
 /* 1: s shall be dialled now. */
 static int azri_hub_may_dial(const azri_hub *h, const azri_session *s, uint64_t now) {
-    return s->state == AZRI_DOWN && !s->gone && !s->link && !h->aborted && azri_hub_live_blob(h, now) && now >= s->dial_at;
+    return s->state == AZRI_DOWN && !s->gone && !s->link && !h->aborted && !h->resting && azri_hub_live_blob(h, now) &&
+           now >= s->dial_at;
 }
 
 static void azri_hub_dialing(azri_hub *h, azri_session *s) {
@@ -7617,12 +7628,12 @@ static void azri_hub_main_closed(azri_hub *h, azri_session *s, const azredis_err
     int heir = b && b->state == AZRI_READY;
     azredis_sub *sub;
     if (heir) delay = 0;
-    if (!s->failed) {
+    if (!s->failed && !h->resting) {
         azri_item *it = azri_news_add(&h->news, AZREDIS_EV_CONNECTION_FAILED, e);
         it->next_try_ms = (int64_t)delay;
         s->failed = 1;
     }
-    azri_log(&h->news, AZREDIS_LOG_WARNING, s->was_ready ? AZRI_LOG_LOST : AZRI_LOG_CONNECT_FAILED, "%s; next try in %llu ms",
+    azri_log(&h->news, h->resting ? AZREDIS_LOG_INFO : AZREDIS_LOG_WARNING, s->was_ready ? AZRI_LOG_LOST : AZRI_LOG_CONNECT_FAILED, "%s; next try in %llu ms",
              e->message, (unsigned long long)delay);
     if (!b) azri_hub_join(h, 0);
     for (sub = h->subs; sub; sub = sub->next)
@@ -7651,6 +7662,19 @@ static void azri_hub_closed(azri_hub *h, azri_session *s, const azredis_error *w
     if (e.code == AZREDIS_E_RESP) (void)azri_news_add(&h->news, AZREDIS_EV_INTERNAL_ERROR, &e);
     if (s->elder) azri_hub_heir_closed(h, s, &e, delay, now);
     else azri_hub_main_closed(h, s, &e, &unsent, delay, now);
+}
+
+/* Makes way for a token request that has no room beside a connection: nothing more is written, what was written is
+ * answered, then the connection ends. */
+static void azri_hub_rest(azri_hub *h, uint64_t now) {
+    azri_session *s = azri_hub_main(h);
+    azredis_error e;
+    if (s->state == AZRI_READY) s->state = AZRI_DRAINING;
+    if (s->state == AZRI_DOWN || s->in_flight || s->offset) return;
+    (void)azri_fail(&e, AZREDIS_E_CLOSED, "redis.renewal", "%s: closed while the token is renewed", h->conf.session.endpoint);
+    azri_hub_closed(h, s, &e, now);
+    s->dial_at = now;
+    s->attempts = 0;
 }
 
 /* A mark was answered. That of a connection which has gone on meanwhile says nothing. */
@@ -10350,7 +10374,20 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
     azri_blob_drop(mine);
 }
 
+/* 1: the token must wait for the end of the connection. */
+static int azri_pump_rests(const azredis_client *c) { return c->hub.conf.by_reconnect && c->hub.sessions->link; }
+
+/* Renewal by reconnecting. With the baton. */
+static void azri_pump_rest(azredis_client *c, uint64_t now) {
+    if (!c->hub.conf.by_reconnect || c->auth->conf.is_static) return;
+    azri_lock_acquire(&c->auth->lock);
+    c->hub.resting = c->fetch || azri_token_due(&c->auth->machine, now);
+    azri_lock_release(&c->auth->lock);
+    if (c->hub.resting && !c->fetch) azri_hub_rest(&c->hub, now);
+}
+
 static void azri_pump_fetch(azredis_client *c, uint64_t now) {
+    if (!c->fetch && azri_pump_rests(c)) return;
     azri_let_go(c);
     if (!c->fetch && (c->fetch = azri_fetch_claim(c->auth, now)) != NULL) c->renew_spent = 0;
     if (c->fetch && azri_fetch_step(c->auth, c->fetch, c->waker, &c->grave)) c->fetch = NULL;
@@ -10675,6 +10712,7 @@ static void azri_pump_turn(azredis_client *c) {
     azri_session *s;
     uint64_t now = azri_now(c);
     azri_turn_read(c, c->waker, now);
+    azri_pump_rest(c, now);
     azri_pump_fetch(c, now);
     now = azri_now(c);
     azri_pump_auth(c, now);
@@ -10708,7 +10746,8 @@ static uint64_t azri_turn_deadline(const azredis_client *c, uint64_t now) {
 static uint64_t azri_fetch_due(azredis_client *c, uint64_t now) {
     uint64_t t = c->fetch ? azri_fetch_deadline(c->fetch) : AZRI_NEVER64;
     azri_lock_acquire(&c->auth->lock);
-    if (!c->auth->conf.is_static && !c->fetch) t = azri_min64(t, azri_token_deadline(&c->auth->machine, now));
+    if (!c->auth->conf.is_static && !c->fetch && !(c->hub.resting && azri_pump_rests(c)))
+        t = azri_min64(t, azri_token_deadline(&c->auth->machine, now));
     if (c->auth->note_count != c->notes_seen) t = now;
     if (c->auth->blob && c->auth->generation != c->generation) t = azri_min64(t, now + AZRI_COPY_AGAIN);
     azri_lock_release(&c->auth->lock);
@@ -11532,7 +11571,7 @@ static void azri_plan_fetch(azri_plan *p, const azredis_auth_options *o) {
     azri_plan_add(p, AZRI_FETCHING, AZRI_FORM_MAX, 1);
 }
 
-static void azri_plan_auth(azri_plan *p, const azredis_auth_options *o) {
+static void azri_plan_auth(azri_plan *p, const azredis_auth_options *o, int by_reconnect) {
     int is_static = o->identity == AZREDIS_ID_ACCESS_KEY || o->identity == AZREDIS_ID_PASSWORD;
     azri_plan_add(p, AZRI_ALWAYS, sizeof(azredis_auth), 1);
     azri_plan_text(p, o->tenant_id);
@@ -11544,8 +11583,8 @@ static void azri_plan_auth(azri_plan *p, const azredis_auth_options *o) {
     azri_plan_text(p, o->authority_host);
     azri_plan_text(p, o->allow_authority);
     if (o->ca_file) azri_plan_add(p, AZRI_ALWAYS, strlen(o->ca_file) + 1, 1);
-    /* The one in use, one that the server refused, and the one after it. */
-    azri_plan_add(p, AZRI_ALWAYS, AZRI_BLOB_ROOM, is_static ? 1 : 3);
+    /* The one in use, one that the server refused, and the one after it; a connection that ends lets go of the first. */
+    azri_plan_add(p, AZRI_ALWAYS, AZRI_BLOB_ROOM, is_static ? 1 : by_reconnect ? 2 : 3);
     if (!is_static) azri_plan_fetch(p, o);
 }
 
@@ -11578,7 +11617,8 @@ static void azri_plan_client(azri_plan *p, const azredis_options *o) {
     azri_plan_roots(p, id.ca ? id.ca : o->ca);
     azri_plan_connection(p, o, &z);
     if (o->auth) azri_plan_add(p, AZRI_ALWAYS, AZRI_BLOB_ROOM, 3);
-    else azri_plan_auth(p, &id);
+    else azri_plan_auth(p, &id, o->renewal == AZREDIS_RENEWAL_RECONNECT);
+    p->shared = !o->auth && o->renewal == AZREDIS_RENEWAL_RECONNECT;
 }
 
 /* Cuts o->memory; NULL: it is too small. Sets the defaults in *o. */
@@ -11984,6 +12024,7 @@ static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o
     h->backlog_count = azri_or(o->backlog_count, AZRI_BACKLOG_COUNT);
     h->backlog_bytes = o->backlog_bytes ? o->backlog_bytes : AZRI_BACKLOG_BYTES;
     h->sub_queue = azri_or(o->sub_queue, AZRI_SUB_QUEUE);
+    h->by_reconnect = o->renewal == AZREDIS_RENEWAL_RECONNECT;
     c->command_ms = h->session.command_ms;
     c->connect_ms = azri_or(o->connect_ms, 5u * AZRI_SECOND);
     c->renew_ms = azri_or(o->renew_ms, 2u * AZRI_SECOND);

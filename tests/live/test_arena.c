@@ -261,8 +261,8 @@ static void use_all(azredis_options *o) {
     await((azredis_wait(client, 20), live_stats(client).messages_lost == 1), LIVE_SOON);
     live_fault(&em, "auth-reject", NULL, "1");
     await((azredis_wait(client, 20), live_fired(&em, "auth-reject") == 1), LIVE_SOON);
-    i = live_stats(client).reauths;
-    await((azredis_wait(client, 20), live_stats(client).reauths > i + 1), LIVE_SOON);
+    i = live_stats(client).tokens;
+    await((azredis_wait(client, 20), live_stats(client).tokens > i + 1 && live_connected(client)), LIVE_SOON);
     assert_int_equal(wrong, 0);
     assert_string_equal(m.payload.ptr, "first");             /* still lent */
     azredis_reply_free(&kept);
@@ -281,6 +281,60 @@ static void test_exact(void **state) {
     assert_int_equal(high_water(1), needed);
 }
 
+static void test_exact_reconnect(void **state) {
+    azredis_options o = arena_options();
+    (void)state;
+    o.backlog_count = 5;
+    o.sub_queue = 2;
+    o.subscriptions = 1;
+    o.rx_bytes = 1024;
+    o.renewal = AZREDIS_RENEWAL_RECONNECT;
+    use_all(&o);
+    print_message("azredis_memory_needed: %zu bytes for a client secret and renewal by reconnecting\n", needed);
+    assert_int_equal(high_water(1), needed);
+}
+
+static void test_exact_key(void **state) {
+    azredis_options o = arena_options();
+    azredis_reply r = {0};
+    json_t *reply;
+    (void)state;
+    reply = live_redis(&em, "ACL", "SETUSER", "someone", "on", ">a word to pass", "~*", "&*", "+@all", NULL);
+    json_decref(reply);
+    device_id.identity = AZREDIS_ID_PASSWORD;
+    device_id.user = "someone";
+    device_id.password = "a word to pass";
+    o.replies = o.backlog_count = 1;
+    arena_open(&o);
+    assert_int_equal(azredis_command(client, &r, "PING"), AZREDIS_OK);
+    azredis_reply_free(&r);
+    print_message("azredis_memory_needed: %zu bytes for a password\n", needed);
+    assert_int_equal(high_water(1), needed);
+}
+
+/* ---- renewal by reconnecting ------------------------------------------------------------------- */
+
+/* Never two connections at once, no command lost, none answered out of order. */
+static void test_reconnect(void **state) {
+    azredis_options o = arena_options();
+    int i, sent = 0;
+    (void)state;
+    o.renewal = AZREDIS_RENEWAL_RECONNECT;
+    arena_open(&o);
+    called = wrong = 0;
+    while (live_stats(client).tokens < 4) {
+        for (i = 0; i < 3; i++) sent += azredis_submit(client, NULL, 2, incr, on_answer, NULL) == AZREDIS_OK;
+        azredis_wait(client, 10);
+    }
+    await((azredis_wait(client, 10), called == sent), LIVE_SOON);
+    assert_int_equal(wrong, 0);
+    assert_int_equal(live_get_number(&em, "n"), sent);
+    assert_int_equal(live_seen.of[AZREDIS_EV_CONNECTION_FAILED], 0);
+    assert_int_equal(live_stats(client).reauths, 0);
+    assert_int_equal(live_number(&em, "connections_opened"), 4);
+    assert_int_equal(hook.most_fds, 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_life, setup, teardown),
@@ -291,6 +345,9 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_flight, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_no_place, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_exact, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_exact_reconnect, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_exact_key, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_reconnect, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
