@@ -388,9 +388,9 @@ AZREDIS_API const char *azredis_event_name(azredis_event_type type);
 
 /* ---- sockets of your event loop ---------------------------------------------------------------- */
 
-#define AZREDIS_READ  1u
-#define AZREDIS_WRITE 2u
-typedef struct azredis_fd { intptr_t sock; uint8_t want, ready; } azredis_fd; /* AZREDIS_READ | AZREDIS_WRITE */
+#define AZREDIS_READ  1u               /* azredis_fd.want and .ready */
+#define AZREDIS_WRITE 2u               /* both may be set */
+typedef struct azredis_fd { intptr_t sock; uint8_t want, ready; } azredis_fd;
 
 /* ---- port ------------------------------------------------------------------------------------ */
 
@@ -522,6 +522,13 @@ static inline azredis_status azredis_auth_info(azredis_auth *a, azredis_auth_inf
 
 /* ---- client ---------------------------------------------------------------------------------- */
 
+typedef enum azredis_renewal {
+    AZREDIS_RENEWAL_IN_PLACE = 0,      /* the token is fetched beside the connection, which then goes on with it */
+    AZREDIS_RENEWAL_RECONNECT          /* for devices without room for two TLS connections: the open commands are answered,
+                                        * the connection ends, the token is fetched, a new connection is made; commands
+                                        * wait meanwhile and none is lost, messages may be (gap) */
+} azredis_renewal;
+
 /* Zero it, set what you need. azredis_open copies all strings; ca and port are lent until close. */
 typedef struct azredis_options {
     const char         *host;            /* "name.region.redis.azure.net", with :port or as [v6]:port if you like */
@@ -556,10 +563,29 @@ typedef struct azredis_options {
                                             fills members above, and of identity, that are 0, NULL or "": one that is
                                             set wins, so a flag that the string sets cannot be unset beside it. host
                                             brings its port with it; an auth brings its whole identity. */
+    /* A client that lives in memory of yours, of azredis_memory_needed bytes, and calls no allocator. Lent until close.
+     * It is used by one thread; ca must be given and config not; nothing is read from the environment; azredis_exec
+     * and azredis_start answer E_NOMEM. */
+    void               *memory;          /* aligned for uint64_t; NULL: port.alloc */
+    size_t              memory_size;
+    uint32_t            rx_bytes;        /* memory: longest answer; a longer one is skipped, E_LIMIT + ANSWERED; 0: 2048 */
+    uint32_t            command_bytes;   /* memory: longest command as it is sent; at least 128; 0: 256 */
+    uint32_t            replies;         /* memory: answers that exist at once: your azredis_reply without a buffer of
+                                          * their own until they are freed, and the one in a callback; 0: 2 */
+    uint32_t            subscriptions;   /* memory: subscriptions at once; 0: none */
+    uint32_t            message_bytes;   /* memory: channel and payload of one message; a longer one is lost; 0: 256 */
+    azredis_renewal     renewal;
 } azredis_options;
 
-/* Copies options, allocates, no I/O. NULL only for out of memory or a foreign version; any other mistake is
- * reported by every later call. Every call accepts NULL as client and answers AZREDIS_E_NOMEM. */
+/* Bytes that azredis_options.memory needs for these options: exactly what the client can come to use, with backlog_count
+ * commands (0: 16) and sub_queue messages (0: 4) waiting. 0: wrong options. mbedTLS's memory is not in it. */
+AZREDIS_API size_t azredis_memory_needed_v(const azredis_options *o, size_t size, unsigned version);
+static inline size_t azredis_memory_needed(const azredis_options *o) {
+    return azredis_memory_needed_v(o, sizeof *o, AZREDIS_VERSION);
+}
+
+/* Copies options, allocates, no I/O. NULL only for out of memory (options.memory is too small or not aligned) or a
+ * foreign version; any other mistake is reported by every later call. Every call accepts NULL as client and answers AZREDIS_E_NOMEM. */
 AZREDIS_API azredis_client *azredis_open_v(const azredis_options *o, size_t size, unsigned version);
 static inline azredis_client *azredis_open(const azredis_options *o) {
     return azredis_open_v(o, sizeof *o, AZREDIS_VERSION);
@@ -732,6 +758,8 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #define AZRI_PEER_TEXT       200u        /* bytes of a peer's text that an error may quote */
 
 /* Limits that cost memory. With AZREDIS_NO_OS they are what a device of 100 KB has room for. */
+#define AZRI_CHANNEL_ROOM    64u         /* of a channel's name, where memory is an arena */
+#define AZRI_ARENA_POOLS     40          /* sizes of blocks in an arena */
 #ifdef AZREDIS_NO_OS
 #  define AZRI_TOKEN_MAX     4096u       /* a service principal's token has 1.3 to 2 KB, and some groups more */
 #  define AZRI_VALUE_MAX     (AZRI_TOKEN_MAX + 1)   /* one string of a token answer */
@@ -752,6 +780,8 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_POOL_REPLY    1024u       /* memory of its answer that such a command may keep */
 #  define AZRI_NEWS_MAX      4u          /* events waiting for a client's handler */
 #  define AZRI_NOTES_MAX     4u          /* events of an auth that a client which seldom pumps can still get */
+#  define AZRI_GRAVES        4           /* sockets that wait to be closed, if an event loop of yours watches them */
+#  define AZRI_FDS_MAX       4u          /* sockets of one wait: token request, connections */
 #  define AZRI_LINKS_MAX     4           /* records of one walk of the chain */
 #  define AZRI_COMMAND_ARGS  16          /* arguments of the variadic azredis_command, on the stack */
 #  define AZRI_BACKLOG_COUNT 16u
@@ -778,6 +808,8 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_POOL_REPLY    4096u
 #  define AZRI_NEWS_MAX      16u
 #  define AZRI_NOTES_MAX     16u
+#  define AZRI_GRAVES        64          /* a loop that asks for no list in between has nothing to protect: oldest first */
+#  define AZRI_FDS_MAX       64u         /* waker, token request, two connections: each may watch several addresses */
 #  define AZRI_LINKS_MAX     12
 #  define AZRI_COMMAND_ARGS  64
 #  define AZRI_BACKLOG_COUNT 10000u
@@ -901,11 +933,24 @@ static uint64_t azri_backoff(azri_rng *r, uint64_t base, uint64_t cap, uint32_t 
  * whenever their memory is given back, also when a buffer grows.
  * ================================================================================================ */
 
+/* An arena's largest sizes of what varies in size. */
+typedef struct azri_shape {
+    size_t rx;                         /* bytes of the receive block */
+    size_t nodes;                      /* of the answer that is being read */
+    size_t answer;                     /* a reply's block, its head included */
+    size_t command;                    /* an encoded command */
+    size_t message;                    /* channel and payload, each with its NUL */
+} azri_shape;
+
 typedef struct azri_mem {
     void *(*alloc)(void *user, size_t n);
     void  (*free)(void *user, void *p, size_t n);
     void  *user;
+    const azri_shape *shape;           /* an arena's: nothing grows. NULL: memory of any size */
 } azri_mem;
+
+/* What to ask for, if n bytes are wanted and never more than max: an arena has blocks of max bytes only. */
+static size_t azri_room(const azri_mem *m, size_t n, size_t max) { return m->shape && n < max ? max : n; }
 
 static void *azri_alloc(const azri_mem *m, size_t n) { return m->alloc(m->user, n); }
 
@@ -947,7 +992,8 @@ static azredis_status azri_buf_reserve(azri_buf *b, size_t n) {
     char *p;
     if (n <= b->cap - b->len) return AZREDIS_OK;
     if (n > b->max - b->len) return AZREDIS_E_LIMIT;
-    cap = azri_minz(b->max, b->cap < 256 ? 256 : b->cap <= SIZE_MAX / 2 ? b->cap * 2 : SIZE_MAX);
+    if (b->mem->shape) cap = b->max;
+    else cap = azri_minz(b->max, b->cap < 256 ? 256 : b->cap <= SIZE_MAX / 2 ? b->cap * 2 : SIZE_MAX);
     if (cap < b->len + n) cap = b->len + n;
     p = (char *)azri_alloc(b->mem, cap);
     if (!p) return AZREDIS_E_NOMEM;
@@ -986,6 +1032,142 @@ static void azri_strfree(const azri_mem *m, char *z) {
     n = strlen(z) + 1;
     azri_wipe(z, n);
     azri_free(m, z, n);
+}
+
+/* ---- arena ---------------------------------------------------------------------------------------
+ * Memory that is given once and cut into pools of equal blocks, one pool for each size that is ever asked for. So
+ * nothing can fragment, and what is needed is a sum: whoever adds the pools up (azri_plan) needs no memory for it.
+ * Pools of two phases that exclude each other may lie in the same place. */
+
+#define AZRI_ARENA_ALIGN 8u
+
+enum { AZRI_ALWAYS, AZRI_CONNECTED, AZRI_FETCHING, AZRI_PHASES };
+
+typedef struct azri_pool {
+    size_t   size, at;                 /* of a block; where the first one is */
+    uint16_t count, used, most;        /* most: that were ever used at once */
+    uint16_t flag;                     /* of the first; a byte each tells which are used */
+    uint8_t  phase;
+} azri_pool;
+
+typedef struct azri_arena azri_arena;
+
+/* The user of an azri_mem: blocks of its phase and those of always. */
+typedef struct azri_view { azri_arena *arena; int phase; } azri_view;
+
+struct azri_arena {
+    azri_shape shape;
+    azri_view  client, auth;
+    int        shared;                 /* 1: connected or fetching, never both */
+    uint32_t   busy[AZRI_PHASES];      /* blocks in use */
+    size_t     pools;
+    azri_pool  pool[AZRI_ARENA_POOLS];
+};
+
+typedef struct azri_plan {
+    azri_arena *arena;                 /* NULL: only add up */
+    size_t      blocks, bytes[AZRI_PHASES];
+    int         shared, wrong;         /* wrong: more than counts can tell */
+} azri_plan;
+
+static size_t azri_align(size_t n) { return (n + AZRI_ARENA_ALIGN - 1) / AZRI_ARENA_ALIGN * AZRI_ARENA_ALIGN; }
+
+static void azri_plan_add(azri_plan *p, int phase, size_t size, size_t count) {
+    azri_arena *a = p->arena;
+    size_t i = 0;
+    if (count > UINT16_MAX - p->blocks || size > SIZE_MAX / 2 / AZRI_PHASES / UINT16_MAX) {
+        p->wrong = 1;
+        return;
+    }
+    p->blocks += count;
+    p->bytes[phase] += azri_align(size) * count;
+    if (!a || count == 0) return;
+    while (i < a->pools && (a->pool[i].size != size || a->pool[i].phase != phase)) i++;
+    AZREDIS_ASSERT(i < AZRI_ARENA_POOLS);
+    if (i == a->pools) a->pools++;
+    a->pool[i].size = size;
+    a->pool[i].phase = (uint8_t)phase;
+    a->pool[i].count = (uint16_t)(a->pool[i].count + count);
+}
+
+static size_t azri_plan_head(const azri_plan *p) { return azri_align(sizeof(azri_arena) + p->blocks); }
+
+/* Where the blocks of the phase begin; AZRI_PHASES: the end of all. */
+static size_t azri_plan_at(const azri_plan *p, int phase) {
+    size_t at = azri_plan_head(p), one = p->bytes[AZRI_CONNECTED], two = p->bytes[AZRI_FETCHING];
+    if (phase == AZRI_ALWAYS) return at;
+    at += p->bytes[AZRI_ALWAYS];
+    if (phase == AZRI_CONNECTED) return at;
+    if (phase == AZRI_FETCHING) return p->shared ? at : at + one;
+    return at + (p->shared ? (one > two ? one : two) : one + two);
+}
+
+/* After the last azri_plan_add. */
+static void azri_plan_place(const azri_plan *p) {
+    azri_arena *a = p->arena;
+    size_t at[AZRI_PHASES], i, flag = 0;
+    int phase;
+    for (phase = 0; phase < AZRI_PHASES; phase++) at[phase] = azri_plan_at(p, phase);
+    for (i = 0; i < a->pools; i++) {
+        azri_pool *q = &a->pool[i];
+        q->at = at[q->phase];
+        q->flag = (uint16_t)flag;
+        at[q->phase] += azri_align(q->size) * q->count;
+        flag += q->count;
+    }
+    a->shared = p->shared;
+    a->client.arena = a->auth.arena = a;
+}
+
+static unsigned char *azri_arena_flags(azri_arena *a, const azri_pool *q) { return (unsigned char *)(a + 1) + q->flag; }
+
+static void *azri_arena_take(azri_arena *a, azri_pool *q) {
+    unsigned char *flags = azri_arena_flags(a, q);
+    size_t i = 0;
+    if (q->used == q->count || (a->shared && q->phase && a->busy[AZRI_CONNECTED + AZRI_FETCHING - q->phase])) return NULL;
+    while (flags[i]) i++;
+    flags[i] = 1;
+    a->busy[q->phase]++;
+    if (++q->used > q->most) q->most = q->used;
+    return (char *)a + q->at + i * azri_align(q->size);
+}
+
+static void *azri_arena_alloc(void *user, size_t n) {
+    azri_view *v = (azri_view *)user;
+    azri_arena *a = v->arena;
+    void *p = NULL;
+    size_t i;
+    for (i = 0; i < a->pools && !p; i++)
+        if (a->pool[i].size == n && a->pool[i].phase == v->phase) p = azri_arena_take(a, &a->pool[i]);
+    for (i = 0; i < a->pools && !p; i++)
+        if (a->pool[i].size == n && a->pool[i].phase == AZRI_ALWAYS) p = azri_arena_take(a, &a->pool[i]);
+    return p;
+}
+
+static void azri_arena_free(void *user, void *p, size_t n) {
+    azri_view *v = (azri_view *)user;
+    azri_arena *a = v->arena;
+    size_t i;
+    for (i = 0; i < a->pools; i++) {
+        azri_pool *q = &a->pool[i];
+        size_t at = (size_t)((char *)p - (char *)a);
+        if (q->size != n || (q->phase != AZRI_ALWAYS && q->phase != v->phase)) continue;
+        if (at < q->at || at - q->at >= azri_align(n) * q->count) continue;
+        azri_arena_flags(a, q)[(at - q->at) / azri_align(n)] = 0;
+        q->used--;
+        a->busy[q->phase]--;
+        return;
+    }
+    AZREDIS_ASSERT(!"freed by its size to the view that gave it");
+}
+
+static azri_mem azri_arena_mem(azri_view *v) {
+    azri_mem m;
+    m.alloc = azri_arena_alloc;
+    m.free = azri_arena_free;
+    m.user = v;
+    m.shape = &v->arena->shape;
+    return m;
 }
 
 /* ==== >>fail ============================================================== uses: core ===========
@@ -2559,6 +2741,7 @@ static char *azri_reply_fixed(const azredis_reply *r, size_t *room) {
  * caller's fixed buffer is too small. */
 static void *azri_reply_block(azredis_reply *r, const azri_mem *m, size_t n) {
     azri_block *b;
+    size_t size;
     r->value = NULL;
     r->error = NULL;
     if (r->mem.fixed) {
@@ -2568,14 +2751,15 @@ static void *azri_reply_block(azredis_reply *r, const azri_mem *m, size_t n) {
     }
     if (r->mem.ptr && n <= r->mem.size - AZRI_BLOCK_HEAD) return (char *)r->mem.ptr + AZRI_BLOCK_HEAD;
     if (n > SIZE_MAX - AZRI_BLOCK_HEAD) return NULL;
-    b = (azri_block *)azri_alloc(m, AZRI_BLOCK_HEAD + n);
+    size = m->shape ? azri_room(m, AZRI_BLOCK_HEAD + n, m->shape->answer) : AZRI_BLOCK_HEAD + n;
+    b = (azri_block *)azri_alloc(m, size);
     if (!b) return NULL;
     azri_reply_drop(r);
     b->mem = *m;
     b->nodes = NULL;
     b->nodes_size = 0;
     r->mem.ptr = b;
-    r->mem.size = AZRI_BLOCK_HEAD + n;
+    r->mem.size = size;
     return (char *)b + AZRI_BLOCK_HEAD;
 }
 
@@ -2872,8 +3056,9 @@ static void azri_resp_charge(azri_resp *d, size_t more) {
 }
 
 static int azri_resp_more_nodes(azri_resp *d) {
-    size_t cap = d->nodes_cap ? d->nodes_cap * 2 : AZRI_RESP_NODES;
+    size_t cap = d->mem->shape ? d->mem->shape->nodes : d->nodes_cap ? d->nodes_cap * 2 : AZRI_RESP_NODES;
     azredis_value *p;
+    if (cap == d->nodes_cap) return 0;
     if (cap > SIZE_MAX / sizeof *p) return 0;
     p = (azredis_value *)azri_alloc(d->mem, cap * sizeof *p);
     if (!p) return 0;
@@ -2893,7 +3078,7 @@ static void azri_resp_push(azri_resp *d, azredis_type type, unsigned flags, size
     azri_resp_charge(d, sizeof *v);
     if (d->quiet) return;
     if (d->work + d->done == d->nodes_cap && !azri_resp_more_nodes(d)) {
-        azri_resp_lose(d, AZREDIS_E_NOMEM);
+        azri_resp_lose(d, d->mem->shape ? AZREDIS_E_LIMIT : AZREDIS_E_NOMEM);
         return;
     }
     v = &d->nodes[d->work++];
@@ -3282,7 +3467,7 @@ static azredis_status azri_resp_next(azri_resp *d, azri_frame *f, azredis_error 
     azri_resp_deliver(d, f);
     if (f->status == AZREDIS_E_LIMIT)
         (void)azri_fail(e, AZREDIS_E_LIMIT, "redis.reply",
-                        "reading a reply: its %llu bytes need more memory than max_reply (%llu) allows, so "
+                        "reading a reply: its %llu bytes need more memory than max_reply or rx_bytes (%llu) allows, so "
                         "it was skipped; the command was answered",
                         (unsigned long long)f->bytes, (unsigned long long)d->max_reply);
     else if (f->status != AZREDIS_OK)
@@ -3310,7 +3495,8 @@ static void azri_resp_move(azri_resp *d, char *block, size_t size) {
 static int azri_resp_resize(azri_resp *d, size_t cap) {
     char *old = d->block, *p;
     size_t old_size = d->size;
-    if (cap > SIZE_MAX - AZRI_BLOCK_HEAD) return 0;
+    if (d->mem->shape) cap = d->mem->shape->rx;
+    if (cap > SIZE_MAX - AZRI_BLOCK_HEAD || cap == azri_resp_cap(d)) return 0;
     p = (char *)azri_alloc(d->mem, AZRI_BLOCK_HEAD + cap);
     if (!p) return 0;
     azri_resp_move(d, p, AZRI_BLOCK_HEAD + cap);
@@ -3347,7 +3533,7 @@ static azredis_status azri_resp_room(azri_resp *d, size_t want, char **p, size_t
         azri_frame none;
         if (!d->block) return AZREDIS_E_NOMEM;
         if (!d->hungry) return AZREDIS_AGAIN;
-        azri_resp_lose(d, AZREDIS_E_NOMEM);
+        azri_resp_lose(d, d->mem->shape ? AZREDIS_E_LIMIT : AZREDIS_E_NOMEM);
         (void)azri_resp_next(d, &none, NULL);   /* passes what is held of the skipped frame; cannot end it */
         azri_resp_move(d, d->block, d->size);
     }
@@ -3409,7 +3595,7 @@ static azredis_status azri_resp_swap(azri_resp *d, const azri_frame *f, azredis_
  * unless the block is far larger still. E_NOMEM; E_LIMIT: the reply's fixed buffer is too small. */
 static azredis_status azri_resp_keep(azri_resp *d, const azri_frame *f, azredis_reply *r) {
     if (!f->root) return f->status;
-    if (!r->mem.fixed && f->bytes >= AZRI_RESP_SWAP && f->bytes >= d->size / 4)
+    if (!r->mem.fixed && !d->mem->shape && f->bytes >= AZRI_RESP_SWAP && f->bytes >= d->size / 4)
         return azri_resp_swap(d, f, r);
     return azri_reply_store(r, d->mem, f->root);
 }
@@ -3512,20 +3698,21 @@ static azredis_status azri_jwt_claims(azredis_str token, const azri_mem *m, azri
     azredis_str part = azri_jwt_payload(token);
     azredis_status st = AZREDIS_E_TOKEN;
     azri_json json;
-    size_t n = 0;
+    size_t n = 0, room;
     char *text;
     memset(out, 0, sizeof *out);
     if (part.len == 0 || part.len > AZRI_TOKEN_MAX)
         return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: not a JWT (three parts with dots between "
                          "them)");
-    text = (char *)azri_alloc(m, part.len);
+    room = azri_room(m, part.len, AZRI_VALUE_MAX);
+    text = (char *)azri_alloc(m, room);
     if (!text) return azri_fail(e, AZREDIS_E_NOMEM, "token", "token: no memory to read its claims");
     azri_json_init(&json, m, AZRI_CLAIM_MAX, azri_jwt_value, out);
     if (azri_b64url_decode(part, text, &n)) st = azri_json_feed(&json, text, n);
     if (st == AZREDIS_OK) st = azri_json_end(&json);
     azri_json_free(&json);
     azri_wipe(text, part.len);
-    azri_free(m, text, part.len);
+    azri_free(m, text, room);
     if (st == AZREDIS_OK) return AZREDIS_OK;
     memset(out, 0, sizeof *out);
     if (st == AZREDIS_E_NOMEM) return azri_fail(e, st, "token", "token: no memory to read its claims");
@@ -4924,6 +5111,7 @@ static void azri_flow_check_audience(azri_flow *f) {
 
 static void azri_flow_accept(azri_flow *f, uint64_t now, int64_t server_unix) {
     azredis_status st = azri_flow_check_token(f);
+    azri_json_free(&f->json);            /* the answer has been read; the token's claims are next */
     if (st == AZREDIS_OK) st = azri_flow_check_user(f);
     if (st == AZREDIS_OK) st = azri_flow_check_life(f, server_unix);
     if (st != AZREDIS_OK) {
@@ -5549,19 +5737,23 @@ typedef struct azri_blob {
     char    *frame;                     /* AUTH user token, encoded; behind this struct */
 } azri_blob;
 
+/* The largest: "*3 $4 AUTH $63 user $16384 token", each with CR LF. */
+#define AZRI_BLOB_ROOM (sizeof(azri_blob) + AZRI_TOKEN_MAX + 63 + 32)
+
 static azri_blob *azri_blob_new(const azri_mem *m, const char *user, azredis_str jwt) {
     azredis_str argv[3];
     azri_blob *b;
-    size_t n;
+    size_t n, size;
     argv[0] = azri_str("AUTH");
     argv[1] = azri_str(user);
     argv[2] = jwt;
     n = azri_resp_size(3, argv);
-    b = (azri_blob *)azri_zalloc(m, sizeof *b + n);
+    size = azri_room(m, sizeof *b + n, AZRI_BLOB_ROOM);
+    b = (azri_blob *)azri_zalloc(m, size);
     if (!b) return NULL;
     b->mem = m;
     b->refs = 1;
-    b->size = sizeof *b + n;
+    b->size = size;
     b->frame = (char *)(b + 1);
     b->frame_len = n;
     (void)azri_resp_write(b->frame, 3, argv);
@@ -6223,7 +6415,7 @@ static void azri_session_user_answer(azri_session *s, azri_cmd *c, const azri_fr
     if (st == AZREDIS_OK && !c->no_reply) st = azri_resp_keep(&s->resp, f, c->reply);
     if (st != AZREDIS_OK) {
         (void)azri_fail(&e, st, "redis.reply", "%s: the command ran, but its answer %s", s->conf->endpoint,
-                        st == AZREDIS_E_LIMIT ? "is larger than max_reply" : "did not fit into memory");
+                        st == AZREDIS_E_LIMIT ? "is larger than max_reply or rx_bytes" : "did not fit into memory");
         azri_reply_error(c->reply, s->mem, &e);
     } else if (f->root->type == AZREDIS_T_ERROR) {
         azri_server_error(s, f->root, "redis.command", &e);
@@ -6507,6 +6699,7 @@ struct azredis_sub {
     azredis_sub       *next;
     azredis_client    *client;
     const azri_mem    *mem;
+    size_t             size;            /* of this struct and the channel's name behind it */
     char              *channel;
     azredis_message_fn fn;
     void              *user;
@@ -6534,7 +6727,8 @@ static azri_msg *azri_sub_pop(azredis_sub *s) {
 }
 
 static azri_msg *azri_msg_new(const azri_mem *mem, azredis_str channel, azredis_str payload) {
-    size_t size = sizeof(azri_msg) + channel.len + payload.len + 2;
+    size_t n = channel.len + payload.len + 2;
+    size_t size = sizeof(azri_msg) + (mem->shape ? azri_room(mem, n, mem->shape->message) : n);
     azri_msg *m = (azri_msg *)azri_alloc(mem, size);
     AZREDIS_ASSERT(channel.ptr && payload.ptr);                 /* azri_is_message has looked */
     if (!m) return NULL;
@@ -6714,12 +6908,13 @@ static void azri_seam_join(azredis_sub *s, int whole, uint64_t *given, uint64_t 
 
 static void azri_sub_free(azredis_sub *s) {
     const azri_mem *mem = s->mem;
+    size_t size = s->size;
     azri_msg *m;
     while ((m = azri_sub_pop(s)) != NULL) azri_msg_free(mem, m);
     azri_msg_free(mem, s->lent);
     azri_seam_drop(s);
-    azri_strfree(mem, s->channel);
-    azri_free(mem, s, sizeof *s);
+    azri_wipe(s, s->size);
+    azri_free(mem, s, size);
 }
 
 /* ==== >>hub =============================================================== uses: core mem fail reply resp news cmd session pubsub ==
@@ -6739,6 +6934,7 @@ typedef struct azri_hub_conf {
     int      fail_fast, abort_on_connect_fail;
     uint32_t backlog_count, sub_queue;
     size_t   backlog_bytes;
+    int      by_reconnect;
 } azri_hub_conf;
 
 typedef struct azri_hub {
@@ -6752,6 +6948,7 @@ typedef struct azri_hub {
     uint32_t        serials;            /* counts connections */
     azri_queue      backlog;
     uint64_t        backlog_deadline;   /* lower bound of its deadlines */
+    int             resting;            /* 1: no connection, as the token is being renewed; see azri_hub_rest */
     uint32_t        undelivered;        /* answered commands whose callbacks are still to be made */
     azri_cmd       *pool;
     uint32_t        pool_count;
@@ -6810,7 +7007,8 @@ static void azri_hub_sweep_sessions(azri_hub *h) {
 
 static azri_cmd *azri_hub_alloc_cmd(azri_hub *h, size_t frame) {
     azri_cmd *c;
-    size_t room = frame <= AZRI_POOL_ROOM ? AZRI_POOL_ROOM : frame;
+    size_t room = h->mem->shape ? azri_room(h->mem, frame, h->mem->shape->command)
+                : frame <= AZRI_POOL_ROOM ? AZRI_POOL_ROOM : frame;
     azredis_reply own;
     if (room == AZRI_POOL_ROOM && h->pool) {
         c = h->pool;
@@ -6834,7 +7032,7 @@ static azri_cmd *azri_hub_alloc_cmd(azri_hub *h, size_t frame) {
 
 static void azri_hub_free_cmd(azri_hub *h, azri_cmd *c) {
     azri_wipe(c + 1, c->len);           /* arguments may be secrets of the caller */
-    if (c->room == AZRI_POOL_ROOM && h->pool_count < AZRI_POOL_MAX) {
+    if (!h->mem->shape && c->room == AZRI_POOL_ROOM && h->pool_count < AZRI_POOL_MAX) {
         if (c->own.mem.size > AZRI_POOL_REPLY) azredis_reply_free(&c->own);
         c->next = h->pool;
         h->pool = c;
@@ -6950,14 +7148,15 @@ static azredis_status azri_hub_new_cmd(azri_hub *h, int argc, const azredis_str 
     if (r) return azri_fail(e, AZREDIS_E_ARG, "command", "%s%s%s is refused on a shared connection: %s", r->word,
                             r->sub ? " " : "", r->sub ? r->sub : "", r->mend);
     frame = azri_resp_size(argc, argv);
-    if (frame == 0 || frame > h->conf.backlog_bytes)
-        return azri_fail(e, AZREDIS_E_LIMIT, "command", "the command is larger than backlog_bytes");
-    if (azri_hub_full(h, frame)) {
+    if (frame == 0 || frame > h->conf.backlog_bytes || (h->mem->shape && frame > h->mem->shape->command))
+        return azri_fail(e, AZREDIS_E_LIMIT, "command", "the command is larger than %s",
+                         h->mem->shape ? "command_bytes" : "backlog_bytes");
+    *out = azri_hub_full(h, frame) ? NULL : azri_hub_alloc_cmd(h, frame);
+    if (!*out && (h->mem->shape || azri_hub_full(h, frame))) {
         (void)azri_fail(e, AZREDIS_E_FULL, "command", "%u commands are waiting already; raise backlog_count or "
                         "backlog_bytes, or submit less", (unsigned)h->backlog.count);
         return AZREDIS_AGAIN;
     }
-    *out = azri_hub_alloc_cmd(h, frame);
     if (!*out) return azri_fail(e, AZREDIS_E_NOMEM, "command", "out of memory for a command of %llu bytes",
                                 (unsigned long long)frame);
     (void)azri_resp_write((char *)(*out + 1), argc, argv);
@@ -7328,7 +7527,8 @@ static void azri_hub_token(azri_hub *h, azri_blob *fresh, uint64_t now, uint64_t
 
 /* 1: s shall be dialled now. */
 static int azri_hub_may_dial(const azri_hub *h, const azri_session *s, uint64_t now) {
-    return s->state == AZRI_DOWN && !s->gone && !s->link && !h->aborted && azri_hub_live_blob(h, now) && now >= s->dial_at;
+    return s->state == AZRI_DOWN && !s->gone && !s->link && !h->aborted && !h->resting && azri_hub_live_blob(h, now) &&
+           now >= s->dial_at;
 }
 
 static void azri_hub_dialing(azri_hub *h, azri_session *s) {
@@ -7431,12 +7631,12 @@ static void azri_hub_main_closed(azri_hub *h, azri_session *s, const azredis_err
     int heir = b && b->state == AZRI_READY;
     azredis_sub *sub;
     if (heir) delay = 0;
-    if (!s->failed) {
+    if (!s->failed && !h->resting) {
         azri_item *it = azri_news_add(&h->news, AZREDIS_EV_CONNECTION_FAILED, e);
         it->next_try_ms = (int64_t)delay;
         s->failed = 1;
     }
-    azri_log(&h->news, AZREDIS_LOG_WARNING, s->was_ready ? AZRI_LOG_LOST : AZRI_LOG_CONNECT_FAILED, "%s; next try in %llu ms",
+    azri_log(&h->news, h->resting ? AZREDIS_LOG_INFO : AZREDIS_LOG_WARNING, s->was_ready ? AZRI_LOG_LOST : AZRI_LOG_CONNECT_FAILED, "%s; next try in %llu ms",
              e->message, (unsigned long long)delay);
     if (!b) azri_hub_join(h, 0);
     for (sub = h->subs; sub; sub = sub->next)
@@ -7465,6 +7665,19 @@ static void azri_hub_closed(azri_hub *h, azri_session *s, const azredis_error *w
     if (e.code == AZREDIS_E_RESP) (void)azri_news_add(&h->news, AZREDIS_EV_INTERNAL_ERROR, &e);
     if (s->elder) azri_hub_heir_closed(h, s, &e, delay, now);
     else azri_hub_main_closed(h, s, &e, &unsent, delay, now);
+}
+
+/* Makes way for a token request that has no room beside a connection: nothing more is written, what was written is
+ * answered, then the connection ends. */
+static void azri_hub_rest(azri_hub *h, uint64_t now) {
+    azri_session *s = azri_hub_main(h);
+    azredis_error e;
+    if (s->state == AZRI_READY) s->state = AZRI_DRAINING;
+    if (s->state == AZRI_DOWN || s->in_flight || s->offset) return;
+    (void)azri_fail(&e, AZREDIS_E_CLOSED, "redis.renewal", "%s: closed while the token is renewed", h->conf.session.endpoint);
+    azri_hub_closed(h, s, &e, now);
+    s->dial_at = now;
+    s->attempts = 0;
 }
 
 /* A mark was answered. That of a connection which has gone on meanwhile says nothing. */
@@ -7599,8 +7812,6 @@ static azredis_status azri_port_check(const azri_port *port, azredis_error *e) {
  * libuv must be told before a descriptor is closed, and epoll forgets one without a word whose number is used
  * again. So a socket is closed only in the azredis_process after an azredis_fds that no longer listed it. */
 
-#define AZRI_GRAVES (AZRI_NEWS_MAX * 4)  /* a loop that asks for no list in between has nothing to protect: oldest first */
-
 typedef struct azri_grave {
     int      open;                   /* 1: the program has its own loop; 0: sockets are closed at once */
     size_t   count, unlisted;        /* the first `unlisted` are missing in the list that the loop has */
@@ -7675,6 +7886,7 @@ static void azri_bury(azri_grave *g, const azri_port *port, intptr_t sock) {
 #endif
 
 #define AZRI_PORT_NAME "posix"
+#define AZRI_WAKER_BYTES 0u           /* a waker of the client's allocator: see azri_waker */
 
 /* ---- port: clock, entropy, memory, bytes -------------------------------------------------------- */
 
@@ -8618,6 +8830,7 @@ static void azri_lock_release(azri_lock *l) {
 }
 
 typedef struct azri_waker { const azri_port *port; volatile int called; } azri_waker;
+#define AZRI_WAKER_BYTES sizeof(azri_waker)
 
 static azri_waker *azri_waker_new(const azri_port *port) {
     azri_waker *w = (azri_waker *)azri_zalloc(&port->mem, sizeof *w);
@@ -9695,7 +9908,6 @@ static uint64_t azri_line_deadline(const azri_line *l) {
  * by whichever pump claimed it. The auth's lock guards memory only; lock order: client, then auth.
  * ================================================================================================ */
 
-#define AZRI_FDS_MAX      64u           /* waker, token request, two connections: each may watch several addresses */
 #define AZRI_OWN_PAUSE    20u           /* ms between two looks at a fetch that another thread is stepping */
 
 typedef struct azri_watch azri_watch;
@@ -9806,7 +10018,7 @@ static int azri_env_load(azri_env *env, const azri_mem *m) {
     size_t i;
     int ok = 1;
     for (i = 0; i < AZRI_ENV_COUNT; i++) {
-        const char *z = azri_getenv(azri_env_names[i]);
+        const char *z = m->shape ? NULL : azri_getenv(azri_env_names[i]);     /* an arena has no room for it */
         env->value[i] = z && z[0] ? azri_strdup(m, z) : NULL;
         if (z && z[0] && !env->value[i]) ok = 0;
     }
@@ -10178,8 +10390,9 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
         azri_token_accepted(&a->machine, c->accepted);
     }
     if (a->blob && a->generation != c->generation) {
-        /* A copy of its own: the hub counts references without a lock. */
-        mine = azri_blob_new(&c->port.mem, a->blob->user, azri_blob_jwt(a->blob));
+        /* A copy of its own: the hub counts references without a lock. In an arena the auth is nobody else's. */
+        mine = a->port.mem.shape ? azri_blob_hold(a->blob)
+                                 : azri_blob_new(&c->port.mem, a->blob->user, azri_blob_jwt(a->blob));
         if (mine) {
             mine->generation = c->generation = a->generation;
             mine->expires_at = a->blob->expires_at;
@@ -10197,7 +10410,20 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
     azri_blob_drop(mine);
 }
 
+/* 1: the token must wait for the end of the connection. */
+static int azri_pump_rests(const azredis_client *c) { return c->hub.conf.by_reconnect && c->hub.sessions->link; }
+
+/* Renewal by reconnecting. With the baton. */
+static void azri_pump_rest(azredis_client *c, uint64_t now) {
+    if (!c->hub.conf.by_reconnect || c->auth->conf.is_static) return;
+    azri_lock_acquire(&c->auth->lock);
+    c->hub.resting = c->fetch || azri_token_due(&c->auth->machine, now);
+    azri_lock_release(&c->auth->lock);
+    if (c->hub.resting && !c->fetch) azri_hub_rest(&c->hub, now);
+}
+
 static void azri_pump_fetch(azredis_client *c, uint64_t now) {
+    if (!c->fetch && azri_pump_rests(c)) return;
     azri_let_go(c);
     if (!c->fetch && (c->fetch = azri_fetch_claim(c->auth, now)) != NULL) c->renew_spent = 0;
     if (c->fetch && azri_fetch_step(c->auth, c->fetch, c->waker, &c->grave)) c->fetch = NULL;
@@ -10269,8 +10495,13 @@ static azredis_status azri_conn_read(azredis_client *c, azri_session *s, uint64_
     for (reads = 0; ; reads++) {
         char *p;
         size_t n;
-        while ((st = azri_resp_next(&s->resp, &f, e)) == AZREDIS_OK)
+        while ((st = azri_resp_next(&s->resp, &f, e)) == AZREDIS_OK) {
             if (!azri_conn_frame(c, s, &f, now)) return AZREDIS_AGAIN;
+            if (c->port.mem.shape && c->hub.done.head) {           /* its answer must go before there is room for the next */
+                c->busy = 1;
+                return AZREDIS_AGAIN;
+            }
+        }
         if (st != AZREDIS_AGAIN) return st;
         if (reads == AZRI_READS_MAX) {
             c->busy = 1;
@@ -10517,6 +10748,7 @@ static void azri_pump_turn(azredis_client *c) {
     azri_session *s;
     uint64_t now = azri_now(c);
     azri_turn_read(c, c->waker, now);
+    azri_pump_rest(c, now);
     azri_pump_fetch(c, now);
     now = azri_now(c);
     azri_pump_auth(c, now);
@@ -10550,7 +10782,8 @@ static uint64_t azri_turn_deadline(const azredis_client *c, uint64_t now) {
 static uint64_t azri_fetch_due(azredis_client *c, uint64_t now) {
     uint64_t t = c->fetch ? azri_fetch_deadline(c->fetch) : AZRI_NEVER64;
     azri_lock_acquire(&c->auth->lock);
-    if (!c->auth->conf.is_static && !c->fetch) t = azri_min64(t, azri_token_deadline(&c->auth->machine, now));
+    if (!c->auth->conf.is_static && !c->fetch && !(c->hub.resting && azri_pump_rests(c)))
+        t = azri_min64(t, azri_token_deadline(&c->auth->machine, now));
     if (c->auth->note_count != c->notes_seen) t = now;
     if (c->auth->blob && c->auth->generation != c->generation) t = azri_min64(t, now + AZRI_COPY_AGAIN);
     azri_lock_release(&c->auth->lock);
@@ -10625,9 +10858,9 @@ static void azri_client_free(azredis_client *c) {
     if (c->auth) {
         azri_fetch_drop(c->auth, c->fetch, azri_now(c));
         if (c->waker) azri_auth_unwatch(c->auth, &c->watch);
-        azredis_auth_release(c->auth);
     }
-    azri_hub_free(&c->hub);
+    azri_hub_free(&c->hub);             /* in an arena it has the auth's token */
+    if (c->auth) azredis_auth_release(c->auth);
     if (c->waker) azri_waker_unref(c->waker);
     azri_lock_free(&c->lock);
     azri_tls_forget(&c->kept, &mem);
@@ -11327,6 +11560,9 @@ static azredis_status azri_open_config(azredis_options *o, azredis_auth_options 
     *out = NULL;
     memset(id, 0, sizeof *id);
     if (o->identity) *id = *o->identity;
+    if (o->config && o->config[0] && m->shape)
+        return azri_fail(e, AZREDIS_E_ARG, "options.config", "options.config: a client in options.memory has no room to "
+                         "read it; set the members instead");
     if (o->config && o->config[0]) st = azri_config_new(out, m, o->config, e);
     if (*out) {
         azri_config_merge(*out, o, id);
@@ -11403,6 +11639,9 @@ static azredis_status azri_open_endpoint(azredis_client *c, const azredis_option
     if (c->host[0] == '/') (void)azri_fmt(c->endpoint, sizeof c->endpoint, "%s", c->host);
     else (void)azri_fmt(c->endpoint, sizeof c->endpoint, "%s:%u", c->host, (unsigned)c->tcp_port);
     c->plaintext = o->plaintext;
+    if (o->memory && !o->ca && !o->plaintext)
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.ca", "options.ca is missing: a client in options.memory reads no "
+                         "files; give the root certificates as PEM or DER in memory");
     if (c->host[0] == '/' && !c->plaintext)
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "a unix socket has no TLS: set plaintext");
     if (c->plaintext && c->host[0] != '/' && !azri_is_loopback(azri_str(c->host)))
@@ -11426,7 +11665,7 @@ static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o
     h->session.auth_ms = azri_or(o->auth_ms, 15u * AZRI_SECOND);
     h->session.command_ms = azri_or(o->command_ms, 5u * AZRI_SECOND);
     h->session.keepalive_ms = azri_or(o->keepalive_ms, AZRI_MINUTE);
-    h->session.max_reply = o->max_reply ? o->max_reply : AZRI_REPLY_MAX;
+    h->session.max_reply = c->port.mem.shape ? c->port.mem.shape->answer : o->max_reply ? o->max_reply : AZRI_REPLY_MAX;
     h->session.endpoint = c->endpoint;
     azri_open_name(h->session.name, o->client_name);
     h->fail_fast = o->fail_fast;
@@ -11434,10 +11673,153 @@ static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o
     h->backlog_count = azri_or(o->backlog_count, AZRI_BACKLOG_COUNT);
     h->backlog_bytes = o->backlog_bytes ? o->backlog_bytes : AZRI_BACKLOG_BYTES;
     h->sub_queue = azri_or(o->sub_queue, AZRI_SUB_QUEUE);
+    h->by_reconnect = o->renewal == AZREDIS_RENEWAL_RECONNECT;
     c->command_ms = h->session.command_ms;
     c->connect_ms = azri_or(o->connect_ms, 5u * AZRI_SECOND);
     c->renew_ms = azri_or(o->renew_ms, 2u * AZRI_SECOND);
     return AZREDIS_OK;
+}
+
+/* ==== >>arena ============================================================= uses: above ==========
+ * What a client in memory of the caller's can come to need: azredis_memory_needed adds it up, azredis_open cuts it.
+ * ================================================================================================ */
+
+/* Options of an auth that is made for this client alone, which then has the client's trust and port. */
+static void azri_open_identity(azredis_auth_options *a, const azredis_options *o) {
+    memset(a, 0, sizeof *a);
+    if (o->identity) *a = *o->identity;
+    if (!a->ca && !a->ca_file) {
+        a->ca = o->ca;
+        a->ca_len = o->ca_len;
+        a->ca_file = o->ca_file;
+    }
+    if (!a->port) a->port = o->port;
+    if (!a->seed) a->seed = o->seed;
+}
+
+/* The defaults of a client in an arena. */
+static void azri_arena_defaults(azredis_options *o) {
+    o->rx_bytes = azri_or(o->rx_bytes, 2048);
+    o->command_bytes = azri_or(o->command_bytes, 256);
+    o->replies = azri_or(o->replies, 2);
+    o->message_bytes = azri_or(o->message_bytes, 256);
+    o->backlog_count = azri_or(o->backlog_count, 16);
+    o->sub_queue = azri_or(o->sub_queue, 4);
+    if (o->command_bytes < 128) o->command_bytes = 128;        /* our own SUBSCRIBE */
+}
+
+static azri_shape azri_arena_shape(const azredis_options *o) {
+    azri_shape z;
+    z.rx = o->rx_bytes;
+    z.nodes = o->rx_bytes / 32 + 8;                            /* HELLO's answer has a node for every 40 bytes */
+    z.answer = AZRI_BLOCK_HEAD + z.rx + z.nodes * sizeof(azredis_value);
+    z.command = o->command_bytes;
+    z.message = (size_t)o->message_bytes + 2;
+    return z;
+}
+
+static void azri_plan_text(azri_plan *p, const char *z) {
+    if (z && z[0]) azri_plan_add(p, AZRI_ALWAYS, strlen(z) + 1, 1);
+}
+
+/* Trust is looked up by one connection at a time. */
+static void azri_plan_roots(azri_plan *p, const void *ca) {
+    if (!ca) return;
+    if (((const unsigned char *)ca)[0] != 0x30) azri_plan_add(p, AZRI_ALWAYS, AZRI_CERT_MAX, 1);
+    azri_plan_add(p, AZRI_ALWAYS, AZRI_CERT_MAX, 1);
+}
+
+static void azri_plan_fetch(azri_plan *p, const azredis_auth_options *o) {
+    azri_plan_add(p, AZRI_FETCHING, sizeof(azri_fetch), 1);
+    azri_plan_add(p, AZRI_FETCHING, AZRI_VALUE_MAX, 2);        /* the token; its text in the answer, then its claims */
+    azri_plan_add(p, AZRI_FETCHING, AZRI_CLAIM_MAX, 1);
+    if (o->identity == AZREDIS_ID_CALLBACK) return;
+    azri_plan_add(p, AZRI_FETCHING, AZRI_TLS_AHEAD, 1);
+    azri_plan_add(p, AZRI_FETCHING, AZRI_REQUEST_MAX, 1);
+    azri_plan_add(p, AZRI_FETCHING, AZRI_FORM_MAX, 1);
+}
+
+static void azri_plan_auth(azri_plan *p, const azredis_auth_options *o, int by_reconnect) {
+    int is_static = o->identity == AZREDIS_ID_ACCESS_KEY || o->identity == AZREDIS_ID_PASSWORD;
+    azri_plan_add(p, AZRI_ALWAYS, sizeof(azredis_auth), 1);
+    azri_plan_text(p, o->tenant_id);
+    azri_plan_text(p, o->client_id);
+    azri_plan_text(p, o->client_secret);
+    azri_plan_text(p, o->user);
+    azri_plan_text(p, o->password);
+    azri_plan_text(p, o->scope && o->scope[0] ? o->scope : AZRI_REDIS_SCOPE);
+    azri_plan_text(p, o->authority_host);
+    azri_plan_text(p, o->allow_authority);
+    if (o->ca_file) azri_plan_add(p, AZRI_ALWAYS, strlen(o->ca_file) + 1, 1);
+    /* The one in use, one that the server refused, and the one after it; a connection that ends lets go of the first. */
+    azri_plan_add(p, AZRI_ALWAYS, AZRI_BLOB_ROOM, is_static ? 1 : by_reconnect ? 2 : 3);
+    if (!is_static) azri_plan_fetch(p, o);
+}
+
+static void azri_plan_connection(azri_plan *p, const azredis_options *o, const azri_shape *z) {
+    azri_plan_add(p, AZRI_CONNECTED, sizeof(azri_conn), 1);
+    azri_plan_add(p, AZRI_CONNECTED, AZRI_BLOCK_HEAD + z->rx, 1);
+    azri_plan_add(p, AZRI_CONNECTED, z->nodes * sizeof(azredis_value), 1);
+    if (!o->plaintext) azri_plan_add(p, AZRI_CONNECTED, AZRI_TLS_AHEAD, 1);
+}
+
+static void azri_plan_client(azri_plan *p, const azredis_options *o) {
+    azredis_auth_options id;
+    azri_shape z = azri_arena_shape(o);
+    char host[256];
+    uint16_t port;
+    azredis_error e;
+    azri_open_identity(&id, o);
+    host[0] = '\0';
+    if (o->host && o->host[0] != '/' && azri_endpoint_parse(azri_str(o->host), host, &port, &e) != AZREDIS_OK) host[0] = '\0';
+    azri_plan_add(p, AZRI_ALWAYS, sizeof(azredis_client), 1);
+    if (AZRI_WAKER_BYTES) azri_plan_add(p, AZRI_ALWAYS, AZRI_WAKER_BYTES, 1);
+    azri_plan_add(p, AZRI_ALWAYS, sizeof(azri_session), 1);
+    azri_plan_add(p, AZRI_ALWAYS, strlen(o->tls_host ? o->tls_host : o->host && o->host[0] == '/' ? o->host : host) + 1, 1);
+    if (o->ca_file) azri_plan_add(p, AZRI_ALWAYS, strlen(o->ca_file) + 1, 1);
+    azri_plan_add(p, AZRI_ALWAYS, sizeof(azri_cmd) + z.command, (size_t)o->backlog_count + o->subscriptions);
+    azri_plan_add(p, AZRI_ALWAYS, z.answer, o->replies);
+    azri_plan_add(p, AZRI_ALWAYS, sizeof(azredis_sub) + AZRI_CHANNEL_ROOM, o->subscriptions);
+    /* A full queue, the one that is lent, and the new one before the oldest goes. */
+    azri_plan_add(p, AZRI_ALWAYS, sizeof(azri_msg) + z.message, ((size_t)o->sub_queue + 2) * o->subscriptions);
+    azri_plan_roots(p, id.ca ? id.ca : o->ca);
+    azri_plan_connection(p, o, &z);
+    if (o->auth) azri_plan_add(p, AZRI_ALWAYS, AZRI_BLOB_ROOM, 3);
+    else azri_plan_auth(p, &id, o->renewal == AZREDIS_RENEWAL_RECONNECT);
+    p->shared = !o->auth && o->renewal == AZREDIS_RENEWAL_RECONNECT;
+}
+
+/* Cuts o->memory; NULL: it is too small. Sets the defaults in *o. */
+static azri_arena *azri_arena_open(azredis_options *o) {
+    azri_plan p;
+    azri_arena *a = (azri_arena *)o->memory;
+    azri_arena_defaults(o);
+    memset(&p, 0, sizeof p);
+    azri_plan_client(&p, o);
+    if (p.wrong || (uintptr_t)o->memory % AZRI_ARENA_ALIGN || o->memory_size < azri_plan_at(&p, AZRI_PHASES)) return NULL;
+    memset(a, 0, azri_plan_head(&p));
+    memset(&p, 0, sizeof p);
+    p.arena = a;
+    azri_plan_client(&p, o);
+    azri_plan_place(&p);
+    a->shape = azri_arena_shape(o);
+    return a;
+}
+
+/* What open takes is there for ever; from here on each side has its phase. */
+static void azri_arena_ready(azri_arena *a) {
+    a->client.phase = AZRI_CONNECTED;
+    a->auth.phase = AZRI_FETCHING;
+}
+
+AZREDIS_API size_t azredis_memory_needed_v(const azredis_options *options, size_t size, unsigned version) {
+    azredis_options o;
+    azri_plan p;
+    if (!azri_take_options(&o, sizeof o, options, size, version)) return 0;
+    azri_arena_defaults(&o);
+    memset(&p, 0, sizeof p);
+    azri_plan_client(&p, &o);
+    return p.wrong ? 0 : azri_plan_at(&p, AZRI_PHASES);
 }
 
 /* ==== >>api =============================================================== uses: above ==========
@@ -11472,14 +11854,14 @@ static azredis_status azri_auth_static(azredis_auth *a) {
     return AZREDIS_OK;
 }
 
-AZREDIS_API azredis_auth *azredis_auth_open_v(const azredis_auth_options *options, size_t size, unsigned version) {
-    azredis_auth_options o;
+/* mem: NULL is the port's own. */
+static azredis_auth *azri_auth_open(const azredis_auth_options *options, const azri_mem *mem) {
+    azredis_auth_options o = *options;
     azri_config *config;
     azri_port port;
     azredis_auth *a;
-    int ok = azri_take_options(&o, sizeof o, options, size, version);
-    if (!ok) return NULL;
     azri_port_fill(&port, o.port);
+    if (mem) port.mem = *mem;
     a = (azredis_auth *)azri_zalloc(&port.mem, sizeof *a);
     if (!a) return NULL;
     a->port = port;
@@ -11505,6 +11887,11 @@ AZREDIS_API azredis_auth *azredis_auth_open_v(const azredis_auth_options *option
         return NULL;
     }
     return a;
+}
+
+AZREDIS_API azredis_auth *azredis_auth_open_v(const azredis_auth_options *options, size_t size, unsigned version) {
+    azredis_auth_options o;
+    return azri_take_options(&o, sizeof o, options, size, version) ? azri_auth_open(&o, NULL) : NULL;
 }
 
 static azredis_auth *azri_auth_hold(azredis_auth *a) {
@@ -11708,20 +12095,12 @@ AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_inf
 
 /* ---- client: open and close ---- */
 
-/* The shared auth, or one made from the options, which then has the client's trust and port. */
-static azredis_auth *azri_open_auth(const azredis_options *o) {
+/* The shared auth, or one made from the options. */
+static azredis_auth *azri_open_auth(const azredis_options *o, const azri_mem *mem) {
     azredis_auth_options a;
     if (o->auth) return azri_auth_hold(o->auth);
-    memset(&a, 0, sizeof a);
-    if (o->identity) a = *o->identity;
-    if (!a.ca && !a.ca_file) {
-        a.ca = o->ca;
-        a.ca_len = o->ca_len;
-        a.ca_file = o->ca_file;
-    }
-    if (!a.port) a.port = o->port;
-    if (!a.seed) a.seed = o->seed;
-    return azredis_auth_open(&a);
+    azri_open_identity(&a, o);
+    return azri_auth_open(&a, mem);
 }
 
 AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_t size, unsigned version) {
@@ -11729,9 +12108,17 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
     azredis_auth_options id;
     azri_config *config;
     azri_port port;
+    azri_mem auth_mem;
+    azri_arena *arena = NULL;
     azredis_client *c;
     if (!azri_take_options(&o, sizeof o, options, size, version)) return NULL;
     azri_port_fill(&port, o.port);
+    if (o.memory) {
+        arena = azri_arena_open(&o);
+        if (!arena) return NULL;
+        port.mem = azri_arena_mem(&arena->client);
+        auth_mem = azri_arena_mem(&arena->auth);
+    }
     c = (azredis_client *)azri_zalloc(&port.mem, sizeof *c);
     if (!c) return NULL;
     c->port = port;
@@ -11751,7 +12138,7 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
     if (config && config->no_effect[0])
         azri_log(&c->hub.news, AZREDIS_LOG_WARNING, AZRI_LOG_CONFIG, "the connection string has keys that have no effect: %s",
                  config->no_effect);
-    c->auth = azri_open_auth(&o);
+    c->auth = azri_open_auth(&o, arena ? &auth_mem : NULL);
     c->waker = azri_waker_new(&c->port);
     c->tls_host = azri_strdup(&c->port.mem, o.tls_host ? o.tls_host : c->host);
     c->ca_file = azri_strdup(&c->port.mem, o.ca_file);
@@ -11762,6 +12149,7 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
         azri_client_free(c);
         return NULL;
     }
+    if (arena) azri_arena_ready(arena);
     if (c->broken.code == AZREDIS_OK) c->broken = c->auth->broken;
     if (c->port.missing) (void)azri_port_check(&c->port, &c->broken);
     return c;
@@ -12173,17 +12561,18 @@ AZREDIS_API azredis_status azredis_process(azredis_client *c, const azredis_fd *
 /* ---- pub/sub ---- */
 
 static azredis_sub *azri_sub_new(azredis_client *c, const char *channel, azredis_message_fn fn, void *user) {
-    azredis_sub *s = (azredis_sub *)azri_zalloc(&c->port.mem, sizeof *s);
+    size_t n = strlen(channel) + 1, size = sizeof(azredis_sub) + azri_room(&c->port.mem, n, AZRI_CHANNEL_ROOM);
+    azredis_sub *s = (azredis_sub *)azri_zalloc(&c->port.mem, size);
     if (!s) return NULL;
     s->client = c;
     s->mem = &c->port.mem;
-    s->channel = azri_strdup(&c->port.mem, channel);
+    s->size = size;
+    s->channel = (char *)(s + 1);
+    memcpy(s->channel, channel, n);
     s->fn = fn;
     s->user = user;
     s->max = c->hub.conf.sub_queue;
-    if (s->channel) return s;
-    azri_free(&c->port.mem, s, sizeof *s);
-    return NULL;
+    return s;
 }
 
 AZREDIS_API azredis_sub *azredis_subscribe(azredis_client *c, int kind, const char *channel, azredis_message_fn fn, void *user) {

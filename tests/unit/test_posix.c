@@ -163,7 +163,7 @@ static azredis_status finish(azri_dial *d, intptr_t *sock, azredis_error *e) {
         st = azri_dial_step(d, now, sock, e);
         if (st != AZREDIS_AGAIN || now > end) return st;
         n = azri_dial_fds(d, f, AZRI_POLL_MAX - 1);
-        (void)azri_waker_fds(waker, &f[n]);
+        (void)azri_waker_fds(waker, &f[n], 1);
         at = azri_min64(azri_dial_deadline(d), end);
         azri_poll(f, n + 1, at > now ? (int)(at - now) : 0);
         azri_waker_drain(waker);
@@ -323,7 +323,7 @@ static void test_lock(void **state) {
 
 static int waker_ready(int timeout_ms) {
     azri_fd f;
-    assert_int_equal(azri_waker_fds(waker, &f), 1);
+    assert_int_equal(azri_waker_fds(waker, &f, 1), 1);
     return azri_poll(&f, 1, timeout_ms);
 }
 
@@ -340,7 +340,7 @@ static void test_waker(void **state) {
     azri_fd f;
     int i;
     (void)state;
-    assert_int_equal(azri_waker_fds(waker, &f), 1);
+    assert_int_equal(azri_waker_fds(waker, &f, 1), 1);
     assert_true(fcntl((int)f.sock, F_GETFD) & FD_CLOEXEC);
     assert_true(fcntl((int)f.sock, F_GETFL) & O_NONBLOCK);
     assert_int_equal(waker_ready(0), 0);
