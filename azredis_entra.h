@@ -160,6 +160,8 @@
  *                               environment and azredis_print_event are not there, options.ca is required
  * AZREDIS_NO_THREADS            POSIX without pthread: no locks, and a name look-up blocks the call (getaddrinfo)
  * AZREDIS_ONLY_PURE             stop before mbedTLS, sockets, clocks: for tests of the pure half
+ * AZREDIS_NO_TEXT               errors and log lines without words: code, numbers, where and level stay, message and text
+ *                               are ""; 14 KB less code on a microcontroller
  * AZREDIS_ASSERT(x)             our own bugs; default assert, nothing under NDEBUG
  * AZREDIS_NO_CONFIG             leaves out options.config and azredis_describe
  * AZREDIS_API                   linkage of the public functions; set by the header
@@ -310,7 +312,8 @@ typedef struct azredis_reply {
     azredis_status       status;
     azredis_fate         fate;
     const azredis_value *value;        /* the answer or the server's error; NULL if none came */
-    const azredis_error *error;        /* NULL when status is OK; never NULL otherwise */
+    const azredis_error *error;        /* NULL when status is OK; never NULL otherwise, but without memory for a record
+                                          it is a common one that says so (code E_NOMEM): then status alone tells */
     struct { void *ptr; size_t size; int fixed; } mem; /* ours; preset with fixed=1: your buffer, no allocation */
 } azredis_reply;
 
@@ -704,6 +707,17 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_UNUSED
 #endif
 
+/* Words for people. AZREDIS_NO_TEXT drops them where they stand: the compiler looks at what they would show, so that
+ * nothing is unused, and computes none of it. */
+#ifdef AZREDIS_NO_TEXT
+#  define AZRI_TEXT(words) ""
+#  define AZRI_UNSAID(...) ((void)(0 && azri_words(__VA_ARGS__)))
+#  define AZRI_SAY(to, cap, ...) (AZRI_UNSAID(__VA_ARGS__), (void)(cap), *(to) = '\0')
+#else
+#  define AZRI_TEXT(words) words
+#  define AZRI_SAY(...) ((void)azri_fmt(__VA_ARGS__))
+#endif
+
 #define AZRI_STATIC_ASSERT(name, cond) typedef char azri_assert_##name[(cond) ? 1 : -1] AZRI_UNUSED
 
 #if defined(AZREDIS_NO_OS) && !defined(AZREDIS_NO_THREADS)
@@ -1077,12 +1091,8 @@ static size_t azri_fmt(char *p, size_t cap, const char *f, ...) {
     return n;
 }
 
-/* Fills *e (which may be NULL) and returns code, so that a failing function ends in `return azri_fail(...)`.
- * All other members become 0; set them afterwards. Timeouts and network trouble are retryable. */
-static azredis_status azri_fail(azredis_error *e, azredis_status code, const char *where, const char *f, ...)
-    AZRI_PRINTF(4, 5);
-static azredis_status azri_fail(azredis_error *e, azredis_status code, const char *where, const char *f, ...) {
-    va_list ap;
+/* The error without its message. Timeouts and network trouble are retryable. */
+static azredis_status azri_fail_code(azredis_error *e, azredis_status code, const char *where) {
     if (!e) return code;
     memset(e, 0, sizeof *e);
     e->code = code;
@@ -1090,6 +1100,23 @@ static azredis_status azri_fail(azredis_error *e, azredis_status code, const cha
     e->retryable = code == AZREDIS_E_DNS || code == AZREDIS_E_NET || code == AZREDIS_E_TIMEOUT ||
                    code == AZREDIS_E_CLOSED || code == AZREDIS_E_FULL || code == AZREDIS_E_HTTP ||
                    code == AZREDIS_E_NOMEM || code == AZREDIS_E_RESP || code == AZREDIS_E_JSON;
+    return code;
+}
+
+#ifdef AZREDIS_NO_TEXT
+static inline int azri_words(const char *f, ...) AZRI_PRINTF(1, 2);
+static inline int azri_words(const char *f, ...) { return f != NULL; }
+#define azri_fail(e, code, where, ...) (AZRI_UNSAID(__VA_ARGS__), azri_fail_code(e, code, where))
+#define azri_fail_add(e, ...) (AZRI_UNSAID(__VA_ARGS__), (void)(e))
+#else
+/* Fills *e (which may be NULL) and returns code, so that a failing function ends in `return azri_fail(...)`.
+ * All other members become 0; set them afterwards. */
+static azredis_status azri_fail(azredis_error *e, azredis_status code, const char *where, const char *f, ...)
+    AZRI_PRINTF(4, 5);
+static azredis_status azri_fail(azredis_error *e, azredis_status code, const char *where, const char *f, ...) {
+    va_list ap;
+    (void)azri_fail_code(e, code, where);
+    if (!e) return code;
     va_start(ap, f);
     (void)azri_vfmt(e->message, sizeof e->message, f, &ap);
     va_end(ap);
@@ -1107,6 +1134,7 @@ static void azri_fail_add(azredis_error *e, const char *f, ...) {
     (void)azri_vfmt(e->message + n, sizeof e->message - n, f, &ap);
     va_end(ap);
 }
+#endif
 
 static int azri_is_token_char(char c) {
     return azri_is_alnum(c) || c == '-' || c == '_' || c == '.' || c == '+' || c == '/' || c == '=' || c == '~' || c == '%';
@@ -1147,6 +1175,10 @@ static const char *azri_quote(char *out, size_t cap, const char *text, size_t n,
     if (cap) out[azri_minz(o.len, cap - 1)] = '\0';
     return out;
 }
+
+#ifdef AZREDIS_NO_TEXT
+#define azri_quote(out, cap, text, n, secret) (0 ? (azri_quote)(out, cap, text, n, secret) : (*(out) = '\0', ""))
+#endif
 
 /* ==== >>text ============================================================== uses: core mem fail ==
  * base64url, percent-encoding, numbers, dates, addresses. Pure: no libc number or time function, no
@@ -2139,6 +2171,7 @@ static azredis_status azri_http_bad(azredis_error *e, const char *what) {
     return azri_fail(e, AZREDIS_E_HTTP, "http",
                      "HTTP answer: %s; is this the right address, and no proxy between?", what);
 }
+#define azri_http_bad(e, what) azri_http_bad(e, AZRI_TEXT(what))
 
 static azredis_status azri_http_too_long(azredis_error *e, const char *what, unsigned max) {
     return azri_fail(e, AZREDIS_E_LIMIT, "http",
@@ -2420,41 +2453,41 @@ typedef struct azri_block {
 /* A multiple of 16, so that what follows is as aligned as the block itself. */
 #define AZRI_BLOCK_HEAD ((sizeof(azri_block) + 15) / 16 * 16)
 
-/* For azredis_status_text, and for replies that have no memory for a record of their own. */
-#define AZRI_PLAIN(code, retryable, text) { code, 0, 0, 0, 0, retryable, 0, "reply", "", text }
-static const azredis_error azri_plain_errors[] = {
-    AZRI_PLAIN(AZREDIS_OK, 0, "no error"),
-    AZRI_PLAIN(AZREDIS_AGAIN, 0, "nothing yet; call again"),
-    AZRI_PLAIN(AZREDIS_E_ARG, 0, "an argument or option is wrong"),
-    AZRI_PLAIN(AZREDIS_E_NOMEM, 1, "out of memory"),
-    AZRI_PLAIN(AZREDIS_E_LIMIT, 0, "a limit was reached"),
-    AZRI_PLAIN(AZREDIS_E_ABI, 0, "header and implementation are of different versions"),
-    AZRI_PLAIN(AZREDIS_E_STATE, 0, "not allowed in this state"),
-    AZRI_PLAIN(AZREDIS_E_FULL, 1, "the backlog is full"),
-    AZRI_PLAIN(AZREDIS_E_DNS, 1, "the host name could not be looked up"),
-    AZRI_PLAIN(AZREDIS_E_NET, 1, "the network failed"),
-    AZRI_PLAIN(AZREDIS_E_TIMEOUT, 1, "a deadline passed"),
-    AZRI_PLAIN(AZREDIS_E_CLOSED, 1, "the connection or the client was closed"),
-    AZRI_PLAIN(AZREDIS_E_TLS, 0, "TLS failed"),
-    AZRI_PLAIN(AZREDIS_E_CERT, 0, "the server's certificate was refused"),
-    AZRI_PLAIN(AZREDIS_E_HTTP, 1, "no readable HTTP answer"),
-    AZRI_PLAIN(AZREDIS_E_JSON, 1, "no readable JSON answer"),
-    AZRI_PLAIN(AZREDIS_E_ENTRA, 0, "Entra ID refused to give a token"),
-    AZRI_PLAIN(AZREDIS_E_NO_CREDENTIAL, 0, "no credential was found"),
-    AZRI_PLAIN(AZREDIS_E_TOKEN, 0, "the token cannot be used"),
-    AZRI_PLAIN(AZREDIS_E_RESP, 1, "the server broke the Redis protocol"),
-    AZRI_PLAIN(AZREDIS_E_REDIS, 0, "the server answered with an error"),
-    AZRI_PLAIN(AZREDIS_E_AUTH, 0, "the server refused the credentials"),
-    AZRI_PLAIN(AZREDIS_E_NOPERM, 0, "the server's access rules forbid this"),
-    AZRI_PLAIN(AZREDIS_E_CLUSTER, 0, "the OSS cluster policy is not supported yet")
+typedef struct azri_status_row { azredis_status code; const char *text; } azri_status_row;
+
+static const azri_status_row azri_status_rows[] = {
+    {AZREDIS_OK, AZRI_TEXT("no error")},
+    {AZREDIS_AGAIN, AZRI_TEXT("nothing yet; call again")},
+    {AZREDIS_E_ARG, AZRI_TEXT("an argument or option is wrong")},
+    {AZREDIS_E_NOMEM, AZRI_TEXT("out of memory")},
+    {AZREDIS_E_LIMIT, AZRI_TEXT("a limit was reached")},
+    {AZREDIS_E_ABI, AZRI_TEXT("header and implementation are of different versions")},
+    {AZREDIS_E_STATE, AZRI_TEXT("not allowed in this state")},
+    {AZREDIS_E_FULL, AZRI_TEXT("the backlog is full")},
+    {AZREDIS_E_DNS, AZRI_TEXT("the host name could not be looked up")},
+    {AZREDIS_E_NET, AZRI_TEXT("the network failed")},
+    {AZREDIS_E_TIMEOUT, AZRI_TEXT("a deadline passed")},
+    {AZREDIS_E_CLOSED, AZRI_TEXT("the connection or the client was closed")},
+    {AZREDIS_E_TLS, AZRI_TEXT("TLS failed")},
+    {AZREDIS_E_CERT, AZRI_TEXT("the server's certificate was refused")},
+    {AZREDIS_E_HTTP, AZRI_TEXT("no readable HTTP answer")},
+    {AZREDIS_E_JSON, AZRI_TEXT("no readable JSON answer")},
+    {AZREDIS_E_ENTRA, AZRI_TEXT("Entra ID refused to give a token")},
+    {AZREDIS_E_NO_CREDENTIAL, AZRI_TEXT("no credential was found")},
+    {AZREDIS_E_TOKEN, AZRI_TEXT("the token cannot be used")},
+    {AZREDIS_E_RESP, AZRI_TEXT("the server broke the Redis protocol")},
+    {AZREDIS_E_REDIS, AZRI_TEXT("the server answered with an error")},
+    {AZREDIS_E_AUTH, AZRI_TEXT("the server refused the credentials")},
+    {AZREDIS_E_NOPERM, AZRI_TEXT("the server's access rules forbid this")},
+    {AZREDIS_E_CLUSTER, AZRI_TEXT("the OSS cluster policy is not supported yet")}
 };
 
-static const azredis_error *azri_plain_error(azredis_status s) {
-    size_t i;
-    for (i = 0; i < sizeof azri_plain_errors / sizeof azri_plain_errors[0]; i++)
-        if (azri_plain_errors[i].code == s) return &azri_plain_errors[i];
-    return NULL;
-}
+/* For a reply that has no memory for a record of its own. One for all: a table of records, each with room for a
+ * message, took 13 KB of a microcontroller's flash. */
+static const azredis_error azri_no_record = {
+    AZREDIS_E_NOMEM, 0, 0, 0, 0, 1, 0, "reply", "",
+    AZRI_TEXT("no memory for the record of this error; the reply's status tells what it was")
+};
 
 static int azri_is_aggregate(unsigned type) { return type >= AZREDIS_T_ARRAY; }
 
@@ -2617,14 +2650,14 @@ static azredis_error *azri_reply_record(azredis_reply *r, const azri_mem *m) {
 }
 
 /* Status and error record of the reply, which may be NULL. Its value, if it has one, comes first. With m
- * NULL or no memory the record is a plain one. */
+ * NULL or no memory the record is the common one. */
 static void azri_reply_error(azredis_reply *r, const azri_mem *m, const azredis_error *err) {
     azredis_error *e;
     if (!r) return;
     e = azri_reply_record(r, m);
     if (e && e != err) *e = *err;
     r->status = err->code;
-    r->error = e ? e : azri_plain_error(err->code);
+    r->error = e ? e : &azri_no_record;
 }
 
 AZREDIS_API void azredis_reply_free(azredis_reply *r) {
@@ -2648,11 +2681,11 @@ AZREDIS_API azredis_status azredis_reply_copy(azredis_reply *to, const azredis_r
     else if (from->value) st = azri_reply_store(to, &m, from->value);
     if (st != AZREDIS_OK) {
         to->status = st;
-        to->error = azri_plain_error(st);
+        to->error = &azri_no_record;
         return st;
     }
-    to->status = from->status;
     if (from->error) azri_reply_error(to, b ? &m : NULL, from->error);
+    to->status = from->status;          /* the common record is of another code */
     return AZREDIS_OK;
 }
 
@@ -2702,8 +2735,10 @@ AZREDIS_API azredis_status azredis_bool(const azredis_value *v, int *out) {
 }
 
 AZREDIS_API const char *azredis_status_text(azredis_status s) {
-    const azredis_error *e = azri_plain_error(s);
-    return e ? e->message : "unknown status";
+    size_t i;
+    for (i = 0; i < sizeof azri_status_rows / sizeof azri_status_rows[0]; i++)
+        if (azri_status_rows[i].code == s) return azri_status_rows[i].text;
+    return AZRI_TEXT("unknown status");
 }
 
 /* ==== >>resp ======================================================= uses: core mem fail text reply ==
@@ -2853,6 +2888,7 @@ static azredis_status azri_resp_bad(azri_resp *d, const char *why) {
     d->why = why;
     return AZREDIS_E_RESP;
 }
+#define azri_resp_bad(d, why) azri_resp_bad(d, AZRI_TEXT(why))
 
 /* From here on the frame is parsed without being stored. */
 static void azri_resp_lose(azri_resp *d, azredis_status why) {
@@ -3676,6 +3712,7 @@ static int azri_identity_clean(azredis_str s, const char *more, size_t max) {
 static azredis_status azri_identity_bad(azredis_error *e, const char *where, const char *text) {
     return azri_fail(e, AZREDIS_E_ARG, where, "%s: %s", where, text);
 }
+#define azri_identity_bad(e, where, text) azri_identity_bad(e, where, AZRI_TEXT(text))
 
 /* tenant becomes a part of the URL's path; client is encoded, but a blank or line end in it is a slip. */
 static azredis_status azri_identity_check_app(const char *tenant, const char *client, const char *where,
@@ -3826,6 +3863,9 @@ static azredis_status azri_identity_same(const char *before, const char *now, az
  * threads of the SDKs. For people only: azri_flow_passing decides what is tried again. */
 typedef struct azri_hint_row { int code[6]; const char *text; } azri_hint_row;
 
+#ifdef AZREDIS_NO_TEXT
+#define azri_hint(code) ((void)(code), (const char *)NULL)
+#else
 static const azri_hint_row azri_hints[] = {
     { { 7000215 },
       "wrong client secret; use the secret's Value, not its Secret ID, and check shell quoting" },
@@ -3882,6 +3922,7 @@ static const char *azri_hint(int code) {
             if (azri_hints[i].code[k] == code) return azri_hints[i].text;
     return NULL;
 }
+#endif
 
 #ifndef AZREDIS_NO_CONFIG
 /* ==== >>config ============================================================ uses: core mem fail text identity ==
@@ -4731,6 +4772,7 @@ static azredis_status azri_flow_fail(azri_flow *f, azredis_status st, const char
     const char *where = azri_sources[f->link].name;
     return azri_fail(&f->error, st, where, "%s: %s", where, text);
 }
+#define azri_flow_fail(f, st, text) azri_flow_fail(f, st, AZRI_TEXT(text))
 
 /* 1: this walk asks link i. */
 static int azri_flow_wants(const azri_flow *f, size_t i) {
@@ -4915,7 +4957,7 @@ static void azri_flow_check_audience(azri_flow *f) {
     if (azri_eqz(aud, AZRI_REDIS_RESOURCE) || azri_eqz(aud, AZRI_REDIS_RESOURCE "/")) return;
     if (azri_ieqz(aud, AZRI_REDIS_GUID)) return;
     (void)azri_quote(quoted, sizeof quoted, aud.ptr, aud.len, azri_slice(NULL, 0));
-    (void)azri_fmt(f->hint, sizeof f->hint, "the token is for %s, not for Redis, which will refuse it; "
+    AZRI_SAY(f->hint, sizeof f->hint, "the token is for %s, not for Redis, which will refuse it; "
                    "ask for " AZRI_REDIS_SCOPE, quoted);
 }
 
@@ -5513,18 +5555,29 @@ static azri_item *azri_news_add(azri_news *n, azredis_event_type type, const azr
     return it;
 }
 
-static void azri_log(azri_news *n, azredis_level level, int number, const char *f, ...) AZRI_PRINTF(4, 5);
-static void azri_log(azri_news *n, azredis_level level, int number, const char *f, ...) {
+/* A log line without its text; NULL: of a level that nobody wants. */
+static azri_item *azri_log_item(azri_news *n, azredis_level level, int number) {
     azri_item *it;
-    va_list ap;
-    if (level > n->level) return;
+    if (level > n->level) return NULL;
     it = azri_news_add(n, AZREDIS_EV_LOG, NULL);
     it->level = level;
     it->number = number;
+    return it;
+}
+
+#ifdef AZREDIS_NO_TEXT
+#define azri_log(n, level, number, ...) (AZRI_UNSAID(__VA_ARGS__), (void)azri_log_item(n, level, number))
+#else
+static void azri_log(azri_news *n, azredis_level level, int number, const char *f, ...) AZRI_PRINTF(4, 5);
+static void azri_log(azri_news *n, azredis_level level, int number, const char *f, ...) {
+    azri_item *it = azri_log_item(n, level, number);
+    va_list ap;
+    if (!it) return;
     va_start(ap, f);
     (void)azri_vfmt(it->text, sizeof it->text, f, &ap);
     va_end(ap);
 }
+#endif
 
 /* ==== >>cmd =============================================================== uses: core mem fail reply resp ==
  * What travels through the sessions: credentials ready to be written, commands, and the queues that they
@@ -6848,41 +6901,41 @@ typedef struct azri_refusal { const char *word, *sub, *mend; } azri_refusal;
 #define AZRI_REFUSED_LETTERS "abcdehmpqrsuwx"   /* with which the table's words begin */
 
 static const azri_refusal azri_refusals[] = {
-    {"AUTH", NULL, "the library authenticates by itself"},
-    {"HELLO", NULL, "use the option protocol"},
-    {"RESET", NULL, "close the client instead"},
-    {"QUIT", NULL, "use azredis_close"},
-    {"MONITOR", NULL, "use redis-cli"},
-    {"SYNC", NULL, "this is no replica"},
-    {"PSYNC", NULL, "this is no replica"},
-    {"REPLCONF", NULL, "this is no replica"},
-    {"CLIENT", "REPLY", "use AZREDIS_NO_REPLY"},
-    {"CLIENT", "TRACKING", "client-side caching is not supported"},
-    {"CLIENT", "SETNAME", "use the option client_name"},
-    {"SELECT", NULL, "use the option database"},
-    {"MULTI", NULL, "transactions are not supported yet; a Lua script by EVAL is atomic"},
-    {"EXEC", NULL, "transactions are not supported yet; a Lua script by EVAL is atomic"},
-    {"DISCARD", NULL, "transactions are not supported yet"},
-    {"WATCH", NULL, "transactions are not supported yet; a Lua script by EVAL is atomic"},
-    {"UNWATCH", NULL, "transactions are not supported yet"},
-    {"SUBSCRIBE", NULL, "use azredis_subscribe"},
-    {"UNSUBSCRIBE", NULL, "use azredis_unsubscribe"},
-    {"PSUBSCRIBE", NULL, "patterns are not supported yet; use azredis_subscribe for channels"},
-    {"PUNSUBSCRIBE", NULL, "patterns are not supported yet"},
-    {"SSUBSCRIBE", NULL, "sharded channels are not supported yet; use azredis_subscribe"},
-    {"SUNSUBSCRIBE", NULL, "sharded channels are not supported yet"},
-    {"BLPOP", NULL, "it blocks a shared connection; use LPOP and azredis_wait"},
-    {"BRPOP", NULL, "it blocks a shared connection; use RPOP and azredis_wait"},
-    {"BLMOVE", NULL, "it blocks a shared connection; use LMOVE and azredis_wait"},
-    {"BRPOPLPUSH", NULL, "it blocks a shared connection; use LMOVE and azredis_wait"},
-    {"BLMPOP", NULL, "it blocks a shared connection; use LMPOP and azredis_wait"},
-    {"BZPOPMIN", NULL, "it blocks a shared connection; use ZPOPMIN and azredis_wait"},
-    {"BZPOPMAX", NULL, "it blocks a shared connection; use ZPOPMAX and azredis_wait"},
-    {"BZMPOP", NULL, "it blocks a shared connection; use ZMPOP and azredis_wait"},
-    {"XREAD", "BLOCK", "it blocks a shared connection; leave BLOCK out and use azredis_wait"},
-    {"XREADGROUP", "BLOCK", "it blocks a shared connection; leave BLOCK out and use azredis_wait"},
-    {"WAIT", NULL, "it blocks a shared connection"},
-    {"WAITAOF", NULL, "it blocks a shared connection"}
+    {"AUTH", NULL, AZRI_TEXT("the library authenticates by itself")},
+    {"HELLO", NULL, AZRI_TEXT("use the option protocol")},
+    {"RESET", NULL, AZRI_TEXT("close the client instead")},
+    {"QUIT", NULL, AZRI_TEXT("use azredis_close")},
+    {"MONITOR", NULL, AZRI_TEXT("use redis-cli")},
+    {"SYNC", NULL, AZRI_TEXT("this is no replica")},
+    {"PSYNC", NULL, AZRI_TEXT("this is no replica")},
+    {"REPLCONF", NULL, AZRI_TEXT("this is no replica")},
+    {"CLIENT", "REPLY", AZRI_TEXT("use AZREDIS_NO_REPLY")},
+    {"CLIENT", "TRACKING", AZRI_TEXT("client-side caching is not supported")},
+    {"CLIENT", "SETNAME", AZRI_TEXT("use the option client_name")},
+    {"SELECT", NULL, AZRI_TEXT("use the option database")},
+    {"MULTI", NULL, AZRI_TEXT("transactions are not supported yet; a Lua script by EVAL is atomic")},
+    {"EXEC", NULL, AZRI_TEXT("transactions are not supported yet; a Lua script by EVAL is atomic")},
+    {"DISCARD", NULL, AZRI_TEXT("transactions are not supported yet")},
+    {"WATCH", NULL, AZRI_TEXT("transactions are not supported yet; a Lua script by EVAL is atomic")},
+    {"UNWATCH", NULL, AZRI_TEXT("transactions are not supported yet")},
+    {"SUBSCRIBE", NULL, AZRI_TEXT("use azredis_subscribe")},
+    {"UNSUBSCRIBE", NULL, AZRI_TEXT("use azredis_unsubscribe")},
+    {"PSUBSCRIBE", NULL, AZRI_TEXT("patterns are not supported yet; use azredis_subscribe for channels")},
+    {"PUNSUBSCRIBE", NULL, AZRI_TEXT("patterns are not supported yet")},
+    {"SSUBSCRIBE", NULL, AZRI_TEXT("sharded channels are not supported yet; use azredis_subscribe")},
+    {"SUNSUBSCRIBE", NULL, AZRI_TEXT("sharded channels are not supported yet")},
+    {"BLPOP", NULL, AZRI_TEXT("it blocks a shared connection; use LPOP and azredis_wait")},
+    {"BRPOP", NULL, AZRI_TEXT("it blocks a shared connection; use RPOP and azredis_wait")},
+    {"BLMOVE", NULL, AZRI_TEXT("it blocks a shared connection; use LMOVE and azredis_wait")},
+    {"BRPOPLPUSH", NULL, AZRI_TEXT("it blocks a shared connection; use LMOVE and azredis_wait")},
+    {"BLMPOP", NULL, AZRI_TEXT("it blocks a shared connection; use LMPOP and azredis_wait")},
+    {"BZPOPMIN", NULL, AZRI_TEXT("it blocks a shared connection; use ZPOPMIN and azredis_wait")},
+    {"BZPOPMAX", NULL, AZRI_TEXT("it blocks a shared connection; use ZPOPMAX and azredis_wait")},
+    {"BZMPOP", NULL, AZRI_TEXT("it blocks a shared connection; use ZMPOP and azredis_wait")},
+    {"XREAD", "BLOCK", AZRI_TEXT("it blocks a shared connection; leave BLOCK out and use azredis_wait")},
+    {"XREADGROUP", "BLOCK", AZRI_TEXT("it blocks a shared connection; leave BLOCK out and use azredis_wait")},
+    {"WAIT", NULL, AZRI_TEXT("it blocks a shared connection")},
+    {"WAITAOF", NULL, AZRI_TEXT("it blocks a shared connection")}
 };
 
 /* 1: one of the arguments that may be an option, before the keys of STREAMS, is `word`. The names behind GROUP
@@ -7005,9 +7058,9 @@ static void azri_hub_why(const azri_hub *h, uint64_t now, azredis_error *e) {
                         h->conf.session.endpoint, azri_hub_waits_for(h, now));
         return;
     }
-    (void)azri_fmt(cause, sizeof cause, "%s", h->trouble.message);
+    AZRI_SAY(cause, sizeof cause, "%s", h->trouble.message);
     *e = h->trouble;
-    (void)azri_fmt(e->message, sizeof e->message, "not connected: %s", cause);
+    AZRI_SAY(e->message, sizeof e->message, "not connected: %s", cause);
 }
 
 /* ---- routing ---- */
@@ -8248,8 +8301,8 @@ static void azri_dial_failed(azri_dial *d, size_t i, int err) {
     size_t n = strlen(d->tried);
     if (a->sa.ss_family == AF_UNIX ||
         getnameinfo((const struct sockaddr *)&a->sa, a->len, text, sizeof text, NULL, 0, NI_NUMERICHOST) != 0)
-        (void)azri_fmt(text, sizeof text, "%s", "socket");
-    (void)azri_fmt(d->tried + n, sizeof d->tried - n, "%s%s: %s (errno %d)", n ? ", " : "", text,
+        AZRI_SAY(text, sizeof text, "%s", "socket");
+    AZRI_SAY(d->tried + n, sizeof d->tried - n, "%s%s: %s (errno %d)", n ? ", " : "", text,
                    azri_errno_text(err), err);
     d->os_errno = err;
 }
@@ -8993,6 +9046,9 @@ static void azri_roots_memory(azri_roots *r, const char *p, size_t n) {
 
 /* ---- verification ------------------------------------------------------------------------------- */
 
+#ifdef AZREDIS_NO_TEXT
+#define azri_tls_note(t, ...) (AZRI_UNSAID(__VA_ARGS__), (void)(t))
+#else
 static void azri_tls_note(azri_tls *t, const char *f, ...) AZRI_PRINTF(2, 3);
 static void azri_tls_note(azri_tls *t, const char *f, ...) {
     size_t n = strlen(t->why);
@@ -9003,6 +9059,7 @@ static void azri_tls_note(azri_tls *t, const char *f, ...) {
     (void)azri_vfmt(t->why + n, sizeof t->why - n, f, &ap);
     va_end(ap);
 }
+#endif
 
 /* In the form of azri_date_text, so that two dates compare as text. */
 static void azri_tls_date(char out[24], const mbedtls_x509_time *x) {
@@ -9105,7 +9162,7 @@ static uint32_t azri_tls_check_name(azri_tls *t, const mbedtls_x509_crt *leaf, u
         if (s->buf.tag != AZRI_SAN_DNS) continue;
         names++;
         (void)azri_quote(text, sizeof text, p, s->buf.len, azri_str(""));
-        (void)azri_fmt(list + at, sizeof list - at, "%s%s", at ? ", " : "", text);
+        AZRI_SAY(list + at, sizeof list - at, "%s%s", at ? ", " : "", text);
     }
     if (n == 0 && names > 0 && !by_library) return 0;
     azri_tls_note(t, "wrong host: it is %s%s, not for %s; check host and tls_host",
@@ -9311,7 +9368,7 @@ static azredis_status azri_tls_fail_other(azri_tls *t, azredis_error *e, int rc)
 static azredis_status azri_tls_fail(azri_tls *t, azredis_error *e, int rc) {
     azredis_status st;
     char doing[300];
-    (void)azri_fmt(doing, sizeof doing, "%s with %s", t->ready ? "TLS" : "TLS handshake", t->name);
+    AZRI_SAY(doing, sizeof doing, "%s with %s", t->ready ? "TLS" : "TLS handshake", t->name);
     /* 20 to 23: the record types of RFC 8446 5.1. */
     if (!t->ready && t->heard && (t->first < 20 || t->first > 23))
         st = azri_fail(e, AZREDIS_E_TLS, t->conf.where,
@@ -9715,16 +9772,25 @@ static azri_item *azri_auth_note(azredis_auth *a, azredis_event_type type, const
 }
 
 /* Under the lock. */
-static void azri_auth_log(azredis_auth *a, azredis_level level, int number, const char *f, ...) AZRI_PRINTF(4, 5);
-static void azri_auth_log(azredis_auth *a, azredis_level level, int number, const char *f, ...) {
+static azri_item *azri_auth_log_item(azredis_auth *a, azredis_level level, int number) {
     azri_item *it = azri_auth_note(a, AZREDIS_EV_LOG, NULL);
-    va_list ap;
     it->level = level;
     it->number = number;
+    return it;
+}
+
+#ifdef AZREDIS_NO_TEXT
+#define azri_auth_log(a, level, number, ...) (AZRI_UNSAID(__VA_ARGS__), (void)azri_auth_log_item(a, level, number))
+#else
+static void azri_auth_log(azredis_auth *a, azredis_level level, int number, const char *f, ...) AZRI_PRINTF(4, 5);
+static void azri_auth_log(azredis_auth *a, azredis_level level, int number, const char *f, ...) {
+    azri_item *it = azri_auth_log_item(a, level, number);
+    va_list ap;
     va_start(ap, f);
     (void)azri_vfmt(it->text, sizeof it->text, f, &ap);
     va_end(ap);
 }
+#endif
 
 /* Under the lock. */
 static void azri_auth_wake(const azredis_auth *a) {
