@@ -162,6 +162,7 @@
  * AZREDIS_ONLY_PURE             stop before mbedTLS, sockets, clocks: for tests of the pure half
  * AZREDIS_NO_TEXT               errors and log lines without words: code, numbers, where and level stay, message and text
  *                               are ""; 14 KB less code on a microcontroller
+ * AZREDIS_NO_HTTP               no token endpoints: of the identities callback, access key and password remain; 9 KB less
  * AZREDIS_ASSERT(x)             our own bugs; default assert, nothing under NDEBUG
  * AZREDIS_NO_CONFIG             leaves out options.config and azredis_describe
  * AZREDIS_API                   linkage of the public functions; set by the header
@@ -716,6 +717,13 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #else
 #  define AZRI_TEXT(words) words
 #  define AZRI_SAY(...) ((void)azri_fmt(__VA_ARGS__))
+#endif
+
+/* A switch of a whole flow is a constant: what it leaves out is compiled, found unreachable and dropped. */
+#ifdef AZREDIS_NO_HTTP
+#  define AZRI_WITH_HTTP 0
+#else
+#  define AZRI_WITH_HTTP 1
 #endif
 
 #define AZRI_STATIC_ASSERT(name, cond) typedef char azri_assert_##name[(cond) ? 1 : -1] AZRI_UNUSED
@@ -3801,10 +3809,10 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
                          AZRI_REDIS_SCOPE);
     if (c->user && strlen(c->user) >= sizeof ((azredis_token *)0)->user)
         return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: user has more than 63 bytes");
-    if (c->authority_host)
+    if (AZRI_WITH_HTTP && c->authority_host)
         return azri_identity_authority_parse(&u, c->authority_host, c->allow_authority,
                                              "options.authority_host", e);
-    if (c->allow_authority)
+    if (AZRI_WITH_HTTP && c->allow_authority)
         return azri_identity_authority_url(&u, c->allow_authority, "options.allow_authority", e);
     return AZREDIS_OK;
 }
@@ -4760,9 +4768,14 @@ static azredis_status azri_source_environment(azri_flow *f) {
                            "environment");
 }
 
+static azredis_status azri_source_left_out(azri_flow *f) {
+    return azri_fail(&f->error, AZREDIS_E_ARG, "options.identity", "options: this program was built with AZREDIS_NO_HTTP, "
+                     "so no token endpoint can be asked; use the identity callback");
+}
+
 static const azri_source azri_sources[] = {        /* in the order of the default chain */
-    { "environment", AZREDIS_ID_ENVIRONMENT, 1, azri_source_environment },
-    { "client-secret", AZREDIS_ID_CLIENT_SECRET, 0, azri_source_secret },
+    { "environment", AZREDIS_ID_ENVIRONMENT, 1, AZRI_WITH_HTTP ? azri_source_environment : azri_source_left_out },
+    { "client-secret", AZREDIS_ID_CLIENT_SECRET, 0, AZRI_WITH_HTTP ? azri_source_secret : azri_source_left_out },
     { "callback", AZREDIS_ID_CALLBACK, 0, azri_source_callback }
 };
 #define AZRI_SOURCES (sizeof azri_sources / sizeof azri_sources[0])
@@ -5153,19 +5166,23 @@ static void azri_step_free(azri_step *step) {
     if (step->request.mem) azri_buf_free(&step->request);
 }
 
+static void azri_flow_expect(azri_flow *f) {
+    if (AZRI_WITH_HTTP) azri_json_init(&f->json, f->mem, AZRI_VALUE_MAX, azri_flow_value, f);
+}
+
 /* Puts the next question into *step. */
 static void azri_flow_ask(azri_flow *f, uint64_t now, int64_t unix_now, azri_step *step) {
     uint64_t left = f->deadline == AZRI_NEVER64 ? AZREDIS_NEVER : f->deadline - now;
     azredis_status st;
     memset(&f->answer, 0, sizeof f->answer);
-    azri_json_init(&f->json, f->mem, AZRI_VALUE_MAX, azri_flow_value, f);
+    azri_flow_expect(f);
     f->json_status = AZREDIS_OK;
     f->sent_at = now;
     f->sent_unix = unix_now;
     step->kind = f->asks;
     step->timeout_ms = (uint32_t)azri_min64(f->conf->request_ms, left);
     f->phase = AZRI_FLOW_ANSWER;
-    if (f->asks == AZRI_STEP_CALL) return;
+    if (!AZRI_WITH_HTTP || f->asks == AZRI_STEP_CALL) return;
     st = azri_flow_request(f, step);
     if (st == AZREDIS_OK) return;
     azri_step_free(step);
@@ -5222,7 +5239,7 @@ static void azri_flow_init(azri_flow *f, const azri_mem *m, const azri_identity_
     f->conf = conf;
     f->rng = rng;
     azri_buf_init(&f->token, m, AZRI_VALUE_MAX, 1);
-    azri_json_init(&f->json, m, AZRI_VALUE_MAX, azri_flow_value, f);
+    azri_flow_expect(f);
 }
 
 /* Begins a walk; the result of the last one is gone. Not for a static identity. */
@@ -10041,7 +10058,7 @@ static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_g
             if (now < f->until) return 0;
             f->phase = AZRI_FETCH_NEXT;
         }
-        if (f->phase == AZRI_FETCH_HTTP) {
+        if (AZRI_WITH_HTTP && f->phase == AZRI_FETCH_HTTP) {
             memset(&e, 0, sizeof e);
             st = azri_fetch_http(f, now, &e);
             if (st == AZREDIS_AGAIN) return 0;
@@ -10052,7 +10069,7 @@ static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_g
         }
         switch (azri_flow_next(&f->flow, now, a->port.p.unix_time(a->port.p.user), &f->step)) {
         case AZRI_STEP_HTTP:
-            azri_fetch_dial(a, f, w, g, now);
+            if (AZRI_WITH_HTTP) azri_fetch_dial(a, f, w, g, now);
             break;
         case AZRI_STEP_CALL:
             azri_fetch_call(a, f);
