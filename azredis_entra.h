@@ -8938,7 +8938,7 @@ typedef struct azri_tls {            /* zeroed: closed. Must stay where it is wh
     const char         *frozen_p;
     size_t              frozen_n;
     unsigned char       first;       /* the first byte the peer sent */
-    char               *ahead;       /* bytes received and not yet asked for: [at, len) */
+    char               *ahead;       /* bytes received and not yet asked for: [at, len); NULL: no memory, or idle */
     size_t              ahead_at, ahead_len;
     char               *ca_path;     /* the bundle, if roots come from a file */
     char                name[256];
@@ -9078,7 +9078,8 @@ static void azri_tls_note(azri_tls *t, const char *f, ...) {
 }
 #endif
 
-/* In the form of azri_date_text, so that two dates compare as text. */
+/* In the form of azri_date_text, so that two dates compare as text, of this length. */
+#define AZRI_DATE_LEN 20u
 static void azri_tls_date(char out[24], const mbedtls_x509_time *x) {
     (void)azri_fmt(out, 24, "%04d-%02d-%02dT%02d:%02d:%02dZ", x->year, x->mon, x->day, x->hour, x->min,
                    x->sec);
@@ -9093,21 +9094,24 @@ static uint32_t azri_tls_check_time(azri_tls *t, const mbedtls_x509_crt *crt) {
     azri_tls_date(to, &crt->valid_to);
     azri_date_text(now, unix_now > 0 ? unix_now : 0);
     azri_date_text(floor, unix_now > AZRI_RELEASE_UNIX ? unix_now : AZRI_RELEASE_UNIX);
-    if (unix_now > 0 && strcmp(now, from) < 0) {
+    if (unix_now > 0 && memcmp(now, from, AZRI_DATE_LEN) < 0) {
         azri_tls_note(t, "not valid before %s, and the clock of this machine says %s%s", from, now,
                       unix_now < AZRI_RELEASE_UNIX ? ", which is wrong: set the clock" : "");
         return MBEDTLS_X509_BADCERT_FUTURE;
     }
-    if (strcmp(floor, to) > 0) {
+    if (memcmp(floor, to, AZRI_DATE_LEN) > 0) {
         azri_tls_note(t, "expired on %s (it is %s)", to, floor);
         return MBEDTLS_X509_BADCERT_EXPIRED;
     }
-    if (!t->until[0] || strcmp(to, t->until) < 0) memcpy(t->until, to, sizeof to);
+    if (!t->until[0] || memcmp(to, t->until, AZRI_DATE_LEN) < 0) memcpy(t->until, to, sizeof to);
     return 0;
 }
 
 static const char *azri_tls_roots_name(const azri_tls *t) { return t->ca_path ? t->ca_path : "the given ca"; }
 
+#ifdef AZREDIS_NO_TEXT                 /* mbedtls_x509_dn_gets alone takes 4 KB, with the snprintf that it calls */
+#define azri_tls_note_untrusted(t, crt, depth) ((void)azri_tls_roots_name, (void)(t), (void)(crt), (void)(depth))
+#else
 /* depth 0 is the server's own certificate; the one whose issuer is missing comes first. */
 static void azri_tls_note_untrusted(azri_tls *t, const mbedtls_x509_crt *crt, int depth) {
     char dn[160], text[160];
@@ -9123,6 +9127,7 @@ static void azri_tls_note_untrusted(azri_tls *t, const mbedtls_x509_crt *crt, in
                       azri_tls_roots_name(t),
                       depth == 0 ? ", or let the server send its intermediate certificate" : "");
 }
+#endif
 
 /* Called by mbedTLS for each certificate of the chain that it found, the top one first. */
 static int azri_tls_each(void *user, mbedtls_x509_crt *crt, int depth, uint32_t *flags) {
@@ -9221,9 +9226,9 @@ static int azri_tls_fits(const azri_tls *t, const azri_tls_kept *k) {
     int64_t unix_now = t->port->p.unix_time(t->port->p.user);
     char now[24];
     azri_date_text(now, unix_now > 0 ? unix_now : 0);
-    return k->blob && strcmp(k->name, t->name) == 0 && k->ca == t->conf.ca && k->ca_len == t->conf.ca_len &&
-           !k->ca_path == !t->ca_path && (!k->ca_path || strcmp(k->ca_path, t->ca_path) == 0) &&
-           t->port->p.now_ms(t->port->p.user) - k->verified_ms < AZRI_TLS_KEPT_MS && strcmp(now, k->until) <= 0;
+    return k->blob && azri_eqz(azri_str(k->name), t->name) && k->ca == t->conf.ca && k->ca_len == t->conf.ca_len &&
+           !k->ca_path == !t->ca_path && (!k->ca_path || azri_eqz(azri_str(k->ca_path), t->ca_path)) &&
+           t->port->p.now_ms(t->port->p.user) - k->verified_ms < AZRI_TLS_KEPT_MS && memcmp(now, k->until, AZRI_DATE_LEN) <= 0;
 }
 
 /* Before the handshake. What cannot be resumed is only slower. */
@@ -9289,17 +9294,20 @@ static int azri_tls_bio_recv(void *user, unsigned char *p, size_t n) {
     azri_tls *t = (azri_tls *)user;
     t->port->p.yield(t->port->p.user);
     if (t->ahead_at == t->ahead_len) {
-        int r = t->port->p.recv(t->port->p.user, t->sock, t->ahead, AZRI_TLS_AHEAD);
+        int r;
+        if (!t->ahead) t->ahead = (char *)azri_alloc(&t->port->mem, AZRI_TLS_AHEAD);
+        r = t->port->p.recv(t->port->p.user, t->sock, t->ahead ? t->ahead : (char *)p, t->ahead ? AZRI_TLS_AHEAD : n);
         if (r == 0) return MBEDTLS_ERR_SSL_WANT_READ;
         if (r == AZRI_EOF) return 0;
         if (r < 0) {
             t->io = r;
             return AZRI_TLS_LOST;
         }
+        if (!t->heard) t->first = t->ahead ? (unsigned char)t->ahead[0] : p[0];
+        t->heard = 1;
+        if (!t->ahead) return r;
         t->ahead_at = 0;
         t->ahead_len = (size_t)r;
-        if (!t->heard) t->first = (unsigned char)t->ahead[0];
-        t->heard = 1;
     }
     n = azri_minz(n, t->ahead_len - t->ahead_at);
     memcpy(p, t->ahead + t->ahead_at, n);
@@ -9530,8 +9538,7 @@ static azredis_status azri_tls_open(azri_tls *t, const azri_port *port, const az
     st = azri_tls_take_name(t, e);
     if (st == AZREDIS_OK && !t->conf.ca) st = azri_tls_find_roots(t, e);
     if (st == AZREDIS_OK) {
-        t->ahead = (char *)azri_alloc(&port->mem, AZRI_TLS_AHEAD);
-        rc = t->ahead ? azri_tls_setup(t) : MBEDTLS_ERR_SSL_ALLOC_FAILED;
+        rc = azri_tls_setup(t);
         if (rc != 0) st = azri_tls_fail(t, e, rc);
     }
     if (st != AZREDIS_OK) azri_tls_close(t);
@@ -9544,7 +9551,7 @@ static azredis_status azri_tls_shaken(azri_tls *t, azredis_error *e) {
     /* With certificates required this cannot be; it is what all the rest stands on. */
     if (!t->verified && !t->offered) return azri_tls_fail(t, e, MBEDTLS_ERR_X509_CERT_VERIFY_FAILED);
     t->ready = 1;
-    if (strcmp(mbedtls_ssl_get_version(&t->ssl), "TLSv1.2") == 0) azri_tls_keep(t);
+    if (azri_eqz(azri_str(mbedtls_ssl_get_version(&t->ssl)), "TLSv1.2")) azri_tls_keep(t);
     return AZREDIS_OK;
 }
 
@@ -9554,7 +9561,7 @@ static azredis_status azri_tls_handshake(azri_tls *t, azredis_error *e) {
     azredis_status st;
     if (rc == 0) return azri_tls_shaken(t, e);
     if (azri_tls_again(t, rc)) return AZREDIS_AGAIN;
-    is12 = strcmp(mbedtls_ssl_get_version(&t->ssl), "TLSv1.2") == 0;
+    is12 = azri_eqz(azri_str(mbedtls_ssl_get_version(&t->ssl)), "TLSv1.2");
     st = azri_tls_fail(t, e, rc);
     /* mbedTLS 3.6.6 and 4.1.0 refuse the RSA-PSS signature of a TLS 1.2 server that they asked for (its issue 10668). */
     t->tls12 = t->conf.tls12 || (AZRI_MBEDTLS >= 3 && rc == -0x6600 && is12);
@@ -9608,6 +9615,13 @@ static int azri_tls_pending(const azri_tls *t) {
     return t->open && (t->ahead_at < t->ahead_len || mbedtls_ssl_get_bytes_avail(&t->ssl) > 0);
 }
 
+/* A quiet connection holds no read-ahead block. */
+static void azri_tls_idle(azri_tls *t) {
+    if (t->ahead_at < t->ahead_len) return;
+    azri_free(&t->port->mem, t->ahead, AZRI_TLS_AHEAD);
+    t->ahead = NULL;
+}
+
 /* ==== >>line ============================================================== uses: core fail text port posix bare tls ==
  * A stream that is dialled, secured and then carries bytes, step by step and never blocking.
  * Entry points: azri_line_begin, _step, _read, _write, _end, _fds, _deadline.
@@ -9635,6 +9649,11 @@ static void azri_line_end(azri_line *l) {
     if ((l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_OPEN) && l->conf.name) azri_tls_close(&l->tls);
     if (l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_OPEN) azri_bury(l->grave, l->port, l->sock);
     l->state = AZRI_LINE_OFF;
+}
+
+/* Nothing is expected: gives memory back that is there for speed. */
+static void azri_line_idle(azri_line *l) {
+    if (l->state == AZRI_LINE_OPEN && l->conf.name) azri_tls_idle(&l->tls);
 }
 
 /* conf's strings must outlive the line. The host is copied. g: see azri_grave; NULL: sockets are closed at once. */
@@ -10128,13 +10147,15 @@ AZREDIS_API void azredis_auth_release(azredis_auth *a) {
  * ================================================================================================ */
 
 #define AZRI_READS_MAX    64            /* reads of one turn, so that a flood does not starve the writer */
+#define AZRI_FEW          256u
 #define AZRI_COPY_AGAIN   100u          /* ms until a token for whose copy there was no memory is copied again */
 
 /* A session's line to its server. Of whoever has the baton. */
 typedef struct azri_conn {
     azri_line line;
-    char      tx[AZRI_RECORD];          /* one record on its way; frozen while TLS holds on to it */
-    size_t    tx_len, tx_at;
+    char     *tx;                       /* one record on its way; frozen while TLS holds on to it. NULL: idle */
+    size_t    tx_size, tx_len, tx_at;
+    char      few[AZRI_FEW];            /* stands in for it without memory: a renewal must not need any */
     int       heard;                    /* bytes came in this turn */
 } azri_conn;
 
@@ -10255,10 +10276,21 @@ static void azri_pump_fetch(azredis_client *c, uint64_t now) {
 
 static azri_conn *azri_conn_of(const azri_session *s) { return (azri_conn *)s->link; }
 
+/* Gives the record's memory back, if nothing is in it. */
+static void azri_conn_idle(azredis_client *c, azri_conn *k) {
+    azri_line_idle(&k->line);
+    if (k->tx_at < k->tx_len) return;
+    if (k->tx) azri_wipe(k->tx, k->tx_len);
+    if (k->tx != k->few) azri_free(&c->port.mem, k->tx, k->tx_size);
+    k->tx = NULL;
+    k->tx_len = k->tx_at = 0;
+}
+
 /* Without the lock. */
 static void azri_conn_free(azredis_client *c, azri_conn *k) {
     azri_line_end(&k->line);
-    azri_wipe(k->tx, sizeof k->tx);
+    k->tx_at = k->tx_len;
+    azri_conn_idle(c, k);
     azri_free(&c->port.mem, k, sizeof *k);
 }
 
@@ -10281,6 +10313,7 @@ static void azri_conn_dial(azredis_client *c, azri_session *s, uint64_t now) {
         azri_hub_closed(&c->hub, s, &e, now);
         return;
     }
+    k->tx = NULL;
     k->tx_len = k->tx_at = 0;
     k->heard = 0;
     memset(&conf, 0, sizeof conf);
@@ -10334,16 +10367,26 @@ static azredis_status azri_conn_read(azredis_client *c, azri_session *s, uint64_
     return st;
 }
 
+static void azri_conn_room(azredis_client *c, azri_conn *k) {
+    if (k->tx && k->tx != k->few) return;
+    k->tx_size = AZRI_RECORD;
+    k->tx = (char *)azri_alloc(&c->port.mem, k->tx_size);
+    if (k->tx) return;
+    k->tx = k->few;
+    k->tx_size = sizeof k->few;
+}
+
 static azredis_status azri_conn_write(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
     azri_conn *k = azri_conn_of(s);
     azredis_status st = AZREDIS_OK;
     size_t n = 0;
     while (st == AZREDIS_OK) {
         if (k->tx_at == k->tx_len) {
-            azri_wipe(k->tx, k->tx_len);                           /* it may have been an AUTH */
-            k->tx_at = 0;
-            k->tx_len = azri_session_output(s, k->tx, sizeof k->tx, now);
-            if (k->tx_len == 0) return AZREDIS_OK;
+            if (k->tx) azri_wipe(k->tx, k->tx_len);                /* it may have been an AUTH */
+            k->tx_at = k->tx_len = 0;
+            if (!azri_session_has_output(s)) return AZREDIS_OK;
+            azri_conn_room(c, k);
+            k->tx_len = azri_session_output(s, k->tx, k->tx_size, now);
         }
         azri_let_go(c);
         st = azri_line_write(&k->line, k->tx + k->tx_at, k->tx_len - k->tx_at, &n, e);
@@ -10627,11 +10670,14 @@ static size_t azri_pump_fds(const azredis_client *c, azri_fd *out, size_t cap) {
     return n;
 }
 
-/* An idle connection holds no receive block. */
+/* An idle connection holds no blocks for speed. */
 static void azri_pump_idle(azredis_client *c) {
     azri_session *s;
     for (s = c->hub.sessions; s; s = s->next)
-        if (s->in_flight == 0) azri_resp_idle(&s->resp);
+        if (s->in_flight == 0) {
+            azri_resp_idle(&s->resp);
+            if (s->link) azri_conn_idle(c, azri_conn_of(s));
+        }
 }
 
 /* Sleeps until something is ready or due, at most until `until`. */
