@@ -162,6 +162,9 @@
  *                               environment and azredis_print_event are not there, options.ca is required
  * AZREDIS_NO_THREADS            POSIX without pthread: no locks, and a name look-up blocks the call (getaddrinfo)
  * AZREDIS_ONLY_PURE             stop before mbedTLS, sockets, clocks: for tests of the pure half
+ * AZREDIS_NO_TEXT               errors and log lines without words: code, numbers, where and level stay, message and text
+ *                               are ""; 14 KB less code on a microcontroller
+ * AZREDIS_NO_HTTP               no token endpoints: of the identities callback, access key and password remain; 9 KB less
  * AZREDIS_ASSERT(x)             our own bugs; default assert, nothing under NDEBUG
  * AZREDIS_NO_CONFIG             leaves out connection strings (a config is then AZREDIS_E_ARG) and azredis_describe
  * AZREDIS_API                   linkage of the public functions; set by the header
@@ -312,7 +315,8 @@ typedef struct azredis_reply {
     azredis_status       status;
     azredis_fate         fate;
     const azredis_value *value;        /* the answer or the server's error; NULL if none came */
-    const azredis_error *error;        /* NULL when status is OK; never NULL otherwise */
+    const azredis_error *error;        /* NULL when status is OK; never NULL otherwise, but without memory for a record
+                                          it is a common one that says so (code E_NOMEM): then status alone tells */
     struct { void *ptr; size_t size; int fixed; } mem; /* ours; preset with fixed=1: your buffer, no allocation */
 } azredis_reply;
 
@@ -731,6 +735,24 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #else
 #  define AZRI_PRINTF(f, a)
 #  define AZRI_UNUSED
+#endif
+
+/* Words for people. AZREDIS_NO_TEXT drops them where they stand: the compiler looks at what they would show, so that
+ * nothing is unused, and computes none of it. */
+#ifdef AZREDIS_NO_TEXT
+#  define AZRI_TEXT(words) ""
+#  define AZRI_UNSAID(...) ((void)(0 && azri_words(__VA_ARGS__)))
+#  define AZRI_SAY(to, cap, ...) (AZRI_UNSAID(__VA_ARGS__), (void)(cap), *(to) = '\0')
+#else
+#  define AZRI_TEXT(words) words
+#  define AZRI_SAY(...) ((void)azri_fmt(__VA_ARGS__))
+#endif
+
+/* A switch of a whole flow is a constant: what it leaves out is compiled, found unreachable and dropped. */
+#ifdef AZREDIS_NO_HTTP
+#  define AZRI_WITH_HTTP 0
+#else
+#  define AZRI_WITH_HTTP 1
 #endif
 
 #define AZRI_STATIC_ASSERT(name, cond) typedef char azri_assert_##name[(cond) ? 1 : -1] AZRI_UNUSED
@@ -1262,12 +1284,8 @@ static size_t azri_fmt(char *p, size_t cap, const char *f, ...) {
     return n;
 }
 
-/* Fills *e (which may be NULL) and returns code, so that a failing function ends in `return azri_fail(...)`.
- * All other members become 0; set them afterwards. Timeouts and network trouble are retryable. */
-static azredis_status azri_fail(azredis_error *e, azredis_status code, const char *where, const char *f, ...)
-    AZRI_PRINTF(4, 5);
-static azredis_status azri_fail(azredis_error *e, azredis_status code, const char *where, const char *f, ...) {
-    va_list ap;
+/* The error without its message. Timeouts and network trouble are retryable. */
+static azredis_status azri_fail_code(azredis_error *e, azredis_status code, const char *where) {
     if (!e) return code;
     memset(e, 0, sizeof *e);
     e->code = code;
@@ -1275,6 +1293,23 @@ static azredis_status azri_fail(azredis_error *e, azredis_status code, const cha
     e->retryable = code == AZREDIS_E_DNS || code == AZREDIS_E_NET || code == AZREDIS_E_TIMEOUT ||
                    code == AZREDIS_E_CLOSED || code == AZREDIS_E_FULL || code == AZREDIS_E_HTTP ||
                    code == AZREDIS_E_NOMEM || code == AZREDIS_E_RESP || code == AZREDIS_E_JSON;
+    return code;
+}
+
+#ifdef AZREDIS_NO_TEXT
+static inline int azri_words(const char *f, ...) AZRI_PRINTF(1, 2);
+static inline int azri_words(const char *f, ...) { return f != NULL; }
+#define azri_fail(e, code, where, ...) (AZRI_UNSAID(__VA_ARGS__), azri_fail_code(e, code, where))
+#define azri_fail_add(e, ...) (AZRI_UNSAID(__VA_ARGS__), (void)(e))
+#else
+/* Fills *e (which may be NULL) and returns code, so that a failing function ends in `return azri_fail(...)`.
+ * All other members become 0; set them afterwards. */
+static azredis_status azri_fail(azredis_error *e, azredis_status code, const char *where, const char *f, ...)
+    AZRI_PRINTF(4, 5);
+static azredis_status azri_fail(azredis_error *e, azredis_status code, const char *where, const char *f, ...) {
+    va_list ap;
+    (void)azri_fail_code(e, code, where);
+    if (!e) return code;
     va_start(ap, f);
     (void)azri_vfmt(e->message, sizeof e->message, f, &ap);
     va_end(ap);
@@ -1292,6 +1327,7 @@ static void azri_fail_add(azredis_error *e, const char *f, ...) {
     (void)azri_vfmt(e->message + n, sizeof e->message - n, f, &ap);
     va_end(ap);
 }
+#endif
 
 static int azri_is_token_char(char c) {
     return azri_is_alnum(c) || c == '-' || c == '_' || c == '.' || c == '+' || c == '/' || c == '=' || c == '~' || c == '%';
@@ -1332,6 +1368,10 @@ static const char *azri_quote(char *out, size_t cap, const char *text, size_t n,
     if (cap) out[azri_minz(o.len, cap - 1)] = '\0';
     return out;
 }
+
+#ifdef AZREDIS_NO_TEXT
+#define azri_quote(out, cap, text, n, secret) (0 ? (azri_quote)(out, cap, text, n, secret) : (*(out) = '\0', ""))
+#endif
 
 /* ==== >>text ============================================================== uses: core mem fail ==
  * base64url, percent-encoding, numbers, dates, addresses. Pure: no libc number or time function, no
@@ -2324,6 +2364,7 @@ static azredis_status azri_http_bad(azredis_error *e, const char *what) {
     return azri_fail(e, AZREDIS_E_HTTP, "http",
                      "HTTP answer: %s; is this the right address, and no proxy between?", what);
 }
+#define azri_http_bad(e, what) azri_http_bad(e, AZRI_TEXT(what))
 
 static azredis_status azri_http_too_long(azredis_error *e, const char *what, unsigned max) {
     return azri_fail(e, AZREDIS_E_LIMIT, "http",
@@ -2605,41 +2646,41 @@ typedef struct azri_block {
 /* A multiple of 16, so that what follows is as aligned as the block itself. */
 #define AZRI_BLOCK_HEAD ((sizeof(azri_block) + 15) / 16 * 16)
 
-/* For azredis_status_text, and for replies that have no memory for a record of their own. */
-#define AZRI_PLAIN(code, retryable, text) { code, 0, 0, 0, 0, retryable, 0, "reply", "", text }
-static const azredis_error azri_plain_errors[] = {
-    AZRI_PLAIN(AZREDIS_OK, 0, "no error"),
-    AZRI_PLAIN(AZREDIS_AGAIN, 0, "nothing yet; call again"),
-    AZRI_PLAIN(AZREDIS_E_ARG, 0, "an argument or option is wrong"),
-    AZRI_PLAIN(AZREDIS_E_NOMEM, 1, "out of memory"),
-    AZRI_PLAIN(AZREDIS_E_LIMIT, 0, "a limit was reached"),
-    AZRI_PLAIN(AZREDIS_E_ABI, 0, "header and implementation are of different versions"),
-    AZRI_PLAIN(AZREDIS_E_STATE, 0, "not allowed in this state"),
-    AZRI_PLAIN(AZREDIS_E_FULL, 1, "the backlog is full"),
-    AZRI_PLAIN(AZREDIS_E_DNS, 1, "the host name could not be looked up"),
-    AZRI_PLAIN(AZREDIS_E_NET, 1, "the network failed"),
-    AZRI_PLAIN(AZREDIS_E_TIMEOUT, 1, "a deadline passed"),
-    AZRI_PLAIN(AZREDIS_E_CLOSED, 1, "the connection or the client was closed"),
-    AZRI_PLAIN(AZREDIS_E_TLS, 0, "TLS failed"),
-    AZRI_PLAIN(AZREDIS_E_CERT, 0, "the server's certificate was refused"),
-    AZRI_PLAIN(AZREDIS_E_HTTP, 1, "no readable HTTP answer"),
-    AZRI_PLAIN(AZREDIS_E_JSON, 1, "no readable JSON answer"),
-    AZRI_PLAIN(AZREDIS_E_ENTRA, 0, "Entra ID refused to give a token"),
-    AZRI_PLAIN(AZREDIS_E_NO_CREDENTIAL, 0, "no credential was found"),
-    AZRI_PLAIN(AZREDIS_E_TOKEN, 0, "the token cannot be used"),
-    AZRI_PLAIN(AZREDIS_E_RESP, 1, "the server broke the Redis protocol"),
-    AZRI_PLAIN(AZREDIS_E_REDIS, 0, "the server answered with an error"),
-    AZRI_PLAIN(AZREDIS_E_AUTH, 0, "the server refused the credentials"),
-    AZRI_PLAIN(AZREDIS_E_NOPERM, 0, "the server's access rules forbid this"),
-    AZRI_PLAIN(AZREDIS_E_CLUSTER, 0, "the OSS cluster policy is not supported yet")
+typedef struct azri_status_row { azredis_status code; const char *text; } azri_status_row;
+
+static const azri_status_row azri_status_rows[] = {
+    {AZREDIS_OK, AZRI_TEXT("no error")},
+    {AZREDIS_AGAIN, AZRI_TEXT("nothing yet; call again")},
+    {AZREDIS_E_ARG, AZRI_TEXT("an argument or option is wrong")},
+    {AZREDIS_E_NOMEM, AZRI_TEXT("out of memory")},
+    {AZREDIS_E_LIMIT, AZRI_TEXT("a limit was reached")},
+    {AZREDIS_E_ABI, AZRI_TEXT("header and implementation are of different versions")},
+    {AZREDIS_E_STATE, AZRI_TEXT("not allowed in this state")},
+    {AZREDIS_E_FULL, AZRI_TEXT("the backlog is full")},
+    {AZREDIS_E_DNS, AZRI_TEXT("the host name could not be looked up")},
+    {AZREDIS_E_NET, AZRI_TEXT("the network failed")},
+    {AZREDIS_E_TIMEOUT, AZRI_TEXT("a deadline passed")},
+    {AZREDIS_E_CLOSED, AZRI_TEXT("the connection or the client was closed")},
+    {AZREDIS_E_TLS, AZRI_TEXT("TLS failed")},
+    {AZREDIS_E_CERT, AZRI_TEXT("the server's certificate was refused")},
+    {AZREDIS_E_HTTP, AZRI_TEXT("no readable HTTP answer")},
+    {AZREDIS_E_JSON, AZRI_TEXT("no readable JSON answer")},
+    {AZREDIS_E_ENTRA, AZRI_TEXT("Entra ID refused to give a token")},
+    {AZREDIS_E_NO_CREDENTIAL, AZRI_TEXT("no credential was found")},
+    {AZREDIS_E_TOKEN, AZRI_TEXT("the token cannot be used")},
+    {AZREDIS_E_RESP, AZRI_TEXT("the server broke the Redis protocol")},
+    {AZREDIS_E_REDIS, AZRI_TEXT("the server answered with an error")},
+    {AZREDIS_E_AUTH, AZRI_TEXT("the server refused the credentials")},
+    {AZREDIS_E_NOPERM, AZRI_TEXT("the server's access rules forbid this")},
+    {AZREDIS_E_CLUSTER, AZRI_TEXT("the OSS cluster policy is not supported yet")}
 };
 
-static const azredis_error *azri_plain_error(azredis_status s) {
-    size_t i;
-    for (i = 0; i < sizeof azri_plain_errors / sizeof azri_plain_errors[0]; i++)
-        if (azri_plain_errors[i].code == s) return &azri_plain_errors[i];
-    return NULL;
-}
+/* For a reply that has no memory for a record of its own. One for all: a table of records, each with room for a
+ * message, took 13 KB of a microcontroller's flash. */
+static const azredis_error azri_no_record = {
+    AZREDIS_E_NOMEM, 0, 0, 0, 0, 1, 0, "reply", "",
+    AZRI_TEXT("no memory for the record of this error; the reply's status tells what it was")
+};
 
 static int azri_is_aggregate(unsigned type) { return type >= AZREDIS_T_ARRAY; }
 
@@ -2804,14 +2845,14 @@ static azredis_error *azri_reply_record(azredis_reply *r, const azri_mem *m) {
 }
 
 /* Status and error record of the reply, which may be NULL. Its value, if it has one, comes first. With m
- * NULL or no memory the record is a plain one. */
+ * NULL or no memory the record is the common one. */
 static void azri_reply_error(azredis_reply *r, const azri_mem *m, const azredis_error *err) {
     azredis_error *e;
     if (!r) return;
     e = azri_reply_record(r, m);
     if (e && e != err) *e = *err;
     r->status = err->code;
-    r->error = e ? e : azri_plain_error(err->code);
+    r->error = e ? e : &azri_no_record;
 }
 
 AZREDIS_API void azredis_reply_free(azredis_reply *r) {
@@ -2835,11 +2876,11 @@ AZREDIS_API azredis_status azredis_reply_copy(azredis_reply *to, const azredis_r
     else if (from->value) st = azri_reply_store(to, &m, from->value);
     if (st != AZREDIS_OK) {
         to->status = st;
-        to->error = azri_plain_error(st);
+        to->error = &azri_no_record;
         return st;
     }
-    to->status = from->status;
     if (from->error) azri_reply_error(to, b ? &m : NULL, from->error);
+    to->status = from->status;          /* the common record is of another code */
     return AZREDIS_OK;
 }
 
@@ -2889,8 +2930,10 @@ AZREDIS_API azredis_status azredis_bool(const azredis_value *v, int *out) {
 }
 
 AZREDIS_API const char *azredis_status_text(azredis_status s) {
-    const azredis_error *e = azri_plain_error(s);
-    return e ? e->message : "unknown status";
+    size_t i;
+    for (i = 0; i < sizeof azri_status_rows / sizeof azri_status_rows[0]; i++)
+        if (azri_status_rows[i].code == s) return azri_status_rows[i].text;
+    return AZRI_TEXT("unknown status");
 }
 
 /* ==== >>resp ======================================================= uses: core mem fail text reply ==
@@ -3040,6 +3083,7 @@ static azredis_status azri_resp_bad(azri_resp *d, const char *why) {
     d->why = why;
     return AZREDIS_E_RESP;
 }
+#define azri_resp_bad(d, why) azri_resp_bad(d, AZRI_TEXT(why))
 
 /* From here on the frame is parsed without being stored. */
 static void azri_resp_lose(azri_resp *d, azredis_status why) {
@@ -3866,6 +3910,7 @@ static int azri_identity_clean(azredis_str s, const char *more, size_t max) {
 static azredis_status azri_identity_bad(azredis_error *e, const char *where, const char *text) {
     return azri_fail(e, AZREDIS_E_ARG, where, "%s: %s", where, text);
 }
+#define azri_identity_bad(e, where, text) azri_identity_bad(e, where, AZRI_TEXT(text))
 
 /* tenant becomes a part of the URL's path; client is encoded, but a blank or line end in it is a slip. */
 static azredis_status azri_identity_check_app(const char *tenant, const char *client, const char *where,
@@ -3954,10 +3999,10 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
                          AZRI_REDIS_SCOPE);
     if (c->user && strlen(c->user) >= sizeof ((azredis_token *)0)->user)
         return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: user has more than 63 bytes");
-    if (c->authority_host)
+    if (AZRI_WITH_HTTP && c->authority_host)
         return azri_identity_authority_parse(&u, c->authority_host, c->allow_authority,
                                              "options.authority_host", e);
-    if (c->allow_authority)
+    if (AZRI_WITH_HTTP && c->allow_authority)
         return azri_identity_authority_url(&u, c->allow_authority, "options.allow_authority", e);
     return AZREDIS_OK;
 }
@@ -4016,6 +4061,9 @@ static azredis_status azri_identity_same(const char *before, const char *now, az
  * threads of the SDKs. For people only: azri_flow_passing decides what is tried again. */
 typedef struct azri_hint_row { int code[6]; const char *text; } azri_hint_row;
 
+#ifdef AZREDIS_NO_TEXT
+#define azri_hint(code) ((void)(code), (const char *)NULL)
+#else
 static const azri_hint_row azri_hints[] = {
     { { 7000215 },
       "wrong client secret; use the secret's Value, not its Secret ID, and check shell quoting" },
@@ -4072,6 +4120,7 @@ static const char *azri_hint(int code) {
             if (azri_hints[i].code[k] == code) return azri_hints[i].text;
     return NULL;
 }
+#endif
 
 #ifndef AZREDIS_NO_CONFIG
 /* ==== >>config ============================================================ uses: core mem fail text identity ==
@@ -4909,9 +4958,14 @@ static azredis_status azri_source_environment(azri_flow *f) {
                            "environment");
 }
 
+static azredis_status azri_source_left_out(azri_flow *f) {
+    return azri_fail(&f->error, AZREDIS_E_ARG, "options.identity", "options: this program was built with AZREDIS_NO_HTTP, "
+                     "so no token endpoint can be asked; use the identity callback");
+}
+
 static const azri_source azri_sources[] = {        /* in the order of the default chain */
-    { "environment", AZREDIS_ID_ENVIRONMENT, 1, azri_source_environment },
-    { "client-secret", AZREDIS_ID_CLIENT_SECRET, 0, azri_source_secret },
+    { "environment", AZREDIS_ID_ENVIRONMENT, 1, AZRI_WITH_HTTP ? azri_source_environment : azri_source_left_out },
+    { "client-secret", AZREDIS_ID_CLIENT_SECRET, 0, AZRI_WITH_HTTP ? azri_source_secret : azri_source_left_out },
     { "callback", AZREDIS_ID_CALLBACK, 0, azri_source_callback }
 };
 #define AZRI_SOURCES (sizeof azri_sources / sizeof azri_sources[0])
@@ -4921,6 +4975,7 @@ static azredis_status azri_flow_fail(azri_flow *f, azredis_status st, const char
     const char *where = azri_sources[f->link].name;
     return azri_fail(&f->error, st, where, "%s: %s", where, text);
 }
+#define azri_flow_fail(f, st, text) azri_flow_fail(f, st, AZRI_TEXT(text))
 
 /* 1: this walk asks link i. */
 static int azri_flow_wants(const azri_flow *f, size_t i) {
@@ -5105,7 +5160,7 @@ static void azri_flow_check_audience(azri_flow *f) {
     if (azri_eqz(aud, AZRI_REDIS_RESOURCE) || azri_eqz(aud, AZRI_REDIS_RESOURCE "/")) return;
     if (azri_ieqz(aud, AZRI_REDIS_GUID)) return;
     (void)azri_quote(quoted, sizeof quoted, aud.ptr, aud.len, azri_slice(NULL, 0));
-    (void)azri_fmt(f->hint, sizeof f->hint, "the token is for %s, not for Redis, which will refuse it; "
+    AZRI_SAY(f->hint, sizeof f->hint, "the token is for %s, not for Redis, which will refuse it; "
                    "ask for " AZRI_REDIS_SCOPE, quoted);
 }
 
@@ -5302,19 +5357,23 @@ static void azri_step_free(azri_step *step) {
     if (step->request.mem) azri_buf_free(&step->request);
 }
 
+static void azri_flow_expect(azri_flow *f) {
+    if (AZRI_WITH_HTTP) azri_json_init(&f->json, f->mem, AZRI_VALUE_MAX, azri_flow_value, f);
+}
+
 /* Puts the next question into *step. */
 static void azri_flow_ask(azri_flow *f, uint64_t now, int64_t unix_now, azri_step *step) {
     uint64_t left = f->deadline == AZRI_NEVER64 ? AZREDIS_NEVER : f->deadline - now;
     azredis_status st;
     memset(&f->answer, 0, sizeof f->answer);
-    azri_json_init(&f->json, f->mem, AZRI_VALUE_MAX, azri_flow_value, f);
+    azri_flow_expect(f);
     f->json_status = AZREDIS_OK;
     f->sent_at = now;
     f->sent_unix = unix_now;
     step->kind = f->asks;
     step->timeout_ms = (uint32_t)azri_min64(f->conf->request_ms, left);
     f->phase = AZRI_FLOW_ANSWER;
-    if (f->asks == AZRI_STEP_CALL) return;
+    if (!AZRI_WITH_HTTP || f->asks == AZRI_STEP_CALL) return;
     st = azri_flow_request(f, step);
     if (st == AZREDIS_OK) return;
     azri_step_free(step);
@@ -5371,7 +5430,7 @@ static void azri_flow_init(azri_flow *f, const azri_mem *m, const azri_identity_
     f->conf = conf;
     f->rng = rng;
     azri_buf_init(&f->token, m, AZRI_VALUE_MAX, 1);
-    azri_json_init(&f->json, m, AZRI_VALUE_MAX, azri_flow_value, f);
+    azri_flow_expect(f);
 }
 
 /* Begins a walk; the result of the last one is gone. Not for a static identity. */
@@ -5704,18 +5763,29 @@ static azri_item *azri_news_add(azri_news *n, azredis_event_type type, const azr
     return it;
 }
 
-static void azri_log(azri_news *n, azredis_level level, int number, const char *f, ...) AZRI_PRINTF(4, 5);
-static void azri_log(azri_news *n, azredis_level level, int number, const char *f, ...) {
+/* A log line without its text; NULL: of a level that nobody wants. */
+static azri_item *azri_log_item(azri_news *n, azredis_level level, int number) {
     azri_item *it;
-    va_list ap;
-    if (level > n->level) return;
+    if (level > n->level) return NULL;
     it = azri_news_add(n, AZREDIS_EV_LOG, NULL);
     it->level = level;
     it->number = number;
+    return it;
+}
+
+#ifdef AZREDIS_NO_TEXT
+#define azri_log(n, level, number, ...) (AZRI_UNSAID(__VA_ARGS__), (void)azri_log_item(n, level, number))
+#else
+static void azri_log(azri_news *n, azredis_level level, int number, const char *f, ...) AZRI_PRINTF(4, 5);
+static void azri_log(azri_news *n, azredis_level level, int number, const char *f, ...) {
+    azri_item *it = azri_log_item(n, level, number);
+    va_list ap;
+    if (!it) return;
     va_start(ap, f);
     (void)azri_vfmt(it->text, sizeof it->text, f, &ap);
     va_end(ap);
 }
+#endif
 
 /* ==== >>cmd =============================================================== uses: core mem fail reply resp ==
  * What travels through the sessions: credentials ready to be written, commands, and the queues that they
@@ -7049,41 +7119,41 @@ typedef struct azri_refusal { const char *word, *sub, *mend; } azri_refusal;
 #define AZRI_REFUSED_LETTERS "abcdehmpqrsuwx"   /* with which the table's words begin */
 
 static const azri_refusal azri_refusals[] = {
-    {"AUTH", NULL, "the library authenticates by itself"},
-    {"HELLO", NULL, "use the option protocol"},
-    {"RESET", NULL, "close the client instead"},
-    {"QUIT", NULL, "use azredis_close"},
-    {"MONITOR", NULL, "use redis-cli"},
-    {"SYNC", NULL, "this is no replica"},
-    {"PSYNC", NULL, "this is no replica"},
-    {"REPLCONF", NULL, "this is no replica"},
-    {"CLIENT", "REPLY", "use AZREDIS_NO_REPLY"},
-    {"CLIENT", "TRACKING", "client-side caching is not supported"},
-    {"CLIENT", "SETNAME", "use the option client_name"},
-    {"SELECT", NULL, "use the option database"},
-    {"MULTI", NULL, "transactions are not supported yet; a Lua script by EVAL is atomic"},
-    {"EXEC", NULL, "transactions are not supported yet; a Lua script by EVAL is atomic"},
-    {"DISCARD", NULL, "transactions are not supported yet"},
-    {"WATCH", NULL, "transactions are not supported yet; a Lua script by EVAL is atomic"},
-    {"UNWATCH", NULL, "transactions are not supported yet"},
-    {"SUBSCRIBE", NULL, "use azredis_subscribe"},
-    {"UNSUBSCRIBE", NULL, "use azredis_unsubscribe"},
-    {"PSUBSCRIBE", NULL, "patterns are not supported yet; use azredis_subscribe for channels"},
-    {"PUNSUBSCRIBE", NULL, "patterns are not supported yet"},
-    {"SSUBSCRIBE", NULL, "sharded channels are not supported yet; use azredis_subscribe"},
-    {"SUNSUBSCRIBE", NULL, "sharded channels are not supported yet"},
-    {"BLPOP", NULL, "it blocks a shared connection; use LPOP and azredis_wait"},
-    {"BRPOP", NULL, "it blocks a shared connection; use RPOP and azredis_wait"},
-    {"BLMOVE", NULL, "it blocks a shared connection; use LMOVE and azredis_wait"},
-    {"BRPOPLPUSH", NULL, "it blocks a shared connection; use LMOVE and azredis_wait"},
-    {"BLMPOP", NULL, "it blocks a shared connection; use LMPOP and azredis_wait"},
-    {"BZPOPMIN", NULL, "it blocks a shared connection; use ZPOPMIN and azredis_wait"},
-    {"BZPOPMAX", NULL, "it blocks a shared connection; use ZPOPMAX and azredis_wait"},
-    {"BZMPOP", NULL, "it blocks a shared connection; use ZMPOP and azredis_wait"},
-    {"XREAD", "BLOCK", "it blocks a shared connection; leave BLOCK out and use azredis_wait"},
-    {"XREADGROUP", "BLOCK", "it blocks a shared connection; leave BLOCK out and use azredis_wait"},
-    {"WAIT", NULL, "it blocks a shared connection"},
-    {"WAITAOF", NULL, "it blocks a shared connection"}
+    {"AUTH", NULL, AZRI_TEXT("the library authenticates by itself")},
+    {"HELLO", NULL, AZRI_TEXT("use the option protocol")},
+    {"RESET", NULL, AZRI_TEXT("close the client instead")},
+    {"QUIT", NULL, AZRI_TEXT("use azredis_close")},
+    {"MONITOR", NULL, AZRI_TEXT("use redis-cli")},
+    {"SYNC", NULL, AZRI_TEXT("this is no replica")},
+    {"PSYNC", NULL, AZRI_TEXT("this is no replica")},
+    {"REPLCONF", NULL, AZRI_TEXT("this is no replica")},
+    {"CLIENT", "REPLY", AZRI_TEXT("use AZREDIS_NO_REPLY")},
+    {"CLIENT", "TRACKING", AZRI_TEXT("client-side caching is not supported")},
+    {"CLIENT", "SETNAME", AZRI_TEXT("use the option client_name")},
+    {"SELECT", NULL, AZRI_TEXT("use the option database")},
+    {"MULTI", NULL, AZRI_TEXT("transactions are not supported yet; a Lua script by EVAL is atomic")},
+    {"EXEC", NULL, AZRI_TEXT("transactions are not supported yet; a Lua script by EVAL is atomic")},
+    {"DISCARD", NULL, AZRI_TEXT("transactions are not supported yet")},
+    {"WATCH", NULL, AZRI_TEXT("transactions are not supported yet; a Lua script by EVAL is atomic")},
+    {"UNWATCH", NULL, AZRI_TEXT("transactions are not supported yet")},
+    {"SUBSCRIBE", NULL, AZRI_TEXT("use azredis_subscribe")},
+    {"UNSUBSCRIBE", NULL, AZRI_TEXT("use azredis_unsubscribe")},
+    {"PSUBSCRIBE", NULL, AZRI_TEXT("patterns are not supported yet; use azredis_subscribe for channels")},
+    {"PUNSUBSCRIBE", NULL, AZRI_TEXT("patterns are not supported yet")},
+    {"SSUBSCRIBE", NULL, AZRI_TEXT("sharded channels are not supported yet; use azredis_subscribe")},
+    {"SUNSUBSCRIBE", NULL, AZRI_TEXT("sharded channels are not supported yet")},
+    {"BLPOP", NULL, AZRI_TEXT("it blocks a shared connection; use LPOP and azredis_wait")},
+    {"BRPOP", NULL, AZRI_TEXT("it blocks a shared connection; use RPOP and azredis_wait")},
+    {"BLMOVE", NULL, AZRI_TEXT("it blocks a shared connection; use LMOVE and azredis_wait")},
+    {"BRPOPLPUSH", NULL, AZRI_TEXT("it blocks a shared connection; use LMOVE and azredis_wait")},
+    {"BLMPOP", NULL, AZRI_TEXT("it blocks a shared connection; use LMPOP and azredis_wait")},
+    {"BZPOPMIN", NULL, AZRI_TEXT("it blocks a shared connection; use ZPOPMIN and azredis_wait")},
+    {"BZPOPMAX", NULL, AZRI_TEXT("it blocks a shared connection; use ZPOPMAX and azredis_wait")},
+    {"BZMPOP", NULL, AZRI_TEXT("it blocks a shared connection; use ZMPOP and azredis_wait")},
+    {"XREAD", "BLOCK", AZRI_TEXT("it blocks a shared connection; leave BLOCK out and use azredis_wait")},
+    {"XREADGROUP", "BLOCK", AZRI_TEXT("it blocks a shared connection; leave BLOCK out and use azredis_wait")},
+    {"WAIT", NULL, AZRI_TEXT("it blocks a shared connection")},
+    {"WAITAOF", NULL, AZRI_TEXT("it blocks a shared connection")}
 };
 
 /* 1: one of the arguments that may be an option, before the keys of STREAMS, is `word`. The names behind GROUP
@@ -7207,9 +7277,9 @@ static void azri_hub_why(const azri_hub *h, uint64_t now, azredis_error *e) {
                         h->conf.session.endpoint, azri_hub_waits_for(h, now));
         return;
     }
-    (void)azri_fmt(cause, sizeof cause, "%s", h->trouble.message);
+    AZRI_SAY(cause, sizeof cause, "%s", h->trouble.message);
     *e = h->trouble;
-    (void)azri_fmt(e->message, sizeof e->message, "not connected: %s", cause);
+    AZRI_SAY(e->message, sizeof e->message, "not connected: %s", cause);
 }
 
 /* ---- routing ---- */
@@ -8464,8 +8534,8 @@ static void azri_dial_failed(azri_dial *d, size_t i, int err) {
     size_t n = strlen(d->tried);
     if (a->sa.ss_family == AF_UNIX ||
         getnameinfo((const struct sockaddr *)&a->sa, a->len, text, sizeof text, NULL, 0, NI_NUMERICHOST) != 0)
-        (void)azri_fmt(text, sizeof text, "%s", "socket");
-    (void)azri_fmt(d->tried + n, sizeof d->tried - n, "%s%s: %s (errno %d)", n ? ", " : "", text,
+        AZRI_SAY(text, sizeof text, "%s", "socket");
+    AZRI_SAY(d->tried + n, sizeof d->tried - n, "%s%s: %s (errno %d)", n ? ", " : "", text,
                    azri_errno_text(err), err);
     d->os_errno = err;
 }
@@ -9088,7 +9158,7 @@ typedef struct azri_tls {            /* zeroed: closed. Must stay where it is wh
     const char         *frozen_p;
     size_t              frozen_n;
     unsigned char       first;       /* the first byte the peer sent */
-    char               *ahead;       /* bytes received and not yet asked for: [at, len) */
+    char               *ahead;       /* bytes received and not yet asked for: [at, len); NULL: no memory, or idle */
     size_t              ahead_at, ahead_len;
     char               *ca_path;     /* the bundle, if roots come from a file */
     char                name[256];
@@ -9213,6 +9283,9 @@ static void azri_roots_memory(azri_roots *r, const char *p, size_t n) {
 
 /* ---- verification ------------------------------------------------------------------------------- */
 
+#ifdef AZREDIS_NO_TEXT
+#define azri_tls_note(t, ...) (AZRI_UNSAID(__VA_ARGS__), (void)(t))
+#else
 static void azri_tls_note(azri_tls *t, const char *f, ...) AZRI_PRINTF(2, 3);
 static void azri_tls_note(azri_tls *t, const char *f, ...) {
     size_t n = strlen(t->why);
@@ -9223,8 +9296,10 @@ static void azri_tls_note(azri_tls *t, const char *f, ...) {
     (void)azri_vfmt(t->why + n, sizeof t->why - n, f, &ap);
     va_end(ap);
 }
+#endif
 
-/* In the form of azri_date_text, so that two dates compare as text. */
+/* In the form of azri_date_text, so that two dates compare as text, of this length. */
+#define AZRI_DATE_LEN 20u
 static void azri_tls_date(char out[24], const mbedtls_x509_time *x) {
     (void)azri_fmt(out, 24, "%04d-%02d-%02dT%02d:%02d:%02dZ", x->year, x->mon, x->day, x->hour, x->min,
                    x->sec);
@@ -9239,21 +9314,24 @@ static uint32_t azri_tls_check_time(azri_tls *t, const mbedtls_x509_crt *crt) {
     azri_tls_date(to, &crt->valid_to);
     azri_date_text(now, unix_now > 0 ? unix_now : 0);
     azri_date_text(floor, unix_now > AZRI_RELEASE_UNIX ? unix_now : AZRI_RELEASE_UNIX);
-    if (unix_now > 0 && strcmp(now, from) < 0) {
+    if (unix_now > 0 && memcmp(now, from, AZRI_DATE_LEN) < 0) {
         azri_tls_note(t, "not valid before %s, and the clock of this machine says %s%s", from, now,
                       unix_now < AZRI_RELEASE_UNIX ? ", which is wrong: set the clock" : "");
         return MBEDTLS_X509_BADCERT_FUTURE;
     }
-    if (strcmp(floor, to) > 0) {
+    if (memcmp(floor, to, AZRI_DATE_LEN) > 0) {
         azri_tls_note(t, "expired on %s (it is %s)", to, floor);
         return MBEDTLS_X509_BADCERT_EXPIRED;
     }
-    if (!t->until[0] || strcmp(to, t->until) < 0) memcpy(t->until, to, sizeof to);
+    if (!t->until[0] || memcmp(to, t->until, AZRI_DATE_LEN) < 0) memcpy(t->until, to, sizeof to);
     return 0;
 }
 
 static const char *azri_tls_roots_name(const azri_tls *t) { return t->ca_path ? t->ca_path : "the given ca"; }
 
+#ifdef AZREDIS_NO_TEXT                 /* mbedtls_x509_dn_gets alone takes 4 KB, with the snprintf that it calls */
+#define azri_tls_note_untrusted(t, crt, depth) ((void)azri_tls_roots_name, (void)(t), (void)(crt), (void)(depth))
+#else
 static int azri_tls_same_dn(const mbedtls_x509_buf *a, const mbedtls_x509_buf *b) {
     return a->len == b->len && memcmp(a->p, b->p, a->len) == 0;
 }
@@ -9283,6 +9361,7 @@ static void azri_tls_note_untrusted(azri_tls *t, const mbedtls_x509_crt *crt, in
                       azri_tls_roots_name(t),
                       depth == 0 ? ", or let the server send its intermediate certificate" : "");
 }
+#endif
 
 /* Called by mbedTLS for each certificate of the chain that it found, the top one first. */
 static int azri_tls_each(void *user, mbedtls_x509_crt *crt, int depth, uint32_t *flags) {
@@ -9338,9 +9417,9 @@ static uint32_t azri_tls_check_name(azri_tls *t, const mbedtls_x509_crt *leaf, u
         if (n > 0 && s->buf.tag == AZRI_SAN_IP && s->buf.len == n && memcmp(p, ip, n) == 0) return 0;
         names += s->buf.tag == AZRI_SAN_DNS;
         if (s->buf.tag == AZRI_SAN_DNS) (void)azri_quote(text, sizeof text, p, s->buf.len, azri_str(""));
-        else if (s->buf.tag == AZRI_SAN_IP) (void)azri_fmt(text, sizeof text, "an address");
+        else if (s->buf.tag == AZRI_SAN_IP) AZRI_SAY(text, sizeof text, "an address");
         else continue;
-        (void)azri_fmt(list + at, sizeof list - at, "%s%s", at ? ", " : "", text);
+        AZRI_SAY(list + at, sizeof list - at, "%s%s", at ? ", " : "", text);
     }
     if (n == 0 && names > 0 && !by_library) return 0;
     azri_tls_note(t, "wrong host: it is %s%s, not for %s%s; check host and tls_host",
@@ -9382,9 +9461,9 @@ static int azri_tls_fits(const azri_tls *t, const azri_tls_kept *k) {
     int64_t unix_now = t->port->p.unix_time(t->port->p.user);
     char now[24];
     azri_date_text(now, unix_now > 0 ? unix_now : 0);
-    return k->blob && strcmp(k->name, t->name) == 0 && k->ca == t->conf.ca && k->ca_len == t->conf.ca_len &&
-           !k->ca_path == !t->ca_path && (!k->ca_path || strcmp(k->ca_path, t->ca_path) == 0) &&
-           t->port->p.now_ms(t->port->p.user) - k->verified_ms < AZRI_TLS_KEPT_MS && strcmp(now, k->until) <= 0;
+    return k->blob && azri_eqz(azri_str(k->name), t->name) && k->ca == t->conf.ca && k->ca_len == t->conf.ca_len &&
+           !k->ca_path == !t->ca_path && (!k->ca_path || azri_eqz(azri_str(k->ca_path), t->ca_path)) &&
+           t->port->p.now_ms(t->port->p.user) - k->verified_ms < AZRI_TLS_KEPT_MS && memcmp(now, k->until, AZRI_DATE_LEN) <= 0;
 }
 
 /* Before the handshake. What cannot be resumed is only slower. */
@@ -9450,7 +9529,9 @@ static int azri_tls_bio_recv(void *user, unsigned char *p, size_t n) {
     azri_tls *t = (azri_tls *)user;
     t->port->p.yield(t->port->p.user);
     if (t->ahead_at == t->ahead_len) {
-        int r = t->port->p.recv(t->port->p.user, t->sock, t->ahead, AZRI_TLS_AHEAD);
+        int r;
+        if (!t->ahead) t->ahead = (char *)azri_alloc(&t->port->mem, AZRI_TLS_AHEAD);
+        r = t->port->p.recv(t->port->p.user, t->sock, t->ahead ? t->ahead : (char *)p, t->ahead ? AZRI_TLS_AHEAD : n);
         t->dry = r == 0;
         if (r == 0) return MBEDTLS_ERR_SSL_WANT_READ;
         if (r == AZRI_EOF) return 0;
@@ -9458,10 +9539,11 @@ static int azri_tls_bio_recv(void *user, unsigned char *p, size_t n) {
             t->io = r;
             return AZRI_TLS_LOST;
         }
+        if (!t->heard) t->first = t->ahead ? (unsigned char)t->ahead[0] : p[0];
+        t->heard = 1;
+        if (!t->ahead) return r;
         t->ahead_at = 0;
         t->ahead_len = (size_t)r;
-        if (!t->heard) t->first = (unsigned char)t->ahead[0];
-        t->heard = 1;
     }
     n = azri_minz(n, t->ahead_len - t->ahead_at);
     memcpy(p, t->ahead + t->ahead_at, n);
@@ -9551,7 +9633,7 @@ static azredis_status azri_tls_fail_other(azri_tls *t, azredis_error *e, int rc)
 static azredis_status azri_tls_fail(azri_tls *t, azredis_error *e, int rc) {
     azredis_status st;
     char doing[300];
-    (void)azri_fmt(doing, sizeof doing, "%s with %s", t->ready ? "TLS" : "TLS handshake", t->name);
+    AZRI_SAY(doing, sizeof doing, "%s with %s", t->ready ? "TLS" : "TLS handshake", t->name);
     /* 20 to 23: the record types of RFC 8446 5.1. */
     if (!t->ready && t->heard && (t->first < 20 || t->first > 23))
         st = azri_fail(e, AZREDIS_E_TLS, t->conf.where,
@@ -9696,8 +9778,7 @@ static azredis_status azri_tls_open(azri_tls *t, const azri_port *port, const az
     st = azri_tls_take_name(t, e);
     if (st == AZREDIS_OK && !t->conf.ca) st = azri_tls_find_roots(t, e);
     if (st == AZREDIS_OK) {
-        t->ahead = (char *)azri_alloc(&port->mem, AZRI_TLS_AHEAD);
-        rc = t->ahead ? azri_tls_setup(t) : MBEDTLS_ERR_SSL_ALLOC_FAILED;
+        rc = azri_tls_setup(t);
         if (rc != 0) st = azri_tls_fail(t, e, rc);
     }
     if (st != AZREDIS_OK) azri_tls_close(t);
@@ -9710,7 +9791,7 @@ static azredis_status azri_tls_shaken(azri_tls *t, azredis_error *e) {
     /* With certificates required this cannot be; it is what all the rest stands on. */
     if (!t->verified && !t->offered) return azri_tls_fail(t, e, MBEDTLS_ERR_X509_CERT_VERIFY_FAILED);
     t->ready = 1;
-    if (strcmp(mbedtls_ssl_get_version(&t->ssl), "TLSv1.2") == 0) azri_tls_keep(t);
+    if (azri_eqz(azri_str(mbedtls_ssl_get_version(&t->ssl)), "TLSv1.2")) azri_tls_keep(t);
     return AZREDIS_OK;
 }
 
@@ -9720,7 +9801,7 @@ static azredis_status azri_tls_handshake(azri_tls *t, azredis_error *e) {
     azredis_status st;
     if (rc == 0) return azri_tls_shaken(t, e);
     if (azri_tls_again(t, rc)) return AZREDIS_AGAIN;
-    is12 = strcmp(mbedtls_ssl_get_version(&t->ssl), "TLSv1.2") == 0;
+    is12 = azri_eqz(azri_str(mbedtls_ssl_get_version(&t->ssl)), "TLSv1.2");
     st = azri_tls_fail(t, e, rc);
     /* mbedTLS 3.6.6 and 4.1.0 refuse the RSA-PSS signature of a TLS 1.2 server that they asked for (its issue 10668). */
     t->tls12 = t->conf.tls12 || (AZRI_MBEDTLS >= 3 && rc == -0x6600 && is12);
@@ -9783,6 +9864,13 @@ static int azri_tls_pending(const azri_tls *t) {
     return t->open && (t->ahead_at < t->ahead_len || mbedtls_ssl_get_bytes_avail(&t->ssl) > 0);
 }
 
+/* A quiet connection holds no read-ahead block. */
+static void azri_tls_idle(azri_tls *t) {
+    if (t->ahead_at < t->ahead_len) return;
+    azri_free(&t->port->mem, t->ahead, AZRI_TLS_AHEAD);
+    t->ahead = NULL;
+}
+
 /* ==== >>line ============================================================== uses: core fail text port posix bare tls ==
  * A stream that is dialled, secured and then carries bytes, step by step and never blocking.
  * Entry points: azri_line_begin, _step, _read, _write, _end, _fds, _deadline.
@@ -9810,6 +9898,11 @@ static void azri_line_end(azri_line *l) {
     if ((l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_OPEN) && l->conf.name) azri_tls_close(&l->tls);
     if (l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_OPEN) azri_bury(l->grave, l->port, l->sock);
     l->state = AZRI_LINE_OFF;
+}
+
+/* Nothing is expected: gives memory back that is there for speed. */
+static void azri_line_idle(azri_line *l) {
+    if (l->state == AZRI_LINE_OPEN && l->conf.name) azri_tls_idle(&l->tls);
 }
 
 /* conf's strings must outlive the line. The host is copied. g: see azri_grave; NULL: sockets are closed at once. */
@@ -9963,16 +10056,25 @@ static azri_item *azri_auth_note(azredis_auth *a, azredis_event_type type, const
 }
 
 /* Under the lock. */
-static void azri_auth_log(azredis_auth *a, azredis_level level, int number, const char *f, ...) AZRI_PRINTF(4, 5);
-static void azri_auth_log(azredis_auth *a, azredis_level level, int number, const char *f, ...) {
+static azri_item *azri_auth_log_item(azredis_auth *a, azredis_level level, int number) {
     azri_item *it = azri_auth_note(a, AZREDIS_EV_LOG, NULL);
-    va_list ap;
     it->level = level;
     it->number = number;
+    return it;
+}
+
+#ifdef AZREDIS_NO_TEXT
+#define azri_auth_log(a, level, number, ...) (AZRI_UNSAID(__VA_ARGS__), (void)azri_auth_log_item(a, level, number))
+#else
+static void azri_auth_log(azredis_auth *a, azredis_level level, int number, const char *f, ...) AZRI_PRINTF(4, 5);
+static void azri_auth_log(azredis_auth *a, azredis_level level, int number, const char *f, ...) {
+    azri_item *it = azri_auth_log_item(a, level, number);
+    va_list ap;
     va_start(ap, f);
     (void)azri_vfmt(it->text, sizeof it->text, f, &ap);
     va_end(ap);
 }
+#endif
 
 /* Under the lock. */
 static void azri_auth_wake(const azredis_auth *a) {
@@ -10223,7 +10325,7 @@ static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_g
             if (now < f->until) return 0;
             f->phase = AZRI_FETCH_NEXT;
         }
-        if (f->phase == AZRI_FETCH_HTTP) {
+        if (AZRI_WITH_HTTP && f->phase == AZRI_FETCH_HTTP) {
             memset(&e, 0, sizeof e);
             st = azri_fetch_http(f, now, &e);
             if (st == AZREDIS_AGAIN) return 0;
@@ -10234,7 +10336,7 @@ static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_g
         }
         switch (azri_flow_next(&f->flow, now, a->port.p.unix_time(a->port.p.user), &f->step)) {
         case AZRI_STEP_HTTP:
-            azri_fetch_dial(a, f, w, g, now);
+            if (AZRI_WITH_HTTP) azri_fetch_dial(a, f, w, g, now);
             break;
         case AZRI_STEP_CALL:
             azri_fetch_call(a, f);
@@ -10293,13 +10395,15 @@ AZREDIS_API void azredis_auth_release(azredis_auth *a) {
  * ================================================================================================ */
 
 #define AZRI_READS_MAX    64            /* reads of one turn, so that a flood does not starve the writer */
+#define AZRI_FEW          256u
 #define AZRI_COPY_AGAIN   100u          /* ms until a token for whose copy there was no memory is copied again */
 
 /* A session's line to its server. Of whoever has the baton. */
 typedef struct azri_conn {
     azri_line line;
-    char      tx[AZRI_RECORD];          /* one record on its way; frozen while TLS holds on to it */
-    size_t    tx_len, tx_at;
+    char     *tx;                       /* one record on its way; frozen while TLS holds on to it. NULL: idle */
+    size_t    tx_size, tx_len, tx_at;
+    char      few[AZRI_FEW];            /* stands in for it without memory: a renewal must not need any */
     int       heard;                    /* bytes came in this turn */
 } azri_conn;
 
@@ -10434,10 +10538,21 @@ static void azri_pump_fetch(azredis_client *c, uint64_t now) {
 
 static azri_conn *azri_conn_of(const azri_session *s) { return (azri_conn *)s->link; }
 
+/* Gives the record's memory back, if nothing is in it. */
+static void azri_conn_idle(azredis_client *c, azri_conn *k) {
+    azri_line_idle(&k->line);
+    if (k->tx_at < k->tx_len) return;
+    if (k->tx) azri_wipe(k->tx, k->tx_len);
+    if (k->tx != k->few) azri_free(&c->port.mem, k->tx, k->tx_size);
+    k->tx = NULL;
+    k->tx_len = k->tx_at = 0;
+}
+
 /* Without the lock. */
 static void azri_conn_free(azredis_client *c, azri_conn *k) {
     azri_line_end(&k->line);
-    azri_wipe(k->tx, sizeof k->tx);
+    k->tx_at = k->tx_len;
+    azri_conn_idle(c, k);
     azri_free(&c->port.mem, k, sizeof *k);
 }
 
@@ -10460,6 +10575,7 @@ static void azri_conn_dial(azredis_client *c, azri_session *s, uint64_t now) {
         azri_hub_closed(&c->hub, s, &e, now);
         return;
     }
+    k->tx = NULL;
     k->tx_len = k->tx_at = 0;
     k->heard = 0;
     memset(&conf, 0, sizeof conf);
@@ -10518,16 +10634,26 @@ static azredis_status azri_conn_read(azredis_client *c, azri_session *s, uint64_
     return st;
 }
 
+static void azri_conn_room(azredis_client *c, azri_conn *k) {
+    if (k->tx && k->tx != k->few) return;
+    k->tx_size = AZRI_RECORD;
+    k->tx = (char *)azri_alloc(&c->port.mem, k->tx_size);
+    if (k->tx) return;
+    k->tx = k->few;
+    k->tx_size = sizeof k->few;
+}
+
 static azredis_status azri_conn_write(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
     azri_conn *k = azri_conn_of(s);
     azredis_status st = AZREDIS_OK;
     size_t n = 0;
     while (st == AZREDIS_OK) {
         if (k->tx_at == k->tx_len) {
-            azri_wipe(k->tx, k->tx_len);                           /* it may have been an AUTH */
-            k->tx_at = 0;
-            k->tx_len = azri_session_output(s, k->tx, sizeof k->tx, now);
-            if (k->tx_len == 0) return AZREDIS_OK;
+            if (k->tx) azri_wipe(k->tx, k->tx_len);                /* it may have been an AUTH */
+            k->tx_at = k->tx_len = 0;
+            if (!azri_session_has_output(s)) return AZREDIS_OK;
+            azri_conn_room(c, k);
+            k->tx_len = azri_session_output(s, k->tx, k->tx_size, now);
         }
         azri_let_go(c);
         st = azri_line_write(&k->line, k->tx + k->tx_at, k->tx_len - k->tx_at, &n, e);
@@ -10813,11 +10939,14 @@ static size_t azri_pump_fds(const azredis_client *c, azri_fd *out, size_t cap) {
     return n;
 }
 
-/* An idle connection holds no receive block. */
+/* An idle connection holds no blocks for speed. */
 static void azri_pump_idle(azredis_client *c) {
     azri_session *s;
     for (s = c->hub.sessions; s; s = s->next)
-        if (s->in_flight == 0) azri_resp_idle(&s->resp);
+        if (s->in_flight == 0) {
+            azri_resp_idle(&s->resp);
+            if (s->link) azri_conn_idle(c, azri_conn_of(s));
+        }
 }
 
 /* Sleeps until something is ready or due, at most until `until`. */
