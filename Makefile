@@ -50,6 +50,10 @@ LIVE     = $(patsubst tests/live/%.c,%,$(sort $(wildcard tests/live/test_*.c)))
 LIVE_SH  = $(sort $(wildcard tests/live/*.sh))
 FUZZ     = $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 EXAMPLES = $(patsubst examples/%.c,%,$(sort $(wildcard examples/*.c)))
+# What an example needs beside mbedTLS.
+LINK_libuv    = -luv
+LINK_libevent = -levent_core
+LOOPS    = poll epoll libuv libevent
 PEERS    = $(sort $(wildcard tests/live/peers/*.sh))
 # The longest first: two run at a time.
 CHECKS   = tests/build/analyze.sh tests/build/standards.sh tests/build/switches.sh tests/build/bare.sh tests/build/mbedtls.sh \
@@ -106,7 +110,7 @@ unit-msan: $(call need,$(PURE_UNIT:%=$(B)/msan/unit/%) $(SIM:%=$(B)/msan/sim/%))
 	@$(SUITE) unit-msan -j $(JOBS) -t $(TIMEOUT) $(PURE_UNIT:%=$(B)/msan/unit/%) $(SIM:%=$(B)/msan/sim/%)
 sim: $(call need,$(SIM:%=$(B)/gcc/sim/%)) ## seeded simulation of the pure half in virtual time
 	@$(SUITE) sim -j $(JOBS) -t $(TIMEOUT) $(SIM:%=$(B)/gcc/sim/%)
-live: $(call need,$(LIVE:%=$(B)/gcc/live/%) emulator $(B)/sample) ## live tests: emulator, TLS, real redis-server
+live: $(call need,$(LIVE:%=$(B)/gcc/live/%) emulator $(B)/sample $(LOOPS:%=$(B)/%)) ## live tests: emulator, TLS, real redis-server
 	@$(SUITE) live -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) --sh-arg $(EMULATOR) $(LIVE:%=$(B)/gcc/live/%) $(LIVE_SH)
 live-asan: export SAMPLE = $(abspath $(B))/asan/sample
 live-asan: $(call need,$(LIVE:%=$(B)/asan/live/%) emulator $(B)/asan/sample)
@@ -193,7 +197,7 @@ $(B)/azredis: tools/azredis.c $(HEADER)
 	$(Q)$(CC) -O2 -g $(WARN) -I$(H) $(EXTRA_CFLAGS) $< -o $@ $(TLS_LIBS)
 $(B)/%: examples/%.c $(HEADER)
 	@mkdir -p $(@D)
-	$(Q)$(CC) -O2 -g $(WARN) -I$(H) $(TLS_INC) $(EXTRA_CFLAGS) $< -o $@ $(TLS_LIBS)
+	$(Q)$(CC) -O2 -g $(WARN) -I$(H) $(TLS_INC) $(EXTRA_CFLAGS) $< -o $@ $(LINK_$*) $(TLS_LIBS)
 
 # The oldest and newest mbedTLS 3.6 that Debian has, unpacked beside the system's.
 $(SUITES_36:%=$(B)/pkg/%/usr/include/mbedtls/ssl.h): $(B)/pkg/%/usr/include/mbedtls/ssl.h:
@@ -207,7 +211,7 @@ LIBS_$(1) = $$(call tls_libs,$$(or $$(MBEDTLS_$(1)),$$(MBEDTLS)))
 NEED_$(1) = $$(addsuffix /usr/include/mbedtls/ssl.h,$$(MBEDTLS_$(1)))
 $(B)/$(1)/%: examples/%.c $(HEADER) | $$(NEED_$(1))
 	@mkdir -p $$(@D)
-	$(Q)$$(CC_$(1)) -std=gnu11 -g $(WARN) -I$(H) $$(INC_$(1)) $$(FLAGS_$(1)) $$(EXTRA_CFLAGS) $$< -o $$@ $$(LIBS_$(1))
+	$(Q)$$(CC_$(1)) -std=gnu11 -g $(WARN) -I$(H) $$(INC_$(1)) $$(FLAGS_$(1)) $$(EXTRA_CFLAGS) $$< -o $$@ $$(LINK_$$*) $$(LIBS_$(1))
 $(B)/$(1)/unit/%: tests/unit/%.c $(HEADER) $(wildcard tests/unit/*.h) | $$(NEED_$(1))
 	@mkdir -p $$(@D)
 	$(Q)$$(CC_$(1)) $$(CFLAGS_T) $$(INC_$(1)) $$(FLAGS_$(1)) $$< -o $$@ $$(LIBS) $$(LIBS_$(1))

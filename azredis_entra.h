@@ -636,7 +636,8 @@ AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call 
  * commands live on in it. The idle time of a plain program. */
 AZREDIS_API azredis_status azredis_wait(azredis_client *c, uint32_t ms);
 
-/* Ends a running azredis_wait, or the next one. Any thread; also in a signal handler. */
+/* Ends a running azredis_wait, or the next one; in a loop of your own the wait on the sockets of azredis_fds. Any
+ * thread, and in a signal handler. */
 AZREDIS_API void azredis_wake(azredis_client *c);
 
 /* ---- your event loop --------------------------------------------------------------------------- */
@@ -644,12 +645,14 @@ AZREDIS_API void azredis_wake(azredis_client *c);
 /* The sockets to watch now: connections, token requests, and one that tells of finished name look-ups and of
  * azredis_wake. Returns how many there are; at most cap are written, those with the most work first. After any
  * call on c ask again, together with azredis_timeout_ms, before you sleep. A socket that was listed is closed only
- * in the azredis_process that follows a list without it, so you can stop watching it first. 0 after azredis_start. */
+ * in the azredis_process that follows a list without it, so you can stop watching it first; before azredis_close
+ * stop watching them all. With cap too small (64 is enough) the rest is looked at every 10 ms. 0 after azredis_start. */
 AZREDIS_API size_t azredis_fds(azredis_client *c, azredis_fd *out, size_t cap);
 /* When to call azredis_process at the latest if no socket is ready: 0 to 30000 ms. Never later, and nothing expires. */
 AZREDIS_API int azredis_timeout_ms(azredis_client *c);
 /* One step: what is ready, what is due, callbacks. Never waits, but a TLS handshake costs CPU time (milliseconds,
- * more on small machines). `ready` of fds is a hint; NULL, 0: try every socket, nobody watches any. */
+ * more on small machines). `ready` of fds is a hint and may stay 0; NULL, 0: try every socket, nobody watches any.
+ * In a callback: AZREDIS_E_STATE. AZREDIS_E_CLOSED: a callback has closed c, which is gone. */
 AZREDIS_API azredis_status azredis_process(azredis_client *c, const azredis_fd *fds, size_t n);
 
 /* ---- threads ----------------------------------------------------------------------------------- */
@@ -8234,10 +8237,12 @@ static void azri_waker_unref(azri_waker *w) {
     free(w);
 }
 
-/* From any thread and from a signal handler. */
+/* From any thread and from a signal handler, which must leave errno alone. */
 static void azri_waker_write(azri_waker *w, uint64_t what) {
+    int before = errno;
     ssize_t r = write(w->wr, &what, sizeof what);
     (void)r;                         /* full means that it is awake already */
+    errno = before;
 }
 
 static void azri_waker_wake(azri_waker *w) { azri_waker_write(w, AZRI_WAKE); }
@@ -10745,6 +10750,13 @@ static void azri_tell_one(azredis_client *c, azri_cmd *cmd) {
     else azri_cmd_leave(c, cmd);
 }
 
+/* Looked at whenever commands have ended, and again when callbacks were made: until then they count as well. */
+static void azri_tell_drained(azredis_client *c) {
+    if (!c->was_full || c->closing || !azri_hub_half_empty(&c->hub)) return;
+    c->was_full = 0;
+    c->drained = 1;
+}
+
 static void azri_tell(azredis_client *c) {
     azri_cmd *cmd;
     int ended = 0;
@@ -10757,10 +10769,7 @@ static void azri_tell(azredis_client *c) {
         azri_tell_one(c, cmd);
         ended = 1;
     }
-    if (c->was_full && azri_hub_half_empty(&c->hub)) {
-        c->was_full = 0;
-        c->drained = 1;
-    }
+    azri_tell_drained(c);
     if (c->told) c->told(c, ended);
 }
 
@@ -10825,6 +10834,7 @@ static void azri_deliver_news(azredis_client *c) {
         azri_deliver_item(c, &it);
         azri_hold(c);
     }
+    azri_tell_drained(c);
     if (c->drained) azri_deliver_drained(c);
 }
 
@@ -12587,11 +12597,11 @@ AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call 
 }
 
 static void azri_pump_wait(azredis_client *c, uint64_t until) {
-    c->woken = 0;
     do {
         azri_pump_turn(c);
         if (!c->closing && !c->woken) azri_pump_sleep(c, until);
     } while (!c->closing && !c->woken && azri_now(c) < until);
+    c->woken = 0;
 }
 
 AZREDIS_API azredis_status azredis_wait(azredis_client *c, uint32_t ms) {
@@ -12650,7 +12660,7 @@ AZREDIS_API size_t azredis_fds(azredis_client *c, azredis_fd *out, size_t cap) {
     if (out) memcpy(out, all, azri_minz(n, cap) * sizeof *out);
     c->short_list = n > cap;
     c->grave.open = 1;
-    if (out && n <= cap) c->grave.unlisted = c->grave.count;
+    if (out && cap) c->grave.unlisted = c->grave.count; /* a short list does not have them either */
     azri_let_go(c);
     return n;
 }
@@ -12661,8 +12671,10 @@ AZREDIS_API int azredis_timeout_ms(azredis_client *c) {
     azri_hold(c);
     now = azri_now(c);
     t = now + AZRI_WAIT_MAX;
-    if (!c->threads && !c->closing && c->broken.code == AZREDIS_OK) t = azri_min64(t, azri_pump_deadline(c, now));
-    if (c->short_list || c->grave.unlisted) t = azri_min64(t, now + AZRI_STARVE);
+    if (!c->threads && !c->closing && c->broken.code == AZREDIS_OK) {
+        t = azri_min64(t, azri_pump_deadline(c, now));
+        if (c->short_list || c->grave.count) t = azri_min64(t, now + AZRI_STARVE);
+    }
     azri_let_go(c);
     return t > now ? (int)(t - now) : 0;
 }
@@ -12681,6 +12693,7 @@ AZREDIS_API azredis_status azredis_process(azredis_client *c, const azredis_fd *
         azri_grave_clear(&c->grave, &c->port, c->grave.unlisted);
     }
     azri_pump_turn(c);
+    c->woken = 0;                                       /* the loop is awake: that was all azredis_wake wanted */
     if (azri_pump_deadline(c, azri_now(c)) > azri_now(c) + AZRI_SECOND) azri_pump_idle(c);
     st = c->closing ? AZREDIS_E_CLOSED : AZREDIS_OK;
     azri_leave(c);
