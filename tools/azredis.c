@@ -103,10 +103,14 @@ static struct {
     azredis_client *cache;
     azredis_reply reply;
     int status;                         /* the exit status so far: the first that is not OK */
+    int protocol;                       /* of the client; 0: there is none */
     int rejected;                       /* 1: Redis refused the last token that it was shown */
+    const azredis_str *words;           /* of SUBSCRIBE */
+    int word_count, announced;          /* words that were printed as subscribed */
+    int channels;                       /* different ones among them */
+    int confirmed;                      /* by the server */
     int streaming;
-    unsigned confirmed;                 /* subscriptions */
-    char refusal[500];                  /* of the last subscription; "": none */
+    char refusal[500];                  /* of a subscription; "": none */
 } app;
 
 static volatile sig_atomic_t stage;     /* the exit status if the time is over now */
@@ -524,7 +528,16 @@ static void on_event(const azredis_event *ev, void *user) {
 
 /* Errors of the library speak of its options; here they have other names. */
 static void die_of(int status, const azredis_error *why) {
-    const char *hint = strstr(why->message, "allow_authority") ? " (here --allow-authority HOST)" : "";
+    static const struct { int option; const char *word; } words[] = {
+        {TENANT, "tenant id"}, {CLIENT, "client id"}, {SCOPE, "scope must"}, {USER, "user has"},
+        {AUTHORITY, "options.authority_host"}, {ALLOW, "options.allow_authority"}, {HOST, "options.host"},
+        {HOST, "host: "}
+    };
+    const char *hint = strstr(why->message, "option allow_authority") ? " (here --allow-authority HOST)" : "";
+    size_t i;
+    for (i = 0; status == USAGE && i < sizeof words / sizeof words[0]; i++)
+        if (strstr(why->message, words[i].word))
+            die(status, "%s: %s%s", options[words[i].option].name, why->message, hint);
     die(status, "%s%s", why->message, hint);
 }
 
@@ -665,7 +678,7 @@ static void open_client(int protocol) {
     o.auth = app.identity;
     o.plaintext = app.host[0] == '/';
     o.ca_file = app.value[CACERT];
-    o.protocol = protocol;
+    o.protocol = app.protocol = protocol;
     o.client_name = "azredis";
     o.connect_ms = o.auth_ms = app.timeout ? app.timeout : CONNECT_MS;
     o.on_event = on_event;
@@ -716,48 +729,75 @@ static void print_push(const char *kind, azredis_str channel, const azredis_valu
     print_value(&v);
 }
 
-static void on_message(azredis_client *c, const azredis_message *m, void *user) {
-    azredis_value payload = text_value(m->payload.ptr, m->payload.len);
-    (void)c;
-    (void)user;
-    if (!stop) print_push("message", m->channel, &payload);
-}
-
-/* Waits for the server's word on one more channel. */
-static void await_channel(unsigned count) {
-    uint64_t since = now_ms();
-    while (!stop && app.confirmed < count && !app.refusal[0] && left_ms(since, COMMAND_MS) > 0)
-        azredis_wait(app.cache, 10);
-    if (app.refusal[0]) die(ERROR_REPLY, "%s", app.refusal);
-    if (!stop && app.confirmed < count) die(NO_REDIS, "SUBSCRIBE: no answer in time");
-}
-
-static int is_repeated(const azredis_str *argv, int i) {
+/* 1: words[i] stands there before i, too. */
+static int is_repeated(int i) {
     int k;
     for (k = 1; k < i; k++)
-        if (argv[k].len == argv[i].len && memcmp(argv[k].ptr, argv[i].ptr, argv[i].len) == 0) return 1;
+        if (strcmp(app.words[k].ptr, app.words[i].ptr) == 0) return 1;
     return 0;
+}
+
+/* Prints the words up to `last` as subscribed, and what needs no answer behind it. */
+static void announce(int last) {
+    azredis_value count;
+    memset(&count, 0, sizeof count);
+    count.type = AZREDIS_T_INTEGER;
+    while (app.announced < app.word_count && (app.announced <= last || is_repeated(app.announced))) {
+        if (!is_repeated(app.announced)) app.channels++;
+        count.as.integer = app.channels;
+        print_push("subscribe", app.words[app.announced++], &count);
+    }
+}
+
+/* A message may be here before the event that tells of its subscription. */
+static void on_message(azredis_client *c, const azredis_message *m, void *user) {
+    azredis_value payload = text_value(m->payload.ptr, m->payload.len);
+    int i = 1;
+    (void)c;
+    (void)user;
+    while (i < app.word_count - 1 && strcmp(app.words[i].ptr, m->channel.ptr) != 0) i++;
+    announce(i);
+    print_push("message", m->channel, &payload);
+}
+
+/* One after the other, so that the answers come in the order of the words. */
+static void subscribe_all(void) {
+    uint64_t since = now_ms();
+    int i, asked = 0;
+    for (i = 1; i < app.word_count; i++) {
+        if (is_repeated(i)) continue;
+        if (!azredis_subscribe(app.cache, AZREDIS_CHANNEL, app.words[i].ptr, on_message, NULL))
+            die(NO_REDIS, "SUBSCRIBE: out of memory");
+        asked++;
+        while (!stop && app.confirmed < asked && !app.refusal[0] && left_ms(since, COMMAND_MS) > 0)
+            azredis_wait(app.cache, SLICE_MS / 10);
+        if (stop) return;
+        if (app.refusal[0]) die(ERROR_REPLY, "%s", app.refusal);
+        if (app.confirmed < asked) die(NO_REDIS, "SUBSCRIBE: no answer in time");
+        announce(i);
+    }
 }
 
 /* Ends by Ctrl+C or --timeout alone. Needs RESP3; what it prints is the same in both. */
 static void subscribe(int argc, const azredis_str *argv) {
-    azredis_value count;
     int i;
-    memset(&count, 0, sizeof count);
-    count.type = AZREDIS_T_INTEGER;
+    for (i = 1; i < argc && strlen(argv[i].ptr) == argv[i].len; i++) {}
+    if (argc < 2 || i < argc) {
+        complain("SUBSCRIBE: channels are wanted, without a NUL in them");
+        note(USAGE);
+        return;
+    }
+    if (app.protocol != 3) {
+        open_client(3);
+        connect_client();
+    }
     if (app.format == FOR_PEOPLE) puts("Reading messages... (press Ctrl-C to quit)");
     flush();
+    app.words = argv;
+    app.word_count = argc;
+    app.announced = 1;
     handle(SIGINT, on_stop);
-    app.confirmed = 0;
-    for (i = 1; i < argc && !stop; i++) {
-        if (!is_repeated(argv, i)) {
-            count.as.integer++;
-            if (!azredis_subscribe(app.cache, AZREDIS_CHANNEL, argv[i].ptr, on_message, NULL))
-                die(NO_REDIS, "SUBSCRIBE: out of memory");
-            await_channel((unsigned)count.as.integer);
-        }
-        if (!stop) print_push("subscribe", argv[i], &count);
-    }
+    subscribe_all();
     app.streaming = 1;
     stage = app.status;
     while (!stop && left_ms(now_ms(), SLICE_MS) > 0) azredis_wait(app.cache, SLICE_MS);
@@ -768,21 +808,9 @@ static void subscribe(int argc, const azredis_str *argv) {
 
 static int is_subscribe(const char *name) { return strcasecmp(name, "subscribe") == 0; }
 
-static int wanted_protocol(const char *name) {
-    if (name && is_subscribe(name)) return 3;
+static int wanted_protocol(const char *command) {
+    if (command && is_subscribe(command)) return 3;
     return app.value[PROTOCOL] ? atoi(app.value[PROTOCOL]) : app.value[JSON] ? 3 : 2;
-}
-
-static void run_subscribe(int argc, const azredis_str *argv) {
-    int i;
-    if (argc < 2) { complain("SUBSCRIBE: no channel is named"); note(USAGE); return; }
-    for (i = 1; i < argc; i++)
-        if (strlen(argv[i].ptr) != argv[i].len) { complain("SUBSCRIBE: a channel has a NUL in it"); note(USAGE); return; }
-    if (wanted_protocol(NULL) != 3 && !app.streaming) {
-        open_client(3);
-        connect_client();
-    }
-    subscribe(argc, argv);
 }
 
 /* Returns 0 if it is of no use to go on. */
@@ -790,7 +818,7 @@ static int run_command(int argc, const azredis_str *argv) {
     azredis_call how = {0};
     azredis_status st;
     uint32_t left = left_ms(now_ms(), COMMAND_MS);
-    if (is_subscribe(argv[0].ptr)) { run_subscribe(argc, argv); return 1; }
+    if (is_subscribe(argv[0].ptr)) { subscribe(argc, argv); return 1; }
     how.timeout_ms = left > 0 ? left : 1;
     st = azredis_command_argv(app.cache, &app.reply, &how, argc, argv);
     if (app.reply.value) {
@@ -886,12 +914,12 @@ static int repetition(int argc, const azredis_str *word, long *times) {
     return 0;
 }
 
-/* Returns 0 if no more lines are wanted. */
+/* Returns 0 if it is of no use to go on. */
 static int run_words(int argc, const azredis_str *word) {
     uint64_t began = now_ms();
     long times;
     int skip, going = 1;
-    if (strcasecmp(word[0].ptr, "quit") == 0 || strcasecmp(word[0].ptr, "exit") == 0) return 0;
+    if (strcasecmp(word[0].ptr, "quit") == 0 || strcasecmp(word[0].ptr, "exit") == 0) leave(app.status);
     skip = repetition(argc, word, &times);
     if (skip < 0) {
         puts("Invalid redis-cli repeat command option value.");
@@ -928,7 +956,7 @@ static void run_input(void) {
         if (person) { printf("%s> ", app.host); flush(); }
         n = getline(&line, &room, stdin);
         if (n < 0) break;
-        if (!run_line(line, (size_t)n) && !person) break;
+        if (!run_line(line, (size_t)n) && !person) break;       /* a person sees it and may try again */
     }
     free(line);
 }
