@@ -740,6 +740,11 @@ static void test_secrets_as_arguments_are_refused(void **state)
         "--client-secret", "--secret", "--password", "--pass", "-a", "--access-key", "--key", "--token", "--PASSWORD",
         "--client-assertion"
     };
+    static const char *const urls[] = {
+        "user:hunter2hunter2@localhost:1", "rediss://user:hunter2hunter2@localhost:1", "rediss://:hunter2@localhost",
+        "localhost,password=hunter2hunter2", "localhost,auth=client-secret,clientSecret=hunter2hunter2",
+        "localhost,password=hunter2,hunter2", "localhost,pasword=hunter2hunter2"
+    };
     char glued[64];
     long before = live_number(&em, "connections_opened");
     size_t i;
@@ -754,9 +759,11 @@ static void test_secrets_as_arguments_are_refused(void **state)
         assert_complaint(2, "a secret is not taken");
         assert_unseen("hunter2");
     }
-    run("-h", "user:hunter2hunter2@localhost:1", "PING");
-    assert_status(2);
-    assert_unseen("hunter2");
+    for (i = 0; i < COUNT(urls); i++) {
+        run("-h", urls[i], "PING");
+        assert_complaint(2, "--host: ");
+        assert_unseen("hunter2");
+    }
     run("--passwrod=hunter2hunter2", "PING");           /* a slip: nothing behind "=" is repeated */
     assert_status(2);
     assert_unseen("hunter2");
@@ -764,6 +771,33 @@ static void test_secrets_as_arguments_are_refused(void **state)
     run("AUTH", "hunter2hunter2");
     assert_status(2);
     assert_unseen("hunter2");
+}
+
+static void test_connection_strings(void **state)
+{
+    char text[400];
+    (void)state;
+    snprintf(text, sizeof text, "%s,auth=environment,protocol=resp3,name=by-string", em.endpoint);
+    run("-h", text, "--no-raw", "CONFIG", "GET", "maxmemory");
+    assert_string_equal(tool.text, "1# \"maxmemory\" => \"0\"\n");
+    run("-h", text, "--no-raw", "--protocol", "2", "CONFIG", "GET", "maxmemory");   /* the option wins */
+    assert_string_equal(tool.text, "1) \"maxmemory\"\n2) \"0\"\n");
+    run("-h", text, "CLIENT", "GETNAME");
+    assert_string_equal(tool.text, "by-string\n");
+    snprintf(text, sizeof text, "rediss://%s", em.endpoint);
+    run("-h", text, "CLIENT", "GETNAME");
+    assert_string_equal(tool.text, "azredis\n");
+    snprintf(text, sizeof text, "localhost,auth=client-secret,tenantId=%s,clientId=%s", getenv("AZURE_TENANT_ID"),
+             getenv("AZURE_CLIENT_ID"));
+    run("-h", text, "token");           /* the secret is in AZURE_CLIENT_SECRET */
+    assert_has(tool.text, "credential  client-secret\n");
+    snprintf(text, sizeof text, "%s,password=%s", em.endpoint, getenv("AZREDIS_ACCESS_KEY"));
+    env("AZREDIS_CONNECTION", text);
+    run("ACL", "WHOAMI");
+    assert_string_equal(tool.text, "default\n");
+    assert_null(strstr(on_terminal("quit\n", NULL, NULL), getenv("AZREDIS_ACCESS_KEY")));    /* nor in the prompt */
+    run("ECHO", "--raw");               /* options end at the command */
+    assert_string_equal(tool.text, "--raw\n");
 }
 
 static void test_no_secret_in_the_command_line(void **state)
@@ -1291,6 +1325,26 @@ static void test_auth_info(void **state)
     azredis_auth_release(a);
 }
 
+/* The identity of a client serves a second one, and lives on without the first. */
+static void test_client_auth(void **state)
+{
+    azredis_options o = {0};
+    azredis_client *first = live_open(&em, &o), *second;
+    azredis_auth *a = azredis_client_auth(first);
+    long tokens = live_number(&em, "tokens_issued");
+    azredis_auth_info_data d;
+    (void)state;
+    assert_null(azredis_client_auth(NULL));
+    azredis_close(first);
+    assert_int_equal(azredis_auth_info(a, &d), AZREDIS_OK);
+    o.auth = a;
+    second = live_open(&em, &o);
+    azredis_auth_release(a);
+    assert_true(live_incr(second, "second") > 0);
+    assert_int_equal(live_number(&em, "tokens_issued"), tokens);
+    azredis_close(second);
+}
+
 #define T(name) cmocka_unit_test_teardown(name, clean_up)
 
 int main(int argc, char **argv)
@@ -1301,12 +1355,14 @@ int main(int argc, char **argv)
         T(test_lines_are_quoted_as_in_redis_cli), T(test_gateway_with_a_token), T(test_what_redis_cli_cannot_print),
         T(test_terminal_decides_the_format), T(test_subscribe_streams_what_redis_cli_streams),
         T(test_subscribe_survives_a_cut), T(test_subscribe_among_lines), T(test_subscribe_refused),
-        T(test_secrets_from_files), T(test_secrets_as_arguments_are_refused), T(test_no_secret_in_the_command_line),
+        T(test_secrets_from_files), T(test_secrets_as_arguments_are_refused), T(test_connection_strings),
+        T(test_no_secret_in_the_command_line),
         T(test_missing_secrets_are_named), T(test_identities_to_come), T(test_authorities), T(test_usage), T(test_help),
         T(test_refused_commands_tell_why), T(test_verbose), T(test_status_of_replies), T(test_status_without_a_token),
         T(test_status_without_a_way), T(test_status_of_a_rejection), T(test_timeout_of_the_authority),
         T(test_timeout_of_redis), T(test_timeout_of_a_slow_answer), T(test_timeout_of_a_command_and_of_lines),
         T(test_timeout_of_the_output), T(test_ctrl_c_ends_at_once), T(test_reader_goes_away), T(test_auth_info),
+        T(test_client_auth),
     };
     signal(SIGPIPE, SIG_IGN);
     if (argc > 1)                       /* one case alone, for a look at it */
