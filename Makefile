@@ -91,6 +91,9 @@ SUITE = $(PYTHON) tools/tests.py run -B $(B)
 export EMULATOR = $(abspath $(B))/emulator
 export REDIS_SERVER = $(abspath $(B))/redis-server
 export SAMPLE = $(abspath $(B))/sample
+export AZREDIS = $(abspath $(B))/azredis
+# The programs that live tests drive; a variant has its own.
+driven = $(1)/sample $(1)/azredis
 export CC CLANG PYTHON
 export BUILD = $(abspath $(B))
 
@@ -110,10 +113,11 @@ unit-msan: $(call need,$(PURE_UNIT:%=$(B)/msan/unit/%) $(SIM:%=$(B)/msan/sim/%))
 	@$(SUITE) unit-msan -j $(JOBS) -t $(TIMEOUT) $(PURE_UNIT:%=$(B)/msan/unit/%) $(SIM:%=$(B)/msan/sim/%)
 sim: $(call need,$(SIM:%=$(B)/gcc/sim/%)) ## seeded simulation of the pure half in virtual time
 	@$(SUITE) sim -j $(JOBS) -t $(TIMEOUT) $(SIM:%=$(B)/gcc/sim/%)
-live: $(call need,$(LIVE:%=$(B)/gcc/live/%) emulator $(B)/sample $(LOOPS:%=$(B)/%)) ## live tests: emulator, TLS, real redis-server
+live: $(call need,$(LIVE:%=$(B)/gcc/live/%) emulator $(call driven,$(B)) $(LOOPS:%=$(B)/%)) ## live tests: emulator, TLS, real redis-server
 	@$(SUITE) live -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) --sh-arg $(EMULATOR) $(LIVE:%=$(B)/gcc/live/%) $(LIVE_SH)
 live-asan: export SAMPLE = $(abspath $(B))/asan/sample
-live-asan: $(call need,$(LIVE:%=$(B)/asan/live/%) emulator $(B)/asan/sample)
+live-asan: export AZREDIS = $(abspath $(B))/asan/azredis
+live-asan: $(call need,$(LIVE:%=$(B)/asan/live/%) emulator $(call driven,$(B)/asan))
 	@$(SUITE) live-asan -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) $(LIVE:%=$(B)/asan/live/%)
 live-valgrind: $(call need,$(VALGRIND_LIVE:%=$(B)/gcc/live/%) emulator)
 	@$(SUITE) live-valgrind -t $(LIVE_TIMEOUT) --wrap '$(VALGRIND)' $(VALGRIND_LIVE:%=$(B)/gcc/live/%)
@@ -121,7 +125,7 @@ fuzz-short: $(call need,$(FUZZ:%=$(B)/clang-asan/fuzz/%)) ## every fuzz target f
 	@$(SUITE) fuzz-short -j $(JOBS) -t $(TIMEOUT) --plain --arg -runs=$(FUZZ_RUNS) $(FUZZ:%=$(B)/clang-asan/fuzz/%)
 san: $(call need,$(SIM:%=$(B)/clang-asan/sim/%)) unit-asan live-asan fuzz-short ## everything under ASan and UBSan
 	@$(SUITE) sim-asan -j $(JOBS) -t $(LIVE_TIMEOUT) $(SIM:%=$(B)/clang-asan/sim/%)
-tsan: $(UNIT:%=$(B)/tsan/unit/%) $(LIVE:%=$(B)/tsan/live/%) emulator $(B)/sample ## unit and live tests under ThreadSanitizer
+tsan: $(UNIT:%=$(B)/tsan/unit/%) $(LIVE:%=$(B)/tsan/live/%) emulator $(call driven,$(B)) ## unit and live tests under ThreadSanitizer
 	@$(SUITE) tsan -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) --wrap 'setarch -R' $(UNIT:%=$(B)/tsan/unit/%) $(LIVE:%=$(B)/tsan/live/%)
 valgrind: live-valgrind $(call need,$(UNIT:%=$(B)/gcc/unit/%)) ## unit tests and the live path under valgrind
 	@$(SUITE) valgrind -j $(JOBS) -t 600 --wrap '$(VALGRIND)' $(UNIT:%=$(B)/gcc/unit/%)
@@ -137,7 +141,8 @@ live-36: $(call need,$(LIVE_36) emulator)
 	@$(SUITE) live-36 -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) $(LIVE_36)
 test-mbedtls: $(SUITES_36:%=test-mbedtls-%) ## all unit and live tests with each mbedTLS 3.6
 $(SUITES_36:%=test-mbedtls-%): export SAMPLE = $(abspath $(B))/$(@:test-mbedtls-%=%)/sample
-$(SUITES_36:%=test-mbedtls-%): test-mbedtls-%: emulator $(B)/%/sample $(foreach t,$(UNIT:%=unit/%) $(LIVE:%=live/%),$(B)/%/$(t))
+$(SUITES_36:%=test-mbedtls-%): export AZREDIS = $(abspath $(B))/$(@:test-mbedtls-%=%)/azredis
+$(SUITES_36:%=test-mbedtls-%): test-mbedtls-%: emulator $(B)/%/sample $(B)/%/azredis $(foreach t,$(UNIT:%=unit/%) $(LIVE:%=live/%),$(B)/%/$(t))
 	@$(SUITE) mbedtls-$* -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) $(filter $(B)/$*/unit/% $(B)/$*/live/%,$^)
 demo-short: $(call need,$(B)/emulator $(B)/sample)
 	@AZREDIS_DEMO_TTL=5 AZREDIS_DEMO_SECONDS=12 $(SUITE) demo-short --plain --arg $(B) tools/demo.sh
@@ -146,7 +151,7 @@ bench-short: $(call need,$(B)/redis-server)
 bench-check: $(B)/redis-server ## instructions, allocations, copies, system calls per operation against their limits
 	@$(PYTHON) tools/bench.py -B $(B)
 	@$(PYTHON) tools/bench.py -B $(B) --selftest
-mutants: emulator $(B)/sample ## break the header in known ways; the named suite must notice
+mutants: emulator $(call driven,$(B)) ## break the header in known ways; the named suite must notice
 	@sh tests/mutants/run.sh $(B)
 test-peers: emulator ## Azure SDK and Redis clients of others against the emulator
 	@$(SUITE) peers -t 600 --sh-arg $(EMULATOR) $(PEERS)
@@ -157,7 +162,7 @@ SUITES   = unit-gcc unit-asan unit-msan sim fuzz-short check bench-short demo-sh
 PROGRAMS = $(UNIT:%=$(B)/gcc/unit/%) $(UNIT:%=$(B)/clang-asan/unit/%) $(PURE_UNIT:%=$(B)/msan/unit/%) $(SIM:%=$(B)/msan/sim/%) \
            $(SIM:%=$(B)/gcc/sim/%) $(LIVE:%=$(B)/gcc/live/%) $(LIVE:%=$(B)/asan/live/%) $(FUZZ:%=$(B)/clang-asan/fuzz/%) $(LIVE_36)
 STEP     = AZREDIS_SUMMARY=later $(MAKE) --no-print-directory BUILT=1
-programs: emulator examples $(B)/asan/sample $(PROGRAMS)
+programs: emulator azredis examples $(call driven,$(B)/asan) $(PROGRAMS)
 test: ## all of the above but tsan, mutants and peers, with a summary
 	@rm -rf $(B)/log
 	@echo "building $(words $(PROGRAMS)) test programs"
@@ -167,6 +172,7 @@ test: ## all of the above but tsan, mutants and peers, with a summary
 	$(PYTHON) tools/tests.py sum -B $(B) build $(SUITES)
 
 emulator: $(B)/emulator $(B)/redis-server ## Entra and Azure Managed Redis on your desk: build/emulator
+azredis: $(B)/azredis ## the command line: build/azredis
 examples: $(EXAMPLES:%=$(B)/%) ## build/hello, build/sample, ...
 # mbedTLS 3.6 brings pkg-config files, 2.28 does not: its libraries are then named by us.
 install: $(INSTALL_CLI) ## header, command line and pkg-config file to PREFIX (/usr/local), under DESTDIR
@@ -194,7 +200,7 @@ $(B)/redis-server:
 
 $(B)/azredis: tools/azredis.c $(HEADER)
 	@mkdir -p $(@D)
-	$(Q)$(CC) -O2 -g $(WARN) -I$(H) $(EXTRA_CFLAGS) $< -o $@ $(TLS_LIBS)
+	$(Q)$(CC) -O2 -g $(WARN) -I$(H) $(TLS_INC) $(EXTRA_CFLAGS) $< -o $@ $(TLS_LIBS)
 $(B)/%: examples/%.c $(HEADER)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -O2 -g $(WARN) -I$(H) $(TLS_INC) $(EXTRA_CFLAGS) $< -o $@ $(LINK_$*) $(TLS_LIBS)
@@ -212,6 +218,9 @@ NEED_$(1) = $$(addsuffix /usr/include/mbedtls/ssl.h,$$(MBEDTLS_$(1)))
 $(B)/$(1)/%: examples/%.c $(HEADER) | $$(NEED_$(1))
 	@mkdir -p $$(@D)
 	$(Q)$$(CC_$(1)) -std=gnu11 -g $(WARN) -I$(H) $$(INC_$(1)) $$(FLAGS_$(1)) $$(EXTRA_CFLAGS) $$< -o $$@ $$(LINK_$$*) $$(LIBS_$(1))
+$(B)/$(1)/azredis: tools/azredis.c $(HEADER) | $$(NEED_$(1))
+	@mkdir -p $$(@D)
+	$(Q)$$(CC_$(1)) -std=gnu11 -g $(WARN) -I$(H) $$(INC_$(1)) $$(FLAGS_$(1)) $$(EXTRA_CFLAGS) $$< -o $$@ $$(LIBS_$(1))
 $(B)/$(1)/unit/%: tests/unit/%.c $(HEADER) $(wildcard tests/unit/*.h) | $$(NEED_$(1))
 	@mkdir -p $$(@D)
 	$(Q)$$(CC_$(1)) $$(CFLAGS_T) $$(INC_$(1)) $$(FLAGS_$(1)) $$< -o $$@ $$(LIBS) $$(LIBS_$(1))
@@ -228,6 +237,6 @@ endef
 $(foreach v,$(VARIANTS),$(eval $(call VARIANT,$(v))))
 
 .PHONY: help port-mingw demo unit unit-gcc unit-asan unit-msan sim live live-asan live-valgrind fuzz-short san tsan valgrind check \
-        roots mbedtls-36 live-36 test-mbedtls $(SUITES_36:%=test-mbedtls-%) demo-short bench-short bench-check mutants test-peers programs test emulator examples \
+        roots mbedtls-36 live-36 test-mbedtls $(SUITES_36:%=test-mbedtls-%) demo-short bench-short bench-check mutants test-peers programs test emulator azredis examples \
         install uninstall clean
 .DELETE_ON_ERROR:

@@ -605,6 +605,10 @@ static inline size_t azredis_describe(const azredis_options *o, char *buf, size_
 }
 #endif
 
+/* The identity of a client, with a reference for you, which azredis_auth_release drops: for a second client, or to ask
+ * whose token it has. NULL only if c is. Any thread. */
+AZREDIS_API azredis_auth *azredis_client_auth(azredis_client *c);
+
 /* Optional: pumps until the connection is ready. *why may be NULL. An error that cannot pass by itself, or any
  * error with abort_on_connect_fail, ends the wait at once. */
 AZREDIS_API azredis_status azredis_connect(azredis_client *c, uint32_t wait_ms, azredis_error *why);
@@ -12293,6 +12297,8 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
     if (c->port.missing) (void)azri_port_check(&c->port, &c->broken);
     return c;
 }
+
+AZREDIS_API azredis_auth *azredis_client_auth(azredis_client *c) { return c ? azri_auth_hold(c->auth) : NULL; }
 
 AZREDIS_API void azredis_close(azredis_client *c) {
     if (!c) return;

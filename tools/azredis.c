@@ -52,7 +52,7 @@ enum {
 static const struct option {
     const char *name, *letter, *value, *of, *help;
 } options[OPTION_COUNT] = {
-    {"--host", "-h", "HOST[:PORT]", "", "the cache, or /PATH of a unix socket; else AZREDIS_ENDPOINT"},
+    {"--host", "-h", "HOST[:PORT]", "", "the cache, also as connection string, URL or /PATH of a socket;"},
     {"--auth", "", "NAME", "", "the identity (default: default)"},
     {"--tenant-id", "", "ID", "client-secret client-certificate workload-identity azure-cli azure-developer-cli "
                               "azure-powershell device-code", "tenant; else AZURE_TENANT_ID"},
@@ -93,7 +93,9 @@ enum format { PLAIN, FOR_PEOPLE, AS_JSON };
 
 static struct {
     const char *value[OPTION_COUNT];    /* NULL: not given; flags: "" */
-    const char *auth, *host;
+    const char *auth;                   /* name of the identity */
+    const char *where;                  /* the cache: host, connection string or URL; may hold a secret */
+    char settings[2000];                /* the same as the library understood it, secrets masked; "": none */
     int token;                          /* `azredis token` */
     enum format format;
     uint64_t start;                     /* of the program */
@@ -103,10 +105,14 @@ static struct {
     azredis_client *cache;
     azredis_reply reply;
     int status;                         /* the exit status so far: the first that is not OK */
+    int protocol;                       /* of the client; 0: there is none */
     int rejected;                       /* 1: Redis refused the last token that it was shown */
+    const azredis_str *words;           /* of SUBSCRIBE */
+    int word_count, announced;          /* words that were printed as subscribed */
+    int channels;                       /* different ones among them */
+    int confirmed;                      /* by the server */
     int streaming;
-    unsigned confirmed;                 /* subscriptions */
-    char refusal[500];                  /* of the last subscription; "": none */
+    char refusal[500];                  /* of a subscription; "": none */
 } app;
 
 static volatile sig_atomic_t stage;     /* the exit status if the time is over now */
@@ -210,6 +216,7 @@ static void print_help(void) {
         snprintf(left, sizeof left, "%s%s%s %s", options[i].letter, *options[i].letter ? ", " : "    ",
                  options[i].name, options[i].value);
         printf("  %-32s %s\n", left, options[i].help);
+        if (i == HOST) printf("  %-32s else AZREDIS_CONNECTION, which may hold a password, or AZREDIS_ENDPOINT\n", "");
     }
     fputs("\nNAME: ", stdout);
     for (i = 0; identities[i]; i++) printf("%s%s", i == 0 ? "" : i == 7 ? "\n      " : " ", identities[i]);
@@ -300,14 +307,42 @@ static void check_options(void) {
     if (app.value[RAW] && app.value[NO_RAW]) die(USAGE, "--raw: not together with --no-raw");
     if (app.value[JSON] && (app.value[RAW] || app.value[NO_RAW]))
         die(USAGE, "--json: not together with --raw or --no-raw");
-    if (!app.host && !app.token) die(USAGE, "--host: give the cache by -h HOST[:PORT] or AZREDIS_ENDPOINT");
-    if (app.host && strchr(app.host, '@'))
-        die(USAGE, "--host: no secret is taken from there; give HOST[:PORT] alone");
+    if (!app.where && !app.token)
+        die(USAGE, "--host: give the cache by -h HOST[:PORT], AZREDIS_CONNECTION or AZREDIS_ENDPOINT");
 }
 
 static const char *getenv_set(const char *name) {
     const char *z = getenv(name);
     return z && *z ? z : NULL;
+}
+
+/* 1: the connection string has this key. */
+static int says(const char *key) {
+    const char *at = app.settings;
+    size_t n = strlen(key);
+    while ((at = strstr(at, key)) != NULL) {
+        if (at > app.settings && at[-1] == ',' && at[n] == '=') return 1;
+        at += n;
+    }
+    return 0;
+}
+
+/* The library's own parser says what is in the string, with *** for a password. */
+static void check_where(void) {
+    static const char wrong[] = "(wrong: ";
+    const char *from = app.value[HOST] ? "--host" : getenv_set("AZREDIS_CONNECTION") ? "AZREDIS_CONNECTION"
+                                                                                      : "AZREDIS_ENDPOINT";
+    azredis_options o = {0};
+    size_t n;
+    if (!app.where) return;
+    o.config = app.where;
+    n = azredis_describe(&o, app.settings, sizeof app.settings);
+    if (strncmp(app.settings, wrong, sizeof wrong - 1) == 0)
+        die(USAGE, "%s: %.*s", from, (int)(strlen(app.settings) - sizeof wrong), app.settings + sizeof wrong - 1);
+    if (n >= sizeof app.settings) die(USAGE, "%s: it is too long", from);
+    if (app.value[HOST] && (says("password") || says("clientSecret")))
+        die(USAGE, "--host: a secret is not taken from the command line, which every user of this machine can read; "
+            "use AZREDIS_CONNECTION, AZREDIS_ACCESS_KEY or AZREDIS_PASSWORD");
 }
 
 /* Returns the index of the command's name; argc if there is none. */
@@ -331,10 +366,12 @@ static int read_options(int argc, char **argv) {
     if (app.value[TIMEOUT]) app.timeout = (uint32_t)number(TIMEOUT, 1, TIMEOUT_MAX);
     if (app.value[PROTOCOL]) (void)number(PROTOCOL, 2, 3);
     app.auth = app.value[AUTH] ? app.value[AUTH] : "default";
-    app.host = app.value[HOST] ? app.value[HOST] : getenv_set("AZREDIS_ENDPOINT");
+    app.where = app.value[HOST] ? app.value[HOST] : getenv_set("AZREDIS_CONNECTION");
+    if (!app.where) app.where = getenv_set("AZREDIS_ENDPOINT");
     app.format = app.value[JSON] ? AS_JSON
                : app.value[RAW] || (!app.value[NO_RAW] && !isatty(STDOUT_FILENO)) ? PLAIN : FOR_PEOPLE;
     check_options();
+    check_where();
     return i;
 }
 
@@ -524,35 +561,64 @@ static void on_event(const azredis_event *ev, void *user) {
 
 /* Errors of the library speak of its options; here they have other names. */
 static void die_of(int status, const azredis_error *why) {
-    const char *hint = strstr(why->message, "allow_authority") ? " (here --allow-authority HOST)" : "";
+    static const struct { int option; const char *word; } words[] = {
+        {TENANT, "tenant id"}, {CLIENT, "client id"}, {SCOPE, "scope must"}, {USER, "user has"},
+        {AUTHORITY, "options.authority_host"}, {ALLOW, "options.allow_authority"}, {HOST, "options.config"}
+    };
+    const char *hint = strstr(why->message, "option allow_authority") ? " (here --allow-authority HOST)" : "";
+    size_t i;
+    for (i = 0; status == USAGE && i < sizeof words / sizeof words[0]; i++)
+        if (strstr(why->message, words[i].word))
+            die(status, "%s: %s%s", options[words[i].option].name, why->message, hint);
     die(status, "%s%s", why->message, hint);
 }
 
-static void open_identity(void) {
-    azredis_auth_options o = {0};
+static void fill_identity(azredis_auth_options *o) {
+    const char *why = azredis_identity_why(app.auth);
+    if (why) die(NO_TOKEN, "--auth %s: %s", app.auth, why);
+    (void)azredis_identity_by_name(app.auth, &o->identity);
+    o->user = app.value[USER];
+    if (o->identity == AZREDIS_ID_ACCESS_KEY) o->password = needed(KEY_FILE, "AZREDIS_ACCESS_KEY");
+    if (o->identity == AZREDIS_ID_PASSWORD) o->user = needed(USER, "AZREDIS_USER");
+    if (o->identity == AZREDIS_ID_PASSWORD) o->password = needed(SECRET_FILE, "AZREDIS_PASSWORD");
+    if (o->identity == AZREDIS_ID_CLIENT_SECRET) {
+        o->tenant_id = needed(TENANT, "AZURE_TENANT_ID");
+        o->client_id = needed(CLIENT, "AZURE_CLIENT_ID");
+        o->client_secret = needed(SECRET_FILE, "AZURE_CLIENT_SECRET");
+    }
+    if (says("auth") && !o->client_secret) o->client_secret = getenv_set("AZURE_CLIENT_SECRET");
+    o->authority_host = app.value[AUTHORITY];
+    o->allow_authority = app.value[ALLOW];
+    o->scope = app.value[SCOPE];
+    o->ca_file = app.value[CACERT];
+    if (app.timeout) o->request_ms = o->chain_ms = left_ms(app.start, 0);
+    o->on_event = on_event;             /* for `azredis token`; else the client hands them on */
+    o->log_level = AZREDIS_LOG_DEBUG;
+}
+
+/* No I/O. Of the token alone no cache needs to be known, but a client wants to hear of one. A second client, for
+ * another protocol, has the identity of the first. */
+static void open_client(int protocol) {
+    azredis_auth_options id = {0};
+    azredis_options o = {0};
     azredis_auth_info_data info;
     azredis_error why = {0};
     azredis_token t;
-    if (azredis_identity_by_name(app.auth, &o.identity) != AZREDIS_OK)
-        die(NO_TOKEN, "--auth %s: this identity is known, but not built yet; --help tells which work", app.auth);
-    o.user = app.value[USER];
-    if (o.identity == AZREDIS_ID_ACCESS_KEY) o.password = needed(KEY_FILE, "AZREDIS_ACCESS_KEY");
-    if (o.identity == AZREDIS_ID_PASSWORD) o.user = needed(USER, "AZREDIS_USER");
-    if (o.identity == AZREDIS_ID_PASSWORD) o.password = needed(SECRET_FILE, "AZREDIS_PASSWORD");
-    if (o.identity == AZREDIS_ID_CLIENT_SECRET) {
-        o.tenant_id = needed(TENANT, "AZURE_TENANT_ID");
-        o.client_id = needed(CLIENT, "AZURE_CLIENT_ID");
-        o.client_secret = needed(SECRET_FILE, "AZURE_CLIENT_SECRET");
-    }
-    o.authority_host = app.value[AUTHORITY];
-    o.allow_authority = app.value[ALLOW];
-    o.scope = app.value[SCOPE];
+    azredis_close(app.cache);
+    if (app.identity) o.auth = app.identity;
+    else fill_identity(&id);
+    o.identity = &id;
+    o.config = app.where ? app.where : "localhost";
     o.ca_file = app.value[CACERT];
-    o.request_ms = o.chain_ms = left_ms(app.start, TOKEN_MS);
-    o.on_event = on_event;              /* for `azredis token`; else the client hands them on */
-    o.log_level = AZREDIS_LOG_DEBUG;
-    app.identity = azredis_auth_open(&o);
+    o.protocol = app.protocol = protocol;
+    if (!says("name")) o.client_name = "azredis";
+    if (!says("syncTimeout")) o.command_ms = COMMAND_MS;
+    if (app.timeout) o.connect_ms = o.auth_ms = app.timeout;
+    o.on_event = on_event;
+    o.log_level = app.value[VERBOSE] ? AZREDIS_LOG_DEBUG : AZREDIS_LOG_INFO;
+    app.cache = azredis_open(&o);
     wipe(app.secret, sizeof app.secret);
+    if (!app.identity) app.identity = azredis_client_auth(app.cache);
     if (azredis_auth_info(app.identity, &info) != AZREDIS_E_ARG) return;
     (void)azredis_auth_token(app.identity, &t, 0, &why);        /* only tells what is wrong */
     die_of(USAGE, &why);
@@ -658,21 +724,6 @@ static int status_of(const azredis_error *why) {
     return azredis_auth_info(app.identity, &info) == AZREDIS_OK ? NO_REDIS : NO_TOKEN;
 }
 
-static void open_client(int protocol) {
-    azredis_options o = {0};
-    azredis_close(app.cache);
-    o.host = app.host;
-    o.auth = app.identity;
-    o.plaintext = app.host[0] == '/';
-    o.ca_file = app.value[CACERT];
-    o.protocol = protocol;
-    o.client_name = "azredis";
-    o.connect_ms = o.auth_ms = app.timeout ? app.timeout : CONNECT_MS;
-    o.on_event = on_event;
-    o.log_level = app.value[VERBOSE] ? AZREDIS_LOG_DEBUG : AZREDIS_LOG_INFO;
-    app.cache = azredis_open(&o);
-}
-
 /* Waits while that is of use: a token that was refused is replaced once, anything else fails at once. What can be
  * wrong without a word on the wire is found before the first one. */
 static void connect_client(void) {
@@ -716,48 +767,75 @@ static void print_push(const char *kind, azredis_str channel, const azredis_valu
     print_value(&v);
 }
 
-static void on_message(azredis_client *c, const azredis_message *m, void *user) {
-    azredis_value payload = text_value(m->payload.ptr, m->payload.len);
-    (void)c;
-    (void)user;
-    if (!stop) print_push("message", m->channel, &payload);
-}
-
-/* Waits for the server's word on one more channel. */
-static void await_channel(unsigned count) {
-    uint64_t since = now_ms();
-    while (!stop && app.confirmed < count && !app.refusal[0] && left_ms(since, COMMAND_MS) > 0)
-        azredis_wait(app.cache, 10);
-    if (app.refusal[0]) die(ERROR_REPLY, "%s", app.refusal);
-    if (!stop && app.confirmed < count) die(NO_REDIS, "SUBSCRIBE: no answer in time");
-}
-
-static int is_repeated(const azredis_str *argv, int i) {
+/* 1: words[i] stands there before i, too. */
+static int is_repeated(int i) {
     int k;
     for (k = 1; k < i; k++)
-        if (argv[k].len == argv[i].len && memcmp(argv[k].ptr, argv[i].ptr, argv[i].len) == 0) return 1;
+        if (strcmp(app.words[k].ptr, app.words[i].ptr) == 0) return 1;
     return 0;
+}
+
+/* Prints the words up to `last` as subscribed, and what needs no answer behind it. */
+static void announce(int last) {
+    azredis_value count;
+    memset(&count, 0, sizeof count);
+    count.type = AZREDIS_T_INTEGER;
+    while (app.announced < app.word_count && (app.announced <= last || is_repeated(app.announced))) {
+        if (!is_repeated(app.announced)) app.channels++;
+        count.as.integer = app.channels;
+        print_push("subscribe", app.words[app.announced++], &count);
+    }
+}
+
+/* A message may be here before the event that tells of its subscription. */
+static void on_message(azredis_client *c, const azredis_message *m, void *user) {
+    azredis_value payload = text_value(m->payload.ptr, m->payload.len);
+    int i = 1;
+    (void)c;
+    (void)user;
+    while (i < app.word_count - 1 && strcmp(app.words[i].ptr, m->channel.ptr) != 0) i++;
+    announce(i);
+    print_push("message", m->channel, &payload);
+}
+
+/* One after the other, so that the answers come in the order of the words. */
+static void subscribe_all(void) {
+    uint64_t since = now_ms();
+    int i, asked = 0;
+    for (i = 1; i < app.word_count; i++) {
+        if (is_repeated(i)) continue;
+        if (!azredis_subscribe(app.cache, AZREDIS_CHANNEL, app.words[i].ptr, on_message, NULL))
+            die(NO_REDIS, "SUBSCRIBE: out of memory");
+        asked++;
+        while (!stop && app.confirmed < asked && !app.refusal[0] && left_ms(since, COMMAND_MS) > 0)
+            azredis_wait(app.cache, SLICE_MS / 10);
+        if (stop) return;
+        if (app.refusal[0]) die(ERROR_REPLY, "%s", app.refusal);
+        if (app.confirmed < asked) die(NO_REDIS, "SUBSCRIBE: no answer in time");
+        announce(i);
+    }
 }
 
 /* Ends by Ctrl+C or --timeout alone. Needs RESP3; what it prints is the same in both. */
 static void subscribe(int argc, const azredis_str *argv) {
-    azredis_value count;
     int i;
-    memset(&count, 0, sizeof count);
-    count.type = AZREDIS_T_INTEGER;
+    for (i = 1; i < argc && strlen(argv[i].ptr) == argv[i].len; i++) {}
+    if (argc < 2 || i < argc) {
+        complain("SUBSCRIBE: channels are wanted, without a NUL in them");
+        note(USAGE);
+        return;
+    }
+    if (app.protocol != 3) {
+        open_client(3);
+        connect_client();
+    }
     if (app.format == FOR_PEOPLE) puts("Reading messages... (press Ctrl-C to quit)");
     flush();
+    app.words = argv;
+    app.word_count = argc;
+    app.announced = 1;
     handle(SIGINT, on_stop);
-    app.confirmed = 0;
-    for (i = 1; i < argc && !stop; i++) {
-        if (!is_repeated(argv, i)) {
-            count.as.integer++;
-            if (!azredis_subscribe(app.cache, AZREDIS_CHANNEL, argv[i].ptr, on_message, NULL))
-                die(NO_REDIS, "SUBSCRIBE: out of memory");
-            await_channel((unsigned)count.as.integer);
-        }
-        if (!stop) print_push("subscribe", argv[i], &count);
-    }
+    subscribe_all();
     app.streaming = 1;
     stage = app.status;
     while (!stop && left_ms(now_ms(), SLICE_MS) > 0) azredis_wait(app.cache, SLICE_MS);
@@ -768,30 +846,18 @@ static void subscribe(int argc, const azredis_str *argv) {
 
 static int is_subscribe(const char *name) { return strcasecmp(name, "subscribe") == 0; }
 
-static int wanted_protocol(const char *name) {
-    if (name && is_subscribe(name)) return 3;
-    return app.value[PROTOCOL] ? atoi(app.value[PROTOCOL]) : app.value[JSON] ? 3 : 2;
-}
-
-static void run_subscribe(int argc, const azredis_str *argv) {
-    int i;
-    if (argc < 2) { complain("SUBSCRIBE: no channel is named"); note(USAGE); return; }
-    for (i = 1; i < argc; i++)
-        if (strlen(argv[i].ptr) != argv[i].len) { complain("SUBSCRIBE: a channel has a NUL in it"); note(USAGE); return; }
-    if (wanted_protocol(NULL) != 3 && !app.streaming) {
-        open_client(3);
-        connect_client();
-    }
-    subscribe(argc, argv);
+static int wanted_protocol(const char *command) {
+    if (command && is_subscribe(command)) return 3;
+    if (app.value[PROTOCOL]) return atoi(app.value[PROTOCOL]);
+    return app.value[JSON] || (says("protocol") && strstr(app.settings, "=resp3")) ? 3 : 2;
 }
 
 /* Returns 0 if it is of no use to go on. */
 static int run_command(int argc, const azredis_str *argv) {
     azredis_call how = {0};
     azredis_status st;
-    uint32_t left = left_ms(now_ms(), COMMAND_MS);
-    if (is_subscribe(argv[0].ptr)) { run_subscribe(argc, argv); return 1; }
-    how.timeout_ms = left > 0 ? left : 1;
+    if (is_subscribe(argv[0].ptr)) { subscribe(argc, argv); return 1; }
+    if (app.timeout) how.timeout_ms = left_ms(0, 0) + 1;
     st = azredis_command_argv(app.cache, &app.reply, &how, argc, argv);
     if (app.reply.value) {
         if (app.reply.value->type == AZREDIS_T_ERROR) note(ERROR_REPLY);
@@ -886,12 +952,12 @@ static int repetition(int argc, const azredis_str *word, long *times) {
     return 0;
 }
 
-/* Returns 0 if no more lines are wanted. */
+/* Returns 0 if it is of no use to go on. */
 static int run_words(int argc, const azredis_str *word) {
     uint64_t began = now_ms();
     long times;
     int skip, going = 1;
-    if (strcasecmp(word[0].ptr, "quit") == 0 || strcasecmp(word[0].ptr, "exit") == 0) return 0;
+    if (strcasecmp(word[0].ptr, "quit") == 0 || strcasecmp(word[0].ptr, "exit") == 0) leave(app.status);
     skip = repetition(argc, word, &times);
     if (skip < 0) {
         puts("Invalid redis-cli repeat command option value.");
@@ -925,10 +991,10 @@ static void run_input(void) {
     size_t room = 0;
     ssize_t n;
     for (;;) {
-        if (person) { printf("%s> ", app.host); flush(); }
+        if (person) { printf("%.*s> ", (int)strcspn(app.settings, ","), app.settings); flush(); }
         n = getline(&line, &room, stdin);
         if (n < 0) break;
-        if (!run_line(line, (size_t)n) && !person) break;
+        if (!run_line(line, (size_t)n) && !person) break;       /* a person sees it and may try again */
     }
     free(line);
 }
@@ -940,9 +1006,8 @@ int main(int argc, char **argv) {
     handle(SIGPIPE, SIG_IGN);           /* a reader that has gone shows as EPIPE */
     first = read_options(argc, argv);
     if (app.timeout) start_timer();
-    open_identity();
+    open_client(wanted_protocol(app.token ? NULL : argv[first]));
     if (app.token) print_token();
-    open_client(wanted_protocol(argv[first]));
     connect_client();
     if (first < argc) run_arguments(argc - first, argv + first);
     else run_input();
