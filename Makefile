@@ -66,9 +66,10 @@ VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-k
            --show-leak-kinds=definite,possible --child-silent-after-fork=yes
 
 # Programs that several suites build from one source: build/<variant>/<kind>/<name>.
-VARIANTS     = gcc asan clang-asan tsan msan $(SUITES_36)
+VARIANTS     = gcc asan clang-asan tsan msan $(SUITES_36) $(CROSS)
 # mbedTLS 3.6 of two Debian suites, each a variant of its own: trixie has 3.6.6, in which RSA-PSS over TLS 1.2 is broken.
 SUITES_36    = trixie sid
+CROSS        = i386 armhf s390x
 # Sanitizers at -O0: a fifth of the time to build, and nothing is optimised away before it is looked at.
 FLAGS_gcc    = -O1
 FLAGS_asan   = -O0 $(SAN)
@@ -82,6 +83,19 @@ CC_clang-asan = $(CLANG)
 CC_tsan      = $(CC)
 CC_msan      = $(CLANG)
 $(foreach v,$(SUITES_36),$(eval FLAGS_$(v) = -O1)$(eval CC_$(v) = $$(CC))$(eval MBEDTLS_$(v) = $$(B)/pkg/$(v)))
+# Other machines: Debian's cross compilers and, unpacked beside the system, its libraries for them. qemu runs it.
+CC_i386      = i686-linux-gnu-gcc
+CC_armhf     = arm-linux-gnueabihf-gcc
+CC_s390x     = s390x-linux-gnu-gcc
+QEMU_i386    = qemu-i386-static
+QEMU_armhf   = qemu-arm-static
+QEMU_s390x   = qemu-s390x-static
+CROSS_DEBS   = libc6 libgcc-s1 libmbedtls-dev libmbedtls14 libmbedx509-1 libmbedcrypto7 libcmocka-dev libcmocka0 \
+               libjansson-dev libjansson4 libssl-dev libssl3
+# $(1) architecture: where its libraries are, as compiler and linker need them
+cross_flags  = -O1 -isystem $(1)/usr/include $(addprefix -isystem ,$(wildcard $(1)/usr/include/*-linux-gnu*)) \
+               $(foreach d,$(wildcard $(1)/usr/lib/*-linux-gnu*),-L$(d) -Wl,-rpath-link=$(d))
+$(foreach a,$(CROSS),$(eval FLAGS_$(a) = $$(call cross_flags,$(B)/pkg/$(a))))
 
 # What `make test` repeats with the one that has the most traps; `make test-mbedtls` repeats all with both.
 LIVE_36      = $(addprefix $(B)/trixie/,unit/test_tls live/test_tls live/test_connect)
@@ -175,6 +189,14 @@ emulator: $(B)/emulator $(B)/redis-server ## Entra and Azure Managed Redis on yo
 azredis: $(B)/azredis ## the command line: build/azredis
 examples: $(EXAMPLES:%=$(B)/%) ## build/hello, build/sample, ...
 # mbedTLS 3.6 brings pkg-config files, 2.28 does not: its libraries are then named by us.
+cross: $(CROSS:%=cross-%)
+# Unit tests on other machines: 32 bits, big-endian, where char is unsigned.
+cross-%: cross-libs-%
+	@$(MAKE) --no-print-directory -k -j$(JOBS) BUILT= CROSS_OF=$* cross-run
+cross-libs-%:
+	@sh tools/pkg/debian.sh bookworm $(B)/pkg/$* $(CROSS_DEBS:%=%:$*)
+cross-run: $(UNIT:%=$(B)/$(CROSS_OF)/unit/%)
+	@$(SUITE) unit-$(CROSS_OF) -j $(JOBS) -t 600 --wrap '$(QEMU_$(CROSS_OF)) -L $(B)/pkg/$(CROSS_OF)' $(UNIT:%=$(B)/$(CROSS_OF)/unit/%)
 install: $(INSTALL_CLI) ## header, command line and pkg-config file to PREFIX (/usr/local), under DESTDIR
 	install -d $(DEST)/include $(DEST)/lib/pkgconfig
 	install -m 644 $(HEADER) $(DEST)/include/
@@ -238,5 +260,5 @@ $(foreach v,$(VARIANTS),$(eval $(call VARIANT,$(v))))
 
 .PHONY: help port-mingw demo unit unit-gcc unit-asan unit-msan sim live live-asan live-valgrind fuzz-short san tsan valgrind check \
         roots mbedtls-36 live-36 test-mbedtls $(SUITES_36:%=test-mbedtls-%) demo-short bench-short bench-check mutants test-peers programs test emulator azredis examples \
-        install uninstall clean
+        install uninstall clean cross cross-run
 .DELETE_ON_ERROR:
