@@ -6782,6 +6782,7 @@ struct azredis_sub {
     void              *user;
     azri_sub_state     state, heir_state;   /* on the connection; on the one that shall take its place */
     uint32_t           serial, heir_serial; /* of these connections */
+    int                open;            /* confirmed on the connection: its stream has begun */
     azri_seam         *seam;            /* NULL: one stream */
     int                dead;            /* unsubscribed; freed by the next sweep that finds it not busy */
     int                busy;            /* calls that use it, its callback included */
@@ -7452,8 +7453,8 @@ static void azri_hub_sweep_subs(azri_hub *h) {
     }
 }
 
-/* A message on s. Those of a connection that takes the place of another are held until it is known which of them
- * the other delivered; without a seam the other delivers them all. */
+/* A message on s, for the subscriptions whose stream has begun there. Those of a connection that takes the place of
+ * another are held until it is known which of them the other delivered; without a seam the other delivers them all. */
 static void azri_hub_message(azri_hub *h, const azri_session *s, const azri_frame *f) {
     azredis_str channel = azredis_text(&f->root->as.items[1]), payload = azredis_text(&f->root->as.items[2]);
     azredis_sub *sub;
@@ -7461,7 +7462,7 @@ static void azri_hub_message(azri_hub *h, const azri_session *s, const azri_fram
         if (sub->dead || !azri_eqz(channel, sub->channel)) continue;
         if ((s->elder || s->holding) && sub->seam) {
             if (sub->seam->open) azri_seam_young(sub, channel, payload);
-        } else if (!s->elder) {
+        } else if (!s->elder && sub->open) {
             h->stats.messages++;
             h->stats.messages_lost += azri_sub_push(sub, channel, payload);
             if (sub->seam) azri_seam_old(sub, payload);
@@ -7469,11 +7470,14 @@ static void azri_hub_message(azri_hub *h, const azri_session *s, const azri_fram
     }
 }
 
-/* The head of s's FIFO was `head` and has been answered: as a SUBSCRIBE it begins the stream of its connection. */
+/* The head of s's FIFO was `head` and has been answered: a confirmed SUBSCRIBE begins its stream. A second subscription
+ * to a channel does not get what the first one gets before: its own stream would have a hole then. */
 static void azri_hub_confirmed(const azri_session *s, const azri_cmd *head) {
-    if (head && head->kind == AZRI_CMD_SUBSCRIBE && head->finished && head->sub && head->sub->seam &&
-        head->serial == head->sub->heir_serial && s->elder)
-        head->sub->seam->open = 1;
+    azredis_sub *sub = head ? head->sub : NULL;
+    if (!sub || head->kind != AZRI_CMD_SUBSCRIBE || !head->finished || head->reply->status != AZREDIS_OK) return;
+    if (head->serial != (s->elder ? sub->heir_serial : sub->serial)) return;
+    if (!s->elder) sub->open = 1;
+    if (sub->seam && (s->elder || s->holding)) sub->seam->open = 1;
 }
 
 /* The streams of the old connection and its successor become one in all subscriptions. */
@@ -7562,6 +7566,7 @@ static void azri_hub_take_over(azri_hub *h, azri_session *a, uint64_t now) {
         sub->state = sub->heir_state;
         sub->serial = sub->heir_serial;
         sub->heir_state = AZRI_SUB_NEW;
+        sub->open = sub->seam && sub->seam->open;
         if (b->state == AZRI_READY && sub->seam) b->holding = 1;
     }
     b->was_ready = 1;
@@ -7680,7 +7685,7 @@ static void azri_hub_switch(azri_hub *h, azri_session *a, int fenced, uint64_t n
     azri_session_closed(a, &e, &unsent);
     AZREDIS_ASSERT(!unsent.head);
     for (sub = h->subs; sub && !fenced; sub = sub->next)
-        if (sub->state == AZRI_SUB_ACTIVE) sub->gap = 1;
+        if (sub->open) sub->gap = 1;
     h->stats.handovers++;
     azri_log(&h->news, fenced ? AZREDIS_LOG_INFO : AZREDIS_LOG_WARNING, AZRI_LOG_HANDED_OVER, "%s: the connection was replaced%s",
              h->conf.session.endpoint, fenced ? "" : "; the old one did not answer any more");
@@ -7716,8 +7721,10 @@ static void azri_hub_main_closed(azri_hub *h, azri_session *s, const azredis_err
     azri_log(&h->news, h->resting ? AZREDIS_LOG_INFO : AZREDIS_LOG_WARNING, s->was_ready ? AZRI_LOG_LOST : AZRI_LOG_CONNECT_FAILED, "%s; next try in %llu ms",
              e->message, (unsigned long long)delay);
     if (!b) azri_hub_join(h, 0);
-    for (sub = h->subs; sub; sub = sub->next)
-        if (sub->state == AZRI_SUB_ACTIVE) sub->gap = 1;
+    for (sub = h->subs; sub; sub = sub->next) {
+        if (sub->open) sub->gap = 1;
+        sub->open = 0;
+    }
     if (h->conf.fail_fast && h->ever_ready && !heir) azri_hub_fail_queue(h, unsent, e);
     azri_hub_requeue(h, unsent, now);
     if (!heir) azri_hub_trouble(h, e);

@@ -50,8 +50,7 @@ static struct sim {
     uint64_t  auth_ms, auth_now;        /* time that AUTHs were under way, the running one; commands behind them wait
                                          * with them, and are given all of the AUTH that they found running */
     uint64_t  slept_until;              /* nothing can be on time while the machine sleeps */
-    azredis_sub *sub;
-    long      last_message;
+    struct { azredis_sub *sub; long last; } ear[2];    /* the second subscription comes and goes */
     size_t    allocated;
 } sim;
 
@@ -223,16 +222,31 @@ static void sim_deliver(void) {
         c->reply = &c->own;
         if (!c->linked) azri_hub_free_cmd(&sim.hub, c);
     }
-    while (azri_sub_next(sim.sub, &msg)) {
-        long number = atol(msg.payload.ptr);
-        CHECK(I_MESSAGES_IN_ORDER, number > sim.last_message && (number == sim.last_message + 1 || msg.gap || sim.last_message < 0));
-        if (msg.gap) {
-            CHECK(I_NO_GAP_WITHOUT_CUT, sim.cuts > 0);
-            sim.cuts--;
-        }
-        sim.last_message = number;
-    }
     sim.hub.news.count = 0;
+    for (i = 0; i < 2; i++)
+        while (sim.ear[i].sub && azri_sub_next(sim.ear[i].sub, &msg)) {
+            long number = atol(msg.payload.ptr), last = sim.ear[i].last;
+            CHECK(I_MESSAGES_IN_ORDER, number > last && (number == last + 1 || msg.gap || last < 0));
+            if (msg.gap && i == 0) CHECK(I_NO_GAP_WITHOUT_CUT, sim.cuts-- > 0);
+            sim.ear[i].last = number;
+        }
+}
+
+static void sim_subscribe(int ear) {
+    azredis_sub *sub = (azredis_sub *)azri_zalloc(&sim_mem, sizeof *sub);
+    azri_session *s = azri_hub_main(&sim.hub);
+    sub->mem = &sim_mem;
+    sub->channel = azri_strdup(&sim_mem, "ch");
+    sub->max = sim.hub.conf.sub_queue;
+    sub->next = sim.hub.subs;
+    sim.hub.subs = sim.ear[ear].sub = sub;
+    sim.ear[ear].last = -1;
+    if (s->state == AZRI_READY) azri_hub_subscribe(&sim.hub, s, sim.m->now);
+}
+
+static void sim_unsubscribe(int ear) {
+    azri_hub_unsubscribe(&sim.hub, sim.ear[ear].sub, sim.m->now);
+    sim.ear[ear].sub = NULL;
 }
 
 static void sim_submit(void) {
@@ -288,6 +302,10 @@ static void sim_handover(void) {
     }
     if (s->replace && model_random(m, 2)) model_publish(m);
     if (s->replace && model_random(m, 2)) sim_submit();
+    if (model_random(m, s->replace ? 8 : 100) == 0) {
+        if (sim.ear[1].sub) sim_unsubscribe(1);
+        else sim_subscribe(1);
+    }
     if (sim.handovers == sim.hub.stats.handovers) return;
     sim.handovers = sim.hub.stats.handovers;
     if (sim.asked_at) CHECK(I_HANDOVER_ENDS, m->now - sim.asked_at <= 500);
@@ -343,7 +361,6 @@ static void sim_begin(uint64_t seed) {
     sim.m->now = 1000000;
     for (i = 0; i < MODEL_CONNS; i++) model_close(&sim.m->conns[i]);
     sim.life = lives[seed % 4];
-    sim.last_message = -1;
     sim.rng.state = seed;
     azri_token_init(&sim.machine, &sim.rng, AZREDIS_POLICY_DEFAULT);
     azri_hub_init(&sim.hub, &sim_mem, seed);
@@ -357,11 +374,7 @@ static void sim_begin(uint64_t seed) {
     conf->backlog_bytes = 1 << 24;
     conf->sub_queue = 100000;
     assert_non_null(azri_hub_add_session(&sim.hub));
-    sim.sub = (azredis_sub *)azri_zalloc(&sim_mem, sizeof *sim.sub);
-    sim.sub->mem = &sim_mem;
-    sim.sub->channel = azri_strdup(&sim_mem, "ch");
-    sim.sub->max = conf->sub_queue;
-    sim.hub.subs = sim.sub;
+    sim_subscribe(0);
 }
 
 /* Faults for a while, then none; at the end every command must have ended and service must be back. */

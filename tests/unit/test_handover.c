@@ -909,10 +909,11 @@ static void if_a_dies_before_b_is_subscribed_there_is_a_gap(void **state) {
     use(A);
     lost();
     use(B);
-    server(SUBSCRIBED("c"));
+    server(SUBSCRIBED("c") MSG("c", "2"));
     (void)out();
-    server("@|" MSG("c", "2"));
+    server("@|" MSG("c", "3"));
     next_is(s, "2", 0, 1);
+    next_is(s, "3", 0, 0);
     assert_int_equal(s->state, AZRI_SUB_ACTIVE);
 }
 
@@ -1072,6 +1073,7 @@ static void a_second_subscription_to_the_channel_during_a_handover(void **state)
     use(B);
     assert_string_equal(out(), "SUBSCRIBE c");
     server(MSG("c", "2"));                          /* B lags: published before the second SUBSCRIBE */
+    assert_int_equal(azri_sub_next(t, &m), 0);
     server(SUBSCRIBED("c") MSG("c", "3"));
     use(A);
     server(MSG("c", "3"));
@@ -1085,6 +1087,37 @@ static void a_second_subscription_to_the_channel_during_a_handover(void **state)
     next_is(s, "4", 0, 0);
     next_is(t, "3", 0, 0);
     next_is(t, "4", 0, 0);
+    assert_int_equal(azri_sub_next(s, &m) + azri_sub_next(t, &m), 0);
+}
+
+/* The same while A leaves: A is not asked, so what A brings for the first one is not for the second. */
+static void a_second_subscription_to_the_channel_while_a_leaves(void **state) {
+    azredis_sub *s, *t;
+    azredis_message m;
+    (void)state;
+    r.h.conf.sub_queue = 100;
+    s = two_streams();
+    server(SUBSCRIBED("c"));
+    tick(r.now);
+    use(A);
+    (void)out();
+    t = subscribe("c");
+    tick(r.now);
+    server(MSG("c", "2"));
+    use(B);
+    assert_string_equal(out(), "SUBSCRIBE c");
+    server(MSG("c", "2") MSG("c", "3") SUBSCRIBED("c") MSG("c", "4"));
+    use(A);
+    server(MSG("c", "3"));
+    a_marks();
+    (void)out();
+    server("@|" MSG("c", "5"));
+    next_is(s, "2", 0, 0);
+    next_is(s, "3", 0, 0);
+    next_is(s, "4", 0, 0);
+    next_is(s, "5", 0, 0);
+    next_is(t, "4", 0, 0);
+    next_is(t, "5", 0, 0);
     assert_int_equal(azri_sub_next(s, &m) + azri_sub_next(t, &m), 0);
 }
 
@@ -1292,7 +1325,7 @@ int main(void) {
         T(if_a_dies_the_overlap_tells_whether_there_is_a_gap), T(if_a_dies_before_b_is_subscribed_there_is_a_gap),
         T(if_b_dies_its_messages_are_not_needed), T(if_b_dies_while_it_holds_messages_they_are_delivered_once),
         T(a_subscription_refused_on_b_is_refused), T(subscribing_during_a_handover),
-        T(a_second_subscription_to_the_channel_during_a_handover), T(unsubscribing_during_a_handover),
+        T(a_second_subscription_to_the_channel_during_a_handover), T(a_second_subscription_to_the_channel_while_a_leaves), T(unsubscribing_during_a_handover),
         T(more_messages_than_the_queue_holds_are_counted), T(handovers_follow_each_other),
         T(without_memory_for_b_it_is_tried_again), T(a_request_ends_with_its_connection), T(any_allocation_may_fail_during_a_handover),
     };
