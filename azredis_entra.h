@@ -7004,7 +7004,7 @@ static void azri_sub_free(azredis_sub *s) {
  * Entry points: azri_hub_new_cmd, _submit, _token, _opened, _frame, _closed, _tick, _deadline, _handover.
  * ================================================================================================ */
 
-#define AZRI_HEIR_AGAIN 1000u           /* ms until a handover for which there was no memory is tried again */
+#define AZRI_HEIR_AGAIN 30000u          /* ms until a handover for which there was no memory is tried again */
 #define AZRI_AUTH_JITTER_MAX 30000u     /* spread of AUTH over many connections; Microsoft asks for jitter */
 
 typedef struct azri_hub_conf {

@@ -66,7 +66,7 @@ static void sim_free(void *user, void *p, size_t n) {
     free(p);
 }
 
-static const azri_mem sim_mem = { sim_alloc, sim_free, NULL };
+static const azri_mem sim_mem = { sim_alloc, sim_free, NULL, NULL };
 
 static void sim_trace(uint64_t what) { sim.trace = (sim.trace ^ what ^ sim.m->now) * 0x100000001b3ull; }
 
@@ -233,10 +233,12 @@ static void sim_deliver(void) {
 }
 
 static void sim_subscribe(int ear) {
-    azredis_sub *sub = (azredis_sub *)azri_zalloc(&sim_mem, sizeof *sub);
+    size_t size = sizeof(azredis_sub) + sizeof "ch";
+    azredis_sub *sub = (azredis_sub *)azri_zalloc(&sim_mem, size);
     azri_session *s = azri_hub_main(&sim.hub);
     sub->mem = &sim_mem;
-    sub->channel = azri_strdup(&sim_mem, "ch");
+    sub->size = size;
+    sub->channel = strcpy((char *)(sub + 1), "ch");
     sub->max = sim.hub.conf.sub_queue;
     sub->next = sim.hub.subs;
     sim.hub.subs = sim.ear[ear].sub = sub;

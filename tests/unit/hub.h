@@ -176,9 +176,11 @@ static void ok(int from, int to) {
 }
 
 static azredis_sub *subscribe(const char *channel) {
-    azredis_sub *s = (azredis_sub *)azri_zalloc(&mem, sizeof *s);
+    size_t size = sizeof(azredis_sub) + strlen(channel) + 1;
+    azredis_sub *s = (azredis_sub *)azri_zalloc(&mem, size);
+    s->size = size;
     s->mem = &mem;
-    s->channel = azri_strdup(&mem, channel);
+    s->channel = strcpy((char *)(s + 1), channel);
     s->max = r.h.conf.sub_queue;
     s->next = r.h.subs;
     r.h.subs = s;
