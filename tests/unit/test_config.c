@@ -40,7 +40,7 @@ static void heap_free(void *user, void *p, size_t n) {
     free(p);
 }
 
-static const azri_mem mem = { heap_alloc, heap_free, NULL };
+static const azri_mem mem = { heap_alloc, heap_free, NULL, NULL };
 static azredis_port port;
 
 static int setup(void **state) {

@@ -11,7 +11,7 @@
 
 static void *mem_alloc(void *user, size_t n) { (void)user; return malloc(n); }
 static void mem_free(void *user, void *p, size_t n) { (void)user; (void)n; free(p); }
-static const azri_mem mem = {mem_alloc, mem_free, NULL};
+static const azri_mem mem = {mem_alloc, mem_free, NULL, NULL};
 
 typedef struct body { char text[AZRI_HTTP_BODY_MAX + 1]; size_t len; azredis_status refuse; } body;
 

@@ -558,6 +558,27 @@ static void one_of_two_on_a_channel_may_go(void **state) {
     assert_string_equal(out(), "UNSUBSCRIBE c");
 }
 
+/* Its stream begins with its own confirmation, on every connection; what never began has no gap. */
+static void a_stream_begins_when_it_is_confirmed(void **state) {
+    azredis_sub *a, *b;
+    azredis_message m;
+    (void)state;
+    up();
+    a = subscribe("c");
+    b = subscribe("c");
+    (void)out();
+    server(SUBSCRIBED("c") MSG("c", "1") "-NOPERM not you|");
+    next_is(a, "1", 0, 0);
+    lost();
+    reconnect();
+    (void)out();                                    /* the younger one is asked for first */
+    server(SUBSCRIBED("c") MSG("c", "2") SUBSCRIBED("c") MSG("c", "3"));
+    next_is(b, "2", 0, 0);
+    next_is(b, "3", 0, 0);
+    next_is(a, "3", 0, 1);
+    assert_int_equal(azri_sub_next(a, &m) + azri_sub_next(b, &m), 0);
+}
+
 static void in_resp2_a_subscription_is_refused_with_the_reason(void **state) {
     azredis_sub *s = subscribe("c");
     (void)state;
@@ -770,6 +791,7 @@ int main(void) {
         T(case22_a_token_that_came_during_the_handshake_is_presented_after_it),
         T(case33_subscriptions_return_with_each_connection_and_flag_the_gap), T(a_full_queue_drops_its_oldest_and_counts),
         T(a_gap_outlives_the_overflow), T(unsubscribing_finds_a_pending_subscribe), T(one_of_two_on_a_channel_may_go),
+        T(a_stream_begins_when_it_is_confirmed),
         T(in_resp2_a_subscription_is_refused_with_the_reason), T(without_memory_subscribing_is_tried_again),
         T(ten_thousand_commands_need_no_allocation_once_warm), T(the_pool_does_not_hoard_large_answers),
         T(large_commands_and_large_bursts_are_given_back), T(any_allocation_may_fail_and_nothing_is_lost),

@@ -73,7 +73,7 @@ static void t_free(void *user, void *p, size_t n) {
     living--;
     free(p);
 }
-static const azri_mem mem = { t_alloc, t_free, NULL };
+static const azri_mem mem = { t_alloc, t_free, NULL, NULL };
 
 static azri_identity_conf conf;
 static azri_flow flow;

@@ -27,7 +27,7 @@ static void mem_free(void *user, void *p, size_t n) {
     free(p);
 }
 
-static const azri_mem mem = {mem_alloc, mem_free, NULL};
+static const azri_mem mem = {mem_alloc, mem_free, NULL, NULL};
 
 /* All that was delivered, as one line of "depth parent/key=type:text;". NUL is written as "\0". */
 typedef struct record { char text[6000]; size_t len; int count; } record;

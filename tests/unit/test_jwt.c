@@ -19,7 +19,7 @@ static void *t_alloc(void *user, size_t n) {
     return malloc(n);
 }
 static void t_free(void *user, void *p, size_t n) { (void)user; (void)n; free(p); }
-static const azri_mem mem = { t_alloc, t_free, NULL };
+static const azri_mem mem = { t_alloc, t_free, NULL, NULL };
 
 enum kind { GOOD, NO_OID, FORMAT };
 

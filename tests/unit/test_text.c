@@ -13,7 +13,7 @@
 
 static void *mem_alloc(void *user, size_t n) { (void)user; return malloc(n); }
 static void mem_free(void *user, void *p, size_t n) { (void)user; (void)n; free(p); }
-static const azri_mem mem = {mem_alloc, mem_free, NULL};
+static const azri_mem mem = {mem_alloc, mem_free, NULL, NULL};
 
 #define COUNT(a) (sizeof(a) / sizeof(a)[0])
 
