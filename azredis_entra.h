@@ -8250,7 +8250,7 @@ static void azri_waker_unref(azri_waker *w) {
 
 /* From any thread and from a signal handler, which must leave errno alone. */
 static void azri_waker_write(azri_waker *w, uint64_t what) {
-    int before = errno;
+    int before = errno;              /* NOLINT(bugprone-signal-handler,cert-sig30-c): POSIX lets a handler keep it */
     ssize_t r = write(w->wr, &what, sizeof what);
     (void)r;                         /* full means that it is awake already */
     errno = before;

@@ -1,0 +1,79 @@
+#!/bin/sh
+# loops.sh EMULATOR_BINARY - the event-loop examples (BUILD/poll, epoll, libuv, libevent) live on tokens of 2 seconds:
+# through renewals to their end, and until Ctrl+C in the middle. Prints TAP lines; exit status 0 when all are ok.
+set -u
+[ $# -eq 1 ] || { echo "usage: loops.sh EMULATOR_BINARY" >&2; exit 2; }
+emulator=$1
+build=${BUILD:-build}
+programs='poll epoll libuv libevent'
+scratch=$(mktemp -d) || exit 2
+pids=
+finish() {
+    kill -TERM $pids 2>/dev/null        # the emulator last: it tidies up
+    wait
+    rm -rf "$scratch"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+count=0
+failed=0
+
+# check TEXT COMMAND...: one line, by the status of the command
+check() {
+    text=$1
+    shift
+    count=$((count + 1))
+    if "$@"; then
+        echo "ok $count - $text"
+    else
+        echo "not ok $count - $text"
+        failed=1
+    fi
+}
+
+# within COMMAND...: until the command succeeds; fails after twenty seconds
+within() {
+    tries=0
+    until "$@"; do
+        tries=$((tries + 1))
+        [ $tries -lt 1000 ] || return 1
+        sleep 0.02
+    done
+}
+
+# start NAME PROGRAM SECONDS: in the background, without a terminal but with SIGINT, which a shell takes from it.
+start() {
+    "${PYTHON:-python3}" -c 'import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])' "$build/$2" "$AZREDIS_ENDPOINT" "$3" >"$scratch/$1.out" 2>"$scratch/$1.err" &
+    pids="$! $pids"
+    echo $! >"$scratch/$1.pid"
+}
+renewed() { [ "$(grep -c ConnectionReauthenticated "$scratch/$1.err")" -ge "$2" ]; }
+# ended NAME AT_LEAST: exit status 0, all answered, and so many of them; otherwise says what it printed.
+ended() {
+    wait "$(cat "$scratch/$1.pid")"
+    status=$?
+    answered=$(sed -n 's/^\([0-9]*\) answered, 0 failed$/\1/p' "$scratch/$1.out")
+    [ $status = 0 ] && [ "${answered:-0}" -ge "$2" ] && return
+    sed 's/^/# /' "$scratch/$1.out" "$scratch/$1.err"
+    echo "# exit status $status"
+    return 1
+}
+
+"$emulator" --port 0 --token-ttl 2 --quiet --env-file "$scratch/env" &
+pids=$!
+within test -s "$scratch/env" || { echo "Bail out! the emulator does not start"; exit 1; }
+. "$scratch/env"
+for p in $programs; do
+    start "$p" "$p" 4
+    start "$p-int" "$p" 60
+done
+for p in $programs; do
+    check "$p: two renewals" within renewed "$p" 2
+    check "$p: every command of 4 s answered" ended "$p" 20
+    check "$p: a renewal before Ctrl+C" within renewed "$p-int" 1
+    kill -INT "$(cat "$scratch/$p-int.pid")"
+    check "$p: Ctrl+C in the middle, every command answered" ended "$p-int" 5
+done
+exit $failed
