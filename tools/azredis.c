@@ -605,8 +605,10 @@ static void open_client(int protocol) {
     azredis_error why = {0};
     azredis_token t;
     azredis_close(app.cache);
-    if (app.identity) o.auth = app.identity;
-    else fill_identity(&id);
+    if (!app.identity) fill_identity(&id);
+    /* In an option the default chain looks like none: a connection string with another identity would win. */
+    if (!app.identity && app.value[AUTH] && id.identity == AZREDIS_ID_DEFAULT) app.identity = azredis_auth_open(&id);
+    o.auth = app.identity;
     o.identity = &id;
     o.config = app.where ? app.where : "localhost";
     o.ca_file = app.value[CACERT];

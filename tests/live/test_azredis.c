@@ -20,6 +20,7 @@ static int setup(void **state)
 {
     (void)state;
     live_start(&em, "--access-key", NULL);
+    unsetenv("AZREDIS_CONNECTION");     /* most tests say by AZREDIS_ENDPOINT where to go */
     return 0;
 }
 
@@ -791,6 +792,8 @@ static void test_connection_strings(void **state)
              getenv("AZURE_CLIENT_ID"));
     run("-h", text, "token");           /* the secret is in AZURE_CLIENT_SECRET */
     assert_has(tool.text, "credential  client-secret\n");
+    run("-h", text, "--auth", "default", "token");      /* the option wins here, too */
+    assert_has(tool.text, "credential  environment\n");
     snprintf(text, sizeof text, "%s,password=%s", em.endpoint, getenv("AZREDIS_ACCESS_KEY"));
     env("AZREDIS_CONNECTION", text);
     run("ACL", "WHOAMI");
