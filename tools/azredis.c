@@ -127,16 +127,14 @@ static void wipe(void *p, size_t n) {
 
 /* Closes all, which wipes all, and ends the program. */
 static void leave(int status) {
-    int flushed = fflush(stdout) == 0 && !ferror(stdout);
+    int flushed = fflush(stdout) == 0 && !ferror(stdout), why = errno;
     azredis_reply_free(&app.reply);
     azredis_close(app.cache);
     azredis_auth_release(app.identity);
     wipe(app.secret, sizeof app.secret);
-    if (!flushed && errno != EPIPE) {
-        fprintf(stderr, "azredis: the output cannot be written: %s\n", strerror(errno));
-        _exit(status != OK ? status : ERROR_REPLY);
-    }
-    _exit(status);                      /* not exit: it would try to flush again */
+    if (flushed) exit(status);
+    if (why != EPIPE) fprintf(stderr, "azredis: the output cannot be written: %s\n", strerror(why));
+    _exit(status == OK && why != EPIPE ? ERROR_REPLY : status);    /* exit would try to flush again */
 }
 
 static void complain(const char *form, ...) __attribute__((format(printf, 1, 2)));
@@ -870,7 +868,7 @@ static int run_command(int argc, const azredis_str *argv) {
     }
     if (st == AZREDIS_OK) return 1;
     complain("%s", app.reply.error->message);
-    note(status_of(app.reply.error));
+    note(st == AZREDIS_E_ARG ? USAGE : status_of(app.reply.error));
     return st == AZREDIS_E_ARG || st == AZREDIS_E_LIMIT;
 }
 
