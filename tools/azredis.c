@@ -67,7 +67,7 @@ static const struct option {
     {"--exec", "", "FILE", "exec", "program that prints a token"},
     {"--secret-file", "", "FILE", "client-secret password", "file with the secret or password"},
     {"--key-file", "", "FILE", "access-key client-certificate", "file with the access key or private key"},
-    {"--user", "", "NAME", "", "Redis user (default: the token's oid; else AZREDIS_USER)"},
+    {"--user", "", "NAME", "", "Redis user; else the token's oid, with password AZREDIS_USER"},
     {"--cacert", "", "FILE", "", "roots to trust, PEM; else SSL_CERT_FILE, then the system's"},
     {"--authority-host", "", "URL", "", "Entra's host; else AZURE_AUTHORITY_HOST"},
     {"--allow-authority", "", "HOST", "", "a host outside Microsoft's list that may get the secret"},
@@ -218,6 +218,9 @@ static void print_help(void) {
     }
     fputs("\nNAME: ", stdout);
     for (i = 0; identities[i]; i++) printf("%s%s", i == 0 ? "" : i == 7 ? "\n      " : " ", identities[i]);
+    fputs("\nnot built yet:", stdout);
+    for (i = 0; identities[i]; i++)
+        if (azredis_identity_why(identities[i])) printf("%s%s", i == 6 ? "\n      " : " ", identities[i]);
     puts("\n\nSecrets are never taken from the command line, which every user of the machine can read:\n"
          "  default, environment, client-secret   AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET\n"
          "  client-secret                         or --tenant-id, --client-id, --secret-file\n"
