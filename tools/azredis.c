@@ -67,7 +67,7 @@ static const struct option {
     {"--exec", "", "FILE", "exec", "program that prints a token"},
     {"--secret-file", "", "FILE", "client-secret password", "file with the secret or password"},
     {"--key-file", "", "FILE", "access-key client-certificate", "file with the access key or private key"},
-    {"--user", "", "NAME", "", "Redis user (default: the token's oid; else AZREDIS_USER)"},
+    {"--user", "", "NAME", "", "Redis user; else the token's oid, with password AZREDIS_USER"},
     {"--cacert", "", "FILE", "", "roots to trust, PEM; else SSL_CERT_FILE, then the system's"},
     {"--authority-host", "", "URL", "", "Entra's host; else AZURE_AUTHORITY_HOST"},
     {"--allow-authority", "", "HOST", "", "a host outside Microsoft's list that may get the secret"},
@@ -127,16 +127,14 @@ static void wipe(void *p, size_t n) {
 
 /* Closes all, which wipes all, and ends the program. */
 static void leave(int status) {
-    int flushed = fflush(stdout) == 0 && !ferror(stdout);
+    int flushed = fflush(stdout) == 0 && !ferror(stdout), why = errno;
     azredis_reply_free(&app.reply);
     azredis_close(app.cache);
     azredis_auth_release(app.identity);
     wipe(app.secret, sizeof app.secret);
-    if (!flushed && errno != EPIPE) {
-        fprintf(stderr, "azredis: the output cannot be written: %s\n", strerror(errno));
-        _exit(status != OK ? status : ERROR_REPLY);
-    }
-    _exit(status);                      /* not exit: it would try to flush again */
+    if (flushed) exit(status);
+    if (why != EPIPE) fprintf(stderr, "azredis: the output cannot be written: %s\n", strerror(why));
+    _exit(status == OK && why != EPIPE ? ERROR_REPLY : status);    /* exit would try to flush again */
 }
 
 static void complain(const char *form, ...) __attribute__((format(printf, 1, 2)));
@@ -220,6 +218,9 @@ static void print_help(void) {
     }
     fputs("\nNAME: ", stdout);
     for (i = 0; identities[i]; i++) printf("%s%s", i == 0 ? "" : i == 7 ? "\n      " : " ", identities[i]);
+    fputs("\nnot built yet:", stdout);
+    for (i = 0; identities[i]; i++)
+        if (azredis_identity_why(identities[i])) printf("%s%s", i == 6 ? "\n      " : " ", identities[i]);
     puts("\n\nSecrets are never taken from the command line, which every user of the machine can read:\n"
          "  default, environment, client-secret   AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET\n"
          "  client-secret                         or --tenant-id, --client-id, --secret-file\n"
@@ -605,8 +606,10 @@ static void open_client(int protocol) {
     azredis_error why = {0};
     azredis_token t;
     azredis_close(app.cache);
-    if (app.identity) o.auth = app.identity;
-    else fill_identity(&id);
+    if (!app.identity) fill_identity(&id);
+    /* In an option the default chain looks like none: a connection string with another identity would win. */
+    if (!app.identity && app.value[AUTH] && id.identity == AZREDIS_ID_DEFAULT) app.identity = azredis_auth_open(&id);
+    o.auth = app.identity;
     o.identity = &id;
     o.config = app.where ? app.where : "localhost";
     o.ca_file = app.value[CACERT];
@@ -868,7 +871,7 @@ static int run_command(int argc, const azredis_str *argv) {
     }
     if (st == AZREDIS_OK) return 1;
     complain("%s", app.reply.error->message);
-    note(status_of(app.reply.error));
+    note(st == AZREDIS_E_ARG ? USAGE : status_of(app.reply.error));
     return st == AZREDIS_E_ARG || st == AZREDIS_E_LIMIT;
 }
 

@@ -20,6 +20,15 @@ static int setup(void **state)
 {
     (void)state;
     live_start(&em, "--access-key", NULL);
+    unsetenv("AZREDIS_CONNECTION");     /* most tests say by AZREDIS_ENDPOINT where to go */
+    return 0;
+}
+
+static int setup_expired(void **state)
+{
+    (void)state;
+    live_start(&em, "--gateway-cert", "expired", NULL);
+    unsetenv("AZREDIS_CONNECTION");
     return 0;
 }
 
@@ -791,6 +800,8 @@ static void test_connection_strings(void **state)
              getenv("AZURE_CLIENT_ID"));
     run("-h", text, "token");           /* the secret is in AZURE_CLIENT_SECRET */
     assert_has(tool.text, "credential  client-secret\n");
+    run("-h", text, "--auth", "default", "token");      /* the option wins here, too */
+    assert_has(tool.text, "credential  environment\n");
     snprintf(text, sizeof text, "%s,password=%s", em.endpoint, getenv("AZREDIS_ACCESS_KEY"));
     env("AZREDIS_CONNECTION", text);
     run("ACL", "WHOAMI");
@@ -888,7 +899,7 @@ static void test_authorities(void **state)
     run("--authority-host", by_address, "--scope", "https://redis.azure.com/.default", "PING");
     assert_status(0);
     assert_int_equal(live_number(&em, "tokens_issued"), tokens + 2);
-    run("--allow-authority", "authority.example", "--timeout", "3000", "PING");
+    run("--allow-authority", "authority.example", "--timeout", "800", "PING");
     assert_status(3);                   /* allowed, and not found */
     assert_null(strstr(tool.errors, "is not an authority"));
 }
@@ -1035,7 +1046,7 @@ static void test_status_without_a_token(void **state)
     run("PING");
     assert_status(3);
     snprintf(url, sizeof url, "https://%s", closed_port());
-    run("--authority-host", url, "--timeout", "3000", "PING");
+    run("--authority-host", url, "--timeout", "800", "PING");
     assert_complaint(3, "refused");
     env("SSL_CERT_FILE", "/dev/null");
     run("PING");
@@ -1083,6 +1094,16 @@ static void test_status_of_a_rejection(void **state)
     run("--auth", "access-key", "PING");
     assert_complaint(5, "WRONGPASS");
     assert_unseen("bm90IHRoZSBrZXk=");
+}
+
+/* TLS is a part of the way; here it is Redis's certificate, the authority's is good. */
+static void test_status_of_a_bad_certificate(void **state)
+{
+    (void)state;
+    run("PING");
+    assert_complaint(4, "certificate");
+    run("token");
+    assert_status(0);
 }
 
 /* ---- time ------------------------------------------------------------------------------------ */
@@ -1364,8 +1385,9 @@ int main(int argc, char **argv)
         T(test_timeout_of_the_output), T(test_ctrl_c_ends_at_once), T(test_reader_goes_away), T(test_auth_info),
         T(test_client_auth),
     };
+    const struct CMUnitTest expired[] = {T(test_status_of_a_bad_certificate)};
     signal(SIGPIPE, SIG_IGN);
     if (argc > 1)                       /* one case alone, for a look at it */
         cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, teardown) + cmocka_run_group_tests(expired, setup_expired, teardown);
 }
