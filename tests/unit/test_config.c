@@ -177,7 +177,10 @@ static void every_word(int where, size_t size, const place *out, size_t n) {
 
 static void test_every_member(void **state) {
     static const place options[] = { O(host), O(tcp_port), O(auth), O(identity), O(ca), O(ca_len), O(port), O(on_event),
-                                     O(event_user), O(log_level), O(seed), O(config) };
+                                     O(event_user), O(log_level), O(seed), O(config),
+                                     /* of clients in memory, which take no string */
+                                     O(memory), O(memory_size), O(rx_bytes), O(command_bytes), O(replies), O(subscriptions),
+                                     O(message_bytes), O(renewal) };
     static const place identity[] = { A(get_token), A(get_token_user), A(ca), A(ca_len), A(port), A(on_event),
                                       A(event_user), A(log_level), A(seed), A(config) };
     (void)state;
