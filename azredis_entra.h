@@ -6,13 +6,14 @@
  * Elsewhere include it alone. Link: -lmbedtls -lmbedx509 -lmbedcrypto -pthread
  *
  * CONTENTS   1 What it does   2 First program   3 Identities   4 Renewal   5 Commands and replies   6 What a call promises
- *            7 Pub/sub   8 Events and log   9 Errors   10 Options   11 Security   12 Limits   13 Macros   14 Not yet
+ *            7 Pub/sub   8 Events and log   9 Errors   10 Options   11 Security   12 Limits   13 Macros
+ *            14 Microcontrollers   15 Not yet
  *
  * 1 WHAT IT DOES
  * It gets a Microsoft Entra ID token, connects to Azure Managed Redis or Azure Cache for Redis over TLS, sends
  * AUTH <object id> <token>, renews the token long before it expires and authenticates the live connection again in
- * place: no command is dropped or reordered and no subscription interrupted. Needs mbedTLS 2.28, POSIX and a C99 or
- * C++11 compiler. With a password or an access key it is a plain Redis client.
+ * place: no command is dropped or reordered and no subscription interrupted. Needs mbedTLS 2.28 or 3.6, POSIX or a few
+ * hooks of yours (chapter 14), and a C99 or C++11 compiler. With a password or an access key it is a plain Redis client.
  *
  * 2 FIRST PROGRAM
  * recipe: hello
@@ -85,8 +86,31 @@
  * 6 WHAT A CALL PROMISES
  * Each command ends exactly once: status says what happened, fate whether it ran (AZREDIS_NOT_SENT: repeat freely,
  * AZREDIS_MAYBE_RUN: written and unanswered, AZREDIS_ANSWERED). What was written is never sent again by itself.
- * A client belongs to one thread at a time. It lives while you call it: every call leaves the next one working, and
- * renews a due token after its own command (at most renew_ms). A program with nothing to do calls azredis_wait.
+ * One machine runs in three ways:
+ *   plain calls      one thread at a time; it lives while you call it. Every call leaves the next one working and renews
+ *                    a due token after its own command (at most renew_ms); with nothing to do call azredis_wait. A
+ *                    connection may be lost while nobody calls: the next call makes it again, subscriptions have a gap.
+ *   your event loop  nothing ever expires as long as azredis_process is called by the time azredis_timeout_ms says.
+ *   threads          azredis_start: any thread may call, nothing ever expires.
+ * An event loop asks again for sockets and time before it sleeps, whatever it has called: azredis_submit too may bring
+ * the time forward. Nothing blocks in it, but a TLS handshake takes milliseconds of CPU. examples/ has poll, epoll,
+ * libuv and libevent. recipe: loop
+ *     struct pollfd p[64];
+ *     azredis_fd f[64];
+ *     size_t i, n = azredis_fds(c, f, 64);
+ *     for (i = 0; i < n; i++) {
+ *         p[i].fd = (int)f[i].sock;
+ *         p[i].events = (short)((f[i].want & AZREDIS_READ ? POLLIN : 0) | (f[i].want & AZREDIS_WRITE ? POLLOUT : 0));
+ *     }
+ *     poll(p, (nfds_t)n, azredis_timeout_ms(c));
+ *     azredis_process(c, f, n);
+ * A socket that was listed stays open until the azredis_process after a list without it, so a loop that registers
+ * descriptors (epoll, libuv) drops it in time. With threads one client serves the whole program: many callers share one
+ * connection and its flights, each waits for its own answer only, callbacks run on a thread of their own, and
+ * azredis_close ends all that wait. recipe: threads
+ *     if (azredis_start(c) != AZREDIS_OK) puts("no threads");
+ *     azredis_command(c, NULL, "INCR", "visits");
+ * A connection whose TLS key has sealed 2^24 records is replaced by a second one without a break.
  * While not connected, commands wait up to their time (5 s) and end NOT_SENT with the reason. With fail_fast they end
  * at once after the first connection; with abort_on_connect_fail a first connection that fails ends the client.
  * Commands behind an AUTH that the server is slow to answer wait with it (up to auth_ms): that time is not theirs.
@@ -96,19 +120,20 @@
  *     azredis_message m;
  *     while (azredis_next(s, &m, 60000) == AZREDIS_OK) printf("%s\n", m.payload.ptr);
  *     azredis_unsubscribe(s);
- * On the client's own connection (RESP3), again after each reconnect; then the next message has gap = 1. A full
+ * On the client's own connection (RESP3), again after each reconnect; then the next message has gap = 1. A planned
+ * replacement of the connection has none (its limits: "handover" in the section hub). A full
  * queue drops its oldest message and counts it in lost. While subscribed the server applies its pub/sub output
  * limit (often 32 MiB) to all replies of the connection.
  *
  * 8 EVENTS AND LOG
- * options.on_event gets them on the pumping thread; submitting and closing are allowed there, blocking calls answer
- * AZREDIS_E_STATE. Without a handler warnings go to stderr. azredis_print_event is a ready handler.
+ * options.on_event gets them on the pumping thread, after azredis_start on a thread of their own; submitting and closing
+ * are allowed there, blocking calls answer AZREDIS_E_STATE. Without a handler warnings go to stderr. azredis_print_event is a ready handler.
  * TokenRefreshed TokenRefreshFailed ConnectionReauthenticated ConnectionReauthenticationFailed ConnectionFailed
- * ConnectionRestored ErrorMessage InternalError Log: see azredis_event_type for the members of each.
+ * ConnectionRestored ErrorMessage InternalError Log Drained: see azredis_event_type for the members of each.
  * Log numbers: 100 fetch begins, 101 token, 102 no token, 103 same token, 104 hint, 105 identity used, 106 refused
  * by Redis; 200 connecting, 201 connected, 202 cannot connect, 203 lost, 204 handshake step, 205 ready, 206 RESP2,
- * 207 probe after silence, 208 replacement begins, 209 replaced, 210 cannot be replaced now; 300 AUTH, 301 accepted, 302 refused, 303 token ends; 400 subscribed, 401 refused,
- * 402 push dropped; 500 keys of a connection string have no effect.
+ * 207 probe after silence, 208 replacement begins, 209 replaced, 210 cannot be replaced now; 300 AUTH, 301 accepted,
+ * 302 refused, 303 token ends; 400 subscribed, 401 refused, 402 push dropped; 500 keys of a connection string have no effect.
  *
  * 9 ERRORS
  * azredis_error tells the step, the cause and the mend, with errno, mbedTLS, HTTP and AADSTS numbers. retryable = 0:
@@ -171,10 +196,11 @@
  * AZREDIS_IMPLEMENTATION, AZREDIS_ENTRA_IMPL  refused: near misses of the first
  * AZREDIS_VERSION, AZREDIS_VERSION_TEXT
  *
- * 14 NOT YET
- * Managed and workload identity, certificates, developer tools and device code; mbedTLS 3.6 and TLS 1.3; foreign
- * event loops; background threads and calls from many threads; the OSS cluster policy; transactions; blocking
- * commands; pattern and sharded subscriptions; ports other than POSIX.
+ * 14 MICROCONTROLLERS
+@@MCU@@
+ * 15 NOT YET
+ * Managed and workload identity, certificates, developer tools and device code; the OSS cluster policy; transactions;
+ * blocking commands; pattern and sharded subscriptions; subscriptions over RESP2; mbedTLS 4; a built-in port for Windows.
  */
 
 /* Under -std=cNN the C library hides POSIX until it is asked for, and it must be asked before the first header. */
