@@ -121,6 +121,7 @@ static void job_start(job *j, const char *const *argv)
     assert_true(j->pid >= 0);
     if (j->pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        signal(SIGPIPE, SIG_DFL);       /* as a shell hands it on */
         dup2(in[0], 0);
         dup2(out[1], 1);
         dup2(err[1], 2);
