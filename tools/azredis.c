@@ -870,7 +870,9 @@ static int run_command(int argc, const azredis_str *argv) {
         return 1;
     }
     if (st == AZREDIS_OK) return 1;
-    complain("%s", app.reply.error->message);
+    complain("%s%s", app.reply.error->message,
+             app.reply.fate != AZREDIS_MAYBE_RUN || strstr(app.reply.error->message, "may have run") ? ""
+             : "; the command may have run");
     note(st == AZREDIS_E_ARG ? USAGE : status_of(app.reply.error));
     return st == AZREDIS_E_ARG || st == AZREDIS_E_LIMIT;
 }
