@@ -11393,6 +11393,25 @@ static void azri_sleeper_wait(azredis_client *c, azri_sleeper *w) {
     azri_tell(c);
 }
 
+/* Sleeps until something has changed, or `until`. */
+static void azri_threads_await(azredis_client *c, uint64_t until) {
+    uint64_t now = azri_now(c);
+    if (until <= now) return;
+    azri_threads_kick(c);
+    c->threads->watchers++;
+    azri_cond_wait(c, &c->threads->changed, azri_min64(until - now, AZRI_WAIT_MAX));
+    c->threads->watchers--;
+}
+
+/* The same on a system that had no condition left for this caller: the I/O thread does the work. */
+static void azri_threads_until_slow(azredis_client *c, const int *done, int want) {
+    while (*done < want) {
+        azri_threads_await(c, azri_now(c) + AZRI_OWN_PAUSE);
+        azri_hub_expire(&c->hub, azri_now(c));
+        azri_tell(c);
+    }
+}
+
 /* A blocking call's commands have been queued: returns when *done == want. Each ends by its own deadline. */
 static void azri_threads_until(azredis_client *c, const int *done, int want) {
     azri_threads *t = c->threads;
@@ -11400,7 +11419,10 @@ static void azri_threads_until(azredis_client *c, const int *done, int want) {
     memset(&w, 0, sizeof w);
     w.done = done;
     w.want = want;
-    if (!azri_cond_init(&w.cond)) AZREDIS_ASSERT(!"a condition needs no memory here");
+    if (!azri_cond_init(&w.cond)) {
+        azri_threads_until_slow(c, done, want);
+        return;
+    }
     azri_sleeper_add(t, &w);
     while (*done < want) {
         if (w.heir || (!t->baton && !c->closing && azri_all_ready(c))) {
@@ -11417,16 +11439,6 @@ static void azri_threads_until(azredis_client *c, const int *done, int want) {
         azri_baton_check(c);
     }
     azri_cond_free(&w.cond);
-}
-
-/* Sleeps until something has changed, or `until`. */
-static void azri_threads_await(azredis_client *c, uint64_t until) {
-    uint64_t now = azri_now(c);
-    if (until <= now) return;
-    azri_threads_kick(c);
-    c->threads->watchers++;
-    azri_cond_wait(c, &c->threads->changed, azri_min64(until - now, AZRI_WAIT_MAX));
-    c->threads->watchers--;
 }
 
 /* 1: this thread is one of the client's own, in a callback. */
