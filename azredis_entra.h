@@ -9612,9 +9612,10 @@ static azredis_status azri_tls_fail_cert(azri_tls *t, azredis_error *e) {
 }
 
 /* RFC 8446 6. */
-static const char *azri_tls_alert_text(int alert) {
+static const char *azri_tls_alert_text(int alert, int ready) {
     switch (alert) {
-    case 40:  return "handshake_failure: no version, suite or curve in common, or it wants our certificate";
+    case 40:  return ready ? "handshake_failure: it wanted another handshake, which we never make"
+                     : "handshake_failure: no version, suite or curve in common, or it wants our certificate";
     case 70:  return AZRI_MBEDTLS >= 3 ? "protocol_version: it speaks neither TLS 1.2 nor 1.3"
                      : "protocol_version: it does not speak TLS 1.2, and mbedTLS 2 knows nothing newer";
     case 80:  return "internal_error: a fault of its own";
@@ -9627,8 +9628,8 @@ static const char *azri_tls_alert_text(int alert) {
 static azredis_status azri_tls_fail_alert(azri_tls *t, azredis_error *e) {
     int alert = AZRI_IN_MSG(&t->ssl) ? AZRI_IN_MSG(&t->ssl)[1] : 0;
     (void)azri_fail(e, AZREDIS_E_TLS, t->conf.where, "TLS with %s: the server sent alert %d, %s", t->name,
-                    alert, azri_tls_alert_text(alert));
-    if (e) e->retryable = alert != 40 && alert != 70 && alert != 112 && alert != 116;
+                    alert, azri_tls_alert_text(alert, t->ready));
+    if (e) e->retryable = alert != 116 && (t->ready || (alert != 40 && alert != 70 && alert != 112));
     return AZREDIS_E_TLS;
 }
 
@@ -9881,7 +9882,7 @@ static azredis_status azri_tls_write(azri_tls *t, const char *p, size_t n, size_
 }
 
 /* Records under one key since the handshake, of the busier direction: to be replaced before AZRI_TLS_RECORDS_MAX. */
-static inline uint32_t azri_tls_records(const azri_tls *t) { return t->sealed > t->opened ? t->sealed : t->opened; }
+static uint32_t azri_tls_records(const azri_tls *t) { return t->sealed > t->opened ? t->sealed : t->opened; }
 
 /* 1: azri_tls_read has something without the socket: do not sleep. */
 static int azri_tls_pending(const azri_tls *t) {
