@@ -82,7 +82,7 @@ CC_asan      = $(CC)
 CC_clang-asan = $(CLANG)
 CC_tsan      = $(CC)
 CC_msan      = $(CLANG)
-$(foreach v,$(SUITES_36),$(eval FLAGS_$(v) = -O0)$(eval CC_$(v) = $$(CC))$(eval MBEDTLS_$(v) = $$(B)/pkg/$(v)))
+$(foreach v,$(SUITES_36),$(eval FLAGS_$(v) = -O1)$(eval CC_$(v) = $$(CC))$(eval MBEDTLS_$(v) = $$(B)/pkg/$(v)))
 # Other machines: Debian's cross compilers and, unpacked beside the system, its libraries for them. qemu runs it.
 CC_i386      = i686-linux-gnu-gcc
 CC_armhf     = arm-linux-gnueabihf-gcc
