@@ -9029,11 +9029,9 @@ static size_t azri_dial_fds(const azri_dial *d, azri_fd *out, size_t cap) {
 static uint64_t azri_dial_deadline(const azri_dial *d) { return d->next_at; }
 #endif
 
-/* ==== >>tls =============================================================== uses: core mem fail text port posix bare
- * One TLS client connection over non-blocking sockets, with mbedTLS. Every difference between mbedTLS's
- * versions is in this section and nowhere else. TLS 1.2 at least; chain and name are always verified, there
- * is no way to turn that off. The time of a certificate follows port.unix_time, not libc's clock.
- * Entry points: azri_tls_open, _handshake, _read, _write, _pending, _close.
+/* ==== >>mbedtls =========================================================== uses: - ==============
+ * Which mbedTLS it is: what must be switched on in it, and in what its versions differ. All sections below that
+ * use it stand on this one.
  * ================================================================================================ */
 #if defined(__has_include)
 #  if !__has_include(<mbedtls/ssl.h>)
@@ -9134,6 +9132,151 @@ a client's certificate would pass for a server's"
 #  define AZRI_CONF_TICKETS(cfg) ((void)(cfg))
 #endif
 
+/* mbedTLS says "no memory" in each of its modules with a number of its own, and adds the inner to the outer one:
+ * BIGNUM -0x10, ASN1 -0x6a; CIPHER -0x6180, ECP -0x4d80, MD -0x5180, PEM -0x1180, PK -0x3f80, SSL -0x7f00,
+ * X509 -0x2880 (error.h of 2.28 and 3.6). */
+static int azri_mbedtls_no_memory(int rc) {
+    unsigned low = (unsigned)-rc & 0x7fu, high = (unsigned)-rc & 0xff80u;
+    if (rc >= 0) return 0;
+    return low == 0x10 || low == 0x6a || high == 0x6180 || high == 0x4d80 || high == 0x5180 || high == 0x1180 ||
+           high == 0x3f80 || high == 0x7f00 || high == 0x2880;
+}
+
+/* Versions, suites and curves. tls12: nothing newer. */
+static void azri_mbedtls_protocol(mbedtls_ssl_config *cfg, int tls12) {
+    /* TLS 1.3, then AEAD, then the CBC suites that Azure Managed Redis documents for TLS 1.2. Numbers that a
+     * build does not know are skipped. */
+    static const int suites[] = { 0x1301, 0x1302, 0x1303, 0xC02F, 0xC02B, 0xC030, 0xC02C, 0xCCA8, 0xCCA9,
+                                  0xC027, 0xC028, 0xC023, 0xC024, 0 };
+#if AZRI_MBEDTLS >= 3
+    static const uint16_t groups[] = { 0x001D, 0x0017, 0x0018, 0x0019, 0 };  /* x25519, P-256, P-384, P-521 */
+    mbedtls_ssl_conf_groups(cfg, groups);
+    mbedtls_ssl_conf_min_tls_version(cfg, MBEDTLS_SSL_VERSION_TLS1_2);
+    if (tls12) mbedtls_ssl_conf_max_tls_version(cfg, MBEDTLS_SSL_VERSION_TLS1_2);
+#  ifdef MBEDTLS_SSL_PROTO_TLS1_3
+    mbedtls_ssl_conf_tls13_key_exchange_modes(cfg, MBEDTLS_SSL_TLS1_3_KEY_EXCHANGE_MODE_EPHEMERAL_ALL);
+#  endif
+#else
+    (void)tls12;
+    /* P-521 last: mbedTLS 2 takes it first, at three times the cost, but a server's own key may be on it. */
+    static const mbedtls_ecp_group_id groups[] = { MBEDTLS_ECP_DP_CURVE25519, MBEDTLS_ECP_DP_SECP256R1,
+        MBEDTLS_ECP_DP_SECP384R1, MBEDTLS_ECP_DP_SECP521R1, MBEDTLS_ECP_DP_NONE };
+    mbedtls_ssl_conf_curves(cfg, groups);
+    mbedtls_ssl_conf_min_version(cfg, MBEDTLS_SSL_MAJOR_VERSION_3, MBEDTLS_SSL_MINOR_VERSION_3);
+#endif
+    mbedtls_ssl_conf_ciphersuites(cfg, suites);
+}
+
+/* ==== >>roots ============================================================= uses: core mem text port bare mbedtls
+ * Root certificates on demand. A bundle of 144 parsed as a whole costs 400 KB for as long as the connection
+ * lives. So mbedTLS gets an empty list, and the verify callback of >>tls reads the bundle, certificate by
+ * certificate, and parses only those that hold the name of an issuer in the chain: some KB for some milliseconds.
+ * Entry points: azri_roots_file, azri_roots_memory.
+ * ================================================================================================ */
+typedef struct azri_roots {
+    const mbedtls_x509_crt *chain;   /* what the server sent, its own certificate first */
+    mbedtls_x509_crt        found;
+    azri_buf                text;    /* base64 of the certificate that is being read */
+    azri_buf                der;
+    int                     inside;  /* 1: between BEGIN and END */
+    int                     status;  /* 0, or why roots may be missing: mbedTLS's code */
+} azri_roots;
+
+/* Does the certificate hold the name of an issuer in the chain? mbedTLS compares exactly afterwards. */
+static int azri_roots_wanted(const azri_roots *r) {
+    const mbedtls_x509_crt *c;
+    size_t i, n;
+    for (c = r->chain; c; c = c->next) {
+        n = c->issuer_raw.len;
+        for (i = 0; n <= r->der.len && i <= r->der.len - n; i++)
+            if (memcmp(r->der.ptr + i, c->issuer_raw.p, n) == 0) return 1;
+    }
+    return 0;
+}
+
+static void azri_roots_der(azri_roots *r) {
+    int rc;
+    if (!azri_roots_wanted(r)) return;
+    rc = mbedtls_x509_crt_parse_der(&r->found, (const unsigned char *)r->der.ptr, r->der.len);
+    if (azri_mbedtls_no_memory(rc)) r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;  /* any other: a kind we cannot use; skip it */
+}
+
+static void azri_roots_end(azri_roots *r) {
+    size_t n = 0;
+    r->inside = 0;
+    r->der.len = 0;
+    if (azri_buf_reserve(&r->der, r->text.len) != AZREDIS_OK) {
+        r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;
+        return;
+    }
+    if (mbedtls_base64_decode((unsigned char *)r->der.ptr, r->der.cap, &n, (const unsigned char *)r->text.ptr,
+                              r->text.len) != 0) return;
+    r->der.len = n;
+    azri_roots_der(r);
+}
+
+/* One line of PEM, or a piece of one. What stands outside BEGIN and END is a comment (RFC 7468 2). */
+static void azri_roots_line(azri_roots *r, const char *p, size_t n) {
+    static const char begin[] = "-----BEGIN CERTIFICATE-----", end[] = "-----END CERTIFICATE-----";
+    azredis_status st;
+    if (n >= sizeof begin - 1 && !memcmp(p, begin, sizeof begin - 1)) {
+        r->inside = 1;
+        r->text.len = 0;
+        return;
+    }
+    if (!r->inside) return;
+    if (n >= sizeof end - 1 && !memcmp(p, end, sizeof end - 1)) {
+        azri_roots_end(r);
+        return;
+    }
+    while (n > 0 && (p[n - 1] == '\n' || p[n - 1] == '\r' || p[n - 1] == ' ')) n--;
+    st = azri_buf_add(&r->text, p, n);
+    if (st == AZREDIS_OK) return;
+    r->inside = 0;                   /* too long to be a root: skipped */
+    if (st == AZREDIS_E_NOMEM) r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;
+}
+
+#ifdef AZREDIS_NO_OS
+static void azri_roots_file(azri_roots *r, const char *path) {
+    (void)path;
+    r->status = MBEDTLS_ERR_X509_FILE_IO_ERROR;
+}
+#else
+static void azri_roots_file(azri_roots *r, const char *path) {
+    char line[256];
+    FILE *f = fopen(path, "rb");
+    if (!f) {
+        r->status = errno == ENOMEM ? MBEDTLS_ERR_X509_ALLOC_FAILED : MBEDTLS_ERR_X509_FILE_IO_ERROR;
+        return;
+    }
+    while (fgets(line, (int)sizeof line, f)) azri_roots_line(r, line, strlen(line));
+    if (ferror(f)) r->status = MBEDTLS_ERR_X509_FILE_IO_ERROR;
+    (void)fclose(f);
+}
+#endif
+
+/* DER begins with a SEQUENCE of more than 127 bytes; no text does. */
+static void azri_roots_memory(azri_roots *r, const char *p, size_t n) {
+    if (n > 1 && p[0] == 0x30 && (p[1] & 0x80)) {
+        if (azri_buf_add(&r->der, p, n) == AZREDIS_OK) azri_roots_der(r);
+        else r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;
+        return;
+    }
+    while (n > 0) {
+        const char *lf = (const char *)memchr(p, '\n', n);
+        size_t k = lf ? (size_t)(lf - p) + 1 : n;
+        azri_roots_line(r, p, k);
+        p += k;
+        n -= k;
+    }
+}
+
+/* ==== >>tls =============================================================== uses: core mem fail text port posix bare mbedtls roots
+ * One TLS client connection over non-blocking sockets, with mbedTLS. TLS 1.2 at least; chain and name are
+ * always verified, there is no way to turn that off. The time of a certificate follows port.unix_time, not libc's clock.
+ * Entry points: azri_tls_open, _handshake, _read, _write, _pending, _close.
+ * ================================================================================================ */
+
 #define AZRI_TLS_LOST    (-0x004C)   /* our BIO's code: port.send or port.recv failed; see azri_tls.io */
 #define AZRI_TLS_NO_RNG  (-0x003C)   /* port.entropy failed */
 #define AZRI_TLS_KEPT_MAX 16384u     /* a kept session: the server's certificate, a ticket, keys */
@@ -9209,119 +9352,6 @@ typedef struct azri_tls {            /* zeroed: closed. Must stay where it is wh
     mbedtls_ssl_config  cfg;
     mbedtls_x509_crt    no_roots;    /* empty: roots are looked up on demand, see azri_tls_verify */
 } azri_tls;
-
-/* ---- roots on demand ----------------------------------------------------------------------------
- * A bundle of 144 roots parsed as a whole costs 400 KB for as long as the connection lives. So mbedTLS gets
- * an empty list, and the verify callback reads the bundle, certificate by certificate, and parses only those
- * that hold the name of an issuer in the chain: some KB for some milliseconds. */
-
-typedef struct azri_roots {
-    const mbedtls_x509_crt *chain;   /* what the server sent, its own certificate first */
-    mbedtls_x509_crt        found;
-    azri_buf                text;    /* base64 of the certificate that is being read */
-    azri_buf                der;
-    int                     inside;  /* 1: between BEGIN and END */
-    int                     status;  /* 0, or why roots may be missing: mbedTLS's code */
-} azri_roots;
-
-/* Does the certificate hold the name of an issuer in the chain? mbedTLS compares exactly afterwards. */
-static int azri_roots_wanted(const azri_roots *r) {
-    const mbedtls_x509_crt *c;
-    size_t i, n;
-    for (c = r->chain; c; c = c->next) {
-        n = c->issuer_raw.len;
-        for (i = 0; n <= r->der.len && i <= r->der.len - n; i++)
-            if (memcmp(r->der.ptr + i, c->issuer_raw.p, n) == 0) return 1;
-    }
-    return 0;
-}
-
-/* mbedTLS says "no memory" in each of its modules with a number of its own, and adds the inner to the outer one:
- * BIGNUM -0x10, ASN1 -0x6a; CIPHER -0x6180, ECP -0x4d80, MD -0x5180, PEM -0x1180, PK -0x3f80, SSL -0x7f00,
- * X509 -0x2880 (error.h of 2.28 and 3.6). */
-static int azri_tls_no_memory(int rc) {
-    unsigned low = (unsigned)-rc & 0x7fu, high = (unsigned)-rc & 0xff80u;
-    if (rc >= 0) return 0;
-    return low == 0x10 || low == 0x6a || high == 0x6180 || high == 0x4d80 || high == 0x5180 || high == 0x1180 ||
-           high == 0x3f80 || high == 0x7f00 || high == 0x2880;
-}
-
-static void azri_roots_der(azri_roots *r) {
-    int rc;
-    if (!azri_roots_wanted(r)) return;
-    rc = mbedtls_x509_crt_parse_der(&r->found, (const unsigned char *)r->der.ptr, r->der.len);
-    if (azri_tls_no_memory(rc)) r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;  /* any other: a kind we cannot use; skip it */
-}
-
-static void azri_roots_end(azri_roots *r) {
-    size_t n = 0;
-    r->inside = 0;
-    r->der.len = 0;
-    if (azri_buf_reserve(&r->der, r->text.len) != AZREDIS_OK) {
-        r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;
-        return;
-    }
-    if (mbedtls_base64_decode((unsigned char *)r->der.ptr, r->der.cap, &n, (const unsigned char *)r->text.ptr,
-                              r->text.len) != 0) return;
-    r->der.len = n;
-    azri_roots_der(r);
-}
-
-/* One line of PEM, or a piece of one. What stands outside BEGIN and END is a comment (RFC 7468 2). */
-static void azri_roots_line(azri_roots *r, const char *p, size_t n) {
-    static const char begin[] = "-----BEGIN CERTIFICATE-----", end[] = "-----END CERTIFICATE-----";
-    azredis_status st;
-    if (n >= sizeof begin - 1 && !memcmp(p, begin, sizeof begin - 1)) {
-        r->inside = 1;
-        r->text.len = 0;
-        return;
-    }
-    if (!r->inside) return;
-    if (n >= sizeof end - 1 && !memcmp(p, end, sizeof end - 1)) {
-        azri_roots_end(r);
-        return;
-    }
-    while (n > 0 && (p[n - 1] == '\n' || p[n - 1] == '\r' || p[n - 1] == ' ')) n--;
-    st = azri_buf_add(&r->text, p, n);
-    if (st == AZREDIS_OK) return;
-    r->inside = 0;                   /* too long to be a root: skipped */
-    if (st == AZREDIS_E_NOMEM) r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;
-}
-
-#ifdef AZREDIS_NO_OS
-static void azri_roots_file(azri_roots *r, const char *path) {
-    (void)path;
-    r->status = MBEDTLS_ERR_X509_FILE_IO_ERROR;
-}
-#else
-static void azri_roots_file(azri_roots *r, const char *path) {
-    char line[256];
-    FILE *f = fopen(path, "rb");
-    if (!f) {
-        r->status = errno == ENOMEM ? MBEDTLS_ERR_X509_ALLOC_FAILED : MBEDTLS_ERR_X509_FILE_IO_ERROR;
-        return;
-    }
-    while (fgets(line, (int)sizeof line, f)) azri_roots_line(r, line, strlen(line));
-    if (ferror(f)) r->status = MBEDTLS_ERR_X509_FILE_IO_ERROR;
-    (void)fclose(f);
-}
-#endif
-
-/* DER begins with a SEQUENCE of more than 127 bytes; no text does. */
-static void azri_roots_memory(azri_roots *r, const char *p, size_t n) {
-    if (n > 1 && p[0] == 0x30 && (p[1] & 0x80)) {
-        if (azri_buf_add(&r->der, p, n) == AZREDIS_OK) azri_roots_der(r);
-        else r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;
-        return;
-    }
-    while (n > 0) {
-        const char *lf = (const char *)memchr(p, '\n', n);
-        size_t k = lf ? (size_t)(lf - p) + 1 : n;
-        azri_roots_line(r, p, k);
-        p += k;
-        n -= k;
-    }
-}
 
 /* ---- verification ------------------------------------------------------------------------------- */
 
@@ -9534,15 +9564,16 @@ static void azri_tls_keep(azri_tls *t) {
         azri_tls_forget(k, m);
         (void)mbedtls_ssl_session_save(&s, NULL, 0, &n);          /* tells the length */
         k->blob = n > 0 && n <= AZRI_TLS_KEPT_MAX ? (unsigned char *)azri_alloc(m, n) : NULL;
-        k->len = k->blob ? n : 0;
+    }
+    if (k->blob && n > 0) {
+        k->len = n;
         k->ca_path = azri_strdup(m, t->ca_path);
         k->ca = t->conf.ca;
         k->ca_len = t->conf.ca_len;
         k->verified_ms = t->verified_ms;
         memcpy(k->name, t->name, sizeof k->name);
         memcpy(k->until, t->until, sizeof k->until);
-        if (!k->blob || !k->ca_path != !t->ca_path || mbedtls_ssl_session_save(&s, k->blob, k->len, &n) != 0)
-            azri_tls_forget(k, m);
+        if (!k->ca_path != !t->ca_path || mbedtls_ssl_session_save(&s, k->blob, n, &n) != 0) azri_tls_forget(k, m);
     }
     mbedtls_ssl_session_free(&s);
 }
@@ -9607,9 +9638,10 @@ static azredis_status azri_tls_fail_cert(azri_tls *t, azredis_error *e) {
 }
 
 /* RFC 8446 6. */
-static const char *azri_tls_alert_text(int alert) {
+static const char *azri_tls_alert_text(int alert, int ready) {
     switch (alert) {
-    case 40:  return "handshake_failure: no version, suite or curve in common, or it wants our certificate";
+    case 40:  return ready ? "handshake_failure: it wanted another handshake, which we never make"
+                     : "handshake_failure: no version, suite or curve in common, or it wants our certificate";
     case 70:  return AZRI_MBEDTLS >= 3 ? "protocol_version: it speaks neither TLS 1.2 nor 1.3"
                      : "protocol_version: it does not speak TLS 1.2, and mbedTLS 2 knows nothing newer";
     case 80:  return "internal_error: a fault of its own";
@@ -9622,14 +9654,14 @@ static const char *azri_tls_alert_text(int alert) {
 static azredis_status azri_tls_fail_alert(azri_tls *t, azredis_error *e) {
     int alert = AZRI_IN_MSG(&t->ssl) ? AZRI_IN_MSG(&t->ssl)[1] : 0;
     (void)azri_fail(e, AZREDIS_E_TLS, t->conf.where, "TLS with %s: the server sent alert %d, %s", t->name,
-                    alert, azri_tls_alert_text(alert));
-    if (e) e->retryable = alert != 40 && alert != 70 && alert != 112 && alert != 116;
+                    alert, azri_tls_alert_text(alert, t->ready));
+    if (e) e->retryable = alert != 116 && (t->ready || (alert != 40 && alert != 70 && alert != 112));
     return AZREDIS_E_TLS;
 }
 
 static azredis_status azri_tls_fail_other(azri_tls *t, azredis_error *e, int rc) {
     const char *name = t->name, *where = t->conf.where;
-    if (azri_tls_no_memory(rc))
+    if (azri_mbedtls_no_memory(rc))
         return azri_fail(e, AZREDIS_E_NOMEM, where, "TLS with %s: out of memory (mbedTLS -0x%04x)", name, (unsigned)-rc);
     switch (rc) {
     case MBEDTLS_ERR_X509_CERT_VERIFY_FAILED:
@@ -9750,29 +9782,6 @@ static azredis_status azri_tls_find_roots(azri_tls *t, azredis_error *e) {
 }
 #endif
 
-static void azri_tls_protocol(azri_tls *t) {
-    /* TLS 1.3, then AEAD, then the CBC suites that Azure Managed Redis documents for TLS 1.2. Numbers that a
-     * build does not know are skipped. */
-    static const int suites[] = { 0x1301, 0x1302, 0x1303, 0xC02F, 0xC02B, 0xC030, 0xC02C, 0xCCA8, 0xCCA9,
-                                  0xC027, 0xC028, 0xC023, 0xC024, 0 };
-#if AZRI_MBEDTLS >= 3
-    static const uint16_t groups[] = { 0x001D, 0x0017, 0x0018, 0x0019, 0 };  /* x25519, P-256, P-384, P-521 */
-    mbedtls_ssl_conf_groups(&t->cfg, groups);
-    mbedtls_ssl_conf_min_tls_version(&t->cfg, MBEDTLS_SSL_VERSION_TLS1_2);
-    if (t->conf.tls12) mbedtls_ssl_conf_max_tls_version(&t->cfg, MBEDTLS_SSL_VERSION_TLS1_2);
-#  ifdef MBEDTLS_SSL_PROTO_TLS1_3
-    mbedtls_ssl_conf_tls13_key_exchange_modes(&t->cfg, MBEDTLS_SSL_TLS1_3_KEY_EXCHANGE_MODE_EPHEMERAL_ALL);
-#  endif
-#else
-    /* P-521 last: mbedTLS 2 takes it first, at three times the cost, but a server's own key may be on it. */
-    static const mbedtls_ecp_group_id groups[] = { MBEDTLS_ECP_DP_CURVE25519, MBEDTLS_ECP_DP_SECP256R1,
-        MBEDTLS_ECP_DP_SECP384R1, MBEDTLS_ECP_DP_SECP521R1, MBEDTLS_ECP_DP_NONE };
-    mbedtls_ssl_conf_curves(&t->cfg, groups);
-    mbedtls_ssl_conf_min_version(&t->cfg, MBEDTLS_SSL_MAJOR_VERSION_3, MBEDTLS_SSL_MINOR_VERSION_3);
-#endif
-    mbedtls_ssl_conf_ciphersuites(&t->cfg, suites);
-}
-
 static int azri_tls_setup(azri_tls *t) {
     int rc = AZRI_PSA_INIT();
     if (rc == 0)
@@ -9783,7 +9792,7 @@ static int azri_tls_setup(azri_tls *t) {
     mbedtls_ssl_conf_authmode(&t->cfg, MBEDTLS_SSL_VERIFY_REQUIRED);
     mbedtls_ssl_conf_ca_chain(&t->cfg, &t->no_roots, NULL);
     mbedtls_ssl_conf_verify(&t->cfg, azri_tls_verify, t);
-    azri_tls_protocol(t);
+    azri_mbedtls_protocol(&t->cfg, t->conf.tls12);
     if (t->conf.kept) AZRI_CONF_TICKETS(&t->cfg);
     rc = mbedtls_ssl_setup(&t->ssl, &t->cfg);
     if (rc == 0) rc = mbedtls_ssl_set_hostname(&t->ssl, t->name);
@@ -9899,7 +9908,7 @@ static azredis_status azri_tls_write(azri_tls *t, const char *p, size_t n, size_
 }
 
 /* Records under one key since the handshake, of the busier direction: to be replaced before AZRI_TLS_RECORDS_MAX. */
-static inline uint32_t azri_tls_records(const azri_tls *t) { return t->sealed > t->opened ? t->sealed : t->opened; }
+static uint32_t azri_tls_records(const azri_tls *t) { return t->sealed > t->opened ? t->sealed : t->opened; }
 
 /* 1: azri_tls_read has something without the socket: do not sleep. */
 static int azri_tls_pending(const azri_tls *t) {
@@ -10070,6 +10079,7 @@ struct azredis_auth {
     azredis_auth_info_data info;        /* of the token in blob; what passes with time is filled in when asked */
     int                pin;             /* the link of the chain that won */
     uint32_t           tokens, token_failures;
+    azri_tls_kept      kept;            /* of the last token request, for the next; lent to the fetch meanwhile */
     azri_fetch        *own;             /* the fetch of azredis_auth_token */
     int                own_busy;        /* a thread is stepping it */
     azri_waker        *own_waker;       /* of its name look-ups; made when first needed */
@@ -10153,6 +10163,7 @@ struct azri_fetch {
     azri_step  step;
     azri_line  line;
     azri_http  http;
+    azri_tls_kept kept;                 /* the auth's, until the end */
     size_t     written;
     uint64_t   until;
 };
@@ -10171,6 +10182,7 @@ static int azri_env_load(azri_env *env, const azri_mem *m) {
 
 static void azri_fetch_free(azredis_auth *a, azri_fetch *f) {
     azri_line_end(&f->line);
+    azri_tls_forget(&f->kept, &a->port.mem);
     azri_step_free(&f->step);
     azri_flow_free(&f->flow);
     azri_env_free(&f->env, &a->port.mem);
@@ -10215,6 +10227,8 @@ static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
     if (!f) return azri_fetch_no_memory(a, claim, now);
     azri_lock_acquire(&a->lock);
     f->claim = claim;
+    f->kept = a->kept;
+    memset(&a->kept, 0, sizeof a->kept);
     f->rng.state = azri_rng_next(&a->rng);
     azri_flow_init(&f->flow, &a->port.mem, &a->conf, &f->rng);
     f->flow.pin = a->pin;
@@ -10275,6 +10289,13 @@ static azredis_status azri_fetch_take(azredis_auth *a, azri_fetch *f, uint64_t n
     return AZREDIS_OK;
 }
 
+/* Under the lock. Two can come back when a void claim is still at work. */
+static void azri_fetch_return(azredis_auth *a, azri_fetch *f) {
+    if (a->kept.blob) return;
+    a->kept = f->kept;
+    memset(&f->kept, 0, sizeof f->kept);
+}
+
 /* The walk has ended. Frees f. */
 static void azri_fetch_end(azredis_auth *a, azri_fetch *f, uint64_t now) {
     azredis_status st = f->flow.status;
@@ -10288,6 +10309,7 @@ static void azri_fetch_end(azredis_auth *a, azri_fetch *f, uint64_t now) {
     } else {
         azri_auth_failed(a, f->claim, &f->flow.error, now);
     }
+    azri_fetch_return(a, f);
     azri_auth_wake(a);
     azri_lock_release(&a->lock);
     azri_fetch_free(a, f);
@@ -10298,6 +10320,7 @@ static void azri_fetch_drop(azredis_auth *a, azri_fetch *f, uint64_t now) {
     if (!f) return;
     azri_lock_acquire(&a->lock);
     azri_token_drop(&a->machine, f->claim, now);
+    azri_fetch_return(a, f);
     azri_auth_wake(a);
     azri_lock_release(&a->lock);
     azri_fetch_free(a, f);
@@ -10325,6 +10348,7 @@ static void azri_fetch_dial(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_
     conf.ca = a->ca;
     conf.ca_len = a->ca_len;
     conf.where = f->step.where;
+    conf.kept = a->port.mem.shape ? NULL : &f->kept;               /* an arena has no room for it */
     azri_line_begin(&f->line, &a->port, w, g, f->step.url.host, f->step.url.port, &conf, now, f->step.timeout_ms);
     azri_http_init(&f->http, azri_flow_body, &f->flow);
     f->written = 0;
@@ -10410,6 +10434,7 @@ static void azri_auth_free(azredis_auth *a) {
     azri_mem mem = a->port.mem;
     if (a->own) azri_fetch_drop(a, a->own, azri_auth_now(a));
     azri_waker_unref(a->own_waker);
+    azri_tls_forget(&a->kept, &mem);
     azri_blob_drop(a->blob);
     azri_identity_conf_free(&a->conf, &mem);
     azri_strfree(&mem, a->ca_file);
@@ -10626,7 +10651,7 @@ static void azri_conn_dial(azredis_client *c, azri_session *s, uint64_t now) {
     conf.ca = c->ca;
     conf.ca_len = c->ca_len;
     conf.where = c->plaintext ? "redis.tcp" : "redis.tls";
-    conf.kept = &c->kept;
+    conf.kept = c->port.mem.shape ? NULL : &c->kept;               /* an arena has no room for it */
     azri_line_begin(&k->line, &c->port, c->waker, &c->grave, c->host, c->tcp_port, &conf, now, c->connect_ms);
     s->link = k;
     c->busy = 1;                        /* the first step can be taken at once */

@@ -1,9 +1,12 @@
 /* Certificates, trust, names, ports where nothing good listens, versions and suites of TLS. Each failure
  * ends in time, names step, cause and mend, and tells nothing to a stranger.
- *   cc -std=gnu11 -I. tests/live/test_tls.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
+ *   cc -std=gnu11 -I. tests/live/test_tls.c -lcmocka -ljansson -lssl -lcrypto -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
+#define _GNU_SOURCE
 #define AZREDIS_ENTRA_IMPLEMENTATION
 #include "azredis_entra.h"
 #include "live.h"
+#include "hostile.h"
+#include <stdatomic.h>
 
 static live em;
 static azredis_client *client;
@@ -278,6 +281,51 @@ static void test_resumed_wrong_name(void **state)
     done();
 }
 
+/* ---- the token endpoint ------------------------------------------------------------------------------ */
+
+#define JWT "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJodHRwczovL3JlZGlzLmF6dXJlLmNvbSIsIm9pZCI6IjBmMWUyZDNjLTRiNWEtN" \
+    "jk3OC04Nzk2LWE1YjRjM2QyZTFmMCIsInRpZCI6IjExMTExMTExLTIyMjItMzMzMy00NDQ0LTU1NTU1NTU1NTU1NSJ9.c2lnbmF0dXJl"
+
+typedef struct counted { atomic_int full, resumed; } counted;
+
+/* A token of one second. */
+static void token_script(peer *p, void *user)
+{
+    counted *n = user;
+    char *body = peer_request(p);
+    atomic_fetch_add(SSL_session_reused(p->ssl) ? &n->resumed : &n->full, 1);
+    if (body)
+        (void)peer_puts(p, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+                           "{\"token_type\":\"Bearer\",\"expires_in\":1,\"access_token\":\"" JWT "\"}");
+    free(body);
+}
+
+/* The session with the authority outlives the request, and is of this auth alone. */
+static void test_authority_resumed(void **state)
+{
+    azredis_auth_options id = {.identity = AZREDIS_ID_CLIENT_SECRET, .client_secret = "no-one-s-secret"};
+    counted n = {0};
+    hostile h;
+    char url[40];
+    azredis_auth *a;
+    azredis_token t;
+    azredis_error why = {0};
+    (void)state;
+    hostile_start(&h, 1, token_script, &n);
+    snprintf(url, sizeof url, "https://localhost:%d", h.port);
+    id.tenant_id = id.client_id = "11111111-2222-3333-4444-555555555555";
+    id.authority_host = url;
+    id.ca = hostile_ca;
+    id.ca_len = strlen(hostile_ca) + 1;
+    a = azredis_auth_open(&id);
+    assert_non_null(a);
+    await((azredis_auth_token(a, &t, 20, &why), atomic_load(&n.full) + atomic_load(&n.resumed) >= 3), LIVE_SOON);
+    assert_int_equal(atomic_load(&n.full), 1);
+    azredis_token_wipe(&t);
+    azredis_auth_release(a);
+    hostile_stop(&h);
+}
+
 #if MBEDTLS_VERSION_NUMBER >= 0x03000000
 /* mbedTLS knows no KeyUpdate: the connection ends, with that reason, and the next one works. */
 static void test_key_update(void **state)
@@ -319,6 +367,7 @@ int main(void)
         cmocka_unit_test_teardown(test_resumed, teardown),
         cmocka_unit_test_teardown(test_resumed_tls12, teardown),
         cmocka_unit_test_teardown(test_resumed_wrong_name, teardown),
+        cmocka_unit_test(test_authority_resumed),
 #if MBEDTLS_VERSION_NUMBER >= 0x03000000
         cmocka_unit_test_teardown(test_key_update, teardown),
 #endif
