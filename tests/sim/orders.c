@@ -188,12 +188,20 @@ static void hang_up(azri_session *s) {
     s->link = NULL;
 }
 
+/* The model gives a connection that has ended away again: not before its session has noticed. */
+static int unnoticed(void) {
+    const azri_session *s;
+    for (s = run.hub.sessions; s; s = s->next)
+        if (s->link && !conn_of(s)->open) return 1;
+    return 0;
+}
+
 static void dial(int self, azri_session *s) {
-    if (!azri_hub_may_dial(&run.hub, s, run.m->now)) return;
+    if (unnoticed() || !azri_hub_may_dial(&run.hub, s, run.m->now)) return;
     azri_hub_dialing(&run.hub, s);
     let_go(self);
     hold();
-    if ((s->link = model_accept(run.m)) == NULL) lost(s);
+    if (unnoticed() || (s->link = model_accept(run.m)) == NULL) lost(s);
     else if (azri_hub_live_blob(&run.hub, run.m->now)) azri_hub_opened(&run.hub, s, run.m->now);
     else lost(s);
 }
