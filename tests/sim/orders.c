@@ -537,6 +537,7 @@ static void same_seed_same_order(void **state) {
 static void all_of_it_came_up(void **state) {
     int i;
     (void)state;
+    if (last_seed - first_seed < 199) skip();           /* a few seeds need not meet all */
     print_message("switches %llu, batons %llu, asides %llu, re-authentications %llu, handovers %llu\n", (unsigned long long)switches,
                   (unsigned long long)batons, (unsigned long long)asides, (unsigned long long)reauths, (unsigned long long)handovers);
     print_message("not sent %llu, maybe run %llu, answered %llu\n", (unsigned long long)ends[AZREDIS_NOT_SENT],
