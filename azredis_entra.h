@@ -185,6 +185,9 @@
  * AZREDIS_ENTRA_STATIC          all functions static: for one file that uses the library alone
  * AZREDIS_NO_OS                 no operating system: azredis_port brings everything; implies AZREDIS_NO_THREADS; files,
  *                               environment and azredis_print_event are not there, options.ca is required
+ * AZREDIS_NO_MALLOC             what wants memory of any size is not there: azredis_exec, azredis_reply_copy,
+ *                               azredis_auth_token; for programs whose clients live in options.memory
+ * AZREDIS_TOKEN_MAX             the longest token, 16384; with AZREDIS_NO_OS 4096, of which an arena has room for five
  * AZREDIS_NO_THREADS            POSIX without pthread: no locks, and a name look-up blocks the call (getaddrinfo)
  * AZREDIS_ONLY_PURE             stop before mbedTLS, sockets, clocks: for tests of the pure half
  * AZREDIS_NO_TEXT               errors and log lines without words: code, numbers, where and level stay, message and text
@@ -518,11 +521,13 @@ static inline azredis_auth *azredis_auth_open(const azredis_auth_options *o) {
     return azredis_auth_open_v(o, sizeof *o, AZREDIS_VERSION);
 }
 
+#ifndef AZREDIS_NO_MALLOC
 /* Copies the live token into *out, fetching one first if there is none. Waits at most wait_ms; 0 makes one
  * non-blocking step and returns AZREDIS_AGAIN until there is a token. *why may be NULL. Any thread. */
 AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *out, uint32_t wait_ms,
                                               azredis_error *why);
 AZREDIS_API void azredis_token_wipe(azredis_token *t);        /* zeroes and frees the copy; NULL is allowed */
+#endif
 AZREDIS_API void azredis_auth_release(azredis_auth *a);       /* drops your reference; the last one wipes */
 
 /* What each link of the chain said on the last walk, oldest first; AZREDIS_AGAIN past the end. */
@@ -652,10 +657,12 @@ AZREDIS_API azredis_status azredis_command(azredis_client *c, azredis_reply *r, 
 AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply *r, const azredis_call *how,
                                                 int argc, const azredis_str *argv);
 
+#ifndef AZREDIS_NO_MALLOC
 /* n commands in one flight; the value is an array of n. Not atomic: other commands may come between. An error
  * reply is an element of it. If any answer is missing, status and fate tell of the first one that is. */
 AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, const azredis_call *how,
                                         const azredis_cmd *cmd, size_t n);
+#endif
 
 /* Queues and returns; never does I/O. OK: fn (which may be NULL) runs exactly once, in a later call that pumps.
  * AZREDIS_AGAIN: the backlog is full and nothing was queued; pump with azredis_wait, then try again. */
@@ -702,7 +709,9 @@ AZREDIS_API azredis_status azredis_int(const azredis_value *v, int64_t *out);   
 AZREDIS_API azredis_status azredis_double(const azredis_value *v, double *out);   /* double, integer or text; locale-free */
 AZREDIS_API azredis_status azredis_bool(const azredis_value *v, int *out);        /* bool, or integer 0 / 1 */
 AZREDIS_API azredis_str azredis_text(const azredis_value *v);                     /* any kind of string; {NULL,0} otherwise */
+#ifndef AZREDIS_NO_MALLOC
 AZREDIS_API azredis_status azredis_reply_copy(azredis_reply *to, const azredis_reply *from); /* keep a lent reply */
+#endif
 AZREDIS_API void azredis_reply_free(azredis_reply *r);       /* frees and zeroes */
 
 /* ---- pub/sub --------------------------------------------------------------------------------- */
@@ -816,7 +825,10 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #define AZRI_CHANNEL_ROOM    64u         /* of a channel's name, where memory is an arena */
 #define AZRI_ARENA_POOLS     40          /* sizes of blocks in an arena */
 #ifdef AZREDIS_NO_OS
-#  define AZRI_TOKEN_MAX     4096u       /* a service principal's token has 1.3 to 2 KB, and some groups more */
+#  ifndef AZREDIS_TOKEN_MAX
+#    define AZREDIS_TOKEN_MAX 4096u      /* a service principal's token has 1.3 to 2 KB, and some groups more */
+#  endif
+#  define AZRI_TOKEN_MAX     (AZREDIS_TOKEN_MAX)
 #  define AZRI_VALUE_MAX     (AZRI_TOKEN_MAX + 1)   /* one string of a token answer */
 #  define AZRI_CLAIM_MAX     1024u       /* one string inside a token */
 #  define AZRI_FORM_MAX      2048u       /* ids, secret and scope, percent-encoded */
@@ -844,7 +856,10 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_BACKLOG_BYTES 8192u
 #  define AZRI_SUB_QUEUE     4u
 #else
-#  define AZRI_TOKEN_MAX     16384u      /* Redis refuses a longer argument before AUTH (redis: networking.c) */
+#  ifndef AZREDIS_TOKEN_MAX
+#    define AZREDIS_TOKEN_MAX 16384u     /* Redis refuses a longer argument before AUTH (redis: networking.c) */
+#  endif
+#  define AZRI_TOKEN_MAX     (AZREDIS_TOKEN_MAX)
 #  define AZRI_VALUE_MAX     AZRI_HTTP_BODY_MAX
 #  define AZRI_CLAIM_MAX     AZRI_TOKEN_MAX
 #  define AZRI_FORM_MAX      AZRI_HTTP_BODY_MAX
@@ -880,6 +895,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #define AZRI_WAIT_MAX        30000u      /* no internal wait is longer: clocks may jump */
 #define AZRI_LIFE_MAX        (30ull * 24u * AZRI_HOUR)  /* a token's life is taken as at most 30 days */
 
+AZRI_STATIC_ASSERT(redis_takes_such_a_token, AZRI_TOKEN_MAX <= 16384 && AZRI_TOKEN_MAX >= 64);
 AZRI_STATIC_ASSERT(value_is_two_words, sizeof(azredis_value) == 8 + 8);
 
 /* ==== >>core ============================================================== uses: - ==============
@@ -2894,6 +2910,7 @@ AZREDIS_API void azredis_reply_free(azredis_reply *r) {
     memset(r, 0, sizeof *r);
 }
 
+#ifndef AZREDIS_NO_MALLOC
 AZREDIS_API azredis_status azredis_reply_copy(azredis_reply *to, const azredis_reply *from) {
     azri_block *b;
     azri_mem m;
@@ -2916,6 +2933,7 @@ AZREDIS_API azredis_status azredis_reply_copy(azredis_reply *to, const azredis_r
     to->status = from->status;          /* the common record is of another code */
     return AZREDIS_OK;
 }
+#endif
 
 AZREDIS_API azredis_str azredis_text(const azredis_value *v) {
     if (!v || !azri_is_text(v->type)) return azri_slice(NULL, 0);
@@ -12089,6 +12107,7 @@ static azredis_auth *azri_auth_hold(azredis_auth *a) {
     return a;
 }
 
+#ifndef AZREDIS_NO_MALLOC
 /* The copy stands behind a head, so that azredis_token_wipe needs nothing else. */
 typedef struct azri_token_copy { azri_mem mem; size_t size; } azri_token_copy;
 
@@ -12243,6 +12262,7 @@ AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *ou
     azri_waker_unref(w);
     return st;
 }
+#endif
 
 AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, azredis_link_record *out) {
     azredis_status st = AZREDIS_AGAIN;
@@ -12529,6 +12549,7 @@ AZREDIS_API azredis_status (azredis_command)(azredis_client *c, azredis_reply *r
     return azri_refuse_call(r, c ? &c->port.mem : NULL, &e);
 }
 
+#ifndef AZREDIS_NO_MALLOC
 /* ---- many commands in one flight ---- */
 
 /* One reply of many: their values as the elements of an array. */
@@ -12626,6 +12647,7 @@ AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, con
     azredis_reply_free(&own);
     return st;
 }
+#endif
 
 AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call *how, int argc, const azredis_str *argv,
                                           azredis_reply_fn fn, void *user) {

@@ -103,7 +103,7 @@ void redis_task(void *secret) {
     static clock64 ticks;
     static const azredis_port port = {&ticks, now_ms, unix_time, entropy, connect_step, send_some, recv_some, close_socket,
                                       NULL, NULL, NULL, wait_ready, NULL, yield};
-    static uint64_t memory[64 * 1024 / sizeof(uint64_t)];
+    static uint64_t memory[72 * 1024 / sizeof(uint64_t)];
     azredis_auth_options id = {.identity = AZREDIS_ID_CLIENT_SECRET, .tenant_id = "11111111-2222-3333-4444-555555555555",
                                .client_id = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee", .client_secret = secret};
     azredis_options o = {.host = "name.region.redis.azure.net", .identity = &id, .ca = board_roots,
