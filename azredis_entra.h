@@ -3562,7 +3562,7 @@ static azredis_status azri_resp_next(azri_resp *d, azri_frame *f, azredis_error 
     azri_resp_deliver(d, f);
     if (f->status == AZREDIS_E_LIMIT)
         (void)azri_fail(e, AZREDIS_E_LIMIT, "redis.reply",
-                        "reading a reply: its %llu bytes need more memory than max_reply or rx_bytes (%llu) allows, so "
+                        "reading a reply: its %llu bytes need more memory than max_reply (%llu) or rx_bytes allows, so "
                         "it was skipped; the command was answered",
                         (unsigned long long)f->bytes, (unsigned long long)d->max_reply);
     else if (f->status != AZREDIS_OK)
