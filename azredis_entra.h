@@ -173,7 +173,9 @@
  * SSL_CERT_FILE, the system's bundle. Plain text only to this machine and only if asked. The authority must be one
  * of Microsoft's hosts, this machine, or named by allow_authority; redirects are never followed. Tokens and secrets
  * are wiped when freed and appear in no message. What the C library leaves of CPU registers on a thread's stack
- * is beyond the library's reach. Names are looked up on a helper thread with a deadline.
+ * is beyond the library's reach. A machine without a clock (port.unix_time 0) holds certificates against the day of
+ * this release and learns the time from the Date of the token answer, whose own chain must then be good at that time.
+ * Names are looked up on a helper thread with a deadline.
  *
  * 12 LIMITS
  * token 16 384 bytes (Redis takes no longer argument before AUTH), HTTP head 16 KiB, body 64 KiB, JSON depth 16,
@@ -433,7 +435,7 @@ typedef struct azredis_fd { intptr_t sock; uint8_t want, ready; } azredis_fd;
 typedef struct azredis_port {
     void     *user;
     uint64_t (*now_ms)(void *user);                      /* never goes back; counts sleep of the machine */
-    int64_t  (*unix_time)(void *user);                   /* seconds since 1970; 0: unknown */
+    int64_t  (*unix_time)(void *user);                   /* seconds since 1970; 0: unknown, see chapter 11 */
     int      (*entropy)(void *user, void *out, size_t n);/* 0: all n bytes were filled; else it failed */
     /* One step of connecting, name look-up included. 0: call again, 1: *sock is connected, <0: -errno, and
      * nothing is left open. *sock is -1 at first and yours between the steps; unless it is -1 it goes to close if time
@@ -7926,7 +7928,16 @@ typedef struct azri_port {
     azredis_port p;                  /* every member is set, but connect, lock and wake if they are the user's alone */
     azri_mem     mem;                /* p's allocator */
     const char  *missing;            /* a hook that is required and NULL; p has harmless ones then */
+    int64_t      learned;            /* unix time that the token endpoint told a machine without a clock; 0: none */
+    uint64_t     learned_at;         /* by p.now_ms */
 } azri_port;
+
+/* Unix time; 0: unknown. */
+static int64_t azri_port_unix(const azri_port *port) {
+    int64_t now = port->p.unix_time(port->p.user);
+    if (now > 0) return now;
+    return port->learned ? port->learned + (int64_t)((port->p.now_ms(port->p.user) - port->learned_at) / AZRI_SECOND) : 0;
+}
 
 static void azri_port_no_yield(void *user) { (void)user; }
 
@@ -9185,6 +9196,7 @@ typedef struct azri_tls_kept {       /* zeroed: none */
     size_t         ca_len;
     uint64_t       verified_ms;      /* when the server last showed its certificate */
     char           until[24];        /* when the first certificate of its chain ends */
+    char           from[24];             /* no certificate of the chain begins later */
 } azri_tls_kept;
 
 typedef struct azri_tls_conf {       /* all lent until azri_tls_close */
@@ -9213,6 +9225,7 @@ typedef struct azri_tls {            /* zeroed: closed. Must stay where it is wh
     int                 verified;    /* 1: the server showed its certificate, and all was well */
     uint64_t            verified_ms; /* these two as in azri_tls_kept */
     char                until[24];
+    char                from[24];             /* no certificate of the chain begins later */
     uint32_t            sealed, opened;   /* records since the handshake */
     int                 io;          /* what port.send or port.recv said when it failed */
     const char         *frozen_p;
@@ -9369,7 +9382,7 @@ static void azri_tls_date(char out[24], const mbedtls_x509_time *x) {
  * certificate is still good beyond it; an unknown one cannot say that it is not good yet. */
 static uint32_t azri_tls_check_time(azri_tls *t, const mbedtls_x509_crt *crt) {
     char from[24], to[24], now[24], floor[24];
-    int64_t unix_now = t->port->p.unix_time(t->port->p.user);
+    int64_t unix_now = azri_port_unix(t->port);
     azri_tls_date(from, &crt->valid_from);
     azri_tls_date(to, &crt->valid_to);
     azri_date_text(now, unix_now > 0 ? unix_now : 0);
@@ -9384,7 +9397,17 @@ static uint32_t azri_tls_check_time(azri_tls *t, const mbedtls_x509_crt *crt) {
         return MBEDTLS_X509_BADCERT_EXPIRED;
     }
     if (!t->until[0] || memcmp(to, t->until, AZRI_DATE_LEN) < 0) memcpy(t->until, to, sizeof to);
+    if (!t->from[0] || memcmp(from, t->from, AZRI_DATE_LEN) > 0) memcpy(t->from, from, sizeof from);
     return 0;
+}
+
+/* A chain that was verified without a clock, and later a time, told over that very connection: it must fit. */
+static azredis_status azri_tls_check_date(const azri_tls *t, int64_t unix_now, azredis_error *e) {
+    char now[24];
+    azri_date_text(now, unix_now);
+    if (memcmp(t->from, now, AZRI_DATE_LEN) <= 0 && memcmp(now, t->until, AZRI_DATE_LEN) <= 0) return AZREDIS_OK;
+    return azri_fail(e, AZREDIS_E_CERT, t->conf.where, "certificate of %s refused: good from %s to %s, and by its own clock it is "
+                     "%s; this machine's clock is not set", t->name, t->from, t->until, now);
 }
 
 static const char *azri_tls_roots_name(const azri_tls *t) { return t->ca_path ? t->ca_path : "the given ca"; }
@@ -9497,7 +9520,7 @@ static int azri_tls_verify(void *user, mbedtls_x509_crt *crt, int depth, uint32_
         *flags = 0;
         return 0;
     }
-    t->why[0] = t->until[0] = '\0';
+    t->why[0] = t->from[0] = t->until[0] = '\0';
     name = azri_tls_check_name(t, crt, *flags & MBEDTLS_X509_BADCERT_CN_MISMATCH);
     *flags = azri_tls_check_chain(t, crt, &status) | name;
     t->verified = status == 0 && *flags == 0;
@@ -9518,7 +9541,7 @@ static void azri_tls_forget(azri_tls_kept *k, const azri_mem *m) {
 
 /* Would this connection make the checks that the kept session stands for, and would they pass again? */
 static int azri_tls_fits(const azri_tls *t, const azri_tls_kept *k) {
-    int64_t unix_now = t->port->p.unix_time(t->port->p.user);
+    int64_t unix_now = azri_port_unix(t->port);
     char now[24];
     azri_date_text(now, unix_now > 0 ? unix_now : 0);
     return k->blob && azri_eqz(azri_str(k->name), t->name) && k->ca == t->conf.ca && k->ca_len == t->conf.ca_len &&
@@ -9536,6 +9559,7 @@ static void azri_tls_offer(azri_tls *t) {
         t->offered = 1;
         t->verified_ms = k->verified_ms;
         memcpy(t->until, k->until, sizeof t->until);
+        memcpy(t->from, k->from, sizeof t->from);
     }
     mbedtls_ssl_session_free(&s);
 }
@@ -9559,6 +9583,7 @@ static void azri_tls_keep(azri_tls *t) {
         k->verified_ms = t->verified_ms;
         memcpy(k->name, t->name, sizeof k->name);
         memcpy(k->until, t->until, sizeof k->until);
+        memcpy(k->from, t->from, sizeof k->from);
         if (!k->blob || !k->ca_path != !t->ca_path || mbedtls_ssl_session_save(&s, k->blob, k->len, &n) != 0)
             azri_tls_forget(k, m);
     }
@@ -10375,6 +10400,19 @@ static azredis_status azri_fetch_http(azri_fetch *f, uint64_t now, azredis_error
     return st;
 }
 
+/* A machine that does not know the time takes that of the answer which brought the token. */
+static azredis_status azri_fetch_learn(azredis_auth *a, const azri_fetch *f, uint64_t now, azredis_error *e) {
+    azredis_status st;
+    if (!f->line.conf.name || f->http.status != 200 || f->http.date <= 0 || azri_port_unix(&a->port) > 0) return AZREDIS_OK;
+    st = azri_tls_check_date(&f->line.tls, f->http.date, e);
+    if (st != AZREDIS_OK) return st;
+    azri_lock_acquire(&a->lock);
+    a->port.learned = f->http.date;
+    a->port.learned_at = now;
+    azri_lock_release(&a->lock);
+    return AZREDIS_OK;
+}
+
 /* Goes as far as it can without waiting. 1: the walk has ended, f is gone. */
 static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_grave *g) {
     azredis_error e;
@@ -10389,12 +10427,13 @@ static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_g
             memset(&e, 0, sizeof e);
             st = azri_fetch_http(f, now, &e);
             if (st == AZREDIS_AGAIN) return 0;
+            if (st == AZREDIS_OK) st = azri_fetch_learn(a, f, now, &e);
             azri_line_end(&f->line);
             azri_flow_http(&f->flow, now, st, &f->http, &e);
             azri_step_free(&f->step);
             f->phase = AZRI_FETCH_NEXT;
         }
-        switch (azri_flow_next(&f->flow, now, a->port.p.unix_time(a->port.p.user), &f->step)) {
+        switch (azri_flow_next(&f->flow, now, azri_port_unix(&a->port), &f->step)) {
         case AZRI_STEP_HTTP:
             if (AZRI_WITH_HTTP) azri_fetch_dial(a, f, w, g, now);
             break;
@@ -10568,6 +10607,8 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
         }
     }
     azri_pump_notes(c, now);
+    c->port.learned = a->port.learned;
+    c->port.learned_at = a->port.learned_at;
     azri_lock_release(&a->lock);
     if (!mine) return;
     azri_hub_token(&c->hub, mine, now, c->headroom_at);
