@@ -1,6 +1,6 @@
 /* A port to lwIP's socket interface under an RTOS: every hook that AZREDIS_NO_OS wants, and a client that lives in
  * static memory. Three functions are your board's. Built by `make port-lwip`; on a device add it to your firmware with
- * LWIP_SOCKET, LWIP_DNS and LWIP_TCPIP_CORE_LOCKING at 1, and call redis_task from a task with 6 KB of stack. */
+ * LWIP_SOCKET, LWIP_DNS and LWIP_TCPIP_CORE_LOCKING at 1, and run redis_task as a task of its own. */
 #define AZREDIS_NO_OS
 #define AZREDIS_ENTRA_IMPLEMENTATION
 #include "azredis_entra.h"
