@@ -14,6 +14,7 @@ endif
 CLANG    ?= clang
 PYTHON   ?= python3
 MINGW    ?= x86_64-w64-mingw32-gcc
+ARM_CC   ?= arm-none-eabi-gcc
 
 WARN     = -Wall -Wextra -Werror
 CFLAGS_T = -std=gnu11 -g $(WARN) -I$(H) $(EXTRA_CFLAGS)
@@ -49,7 +50,8 @@ SIM      = $(patsubst tests/sim/%.c,%,$(sort $(wildcard tests/sim/*.c)))
 LIVE     = $(patsubst tests/live/%.c,%,$(sort $(wildcard tests/live/test_*.c)))
 LIVE_SH  = $(sort $(wildcard tests/live/*.sh))
 FUZZ     = $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
-EXAMPLES = $(patsubst examples/%.c,%,$(sort $(wildcard examples/*.c)))
+# A port is for another machine: see port-lwip.
+EXAMPLES = $(patsubst examples/%.c,%,$(filter-out examples/port_%,$(sort $(wildcard examples/*.c))))
 # What an example needs beside mbedTLS.
 LINK_libuv    = -luv
 LINK_libevent = -levent_core
@@ -145,6 +147,24 @@ valgrind: live-valgrind $(call need,$(UNIT:%=$(B)/gcc/unit/%)) ## unit tests and
 	@$(SUITE) valgrind -j $(JOBS) -t 600 --wrap '$(VALGRIND)' $(UNIT:%=$(B)/gcc/unit/%)
 check: $(call need,emulator $(B)/pkg/trixie/usr/include/mbedtls/ssl.h) ## layers, names, macros, README and manual run, standards, switches, install, analyzers
 	@$(SUITE) check -j $(JOBS) -t 300 $(CHECKS)
+# mbedTLS with its buffer allocator is in no package, so it is built from Debian's source package.
+ARENA_SRC = $(B)/pkg/src/src/mbedtls-2.28.3
+ARENA_TLS = -I$(ARENA_SRC)/include -Itests/arena -DMBEDTLS_USER_CONFIG_FILE='<mbedtls_user.h>'
+arena: $(B)/arena/arena emulator ## high-water marks of a device: arena and mbedTLS's buffer, chain of four RSA-4096 certificates
+	@$(B)/arena/arena
+$(ARENA_SRC)/include/mbedtls/ssl.h:
+	$(Q)sh tools/pkg/debian.sh bookworm $(B)/pkg/src src:mbedtls
+$(B)/arena/libmbedtls.a: tests/arena/mbedtls_user.h $(ARENA_SRC)/include/mbedtls/ssl.h
+	@mkdir -p $(@D)
+	$(Q)ls $(ARENA_SRC)/library | sed -n 's/\.c$$//p' | \
+	    xargs -P $(JOBS) -I% $(CC) -O1 -w $(ARENA_TLS) -c $(ARENA_SRC)/library/%.c -o $(@D)/%.o
+	$(Q)ar rcs $@ $(@D)/*.o
+$(B)/arena/arena: tests/arena/arena.c tests/live/live.h tests/live/hooks.h $(HEADER) $(B)/arena/libmbedtls.a
+	$(Q)$(CC) $(CFLAGS_T) -O1 $(ARENA_TLS) $< -o $@ $(B)/arena/libmbedtls.a -lcmocka -ljansson
+port-lwip: $(ARENA_SRC)/include/mbedtls/ssl.h ## examples/port_lwip.c for a Cortex-M4 (gcc-arm-none-eabi, libnewlib-arm-none-eabi, liblwip-dev)
+	@mkdir -p $(B)/lwip
+	$(Q)$(ARM_CC) -std=c99 -Os -mcpu=cortex-m4 -mthumb $(WARN) -I$(H) -Itests/build/lwip -I/usr/include/lwip \
+	    -isystem $(ARENA_SRC)/include -c examples/port_lwip.c -o $(B)/lwip/port_lwip.o
 port-mingw: ## the header without an operating system by a compiler for Windows (gcc-mingw-w64-x86-64)
 	@mkdir -p $(B)/mingw/include && ln -sfn /usr/include/mbedtls $(B)/mingw/include/mbedtls
 	$(Q)$(MINGW) -std=c99 -O2 $(WARN) -DAZREDIS_NO_OS -I$(H) -I$(B)/mingw/include -c tests/build/whole.c -o $(B)/mingw/whole.o
@@ -258,7 +278,7 @@ $(B)/$(1)/fuzz/%: tests/fuzz/%.c $(HEADER) $(wildcard tests/fuzz/*.h)
 endef
 $(foreach v,$(VARIANTS),$(eval $(call VARIANT,$(v))))
 
-.PHONY: help port-mingw demo unit unit-gcc unit-asan unit-msan sim live live-asan live-valgrind fuzz-short san tsan valgrind check \
+.PHONY: help arena port-lwip port-mingw demo unit unit-gcc unit-asan unit-msan sim live live-asan live-valgrind fuzz-short san tsan valgrind check \
         roots mbedtls-36 live-36 test-mbedtls $(SUITES_36:%=test-mbedtls-%) demo-short bench-short bench-check mutants test-peers programs test emulator azredis examples \
         install uninstall clean cross cross-run
 .DELETE_ON_ERROR:

@@ -173,7 +173,9 @@
  * SSL_CERT_FILE, the system's bundle. Plain text only to this machine and only if asked. The authority must be one
  * of Microsoft's hosts, this machine, or named by allow_authority; redirects are never followed. Tokens and secrets
  * are wiped when freed and appear in no message. What the C library leaves of CPU registers on a thread's stack
- * is beyond the library's reach. Names are looked up on a helper thread with a deadline.
+ * is beyond the library's reach. A machine without a clock (port.unix_time 0) holds certificates against the day of
+ * this release and learns the time from the Date of the token answer, whose own chain must then be good at that time.
+ * Names are looked up on a helper thread with a deadline.
  *
  * 12 LIMITS
  * token 16 384 bytes (Redis takes no longer argument before AUTH), HTTP head 16 KiB, body 64 KiB, JSON depth 16,
@@ -185,6 +187,9 @@
  * AZREDIS_ENTRA_STATIC          all functions static: for one file that uses the library alone
  * AZREDIS_NO_OS                 no operating system: azredis_port brings everything; implies AZREDIS_NO_THREADS; files,
  *                               environment and azredis_print_event are not there, options.ca is required
+ * AZREDIS_NO_MALLOC             what wants memory of any size is not there: azredis_exec, azredis_reply_copy,
+ *                               azredis_auth_token; for programs whose clients live in options.memory
+ * AZREDIS_TOKEN_MAX             the longest token, 16384; with AZREDIS_NO_OS 4096, of which an arena has room for five
  * AZREDIS_NO_THREADS            POSIX without pthread: no locks, and a name look-up blocks the call (getaddrinfo)
  * AZREDIS_ONLY_PURE             stop before mbedTLS, sockets, clocks: for tests of the pure half
  * AZREDIS_NO_TEXT               errors and log lines without words: code, numbers, where and level stay, message and text
@@ -430,7 +435,7 @@ typedef struct azredis_fd { intptr_t sock; uint8_t want, ready; } azredis_fd;
 typedef struct azredis_port {
     void     *user;
     uint64_t (*now_ms)(void *user);                      /* never goes back; counts sleep of the machine */
-    int64_t  (*unix_time)(void *user);                   /* seconds since 1970; 0: unknown */
+    int64_t  (*unix_time)(void *user);                   /* seconds since 1970; 0: unknown, see chapter 11 */
     int      (*entropy)(void *user, void *out, size_t n);/* 0: all n bytes were filled; else it failed */
     /* One step of connecting, name look-up included. 0: call again, 1: *sock is connected, <0: -errno, and
      * nothing is left open. *sock is -1 at first and yours between the steps; unless it is -1 it goes to close if time
@@ -518,11 +523,13 @@ static inline azredis_auth *azredis_auth_open(const azredis_auth_options *o) {
     return azredis_auth_open_v(o, sizeof *o, AZREDIS_VERSION);
 }
 
+#ifndef AZREDIS_NO_MALLOC
 /* Copies the live token into *out, fetching one first if there is none. Waits at most wait_ms; 0 makes one
  * non-blocking step and returns AZREDIS_AGAIN until there is a token. *why may be NULL. Any thread. */
 AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *out, uint32_t wait_ms,
                                               azredis_error *why);
 AZREDIS_API void azredis_token_wipe(azredis_token *t);        /* zeroes and frees the copy; NULL is allowed */
+#endif
 AZREDIS_API void azredis_auth_release(azredis_auth *a);       /* drops your reference; the last one wipes */
 
 /* What each link of the chain said on the last walk, oldest first; AZREDIS_AGAIN past the end. */
@@ -652,10 +659,12 @@ AZREDIS_API azredis_status azredis_command(azredis_client *c, azredis_reply *r, 
 AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply *r, const azredis_call *how,
                                                 int argc, const azredis_str *argv);
 
+#ifndef AZREDIS_NO_MALLOC
 /* n commands in one flight; the value is an array of n. Not atomic: other commands may come between. An error
  * reply is an element of it. If any answer is missing, status and fate tell of the first one that is. */
 AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, const azredis_call *how,
                                         const azredis_cmd *cmd, size_t n);
+#endif
 
 /* Queues and returns; never does I/O. OK: fn (which may be NULL) runs exactly once, in a later call that pumps.
  * AZREDIS_AGAIN: the backlog is full and nothing was queued; pump with azredis_wait, then try again. */
@@ -702,7 +711,9 @@ AZREDIS_API azredis_status azredis_int(const azredis_value *v, int64_t *out);   
 AZREDIS_API azredis_status azredis_double(const azredis_value *v, double *out);   /* double, integer or text; locale-free */
 AZREDIS_API azredis_status azredis_bool(const azredis_value *v, int *out);        /* bool, or integer 0 / 1 */
 AZREDIS_API azredis_str azredis_text(const azredis_value *v);                     /* any kind of string; {NULL,0} otherwise */
+#ifndef AZREDIS_NO_MALLOC
 AZREDIS_API azredis_status azredis_reply_copy(azredis_reply *to, const azredis_reply *from); /* keep a lent reply */
+#endif
 AZREDIS_API void azredis_reply_free(azredis_reply *r);       /* frees and zeroes */
 
 /* ---- pub/sub --------------------------------------------------------------------------------- */
@@ -816,7 +827,10 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #define AZRI_CHANNEL_ROOM    64u         /* of a channel's name, where memory is an arena */
 #define AZRI_ARENA_POOLS     40          /* sizes of blocks in an arena */
 #ifdef AZREDIS_NO_OS
-#  define AZRI_TOKEN_MAX     4096u       /* a service principal's token has 1.3 to 2 KB, and some groups more */
+#  ifndef AZREDIS_TOKEN_MAX
+#    define AZREDIS_TOKEN_MAX 4096u      /* a service principal's token has 1.3 to 2 KB, and some groups more */
+#  endif
+#  define AZRI_TOKEN_MAX     (AZREDIS_TOKEN_MAX)
 #  define AZRI_VALUE_MAX     (AZRI_TOKEN_MAX + 1)   /* one string of a token answer */
 #  define AZRI_CLAIM_MAX     1024u       /* one string inside a token */
 #  define AZRI_FORM_MAX      2048u       /* ids, secret and scope, percent-encoded */
@@ -844,7 +858,10 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_BACKLOG_BYTES 8192u
 #  define AZRI_SUB_QUEUE     4u
 #else
-#  define AZRI_TOKEN_MAX     16384u      /* Redis refuses a longer argument before AUTH (redis: networking.c) */
+#  ifndef AZREDIS_TOKEN_MAX
+#    define AZREDIS_TOKEN_MAX 16384u     /* Redis refuses a longer argument before AUTH (redis: networking.c) */
+#  endif
+#  define AZRI_TOKEN_MAX     (AZREDIS_TOKEN_MAX)
 #  define AZRI_VALUE_MAX     AZRI_HTTP_BODY_MAX
 #  define AZRI_CLAIM_MAX     AZRI_TOKEN_MAX
 #  define AZRI_FORM_MAX      AZRI_HTTP_BODY_MAX
@@ -880,6 +897,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #define AZRI_WAIT_MAX        30000u      /* no internal wait is longer: clocks may jump */
 #define AZRI_LIFE_MAX        (30ull * 24u * AZRI_HOUR)  /* a token's life is taken as at most 30 days */
 
+AZRI_STATIC_ASSERT(redis_takes_such_a_token, AZRI_TOKEN_MAX <= 16384 && AZRI_TOKEN_MAX >= 64);
 AZRI_STATIC_ASSERT(value_is_two_words, sizeof(azredis_value) == 8 + 8);
 
 /* ==== >>core ============================================================== uses: - ==============
@@ -2894,6 +2912,7 @@ AZREDIS_API void azredis_reply_free(azredis_reply *r) {
     memset(r, 0, sizeof *r);
 }
 
+#ifndef AZREDIS_NO_MALLOC
 AZREDIS_API azredis_status azredis_reply_copy(azredis_reply *to, const azredis_reply *from) {
     azri_block *b;
     azri_mem m;
@@ -2916,6 +2935,7 @@ AZREDIS_API azredis_status azredis_reply_copy(azredis_reply *to, const azredis_r
     to->status = from->status;          /* the common record is of another code */
     return AZREDIS_OK;
 }
+#endif
 
 AZREDIS_API azredis_str azredis_text(const azredis_value *v) {
     if (!v || !azri_is_text(v->type)) return azri_slice(NULL, 0);
@@ -3544,7 +3564,7 @@ static azredis_status azri_resp_next(azri_resp *d, azri_frame *f, azredis_error 
     azri_resp_deliver(d, f);
     if (f->status == AZREDIS_E_LIMIT)
         (void)azri_fail(e, AZREDIS_E_LIMIT, "redis.reply",
-                        "reading a reply: its %llu bytes need more memory than max_reply or rx_bytes (%llu) allows, so "
+                        "reading a reply: its %llu bytes need more memory than max_reply (%llu) or rx_bytes allows, so "
                         "it was skipped; the command was answered",
                         (unsigned long long)f->bytes, (unsigned long long)d->max_reply);
     else if (f->status != AZREDIS_OK)
@@ -4801,7 +4821,7 @@ static const char *azri_config_value(const azri_config_key *k, const void *membe
         return number;
     default:
         memcpy(&u, member, sizeof u);
-        (void)azri_fmt(number, 24, "%u", k->kind == AZRI_CK_SECONDS && u % AZRI_SECOND == 0 ? u / AZRI_SECOND : u);
+        (void)azri_fmt(number, 24, "%u", (unsigned)(k->kind == AZRI_CK_SECONDS && u % AZRI_SECOND == 0 ? u / AZRI_SECOND : u));
         return u == AZREDIS_NEVER && k->kind != AZRI_CK_NUMBER ? "never" : number;
     }
 }
@@ -7908,7 +7928,16 @@ typedef struct azri_port {
     azredis_port p;                  /* every member is set, but connect, lock and wake if they are the user's alone */
     azri_mem     mem;                /* p's allocator */
     const char  *missing;            /* a hook that is required and NULL; p has harmless ones then */
+    int64_t      learned;            /* unix time that the token endpoint told a machine without a clock; 0: none */
+    uint64_t     learned_at;         /* by p.now_ms */
 } azri_port;
+
+/* Unix time; 0: unknown. */
+static int64_t azri_port_unix(const azri_port *port) {
+    int64_t now = port->p.unix_time(port->p.user);
+    if (now > 0) return now;
+    return port->learned ? port->learned + (int64_t)((port->p.now_ms(port->p.user) - port->learned_at) / AZRI_SECOND) : 0;
+}
 
 static void azri_port_no_yield(void *user) { (void)user; }
 
@@ -9310,6 +9339,7 @@ typedef struct azri_tls_kept {       /* zeroed: none */
     size_t         ca_len;
     uint64_t       verified_ms;      /* when the server last showed its certificate */
     char           until[24];        /* when the first certificate of its chain ends */
+    char           from[24];             /* no certificate of the chain begins later */
 } azri_tls_kept;
 
 typedef struct azri_tls_conf {       /* all lent until azri_tls_close */
@@ -9338,6 +9368,7 @@ typedef struct azri_tls {            /* zeroed: closed. Must stay where it is wh
     int                 verified;    /* 1: the server showed its certificate, and all was well */
     uint64_t            verified_ms; /* these two as in azri_tls_kept */
     char                until[24];
+    char                from[24];             /* no certificate of the chain begins later */
     uint32_t            sealed, opened;   /* records since the handshake */
     int                 io;          /* what port.send or port.recv said when it failed */
     const char         *frozen_p;
@@ -9381,7 +9412,7 @@ static void azri_tls_date(char out[24], const mbedtls_x509_time *x) {
  * certificate is still good beyond it; an unknown one cannot say that it is not good yet. */
 static uint32_t azri_tls_check_time(azri_tls *t, const mbedtls_x509_crt *crt) {
     char from[24], to[24], now[24], floor[24];
-    int64_t unix_now = t->port->p.unix_time(t->port->p.user);
+    int64_t unix_now = azri_port_unix(t->port);
     azri_tls_date(from, &crt->valid_from);
     azri_tls_date(to, &crt->valid_to);
     azri_date_text(now, unix_now > 0 ? unix_now : 0);
@@ -9396,7 +9427,17 @@ static uint32_t azri_tls_check_time(azri_tls *t, const mbedtls_x509_crt *crt) {
         return MBEDTLS_X509_BADCERT_EXPIRED;
     }
     if (!t->until[0] || memcmp(to, t->until, AZRI_DATE_LEN) < 0) memcpy(t->until, to, sizeof to);
+    if (!t->from[0] || memcmp(from, t->from, AZRI_DATE_LEN) > 0) memcpy(t->from, from, sizeof from);
     return 0;
+}
+
+/* A chain that was verified without a clock, and later a time, told over that very connection: it must fit. */
+static azredis_status azri_tls_check_date(const azri_tls *t, int64_t unix_now, azredis_error *e) {
+    char now[24];
+    azri_date_text(now, unix_now);
+    if (memcmp(t->from, now, AZRI_DATE_LEN) <= 0 && memcmp(now, t->until, AZRI_DATE_LEN) <= 0) return AZREDIS_OK;
+    return azri_fail(e, AZREDIS_E_CERT, t->conf.where, "certificate of %s refused: good from %s to %s, and by its own clock it is "
+                     "%s; this machine's clock is not set", t->name, t->from, t->until, now);
 }
 
 static const char *azri_tls_roots_name(const azri_tls *t) { return t->ca_path ? t->ca_path : "the given ca"; }
@@ -9509,7 +9550,7 @@ static int azri_tls_verify(void *user, mbedtls_x509_crt *crt, int depth, uint32_
         *flags = 0;
         return 0;
     }
-    t->why[0] = t->until[0] = '\0';
+    t->why[0] = t->from[0] = t->until[0] = '\0';
     name = azri_tls_check_name(t, crt, *flags & MBEDTLS_X509_BADCERT_CN_MISMATCH);
     *flags = azri_tls_check_chain(t, crt, &status) | name;
     t->verified = status == 0 && *flags == 0;
@@ -9530,7 +9571,7 @@ static void azri_tls_forget(azri_tls_kept *k, const azri_mem *m) {
 
 /* Would this connection make the checks that the kept session stands for, and would they pass again? */
 static int azri_tls_fits(const azri_tls *t, const azri_tls_kept *k) {
-    int64_t unix_now = t->port->p.unix_time(t->port->p.user);
+    int64_t unix_now = azri_port_unix(t->port);
     char now[24];
     azri_date_text(now, unix_now > 0 ? unix_now : 0);
     return k->blob && azri_eqz(azri_str(k->name), t->name) && k->ca == t->conf.ca && k->ca_len == t->conf.ca_len &&
@@ -9548,6 +9589,7 @@ static void azri_tls_offer(azri_tls *t) {
         t->offered = 1;
         t->verified_ms = k->verified_ms;
         memcpy(t->until, k->until, sizeof t->until);
+        memcpy(t->from, k->from, sizeof t->from);
     }
     mbedtls_ssl_session_free(&s);
 }
@@ -9573,6 +9615,7 @@ static void azri_tls_keep(azri_tls *t) {
         k->verified_ms = t->verified_ms;
         memcpy(k->name, t->name, sizeof k->name);
         memcpy(k->until, t->until, sizeof k->until);
+        memcpy(k->from, t->from, sizeof k->from);
         if (!k->ca_path != !t->ca_path || mbedtls_ssl_session_save(&s, k->blob, n, &n) != 0) azri_tls_forget(k, m);
     }
     mbedtls_ssl_session_free(&s);
@@ -10381,6 +10424,19 @@ static azredis_status azri_fetch_http(azri_fetch *f, uint64_t now, azredis_error
     return st;
 }
 
+/* A machine that does not know the time takes that of the answer which brought the token. */
+static azredis_status azri_fetch_learn(azredis_auth *a, const azri_fetch *f, uint64_t now, azredis_error *e) {
+    azredis_status st;
+    if (!f->line.conf.name || f->http.status != 200 || f->http.date <= 0 || azri_port_unix(&a->port) > 0) return AZREDIS_OK;
+    st = azri_tls_check_date(&f->line.tls, f->http.date, e);
+    if (st != AZREDIS_OK) return st;
+    azri_lock_acquire(&a->lock);
+    a->port.learned = f->http.date;
+    a->port.learned_at = now;
+    azri_lock_release(&a->lock);
+    return AZREDIS_OK;
+}
+
 /* Goes as far as it can without waiting. 1: the walk has ended, f is gone. */
 static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_grave *g) {
     azredis_error e;
@@ -10395,12 +10451,13 @@ static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_g
             memset(&e, 0, sizeof e);
             st = azri_fetch_http(f, now, &e);
             if (st == AZREDIS_AGAIN) return 0;
+            if (st == AZREDIS_OK) st = azri_fetch_learn(a, f, now, &e);
             azri_line_end(&f->line);
             azri_flow_http(&f->flow, now, st, &f->http, &e);
             azri_step_free(&f->step);
             f->phase = AZRI_FETCH_NEXT;
         }
-        switch (azri_flow_next(&f->flow, now, a->port.p.unix_time(a->port.p.user), &f->step)) {
+        switch (azri_flow_next(&f->flow, now, azri_port_unix(&a->port), &f->step)) {
         case AZRI_STEP_HTTP:
             if (AZRI_WITH_HTTP) azri_fetch_dial(a, f, w, g, now);
             break;
@@ -10575,6 +10632,8 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
         }
     }
     azri_pump_notes(c, now);
+    c->port.learned = a->port.learned;
+    c->port.learned_at = a->port.learned_at;
     azri_lock_release(&a->lock);
     if (!mine) return;
     azri_hub_token(&c->hub, mine, now, c->headroom_at);
@@ -12114,6 +12173,7 @@ static azredis_auth *azri_auth_hold(azredis_auth *a) {
     return a;
 }
 
+#ifndef AZREDIS_NO_MALLOC
 /* The copy stands behind a head, so that azredis_token_wipe needs nothing else. */
 typedef struct azri_token_copy { azri_mem mem; size_t size; } azri_token_copy;
 
@@ -12268,6 +12328,7 @@ AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *ou
     azri_waker_unref(w);
     return st;
 }
+#endif
 
 AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, azredis_link_record *out) {
     azredis_status st = AZREDIS_AGAIN;
@@ -12554,6 +12615,7 @@ AZREDIS_API azredis_status (azredis_command)(azredis_client *c, azredis_reply *r
     return azri_refuse_call(r, c ? &c->port.mem : NULL, &e);
 }
 
+#ifndef AZREDIS_NO_MALLOC
 /* ---- many commands in one flight ---- */
 
 /* One reply of many: their values as the elements of an array. */
@@ -12651,6 +12713,7 @@ AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, con
     azredis_reply_free(&own);
     return st;
 }
+#endif
 
 AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call *how, int argc, const azredis_str *argv,
                                           azredis_reply_fn fn, void *user) {

@@ -394,8 +394,8 @@ static void tls_must(bool ok, const char *what) {
     if (!ok) die("OpenSSL: %s: %s", what, ERR_reason_error_string(ERR_peek_last_error()));
 }
 
-static EVP_PKEY *new_key(bool elliptic) {
-    EVP_PKEY *key = elliptic ? EVP_EC_gen("P-256") : EVP_RSA_gen(2048);
+static EVP_PKEY *new_key(bool elliptic, bool large) {
+    EVP_PKEY *key = elliptic ? EVP_EC_gen("P-256") : EVP_RSA_gen(large ? 4096 : 2048);
     tls_must(key != NULL, "cannot make a key");
     return key;
 }
@@ -439,19 +439,35 @@ static X509 *new_cert(EVP_PKEY *key, const char *name, const char *san, X509 *is
 }
 
 static const char *const CERT_KINDS[] = {"good",        "expired",   "not-yet-valid", "wrong-host",
-                                         "self-signed", "untrusted", "ecdsa",         NULL};
+                                         "self-signed", "untrusted", "ecdsa",         "long-chain",
+                                         NULL};
+
+#define CHAIN 3                         /* certificates between the server's own and nothing: two CAs and the root */
 
 struct identity {
     X509 *cert;
     EVP_PKEY *key;
+    X509 *above[CHAIN];                 /* what the server sends beside its own; NULL: nothing */
 };
 
-/* A server's certificate of the given kind; all kinds but "good" and "ecdsa" are to be refused. */
+/* Four certificates with keys of 4096 bits, as long as the chains of Azure's services get. One key serves for all
+ * but the root: to make more takes seconds and shows nothing. */
+static void new_chain(struct identity *id, X509 *ca, EVP_PKEY *ca_key) {
+    const long day = 86400;
+    int i;
+    id->above[CHAIN - 1] = X509_dup(ca);
+    for (i = CHAIN - 2; i >= 0; i--)
+        id->above[i] = new_cert(id->key, i ? "emulator CA above" : "emulator CA below", NULL, id->above[i + 1],
+                                i == CHAIN - 2 ? ca_key : id->key, -day, 30 * day);
+}
+
+/* A server's certificate of the given kind; all kinds but "good", "ecdsa" and "long-chain" are to be refused. */
 static struct identity new_identity(const char *kind, X509 *ca, EVP_PKEY *ca_key) {
     const long day = 86400;
     const char *san = "DNS:localhost,DNS:redis.emulator.test,IP:127.0.0.1,IP:::1";
     long from = -day, until = 30 * day;
-    struct identity id = {NULL, new_key(strcmp(kind, "ecdsa") == 0)};
+    bool chain = strcmp(kind, "long-chain") == 0;
+    struct identity id = {NULL, new_key(strcmp(kind, "ecdsa") == 0, chain), {NULL}};
     X509 *other = NULL;
     EVP_PKEY *other_key = NULL;
     if (strcmp(kind, "expired") == 0)
@@ -463,14 +479,25 @@ static struct identity new_identity(const char *kind, X509 *ca, EVP_PKEY *ca_key
     else if (strcmp(kind, "self-signed") == 0)
         ca = NULL;
     else if (strcmp(kind, "untrusted") == 0) {
-        other_key = new_key(false);
+        other_key = new_key(false, false);
         ca = other = new_cert(other_key, "emulator unknown CA", NULL, NULL, NULL, -day, 30 * day);
         ca_key = other_key;
+    }
+    if (chain) {
+        new_chain(&id, ca, ca_key);
+        ca = id.above[0], ca_key = id.key;
     }
     id.cert = new_cert(id.key, "localhost", san, ca, ca_key, from, until);
     X509_free(other);
     EVP_PKEY_free(other_key);
     return id;
+}
+
+static void free_identity(struct identity *id) {
+    int i;
+    X509_free(id->cert);
+    EVP_PKEY_free(id->key);
+    for (i = 0; i < CHAIN; i++) X509_free(id->above[i]);
 }
 
 static char *pem_text(X509 *cert, EVP_PKEY *key) {
@@ -487,8 +514,21 @@ static char *pem_text(X509 *cert, EVP_PKEY *key) {
     return text;
 }
 
+/* A server's own certificate and those above it that it sends. */
+static char *pem_chain(const struct identity *id) {
+    char *all = pem_text(id->cert, NULL);
+    int i;
+    for (i = 0; i < CHAIN && id->above[i]; i++) {
+        char *one = pem_text(id->above[i], NULL), *both = format_text("%s%s", all, one);
+        free(one);
+        free(all);
+        all = both;
+    }
+    return all;
+}
+
 static void gateway_tls(const struct identity *id) {
-    int low = TLS1_2_VERSION, high = TLS1_3_VERSION;
+    int low = TLS1_2_VERSION, high = TLS1_3_VERSION, i;
     SSL_CTX *ctx = must(SSL_CTX_new(TLS_server_method()));
     if (g.tls) low = high = strcmp(g.tls, "1.2") == 0 ? TLS1_2_VERSION : TLS1_3_VERSION;
     SSL_CTX_set_min_proto_version(ctx, low);
@@ -500,6 +540,7 @@ static void gateway_tls(const struct identity *id) {
     SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"emulator", 8);
     tls_must(SSL_CTX_use_certificate(ctx, id->cert) == 1, "certificate");
     tls_must(SSL_CTX_use_PrivateKey(ctx, id->key) == 1, "private key");
+    for (i = 0; i < CHAIN && id->above[i]; i++) tls_must(SSL_CTX_add1_chain_cert(ctx, id->above[i]) == 1, "chain");
     if (g.ciphers && SSL_CTX_set_cipher_list(ctx, g.ciphers) != 1)
         bad_usage("--ciphers: OpenSSL knows none of '%s'", g.ciphers);
     g.ssl_ctx = ctx;
@@ -2230,7 +2271,7 @@ static int listen_local(int port, int fd[2], bool v6) {
 
 static struct MHD_Daemon *http_start(int fd, answer_fn *answer, const struct identity *id) {
     unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL;
-    char *key = id ? pem_text(NULL, id->key) : NULL, *cert = id ? pem_text(id->cert, NULL) : NULL;
+    char *key = id ? pem_text(NULL, id->key) : NULL, *cert = id ? pem_chain(id) : NULL;
     struct MHD_OptionItem tls[] = {
         {MHD_OPTION_HTTPS_MEM_KEY, 0, key}, {MHD_OPTION_HTTPS_MEM_CERT, 0, cert}, {MHD_OPTION_END, 0, NULL}};
     struct MHD_Daemon *d = MHD_start_daemon(flags | (id ? MHD_USE_TLS : 0), 0, NULL, NULL, on_http, answer,
@@ -2396,14 +2437,15 @@ static void serve(int signals) {
 }
 
 static void make_tls(struct identity *gateway, struct identity *authority) {
-    EVP_PKEY *ca_key = new_key(false);
+    bool large = strcmp(g.gateway_cert, "long-chain") == 0 || strcmp(g.authority_cert, "long-chain") == 0;
+    EVP_PKEY *ca_key = new_key(false, large);
     X509 *ca = new_cert(ca_key, "emulator CA", NULL, NULL, NULL, -86400, 30 * 86400);
     char *path = format_text("%s/ca.pem", g.dir), *pem = pem_text(ca, NULL);
     *gateway = new_identity(g.gateway_cert, ca, ca_key);
     *authority = new_identity(g.authority_cert, ca, ca_key);
     write_file(path, pem);
     gateway_tls(gateway);
-    g.jwt_key = new_key(false);
+    g.jwt_key = new_key(false, false);
     make_kid();
     X509_free(ca);
     EVP_PKEY_free(ca_key);
@@ -2438,7 +2480,7 @@ static void help(void) {
          "  --tls 1.2|1.3          only this version on the gateway\n"
          "  --ciphers LIST         OpenSSL cipher list for TLS 1.2 on the gateway\n"
          "  --gateway-cert KIND    good, expired, not-yet-valid, wrong-host, self-signed,\n"
-         "                         untrusted or ecdsa\n"
+         "                         untrusted, ecdsa or long-chain\n"
          "  --authority-cert KIND  the same for the authority\n"
          "  --fault NAME[=VALUE][*N|*]   arm a fault once, N times, or for ever; repeatable\n"
          "  --quiet                print only errors\n"
@@ -2540,10 +2582,8 @@ int main(int argc, char **argv) {
     start_servers(&authority);
     if (!start_thread(retire_main, NULL)) die("cannot start a thread");
     write_env();
-    X509_free(gateway.cert);
-    X509_free(authority.cert);
-    EVP_PKEY_free(gateway.key);
-    EVP_PKEY_free(authority.key);
+    free_identity(&gateway);
+    free_identity(&authority);
     screen();
     serve(signals);
     stop_all();

@@ -77,6 +77,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     m.alloc = heap_alloc;
     m.free = heap_free;
     m.user = NULL;
+    m.shape = NULL;
     CHECK(text);
     if (size) memcpy(text, data, size);
     text[size] = '\0';

@@ -66,6 +66,7 @@ static uint64_t parse(const uint8_t *in, size_t n, size_t step, size_t max_reply
     m.alloc = heap_alloc;
     m.free = heap_free;
     m.user = NULL;
+    m.shape = NULL;
     rng.state = n;
     memset(&r, 0, sizeof r);
     azri_resp_init(&d, &m, max_reply);

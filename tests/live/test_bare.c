@@ -169,6 +169,44 @@ static void test_shared(void **state) {
     azredis_auth_release(auth);
 }
 
+/* ---- a machine without a clock ----------------------------------------------------------------- */
+
+static void clockless(const char *gateway, const char *authority, const char *complaint) {
+    azredis_options o;
+    azredis_error why;
+    live_start(&em, "--gateway-cert", gateway, "--authority-cert", authority, NULL);
+    hook.no_clock = 1;
+    o = device_options(&em);
+    client = live_new(&em, &o);
+    if (!complaint) {
+        if (azredis_connect(client, LIVE_SOON, &why) != AZREDIS_OK)
+            fail_msg("%s", why.message);
+        assert_true(llabs((long long)azri_port_unix(&client->port) - (long long)time(NULL)) < 10);
+        return;
+    }
+    assert_int_equal(azredis_connect(client, LIVE_SOON, &why), AZREDIS_E_CERT);
+    assert_has(why.message, complaint);
+}
+
+/* The time comes with the token. */
+static void test_time_learned(void **state) {
+    (void)state;
+    clockless("good", "good", NULL);
+}
+
+/* Nothing could be said against Redis's certificate before the time was learned. */
+static void test_time_used(void **state) {
+    (void)state;
+    clockless("not-yet-valid", "good", "not valid before");
+}
+
+/* The authority's own certificate must be good at the time that it tells; no token of such an answer is used. */
+static void test_time_told_by_invalid(void **state) {
+    (void)state;
+    clockless("good", "not-yet-valid", "clock is not set");
+    assert_int_equal(live_number(&em, "connections_opened"), 0);
+}
+
 static void test_build_info(void **state) {
     (void)state;
     assert_has(azredis_build_info(), "port bare");
@@ -183,6 +221,9 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_life, setup, teardown),
         cmocka_unit_test_setup_teardown(test_deaf_connect, setup, teardown),
         cmocka_unit_test_setup_teardown(test_shared, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_time_learned, setup_none, teardown),
+        cmocka_unit_test_setup_teardown(test_time_used, setup_none, teardown),
+        cmocka_unit_test_setup_teardown(test_time_told_by_invalid, setup_none, teardown),
         cmocka_unit_test(test_build_info),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -29,6 +29,7 @@ static azri_mem heap_mem(heap *h) {
     m.alloc = heap_alloc;
     m.free = heap_free;
     m.user = h;
+    m.shape = NULL;
     return m;
 }
 
