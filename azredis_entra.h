@@ -10479,6 +10479,7 @@ typedef struct azri_threads azri_threads;
 struct azredis_client {
     azri_port      port;
     azri_lock      lock;
+    int            shared;              /* from azredis_start on; before it one thread at a time calls, and no lock is taken */
     azri_waker    *kick;                /* woken when the lock is let go */
     azri_hub       hub;
     azri_cmd      *calls, *calls_tail;  /* finished commands whose callbacks are to be made */
@@ -10515,12 +10516,14 @@ struct azredis_client {
 
 static uint64_t azri_now(const azredis_client *c) { return c->port.p.now_ms(c->port.p.user); }
 
-static void azri_hold(azredis_client *c) { azri_lock_acquire(&c->lock); }
+static void azri_hold(azredis_client *c) {
+    if (c->shared) azri_lock_acquire(&c->lock);
+}
 
 static void azri_let_go(azredis_client *c) {
     azri_waker *w = c->kick;
     c->kick = NULL;
-    azri_lock_release(&c->lock);
+    if (c->shared) azri_lock_release(&c->lock);
     if (w) azri_waker_wake(w);
 }
 
@@ -10657,35 +10660,39 @@ static void azri_conn_dial(azredis_client *c, azri_session *s, uint64_t now) {
     c->busy = 1;                        /* the first step can be taken at once */
 }
 
-/* Without the lock. 0: the hub has closed the session. */
-static int azri_conn_frame(azredis_client *c, azri_session *s, const azri_frame *f, uint64_t now) {
-    int up;
+/* The frames of what has been received: AGAIN, or OK where reading must stop. Called without the lock, in which the
+ * first is decoded, for it may be long; those behind it stand in the same block and are not worth a lock each. */
+static azredis_status azri_conn_frames(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
+    azri_frame f;
+    azredis_status st;
+    memset(&f, 0, sizeof f);
+    st = azri_resp_next(&s->resp, &f, e);
+    if (st != AZREDIS_OK) return st;
     azri_hold(c);
-    azri_hub_frame(&c->hub, s, f, now);
-    up = s->state != AZRI_DOWN;
+    while (st == AZREDIS_OK) {
+        azri_hub_frame(&c->hub, s, &f, now);
+        if (s->state == AZRI_DOWN) break;                          /* the hub has closed it */
+        if (c->port.mem.shape && c->hub.done.head) {               /* its answer must go before there is room for the next */
+            c->busy = 1;
+            break;
+        }
+        st = azri_resp_next(&s->resp, &f, e);
+    }
     azri_let_go(c);
-    return up;
+    return st;
 }
 
 /* Frames from the server, until there are no more now: AGAIN. Without the lock: a long answer is decoded while
  * others queue theirs. */
 static azredis_status azri_conn_read(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
     azri_conn *k = azri_conn_of(s);
-    azri_frame f;
     azredis_status st = AZREDIS_AGAIN;
     int reads;
-    memset(&f, 0, sizeof f);
     for (reads = 0; ; reads++) {
         char *p;
         size_t n;
-        while ((st = azri_resp_next(&s->resp, &f, e)) == AZREDIS_OK) {
-            if (!azri_conn_frame(c, s, &f, now)) return AZREDIS_AGAIN;
-            if (c->port.mem.shape && c->hub.done.head) {           /* its answer must go before there is room for the next */
-                c->busy = 1;
-                return AZREDIS_AGAIN;
-            }
-        }
-        if (st != AZREDIS_AGAIN) return st;
+        st = azri_conn_frames(c, s, now, e);
+        if (st != AZREDIS_AGAIN) return st == AZREDIS_OK ? AZREDIS_AGAIN : st;
         if (reads == AZRI_READS_MAX) {
             c->busy = 1;
             return AZREDIS_AGAIN;
@@ -11717,6 +11724,7 @@ AZREDIS_API azredis_status azredis_start(azredis_client *c) {
     azri_threads *t;
     azredis_status st;
     if (!c) return AZREDIS_E_NOMEM;
+    if (!c->shared) c->shared = 1;      /* nobody has the lock now: in a callback it is let go of */
     azri_hold(c);
     st = c->closing ? AZREDIS_E_CLOSED : c->threads || c->in_callback || c->inside ? AZREDIS_E_STATE : c->broken.code;
     if (st == AZREDIS_OK) {
@@ -12489,8 +12497,8 @@ static void azri_cmd_options(azri_cmd *cmd, const azredis_call *how, uint64_t de
     cmd->no_reply = how && (how->flags & AZREDIS_NO_REPLY) != 0;
 }
 
-static uint64_t azri_call_deadline(const azredis_client *c, const azredis_call *how) {
-    return azri_after(azri_now(c), how && how->timeout_ms ? how->timeout_ms : c->command_ms);
+static uint64_t azri_call_deadline(const azredis_client *c, const azredis_call *how, uint64_t now) {
+    return azri_after(now, how && how->timeout_ms ? how->timeout_ms : c->command_ms);
 }
 
 /* The reply of a call that did not come to a command. */
@@ -12512,7 +12520,7 @@ AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply
     int done = 0;
     if (st != AZREDIS_OK) return azri_refuse_call(r, c ? &c->port.mem : NULL, &e);
     memset(&own, 0, sizeof own);
-    deadline = azri_call_deadline(c, how);
+    deadline = azri_call_deadline(c, how, azri_now(c));
     azri_before_call(c, deadline);
     st = azri_new_cmd_wait(c, argc, argv, deadline, &cmd, &e);
     if (st != AZREDIS_OK) {
@@ -12600,7 +12608,7 @@ static azredis_status azri_exec_queue(azredis_client *c, azredis_reply *part, co
                                       size_t n, int *done, azredis_error *e) {
     azri_queue made;
     azri_cmd *one;
-    uint64_t deadline = azri_call_deadline(c, how);
+    uint64_t deadline = azri_call_deadline(c, how, azri_now(c));
     azredis_status st = AZREDIS_OK;
     size_t i;
     memset(&made, 0, sizeof made);
@@ -12632,7 +12640,7 @@ AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, con
     if (st != AZREDIS_OK) return azri_refuse_call(r, c ? &c->port.mem : NULL, &e);
     mem = c->port.mem;
     memset(&own, 0, sizeof own);
-    azri_before_call(c, azri_call_deadline(c, how));
+    azri_before_call(c, azri_call_deadline(c, how, azri_now(c)));
     part = n && cmd && n <= c->hub.conf.backlog_count ? (azredis_reply *)azri_zalloc(&c->port.mem, n * sizeof *part) : NULL;
     if (!part) st = azri_fail(&e, n && cmd ? n <= c->hub.conf.backlog_count ? AZREDIS_E_NOMEM : AZREDIS_E_LIMIT : AZREDIS_E_ARG,
                               "exec", "azredis_exec takes 1 to backlog_count commands, and memory for their answers");
@@ -12656,16 +12664,18 @@ AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call 
                                           azredis_reply_fn fn, void *user) {
     azri_cmd *cmd = NULL;
     azredis_status st;
+    uint64_t now;
     if (!c) return AZREDIS_E_NOMEM;
     azri_hold(c);
     st = c->closing ? AZREDIS_E_CLOSED : c->broken.code;
     if (st == AZREDIS_OK) st = azri_hub_new_cmd(&c->hub, argc, argv, &cmd, NULL);
     if (st == AZREDIS_AGAIN) c->was_full = 1;
     if (cmd) {
-        azri_cmd_options(cmd, how, azri_call_deadline(c, how));
+        now = azri_now(c);
+        azri_cmd_options(cmd, how, azri_call_deadline(c, how, now));
         cmd->fn = fn;
         cmd->user = user;
-        azri_hub_submit(&c->hub, cmd, azri_now(c));
+        azri_hub_submit(&c->hub, cmd, now);
         if (c->threads) azri_threads_kick(c);
     }
     azri_let_go(c);
