@@ -3013,7 +3013,8 @@ static size_t azri_resp_size(int argc, const azredis_str *argv) {
 static char *azri_resp_write_head(char *out, char type, size_t v) {
     size_t n = azri_resp_digits(v), i;
     *out++ = type;
-    for (i = n; i; v /= 10) out[--i] = (char)('0' + v % 10);
+    for (i = n - 1; i; v /= 10) out[i--] = (char)('0' + v % 10);
+    out[0] = (char)('0' + v);          /* mostly the only one */
     out[n] = '\r';
     out[n + 1] = '\n';
     return out + n + 2;
@@ -3232,16 +3233,17 @@ static azredis_status azri_resp_open(azri_resp *d, azredis_type type, size_t n, 
 
 /* A length line: digits give 'n' and *out (at most max), "-1" gives '-', "?" gives '?', all else 0. */
 static char azri_resp_length(azredis_str s, size_t max, size_t *out) {
-    size_t i, v = 0;
+    uint64_t v = 0;                    /* holds ten times every max */
+    size_t i;
     *out = 0;
     if (s.len == 2 && s.ptr[0] == '-' && s.ptr[1] == '1') return '-';
     if (s.len == 1 && s.ptr[0] == '?') return '?';
     for (i = 0; i < s.len; i++) {
-        size_t digit = azri_is_digit(s.ptr[i]) ? (size_t)(s.ptr[i] - '0') : 10;
-        if (digit > 9 || digit > max || v > (max - digit) / 10) return 0;
-        v = v * 10 + digit;
+        if (!azri_is_digit(s.ptr[i])) return 0;
+        v = v * 10 + (uint64_t)(s.ptr[i] - '0');
+        if (v > max) return 0;
     }
-    *out = v;
+    *out = (size_t)v;
     return s.len ? 'n' : '\0';
 }
 
