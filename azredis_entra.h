@@ -765,9 +765,11 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #if defined(__GNUC__) || defined(__clang__)
 #  define AZRI_PRINTF(f, a) __attribute__((format(printf, f, a)))
 #  define AZRI_UNUSED __attribute__((unused))
+#  define AZRI_APART __attribute__((noinline))   /* its frame is only there while it runs: it is large, or seldom needed */
 #else
 #  define AZRI_PRINTF(f, a)
 #  define AZRI_UNUSED
+#  define AZRI_APART
 #endif
 
 /* Words for people. AZREDIS_NO_TEXT drops them where they stand: the compiler looks at what they would show, so that
@@ -7804,7 +7806,7 @@ static void azri_hub_marked(azri_hub *h, azri_session *s, uint64_t now) {
 }
 
 /* One frame from s's server. */
-static void azri_hub_frame(azri_hub *h, azri_session *s, const azri_frame *f, uint64_t now) {
+static AZRI_APART void azri_hub_frame(azri_hub *h, azri_session *s, const azri_frame *f, uint64_t now) {
     azredis_error e;
     azri_state before = s->state;
     const azri_cmd *head = s->fifo.head;
@@ -10719,7 +10721,7 @@ static void azri_conn_room(azredis_client *c, azri_conn *k) {
     k->tx_size = sizeof k->few;
 }
 
-static azredis_status azri_conn_write(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
+static AZRI_APART azredis_status azri_conn_write(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
     azri_conn *k = azri_conn_of(s);
     azredis_status st = AZREDIS_OK;
     size_t n = 0;
@@ -10747,7 +10749,7 @@ static int azri_conn_has_output(const azri_session *s) {
 static int azri_is_up(const azri_session *s) { return s->state == AZRI_HANDSHAKE || s->state == AZRI_READY || s->state == AZRI_DRAINING; }
 
 /* A step of connecting. AGAIN: later. */
-static azredis_status azri_conn_connect(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
+static AZRI_APART azredis_status azri_conn_connect(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
     azredis_status st;
     azri_let_go(c);
     st = azri_line_step(&azri_conn_of(s)->line, now, e);
@@ -12549,9 +12551,15 @@ AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply
     return st;
 }
 
+static AZRI_APART azredis_status azri_command_long(azredis_client *c, azredis_reply *r) {
+    azredis_error e;
+    (void)azri_fail(&e, AZREDIS_E_LIMIT, "command", "azredis_command takes up to %d arguments; use azredis_command_argv",
+                    AZRI_COMMAND_ARGS - 1);
+    return azri_refuse_call(r, c ? &c->port.mem : NULL, &e);
+}
+
 AZREDIS_API azredis_status (azredis_command)(azredis_client *c, azredis_reply *r, const char *arg0, ...) {
     azredis_str argv[AZRI_COMMAND_ARGS];
-    azredis_error e;
     va_list ap;
     const char *z;
     int argc = 0;
@@ -12559,9 +12567,7 @@ AZREDIS_API azredis_status (azredis_command)(azredis_client *c, azredis_reply *r
     for (z = arg0; z && argc < AZRI_COMMAND_ARGS; z = va_arg(ap, const char *)) argv[argc++] = azri_str(z);
     va_end(ap);
     if (!z) return azredis_command_argv(c, r, NULL, argc, argv);
-    (void)azri_fail(&e, AZREDIS_E_LIMIT, "command", "azredis_command takes up to %d arguments; use azredis_command_argv",
-                    AZRI_COMMAND_ARGS - 1);
-    return azri_refuse_call(r, c ? &c->port.mem : NULL, &e);
+    return azri_command_long(c, r);
 }
 
 /* ---- many commands in one flight ---- */

@@ -7,8 +7,8 @@ sizes.py [-B build] [--here] [--compare | --update]      prints the table
     --update   writes the table into README, between its markers
 Cortex-M4 rows: tools/sizes/edge.c linked with the header minus the same TLS and X.509 work with mbedTLS alone, both by
 arm-none-eabi-gcc -Os, newlib-nano, --gc-sections, Debian's mbedTLS sources, tools/sizes/mbedtls_config.h. Stack is the
-compiler's word (-fcallgraph-info): the largest frame, and the deepest path of ours, with the callbacks that mbedTLS makes
-and without mbedTLS's own frames. Heap: tools/sizes/heap.c against a redis-server.
+compiler's word (-fcallgraph-info): the largest frame, and the deepest path of ours that the program has, with the
+callbacks that mbedTLS makes and without mbedTLS's own frames. Heap: tools/sizes/heap.c against a redis-server.
 """
 import argparse, glob, os, re, subprocess, sys, tempfile
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -49,7 +49,8 @@ def stack(info):
         if name not in deep:
             deep[name] = ours.get(name, 0) + max([depth(c, above + (name,)) for c in calls.get(name, ())] + [0])
         return deep[name]
-    return max(ours.values()), max(depth(name) for name in ours)
+    path = max(depth(name) for name in (["main"] if "main" in frames else ours))
+    return max(ours[name] for name in deep if name in ours), path          # deep: what was reached
 
 def here(build):
     out = build + "/sizes/x86-64"
