@@ -60,8 +60,7 @@ PEERS    = $(sort $(wildcard tests/live/peers/*.sh))
 # The longest first: two run at a time.
 CHECKS   = tests/build/analyze.sh tests/build/standards.sh tests/build/switches.sh tests/build/bare.sh tests/build/mbedtls.sh \
            tools/check_readme.py tools/check_dotnet.py tests/build/install.sh tests/build/vendored.sh tools/check_layers.py \
-           tools/check_names.sh tools/check_macros.py \
-           tools/check_forbidden.sh
+           tools/check_names.sh tools/check_macros.py tools/check_forbidden.sh tests/build/sizes.sh
 # The live test that `make test` repeats under valgrind: it takes the whole path through TLS once.
 VALGRIND_LIVE ?= $(firstword $(filter test_calls test_plain test_connect test_basic,$(LIVE)) $(LIVE))
 VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite,possible \
@@ -185,6 +184,10 @@ bench-short: $(call need,$(B)/redis-server)
 bench-check: $(B)/redis-server ## instructions, allocations, copies, system calls per operation against their limits
 	@$(PYTHON) tools/bench.py -B $(B)
 	@$(PYTHON) tools/bench.py -B $(B) --selftest
+sizes: $(B)/redis-server ## code, stack and heap, x86-64 and Cortex-M4; with Debian's mbedTLS sources
+	@$(PYTHON) tools/sizes.py -B $(B)
+sizes-update: $(B)/redis-server ## the same, written into README's table
+	@$(PYTHON) tools/sizes.py -B $(B) --update
 mutants: emulator $(call driven,$(B)) ## break the header in known ways; the named suite must notice
 	@sh tests/mutants/run.sh $(B)
 test-peers: emulator ## Azure SDK and Redis clients of others against the emulator
@@ -279,6 +282,6 @@ endef
 $(foreach v,$(VARIANTS),$(eval $(call VARIANT,$(v))))
 
 .PHONY: help arena port-lwip port-mingw demo unit unit-gcc unit-asan unit-msan sim live live-asan live-valgrind fuzz-short san tsan valgrind check \
-        roots mbedtls-36 live-36 test-mbedtls $(SUITES_36:%=test-mbedtls-%) demo-short bench-short bench-check mutants test-peers programs test emulator azredis examples \
-        install uninstall clean cross cross-run
+        roots mbedtls-36 live-36 test-mbedtls $(SUITES_36:%=test-mbedtls-%) demo-short bench-short bench-check sizes \
+        sizes-update mutants test-peers programs test emulator azredis examples install uninstall clean cross cross-run
 .DELETE_ON_ERROR:

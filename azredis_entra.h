@@ -776,9 +776,11 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #if defined(__GNUC__) || defined(__clang__)
 #  define AZRI_PRINTF(f, a) __attribute__((format(printf, f, a)))
 #  define AZRI_UNUSED __attribute__((unused))
+#  define AZRI_APART __attribute__((noinline))   /* its frame is only there while it runs: it is large, or seldom needed */
 #else
 #  define AZRI_PRINTF(f, a)
 #  define AZRI_UNUSED
+#  define AZRI_APART
 #endif
 
 /* Words for people. AZREDIS_NO_TEXT drops them where they stand: the compiler looks at what they would show, so that
@@ -3033,7 +3035,8 @@ static size_t azri_resp_size(int argc, const azredis_str *argv) {
 static char *azri_resp_write_head(char *out, char type, size_t v) {
     size_t n = azri_resp_digits(v), i;
     *out++ = type;
-    for (i = n; i; v /= 10) out[--i] = (char)('0' + v % 10);
+    for (i = n - 1; i; v /= 10) out[i--] = (char)('0' + v % 10);
+    out[0] = (char)('0' + v);          /* mostly the only one */
     out[n] = '\r';
     out[n + 1] = '\n';
     return out + n + 2;
@@ -3252,16 +3255,17 @@ static azredis_status azri_resp_open(azri_resp *d, azredis_type type, size_t n, 
 
 /* A length line: digits give 'n' and *out (at most max), "-1" gives '-', "?" gives '?', all else 0. */
 static char azri_resp_length(azredis_str s, size_t max, size_t *out) {
-    size_t i, v = 0;
+    uint64_t v = 0;                    /* holds ten times every max */
+    size_t i;
     *out = 0;
     if (s.len == 2 && s.ptr[0] == '-' && s.ptr[1] == '1') return '-';
     if (s.len == 1 && s.ptr[0] == '?') return '?';
     for (i = 0; i < s.len; i++) {
-        size_t digit = azri_is_digit(s.ptr[i]) ? (size_t)(s.ptr[i] - '0') : 10;
-        if (digit > 9 || digit > max || v > (max - digit) / 10) return 0;
-        v = v * 10 + digit;
+        if (!azri_is_digit(s.ptr[i])) return 0;
+        v = v * 10 + (uint64_t)(s.ptr[i] - '0');
+        if (v > max) return 0;
     }
-    *out = v;
+    *out = (size_t)v;
     return s.len ? 'n' : '\0';
 }
 
@@ -7822,7 +7826,7 @@ static void azri_hub_marked(azri_hub *h, azri_session *s, uint64_t now) {
 }
 
 /* One frame from s's server. */
-static void azri_hub_frame(azri_hub *h, azri_session *s, const azri_frame *f, uint64_t now) {
+static AZRI_APART void azri_hub_frame(azri_hub *h, azri_session *s, const azri_frame *f, uint64_t now) {
     azredis_error e;
     azri_state before = s->state;
     const azri_cmd *head = s->fifo.head;
@@ -10536,6 +10540,7 @@ typedef struct azri_threads azri_threads;
 struct azredis_client {
     azri_port      port;
     azri_lock      lock;
+    int            shared;              /* from azredis_start on; before it one thread at a time calls, and no lock is taken */
     azri_waker    *kick;                /* woken when the lock is let go */
     azri_hub       hub;
     azri_cmd      *calls, *calls_tail;  /* finished commands whose callbacks are to be made */
@@ -10572,12 +10577,14 @@ struct azredis_client {
 
 static uint64_t azri_now(const azredis_client *c) { return c->port.p.now_ms(c->port.p.user); }
 
-static void azri_hold(azredis_client *c) { azri_lock_acquire(&c->lock); }
+static void azri_hold(azredis_client *c) {
+    if (c->shared) azri_lock_acquire(&c->lock);
+}
 
 static void azri_let_go(azredis_client *c) {
     azri_waker *w = c->kick;
     c->kick = NULL;
-    azri_lock_release(&c->lock);
+    if (c->shared) azri_lock_release(&c->lock);
     if (w) azri_waker_wake(w);
 }
 
@@ -10716,35 +10723,39 @@ static void azri_conn_dial(azredis_client *c, azri_session *s, uint64_t now) {
     c->busy = 1;                        /* the first step can be taken at once */
 }
 
-/* Without the lock. 0: the hub has closed the session. */
-static int azri_conn_frame(azredis_client *c, azri_session *s, const azri_frame *f, uint64_t now) {
-    int up;
+/* The frames of what has been received: AGAIN, or OK where reading must stop. Called without the lock, in which the
+ * first is decoded, for it may be long; those behind it stand in the same block and are not worth a lock each. */
+static azredis_status azri_conn_frames(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
+    azri_frame f;
+    azredis_status st;
+    memset(&f, 0, sizeof f);
+    st = azri_resp_next(&s->resp, &f, e);
+    if (st != AZREDIS_OK) return st;
     azri_hold(c);
-    azri_hub_frame(&c->hub, s, f, now);
-    up = s->state != AZRI_DOWN;
+    while (st == AZREDIS_OK) {
+        azri_hub_frame(&c->hub, s, &f, now);
+        if (s->state == AZRI_DOWN) break;                          /* the hub has closed it */
+        if (c->port.mem.shape && c->hub.done.head) {               /* its answer must go before there is room for the next */
+            c->busy = 1;
+            break;
+        }
+        st = azri_resp_next(&s->resp, &f, e);
+    }
     azri_let_go(c);
-    return up;
+    return st;
 }
 
 /* Frames from the server, until there are no more now: AGAIN. Without the lock: a long answer is decoded while
  * others queue theirs. */
 static azredis_status azri_conn_read(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
     azri_conn *k = azri_conn_of(s);
-    azri_frame f;
     azredis_status st = AZREDIS_AGAIN;
     int reads;
-    memset(&f, 0, sizeof f);
     for (reads = 0; ; reads++) {
         char *p;
         size_t n;
-        while ((st = azri_resp_next(&s->resp, &f, e)) == AZREDIS_OK) {
-            if (!azri_conn_frame(c, s, &f, now)) return AZREDIS_AGAIN;
-            if (c->port.mem.shape && c->hub.done.head) {           /* its answer must go before there is room for the next */
-                c->busy = 1;
-                return AZREDIS_AGAIN;
-            }
-        }
-        if (st != AZREDIS_AGAIN) return st;
+        st = azri_conn_frames(c, s, now, e);
+        if (st != AZREDIS_AGAIN) return st == AZREDIS_OK ? AZREDIS_AGAIN : st;
         if (reads == AZRI_READS_MAX) {
             c->busy = 1;
             return AZREDIS_AGAIN;
@@ -10769,7 +10780,7 @@ static void azri_conn_room(azredis_client *c, azri_conn *k) {
     k->tx_size = sizeof k->few;
 }
 
-static azredis_status azri_conn_write(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
+static AZRI_APART azredis_status azri_conn_write(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
     azri_conn *k = azri_conn_of(s);
     azredis_status st = AZREDIS_OK;
     size_t n = 0;
@@ -10797,7 +10808,7 @@ static int azri_conn_has_output(const azri_session *s) {
 static int azri_is_up(const azri_session *s) { return s->state == AZRI_HANDSHAKE || s->state == AZRI_READY || s->state == AZRI_DRAINING; }
 
 /* A step of connecting. AGAIN: later. */
-static azredis_status azri_conn_connect(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
+static AZRI_APART azredis_status azri_conn_connect(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
     azredis_status st;
     azri_let_go(c);
     st = azri_line_step(&azri_conn_of(s)->line, now, e);
@@ -11776,6 +11787,7 @@ AZREDIS_API azredis_status azredis_start(azredis_client *c) {
     azri_threads *t;
     azredis_status st;
     if (!c) return AZREDIS_E_NOMEM;
+    if (!c->shared) c->shared = 1;      /* nobody has the lock now: in a callback it is let go of */
     azri_hold(c);
     st = c->closing ? AZREDIS_E_CLOSED : c->threads || c->in_callback || c->inside ? AZREDIS_E_STATE : c->broken.code;
     if (st == AZREDIS_OK) {
@@ -12550,8 +12562,8 @@ static void azri_cmd_options(azri_cmd *cmd, const azredis_call *how, uint64_t de
     cmd->no_reply = how && (how->flags & AZREDIS_NO_REPLY) != 0;
 }
 
-static uint64_t azri_call_deadline(const azredis_client *c, const azredis_call *how) {
-    return azri_after(azri_now(c), how && how->timeout_ms ? how->timeout_ms : c->command_ms);
+static uint64_t azri_call_deadline(const azredis_client *c, const azredis_call *how, uint64_t now) {
+    return azri_after(now, how && how->timeout_ms ? how->timeout_ms : c->command_ms);
 }
 
 /* The reply of a call that did not come to a command. */
@@ -12573,7 +12585,7 @@ AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply
     int done = 0;
     if (st != AZREDIS_OK) return azri_refuse_call(r, c ? &c->port.mem : NULL, &e);
     memset(&own, 0, sizeof own);
-    deadline = azri_call_deadline(c, how);
+    deadline = azri_call_deadline(c, how, azri_now(c));
     azri_before_call(c, deadline);
     st = azri_new_cmd_wait(c, argc, argv, deadline, &cmd, &e);
     if (st != AZREDIS_OK) {
@@ -12600,9 +12612,15 @@ AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply
     return st;
 }
 
+static AZRI_APART azredis_status azri_command_long(azredis_client *c, azredis_reply *r) {
+    azredis_error e;
+    (void)azri_fail(&e, AZREDIS_E_LIMIT, "command", "azredis_command takes up to %d arguments; use azredis_command_argv",
+                    AZRI_COMMAND_ARGS - 1);
+    return azri_refuse_call(r, c ? &c->port.mem : NULL, &e);
+}
+
 AZREDIS_API azredis_status (azredis_command)(azredis_client *c, azredis_reply *r, const char *arg0, ...) {
     azredis_str argv[AZRI_COMMAND_ARGS];
-    azredis_error e;
     va_list ap;
     const char *z;
     int argc = 0;
@@ -12610,9 +12628,7 @@ AZREDIS_API azredis_status (azredis_command)(azredis_client *c, azredis_reply *r
     for (z = arg0; z && argc < AZRI_COMMAND_ARGS; z = va_arg(ap, const char *)) argv[argc++] = azri_str(z);
     va_end(ap);
     if (!z) return azredis_command_argv(c, r, NULL, argc, argv);
-    (void)azri_fail(&e, AZREDIS_E_LIMIT, "command", "azredis_command takes up to %d arguments; use azredis_command_argv",
-                    AZRI_COMMAND_ARGS - 1);
-    return azri_refuse_call(r, c ? &c->port.mem : NULL, &e);
+    return azri_command_long(c, r);
 }
 
 #ifndef AZREDIS_NO_MALLOC
@@ -12662,7 +12678,7 @@ static azredis_status azri_exec_queue(azredis_client *c, azredis_reply *part, co
                                       size_t n, int *done, azredis_error *e) {
     azri_queue made;
     azri_cmd *one;
-    uint64_t deadline = azri_call_deadline(c, how);
+    uint64_t deadline = azri_call_deadline(c, how, azri_now(c));
     azredis_status st = AZREDIS_OK;
     size_t i;
     memset(&made, 0, sizeof made);
@@ -12694,7 +12710,7 @@ AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, con
     if (st != AZREDIS_OK) return azri_refuse_call(r, c ? &c->port.mem : NULL, &e);
     mem = c->port.mem;
     memset(&own, 0, sizeof own);
-    azri_before_call(c, azri_call_deadline(c, how));
+    azri_before_call(c, azri_call_deadline(c, how, azri_now(c)));
     part = n && cmd && n <= c->hub.conf.backlog_count ? (azredis_reply *)azri_zalloc(&c->port.mem, n * sizeof *part) : NULL;
     if (!part) st = azri_fail(&e, n && cmd ? n <= c->hub.conf.backlog_count ? AZREDIS_E_NOMEM : AZREDIS_E_LIMIT : AZREDIS_E_ARG,
                               "exec", "azredis_exec takes 1 to backlog_count commands, and memory for their answers");
@@ -12719,16 +12735,18 @@ AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call 
                                           azredis_reply_fn fn, void *user) {
     azri_cmd *cmd = NULL;
     azredis_status st;
+    uint64_t now;
     if (!c) return AZREDIS_E_NOMEM;
     azri_hold(c);
     st = c->closing ? AZREDIS_E_CLOSED : c->broken.code;
     if (st == AZREDIS_OK) st = azri_hub_new_cmd(&c->hub, argc, argv, &cmd, NULL);
     if (st == AZREDIS_AGAIN) c->was_full = 1;
     if (cmd) {
-        azri_cmd_options(cmd, how, azri_call_deadline(c, how));
+        now = azri_now(c);
+        azri_cmd_options(cmd, how, azri_call_deadline(c, how, now));
         cmd->fn = fn;
         cmd->user = user;
-        azri_hub_submit(&c->hub, cmd, azri_now(c));
+        azri_hub_submit(&c->hub, cmd, now);
         if (c->threads) azri_threads_kick(c);
     }
     azri_let_go(c);

@@ -28,18 +28,18 @@ class Programs:
         self.dir, self.pkg, self.server = build + "/bench", build + "/pkg/trixie", build + "/redis-server"
         os.makedirs(self.dir, exist_ok=True)
 
-    def make(self, name, words):
-        sh(os.environ.get("CC", "gcc"), "-std=gnu11", "-O2", "-g", "tools/bench.c", "-o", self.dir + "/" + name, *words)
+    def make(self, name, words, source="tools/bench.c"):
+        sh(os.environ.get("CC", "gcc"), "-std=gnu11", "-O2", "-g", source, "-o", self.dir + "/" + name, *words)
         return self.dir + "/" + name
 
-    def ours(self, lane, header=".", count=False):
+    def ours(self, lane, header=".", count=False, source="tools/bench.c", name="ours-"):
         words = ["-Wall", "-Wextra", "-Werror", "-I" + header] + (["-DBENCH_COUNT"] if count else [])
         libs = "-lmbedtls -lmbedx509 -lmbedcrypto".split()
         if lane == "gcm":
             sh("sh", "tools/pkg/debian.sh", "trixie", self.pkg, "libmbedtls-dev")
             words.append("-I%s/usr/include" % self.pkg)
             libs = [glob.glob("%s/usr/lib/*/lib%s.a" % (self.pkg, lib[2:]))[0] for lib in libs]
-        return self.make("ours-%s%s" % (lane, "-count" if count else ""), words + libs + ["-lpthread"])
+        return self.make(name + lane + ("-count" if count else ""), words + libs + ["-lpthread"], source)
 
     def hiredis(self):
         sh("sh", "tools/pkg/debian.sh", "trixie", self.pkg, "src:hiredis")
@@ -147,4 +147,4 @@ def main():
             judge(lane, measure(programs, lane, peer), limits(), peer, say)
     sys.exit(not all(said))
 
-main()
+if __name__ == "__main__": main()

@@ -47,6 +47,7 @@ static void *board_alloc(void *user, size_t n) { (void)user; return board_calloc
 static void board_release(void *user, void *p, size_t n) { (void)user; (void)n; board_free(p); }
 static void board_wait(void *user, azredis_fd *fds, size_t n, uint32_t ms) { (void)user; (void)fds; uart = (uint32_t)n + ms; }
 
+#ifndef SECRET
 static azredis_status board_token(void *user, const char *scope, azredis_fetched *out) {
     (void)user;
     (void)scope;
@@ -54,6 +55,7 @@ static azredis_status board_token(void *user, const char *scope, azredis_fetched
     out->len = 1000;
     return AZREDIS_OK;
 }
+#endif
 
 static const azredis_port port = {NULL, board_now, board_unix, board_entropy, board_connect, board_send, board_recv,
                                   board_close, board_alloc, board_release, NULL, board_wait, NULL, NULL};
@@ -111,7 +113,7 @@ int main(void) {
     size_t kept_len = 0;
     uint32_t flags;
     mbedtls_platform_set_calloc_free(board_calloc, board_free);
-    for (;;) {
+    for (;; clock_ms++) {
         mbedtls_ssl_init(&ssl);
         mbedtls_ssl_config_init(&conf);
         mbedtls_ssl_session_init(&session);
