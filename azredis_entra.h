@@ -4806,7 +4806,8 @@ static const char *azri_config_value(const azri_config_key *k, const void *membe
         return number;
     default:
         memcpy(&u, member, sizeof u);
-        (void)azri_fmt(number, 24, "%u", k->kind == AZRI_CK_SECONDS && u % AZRI_SECOND == 0 ? u / AZRI_SECOND : u);
+        (void)azri_fmt(number, 24, "%u",
+                       (unsigned)(k->kind == AZRI_CK_SECONDS && u % AZRI_SECOND == 0 ? u / AZRI_SECOND : u));
         return u == AZREDIS_NEVER && k->kind != AZRI_CK_NUMBER ? "never" : number;
     }
 }
