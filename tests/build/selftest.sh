@@ -32,7 +32,7 @@ static char *azri_core_up(char *p) { return azri_resp_write_head(p, ':', 1); }"
 complains "layers: a call upwards" "calls between" python3 tools/check_layers.py "$header"
 broken undeclared '/==== >>http ==/s/ text\b//'
 complains "layers: a use that the banner does not declare" "calls between" python3 tools/check_layers.py "$header"
-broken names "${at_core}static int azri_state;\\
+broken names "${at_core}static int azri_core_state;\\
 int azredis_undeclared(void) { return ++azri_core_state; }"
 complains "names: a writable global" "writable globals" sh tools/check_names.sh "$header"
 complains "names: an export that is not declared" "exported function is declared" sh tools/check_names.sh "$header"
