@@ -164,6 +164,11 @@ port-lwip: $(ARENA_SRC)/include/mbedtls/ssl.h ## examples/port_lwip.c for a Cort
 	@mkdir -p $(B)/lwip
 	$(Q)$(ARM_CC) -std=c99 -Os -mcpu=cortex-m4 -mthumb $(WARN) -I$(H) -Itests/build/lwip -I/usr/include/lwip \
 	    -isystem $(ARENA_SRC)/include -c examples/port_lwip.c -o $(B)/lwip/port_lwip.o
+# What needs tool chains, root (debootstrap) or minutes; sh tools/run.sh check-all installs them. NODES: see analyze.sh.
+check-all: $(call need,emulator) $(CROSS:%=cross-libs-%) ## check in depth; unit tests on i386, armhf, s390x; bare Debian; valgrind
+	@export AZREDIS_SUMMARY=later NODES=225000; for t in check $(CROSS:%=cross-%) valgrind port-lwip; do $(MAKE) --no-print-directory -k $$t; done; \
+	$(SUITE) elsewhere -j $(JOBS) -t 1200 tests/build/elsewhere.sh tests/build/trees.sh tests/build/selftest.sh; \
+	$(PYTHON) tools/tests.py sum -B $(B) check $(CROSS:%=unit-%) live-valgrind valgrind elsewhere
 port-mingw: ## the header without an operating system by a compiler for Windows (gcc-mingw-w64-x86-64)
 	@mkdir -p $(B)/mingw/include && ln -sfn /usr/include/mbedtls $(B)/mingw/include/mbedtls
 	$(Q)$(MINGW) -std=c99 -O2 $(WARN) -DAZREDIS_NO_OS -I$(H) -I$(B)/mingw/include -c tests/build/whole.c -o $(B)/mingw/whole.o
@@ -211,15 +216,15 @@ test: ## all of the above but tsan, mutants and peers, with a summary
 emulator: $(B)/emulator $(B)/redis-server ## Entra and Azure Managed Redis on your desk: build/emulator
 azredis: $(B)/azredis ## the command line: build/azredis
 examples: $(EXAMPLES:%=$(B)/%) ## build/hello, build/sample, ...
-# mbedTLS 3.6 brings pkg-config files, 2.28 does not: its libraries are then named by us.
-cross: $(CROSS:%=cross-%)
 # Unit tests on other machines: 32 bits, big-endian, where char is unsigned.
+cross: $(CROSS:%=cross-%)
 cross-%: cross-libs-%
 	@$(MAKE) --no-print-directory -k -j$(JOBS) BUILT= CROSS_OF=$* cross-run
 cross-libs-%:
 	@sh tools/pkg/debian.sh bookworm $(B)/pkg/$* $(CROSS_DEBS:%=%:$*)
 cross-run: $(UNIT:%=$(B)/$(CROSS_OF)/unit/%)
 	@$(SUITE) unit-$(CROSS_OF) -j $(JOBS) -t 600 --wrap '$(QEMU_$(CROSS_OF)) -L $(B)/pkg/$(CROSS_OF)' $(UNIT:%=$(B)/$(CROSS_OF)/unit/%)
+# mbedTLS 3.6 brings pkg-config files, 2.28 does not: its libraries are then named by us.
 install: $(INSTALL_CLI) ## header, command line and pkg-config file to PREFIX (/usr/local), under DESTDIR
 	install -d $(DEST)/include $(DEST)/lib/pkgconfig
 	install -m 644 $(HEADER) $(DEST)/include/
@@ -283,5 +288,5 @@ $(foreach v,$(VARIANTS),$(eval $(call VARIANT,$(v))))
 
 .PHONY: help arena port-lwip port-mingw demo unit unit-gcc unit-asan unit-msan sim live live-asan live-valgrind fuzz-short san tsan valgrind check \
         roots mbedtls-36 live-36 test-mbedtls $(SUITES_36:%=test-mbedtls-%) demo-short bench-short bench-check sizes \
-        sizes-update mutants test-peers programs test emulator azredis examples install uninstall clean cross cross-run
+        sizes-update mutants test-peers programs test emulator azredis examples install uninstall clean check-all cross cross-run
 .DELETE_ON_ERROR:

@@ -1369,6 +1369,10 @@ static azredis_status azri_fail(azredis_error *e, azredis_status code, const cha
     return code;
 }
 
+#ifdef __clang_analyzer__               /* it does not look into a function with "...": here it sees what comes back */
+#  define azri_fail(e, code, ...) (azri_fail((e), (code), __VA_ARGS__), (code))
+#endif
+
 /* Puts more behind the message. */
 static void azri_fail_add(azredis_error *e, const char *f, ...) AZRI_PRINTF(2, 3);
 static void azri_fail_add(azredis_error *e, const char *f, ...) {
@@ -2348,13 +2352,14 @@ static azredis_status azri_http_request(azri_buf *out, const char *method, const
                                         const char *extra_headers, azredis_str body,
                                         const char *content_type) {
     azredis_status st = AZREDIS_OK;
-    int ip6 = azri_find(azri_str(u->host), ':') < strlen(u->host);
+    azredis_str host = azri_str(u->host);
+    int ip6 = azri_find(host, ':') < host.len;
     char text[64];
     azri_http_put(out, &st, azri_str(method));
     azri_http_put(out, &st, azri_str(" "));
     azri_http_put(out, &st, azri_str(u->path));
     azri_http_put(out, &st, azri_str(ip6 ? " HTTP/1.1\r\nHost: [" : " HTTP/1.1\r\nHost: "));
-    azri_http_put(out, &st, azri_str(u->host));
+    azri_http_put(out, &st, host);
     if (ip6) azri_http_put(out, &st, azri_str("]"));
     (void)azri_fmt(text, sizeof text, ":%u", (unsigned)u->port);
     if (u->port != (u->tls ? 443 : 80)) azri_http_put(out, &st, azri_str(text));
@@ -4825,7 +4830,8 @@ static const char *azri_config_value(const azri_config_key *k, const void *membe
         return number;
     default:
         memcpy(&u, member, sizeof u);
-        (void)azri_fmt(number, 24, "%u", (unsigned)(k->kind == AZRI_CK_SECONDS && u % AZRI_SECOND == 0 ? u / AZRI_SECOND : u));
+        (void)azri_fmt(number, 24, "%u",
+                       (unsigned)(k->kind == AZRI_CK_SECONDS && u % AZRI_SECOND == 0 ? u / AZRI_SECOND : u));
         return u == AZREDIS_NEVER && k->kind != AZRI_CK_NUMBER ? "never" : number;
     }
 }
@@ -9895,14 +9901,14 @@ static azredis_status azri_tls_shaken(azri_tls *t, azredis_error *e) {
 
 /* AGAIN: wait for t->want. After an error only azri_tls_close is allowed; t->again says whether to dial once more. */
 static azredis_status azri_tls_handshake(azri_tls *t, azredis_error *e) {
-    int rc = mbedtls_ssl_handshake(&t->ssl), is12;
+    int rc = mbedtls_ssl_handshake(&t->ssl);
     azredis_status st;
     if (rc == 0) return azri_tls_shaken(t, e);
     if (azri_tls_again(t, rc)) return AZREDIS_AGAIN;
-    is12 = azri_eqz(azri_str(mbedtls_ssl_get_version(&t->ssl)), "TLSv1.2");
-    st = azri_tls_fail(t, e, rc);
     /* mbedTLS 3.6.6 and 4.1.0 refuse the RSA-PSS signature of a TLS 1.2 server that they asked for (its issue 10668). */
-    t->tls12 = t->conf.tls12 || (AZRI_MBEDTLS >= 3 && rc == -0x6600 && is12);
+    t->tls12 = t->conf.tls12 || (AZRI_MBEDTLS >= 3 && rc == -0x6600 &&
+                                 azri_eqz(azri_str(mbedtls_ssl_get_version(&t->ssl)), "TLSv1.2"));
+    st = azri_tls_fail(t, e, rc);
     t->again = t->tls12 > t->conf.tls12 || (t->offered && st == AZREDIS_E_TLS);
     if (t->offered) azri_tls_forget(t->conf.kept, &t->port->mem);
     return st;

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what is missing for the demo or the tests, says what that is, and runs them.
-# Usage: sh tools/run.sh demo | test | peers
+# Usage: sh tools/run.sh demo | test | peers | check-all
 # Debian and Ubuntu: by apt-get, with sudo if you are not root. Elsewhere: names the packages and ends.
 # Nothing is started, and no service is installed: the Redis server is the one inside redis-tools.
 set -u
@@ -54,10 +54,25 @@ for_test() {
     need libevent-dev header event2/event.h
     need locales test -f /usr/share/i18n/locales/de_DE
 }
+for_other_machines() {
+    need gcc-i686-linux-gnu program i686-linux-gnu-gcc
+    need libc6-dev-i386-cross test -d /usr/i686-linux-gnu/include
+    need gcc-arm-linux-gnueabihf program arm-linux-gnueabihf-gcc
+    need libc6-dev-armhf-cross test -d /usr/arm-linux-gnueabihf/include
+    need gcc-s390x-linux-gnu program s390x-linux-gnu-gcc
+    need libc6-dev-s390x-cross test -d /usr/s390x-linux-gnu/include
+    need gcc-arm-none-eabi program arm-none-eabi-gcc
+    need libnewlib-arm-none-eabi test -d /usr/lib/arm-none-eabi/newlib
+    need gcc-mingw-w64-x86-64 program x86_64-w64-mingw32-gcc
+    need musl-tools program musl-gcc
+    need qemu-user-static program qemu-s390x-static
+    need debootstrap sh -c 'PATH=$PATH:/usr/sbin command -v debootstrap'
+}
 
 case $1 in
 demo)  target=demo; for_demo ;;
 test)  target=test; for_test ;;
+check-all) target=check-all; for_test; for_other_machines ;;
 peers) target=test-peers; for_test; need nodejs program node; need npm program npm ;;
 *)     usage ;;
 esac

@@ -23,15 +23,21 @@ tidy() {
     [ ! -s "$dir/tidy" ]
     say $? "clang-tidy $(basename "$file")" "$dir/tidy"
 }
+# cppcheck reads mbedTLS's configuration (which wants to be told of a compiler), but not the system's other headers.
+mbedtls=$(echo '#include <mbedtls/version.h>' | "${GCC:-gcc}" -M -x c - | tr ' ' '\n' | sed -n 's/\/version\.h$//p' | head -n 1)
+mkdir "$dir/include" && ln -s "$mbedtls" "$dir/include/mbedtls"
 cpp() { "${CPPCHECK:-cppcheck}" --quiet --error-exitcode=1 --std=c99 --library=posix --enable=warning,style,performance,portability \
         --suppressions-list="$here/cppcheck.txt" "$@"; }
 
 if [ "${only:-cppcheck}" = cppcheck ]; then
-    check "cppcheck whole header" cpp -DAZREDIS_ENTRA_IMPLEMENTATION "$header"
+    check "cppcheck whole header" cpp -D__unix__ -D__GNUC__=12 -DCHAR_BIT=8 -I"$dir/include" -DAZREDIS_ENTRA_IMPLEMENTATION "$header"
     for e in "$root"/examples/*.c; do check "cppcheck $(basename "$e")" cpp --suppress="*:*azredis_entra.h" "$e"; done
 fi
 if [ "${only:-gcc}" = gcc ]; then
-    check "gcc -fanalyzer" "${GCC:-gcc}" -x c -std=c99 -O1 -fanalyzer -DAZREDIS_ENTRA_IMPLEMENTATION -c "$header" -o "$dir/o"
+    # gcc 12 gives the whole header up in silence, long before its end; with summaries of calls and more room it goes
+    # through the pure half. selftest.sh shows that it sees something there.
+    check "gcc -fanalyzer, pure half" "${GCC:-gcc}" -std=c99 -O1 -fanalyzer -fanalyzer-call-summaries \
+        --param analyzer-bb-explosion-factor=50 -DAZREDIS_ONLY_PURE -I"$include" -c "$here/whole.c" -o "$dir/o"
 fi
 if [ "${only:-tidy}" = tidy ]; then
     tidy "$header" -x c -DAZREDIS_ENTRA_IMPLEMENTATION

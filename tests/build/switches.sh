@@ -20,7 +20,8 @@ forms() {
     check "gcc, declarations, $*" "$gcc" -std=c99 $gcc_c "$@" -I"$include" -fsyntax-only "$here/declarations.c"
 }
 for s in $switches; do forms "-D$s"; done
-[ -n "$all" ] || all=-DAZREDIS_NO_SWITCHES_YET
+[ -n "$all" ]
+say $? "the manual lists switches:$(echo "$all" | tr '\n' ' ' | sed 's/-D/ /g')"
 forms $all
 # Some warnings need the flow, so once with optimisation; and nothing that is used may have been left out.
 check "gcc -O2, all together" "$gcc" -std=c99 $gcc_c $all -O2 -I"$include" -c "$here/whole.c" -o "$dir/all.o"

@@ -8,7 +8,7 @@ here=$(dirname "$0")
 . "$here/warnings.sh"
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
-mkdir "$dir/empty" "$dir/usr"
+mkdir "$dir/empty"
 cp "$include/azredis_entra.h" "$dir/empty/"
 
 # README's first C block; its first line is a comment that says how to build it, and then "&& ./program".
@@ -31,4 +31,18 @@ say $? "nothing else was left in the folder"
 (cd "$dir/empty" && timeout 20 "./$program") >"$dir/said" 2>&1
 [ $? = 1 ] && grep -q 'host' "$dir/said"
 say $? "it runs, and says that the host is missing" "$dir/said"
+
+# Without mbedTLS's headers: one message of ours that names the package, and no page of errors. The system's headers
+# are all there but mbedTLS's: links to each of them.
+gcc=${GCC:-gcc}
+system=$(echo '#include <stddef.h>' | "$gcc" -E -v -x c - 2>&1 | sed -n '/^#include <...>/,/^End of/s/^ //p')
+for d in $system; do
+    mkdir -p "$dir/usr$d"
+    for f in "$d"/*; do [ "$(basename "$f")" = mbedtls ] || [ -e "$dir/usr$d/$(basename "$f")" ] || ln -s "$f" "$dir/usr$d/"; done
+done
+without=$(for d in $system; do echo "-isystem $dir/usr$d"; done)
+"$gcc" -nostdinc $without -fsyntax-only "$here/whole.c" -I"$include" >"$dir/said" 2>&1
+[ "$(grep -c ': error: #error' "$dir/said")" = 1 ] && grep -q '#error.*libmbedtls-dev' "$dir/said" &&
+    [ "$(grep -c 'error:' "$dir/said")" -le 2 ]
+say $? "without mbedTLS's headers one #error names the package" "$dir/said"
 exit $failed
