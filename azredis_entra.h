@@ -1233,7 +1233,7 @@ static void azri_arena_free(void *user, void *p, size_t n) {
         a->busy[q->phase]--;
         return;
     }
-    AZREDIS_ASSERT(!"freed by its size to the view that gave it");
+    AZREDIS_ASSERT(i < a->pools);        /* freed by its size to the view that gave it */
 }
 
 static azri_mem azri_arena_mem(azri_view *v) {
