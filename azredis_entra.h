@@ -9980,6 +9980,17 @@ static void azri_tls_idle(azri_tls *t) {
  * Entry points: azri_line_begin, _step, _read, _write, _end, _fds, _deadline.
  * ================================================================================================ */
 
+#if !defined(AZREDIS_NO_THREADS) && !defined(MBEDTLS_THREADING_C)
+/* An mbedTLS without locks of its own shares PSA's key store and other state among all connections of the process: one
+ * call at a time. The only writable global of this header, and only then. */
+static pthread_mutex_t azri_tls_mutex = PTHREAD_MUTEX_INITIALIZER;
+static void azri_tls_enter(void) { (void)pthread_mutex_lock(&azri_tls_mutex); }
+static void azri_tls_leave(void) { (void)pthread_mutex_unlock(&azri_tls_mutex); }
+#else
+static void azri_tls_enter(void) {}
+static void azri_tls_leave(void) {}
+#endif
+
 typedef enum azri_line_state { AZRI_LINE_OFF, AZRI_LINE_DIAL, AZRI_LINE_TLS, AZRI_LINE_OPEN } azri_line_state;
 
 typedef struct azri_line {
@@ -9997,9 +10008,15 @@ typedef struct azri_line {
     uint8_t          want;              /* AZRI_READ, AZRI_WRITE: what the open stream waits for */
 } azri_line;
 
+static void azri_line_unsecure(azri_line *l) {
+    azri_tls_enter();
+    azri_tls_close(&l->tls);
+    azri_tls_leave();
+}
+
 static void azri_line_end(azri_line *l) {
     if (l->state == AZRI_LINE_DIAL) azri_dial_end(&l->dial);
-    if ((l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_OPEN) && l->conf.name) azri_tls_close(&l->tls);
+    if ((l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_OPEN) && l->conf.name) azri_line_unsecure(l);
     if (l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_OPEN) azri_bury(l->grave, l->port, l->sock);
     l->state = AZRI_LINE_OFF;
 }
@@ -10034,7 +10051,7 @@ static azredis_status azri_line_late(azri_line *l, azredis_error *e) {
 /* A handshake that a kept session or a bug of mbedTLS spoilt is tried once more without them. */
 static void azri_line_again(azri_line *l) {
     l->conf.tls12 = l->tls.tls12;
-    azri_tls_close(&l->tls);
+    azri_line_unsecure(l);
     azri_bury(l->grave, l->port, l->sock);
     l->state = AZRI_LINE_DIAL;
     azri_dial_begin(&l->dial, l->port, l->waker, l->host, l->tcp_port);
@@ -10046,11 +10063,18 @@ static azredis_status azri_line_dial(azri_line *l, uint64_t now, azredis_error *
     if (st != AZREDIS_OK) return st;
     l->state = l->conf.name ? AZRI_LINE_TLS : AZRI_LINE_OPEN;
     l->want = AZRI_WRITE;               /* TLS: the ClientHello */
-    return l->conf.name ? azri_tls_open(&l->tls, l->port, &l->conf, l->sock, e) : AZREDIS_OK;
+    if (!l->conf.name) return AZREDIS_OK;
+    azri_tls_enter();
+    st = azri_tls_open(&l->tls, l->port, &l->conf, l->sock, e);
+    azri_tls_leave();
+    return st;
 }
 
 static azredis_status azri_line_handshake(azri_line *l, uint64_t now, azredis_error *e) {
-    azredis_status st = azri_tls_handshake(&l->tls, e);
+    azredis_status st;
+    azri_tls_enter();
+    st = azri_tls_handshake(&l->tls, e);
+    azri_tls_leave();
     l->want = (uint8_t)l->tls.want;
     if (st == AZREDIS_OK) l->state = AZRI_LINE_OPEN;
     if (st == AZREDIS_OK || st == AZREDIS_AGAIN || !l->tls.again) return st;
@@ -10070,7 +10094,13 @@ static azredis_status azri_line_step(azri_line *l, uint64_t now, azredis_error *
 
 static azredis_status azri_line_read(azri_line *l, char *p, size_t n, size_t *got, azredis_error *e) {
     int k;
-    if (l->conf.name) return azri_tls_read(&l->tls, p, n, got, e);
+    if (l->conf.name) {
+        azredis_status st;
+        azri_tls_enter();
+        st = azri_tls_read(&l->tls, p, n, got, e);
+        azri_tls_leave();
+        return st;
+    }
     k = l->port->p.recv(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX));
     *got = k > 0 ? (size_t)k : 0;
     if (k < 0) return azri_net_fail(e, l->conf.where, l->host, k);
@@ -10079,7 +10109,13 @@ static azredis_status azri_line_read(azri_line *l, char *p, size_t n, size_t *go
 
 static azredis_status azri_line_write(azri_line *l, const char *p, size_t n, size_t *put, azredis_error *e) {
     int k;
-    if (l->conf.name) return azri_tls_write(&l->tls, p, n, put, e);
+    if (l->conf.name) {
+        azredis_status st;
+        azri_tls_enter();
+        st = azri_tls_write(&l->tls, p, n, put, e);
+        azri_tls_leave();
+        return st;
+    }
     k = l->port->p.send(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX));
     *put = k > 0 ? (size_t)k : 0;
     if (k < 0) return azri_net_fail(e, l->conf.where, l->host, k);
