@@ -14,6 +14,7 @@ import os, re, subprocess, sys, tempfile, textwrap, time, urllib.request
 LIBS = ["-lmbedtls", "-lmbedx509", "-lmbedcrypto", "-lpthread"]
 SECONDS = 20
 FRAME = """#include "azredis_entra.h"
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -125,8 +126,7 @@ def read(path):
         return f.read()
 
 def main():
-    header = sys.argv[1] if len(sys.argv) > 1 else "azredis_entra.h"
-    include = os.path.dirname(os.path.abspath(header))
+    header = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else "azredis_entra.h")
     recipes = list(manual_recipes(read(header)))
     blocks = recipes + list(readme_blocks(read(sys.argv[2] if len(sys.argv) > 2 else "README.md")))
     failed = 0
@@ -137,7 +137,7 @@ def main():
             program = os.path.join(directory, "block%d" % i)
             for word, variable in PLACEHOLDERS.items():
                 code = code.replace(word, emulator.values[variable])
-            wrong = run(["sh", "-n"], input=code) if kind == "sh" else compile_c(code, include, program, implementation)
+            wrong = run(["sh", "-n"], input=code) if kind == "sh" else compile_c(code, os.path.dirname(header), program, implementation)
             if not wrong and kind == "c" and name not in COMPILED_ONLY:
                 wrong = emulator.runs(name, program, program + ".txt")
             failed += wrong != ""
