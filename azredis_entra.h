@@ -11019,11 +11019,12 @@ static int azri_deliver_messages(azredis_client *c) {
     int any = 0;
     for (s = c->hub.subs; s; s = s->next) {
         if (!s->fn || s->dead || !azri_sub_next(s, &m)) continue;
-        any = s->busy = 1;
+        any = 1;
+        s->busy++;
         azri_let_go(c);
         s->fn(c, &m, s->user);
         azri_hold(c);
-        s->busy = 0;
+        s->busy--;
     }
     return any;
 }
@@ -11185,6 +11186,7 @@ static void azri_client_free(azredis_client *c) {
 
 /* Without threads: every command ends, every callback runs, then the memory goes. Under the lock, which goes too. */
 static void azri_client_end(azredis_client *c) {
+    c->inside++;                        /* a last callback may give up a subscription: that must not end it again */
     c->closing = 1;
     azri_client_fail_all(c);
     azri_deliver(c);
@@ -11416,11 +11418,16 @@ static void azri_threads_told(azredis_client *c, int ended) {
 static void azri_baton_lend(azredis_client *c, int back) {
     azri_fd fds[AZRI_FDS_MAX];
     size_t i, n = azri_minz(azri_turn_fds(c, fds, AZRI_FDS_MAX), AZRI_FDS_MAX);
+    unsigned writing = 0;
     int ok = 1;
     c->threads->lent = !back;
     azri_let_go(c);
-    for (i = 0; i < n; i++) ok &= azri_park_lend(&c->threads->park, &fds[i], back);
+    for (i = 0; i < n; i++) {
+        ok &= azri_park_lend(&c->threads->park, &fds[i], back);
+        writing |= fds[i].want & AZRI_WRITE;
+    }
     azri_hold(c);
+    if (back && writing) c->threads->wrote = 1;     /* the set must be renewed when that has been written */
     if (ok || !back) return;
     c->threads->wrote = 1;                          /* it has not seen this socket yet */
     azri_threads_call_io(c);
@@ -11445,7 +11452,6 @@ static void azri_baton_pass(azredis_client *c) {
         return;
     }
     t->baton = 0;
-    t->last_call = azri_now(c);
     if (c->closing) azri_cond_broadcast(&t->changed);
     if (t->io_waits) azri_cond_signal(&t->freed);
 }
@@ -11492,6 +11498,7 @@ static void azri_caller_turns(azredis_client *c, const azri_sleeper *w) {
         azri_caller_sleep(c);
     }
     azri_baton_pass(c);
+    c->threads->last_call = azri_now(c);
     azri_baton_check(c);
 }
 
