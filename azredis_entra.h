@@ -6741,7 +6741,7 @@ static uint64_t azri_session_deadline(const azri_session *s, uint64_t now) {
     t = azri_min64(t, s->blob->expires_at);
     if (s->state == AZRI_READY) t = azri_min64(t, azri_session_drain_at(s));
     if (s->wants_close) return now;
-    if (s->fresh && !s->trying && !s->gate) t = azri_min64(t, s->auth_at);
+    if (s->state == AZRI_READY && s->fresh && !s->trying && !s->gate) t = azri_min64(t, s->auth_at);
     if (s->gate) t = azri_min64(t, s->ping_until);
     else if (!s->fifo.head && s->conf->keepalive_ms != AZREDIS_NEVER)
         t = azri_min64(t, azri_max64(s->last_read, s->ready_at) + s->conf->keepalive_ms);
@@ -7083,6 +7083,7 @@ typedef struct azri_hub {
     azri_queue      backlog;
     uint64_t        backlog_deadline;   /* lower bound of its deadlines */
     int             resting;            /* 1: no connection, as the token is being renewed; see azri_hub_rest */
+    size_t          turned_away;        /* bytes of the last command that found no room */
     uint32_t        undelivered;        /* answered commands whose callbacks are still to be made */
     azri_cmd       *pool;
     uint32_t        pool_count;
@@ -7268,7 +7269,8 @@ static int azri_hub_full(const azri_hub *h, size_t frame) {
 static int azri_hub_half_empty(const azri_hub *h) {
     uint64_t count;
     size_t bytes = azri_hub_load(h, &count);
-    return count <= h->conf.backlog_count / 2 && bytes <= h->conf.backlog_bytes / 2;
+    return count <= h->conf.backlog_count / 2 && bytes <= h->conf.backlog_bytes / 2 &&
+           h->turned_away <= h->conf.backlog_bytes - bytes;
 }
 
 /* Encodes a command into a new object. E_ARG: refused; AGAIN: the backlog is full; E_LIMIT, E_NOMEM. */
@@ -7288,6 +7290,7 @@ static azredis_status azri_hub_new_cmd(azri_hub *h, int argc, const azredis_str 
                          h->mem->shape ? "command_bytes" : "backlog_bytes");
     *out = azri_hub_full(h, frame) ? NULL : azri_hub_alloc_cmd(h, frame);
     if (!*out && (h->mem->shape || azri_hub_full(h, frame))) {
+        h->turned_away = frame;
         (void)azri_fail(e, AZREDIS_E_FULL, "command", "%u commands are waiting already; raise backlog_count or "
                         "backlog_bytes, or submit less", (unsigned)h->backlog.count);
         return AZREDIS_AGAIN;
@@ -7890,7 +7893,7 @@ static uint64_t azri_hub_deadline(const azri_hub *h, uint64_t now) {
     uint64_t t = h->step ? now : azri_min64(h->backlog_deadline, now + AZRI_WAIT_MAX);
     for (s = h->sessions; s; s = s->next) {
         if (s->gone && !s->link) return now;                        /* it can be freed */
-        if (s->state == AZRI_DOWN && (s->gone || h->aborted || !azri_hub_live_blob(h, now))) continue;
+        if (s->state == AZRI_DOWN && (s->gone || h->aborted || h->resting || !azri_hub_live_blob(h, now))) continue;
         t = azri_min64(t, azri_hub_session_deadline(s, now));
     }
     return t;
@@ -9010,8 +9013,8 @@ static size_t azri_waker_fds(const azri_waker *w, azri_fd *out, size_t cap) {
 }
 
 static int azri_waker_drain(azri_waker *w) {
-    int called = w->called;
-    w->called = 0;
+    int called = w->called != 0;
+    if (called) w->called = 0;          /* a call between the two is not lost: it sets it again */
     return called;
 }
 
@@ -10691,23 +10694,26 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
 }
 
 /* 1: the token must wait for the end of the connection. */
-static int azri_pump_rests(const azredis_client *c) { return c->hub.conf.by_reconnect && c->hub.sessions->link; }
+static int azri_pump_rests(const azredis_client *c) { return c->hub.conf.by_reconnect && azri_hub_main(&c->hub)->link; }
 
-/* Renewal by reconnecting. With the baton. */
+/* Renewal by reconnecting: is it time? */
 static void azri_pump_rest(azredis_client *c, uint64_t now) {
     if (!c->hub.conf.by_reconnect || c->auth->conf.is_static) return;
     azri_lock_acquire(&c->auth->lock);
     c->hub.resting = c->fetch || azri_token_due(&c->auth->machine, now);
     azri_lock_release(&c->auth->lock);
-    if (c->hub.resting && !c->fetch) azri_hub_rest(&c->hub, now);
 }
 
 static void azri_pump_fetch(azredis_client *c, uint64_t now) {
+    int before = c->in_callback;
     if (!c->fetch && azri_pump_rests(c)) return;
+    c->in_callback = 1;                 /* get_token is one */
     azri_let_go(c);
     if (!c->fetch && (c->fetch = azri_fetch_claim(c->auth, now)) != NULL) c->renew_spent = 0;
     if (c->fetch && azri_fetch_step(c->auth, c->fetch, c->waker, &c->grave)) c->fetch = NULL;
     azri_hold(c);
+    c->in_callback = before;
+    if (!c->fetch) c->hub.resting = 0;
 }
 
 /* ---- connections ---- */
@@ -11055,13 +11061,19 @@ static void azri_turn_read(azredis_client *c, azri_waker *w, uint64_t now) {
     for (s = c->hub.sessions; s; s = s->next) azri_conn_step(c, s, now);
 }
 
-/* One turn without waiting. */
+/* The walk for the next token: of the thread that pumps, the baton is not needed. */
+static void azri_pump_token(azredis_client *c, uint64_t now) {
+    azri_pump_rest(c, now);
+    azri_pump_fetch(c, now);
+}
+
+/* One turn without waiting. With threads the token is looked after beside it. */
 static void azri_pump_turn(azredis_client *c) {
     azri_session *s;
     uint64_t now = azri_now(c);
     azri_turn_read(c, c->waker, now);
-    azri_pump_rest(c, now);
-    azri_pump_fetch(c, now);
+    if (!c->threads) azri_pump_token(c, now);
+    if (c->hub.resting && !c->fetch) azri_hub_rest(&c->hub, now);
     now = azri_now(c);
     azri_pump_auth(c, now);
     azri_hub_tick(&c->hub, now);
@@ -11079,7 +11091,7 @@ static void azri_pump_turn(azredis_client *c) {
 static uint64_t azri_turn_deadline(const azredis_client *c, uint64_t now) {
     const azri_session *s;
     uint64_t t = azri_hub_deadline(&c->hub, now);
-    if (c->busy || c->hub.done.head || c->hub.rejected) return now;
+    if (c->busy || c->hub.done.head) return now;
     for (s = c->hub.sessions; s; s = s->next) {
         const azri_conn *k = azri_conn_of(s);
         if (!k) continue;
@@ -11096,7 +11108,7 @@ static uint64_t azri_fetch_due(azredis_client *c, uint64_t now) {
     azri_lock_acquire(&c->auth->lock);
     if (!c->auth->conf.is_static && !c->fetch && !(c->hub.resting && azri_pump_rests(c)))
         t = azri_min64(t, azri_token_deadline(&c->auth->machine, now));
-    if (c->auth->note_count != c->notes_seen) t = now;
+    if (c->auth->note_count != c->notes_seen || c->hub.rejected) t = now;
     if (c->auth->blob && c->auth->generation != c->generation) t = azri_min64(t, now + AZRI_COPY_AGAIN);
     azri_lock_release(&c->auth->lock);
     return t;
@@ -11169,6 +11181,7 @@ static void azri_client_free(azredis_client *c) {
     azri_session *s;
     for (s = c->hub.sessions; s; s = s->next)
         if (s->link) azri_conn_free(c, azri_conn_of(s));
+    c->grave.open = 0;                  /* what the token request still closes is closed at once */
     azri_grave_clear(&c->grave, &c->port, c->grave.count);
     if (c->auth) {
         azri_fetch_drop(c->auth, c->fetch, azri_now(c));
@@ -11362,9 +11375,16 @@ struct azri_threads {
 
 static int azri_all_ready(const azredis_client *c) {
     const azri_session *s;
+    if (c->hub.resting) return 0;                   /* the connection is to be closed */
     for (s = c->hub.sessions; s; s = s->next)
         if (s->state != AZRI_READY && s->state != AZRI_DRAINING) return 0;
     return 1;
+}
+
+/* Wakes when the lock is let go; there is one place for that. */
+static void azri_kick_later(azredis_client *c, azri_waker *w) {
+    if (c->kick && c->kick != w) azri_waker_wake(c->kick);
+    c->kick = w;
 }
 
 /* Wakes whoever sleeps on the sockets, when the lock is let go. One who is awake will look by himself. */
@@ -11372,10 +11392,10 @@ static void azri_threads_kick(azredis_client *c) {
     azri_threads *t = c->threads;
     if (t->baton && t->holder_asleep) {
         t->holder_asleep = 0;
-        c->kick = t->turn_waker;
+        azri_kick_later(c, t->turn_waker);
     } else if (!t->baton && t->io_asleep) {
         t->io_asleep = 0;
-        c->kick = c->waker;
+        azri_kick_later(c, c->waker);
     }
 }
 
@@ -11385,7 +11405,7 @@ static void azri_threads_call_io(azredis_client *c) {
     if (t->io_waits) azri_cond_signal(&t->freed);
     if (!t->io_asleep) return;
     t->io_asleep = 0;
-    c->kick = c->waker;
+    azri_kick_later(c, c->waker);
 }
 
 /* A number that changes with all that azri_threads_await may be waiting for, but for ended commands. */
@@ -11532,6 +11552,11 @@ static void azri_hub_expire(azri_hub *h, uint64_t now) {
 static void azri_sleeper_wait(azredis_client *c, azri_sleeper *w) {
     uint64_t now = azri_now(c), until = azri_hub_deadline(&c->hub, now);
     azri_threads_kick(c);
+    if (c->kick) {
+        azri_let_go(c);
+        azri_hold(c);
+        if (w->heir || *w->done >= w->want) return;
+    }
     azri_cond_wait(c, &w->cond, azri_max64(until > now ? until - now : 0, AZRI_OWN_PAUSE));
     if (w->heir || *w->done >= w->want) return;
     azri_hub_expire(&c->hub, azri_now(c));
@@ -11543,6 +11568,11 @@ static void azri_threads_await(azredis_client *c, uint64_t until) {
     uint64_t now = azri_now(c);
     if (until <= now) return;
     azri_threads_kick(c);
+    if (c->kick) {                                  /* what is waited for may come meanwhile: the caller looks again */
+        azri_let_go(c);
+        azri_hold(c);
+        return;
+    }
     c->threads->watchers++;
     azri_cond_wait(c, &c->threads->changed, azri_min64(until - now, AZRI_WAIT_MAX));
     c->threads->watchers--;
@@ -11657,17 +11687,17 @@ static void azri_io_turn(azredis_client *c) {
     azri_baton_pass(c);
 }
 
-/* A caller has the baton: only the token is looked after. */
+/* The token is looked after without the baton: get_token may block, and a request takes its time. */
 static void azri_io_aside(azredis_client *c) {
     uint64_t now = azri_now(c);
     uint32_t before = c->generation;
     azri_let_go(c);
     (void)azri_waker_drain(c->waker);
     azri_hold(c);
-    azri_pump_fetch(c, now);
+    azri_pump_token(c, now);
     azri_pump_auth(c, azri_now(c));
     azri_tell(c);
-    if (c->generation != before) azri_threads_kick(c);      /* sessions have a token to present */
+    if (c->generation != before || c->hub.resting) azri_threads_kick(c);    /* sessions have something to do */
 }
 
 /* Lets go of the lock. */
@@ -11699,8 +11729,8 @@ static void *azri_io_run(void *arg) {
     azredis_client *c = (azredis_client *)arg;
     azri_hold(c);
     while (!c->closing) {
-        if (!c->threads->baton) azri_io_turn(c);
-        else azri_io_aside(c);
+        azri_io_aside(c);
+        if (!c->threads->baton && !c->closing) azri_io_turn(c);
         if (!c->closing) azri_io_sleep(c);
     }
     c->threads->io_ended = 1;
@@ -11752,6 +11782,7 @@ static void azri_threads_finish(azredis_client *c, int on_delivery) {
         azri_let_go(c);
         (void)pthread_join(t->delivery, NULL);
         azri_hold(c);
+        while (c->inside) azri_cond_wait(c, &t->changed, AZRI_WAIT_MAX);       /* one that gave up a subscription */
     }
     azri_let_go(c);
     azri_client_free(c);
@@ -12527,6 +12558,10 @@ static azredis_status azri_enter(azredis_client *c, azredis_error *e) {
 
 /* Lets go of the lock. Without threads a client that was closed meanwhile goes too. */
 static void azri_leave(azredis_client *c) {
+    if (c->kick) {                      /* before this call stops to count: the client may be gone then */
+        azri_let_go(c);
+        azri_hold(c);
+    }
     c->inside--;
     if (c->threads) azri_threads_left(c);
     else if (c->inside == 0 && c->closing) {
@@ -12602,6 +12637,7 @@ static azredis_status azri_new_cmd_wait(azredis_client *c, int argc, const azred
         if (azri_now(c) >= deadline) return AZREDIS_E_FULL;
         azri_look(c);
         azri_pass_time(c, deadline);
+        if (c->closing) return azri_fail(e, AZREDIS_E_CLOSED, "client", "the client was closed");
     }
     return st;
 }
@@ -12788,8 +12824,13 @@ AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call 
     uint64_t now;
     if (!c) return AZREDIS_E_NOMEM;
     azri_hold(c);
-    st = c->closing ? AZREDIS_E_CLOSED : c->broken.code;
-    if (st == AZREDIS_OK) st = azri_hub_new_cmd(&c->hub, argc, argv, &cmd, NULL);
+    if (c->closing || c->broken.code != AZREDIS_OK) {
+        st = c->closing ? AZREDIS_E_CLOSED : c->broken.code;
+        azri_let_go(c);
+        return st;
+    }
+    c->inside++;
+    st = azri_hub_new_cmd(&c->hub, argc, argv, &cmd, NULL);
     if (st == AZREDIS_AGAIN) c->was_full = 1;
     if (cmd) {
         now = azri_now(c);
@@ -12799,7 +12840,7 @@ AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call 
         azri_hub_submit(&c->hub, cmd, now);
         if (c->threads) azri_threads_kick(c);
     }
-    azri_let_go(c);
+    azri_leave(c);
     return st;
 }
 
@@ -12928,14 +12969,19 @@ AZREDIS_API azredis_sub *azredis_subscribe(azredis_client *c, int kind, const ch
     azredis_sub *s = NULL;
     if (!c || kind != AZREDIS_CHANNEL || !channel) return NULL;
     azri_hold(c);
-    if (!c->closing) s = azri_sub_new(c, channel, fn, user);
+    if (c->closing) {
+        azri_let_go(c);
+        return NULL;
+    }
+    c->inside++;
+    s = azri_sub_new(c, channel, fn, user);
     if (s) {
         s->next = c->hub.subs;
         c->hub.subs = s;
         if (azri_hub_main(&c->hub)->state == AZRI_READY) azri_hub_subscribe(&c->hub, azri_hub_main(&c->hub), azri_now(c));
         if (c->threads) azri_threads_kick(c);
     }
-    azri_let_go(c);
+    azri_leave(c);
     return s;
 }
 
