@@ -8336,6 +8336,9 @@ static azri_fd azri_waker_fd(const azri_waker *w) {
 }
 
 /* The same for callers that live with >>bare too, where there is none; returns how many there are. */
+/* 1: what port.wait finds ready it marks as such. A hook of the user's need not. */
+static int azri_port_polls(const azri_port *port) { return port->p.wait == azri_posix_wait; }
+
 static size_t azri_waker_fds(const azri_waker *w, azri_fd *out, size_t cap) {
     if (cap > 0) *out = azri_waker_fd(w);
     return 1;
@@ -9005,6 +9008,11 @@ static void azri_waker_write(azri_waker *w, unsigned what) {
 
 static void azri_waker_wake(azri_waker *w) { azri_waker_write(w, AZRI_WAKE); }
 
+static int azri_port_polls(const azri_port *port) {
+    (void)port;
+    return 0;
+}
+
 static size_t azri_waker_fds(const azri_waker *w, azri_fd *out, size_t cap) {
     (void)w;
     (void)out;
@@ -9371,6 +9379,7 @@ typedef struct azri_tls {            /* zeroed: closed. Must stay where it is wh
     azri_tls_conf       conf;
     intptr_t            sock;
     int                 open;        /* 1: there is something to free */
+    int                 spent;       /* 1: the last read took less than it asked for: the next one would come back empty */
     int                 ready;       /* 1: the handshake is done and nothing has failed since */
     int                 want;        /* after AGAIN: AZRI_READ or AZRI_WRITE */
     int                 dry;         /* 1: the socket had nothing more */
@@ -9660,6 +9669,9 @@ static int azri_tls_bio_recv(void *user, unsigned char *p, size_t n) {
     t->port->p.yield(t->port->p.user);
     if (t->ahead_at == t->ahead_len) {
         int r;
+        t->dry = t->spent;
+        t->spent = 0;
+        if (t->dry) return MBEDTLS_ERR_SSL_WANT_READ;
         if (!t->ahead) t->ahead = (char *)azri_alloc(&t->port->mem, AZRI_TLS_AHEAD);
         r = t->port->p.recv(t->port->p.user, t->sock, t->ahead ? t->ahead : (char *)p, t->ahead ? AZRI_TLS_AHEAD : n);
         t->dry = r == 0;
@@ -9672,6 +9684,7 @@ static int azri_tls_bio_recv(void *user, unsigned char *p, size_t n) {
         if (!t->heard) t->first = t->ahead ? (unsigned char)t->ahead[0] : p[0];
         t->heard = 1;
         if (!t->ahead) return r;
+        t->spent = (size_t)r < AZRI_TLS_AHEAD;
         t->ahead_at = 0;
         t->ahead_len = (size_t)r;
     }
@@ -10614,6 +10627,7 @@ struct azredis_client {
     uint32_t       inside;              /* public calls that have not returned */
     int            in_callback, closing;
     int            woken;               /* by azredis_wake */
+    int            silent;              /* nobody has rung the waker, as far as the last poll knew; of the baton */
     int            busy;                /* the last turn left work that needs no waiting; of the baton */
     int            short_list;          /* the last azredis_fds had too little room */
     int            was_full, drained;   /* a submit was turned away; the event Drained is due */
@@ -11054,28 +11068,19 @@ static void azri_turn_read(azredis_client *c, azri_waker *w, uint64_t now) {
     azri_session *s;
     int called;
     c->busy = 0;
-    azri_let_go(c);
-    called = azri_waker_drain(w);
-    azri_hold(c);
-    if (called) c->woken = 1;
+    if (!c->silent) {
+        azri_let_go(c);
+        called = azri_waker_drain(w);
+        azri_hold(c);
+        if (called) c->woken = 1;
+        c->silent = 1;
+    }
     for (s = c->hub.sessions; s; s = s->next) azri_conn_step(c, s, now);
 }
 
-/* The walk for the next token: of the thread that pumps, the baton is not needed. */
-static void azri_pump_token(azredis_client *c, uint64_t now) {
-    azri_pump_rest(c, now);
-    azri_pump_fetch(c, now);
-}
-
-/* One turn without waiting. With threads the token is looked after beside it. */
-static void azri_pump_turn(azredis_client *c) {
+/* The second half of a turn: time passes, what waits is written, who waits is told. */
+static void azri_turn_write(azredis_client *c, uint64_t now) {
     azri_session *s;
-    uint64_t now = azri_now(c);
-    azri_turn_read(c, c->waker, now);
-    if (!c->threads) azri_pump_token(c, now);
-    if (c->hub.resting && !c->fetch) azri_hub_rest(&c->hub, now);
-    now = azri_now(c);
-    azri_pump_auth(c, now);
     azri_hub_tick(&c->hub, now);
     for (s = c->hub.sessions; s; s = s->next) {
         if (s->state == AZRI_DOWN) azri_conn_close(c, s);
@@ -11085,6 +11090,25 @@ static void azri_pump_turn(azredis_client *c) {
     }
     azri_tell(c);
     if (!c->threads) azri_deliver(c);
+}
+
+static void azri_pump_send(azredis_client *c) { azri_turn_write(c, azri_now(c)); }
+
+/* The walk for the next token: of the thread that pumps, the baton is not needed. */
+static void azri_pump_token(azredis_client *c, uint64_t now) {
+    azri_pump_rest(c, now);
+    azri_pump_fetch(c, now);
+}
+
+/* One turn without waiting. With threads the token is looked after beside it. */
+static void azri_pump_turn(azredis_client *c) {
+    uint64_t now = azri_now(c);
+    azri_turn_read(c, c->waker, now);
+    if (!c->threads) azri_pump_token(c, now);
+    if (c->hub.resting && !c->fetch) azri_hub_rest(&c->hub, now);
+    now = azri_now(c);
+    azri_pump_auth(c, now);
+    azri_turn_write(c, now);
 }
 
 /* When the sessions want a turn. With the baton. */
@@ -11147,6 +11171,16 @@ static void azri_pump_idle(azredis_client *c) {
         }
 }
 
+/* 1: a poll of ours has found the waker quiet. */
+static int azri_is_silent(const azri_port *port, const azri_waker *w, const azri_fd *fds, size_t n) {
+    azri_fd own;
+    size_t i;
+    if (!azri_port_polls(port) || azri_waker_fds(w, &own, 1) == 0) return 0;
+    for (i = 0; i < n; i++)
+        if (fds[i].sock == own.sock) return !fds[i].ready;
+    return 0;
+}
+
 /* Sleeps until something is ready or due, at most until `until`. */
 static void azri_pump_sleep(azredis_client *c, uint64_t until) {
     azri_fd fds[AZRI_FDS_MAX];
@@ -11158,6 +11192,7 @@ static void azri_pump_sleep(azredis_client *c, uint64_t until) {
     azri_let_go(c);
     c->port.p.wait(c->port.p.user, fds, n, (uint32_t)azri_min64(t - now, AZRI_WAIT_MAX));
     azri_hold(c);
+    c->silent = azri_is_silent(&c->port, c->waker, fds, n);
 }
 
 /* ---- the end ---- */
@@ -11507,6 +11542,7 @@ static void azri_caller_sleep(azredis_client *c) {
     azri_let_go(c);
     (void)azri_poll(fds, n, (int)azri_min64(until - now, AZRI_WAIT_MAX));
     azri_hold(c);
+    c->silent = !fds[0].ready;
     t->holder_asleep = 0;
 }
 
@@ -11681,6 +11717,7 @@ static void azri_io_watch(azredis_client *c) {
 
 static void azri_io_turn(azredis_client *c) {
     c->threads->baton = 1;
+    c->silent = 1;                                  /* azri_io_aside has looked */
     azri_pump_turn(c);
     if (azri_turn_deadline(c, azri_now(c)) >= azri_after(azri_now(c), AZRI_SECOND)) azri_pump_idle(c);
     azri_io_watch(c);
@@ -12613,9 +12650,10 @@ static void azri_until_done(azredis_client *c, const int *done, int want) {
         azri_threads_until(c, done, want);
         return;
     }
+    azri_pump_send(c);                                              /* it has just been read */
     while (*done < want && !c->closing) {
+        azri_pump_sleep(c, AZRI_NEVER64);
         azri_pump_turn(c);
-        if (*done < want && !c->closing) azri_pump_sleep(c, AZRI_NEVER64);
     }
 }
 
@@ -12940,6 +12978,7 @@ AZREDIS_API azredis_status azredis_process(azredis_client *c, const azredis_fd *
     } else {
         azri_grave_clear(&c->grave, &c->port, c->grave.unlisted);
     }
+    c->silent = 0;
     azri_pump_turn(c);
     c->woken = 0;                                       /* the loop is awake: that was all azredis_wake wanted */
     if (azri_pump_deadline(c, azri_now(c)) > azri_now(c) + AZRI_SECOND) azri_pump_idle(c);
