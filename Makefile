@@ -148,17 +148,17 @@ check: $(call need,emulator $(B)/pkg/trixie/usr/include/mbedtls/ssl.h) ## layers
 	@$(SUITE) check -j $(JOBS) -t 300 $(CHECKS)
 # mbedTLS with its buffer allocator is in no package, so it is built from Debian's source package.
 ARENA_SRC = $(B)/pkg/src/src/mbedtls-2.28.3
-ARENA_TLS = -I$(ARENA_SRC)/include -Itests/arena -DMBEDTLS_USER_CONFIG_FILE='<mbedtls_user.h>'
+ARENA_TLS = -I$(ARENA_SRC)/include -Itests/build/arena -DMBEDTLS_USER_CONFIG_FILE='<mbedtls_user.h>'
 arena: $(B)/arena/arena emulator ## high-water marks of a device: arena and mbedTLS's buffer, chain of four RSA-4096 certificates
 	@$(B)/arena/arena
 $(ARENA_SRC)/include/mbedtls/ssl.h:
 	$(Q)sh tools/pkg/debian.sh bookworm $(B)/pkg/src src:mbedtls
-$(B)/arena/libmbedtls.a: tests/arena/mbedtls_user.h $(ARENA_SRC)/include/mbedtls/ssl.h
+$(B)/arena/libmbedtls.a: tests/build/arena/mbedtls_user.h $(ARENA_SRC)/include/mbedtls/ssl.h
 	@mkdir -p $(@D)
 	$(Q)ls $(ARENA_SRC)/library | sed -n 's/\.c$$//p' | \
 	    xargs -P $(JOBS) -I% $(CC) -O1 -w $(ARENA_TLS) -c $(ARENA_SRC)/library/%.c -o $(@D)/%.o
 	$(Q)ar rcs $@ $(@D)/*.o
-$(B)/arena/arena: tests/arena/arena.c tests/live/live.h tests/live/hooks.h $(HEADER) $(B)/arena/libmbedtls.a
+$(B)/arena/arena: tests/build/arena/arena.c tests/live/live.h tests/live/hooks.h $(HEADER) $(B)/arena/libmbedtls.a
 	$(Q)$(CC) $(CFLAGS_T) -O1 $(ARENA_TLS) $< -o $@ $(B)/arena/libmbedtls.a -lcmocka -ljansson
 port-lwip: $(ARENA_SRC)/include/mbedtls/ssl.h ## examples/port_lwip.c for a Cortex-M4 (gcc-arm-none-eabi, libnewlib-arm-none-eabi, liblwip-dev)
 	@mkdir -p $(B)/lwip

@@ -52,7 +52,8 @@
  *     o.identity = &id;
  *     azredis_client *c = azredis_open(&o);
  * One azredis_auth may serve many clients (options.auth), on any threads: one fetch per token life for all of them.
- * azredis_auth_token hands the token to another Redis client. recipe: auth
+ * azredis_auth_token hands the token to another Redis client; azredis_auth_info tells whose it is, azredis_client_auth
+ * hands out a client's own identity. recipe: auth
  *     azredis_auth *a = azredis_auth_open(NULL);
  *     azredis_token t;
  *     azredis_error why;
@@ -171,7 +172,8 @@
  * 11 SECURITY
  * TLS 1.2 or later, chain and host name always verified; no switch turns that off. Roots: ca, ca_file,
  * SSL_CERT_FILE, the system's bundle. Plain text only to this machine and only if asked. The authority must be one
- * of Microsoft's hosts, this machine, or named by allow_authority; redirects are never followed. Tokens and secrets
+ * of Microsoft's hosts, this machine (localhost must also be at a loopback address), or named by allow_authority;
+ * redirects are never followed. A TLS session kept for the next connection is bound to the name and the roots. Tokens and secrets
  * are wiped when freed and appear in no message. What the C library leaves of CPU registers on a thread's stack
  * is beyond the library's reach. A machine without a clock (port.unix_time 0) holds certificates against the day of
  * this release and learns the time from the Date of the token answer, whose own chain must then be good at that time.
@@ -179,8 +181,8 @@
  *
  * 12 LIMITS
  * token 16 384 bytes (Redis takes no longer argument before AUTH), HTTP head 16 KiB, body 64 KiB, JSON depth 16,
- * RESP depth 128, 2^24 elements, bulk 512 MiB, reply max_reply, 10 000 commands or 64 MiB waiting, 63 arguments of
- * azredis_command. A reply costs at most twice its bytes, 16 bytes a node doubled, and 1 MiB.
+ * RESP depth 128 (NO_OS: token 4096 bytes, JSON 8, RESP 16), 2^24 elements, bulk 512 MiB, reply max_reply, 10 000
+ * commands or 64 MiB waiting, 63 arguments of azredis_command. A reply costs at most twice its bytes, 16 bytes a node doubled, and 1 MiB.
  *
  * 13 MACROS
  * AZREDIS_ENTRA_IMPLEMENTATION  in one file: the implementation, not only the declarations
@@ -202,7 +204,20 @@
  * AZREDIS_VERSION, AZREDIS_VERSION_TEXT
  *
  * 14 MICROCONTROLLERS
-@@MCU@@
+ * AZREDIS_NO_OS needs hooks of yours for clock, entropy, connect, send, recv and close (azredis_port), and memory: port.alloc
+ * or options.memory, azredis_memory_needed bytes from which the whole client is cut. examples/port_lwip.c is such a port.
+ * `make arena` measures it with mbedTLS 2.28, TLS 1.2, records of 16384 bytes in and 2048 out and a chain of four RSA-4096
+ * certificates: mbedTLS's heap is at most 48 060 bytes to connect and 36 804 when idle; 85 028 during a renewal in place,
+ * 48 060 with renewal = AZREDIS_RENEWAL_RECONNECT, which never has two TLS connections (64-bit pointers). Ours on a 32-bit
+ * ARM with the defaults: 82 264 bytes with a client secret, 71 440 by reconnecting, 76 624 with a token callback, 48 872
+ * with an access key (37 704 with backlog_count 4, rx_bytes 1024, replies 1); AZREDIS_TOKEN_MAX 2048 saves 10 KB. The
+ * deepest stack path of ours is 4.1 KB, to which mbedTLS adds 3.5 KB; `make sizes` prints text and frames.
+ * TLS needs the time. Give SNTP's in unix_time; 0 is "unknown": certificates are then held against the day of this
+ * release, the time is learnt from the Date of the token endpoint's answer, whose chain must be valid at that time, and
+ * Redis is verified with it. An access key or a token callback brings no time: set the clock first. One step of a
+ * handshake (RSA, ECDHE) does not call yield: set the watchdog longer.
+ * There a TLS session is not kept, no second connection takes over, and one thread calls.
+ *
  * 15 NOT YET
  * Managed and workload identity, certificates, developer tools and device code; the OSS cluster policy; transactions;
  * blocking commands; pattern and sharded subscriptions; subscriptions over RESP2; mbedTLS 4; a built-in port for Windows.

@@ -4,8 +4,8 @@
 #define AZREDIS_NO_OS
 #define AZREDIS_ENTRA_IMPLEMENTATION
 #include "azredis_entra.h"
-#include "../live/live.h"
-#include "../live/hooks.h"
+#include "../../live/live.h"
+#include "../../live/hooks.h"
 #include <mbedtls/memory_buffer_alloc.h>
 
 static live em;
