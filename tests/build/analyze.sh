@@ -41,6 +41,8 @@ if [ "${only:-gcc}" = gcc ]; then
 fi
 if [ "${only:-tidy}" = tidy ]; then
     tidy "$header" -x c -DAZREDIS_ENTRA_IMPLEMENTATION
-    for e in "$root"/examples/*.c; do tidy "$e" -I"$include"; done
+    for e in "$root"/examples/*.c; do          # port_lwip needs headers that only `make port-lwip` has
+        [ "${e##*/}" = port_lwip.c ] || tidy "$e" -I"$include"
+    done
 fi
 exit $failed
