@@ -9927,6 +9927,7 @@ static azredis_status azri_tls_shaken(azri_tls *t, azredis_error *e) {
     /* With certificates required this cannot be; it is what all the rest stands on. */
     if (!t->verified && !t->offered) return azri_tls_fail(t, e, MBEDTLS_ERR_X509_CERT_VERIFY_FAILED);
     t->ready = 1;
+    t->spent = 0;                       /* a ticket may have come behind the handshake */
     if (azri_eqz(azri_str(mbedtls_ssl_get_version(&t->ssl)), "TLSv1.2")) azri_tls_keep(t);
     return AZREDIS_OK;
 }

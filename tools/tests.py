@@ -81,6 +81,8 @@ def command_of(o, program):
 def run_program(o, program):
     """All cases of one program."""
     name = os.path.splitext(os.path.basename(program))[0]
+    if sum(os.path.basename(q) == os.path.basename(program) for q in o.programs) > 1:
+        name = os.path.basename(os.path.dirname(program)) + "-" + name
     log = os.path.join(o.build, "log", o.suite, name + ".log")
     if not os.path.exists(program):
         return [["failed", name + ": was not built", []]]
@@ -161,14 +163,14 @@ def main():
                     {"-j": int, "-t": float}.get(k, str)(v))
     if what == "sum":
         sys.exit(total(o.build, rest))
-    o.suite, programs, begin = rest[0], rest[1:], time.monotonic()
+    o.suite, o.programs, begin = rest[0], rest[1:], time.monotonic()
     if what == "time":
-        status = subprocess.call(programs)
+        status = subprocess.call(o.programs)
         save(o.build, o.suite, time.monotonic() - begin, [["failed", "exit status %d" % status, []]] if status else [])
         sys.exit(status != 0 and not os.environ.get("AZREDIS_SUMMARY"))
     os.makedirs(os.path.join(o.build, "log", o.suite), exist_ok=True)
     with concurrent.futures.ThreadPoolExecutor(o.jobs) as pool:
-        cases = [c for some in pool.map(lambda p: run_program(o, p), programs) for c in some]
+        cases = [c for some in pool.map(lambda p: run_program(o, p), o.programs) for c in some]
     cases = cases or [["failed", "the suite has no program", []]]
     save(o.build, o.suite, time.monotonic() - begin, cases)
     if os.environ.get("AZREDIS_SUMMARY") != "later":

@@ -308,7 +308,7 @@ static void test_authority_resumed(void **state)
     hostile h;
     char url[40];
     azredis_auth *a;
-    azredis_token t;
+    azredis_token t = {0};
     azredis_error why = {0};
     (void)state;
     hostile_start(&h, 1, token_script, &n);
@@ -319,7 +319,7 @@ static void test_authority_resumed(void **state)
     id.ca_len = strlen(hostile_ca) + 1;
     a = azredis_auth_open(&id);
     assert_non_null(a);
-    await((azredis_auth_token(a, &t, 20, &why), atomic_load(&n.full) + atomic_load(&n.resumed) >= 3), LIVE_SOON);
+    await((azredis_token_wipe(&t), azredis_auth_token(a, &t, 20, &why), atomic_load(&n.full) + atomic_load(&n.resumed) >= 3), LIVE_SOON);
     assert_int_equal(atomic_load(&n.full), 1);
     azredis_token_wipe(&t);
     azredis_auth_release(a);
