@@ -189,6 +189,11 @@ bench-short: $(call need,$(B)/redis-server)
 bench-check: $(B)/redis-server ## instructions, allocations, copies, system calls per operation against their limits
 	@$(PYTHON) tools/bench.py -B $(B)
 	@$(PYTHON) tools/bench.py -B $(B) --selftest
+bench-threads: $(B)/bench_threads $(B)/emulator $(B)/redis-server ## ping-pong with the background threads idle against without them
+	@sh tools/bench_threads.sh $(B) $<
+$(B)/bench_threads: tools/bench_threads.c $(HEADER)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -O2 -g $(WARN) $(TLS_INC) -I$(H) $< -o $@ $(TLS_LIBS)
 sizes: $(B)/redis-server ## code, stack and heap, x86-64 and Cortex-M4; with Debian's mbedTLS sources
 	@$(PYTHON) tools/sizes.py -B $(B)
 sizes-update: $(B)/redis-server ## the same, written into README's table
@@ -287,6 +292,6 @@ endef
 $(foreach v,$(VARIANTS),$(eval $(call VARIANT,$(v))))
 
 .PHONY: help arena port-lwip port-mingw demo unit unit-gcc unit-asan unit-msan sim live live-asan live-valgrind fuzz-short san tsan valgrind check \
-        roots mbedtls-36 live-36 test-mbedtls $(SUITES_36:%=test-mbedtls-%) demo-short bench-short bench-check sizes \
+        roots mbedtls-36 live-36 test-mbedtls $(SUITES_36:%=test-mbedtls-%) demo-short bench-short bench-check bench-threads sizes \
         sizes-update mutants test-peers programs test emulator azredis examples install uninstall clean check-all cross cross-run
 .DELETE_ON_ERROR:
