@@ -496,6 +496,13 @@ static LIVE_UNUSED int64_t live_incr(azredis_client *c, const char *key)
     return n;
 }
 
+/* Waits until the end of the client's connection has come to its socket, where the next call will find it. */
+static LIVE_UNUSED void live_await_end(azredis_client *c)
+{
+    struct pollfd end = {(int)azri_conn_of(c->hub.sessions)->line.sock, POLLIN, 0};
+    assert_int_equal(poll(&end, 1, LIVE_SOON), 1);
+}
+
 /* The server's name for this connection: changes with every reconnect. */
 static LIVE_UNUSED int64_t live_client_id(azredis_client *c)
 {

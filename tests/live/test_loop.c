@@ -632,6 +632,7 @@ static void test_no_list(void **state)
     closed = loop.closed;
     live_fault(&em, "expire-now", NULL, "1");
     await(live_number(&em, "connections_open") == 0, LIVE_SOON);
+    live_await_end(client);
     assert_int_equal(azredis_process(client, loop.had, loop.count), AZREDIS_OK);
     assert_int_equal(live_connected(client), 0);
     assert_int_equal(loop.closed, closed);      /* it was in the list */

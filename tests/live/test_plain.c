@@ -166,6 +166,7 @@ static void test_closed_while_idle(void **state)
         assert_int_equal(live_incr(client, "n"), 2 * i - 1);
         live_fault(&em, "expire-now", NULL, "1");
         await(live_number(&em, "connections_open") == 0, LIVE_SOON);
+        live_await_end(client);
         assert_int_equal(live_incr(client, "n"), 2 * i);   /* fails the test unless it was answered */
     }
     assert_int_equal(live_fired(&em, "expire-now"), 4);
