@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #define THREADS 8
+#define CUTS    3
 #ifndef RENEWALS
 #define RENEWALS 5                      /* while the callers call */
 #endif
@@ -74,7 +75,8 @@ static void *count_up(void *user)
     char key[16];
     int64_t n = 0, calls = 0;
     snprintf(key, sizeof key, "own:%d", k->number);
-    while (calls < k->at_least || !atomic_load(&enough)) {
+    /* No test costs a thread more calls than it has cuts; with more lost it has failed, and need not go on. */
+    while ((calls < k->at_least || !atomic_load(&enough)) && k->maybe + k->not_sent <= CUTS) {
         if (azredis_command(client, &r, "INCR", key) == AZREDIS_OK) {
             k->acknowledged++;
             if (azredis_int(r.value, &n) != AZREDIS_OK || n <= k->last || n > k->last + 1 + k->maybe) k->wrong++;
@@ -86,6 +88,7 @@ static void *count_up(void *user)
         }
         if (++calls == k->at_least) atomic_fetch_add(&behind, 1);
     }
+    if (calls < k->at_least) atomic_fetch_add(&behind, 1);
     azredis_reply_free(&r);
     return NULL;
 }
@@ -164,7 +167,7 @@ static void test_renewals_and_cuts_under_load(void **state)
     (void)state;
     begin(&o);
     run_callers(k, calls_wanted());
-    for (cuts = 1; cuts <= 3; cuts++) {
+    for (cuts = 1; cuts <= CUTS; cuts++) {
         await(live_connected(client), LIVE_SOON);
         live_fault(&em, "cut", "40", "1");
         await(live_fired(&em, "cut") == cuts, LIVE_SOON);
@@ -173,8 +176,8 @@ static void test_renewals_and_cuts_under_load(void **state)
     await(live_number(&em, "tokens_issued") > RENEWALS && atomic_load(&behind) == THREADS, 60000);
     join_callers(k, &all);
     assert_int_equal(all.not_sent, 0);              /* those not sent waited for the next connection */
-    assert_true(all.maybe <= 3 * THREADS);          /* no more than were in flight */
-    assert_true(live_stats(client).reconnects >= 3);
+    assert_true(all.maybe <= CUTS * THREADS);          /* no more than were in flight */
+    assert_true(live_stats(client).reconnects >= CUTS);
     done();
 }
 
