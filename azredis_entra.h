@@ -6822,6 +6822,7 @@ typedef struct azri_msg azri_msg;
 struct azri_msg {
     azri_msg *next;
     size_t    size, channel_len, payload_len;
+    uint64_t  arrival;                  /* its place among the messages of all subscriptions; 0: before all that have one */
     uint32_t  gap;
     char     *text;                     /* channel NUL payload NUL, behind this struct */
 };
@@ -6885,6 +6886,7 @@ static azri_msg *azri_msg_new(const azri_mem *mem, azredis_str channel, azredis_
     m->size = size;
     m->channel_len = channel.len;
     m->payload_len = payload.len;
+    m->arrival = 0;
     m->gap = 0;
     m->text = (char *)(m + 1);
     memcpy(m->text, channel.ptr, channel.len);
@@ -7540,6 +7542,7 @@ static void azri_hub_message(azri_hub *h, const azri_session *s, const azri_fram
         } else if (!s->elder && sub->open) {
             h->stats.messages++;
             h->stats.messages_lost += azri_sub_push(sub, channel, payload);
+            if (sub->tail && !sub->tail->arrival) sub->tail->arrival = h->stats.messages;
             if (sub->seam) azri_seam_old(sub, payload);
         }
     }
@@ -11049,21 +11052,19 @@ static void azri_deliver_news(azredis_client *c) {
     if (c->drained) azri_deliver_drained(c);
 }
 
-/* One message of each subscription. 0: there was none. */
+/* The next message for a callback, in the order in which they came. 0: there is none. */
 static int azri_deliver_messages(azredis_client *c) {
-    azredis_sub *s;
+    azredis_sub *s, *first = NULL;
     azredis_message m;
-    int any = 0;
-    for (s = c->hub.subs; s; s = s->next) {
-        if (!s->fn || s->dead || !azri_sub_next(s, &m)) continue;
-        any = 1;
-        s->busy++;
-        azri_let_go(c);
-        s->fn(c, &m, s->user);
-        azri_hold(c);
-        s->busy--;
-    }
-    return any;
+    for (s = c->hub.subs; s; s = s->next)
+        if (s->fn && !s->dead && s->head && (!first || s->head->arrival < first->head->arrival)) first = s;
+    if (!first || !azri_sub_next(first, &m)) return 0;
+    first->busy++;
+    azri_let_go(c);
+    first->fn(c, &m, first->user);
+    azri_hold(c);
+    first->busy--;
+    return 1;
 }
 
 /* All callbacks of a plain program and a loop run here, with the machine at rest: they may submit and close. */

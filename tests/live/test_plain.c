@@ -154,6 +154,35 @@ static void test_called_once_a_life(void **state)
         azredis_close(k[i].client);
 }
 
+/* ---- messages -------------------------------------------------------------------------------- */
+
+static void append(azredis_client *c, const azredis_message *m, void *user)
+{
+    (void)c;
+    strncat(user, m->payload.ptr, 1);
+}
+
+/* Queued while nobody pumped: all subscriptions' callbacks get them in the order in which they came. */
+static void test_messages_in_their_order(void **state)
+{
+    azredis_options o = {0};
+    char got[32] = "";
+    const char *sent = "abbaabab";
+    size_t i;
+    (void)state;
+    client = live_open(&em, &o);
+    assert_non_null(azredis_subscribe(client, AZREDIS_CHANNEL, "a", append, got));
+    assert_non_null(azredis_subscribe(client, AZREDIS_CHANNEL, "b", append, got));
+    assert_int_equal(live_incr(client, "n"), 1);        /* behind the SUBSCRIBEs: they have been answered */
+    for (i = 0; sent[i]; i++) {
+        char channel[2] = {sent[i], '\0'};
+        json_decref(live_redis(&em, "PUBLISH", channel, channel, NULL));
+    }
+    await((azredis_wait(client, 10), strlen(got) == strlen(sent)), LIVE_SOON);
+    assert_string_equal(got, sent);
+    done();
+}
+
 /* ---- connections that died while nobody looked ----------------------------------------------- */
 
 static void test_closed_while_idle(void **state)
@@ -245,6 +274,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_slept_past_expiry, setup, teardown),
         cmocka_unit_test_setup_teardown(test_slept_past_soft_point, setup, teardown),
         cmocka_unit_test_setup_teardown(test_called_once_a_life, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_messages_in_their_order, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_closed_while_idle, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_vanished_while_idle, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_vanished_while_waiting, setup_hour, teardown),
