@@ -473,17 +473,29 @@ typedef struct azredis_port {
 /* ---- identity -------------------------------------------------------------------------------- */
 
 typedef enum azredis_identity {
-    AZREDIS_ID_DEFAULT = 0,            /* the chain: environment, ...                    */
-    AZREDIS_ID_ENVIRONMENT,            /* AZURE_TENANT_ID, _CLIENT_ID, _CLIENT_SECRET    */
-    AZREDIS_ID_CLIENT_SECRET,          /* tenant_id, client_id, client_secret            */
-    AZREDIS_ID_CALLBACK,               /* get_token                                      */
-    AZREDIS_ID_ACCESS_KEY,             /* password: the cache's access key; no Entra     */
-    AZREDIS_ID_PASSWORD                /* user, password; no Entra                       */
+    AZREDIS_ID_DEFAULT = 0,            /* the chain: environment, workload, managed     */
+#ifndef AZREDIS_NO_OS
+    AZREDIS_ID_ENVIRONMENT = 1,        /* AZURE_TENANT_ID, _CLIENT_ID, _CLIENT_SECRET   */
+#endif
+    AZREDIS_ID_CLIENT_SECRET = 2,      /* tenant_id, client_id, client_secret           */
+    AZREDIS_ID_CALLBACK = 3,           /* get_token                                     */
+    AZREDIS_ID_ACCESS_KEY = 4,         /* password: the cache's access key; no Entra    */
+    AZREDIS_ID_PASSWORD = 5,           /* user, password; no Entra                      */
+    AZREDIS_ID_CLIENT_ASSERTION = 6,   /* tenant_id, client_id, get_assertion           */
+#ifndef AZREDIS_NO_OS                  /* these read files or the environment, or run a program */
+    AZREDIS_ID_WORKLOAD = 7,           /* tenant_id, client_id, federated_token_file, or the variables of AKS */
+    AZREDIS_ID_MANAGED = 8,            /* of the machine; client_id, object_id or resource_id: user-assigned */
+    AZREDIS_ID_MANAGED_APP = 9,        /* tenant_id, client_id: an application that trusts the managed identity
+                                        * managed_client_id, object_id or resource_id (a federated credential) */
+    AZREDIS_ID_TOKEN_FILE = 10,        /* token_file: somebody else keeps it fresh      */
+    AZREDIS_ID_EXEC = 11               /* exec: a program that prints a token as JSON   */
+#endif
 } azredis_identity;
 
-/* Finds an identity by the name that .NET, our sample and our tools use: "default", "environment",
- * "client-secret", "access-key", "password". AZREDIS_E_ARG: unknown, or not built yet; azredis_identity_why tells
- * which, in words for people, and is NULL for a name that can be used. Static text; any thread. */
+/* Finds an identity by the name that .NET, our sample and our tools use: "default", "environment", "client-secret",
+ * "workload-identity", "managed-identity", "token-file", "exec", "access-key", "password". AZREDIS_E_ARG: unknown, not
+ * in this build, or not built yet; azredis_identity_why tells which, in words for people, and is NULL for a name
+ * that can be used. Static text; any thread. */
 AZREDIS_API azredis_status azredis_identity_by_name(const char *name, azredis_identity *out);
 AZREDIS_API const char *azredis_identity_why(const char *name);
 
@@ -497,7 +509,9 @@ typedef struct azredis_fetched {       /* filled by your token callback */
     char     reason[160];              /* set on failure: why, without secrets */
 } azredis_fetched;
 
-/* Returns AZREDIS_OK, or an error status. Called without locks, on the thread that pumps; may block. */
+/* Returns AZREDIS_OK, or an error status. Called without locks, on the thread that pumps; may block. As
+ * get_assertion it writes a JWT that the application's federated credential accepts (RFC 7523); scope is then NULL,
+ * and the times are not looked at. */
 typedef azredis_status (*azredis_token_fn)(void *user, const char *scope, azredis_fetched *out);
 
 typedef enum azredis_policy {
@@ -516,6 +530,16 @@ typedef struct azredis_auth_options {
     const char         *scope;           /* NULL: https://redis.azure.com/.default */
     azredis_token_fn    get_token;       /* AZREDIS_ID_CALLBACK */
     void               *get_token_user;
+    azredis_token_fn    get_assertion;   /* AZREDIS_ID_CLIENT_ASSERTION; called for each token request */
+    void               *get_assertion_user;
+    const char         *object_id;       /* of a user-assigned managed identity, instead of its client id */
+    const char         *resource_id;     /* the same by ARM resource id: /subscriptions/... */
+    const char         *managed_client_id;/* AZREDIS_ID_MANAGED_APP: client id of the managed identity */
+    const char         *federated_token_file;/* NULL: AZURE_FEDERATED_TOKEN_FILE; read at each token request */
+    int                 kubernetes_proxy;/* 1: workload identity asks AZURE_KUBERNETES_TOKEN_PROXY (AKS identity binding) */
+    const char         *token_file;      /* AZREDIS_ID_TOKEN_FILE; read at each renewal */
+    const char         *exec;            /* AZREDIS_ID_EXEC: absolute path of a program, see the manual */
+    const char         *proxy;           /* http://[user:password@]host:port for requests to the authority; NULL: none */
     const char         *ca_file;         /* PEM bundle; NULL: SSL_CERT_FILE, then the system's */
     const void         *ca;              /* PEM (with its NUL) or DER in memory; wins over ca_file */
     size_t              ca_len;
@@ -813,6 +837,24 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_WITH_HTTP 0
 #else
 #  define AZRI_WITH_HTTP 1
+#endif
+
+/* Identities that need more than this build has are left out of it. */
+#if defined(AZREDIS_NO_OS) || defined(AZREDIS_NO_HTTP)
+#  ifndef AZREDIS_NO_WORKLOAD
+#    define AZREDIS_NO_WORKLOAD
+#  endif
+#  ifndef AZREDIS_NO_MANAGED
+#    define AZREDIS_NO_MANAGED
+#  endif
+#endif
+#ifdef AZREDIS_NO_OS
+#  ifndef AZREDIS_NO_TOKEN_FILE
+#    define AZREDIS_NO_TOKEN_FILE
+#  endif
+#  ifndef AZREDIS_NO_EXEC
+#    define AZREDIS_NO_EXEC
+#  endif
 #endif
 
 #define AZRI_STATIC_ASSERT(name, cond) typedef char azri_assert_##name[(cond) ? 1 : -1] AZRI_UNUSED
@@ -3859,7 +3901,6 @@ static azredis_status azri_jwt_user(const azri_claims *c, char out[64], azredis_
  * Entry points: azredis_identity_by_name azri_identity_conf_copy azri_env_free azri_hint.
  * ================================================================================================ */
 
-#define AZRI_STS_TRIES       3u            /* after the first: 0.8, 1.6, 3.2 s, as Azure Core */
 #define AZRI_STS_WAIT_MAX    60000u        /* a longer Retry-After ends the walk */
 #define AZRI_STS_SLOW_DOWN   60000u        /* Entra says "too fast" without a time */
 #define AZRI_REDIS_RESOURCE  "https://redis.azure.com"
@@ -3870,28 +3911,60 @@ static azredis_status azri_jwt_user(const azri_claims *c, char out[64], azredis_
 /* ---- names and needs -------------------------------------------------------------------------- */
 
 enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NEED_CALLBACK = 8,
-       AZRI_NEED_USER = 16, AZRI_NEED_PASSWORD = 32 };
+       AZRI_NEED_USER = 16, AZRI_NEED_PASSWORD = 32, AZRI_NEED_ASSERTION = 64, AZRI_NEED_TOKEN_FILE = 128,
+       AZRI_NEED_EXEC = 256 };
 
 #define AZRI_ID_LATER (-1)                 /* the name is known, the identity is not built yet */
+#define AZRI_ID_OFF   (-2)                 /* a switch took it out of this build */
+
+#ifdef AZREDIS_NO_OS
+#  define AZRI_ID_ENVIRONMENT AZRI_ID_OFF
+#else
+#  define AZRI_ID_ENVIRONMENT AZREDIS_ID_ENVIRONMENT
+#endif
+#ifdef AZREDIS_NO_WORKLOAD
+#  define AZRI_ID_WORKLOAD AZRI_ID_OFF
+#else
+#  define AZRI_ID_WORKLOAD AZREDIS_ID_WORKLOAD
+#endif
+#ifdef AZREDIS_NO_MANAGED
+#  define AZRI_ID_MANAGED     AZRI_ID_OFF
+#  define AZRI_ID_MANAGED_APP AZRI_ID_OFF
+#else
+#  define AZRI_ID_MANAGED     AZREDIS_ID_MANAGED
+#  define AZRI_ID_MANAGED_APP AZREDIS_ID_MANAGED_APP
+#endif
+#ifdef AZREDIS_NO_TOKEN_FILE
+#  define AZRI_ID_TOKEN_FILE AZRI_ID_OFF
+#else
+#  define AZRI_ID_TOKEN_FILE AZREDIS_ID_TOKEN_FILE
+#endif
+#ifdef AZREDIS_NO_EXEC
+#  define AZRI_ID_EXEC AZRI_ID_OFF
+#else
+#  define AZRI_ID_EXEC AZREDIS_ID_EXEC
+#endif
 
 typedef struct azri_identity_kind { const char *name; int id; unsigned needs; } azri_identity_kind;
 
 static const azri_identity_kind azri_identity_kinds[] = {
     { "default", AZREDIS_ID_DEFAULT, 0 },
-    { "environment", AZREDIS_ID_ENVIRONMENT, 0 },
+    { "environment", AZRI_ID_ENVIRONMENT, 0 },
     { "client-secret", AZREDIS_ID_CLIENT_SECRET, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_SECRET },
     { "callback", AZREDIS_ID_CALLBACK, AZRI_NEED_CALLBACK },
     { "access-key", AZREDIS_ID_ACCESS_KEY, AZRI_NEED_PASSWORD },
     { "password", AZREDIS_ID_PASSWORD, AZRI_NEED_USER | AZRI_NEED_PASSWORD },
-    { "client-certificate", AZRI_ID_LATER, 0 },
+    { "client-assertion", AZREDIS_ID_CLIENT_ASSERTION, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_ASSERTION },
     { "workload-identity", AZRI_ID_LATER, 0 },
     { "managed-identity", AZRI_ID_LATER, 0 },
+    { "managed-identity-app", AZRI_ID_LATER, AZRI_NEED_TENANT | AZRI_NEED_CLIENT },
+    { "token-file", AZRI_ID_LATER, AZRI_NEED_TOKEN_FILE },
+    { "exec", AZRI_ID_LATER, AZRI_NEED_EXEC },
+    { "client-certificate", AZRI_ID_LATER, 0 },
     { "azure-cli", AZRI_ID_LATER, 0 },
     { "azure-developer-cli", AZRI_ID_LATER, 0 },
     { "azure-powershell", AZRI_ID_LATER, 0 },
-    { "device-code", AZRI_ID_LATER, 0 },
-    { "token-file", AZRI_ID_LATER, 0 },
-    { "exec", AZRI_ID_LATER, 0 }
+    { "device-code", AZRI_ID_LATER, 0 }
 };
 
 /* NULL: no such name, or no such id. */
@@ -3899,7 +3972,7 @@ static const azri_identity_kind *azri_identity_find(const char *name, int id) {
     size_t i;
     for (i = 0; i < sizeof azri_identity_kinds / sizeof azri_identity_kinds[0]; i++) {
         const azri_identity_kind *k = &azri_identity_kinds[i];
-        if (name ? azri_eqz(azri_str(name), k->name) : k->id == id && id != AZRI_ID_LATER) return k;
+        if (name ? azri_eqz(azri_str(name), k->name) : k->id == id && id >= 0) return k;
     }
     return NULL;
 }
@@ -3911,29 +3984,37 @@ static const char *azri_identity_name(azredis_identity id) {
 
 AZREDIS_API azredis_status azredis_identity_by_name(const char *name, azredis_identity *out) {
     const azri_identity_kind *k = name ? azri_identity_find(name, 0) : NULL;
-    if (!k || !out || k->id == AZRI_ID_LATER) return AZREDIS_E_ARG;
+    if (!k || !out || k->id < 0) return AZREDIS_E_ARG;
     *out = (azredis_identity)k->id;
     return AZREDIS_OK;
 }
 
 AZREDIS_API const char *azredis_identity_why(const char *name) {
     const azri_identity_kind *k = name ? azri_identity_find(name, 0) : NULL;
-    if (k) return k->id == AZRI_ID_LATER ? "not built yet" : NULL;
-    return "no identity has this name; there are default environment client-secret client-certificate workload-identity "
-           "managed-identity azure-cli azure-developer-cli azure-powershell device-code token-file exec callback "
-           "access-key password";
+    if (k) return k->id >= 0 ? NULL : k->id == AZRI_ID_LATER ? "not built yet" : "left out of this build by an AZREDIS_NO_ switch";
+    return "no identity has this name; there are default environment client-secret client-certificate client-assertion "
+           "workload-identity managed-identity managed-identity-app azure-cli azure-developer-cli azure-powershell "
+           "device-code token-file exec callback access-key password";
 }
 
 /* ---- environment ------------------------------------------------------------------------------ */
 
 enum azri_env_name {
     AZRI_ENV_TENANT_ID, AZRI_ENV_CLIENT_ID, AZRI_ENV_CLIENT_SECRET, AZRI_ENV_CERTIFICATE_PATH,
-    AZRI_ENV_USERNAME, AZRI_ENV_AUTHORITY_HOST, AZRI_ENV_COUNT
+    AZRI_ENV_USERNAME, AZRI_ENV_AUTHORITY_HOST, AZRI_ENV_TOKEN_CREDENTIALS,
+    AZRI_ENV_FEDERATED_TOKEN_FILE, AZRI_ENV_TOKEN_PROXY, AZRI_ENV_TOKEN_PROXY_CA_FILE, AZRI_ENV_TOKEN_PROXY_CA_DATA,
+    AZRI_ENV_TOKEN_PROXY_SNI, AZRI_ENV_POD_AUTHORITY, AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_IDENTITY_HEADER,
+    AZRI_ENV_IDENTITY_THUMBPRINT, AZRI_ENV_IMDS_ENDPOINT, AZRI_ENV_MSI_ENDPOINT, AZRI_ENV_MSI_SECRET,
+    AZRI_ENV_ML_CLIENT_ID, AZRI_ENV_HTTPS_PROXY, AZRI_ENV_HTTPS_PROXY_SMALL, AZRI_ENV_COUNT
 };
 
 static const char *const azri_env_names[AZRI_ENV_COUNT] = {
     "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH",
-    "AZURE_USERNAME", "AZURE_AUTHORITY_HOST"
+    "AZURE_USERNAME", "AZURE_AUTHORITY_HOST", "AZURE_TOKEN_CREDENTIALS",
+    "AZURE_FEDERATED_TOKEN_FILE", "AZURE_KUBERNETES_TOKEN_PROXY", "AZURE_KUBERNETES_CA_FILE", "AZURE_KUBERNETES_CA_DATA",
+    "AZURE_KUBERNETES_SNI_NAME", "AZURE_POD_IDENTITY_AUTHORITY_HOST", "IDENTITY_ENDPOINT", "IDENTITY_HEADER",
+    "IDENTITY_SERVER_THUMBPRINT", "IMDS_ENDPOINT", "MSI_ENDPOINT", "MSI_SECRET",
+    "DEFAULT_IDENTITY_CLIENT_ID", "HTTPS_PROXY", "https_proxy"
 };
 
 /* A snapshot, taken anew for each walk: a variable that was mended counts at once. NULL: unset or empty. */
@@ -3952,22 +4033,42 @@ static void azri_env_free(azri_env *env, const azri_mem *m) {
 typedef struct azri_identity_conf {        /* strings are owned; NULL: unset */
     azredis_identity identity;
     char *tenant_id, *client_id, *client_secret, *user, *password;
-    char *authority_host, *allow_authority;
+    char *object_id, *resource_id, *managed_client_id;
+    char *federated_token_file, *token_file, *exec;
+    char *authority_host, *allow_authority, *proxy;
     char *scope;                           /* never NULL */
+    int   kubernetes_proxy;
     int   is_static;                       /* 1: user and password never change, no token is needed */
-    azredis_token_fn get_token;
-    void            *get_token_user;
+    azredis_token_fn get_token, get_assertion;
+    void            *get_token_user, *get_assertion_user;
     uint32_t         request_ms, chain_ms;
 } azri_identity_conf;
 
+/* Strings of the options, and where conf keeps its copy. */
+typedef struct azri_identity_text { uint16_t from, to; } azri_identity_text;
+#define AZRI_OPTION(member) \
+    { (uint16_t)offsetof(azredis_auth_options, member), (uint16_t)offsetof(azri_identity_conf, member) }
+static const azri_identity_text azri_identity_texts[] = {
+    AZRI_OPTION(tenant_id), AZRI_OPTION(client_id), AZRI_OPTION(client_secret), AZRI_OPTION(user), AZRI_OPTION(password),
+    AZRI_OPTION(object_id), AZRI_OPTION(resource_id), AZRI_OPTION(managed_client_id), AZRI_OPTION(federated_token_file),
+    AZRI_OPTION(token_file), AZRI_OPTION(exec), AZRI_OPTION(authority_host), AZRI_OPTION(allow_authority), AZRI_OPTION(proxy)
+};
+enum { AZRI_IDENTITY_TEXTS = sizeof azri_identity_texts / sizeof azri_identity_texts[0] };
+
+static char **azri_identity_copy_of(azri_identity_conf *c, size_t i) {
+    return (char **)(void *)((char *)c + azri_identity_texts[i].to);
+}
+
+/* "" counts as unset. */
+static const char *azri_identity_option(const azredis_auth_options *o, size_t i) {
+    const char *z;
+    memcpy(&z, (const char *)o + azri_identity_texts[i].from, sizeof z);
+    return z && z[0] ? z : NULL;
+}
+
 static void azri_identity_conf_free(azri_identity_conf *c, const azri_mem *m) {
-    azri_strfree(m, c->tenant_id);
-    azri_strfree(m, c->client_id);
-    azri_strfree(m, c->client_secret);
-    azri_strfree(m, c->user);
-    azri_strfree(m, c->password);
-    azri_strfree(m, c->authority_host);
-    azri_strfree(m, c->allow_authority);
+    size_t i;
+    for (i = 0; i < AZRI_IDENTITY_TEXTS; i++) azri_strfree(m, *azri_identity_copy_of(c, i));
     azri_strfree(m, c->scope);
     memset(c, 0, sizeof *c);
 }
@@ -4064,7 +4165,10 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
           : (k->needs & AZRI_NEED_SECRET) && !c->client_secret ? "client_secret"
           : (k->needs & AZRI_NEED_CALLBACK) && !c->get_token ? "get_token"
           : (k->needs & AZRI_NEED_USER) && !c->user ? "user"
-          : (k->needs & AZRI_NEED_PASSWORD) && !c->password ? "password" : NULL;
+          : (k->needs & AZRI_NEED_PASSWORD) && !c->password ? "password"
+          : (k->needs & AZRI_NEED_ASSERTION) && !c->get_assertion ? "get_assertion"
+          : (k->needs & AZRI_NEED_TOKEN_FILE) && !c->token_file ? "token_file"
+          : (k->needs & AZRI_NEED_EXEC) && !c->exec ? "exec" : NULL;
     if (lacks)
         return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %s needs the option "
                          "%s", k->name, lacks);
@@ -4083,38 +4187,43 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
     return AZREDIS_OK;
 }
 
-/* 1: *out is a copy, or NULL as z is unset. 0: out of memory. */
-static int azri_identity_dup(const azri_mem *m, char **out, const char *z) {
-    *out = z && z[0] ? azri_strdup(m, z) : NULL;
-    return *out || !z || !z[0];
+/* A managed identity that was asked for by name may wait out an update of the metadata service: 70 s (410). */
+static uint32_t azri_identity_walk_ms(int id) {
+    return id == AZRI_ID_MANAGED || id == AZRI_ID_MANAGED_APP ? 100u * AZRI_SECOND : 30u * AZRI_SECOND;
+}
+
+/* 0: out of memory. */
+static int azri_identity_copy(azri_identity_conf *c, const azri_mem *m, const azredis_auth_options *o) {
+    size_t i;
+    for (i = 0; i < AZRI_IDENTITY_TEXTS; i++) {
+        const char *z = azri_identity_option(o, i);
+        if (!z) continue;
+        *azri_identity_copy_of(c, i) = azri_strdup(m, z);
+        if (!*azri_identity_copy_of(c, i)) return 0;
+    }
+    c->scope = azri_strdup(m, o->scope && o->scope[0] ? o->scope : AZRI_REDIS_SCOPE);
+    return c->scope != NULL;
 }
 
 /* o NULL: the default chain. On failure *c is empty. */
 static azredis_status azri_identity_conf_copy(azri_identity_conf *c, const azri_mem *m,
                                               const azredis_auth_options *o, azredis_error *e) {
     azredis_auth_options zero;
-    const char *scope;
     azredis_status st;
     memset(c, 0, sizeof *c);
     memset(&zero, 0, sizeof zero);
     if (!o) o = &zero;
-    scope = o->scope && o->scope[0] ? o->scope : AZRI_REDIS_SCOPE;
     c->identity = o->identity;
     c->get_token = o->get_token;
     c->get_token_user = o->get_token_user;
+    c->get_assertion = o->get_assertion;
+    c->get_assertion_user = o->get_assertion_user;
+    c->kubernetes_proxy = o->kubernetes_proxy;
     c->is_static = o->identity == AZREDIS_ID_ACCESS_KEY || o->identity == AZREDIS_ID_PASSWORD;
     c->request_ms = azri_or(o->request_ms, 30u * AZRI_SECOND);
-    c->chain_ms = azri_or(o->chain_ms, 30u * AZRI_SECOND);
-    if (azri_identity_dup(m, &c->tenant_id, o->tenant_id) &&
-        azri_identity_dup(m, &c->client_id, o->client_id) &&
-        azri_identity_dup(m, &c->client_secret, o->client_secret) &&
-        azri_identity_dup(m, &c->user, o->user) && azri_identity_dup(m, &c->password, o->password) &&
-        azri_identity_dup(m, &c->scope, scope) &&
-        azri_identity_dup(m, &c->authority_host, o->authority_host) &&
-        azri_identity_dup(m, &c->allow_authority, o->allow_authority))
-        st = azri_identity_check(c, e);
-    else
-        st = azri_fail(e, AZREDIS_E_NOMEM, "options", "options: no memory for a copy");
+    c->chain_ms = azri_or(o->chain_ms, azri_identity_walk_ms((int)o->identity));
+    if (azri_identity_copy(c, m, o)) st = azri_identity_check(c, e);
+    else st = azri_fail(e, AZREDIS_E_NOMEM, "options", "options: no memory for a copy");
     if (st != AZREDIS_OK) azri_identity_conf_free(c, m);
     return st;
 }
@@ -4242,11 +4351,19 @@ static const azri_config_key azri_config_keys[] = {
     AZRI_KEY_I("tenantId", AZRI_CK_TEXT, tenant_id),
     AZRI_KEY_I("clientId", AZRI_CK_TEXT, client_id),
     AZRI_KEY_I("clientSecret", AZRI_CK_SECRET, client_secret),
+    AZRI_KEY_I("objectId", AZRI_CK_TEXT, object_id),
+    AZRI_KEY_I("resourceId", AZRI_CK_TEXT, resource_id),
+    AZRI_KEY_I("managedClientId", AZRI_CK_TEXT, managed_client_id),
+    AZRI_KEY_I("federatedTokenFile", AZRI_CK_TEXT, federated_token_file),
+    AZRI_KEY_I("kubernetesProxy", AZRI_CK_FLAG, kubernetes_proxy),
+    AZRI_KEY_I("tokenFile", AZRI_CK_TEXT, token_file),
+    AZRI_KEY_I("exec", AZRI_CK_TEXT, exec),
     AZRI_KEY_I("user", AZRI_CK_TEXT, user),
     AZRI_KEY_I("password", AZRI_CK_SECRET, password),
     AZRI_KEY_I("authorityHost", AZRI_CK_TEXT, authority_host),
     AZRI_KEY_I("allowAuthority", AZRI_CK_TEXT, allow_authority),
     AZRI_KEY_I("authorityCaFile", AZRI_CK_TEXT, ca_file),
+    AZRI_KEY_I("authorityProxy", AZRI_CK_SECRET, proxy),
     AZRI_KEY_I("scope", AZRI_CK_TEXT, scope),
     AZRI_KEY_I("tokenTimeout", AZRI_CK_MS, request_ms),
     AZRI_KEY_I("chainTimeout", AZRI_CK_MS, chain_ms),
@@ -4287,12 +4404,7 @@ static const azri_config_key azri_config_keys[] = {
     AZRI_KEY_REFUSED("serviceName", AZRI_CONFIG_SENTINEL),
     AZRI_KEY_REFUSED("sentinelUser", AZRI_CONFIG_SENTINEL),
     AZRI_KEY_REFUSED("sentinelPassword", AZRI_CONFIG_SENTINEL),
-    AZRI_KEY_REFUSED("objectId", AZRI_CONFIG_LATER),
-    AZRI_KEY_REFUSED("resourceId", AZRI_CONFIG_LATER),
-    AZRI_KEY_REFUSED("certificate", AZRI_CONFIG_LATER),
-    AZRI_KEY_REFUSED("federatedTokenFile", AZRI_CONFIG_LATER),
-    AZRI_KEY_REFUSED("tokenFile", AZRI_CONFIG_LATER),
-    AZRI_KEY_REFUSED("exec", AZRI_CONFIG_LATER)
+    AZRI_KEY_REFUSED("certificate", AZRI_CONFIG_LATER)
 };
 enum { AZRI_CONFIG_KEYS = sizeof azri_config_keys / sizeof azri_config_keys[0] };
 
@@ -4895,38 +5007,58 @@ static size_t azri_config_describe(const azredis_options *o, const azredis_auth_
 
 /* ==== >>flow ============================================================== uses: core mem fail text json http jwt identity ==
  * The walk for a token, as a machine that says what to do next and is told what came of it. Pure: the pump
- * does the I/O and hands in the clocks.
+ * does the I/O and hands in the clocks. What is asked, and what an answer means, is the business of sources, each
+ * a row of functions; >>walk has their table.
  *
  *   begin link --unavailable--> next link ... --> E_NO_CREDENTIAL
  *       |  \--failed----------> the walk ends: a wrong secret must not end in another identity
  *       v
- *     ask (HTTP | CALL) --> token
+ *     ask (HTTP | FILE | EXEC | CALL) --> ... next stage ... --> token
  *       ^        \--passing trouble--> pause --+
  *       +--------------------------------------+
  *
  * Tokens and secrets live in buffers that are wiped; what a peer says reaches messages through azri_quote.
- * Entry points: azri_flow_init _start _next _body _http _call _free azri_step_free.
+ * Entry points for sources: azri_flow_fail _failed _unavailable _again _stage _accept, azri_flow_judge.
  * ================================================================================================ */
 
-typedef enum azri_step_kind { AZRI_STEP_HTTP, AZRI_STEP_CALL, AZRI_STEP_WAIT,
+typedef enum azri_step_kind { AZRI_STEP_HTTP, AZRI_STEP_FILE, AZRI_STEP_EXEC, AZRI_STEP_CALL, AZRI_STEP_WAIT,
 AZRI_STEP_DONE } azri_step_kind;
 
-/* HTTP: send request to url over TLS, feed the body to azri_flow_body, end with azri_flow_http.
- * CALL: call conf->get_token with conf->scope, end with azri_flow_call.
- * WAIT: come back in wait_ms. DONE: look at the flow's status. */
+enum { AZRI_STEP_ARGS = 8 };
+
+/* HTTP: send request to url, feed the body to azri_flow_body, end with azri_flow_http.
+ * FILE: read file, end with azri_flow_text. EXEC: run argv, end with azri_flow_text and what it printed.
+ * CALL: call, end with azri_flow_call. WAIT: come back in wait_ms. DONE: look at the flow's status.
+ * Strings are lent by the flow until the step's end is told. */
 typedef struct azri_step {
     azri_step_kind kind;
-    azri_url       url;
-    azri_buf       request;                /* secret; azri_step_free wipes it */
     uint32_t       timeout_ms;
     uint64_t       wait_ms;
     const char    *where;                  /* the link's name */
+
+    azri_url       url;                    /* HTTP */
+    azri_buf       request;                /* secret; azri_step_free wipes it */
+    uint32_t       connect_ms;             /* until the stream is open; 0: timeout_ms */
+    int            by_proxy;               /* it may go through conf->proxy: an authority, never a metadata service */
+    const char    *pin;                    /* SHA-1 of the only certificate that may answer, in hex; NULL: the chain and
+                                            * the name are verified */
+    const char    *name;                   /* name of the certificate, and SNI; NULL: the URL's host */
+    const char    *ca_file, *ca;           /* roots of this endpoint alone, PEM; NULL: the auth's */
+
+    const char    *file;                   /* FILE */
+    const char    *directory;              /* file is a name in it, and no link; NULL: file is a path */
+    size_t         file_max;               /* bytes */
+    const char    *argv[AZRI_STEP_ARGS];   /* EXEC, NULL-terminated; argv[0] is an absolute path */
+    azredis_token_fn call;                 /* CALL */
+    void          *call_user;
+    const char    *scope;
 } azri_step;
 
 /* What a token endpoint said. Numbers are 0 where it said nothing usable. */
 typedef struct azri_answer {
     int64_t expires_in, expires_on, refresh_in;
     int     aadsts, raw_len;
+    int     same;                          /* 1: it names the identity that was asked for; -1: another one */
     char    error[64], about[AZRI_PEER_TEXT + 56], request_id[40], token_type[16];
     char    raw[AZRI_PEER_TEXT + 56];      /* how the body begins; printed only if the status is not 200 */
 } azri_answer;
@@ -4935,10 +5067,25 @@ typedef struct azri_flow azri_flow;
 
 typedef struct azri_source {
     const char      *name;
-    azredis_identity id;                   /* the identity that is this link alone */
-    int              chained;              /* 1: part of the default chain */
+    const char      *sdk_name;             /* in AZURE_TOKEN_CREDENTIALS; NULL: not one of the chain's */
+    int              id;                   /* the identity that is this link alone */
+    unsigned         chains;               /* AZRI_CHAIN_: where it stands by itself */
     azredis_status (*begin)(azri_flow *f); /* E_NO_CREDENTIAL: unavailable; other errors: failed */
+    azredis_status (*ask)(azri_flow *f, azri_step *step);       /* fills in what f->stage wants */
+    void (*http)(azri_flow *f, uint64_t now, const azri_http *h);               /* these are told what came: all end */
+    void (*net)(azri_flow *f, uint64_t now);                                    /* with azri_flow_failed, _again, */
+    void (*text)(azri_flow *f, uint64_t now, azredis_status st, azredis_str s); /* _unavailable, _stage or _accept */
+    void (*call)(azri_flow *f, uint64_t now, azredis_status st, const azredis_fetched *got);
 } azri_source;
+
+enum { AZRI_CHAIN_PROD = 1, AZRI_CHAIN_DEV = 2 };
+
+/* How often a passing trouble is tried again within a walk: credentials.md 6.9. */
+typedef struct azri_retry { uint8_t slot, tries, jitter, doubles; uint32_t first_ms; } azri_retry;
+enum { AZRI_RETRY_SLOTS = 2 };             /* IMDS counts "being updated" on its own */
+
+/* 0.8, 1.6, 3.2 s, as Azure Core. */
+static const azri_retry azri_retry_sts = { 0, 3, 30, 1, 800 };
 
 enum { AZRI_FLOW_IDLE, AZRI_FLOW_LINK, AZRI_FLOW_ASK, AZRI_FLOW_ANSWER, AZRI_FLOW_PAUSE, AZRI_FLOW_DONE };
 
@@ -4948,8 +5095,7 @@ struct azri_flow {
     azri_rng                 *rng;
     const azri_env           *env;         /* lent until the walk is done */
     uint64_t pace_ms;                      /* in: no pause is longer, for tokens of short life; 0: no bound */
-    int      pin;                          /* in and out: 1 + the link that won,
-        and is asked alone from then on */
+    int      pin;                          /* in and out: 1 + the link that won, and is asked alone from then on */
 
     /* the result, from DONE until the next start */
     azri_buf      token;                   /* secret */
@@ -4964,102 +5110,34 @@ struct azri_flow {
 
     /* the walk */
     int           phase;
-    size_t        link;
-    azri_step_kind asks;
-    uint32_t      tries;
+    const azri_source *source;             /* the link that is asked */
+    uint8_t       links[AZRI_LINKS_MAX];   /* the walk: rows of the table */
+    size_t        link_count, link;
+    int           begun;                   /* links is filled in */
+    int           passing;                 /* a link was unavailable for a reason that may pass */
+    int           in_chain;                /* other links may follow: unavailable is no failure */
     uint64_t      deadline, link_at, wait_until;
     int64_t       sent_unix;
+
+    /* the link, zero when it begins */
+    int           stage;                   /* the source's own count of questions */
+    azri_step_kind asks;
+    uint32_t      tries[AZRI_RETRY_SLOTS];
+    int           met;                     /* the endpoint has answered like one of Azure's */
     const char   *tenant, *client, *secret;
-    azri_url      authority;
+    const char   *wanted;                  /* the id that the answer must name; NULL: any */
+    azri_url      authority;               /* or the metadata service */
+    azri_buf      proof;                   /* secret: an assertion, a key */
     char          request_id[40];
     azri_json     json;
     azredis_status json_status;
     azri_answer   answer;
 };
 
-/* The authority of this walk: the option, the variable, or the public cloud. */
-static azredis_status azri_flow_authority(azri_flow *f, const char *where) {
-    const char *env = f->env->value[AZRI_ENV_AUTHORITY_HOST];
-    if (f->conf->authority_host)
-        return azri_identity_authority_parse(&f->authority, f->conf->authority_host,
-                                             f->conf->allow_authority, where, &f->error);
-    if (env)
-        return azri_identity_authority_parse(&f->authority, env, f->conf->allow_authority,
-                                             "AZURE_AUTHORITY_HOST", &f->error);
-    return azri_identity_authority_parse(&f->authority, azri_identity_authorities[0], NULL, where,
-                                         &f->error);
-}
-
-static azredis_status azri_source_app(azri_flow *f, const char *tenant, const char *client,
-                                      const char *secret, const char *where) {
-    azredis_status st = azri_identity_check_app(tenant, client, where, &f->error);
-    if (st == AZREDIS_OK) st = azri_flow_authority(f, where);
-    f->tenant = tenant;
-    f->client = client;
-    f->secret = secret;
-    f->asks = AZRI_STEP_HTTP;
-    return st;
-}
-
-static azredis_status azri_source_secret(azri_flow *f) {
-    return azri_source_app(f, f->conf->tenant_id, f->conf->client_id, f->conf->client_secret,
-                           "client-secret");
-}
-
-/* Your get_token; it decides itself what it needs. */
-static azredis_status azri_source_callback(azri_flow *f) {
-    f->asks = AZRI_STEP_CALL;
-    return AZREDIS_OK;
-}
-
-/* Names the variables, never their values. */
-static azredis_status azri_source_environment_lacks(azri_flow *f) {
-    char *const *v = f->env->value;
-    int i, found = 0, missing = 0;
-    (void)azri_fail(&f->error, AZREDIS_E_NO_CREDENTIAL, "environment", "environment: ");
-    for (i = AZRI_ENV_TENANT_ID; i <= AZRI_ENV_USERNAME; i++)
-        if (v[i]) azri_fail_add(&f->error, "%s%s", found++ ? ", " : "found ", azri_env_names[i]);
-    if (found) azri_fail_add(&f->error, "; ");
-    for (i = AZRI_ENV_TENANT_ID; i <= AZRI_ENV_CLIENT_SECRET; i++)
-        if (!v[i]) azri_fail_add(&f->error, "%s%s", missing++ ? ", " : "missing ", azri_env_names[i]);
-    if (v[AZRI_ENV_CERTIFICATE_PATH]) azri_fail_add(&f->error, "; certificates are not supported yet");
-    else if (v[AZRI_ENV_USERNAME]) azri_fail_add(&f->error, "; user passwords are not supported");
-    return AZREDIS_E_NO_CREDENTIAL;
-}
-
-static azredis_status azri_source_environment(azri_flow *f) {
-    char *const *v = f->env->value;
-    if (!v[AZRI_ENV_TENANT_ID] || !v[AZRI_ENV_CLIENT_ID] || !v[AZRI_ENV_CLIENT_SECRET])
-        return azri_source_environment_lacks(f);
-    return azri_source_app(f, v[AZRI_ENV_TENANT_ID], v[AZRI_ENV_CLIENT_ID], v[AZRI_ENV_CLIENT_SECRET],
-                           "environment");
-}
-
-static azredis_status azri_source_left_out(azri_flow *f) {
-    return azri_fail(&f->error, AZREDIS_E_ARG, "options.identity", "options: this program was built with AZREDIS_NO_HTTP, "
-                     "so no token endpoint can be asked; use the identity callback");
-}
-
-static const azri_source azri_sources[] = {        /* in the order of the default chain */
-    { "environment", AZREDIS_ID_ENVIRONMENT, 1, AZRI_WITH_HTTP ? azri_source_environment : azri_source_left_out },
-    { "client-secret", AZREDIS_ID_CLIENT_SECRET, 0, AZRI_WITH_HTTP ? azri_source_secret : azri_source_left_out },
-    { "callback", AZREDIS_ID_CALLBACK, 0, azri_source_callback }
-};
-#define AZRI_SOURCES (sizeof azri_sources / sizeof azri_sources[0])
-AZRI_STATIC_ASSERT(sources_have_records, AZRI_SOURCES <= AZRI_LINKS_MAX);
-
 static azredis_status azri_flow_fail(azri_flow *f, azredis_status st, const char *text) {
-    const char *where = azri_sources[f->link].name;
-    return azri_fail(&f->error, st, where, "%s: %s", where, text);
+    return azri_fail(&f->error, st, f->source->name, "%s: %s", f->source->name, text);
 }
 #define azri_flow_fail(f, st, text) azri_flow_fail(f, st, AZRI_TEXT(text))
-
-/* 1: this walk asks link i. */
-static int azri_flow_wants(const azri_flow *f, size_t i) {
-    if (f->pin) return i + 1 == (size_t)f->pin;
-    if (f->conf->identity == AZREDIS_ID_DEFAULT) return azri_sources[i].chained;
-    return azri_sources[i].id == f->conf->identity;
-}
 
 /* ---- what the endpoint says ------------------------------------------------------------------- */
 
@@ -5119,50 +5197,89 @@ static azredis_status azri_flow_body(void *user, const char *p, size_t n) {
 static void azri_flow_record(azri_flow *f, const char *outcome, const char *reason, uint64_t now) {
     azredis_link_record *r = &f->records[f->record_count++];
     memset(r, 0, sizeof *r);
-    (void)azri_fmt(r->name, sizeof r->name, "%s", azri_sources[f->link].name);
+    (void)azri_fmt(r->name, sizeof r->name, "%s", f->source->name);
     (void)azri_fmt(r->outcome, sizeof r->outcome, "%s", outcome);
     (void)azri_fmt(r->reason, sizeof r->reason, "%s", reason);
     r->ms = (uint32_t)azri_min64(now - azri_min64(f->link_at, now), UINT32_MAX);
 }
 
-static void azri_flow_end(azri_flow *f, azredis_status st) {
-    if (st != AZREDIS_OK) azri_buf_free(&f->token);
+/* Nothing of one question reaches the next. */
+static void azri_flow_forget(azri_flow *f) {
+    azri_buf_free(&f->token);
     azri_json_free(&f->json);
     azri_wipe(&f->answer, sizeof f->answer);
-    f->tenant = f->client = f->secret = NULL;
+}
+
+/* Nothing of one link reaches the next. */
+static void azri_flow_leave(azri_flow *f) {
+    azri_json_free(&f->json);
+    azri_wipe(&f->answer, sizeof f->answer);
+    azri_buf_free(&f->proof);
+    f->tenant = f->client = f->secret = f->wanted = NULL;
+    f->stage = f->met = 0;
+    memset(f->tries, 0, sizeof f->tries);
+}
+
+static void azri_flow_end(azri_flow *f, azredis_status st) {
+    if (st != AZREDIS_OK) azri_buf_free(&f->token);
+    azri_flow_leave(f);
     f->status = st;
     f->phase = AZRI_FLOW_DONE;
 }
 
+/* The links before the last one, if they have something to say. */
+static void azri_flow_add_records(azri_flow *f, size_t n, const char *before) {
+    size_t i;
+    for (i = 0; i < n; i++) azri_fail_add(&f->error, "%s%s", i ? "; " : before, f->records[i].reason);
+}
+
+/* The walk ends with f->error. */
 static void azri_flow_failed(azri_flow *f, uint64_t now) {
     azri_flow_record(f, "failed", f->error.message, now);
+    azri_flow_add_records(f, f->record_count - 1, AZRI_TEXT("; before that, "));
     azri_flow_end(f, f->error.code);
+}
+
+/* This link has nothing to offer, for the reason in f->error: the next one is asked. */
+static void azri_flow_unavailable(azri_flow *f, uint64_t now) {
+    azri_flow_record(f, "unavailable", f->error.message, now);
+    f->passing |= f->error.retryable;
+    azri_flow_forget(f);
+    azri_flow_leave(f);
+    f->link++;
+    f->phase = AZRI_FLOW_LINK;
 }
 
 /* All links were unavailable. */
 static void azri_flow_nothing(azri_flow *f) {
-    size_t i;
     (void)azri_fail(&f->error, AZREDIS_E_NO_CREDENTIAL, "identity", "identity: no credential was found; ");
-    for (i = 0; i < f->record_count; i++)
-        azri_fail_add(&f->error, "%s%s", i ? "; " : "", f->records[i].reason);
+    azri_flow_add_records(f, f->record_count, "");
+    f->error.retryable = f->passing;
     azri_flow_end(f, AZREDIS_E_NO_CREDENTIAL);
 }
 
-/* Tries again if the trouble may pass within this walk, else ends it with f->error. */
-static void azri_flow_again(azri_flow *f, uint64_t now, int passing) {
-    uint64_t wait = 800u << f->tries;
-    wait = wait * (70 + azri_rng_below(f->rng, 61)) / 100;
+/* The next question of this link. */
+static void azri_flow_stage(azri_flow *f, int stage) {
+    azri_flow_forget(f);
+    memset(f->tries, 0, sizeof f->tries);
+    f->stage = stage;
+    f->phase = AZRI_FLOW_ASK;
+}
+
+/* Tries again if r, which is NULL for trouble that will not pass, allows it within this walk; else ends it with f->error. */
+static void azri_flow_again(azri_flow *f, uint64_t now, const azri_retry *r) {
+    uint32_t *tries = &f->tries[r ? r->slot : 0];
+    uint64_t wait = r ? (uint64_t)r->first_ms << (r->doubles ? *tries : 0) : 0;
+    if (r) wait = wait * (100u - r->jitter + azri_rng_below(f->rng, 2u * r->jitter + 1)) / 100;
     if (f->pace_ms) wait = azri_min64(wait, f->pace_ms);
     if (f->error.retry_after_ms) wait = f->error.retry_after_ms;
-    if (!passing || f->tries >= AZRI_STS_TRIES || wait > AZRI_STS_WAIT_MAX ||
-        azri_after(now, wait) >= f->deadline) {
-        if (f->tries) azri_fail_add(&f->error, " (try %u)", (unsigned)f->tries + 1);
+    if (!r || *tries >= r->tries || wait > AZRI_STS_WAIT_MAX || azri_after(now, wait) >= f->deadline) {
+        if (*tries) azri_fail_add(&f->error, " (try %u)", (unsigned)*tries + 1);
         azri_flow_failed(f, now);
         return;
     }
-    azri_buf_free(&f->token);
-    azri_json_free(&f->json);
-    f->tries++;
+    azri_flow_forget(f);
+    ++*tries;
     f->wait_until = now + wait;
     f->phase = AZRI_FLOW_PAUSE;
 }
@@ -5252,8 +5369,8 @@ static void azri_flow_accept(azri_flow *f, uint64_t now, int64_t server_unix) {
     }
     azri_flow_check_audience(f);
     memset(&f->error, 0, sizeof f->error);
-    (void)azri_fmt(f->used, sizeof f->used, "%s", azri_sources[f->link].name);
-    f->pin = (int)f->link + 1;
+    (void)azri_fmt(f->used, sizeof f->used, "%s", f->source->name);
+    f->pin = (int)f->links[f->link] + 1;
     azri_flow_record(f, "token", "", now);
     azri_flow_end(f, AZREDIS_OK);
 }
@@ -5318,10 +5435,10 @@ static void azri_flow_refused(azri_flow *f, const azri_http *h) {
     f->error.retryable = azri_flow_passing(h->status, a);
 }
 
+/* What a token endpoint of Entra answered. */
 static void azri_flow_judge(azri_flow *f, uint64_t now, const azri_http *h) {
     azri_answer *a = &f->answer;
     int passing = azri_flow_passing(h->status, a);
-    if (f->json_status == AZREDIS_OK) f->json_status = azri_json_end(&f->json);
     if (f->json_status == AZREDIS_OK && h->status == 200 && !a->error[0] && f->token.len) {
         azri_flow_accept(f, now, h->date);
         return;
@@ -5339,67 +5456,69 @@ static void azri_flow_judge(azri_flow *f, uint64_t now, const azri_http *h) {
         f->error.retry_after_ms = AZRI_STS_SLOW_DOWN;
     memcpy(f->error.request_id, a->request_id[0] ? a->request_id : f->request_id,
            sizeof f->error.request_id);
-    azri_flow_again(f, now, passing);
+    azri_flow_again(f, now, passing ? &azri_retry_sts : NULL);
 }
+
+/* Not a wrong certificate or a redirect: there may be somebody in between. */
+static int azri_flow_net_passes(azredis_status st) {
+    return st == AZREDIS_E_DNS || st == AZREDIS_E_NET || st == AZREDIS_E_TLS || st == AZREDIS_E_TIMEOUT ||
+           st == AZREDIS_E_CLOSED;
+}
+
+/* No answer came from a token endpoint of Entra: f->error says why. */
+static void azri_flow_judge_net(azri_flow *f, uint64_t now) {
+    azri_flow_again(f, now, azri_flow_net_passes(f->error.code) ? &azri_retry_sts : NULL);
+}
+
+/* ---- what the pump tells ---------------------------------------------------------------------- */
 
 /* The exchange ended. transport OK: h is complete. Else transport_error says why; h may be NULL. */
 static void azri_flow_http(azri_flow *f, uint64_t now, azredis_status transport, const azri_http *h,
                            const azredis_error *transport_error) {
     AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks == AZRI_STEP_HTTP);
     if (transport == AZREDIS_OK) {
-        azri_flow_judge(f, now, h);
+        if (f->json_status == AZREDIS_OK) f->json_status = azri_json_end(&f->json);
+        f->source->http(f, now, h);
         return;
     }
     if (transport_error) f->error = *transport_error;
     else (void)azri_flow_fail(f, transport, "the exchange with the authority failed");
     f->error.code = transport;
-    /* Not a wrong certificate or a redirect: there may be somebody in between. */
-    azri_flow_again(f, now, transport == AZREDIS_E_DNS || transport == AZREDIS_E_NET ||
-                            transport == AZREDIS_E_TLS || transport == AZREDIS_E_TIMEOUT ||
-                            transport == AZREDIS_E_CLOSED);
+    f->source->net(f, now);
 }
 
-/* The callback returned st; got->token is the caller's to wipe. */
-static void azri_flow_call(azri_flow *f, uint64_t now, azredis_status st, const azredis_fetched *got) {
+#ifndef AZREDIS_NO_OS
+/* A file was read or a program has ended: OK, and text is what it holds or printed; else e says why not. */
+static void azri_flow_text(azri_flow *f, uint64_t now, azredis_status st, azredis_str text, const azredis_error *e) {
+    AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && (f->asks == AZRI_STEP_FILE || f->asks == AZRI_STEP_EXEC));
+    if (st != AZREDIS_OK) f->error = *e;
+    f->source->text(f, now, st, text);
+}
+#endif
+
+/* The callback returned st: f->error says why it brought nothing, or out has what it wrote. */
+static azredis_status azri_flow_take_call(azri_flow *f, azri_buf *out, azredis_status st, const azredis_fetched *got) {
     char reason[AZRI_PEER_TEXT + 1];
     size_t n = 0;
-    AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks == AZRI_STEP_CALL);
     if (st != AZREDIS_OK) {
         while (n < sizeof got->reason && got->reason[n]) n++;
         (void)azri_quote(reason, sizeof reason, got->reason, n, azri_slice(NULL, 0));
-        (void)azri_flow_fail(f, st < 0 ? st : AZREDIS_E_STATE, "get_token failed: ");
+        (void)azri_flow_fail(f, st < 0 ? st : AZREDIS_E_STATE, "the callback failed: ");
         azri_fail_add(&f->error, "%s", n ? reason : "it gave no reason");
         if (st > 0) f->error.retryable = 1;
-    } else if (!got->token || got->len == 0 || got->len > got->cap)
-        st = azri_flow_fail(f, AZREDIS_E_TOKEN, "get_token returned OK, but no token, or a len greater than "
-                            "cap");
-    else if (azri_buf_add(&f->token, got->token, got->len) != AZREDIS_OK)
-        st = azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for the token");
-    if (st != AZREDIS_OK) {
-        azri_flow_failed(f, now);
-        return;
+        return f->error.code;
     }
-    f->answer.expires_in = got->expires_in;
-    f->answer.expires_on = got->expires_on > 0 ? got->expires_on : 0;
-    f->answer.refresh_in = got->refresh_in;
-    azri_flow_accept(f, now, 0);
+    if (!got->token || got->len == 0 || got->len > got->cap)
+        return azri_flow_fail(f, AZREDIS_E_TOKEN, "the callback returned OK, but wrote nothing, or a len greater than cap");
+    if (azri_buf_add(out, got->token, got->len) != AZREDIS_OK)
+        return azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for what the callback wrote");
+    return AZREDIS_OK;
 }
 
-/* ---- asking ----------------------------------------------------------------------------------- */
-
-/* RFC 6749 4.4.2. A scope without "/.default" is a bare resource; this grant wants the suffix. */
-static azredis_status azri_flow_form(azri_flow *f, azri_buf *b) {
-    azredis_str scope = azri_str(f->conf->scope), tail = azri_str("/.default");
-    int whole = scope.len >= tail.len &&
-                azri_eq(azri_slice(scope.ptr + scope.len - tail.len, tail.len), tail);
-    azredis_status st = azri_buf_adds(b, "client_id=");
-    if (st == AZREDIS_OK) st = azri_percent_add(b, azri_str(f->client));
-    if (st == AZREDIS_OK) st = azri_buf_adds(b, "&client_secret=");
-    if (st == AZREDIS_OK) st = azri_percent_add(b, azri_str(f->secret));
-    if (st == AZREDIS_OK) st = azri_buf_adds(b, "&grant_type=client_credentials&scope=");
-    if (st == AZREDIS_OK) st = azri_percent_add(b, scope);
-    if (st == AZREDIS_OK && !whole) st = azri_percent_add(b, tail);
-    return st;
+/* A callback returned st; got->token is the pump's to wipe. */
+static void azri_flow_call(azri_flow *f, uint64_t now, azredis_status st, const azredis_fetched *got) {
+    AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks == AZRI_STEP_CALL);
+    f->source->call(f, now, st, got);
 }
 
 /* A version 4 UUID (RFC 9562 5.4): names this request to Microsoft's support. */
@@ -5410,25 +5529,7 @@ static void azri_flow_new_id(azri_flow *f) {
                    0x8000u | ((unsigned)(b >> 48) & 0x3fffu), (unsigned)(b >> 32) & 0xffffu, (unsigned)b);
 }
 
-static azredis_status azri_flow_request(azri_flow *f, azri_step *step) {
-    char headers[300];
-    azri_buf form;
-    azredis_status st;
-    step->url = f->authority;
-    (void)azri_fmt(step->url.path, sizeof step->url.path, "/%s/oauth2/v2.0/token", f->tenant);
-    azri_flow_new_id(f);
-    (void)azri_fmt(headers, sizeof headers, "User-Agent: azredis-entra/" AZREDIS_VERSION_TEXT "\r\n"
-                   "client-request-id: %s\r\nreturn-client-request-id: true\r\n"
-                   "x-client-SKU: azredis.c\r\nx-client-Ver: " AZREDIS_VERSION_TEXT "\r\n"
-                   "x-ms-lib-capability: retry-after, h429\r\n", f->request_id);
-    azri_buf_init(&form, f->mem, AZRI_FORM_MAX, 1);
-    st = azri_flow_form(f, &form);
-    if (st == AZREDIS_OK)
-        st = azri_http_request(&step->request, "POST", &step->url, headers, azri_slice(form.ptr, form.len),
-                               "application/x-www-form-urlencoded");
-    azri_buf_free(&form);
-    return st;
-}
+/* ---- asking ----------------------------------------------------------------------------------- */
 
 static void azri_step_free(azri_step *step) {
     if (step->request.mem) azri_buf_free(&step->request);
@@ -5447,26 +5548,284 @@ static void azri_flow_ask(azri_flow *f, uint64_t now, int64_t unix_now, azri_ste
     f->json_status = AZREDIS_OK;
     f->sent_at = now;
     f->sent_unix = unix_now;
-    step->kind = f->asks;
-    step->timeout_ms = (uint32_t)azri_min64(f->conf->request_ms, left);
+    step->timeout_ms = f->conf->request_ms;
+    st = f->source->ask(f, step);
+    step->timeout_ms = (uint32_t)azri_min64(step->timeout_ms, left);
+    f->asks = step->kind;
     f->phase = AZRI_FLOW_ANSWER;
-    if (!AZRI_WITH_HTTP || f->asks == AZRI_STEP_CALL) return;
-    st = azri_flow_request(f, step);
     if (st == AZREDIS_OK) return;
     azri_step_free(step);
-    (void)azri_flow_fail(f, st, st == AZREDIS_E_LIMIT ? "the secret is longer than this build can send"
-                         : "no memory for the request");
+    if (st == AZREDIS_E_LIMIT) (void)azri_flow_fail(f, st, "the secret is longer than this build can send");
+    else if (st == AZREDIS_E_NOMEM) (void)azri_flow_fail(f, st, "no memory for the request");
     azri_flow_failed(f, now);
 }
+
+/* ==== >>app =============================================================== uses: core mem fail text http identity flow ==
+ * Applications (service principals): what Entra's token endpoint is asked, RFC 6749 4.4 with a secret or RFC 7523
+ * with an assertion. The assertion comes from a callback of yours, a file that Kubernetes keeps fresh, or a managed
+ * identity.
+ * ================================================================================================ */
+
+/* The authority of this walk: the option, the variable, or the public cloud. */
+static azredis_status azri_app_authority(azri_flow *f, const char *where) {
+    const char *env = f->env->value[AZRI_ENV_AUTHORITY_HOST];
+    if (f->conf->authority_host)
+        return azri_identity_authority_parse(&f->authority, f->conf->authority_host,
+                                             f->conf->allow_authority, where, &f->error);
+    if (env)
+        return azri_identity_authority_parse(&f->authority, env, f->conf->allow_authority,
+                                             "AZURE_AUTHORITY_HOST", &f->error);
+    return azri_identity_authority_parse(&f->authority, azri_identity_authorities[0], NULL, where,
+                                         &f->error);
+}
+
+static azredis_status azri_app_begin(azri_flow *f, const char *tenant, const char *client, const char *where) {
+    azredis_status st = azri_identity_check_app(tenant, client, where, &f->error);
+    f->tenant = tenant;
+    f->client = client;
+    return st == AZREDIS_OK ? azri_app_authority(f, where) : st;
+}
+
+/* RFC 6749 4.4.2. A scope without "/.default" is a bare resource; this grant wants the suffix. */
+static azredis_status azri_app_form(azri_flow *f, azri_buf *b) {
+    azredis_str scope = azri_str(f->conf->scope), tail = azri_str("/.default");
+    int whole = scope.len >= tail.len &&
+                azri_eq(azri_slice(scope.ptr + scope.len - tail.len, tail.len), tail);
+    azredis_status st = azri_buf_adds(b, "client_id=");
+    if (st == AZREDIS_OK) st = azri_percent_add(b, azri_str(f->client));
+    if (st == AZREDIS_OK)
+        st = azri_buf_adds(b, f->secret ? "&client_secret=" : "&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3A"
+                           "client-assertion-type%3Ajwt-bearer&client_assertion=");
+    if (st == AZREDIS_OK) st = azri_percent_add(b, f->secret ? azri_str(f->secret) : azri_slice(f->proof.ptr, f->proof.len));
+    if (st == AZREDIS_OK) st = azri_buf_adds(b, "&grant_type=client_credentials&scope=");
+    if (st == AZREDIS_OK) st = azri_percent_add(b, scope);
+    if (st == AZREDIS_OK && !whole) st = azri_percent_add(b, tail);
+    return st;
+}
+
+/* The request to the token endpoint, with the secret or the assertion in f->proof. */
+static azredis_status azri_app_ask(azri_flow *f, azri_step *step) {
+    char headers[300];
+    azri_buf form;
+    azredis_status st;
+    step->kind = AZRI_STEP_HTTP;
+    step->by_proxy = 1;
+    step->url = f->authority;
+    (void)azri_fmt(step->url.path, sizeof step->url.path, "/%s/oauth2/v2.0/token", f->tenant);
+    azri_flow_new_id(f);
+    (void)azri_fmt(headers, sizeof headers, "User-Agent: azredis-entra/" AZREDIS_VERSION_TEXT "\r\n"
+                   "client-request-id: %s\r\nreturn-client-request-id: true\r\n"
+                   "x-client-SKU: azredis.c\r\nx-client-Ver: " AZREDIS_VERSION_TEXT "\r\n"
+                   "x-ms-lib-capability: retry-after, h429\r\n", f->request_id);
+    azri_buf_init(&form, f->mem, AZRI_FORM_MAX, 1);
+    st = azri_app_form(f, &form);
+    if (st == AZREDIS_OK)
+        st = azri_http_request(&step->request, "POST", &step->url, headers, azri_slice(form.ptr, form.len),
+                               "application/x-www-form-urlencoded");
+    azri_buf_free(&form);
+    return st;
+}
+
+/* ---- client secret, by options and by environment ---- */
+
+static azredis_status azri_secret_begin(azri_flow *f) {
+    f->secret = f->conf->client_secret;
+    return azri_app_begin(f, f->conf->tenant_id, f->conf->client_id, "client-secret");
+}
+
+/* Names the variables, never their values. */
+static azredis_status azri_environment_lacks(azri_flow *f) {
+    char *const *v = f->env->value;
+    int i, found = 0, missing = 0;
+    (void)azri_fail(&f->error, AZREDIS_E_NO_CREDENTIAL, "environment", "environment: ");
+    for (i = AZRI_ENV_TENANT_ID; i <= AZRI_ENV_USERNAME; i++)
+        if (v[i]) azri_fail_add(&f->error, "%s%s", found++ ? ", " : "found ", azri_env_names[i]);
+    if (found) azri_fail_add(&f->error, "; ");
+    for (i = AZRI_ENV_TENANT_ID; i <= AZRI_ENV_CLIENT_SECRET; i++)
+        if (!v[i]) azri_fail_add(&f->error, "%s%s", missing++ ? ", " : "missing ", azri_env_names[i]);
+    if (v[AZRI_ENV_CERTIFICATE_PATH]) azri_fail_add(&f->error, "; certificates are not supported yet");
+    else if (v[AZRI_ENV_USERNAME]) azri_fail_add(&f->error, "; user passwords are not supported");
+    return AZREDIS_E_NO_CREDENTIAL;
+}
+
+static azredis_status azri_environment_begin(azri_flow *f) {
+    char *const *v = f->env->value;
+    if (!v[AZRI_ENV_TENANT_ID] || !v[AZRI_ENV_CLIENT_ID] || !v[AZRI_ENV_CLIENT_SECRET])
+        return azri_environment_lacks(f);
+    f->secret = v[AZRI_ENV_CLIENT_SECRET];
+    return azri_app_begin(f, v[AZRI_ENV_TENANT_ID], v[AZRI_ENV_CLIENT_ID], "environment");
+}
+
+/* ---- client assertion from your callback ---- */
+
+enum { AZRI_ASSERT_CALL, AZRI_ASSERT_ASK };
+
+static azredis_status azri_assertion_begin(azri_flow *f) {
+    return azri_app_begin(f, f->conf->tenant_id, f->conf->client_id, "client-assertion");
+}
+
+static azredis_status azri_assertion_ask(azri_flow *f, azri_step *step) {
+    if (f->stage == AZRI_ASSERT_ASK) return azri_app_ask(f, step);
+    step->kind = AZRI_STEP_CALL;
+    step->call = f->conf->get_assertion;
+    step->call_user = f->conf->get_assertion_user;
+    return AZREDIS_OK;
+}
+
+static void azri_assertion_call(azri_flow *f, uint64_t now, azredis_status st, const azredis_fetched *got) {
+    if (azri_flow_take_call(f, &f->proof, st, got) == AZREDIS_OK) azri_flow_stage(f, AZRI_ASSERT_ASK);
+    else azri_flow_failed(f, now);
+}
+
+/* ==== >>given ============================================================= uses: core mem fail text http identity flow ==
+ * Tokens that somebody else gets: your callback, a file, a program.
+ * ================================================================================================ */
+
+/* It decides itself what it needs. */
+static azredis_status azri_callback_begin(azri_flow *f) {
+    (void)f;
+    return AZREDIS_OK;
+}
+
+static azredis_status azri_callback_ask(azri_flow *f, azri_step *step) {
+    step->kind = AZRI_STEP_CALL;
+    step->call = f->conf->get_token;
+    step->call_user = f->conf->get_token_user;
+    step->scope = f->conf->scope;
+    return AZREDIS_OK;
+}
+
+static void azri_callback_call(azri_flow *f, uint64_t now, azredis_status st, const azredis_fetched *got) {
+    if (azri_flow_take_call(f, &f->token, st, got) != AZREDIS_OK) {
+        azri_flow_failed(f, now);
+        return;
+    }
+    f->answer.expires_in = got->expires_in;
+    f->answer.expires_on = got->expires_on > 0 ? got->expires_on : 0;
+    f->answer.refresh_in = got->refresh_in;
+    azri_flow_accept(f, now, 0);
+}
+
+/* ==== >>walk ============================================================== uses: core mem fail text json http jwt identity flow app given ==
+ * The table of sources, which of them a walk asks and in which order, and the walk itself.
+ * Entry points: azri_flow_init _start _next _body _http _text _call _free azri_step_free.
+ * ================================================================================================ */
+
+static azredis_status azri_source_left_out(azri_flow *f) {
+    return azri_fail(&f->error, AZREDIS_E_ARG, "options.identity", "options: this program was built with AZREDIS_NO_HTTP, "
+                     "so no token endpoint can be asked; use the identity callback");
+}
+
+static azredis_status azri_source_later(azri_flow *f) {
+    return azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "not built yet");
+}
+
+/* Other SDKs have it, and a C program cannot. */
+static azredis_status azri_source_foreign(azri_flow *f) {
+    return azri_flow_fail(f, AZREDIS_E_ARG, "needs a .NET, Node or Python SDK, an editor or a desktop's broker, which no C "
+                          "program can ask; run az login and take AzureCliCredential, or use device code");
+}
+
+#define AZRI_BY_SECRET(begin) AZRI_WITH_HTTP ? (begin) : azri_source_left_out, azri_app_ask, azri_flow_judge, azri_flow_judge_net
+#define AZRI_NOT_YET azri_source_later, NULL, NULL, NULL, NULL, NULL
+#define AZRI_FOREIGN azri_source_foreign, NULL, NULL, NULL, NULL, NULL
+
+static const azri_source azri_sources[] = {        /* in the order of the default chain */
+#ifndef AZREDIS_NO_OS
+    { "environment", "EnvironmentCredential", AZREDIS_ID_ENVIRONMENT, AZRI_CHAIN_PROD,
+      AZRI_BY_SECRET(azri_environment_begin), NULL, NULL },
+    { "workload-identity", "WorkloadIdentityCredential", AZRI_ID_LATER, AZRI_CHAIN_PROD, AZRI_NOT_YET },
+    { "managed-identity", "ManagedIdentityCredential", AZRI_ID_LATER, AZRI_CHAIN_PROD, AZRI_NOT_YET },
+    { "azure-cli", "AzureCliCredential", AZRI_ID_LATER, AZRI_CHAIN_DEV, AZRI_NOT_YET },
+    { "azure-developer-cli", "AzureDeveloperCliCredential", AZRI_ID_LATER, AZRI_CHAIN_DEV, AZRI_NOT_YET },
+    { "azure-powershell", "AzurePowerShellCredential", AZRI_ID_LATER, AZRI_CHAIN_DEV, AZRI_NOT_YET },
+    { "visual-studio", "VisualStudioCredential", AZRI_ID_LATER, 0, AZRI_FOREIGN },
+    { "visual-studio-code", "VisualStudioCodeCredential", AZRI_ID_LATER, 0, AZRI_FOREIGN },
+    { "interactive-browser", "InteractiveBrowserCredential", AZRI_ID_LATER, 0, AZRI_FOREIGN },
+    { "broker", "BrokerCredential", AZRI_ID_LATER, 0, AZRI_FOREIGN },
+    { "shared-token-cache", "SharedTokenCacheCredential", AZRI_ID_LATER, 0, AZRI_FOREIGN },
+#endif
+    { "client-secret", NULL, AZREDIS_ID_CLIENT_SECRET, 0, AZRI_BY_SECRET(azri_secret_begin), NULL, NULL },
+    { "client-assertion", NULL, AZREDIS_ID_CLIENT_ASSERTION, 0, AZRI_WITH_HTTP ? azri_assertion_begin : azri_source_left_out,
+      azri_assertion_ask, azri_flow_judge, azri_flow_judge_net, NULL, azri_assertion_call },
+    { "callback", NULL, AZREDIS_ID_CALLBACK, 0, azri_callback_begin, azri_callback_ask, NULL, NULL, NULL, azri_callback_call }
+};
+enum { AZRI_SOURCES = sizeof azri_sources / sizeof azri_sources[0] };
+
+/* ---- which links ---- */
+
+static void azri_walk_add(azri_flow *f, size_t row) {
+    if (f->link_count < AZRI_LINKS_MAX) f->links[f->link_count++] = (uint8_t)row;
+}
+
+static void azri_walk_add_chain(azri_flow *f, unsigned chains) {
+    size_t i;
+    for (i = 0; i < AZRI_SOURCES; i++)
+        if (azri_sources[i].chains & chains) azri_walk_add(f, i);
+}
+
+/* 1: name is one of a chain's, and stands in the walk now. */
+static int azri_walk_add_name(azri_flow *f, azredis_str name) {
+    size_t i;
+    if (azri_ieqz(name, "prod")) azri_walk_add_chain(f, AZRI_CHAIN_PROD);
+    else if (azri_ieqz(name, "dev")) azri_walk_add_chain(f, AZRI_CHAIN_DEV);
+    else {
+        for (i = 0; i < AZRI_SOURCES; i++)
+            if (azri_sources[i].sdk_name && azri_ieqz(name, azri_sources[i].sdk_name)) {
+                azri_walk_add(f, i);
+                return 1;
+            }
+        return 0;
+    }
+    return 1;
+}
+
+/* AZURE_TOKEN_CREDENTIALS: dev, prod, the name of a credential as the SDKs write it, or several with commas. */
+static azredis_status azri_walk_by_variable(azri_flow *f, const char *text) {
+    azredis_str rest = azri_str(text), name;
+    char quoted[100];
+    size_t i, n = 0;
+    while (rest.len) {
+        name = azri_slice(rest.ptr, azri_find(rest, ','));
+        rest = azri_slice(rest.ptr + name.len, rest.len - name.len);
+        if (rest.len) rest = azri_slice(rest.ptr + 1, rest.len - 1);
+        name = azri_trim(name);
+        if (azri_walk_add_name(f, name)) continue;
+        (void)azri_quote(quoted, sizeof quoted, name.ptr, name.len, azri_slice(NULL, 0));
+        (void)azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS", "AZURE_TOKEN_CREDENTIALS: %s is no name of a "
+                        "credential; give dev, prod or one or more of ", quoted);
+        for (i = 0; i < AZRI_SOURCES; i++)
+            if (azri_sources[i].chains) azri_fail_add(&f->error, "%s%s", n++ ? ", " : "", azri_sources[i].sdk_name);
+        return AZREDIS_E_ARG;
+    }
+    return AZREDIS_OK;
+}
+
+/* The links of this walk: the one that won before, the chain, or the one identity that the options name. */
+static azredis_status azri_walk_plan(azri_flow *f) {
+    const char *chosen = f->env->value[AZRI_ENV_TOKEN_CREDENTIALS];
+    azredis_status st = AZREDIS_OK;
+    size_t i;
+    f->link_count = f->link = 0;
+    if (f->pin) azri_walk_add(f, (size_t)f->pin - 1);
+    else if (f->conf->identity != AZREDIS_ID_DEFAULT) {
+        for (i = 0; i < AZRI_SOURCES; i++)
+            if (azri_sources[i].id == (int)f->conf->identity) azri_walk_add(f, i);
+    } else if (chosen) st = azri_walk_by_variable(f, chosen);
+    else azri_walk_add_chain(f, AZRI_CHAIN_PROD | AZRI_CHAIN_DEV);
+    f->in_chain = f->link_count > 1;
+    return st;
+}
+
+/* ---- the walk ---- */
 
 /* Begins links until one has a question, fails, or none is left. */
 static void azri_flow_begin_link(azri_flow *f, uint64_t now) {
     azredis_status st;
-    for (; f->link < AZRI_SOURCES; f->link++) {
-        if (!azri_flow_wants(f, f->link)) continue;
+    while (f->link < f->link_count) {
+        f->source = &azri_sources[f->links[f->link]];
         f->link_at = now;
-        f->tries = 0;
-        st = azri_sources[f->link].begin(f);
+        st = f->source->begin(f);
         if (st == AZREDIS_OK) {
             f->phase = AZRI_FLOW_ASK;
             return;
@@ -5475,9 +5834,15 @@ static void azri_flow_begin_link(azri_flow *f, uint64_t now) {
             azri_flow_failed(f, now);
             return;
         }
-        azri_flow_record(f, "unavailable", f->error.message, now);
+        azri_flow_unavailable(f, now);
     }
     azri_flow_nothing(f);
+}
+
+static void azri_flow_begin_walk(azri_flow *f, uint64_t now) {
+    f->begun = 1;
+    if (azri_walk_plan(f) == AZREDIS_OK) azri_flow_begin_link(f, now);
+    else azri_flow_end(f, f->error.code);
 }
 
 /* What to do next. Fills *step, which azri_step_free ends after each call. */
@@ -5486,18 +5851,19 @@ static azri_step_kind azri_flow_next(azri_flow *f, uint64_t now, int64_t unix_no
     memset(step, 0, sizeof *step);
     azri_buf_init(&step->request, f->mem, AZRI_REQUEST_MAX, 1);
     step->kind = AZRI_STEP_DONE;
+    if (f->phase == AZRI_FLOW_LINK && !f->begun) azri_flow_begin_walk(f, now);
     if (f->phase == AZRI_FLOW_LINK) azri_flow_begin_link(f, now);
     if (f->phase == AZRI_FLOW_PAUSE && now >= f->wait_until) f->phase = AZRI_FLOW_ASK;
     if (f->phase == AZRI_FLOW_PAUSE) {
         step->kind = AZRI_STEP_WAIT;
         step->wait_ms = f->wait_until - now;
     } else if (f->phase == AZRI_FLOW_ASK && now >= f->deadline) {
-        if (!f->tries) (void)azri_flow_fail(f, AZREDIS_E_TIMEOUT, "no time was left to ask");
+        if (!f->tries[0] && !f->tries[1]) (void)azri_flow_fail(f, AZREDIS_E_TIMEOUT, "no time was left to ask");
         azri_flow_failed(f, now);
     } else if (f->phase == AZRI_FLOW_ASK)
         azri_flow_ask(f, now, unix_now, step);
     if (f->phase == AZRI_FLOW_DONE) step->kind = AZRI_STEP_DONE;
-    else step->where = azri_sources[f->link].name;
+    else step->where = f->source->name;
     return step->kind;
 }
 
@@ -5507,6 +5873,7 @@ static void azri_flow_init(azri_flow *f, const azri_mem *m, const azri_identity_
     f->conf = conf;
     f->rng = rng;
     azri_buf_init(&f->token, m, AZRI_VALUE_MAX, 1);
+    azri_buf_init(&f->proof, m, AZRI_VALUE_MAX, 1);
     azri_flow_expect(f);
 }
 
@@ -5521,7 +5888,8 @@ static void azri_flow_start(azri_flow *f, const azri_env *env, uint64_t now) {
     f->life_ms = f->refresh_ms = 0;
     f->record_count = 0;
     f->env = env;
-    f->link = 0;
+    f->link = f->link_count = 0;
+    f->begun = f->passing = 0;
     f->deadline = azri_after(now, f->conf->chain_ms);
     f->status = AZREDIS_AGAIN;
     f->phase = AZRI_FLOW_LINK;
@@ -8026,6 +8394,7 @@ static void azri_bury(azri_grave *g, const azri_port *port, intptr_t sock) {
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/un.h>
 #include <time.h>
@@ -8157,6 +8526,9 @@ static const char *azri_getenv(const char *name) {
 /* strerror is not thread-safe everywhere and speaks the user's language. */
 static const char *azri_errno_text(int err) {
     switch (err) {
+    case ELOOP:         return "it is a symbolic link";
+    case ENOTDIR:       return "a part of the path is no directory";
+    case EISDIR:        return "it is a directory";
     case ECONNREFUSED:  return "connection refused";
     case ECONNRESET:    return "connection reset";
     case EPIPE:         return "connection closed by the peer";
@@ -8873,6 +9245,54 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user) {
 
 /* Where events go that nobody asked for. */
 static void azri_event_default(const azredis_event *ev) { azredis_print_event(ev, NULL); }
+#endif
+
+#ifndef AZREDIS_NO_OS
+/* ==== >>file ============================================================== uses: core mem fail posix ==
+ * Files that hold a token or a key of the identity. Entry point: azri_file_read.
+ * ================================================================================================ */
+
+/* -1: e says why not. Only a regular file is read: a pipe or a device would hang us. */
+static int azri_file_open(const char *path, const char *directory, const char *where, azredis_error *e) {
+    int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, at = AT_FDCWD, fd, err;
+    struct stat st;
+    if (directory) {
+        at = open(directory, O_RDONLY | O_CLOEXEC | O_DIRECTORY | O_NOFOLLOW);
+        flags |= O_NOFOLLOW;
+    }
+    fd = directory && at < 0 ? -1 : openat(at, path, flags);
+    err = errno;
+    if (directory && at >= 0) (void)close(at);
+    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) return fd;
+    if (fd >= 0) (void)close(fd);
+    (void)azri_fail(e, AZREDIS_E_NO_CREDENTIAL, where, "%s: cannot read the file %s%s%s: %s", where, directory ? directory : "",
+                    directory ? "/" : "", path, fd >= 0 ? "it is no regular file" : azri_errno_text(err));
+    if (fd < 0) e->os_errno = err;
+    return -1;
+}
+
+/* Appends what the file holds, at most max bytes. */
+static azredis_status azri_file_read(azri_buf *out, const char *path, const char *directory, size_t max, const char *where,
+                                     azredis_error *e) {
+    char piece[1024];
+    ssize_t n;
+    azredis_status st = AZREDIS_OK;
+    int fd = azri_file_open(path, directory, where, e);
+    if (fd < 0) return e->code;
+    while (st == AZREDIS_OK && (n = read(fd, piece, sizeof piece)) != 0) {
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0)
+            st = azri_fail(e, AZREDIS_E_NO_CREDENTIAL, where, "%s: cannot read the file %s: %s", where, path,
+                           azri_errno_text(errno));
+        else if (out->len + (size_t)n > max)
+            st = azri_fail(e, AZREDIS_E_LIMIT, where, "%s: the file %s has more than %u bytes", where, path, (unsigned)max);
+        else if (azri_buf_add(out, piece, (size_t)n) != AZREDIS_OK)
+            st = azri_fail(e, AZREDIS_E_NOMEM, where, "%s: no memory for the file %s", where, path);
+    }
+    azri_wipe(piece, sizeof piece);
+    (void)close(fd);
+    return st;
+}
 #endif
 
 #ifdef AZREDIS_NO_OS
@@ -10456,13 +10876,25 @@ static void azri_fetch_call(azredis_auth *a, azri_fetch *f) {
     memset(&got, 0, sizeof got);
     got.cap = AZRI_TOKEN_MAX + 1;
     got.token = (char *)azri_zalloc(&a->port.mem, got.cap);
-    st = got.token ? a->conf.get_token(a->conf.get_token_user, a->conf.scope ? a->conf.scope : AZRI_REDIS_SCOPE, &got)
-                   : AZREDIS_E_NOMEM;
+    st = got.token ? f->step.call(f->step.call_user, f->step.scope, &got) : AZREDIS_E_NOMEM;
     azri_flow_call(&f->flow, azri_auth_now(a), st, &got);
     if (!got.token) return;
     azri_wipe(got.token, AZRI_TOKEN_MAX + 1);
     azri_free(&a->port.mem, got.token, AZRI_TOKEN_MAX + 1);
 }
+
+#ifndef AZREDIS_NO_OS
+static void azri_fetch_file(azredis_auth *a, azri_fetch *f) {
+    azredis_error e;
+    azri_buf text;
+    azredis_status st;
+    memset(&e, 0, sizeof e);
+    azri_buf_init(&text, &a->port.mem, f->step.file_max, 1);
+    st = azri_file_read(&text, f->step.file, f->step.directory, f->step.file_max, f->step.where, &e);
+    azri_flow_text(&f->flow, azri_auth_now(a), st, azri_slice(text.ptr, text.len), &e);
+    azri_buf_free(&text);
+}
+#endif
 
 static void azri_fetch_dial(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_grave *g, uint64_t now) {
     azri_tls_conf conf;
@@ -10473,7 +10905,8 @@ static void azri_fetch_dial(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_
     conf.ca_len = a->ca_len;
     conf.where = f->step.where;
     conf.kept = a->port.mem.shape ? NULL : &f->kept;               /* an arena has no room for it */
-    azri_line_begin(&f->line, &a->port, w, g, f->step.url.host, f->step.url.port, &conf, now, f->step.timeout_ms);
+    azri_line_begin(&f->line, &a->port, w, g, f->step.url.host, f->step.url.port, &conf, now,
+                    f->step.connect_ms ? (uint32_t)azri_min64(f->step.connect_ms, f->step.timeout_ms) : f->step.timeout_ms);
     azri_http_init(&f->http, azri_flow_body, &f->flow);
     f->written = 0;
     f->until = azri_after(now, f->step.timeout_ms);
@@ -10542,6 +10975,11 @@ static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_g
         case AZRI_STEP_HTTP:
             if (AZRI_WITH_HTTP) azri_fetch_dial(a, f, w, g, now);
             break;
+#ifndef AZREDIS_NO_OS
+        case AZRI_STEP_FILE:
+            azri_fetch_file(a, f);
+            break;
+#endif
         case AZRI_STEP_CALL:
             azri_fetch_call(a, f);
             break;
@@ -12159,15 +12597,10 @@ static void azri_plan_fetch(azri_plan *p, const azredis_auth_options *o) {
 
 static void azri_plan_auth(azri_plan *p, const azredis_auth_options *o, int by_reconnect) {
     int is_static = o->identity == AZREDIS_ID_ACCESS_KEY || o->identity == AZREDIS_ID_PASSWORD;
+    size_t i;
     azri_plan_add(p, AZRI_ALWAYS, sizeof(azredis_auth), 1);
-    azri_plan_text(p, o->tenant_id);
-    azri_plan_text(p, o->client_id);
-    azri_plan_text(p, o->client_secret);
-    azri_plan_text(p, o->user);
-    azri_plan_text(p, o->password);
+    for (i = 0; i < AZRI_IDENTITY_TEXTS; i++) azri_plan_text(p, azri_identity_option(o, i));
     azri_plan_text(p, o->scope && o->scope[0] ? o->scope : AZRI_REDIS_SCOPE);
-    azri_plan_text(p, o->authority_host);
-    azri_plan_text(p, o->allow_authority);
     if (o->ca_file) azri_plan_add(p, AZRI_ALWAYS, strlen(o->ca_file) + 1, 1);
     /* The one in use, one that the server refused, and the one after it; a connection that ends lets go of the first. */
     azri_plan_add(p, AZRI_ALWAYS, AZRI_BLOB_ROOM, is_static ? 1 : by_reconnect ? 2 : 3);

@@ -101,7 +101,10 @@ static const struct { const char *key, *value, *is; } values[] = {
     { "ssl", "false", "1" }, { "ssl", "True", "0" }, { "ssl", "0", "1" }, { "ssl", "no", "1" }, { "ssl", "OFF", "1" },
     { "sslHost", "cache.example.com", "cache.example.com" }, { "caFile", "/etc/a b=c.pem", "/etc/a b=c.pem" },
     { "auth", "environment", "1" }, { "auth", "client-secret", "2" }, { "auth", "callback", "3" }, { "auth", "access-key", "4" },
-    { "auth", "password", "5" }, { "auth", "default", "0" }, { "tenantId", "contoso.com", "contoso.com" },
+    { "auth", "password", "5" }, { "auth", "default", "0" }, { "objectId", "o", "o" }, { "resourceId", "/s/r g", "/s/r g" },
+    { "managedClientId", "m", "m" }, { "federatedTokenFile", "/f", "/f" }, { "kubernetesProxy", "true", "1" },
+    { "tokenFile", "/t", "/t" }, { "exec", "/bin/x", "/bin/x" }, { "authorityProxy", "http://p:3128", "http://p:3128" },
+    { "tenantId", "contoso.com", "contoso.com" },
     { "clientId", "aaaa-bbbb", "aaaa-bbbb" }, { "user", "app", "app" }, { "password", "a=b==", "a=b==" },
     { "password", "'\"x\"'", "'\"x\"'" }, { "password", "***", "(null)" }, { "clientSecret", "*****", "(null)" },
     { "password", "**", "**" }, { "password", "", "(null)" }, { "user", "", "(null)" },
@@ -181,7 +184,7 @@ static void test_every_member(void **state) {
                                      /* of clients in memory, which take no string */
                                      O(memory), O(memory_size), O(rx_bytes), O(command_bytes), O(replies), O(subscriptions),
                                      O(message_bytes), O(renewal) };
-    static const place identity[] = { A(get_token), A(get_token_user), A(ca), A(ca_len), A(port), A(on_event),
+    static const place identity[] = { A(get_token), A(get_token_user), A(get_assertion), A(get_assertion_user), A(ca), A(ca_len), A(port), A(on_event),
                                       A(event_user), A(log_level), A(seed), A(config) };
     (void)state;
     every_word(AZRI_CK_OPTION, sizeof(azredis_options), options, COUNT(options));
@@ -312,7 +315,7 @@ static const struct { const char *text; unsigned at; const char *says; } wrong[]
     { "h,maxReply=99999999999999999999", 3, "bytes" }, { "h,protocol=4", 3, "resp2 or resp3" }, { "h,protocol=", 3, "resp2 or resp3" },
     { "h,policy=fast", 3, "default or seed" }, { "h,auth=nobody", 3, "key auth: no identity has this name" },
     { "h,auth=", 3, "no identity" }, { "h,auth=Default", 3, "no identity" }, { "h,auth=managed-identity", 3, "not built yet" },
-    { "h,auth=azure-cli", 3, "not built yet" }, { "h,objectId=1", 3, "not built yet" }, { "h,clientSecret=" SECRET, 3, "AZURE_CLIENT_SECRET" },
+    { "h,auth=azure-cli", 3, "not built yet" }, { "h,certificate=1", 3, "not built yet" }, { "h,clientSecret=" SECRET, 3, "AZURE_CLIENT_SECRET" },
     { "h,ssl=true,ssl=false", 12, "say it once" }, { "/run/x,ssl=true", 8, "say it once" }, { "ssl=true,/run/x", 10, "say it once" },
     { "h,sentinelPassword=" SECRET, 3, "Sentinel is not supported" }, { "h,proxy=Twemproxy", 3, "connect directly" },
     { "http://h", 1, "expected rediss://" }, { " https://u:" SECRET "@h", 2, "expected rediss://" }, { "rediss://h:x", 10, "the port" },
