@@ -5754,8 +5754,10 @@ enum { AZRI_SOURCES = sizeof azri_sources / sizeof azri_sources[0] };
 
 /* ---- which links ---- */
 
+/* Counts on when the walk is full. */
 static void azri_walk_add(azri_flow *f, size_t row) {
-    if (f->link_count < AZRI_LINKS_MAX) f->links[f->link_count++] = (uint8_t)row;
+    if (f->link_count < AZRI_LINKS_MAX) f->links[f->link_count] = (uint8_t)row;
+    f->link_count++;
 }
 
 static void azri_walk_add_chain(azri_flow *f, unsigned chains) {
@@ -5780,25 +5782,32 @@ static int azri_walk_add_name(azri_flow *f, azredis_str name) {
     return 1;
 }
 
+static azredis_status azri_walk_wrong(azri_flow *f, azredis_str name) {
+    char quoted[100];
+    size_t i, n = 0;
+    f->link_count = 0;
+    (void)azri_quote(quoted, sizeof quoted, name.ptr, name.len, azri_slice(NULL, 0));
+    (void)azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS", "AZURE_TOKEN_CREDENTIALS: '%s' is no name of a "
+                    "credential; give dev, prod or, with commas between them, ", quoted);
+    for (i = 0; i < AZRI_SOURCES; i++)
+        if (azri_sources[i].chains) azri_fail_add(&f->error, "%s%s", n++ ? ", " : "", azri_sources[i].sdk_name);
+    return AZREDIS_E_ARG;
+}
+
 /* AZURE_TOKEN_CREDENTIALS: dev, prod, the name of a credential as the SDKs write it, or several with commas. */
 static azredis_status azri_walk_by_variable(azri_flow *f, const char *text) {
     azredis_str rest = azri_str(text), name;
-    char quoted[100];
-    size_t i, n = 0;
-    while (rest.len) {
-        name = azri_slice(rest.ptr, azri_find(rest, ','));
-        rest = azri_slice(rest.ptr + name.len, rest.len - name.len);
-        if (rest.len) rest = azri_slice(rest.ptr + 1, rest.len - 1);
-        name = azri_trim(name);
-        if (azri_walk_add_name(f, name)) continue;
-        (void)azri_quote(quoted, sizeof quoted, name.ptr, name.len, azri_slice(NULL, 0));
-        (void)azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS", "AZURE_TOKEN_CREDENTIALS: %s is no name of a "
-                        "credential; give dev, prod or one or more of ", quoted);
-        for (i = 0; i < AZRI_SOURCES; i++)
-            if (azri_sources[i].chains) azri_fail_add(&f->error, "%s%s", n++ ? ", " : "", azri_sources[i].sdk_name);
-        return AZREDIS_E_ARG;
+    size_t end;
+    for (;;) {
+        end = azri_find(rest, ',');
+        name = azri_trim(azri_slice(rest.ptr, end));
+        if (!azri_walk_add_name(f, name)) return azri_walk_wrong(f, name);
+        if (f->link_count > AZRI_LINKS_MAX)
+            return azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS", "AZURE_TOKEN_CREDENTIALS: these are more "
+                             "than %d credentials", (int)AZRI_LINKS_MAX);
+        if (end == rest.len) return AZREDIS_OK;
+        rest = azri_slice(rest.ptr + end + 1, rest.len - end - 1);
     }
-    return AZREDIS_OK;
 }
 
 /* The links of this walk: the one that won before, the chain, or the one identity that the options name. */
