@@ -28,21 +28,22 @@
 #define NEAR_US 100000                  /* so close to a re-authentication a command is timed apart */
 #define KEPT 16384                      /* latencies are those of the last so many commands */
 
-static const struct { const char *title, *auth; } menu[] = {
-    {"DefaultAzureCredential", "default"},
-    {"User-assigned managed identity (client id, object id or resource id)", "managed-identity"},
-    {"System-assigned managed identity", "managed-identity"},
-    {"Service principal with a secret", "client-secret"},
-    {"Service principal with a certificate", "client-certificate"},
-    {"Service principal with a certificate, by subject name and issuer", "client-certificate"},
-    {"Access key", "access-key"},
-    {"Exit", NULL}
+static const struct { const char *title, *auth; int asks_id; } menu[] = {
+    {"DefaultAzureCredential", "default", 0},
+    {"User-assigned managed identity (client id, object id or resource id)", "managed-identity", 1},
+    {"System-assigned managed identity", "managed-identity", 0},
+    {"Service principal with a secret", "client-secret", 0},
+    {"Service principal with a certificate", "client-certificate", 0},
+    {"Service principal with a certificate, by subject name and issuer", "client-certificate", 0},
+    {"Access key", "access-key", 0},
+    {"Exit", NULL, 0}
 };
 enum { MENU_COUNT = sizeof menu / sizeof menu[0] };
 
 struct settings {
     const char *endpoint, *auth, *title;                        /* endpoint: also a connection string or URL */
-    char host[512], tenant[128], client[128], secret[2048];     /* typed answers */
+    char host[512], tenant[128], client[512], secret[2048];     /* typed answers */
+    int asks_id;                        /* of a user-assigned managed identity */
     long seconds;                       /* 0: until Ctrl-C */
     int protocol, verbose;              /* protocol 0: what the connection string says, else 3 */
     azredis_auth_options identity;
@@ -154,13 +155,25 @@ static int choose(struct settings *s) {
         }
         if (menu[i].auth == NULL) return 0;
         s->title = menu[i].title;
+        s->asks_id = menu[i].asks_id;
         if (azredis_identity_by_name(menu[i].auth, &s->identity.identity) == AZREDIS_OK) return 1;
         printf("%s: %s.\n", s->title, azredis_identity_why(menu[i].auth));
     }
 }
 
+/* A resource id begins with "/"; "object:" before an object id tells it from a client id, which looks the same. */
+static int ask_managed(struct settings *s) {
+    azredis_auth_options *o = &s->identity;
+    if (!ask("Client id, object:OBJECT_ID or resource id", s->client, sizeof s->client, 0)) return 0;
+    if (s->client[0] == '/') o->resource_id = s->client;
+    else if (strncmp(s->client, "object:", 7) == 0) o->object_id = s->client + 7;
+    else o->client_id = s->client;
+    return 1;
+}
+
 static int ask_identity(struct settings *s) {
     azredis_auth_options *o = &s->identity;
+    if (s->asks_id) return ask_managed(s);
     if (o->identity == AZREDIS_ID_ACCESS_KEY) {
         o->password = s->secret;
         return ask("Access key", s->secret, sizeof s->secret, 1);
@@ -182,6 +195,8 @@ static void usage(FILE *to) {
           "without secrets. AZREDIS_CONNECTION in the environment takes its place, and may have secrets.\n"
           "NAME, and the environment variables it reads:\n"
           "  default, environment, client-secret: AZURE_TENANT_ID AZURE_CLIENT_ID AZURE_CLIENT_SECRET\n"
+          "  default, workload-identity: AZURE_TENANT_ID AZURE_CLIENT_ID AZURE_FEDERATED_TOKEN_FILE\n"
+          "  default, managed-identity: what Azure sets on the machine; default also AZURE_CLIENT_ID\n"
           "  access-key: AZREDIS_ACCESS_KEY           password: AZREDIS_USER AZREDIS_PASSWORD\n", to);
 }
 

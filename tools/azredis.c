@@ -44,7 +44,7 @@ enum { OK = 0, ERROR_REPLY = 1, USAGE = 2, NO_TOKEN = 3, NO_REDIS = 4, REJECTED 
 
 enum {
     HOST, AUTH, TENANT, CLIENT, OBJECT, RESOURCE, CERTIFICATE, SEND_CHAIN, FEDERATED, TOKEN_FILE, EXEC,
-    SECRET_FILE, KEY_FILE, USER, CACERT, AUTHORITY, ALLOW, SCOPE, PROTOCOL, TIMEOUT, RAW, NO_RAW, JSON, SHOW,
+    SECRET_FILE, KEY_FILE, USER, CACERT, AUTHORITY, ALLOW, PROXY, SCOPE, PROTOCOL, TIMEOUT, RAW, NO_RAW, JSON, SHOW,
     VERBOSE, VERSION, HELP, OPTION_COUNT
 };
 
@@ -56,10 +56,10 @@ static const struct option {
     {"--auth", "", "NAME", "", "the identity (default: default)"},
     {"--tenant-id", "", "ID", "client-secret client-certificate workload-identity azure-cli azure-developer-cli "
                               "azure-powershell device-code", "tenant; else AZURE_TENANT_ID"},
-    {"--client-id", "", "ID", "client-secret client-certificate workload-identity managed-identity device-code",
-     "application; else AZURE_CLIENT_ID"},
-    {"--object-id", "", "ID", "managed-identity", "user-assigned identity, by object id"},
-    {"--resource-id", "", "ID", "managed-identity", "user-assigned identity, by resource id"},
+    {"--client-id", "", "ID", "default client-secret client-certificate workload-identity managed-identity device-code",
+     "application or user-assigned identity; else AZURE_CLIENT_ID"},
+    {"--object-id", "", "ID", "default managed-identity", "user-assigned identity, by object id"},
+    {"--resource-id", "", "ID", "default managed-identity", "user-assigned identity, by resource id"},
     {"--certificate", "", "FILE", "client-certificate", "certificate of the application"},
     {"--send-chain", "", "", "client-certificate", "send its chain (subject name and issuer)"},
     {"--federated-token-file", "", "FILE", "workload-identity", "else AZURE_FEDERATED_TOKEN_FILE"},
@@ -71,6 +71,7 @@ static const struct option {
     {"--cacert", "", "FILE", "", "roots to trust, PEM; else SSL_CERT_FILE, then the system's"},
     {"--authority-host", "", "URL", "", "Entra's host; else AZURE_AUTHORITY_HOST"},
     {"--allow-authority", "", "HOST", "", "a host outside Microsoft's list that may get the secret"},
+    {"--proxy", "", "URL", "", "http://HOST:PORT between here and Entra; with a password: AZREDIS_PROXY"},
     {"--scope", "", "SCOPE", "", "default: https://redis.azure.com/.default"},
     {"--protocol", "", "2|3", "", "RESP version (default: 2 as redis-cli; with --json 3)"},
     {"--timeout", "", "MS", "", "of the whole program (default: 30 s token, 15 s way, 60 s command)"},
@@ -564,6 +565,8 @@ static void on_event(const azredis_event *ev, void *user) {
 static void die_of(int status, const azredis_error *why) {
     static const struct { int option; const char *word; } words[] = {
         {TENANT, "tenant id"}, {CLIENT, "client id"}, {SCOPE, "scope must"}, {USER, "user has"},
+        {OBJECT, "object_id"}, {RESOURCE, "resource_id"}, {FEDERATED, "federated_token_file"}, {TOKEN_FILE, "token_file"},
+        {EXEC, "option exec"}, {PROXY, "options.proxy"},
         {AUTHORITY, "options.authority_host"}, {ALLOW, "options.allow_authority"}, {HOST, "options.config"}
     };
     const char *hint = strstr(why->message, "option allow_authority") ? " (here --allow-authority HOST)" : "";
@@ -574,11 +577,26 @@ static void die_of(int status, const azredis_error *why) {
     die(status, "%s%s", why->message, hint);
 }
 
+/* A password in it comes by the variable: the command line can be read by every user of the machine. */
+static const char *proxy(void) {
+    if (!app.value[PROXY]) return getenv_set("AZREDIS_PROXY");
+    if (strchr(app.value[PROXY], '@')) die(USAGE, "--proxy: a password is not taken from the command line; use AZREDIS_PROXY");
+    return app.value[PROXY];
+}
+
 static void fill_identity(azredis_auth_options *o) {
     const char *why = azredis_identity_why(app.auth);
     if (why) die(NO_TOKEN, "--auth %s: %s", app.auth, why);
     (void)azredis_identity_by_name(app.auth, &o->identity);
     o->user = app.value[USER];
+    o->tenant_id = app.value[TENANT];
+    o->client_id = app.value[CLIENT];
+    o->object_id = app.value[OBJECT];
+    o->resource_id = app.value[RESOURCE];
+    o->federated_token_file = app.value[FEDERATED];
+    o->token_file = app.value[TOKEN_FILE];
+    o->exec = app.value[EXEC];
+    o->proxy = proxy();
     if (o->identity == AZREDIS_ID_ACCESS_KEY) o->password = needed(KEY_FILE, "AZREDIS_ACCESS_KEY");
     if (o->identity == AZREDIS_ID_PASSWORD) o->user = needed(USER, "AZREDIS_USER");
     if (o->identity == AZREDIS_ID_PASSWORD) o->password = needed(SECRET_FILE, "AZREDIS_PASSWORD");

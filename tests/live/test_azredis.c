@@ -924,7 +924,7 @@ static void test_usage(void **state)
         {"--auth", "--auth", "callback", "PING"},
         {"--raw", "--raw=1", "PING"}, {"--raw", "--raw", "--no-raw", "PING"}, {"--json", "--json", "--raw", "PING"},
         {"--show", "--show", "PING"}, {"--key-file", "--key-file", "f", "PING"}, {"--exec", "--exec", "f", "PING"},
-        {"--client-id", "--client-id", "i", "PING"}, {"--scope", "--scope", "a b", "PING"}, {"token", "token", "PING"},
+        {"--exec", "--exec", "/x", "PING"}, {"--scope", "--scope", "a b", "PING"}, {"token", "token", "PING"},
         {"--bogus", "token", "--bogus"}
     };
     long before = live_number(&em, "connections_opened"), tokens = live_number(&em, "tokens_issued");
@@ -951,7 +951,7 @@ static void test_help(void **state)
         "usage: azredis [options] COMMAND", "azredis token", "-h, --host HOST[:PORT]", "--auth NAME", "--tenant-id ID",
         "--client-id ID", "--object-id ID", "--resource-id ID", "--certificate FILE", "--send-chain",
         "--federated-token-file FILE", "--token-file FILE", "--exec FILE", "--secret-file FILE", "--key-file FILE",
-        "--user NAME", "--cacert FILE", "--authority-host URL", "--allow-authority HOST", "--scope SCOPE",
+        "--user NAME", "--cacert FILE", "--authority-host URL", "--allow-authority HOST", "--proxy URL", "--scope SCOPE",
         "--protocol 2|3", "--timeout MS", "--json", "-v, --verbose", "default environment client-secret",
         "access-key password",
         "AZREDIS_ACCESS_KEY", "AZREDIS_PASSWORD", "5 Redis rejected the token"
