@@ -2739,8 +2739,8 @@ static azredis_status azri_http_eof(azri_http *h, azredis_error *e) {
         return azri_fail(e, h->failed, "http", "HTTP answer: it was refused before");
     if (h->state == AZRI_HTTP_STATUS_LINE || h->state == AZRI_HTTP_HEADERS) where = "inside its headers";
     if (h->state == AZRI_HTTP_STATUS_LINE && h->line_len == 0) where = "before its first byte";
-    (void)azri_fail(e, AZREDIS_E_HTTP, "http", "HTTP answer: the connection ended %s", where);
-    return azri_http_stop(h, AZREDIS_E_HTTP, e);
+    (void)azri_fail(e, AZREDIS_E_CLOSED, "http", "HTTP answer: the connection ended %s", where);
+    return azri_http_stop(h, AZREDIS_E_CLOSED, e);
 }
 
 /* ==== >>reply ============================================================= uses: core mem text ==

@@ -631,7 +631,7 @@ static outcome sign_in(page *g, uint32_t ms) {
 
 static void test_http_answers(void **state) {
     static const struct { const char *name; page g; azredis_status status; const char *says; } PAGES[] = {
-        {"nothing, closed", {"", "", NULL, 0, CLOSE, 0}, AZREDIS_E_HTTP, "ended before its first byte"},
+        {"nothing, closed", {"", "", NULL, 0, CLOSE, 0}, AZREDIS_E_CLOSED, "ended before its first byte"},
         {"nothing, silent", {"", "", NULL, 0, HANG, 0}, AZREDIS_E_TIMEOUT, "no complete answer in"},
         {"half a head, silent", {"HTTP/1.1 200 OK\r\nContent-Ty", "", NULL, 0, HANG, 0}, AZREDIS_E_TIMEOUT,
          "no complete answer in"},
