@@ -316,15 +316,13 @@ static char *arc_realm(const char *path, long how) {
     }
 }
 
-static enum MHD_Result arc_challenge(struct MHD_Connection *h, struct endpoint *e) {
+static enum MHD_Result arc_challenge(struct MHD_Connection *h, struct endpoint *e, long how) {
     static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789";
-    long how = 0;
     char name[17], *realm;
     enum MHD_Result result;
     unsigned i;
     bool made;
     size_t n;
-    fault_take(FAULT(E_ARC, K_CHALLENGE), &how);
     random_text(name, 16, letters);
     pthread_mutex_lock(&g.lock);
     i = arc_next++ % ARC_OPEN;
@@ -378,7 +376,7 @@ static enum MHD_Result answer_arc(struct MHD_Connection *h, const char *url, con
     struct asked asked;
     enum MHD_Result result;
     json_t *body;
-    long old = -1;
+    long old = -1, how = 0;
     if (endpoint_fault(h, e, &result)) return result;
     if (strcmp(url, "/metadata/identity/oauth2/token") != 0) return not_here(h);
     if (strcmp(method, "GET") != 0) return reply_text(h, 405, "text/plain", "GET only\n", "Allow", "GET");
@@ -387,8 +385,9 @@ static enum MHD_Result answer_arc(struct MHD_Connection *h, const char *url, con
         return endpoint_error(h, e, 400, "invalid_request", "api-version is missing or not supported");
     if (!resource || !(aud = resource_audience(resource)))
         return endpoint_error(h, e, 400, "invalid_resource", "The resource is missing or unknown");
-    if (!authorization) return arc_challenge(h, e);
-    if (!arc_answered(authorization))
+    if (!authorization) fault_take(FAULT(E_ARC, K_CHALLENGE), &how);
+    if (!authorization && how != 19) return arc_challenge(h, e, how);
+    if (authorization && !arc_answered(authorization))
         return endpoint_error(h, e, 401, "unauthorized", "The challenge was not answered rightly");
     if (!(p = find_principal(h, e, &g.who[P_ARC], &asked, &result))) return result;
     if (asked.value && fault_take(FAULT(E_ARC, K_OLD), &old) && old == 0) {
