@@ -243,9 +243,9 @@ clean: ## remove build/
 	rm -rf $(B)
 
 # ---- how things are built -----------------------------------------------------------------------
-$(B)/emulator: tools/emulator.c
+$(B)/emulator: tools/emulator.c $(wildcard tools/emulator/*.h)
 	@mkdir -p $(@D)
-	$(Q)$(CC) -std=gnu11 -O2 -g $(WARN) $< -o $@ -lmicrohttpd -ljansson -lssl -lcrypto -lpthread
+	$(Q)$(CC) -std=gnu11 -O2 -g $(WARN) $< -o $@ -lmicrohttpd -lgnutls -ljansson -lssl -lcrypto -lpthread
 
 # Debian's redis-tools has the server under another name; it tells by its own name what to be.
 $(B)/redis-server:

@@ -1,16 +1,26 @@
 /*
  * emulator.c - Microsoft Entra ID and Azure Managed Redis on a desk.
  *
- * Starts a real redis-server and puts two things in front of it:
- *   authority  HTTPS, the token endpoint of Entra ID (client_credentials with a secret)
+ * Starts a real redis-server and puts these in front of it:
  *   gateway    TLS, Redis that takes "AUTH <object id> <token>" and, as Azure does, closes a
  *              connection when the last token it accepted expires
- * A third, plain HTTP on 127.0.0.1, is for tests: counters, faults, tokens ("admin").
+ *   authority  HTTPS, the token endpoint of Entra ID: client_credentials with a secret or with an
+ *              assertion of a registered issuer (workload identity, managed identity of an app)
+ *   imds, appservice, msi, arc, cloudshell, fabric, ml
+ *              the endpoints that give managed identities their tokens, one port each
+ *   aks        HTTPS with a CA and a name (SNI) of its own: the token endpoint of an AKS identity binding
+ *   proxy      HTTP CONNECT, for programs that reach the authority through one
+ *   admin      plain HTTP on 127.0.0.1, for tests: counters, faults, tokens, requests seen
  *
  *   cc -std=gnu11 -O2 -Wall -Wextra -Werror emulator.c -o emulator \
- *      -lmicrohttpd -ljansson -lssl -lcrypto -lpthread
+ *      -lmicrohttpd -lgnutls -ljansson -lssl -lcrypto -lpthread
  *   ./emulator --env-file /tmp/emulator.env        (Ctrl+C ends it and leaves nothing behind)
  *   . /tmp/emulator.env                            (in another shell: points any Azure SDK at it)
+ *   . /tmp/emulator.env.imds                       (or: as if on a virtual machine; see ENVIRONMENTS)
+ *
+ * Each endpoint checks what Azure checks and answers with Azure's bodies; each identity has an
+ * object id of its own, and the gateway lets all of them in. What it does not imitate: Azure keeps a
+ * managed identity's token for hours and gives it again, here each request gets a new one (fault "same").
  *
  * It includes nothing of azredis_entra.h: a mistake must not stand on both sides of a test.
  * For the same reason the gateway is no second Redis. The hash of each issued token is entered
@@ -50,6 +60,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <gnutls/gnutls.h>
 #include <jansson.h>
 #include <microhttpd.h>
 #include <openssl/bn.h>
@@ -113,6 +124,78 @@ static const struct {
     [F_FORGET_SESSIONS] = {"forget-sessions", '-', "no TLS session from before is resumed any more"},
 };
 
+/*
+ * Those of an endpoint are named ENDPOINT-KIND: "imds-410", "arc-html". Up to K_GCE they answer
+ * whatever was asked; the others change the answer to a good request.
+ */
+enum endpoint_id {
+    E_TOKEN, E_IMDS, E_APPSERVICE, E_MSI, E_ARC, E_CLOUDSHELL, E_FABRIC, E_ML, E_AKS, E_PROXY, E_COUNT
+};
+static const char *const ENDPOINTS[E_COUNT] = {"token",      "imds",   "appservice", "msi", "arc",
+                                               "cloudshell", "fabric", "ml",         "aks", "proxy"};
+
+enum fault_kind {
+    K_REFUSE, K_HANG, K_400, K_401, K_403, K_UNREACHABLE, K_404, K_407, K_410, K_429, K_500, K_502, K_503,
+    K_HTML, K_EMPTY, K_NO_TOKEN, K_HUGE, K_ENDLESS, K_HEADERS, K_REDIRECT, K_EC2, K_GCE,
+    K_CUT, K_TRUNCATED, K_SLOW, K_TYPES, K_EXPIRED, K_DATE, K_REFRESH_IN, K_SAME, K_NO_OID, K_WRONG_OID,
+    K_SIZE, K_OLD, K_CHALLENGE, K_COUNT
+};
+
+#define AT(endpoint) (1u << (endpoint))
+#define AT_HTTP      (AT(E_PROXY) - 1)                       /* all that answer with a token */
+#define AT_MANAGED   (AT_HTTP & ~(AT(E_TOKEN) | AT(E_AKS)))
+#define AT_ALL       (AT_HTTP | AT(E_PROXY))
+
+static const struct {
+    const char *name;
+    char value;
+    unsigned at; /* the endpoints that can have it */
+    const char *help;
+} KINDS[K_COUNT] = {
+    [K_REFUSE] = {"refuse", '-', AT_ALL, "closes a new connection without a word"},
+    [K_HANG] = {"hang", '-', AT_ALL, "takes the request, never answers"},
+    [K_400] = {"400", '-', AT_HTTP, "HTTP 400: no such identity, as the endpoint words it"},
+    [K_401] = {"401", '-', AT_HTTP, "HTTP 401"},
+    [K_403] = {"403", '-', AT_ALL, "HTTP 403"},
+    [K_UNREACHABLE] = {"unreachable", '-', AT_HTTP, "HTTP 403 of Docker Desktop: network unreachable"},
+    [K_404] = {"404", '-', AT_HTTP, "HTTP 404"},
+    [K_407] = {"407", '-', AT(E_PROXY), "HTTP 407, whatever the password"},
+    [K_410] = {"410", '-', AT_HTTP, "HTTP 410: being updated"},
+    [K_429] = {"429", 'o', AT_HTTP, "HTTP 429, with Retry-After: VALUE"},
+    [K_500] = {"500", 'o', AT_HTTP, "HTTP 500, the same"},
+    [K_502] = {"502", '-', AT_ALL, "HTTP 502 with the HTML of a gateway"},
+    [K_503] = {"503", 'o', AT_HTTP, "HTTP 503, with Retry-After: VALUE"},
+    [K_HTML] = {"html", '-', AT_HTTP, "200 with the HTML of a captive portal"},
+    [K_EMPTY] = {"empty", '-', AT_HTTP, "200 without a body"},
+    [K_NO_TOKEN] = {"no-token", '-', AT_HTTP, "200 with {}"},
+    [K_HUGE] = {"huge", '-', AT_HTTP, "200 with a body of 1 GB"},
+    [K_ENDLESS] = {"endless", '-', AT_ALL, "200 with a body (proxy: a head) without end"},
+    [K_HEADERS] = {"headers", '-', AT_HTTP, "200 with 300 header fields"},
+    [K_REDIRECT] = {"redirect", '-', AT_HTTP, "302 to a trap that counts its visitors"},
+    [K_EC2] = {"ec2", 'o', AT_HTTP, "Amazon's metadata service: 401, or VALUE"},
+    [K_GCE] = {"gce", 'o', AT_HTTP, "Google's metadata service: 403, or VALUE"},
+    [K_CUT] = {"cut", 'n', AT(E_PROXY), "closes after VALUE more bytes to the client"},
+    [K_TRUNCATED] = {"truncated", 'o', AT_HTTP, "closes after VALUE bytes of the body (half of it)"},
+    [K_SLOW] = {"slow", '-', AT_HTTP, "a good answer, one byte a second"},
+    [K_TYPES] = {"types", 'o', AT_HTTP, "access_token a number; VALUE 1: times are lists, 2: an array "
+                                        "around all, 3: access_token empty, 4: null"},
+    [K_EXPIRED] = {"expired", 'o', AT_HTTP, "a token that expired VALUE (60) seconds ago"},
+    [K_DATE] = {"date", 'o', AT_MANAGED, "expires_on is a date: ISO; VALUE 1: Linux, 2: Windows, 3: a number, "
+                                         "4: digits, 5: no date"},
+    [K_REFRESH_IN] = {"refresh-in", 'n', AT_HTTP, "the answer has refresh_in VALUE"},
+    [K_SAME] = {"same", '-', AT_HTTP, "the identity's last token again, with the life it has left"},
+    [K_NO_OID] = {"no-oid", 'o', AT_HTTP, "token without oid (=1: nor sub nor idtyp)"},
+    [K_WRONG_OID] = {"wrong-oid", '-', AT_HTTP, "token of an identity unknown to Redis"},
+    [K_SIZE] = {"size", 'n', AT_HTTP, "token of exactly VALUE characters"},
+    [K_OLD] = {"old", 'o', AT(E_ARC), "an old agent: ignores whom it is asked for; VALUE 1: the right token, not "
+                                      "named, 2: named in capitals, 3: named wrongly"},
+    [K_CHALLENGE] = {"challenge", 'n', AT(E_ARC), "a bad challenge, see CHALLENGES"},
+};
+
+/* Faults are counted through: first those above, then each endpoint's kinds. */
+#define FAULT(endpoint, kind) (F_COUNT + (int)(endpoint) * K_COUNT + (int)(kind))
+#define FAULT_COUNT           FAULT(E_COUNT, 0)
+
 struct fault {
     long asked, left, fired; /* left < 0: for ever */
     long value;
@@ -120,6 +203,54 @@ struct fault {
 };
 
 /* ---- State ------------------------------------------------------------------------------ */
+
+/* Who may sign in. Each has an object id of its own, and where it applies an application (client) id. */
+enum who {
+    P_SECRET, P_WORKLOAD, P_EXCHANGE, P_BINDING, P_IMDS, P_APPSERVICE, P_MSI, P_ARC, P_FABRIC, P_ML,
+    P_ML_DEFAULT, P_CLOUDSHELL, P_USER_1, P_USER_2, P_COUNT
+};
+
+static const struct {
+    const char *name;     /* EMULATOR_OID_<name> in the settings */
+    const char *resource; /* of a managed identity: what follows the resource group in its ARM id */
+} WHO[P_COUNT] = {
+    [P_SECRET] = {"environment", NULL},
+    [P_WORKLOAD] = {"workload", NULL},
+    [P_EXCHANGE] = {"exchange", NULL},
+    [P_BINDING] = {"binding", NULL},
+    [P_IMDS] = {"imds", "Microsoft.Compute/virtualMachines/vm"},
+    [P_APPSERVICE] = {"appservice", "Microsoft.Web/sites/app"},
+    [P_MSI] = {"msi", "Microsoft.Web/sites/old-app"},
+    [P_ARC] = {"arc", "Microsoft.HybridCompute/machines/edge"},
+    [P_FABRIC] = {"fabric", "Microsoft.ServiceFabric/managedclusters/cluster"},
+    [P_ML] = {"ml_system", "Microsoft.MachineLearningServices/workspaces/ml"},
+    [P_ML_DEFAULT] = {"ml", "Microsoft.ManagedIdentity/userAssignedIdentities/ml-default"},
+    [P_CLOUDSHELL] = {"cloudshell", NULL},
+    [P_USER_1] = {"user", "Microsoft.ManagedIdentity/userAssignedIdentities/redis-id"},
+    /* The blank has to be encoded by who asks for it. */
+    [P_USER_2] = {"user2", "Microsoft.ManagedIdentity/userAssignedIdentities/my id"},
+};
+
+struct principal {
+    char client[37], oid[37], resource[192];
+    char *last_token; /* under g.lock */
+    int64_t last_expires;
+};
+
+struct request;
+typedef enum MHD_Result (*answer_fn)(struct MHD_Connection *, const char *url, const char *method,
+                                     struct request *);
+
+struct endpoint {
+    answer_fn answer;
+    int port;
+    struct MHD_Daemon *daemon[2];
+    int id; /* of enum endpoint_id; -1: admin */
+    /* Under g.lock. */
+    long connections, requests, answers;
+    json_t *last; /* the last request */
+    char header[41]; /* what X-IDENTITY-HEADER, secret or Secret has to say */
+};
 
 enum why { W_OPEN, W_CLIENT, W_SERVER, W_EXPIRED, W_FAULT, W_SHUTDOWN };
 static const char *const WHY[] = {"open", "client", "server", "expired", "fault", "shutdown"};
@@ -156,10 +287,13 @@ static struct {
     const char *redis_path, *env_path, *gateway_cert, *authority_cert, *tls, *ciphers;
     bool quiet, access_key_on;
     char dir[PATH_MAX], env_file[PATH_MAX + 8], socket[PATH_MAX + 16], redis_bin[PATH_MAX];
-    char tenant[37], client[37], oid[37], secret[41], admin_password[41], access_key[45];
-    char authority_url[64], kid[44];
-    int gateway_port, authority_port, admin_port;
-    EVP_PKEY *jwt_key;
+    const char *arc_dir, *proxy_login;
+    double assertion_ttl;
+    char tenant[37], subscription[37], secret[41], admin_password[41], access_key[45];
+    struct principal who[P_COUNT];
+    char authority_url[64], kid[44], issuer[80], thumbprint[41];
+    int gateway_port;
+    EVP_PKEY *jwt_key, *issuer_key; /* of Entra's tokens, of the cluster's service accounts */
     SSL_CTX *ssl_ctx;
     int64_t start;
     int stop_fd; /* readable once the emulator ends: every sleep watches it */
@@ -167,7 +301,7 @@ static struct {
     /* Only main uses these. */
     pid_t redis_pid;
     int gateway_fd[2];
-    struct MHD_Daemon *authority[2], *admin;
+    int proxy_fd[2];
     bool dir_made, env_made;
 
     pthread_mutex_t redis_lock; /* guards redis, and the ACL's agreement with the token list */
@@ -175,17 +309,18 @@ static struct {
 
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t changed;
-    struct fault faults[F_COUNT];
+    struct fault faults[FAULT_COUNT];
+    struct endpoint endpoint[E_COUNT], admin;
     struct token *tokens;
     size_t token_count, token_room;
-    char *last_token;
-    int64_t last_token_expires;
     struct conn *conns;
     long conn_threads;
     long restarts_asked, restarts_done;
     bool restart_failed;
     long token_requests, tokens_issued, token_errors, auths_total, auths_accepted, reauths_accepted,
         connections_opened, connections_open, connections_expired, trap_hits, tls_full, tls_resumed;
+    long fabric_secrets, proxy_tunnels, proxy_plain;
+    int64_t assertion_renew; /* when the token files are written again */
     struct auth_record *auths;
     struct conn_record *records;
     size_t auth_count, auth_room, record_count, record_room;
@@ -195,6 +330,8 @@ static struct {
     .gateway_cert = "good",
     .authority_cert = "good",
     .gateway_fd = {-1, -1},
+    .proxy_fd = {-1, -1},
+    .assertion_ttl = 3600,
     .redis = {.fd = -1},
     .stop_fd = -1,
     .redis_lock = PTHREAD_MUTEX_INITIALIZER,
@@ -333,10 +470,27 @@ static char *base64url(const void *data, size_t n) {
 
 /* ---- Faults: arm and take --------------------------------------------------------------- */
 
-static int fault_find(const char *name, size_t n) {
-    int i;
-    for (i = 0; i < F_COUNT; i++)
-        if (strlen(FAULTS[i].name) == n && memcmp(FAULTS[i].name, name, n) == 0) return i;
+static void fault_name(int id, char out[40]) {
+    int at = id - F_COUNT;
+    if (at < 0)
+        snprintf(out, 40, "%s", FAULTS[id].name);
+    else
+        snprintf(out, 40, "%s-%s", ENDPOINTS[at / K_COUNT], KINDS[at % K_COUNT].name);
+}
+
+static char fault_value(int id) {
+    return id < F_COUNT ? FAULTS[id].value : KINDS[(id - F_COUNT) % K_COUNT].value;
+}
+
+static int fault_find(const char *wanted) {
+    char name[40];
+    int i, at;
+    for (i = 0; i < FAULT_COUNT; i++) {
+        at = i - F_COUNT;
+        if (at >= 0 && !(KINDS[at % K_COUNT].at & AT(at / K_COUNT))) continue;
+        fault_name(i, name);
+        if (strcmp(name, wanted) == 0) return i;
+    }
     return -1;
 }
 
@@ -352,10 +506,10 @@ static const char *fault_arm(int id, const char *value, const char *count) {
     struct fault *f = &g.faults[id];
     long v = 0, n = 1;
     if (value && strncmp(value, "AADSTS", 6) == 0) value += 6;
-    if (FAULTS[id].value == 'n' && (!value || !*value)) return "this fault needs a number: NAME=VALUE";
-    if (FAULTS[id].value == '-' && value && *value) return "this fault takes no value";
+    if (fault_value(id) == 'n' && (!value || !*value)) return "this fault needs a number: NAME=VALUE";
+    if (fault_value(id) == '-' && value && *value) return "this fault takes no value";
     if (value && *value && !parse_number(value, &v)) return "the value of a fault is a whole number";
-    if (id == F_TOKEN_SIZE && v > TOKEN_SIZE_MAX) return "a token has at most 1048576 characters";
+    if ((id == F_TOKEN_SIZE || (id >= F_COUNT && (id - F_COUNT) % K_COUNT == K_SIZE)) && v > TOKEN_SIZE_MAX) return "a token has at most 1048576 characters";
     if (count && strcmp(count, "*") == 0)
         n = -1;
     else if (count && (!parse_number(count, &n) || n == 0))
@@ -370,7 +524,7 @@ static const char *fault_arm(int id, const char *value, const char *count) {
 }
 
 /* Uses one charge of the fault, if there is one. g.lock is held. */
-static bool fault_take_locked(enum fault_id id, long *value) {
+static bool fault_take_locked(int id, long *value) {
     struct fault *f = &g.faults[id];
     if (f->left == 0) return false;
     if (f->left > 0) f->left--;
@@ -379,12 +533,14 @@ static bool fault_take_locked(enum fault_id id, long *value) {
     return true;
 }
 
-static bool fault_take(enum fault_id id, long *value) {
+static bool fault_take(int id, long *value) {
     bool taken;
+    char name[40];
     pthread_mutex_lock(&g.lock);
     taken = fault_take_locked(id, value);
     pthread_mutex_unlock(&g.lock);
-    if (taken) say("fault %s fired", FAULTS[id].name);
+    fault_name(id, name);
+    if (taken) say("fault %s fired", name);
     return taken;
 }
 
@@ -464,7 +620,11 @@ static void new_chain(struct identity *id, X509 *ca, EVP_PKEY *ca_key) {
 /* A server's certificate of the given kind; all kinds but "good", "ecdsa" and "long-chain" are to be refused. */
 static struct identity new_identity(const char *kind, X509 *ca, EVP_PKEY *ca_key) {
     const long day = 86400;
-    const char *san = "DNS:localhost,DNS:redis.emulator.test,IP:127.0.0.1,IP:::1";
+    /* Beside the local names those of all clouds: through the proxy a client reaches us by them. */
+    const char *san = "DNS:localhost,DNS:redis.emulator.test,DNS:login.emulator.test,IP:127.0.0.1,IP:::1,"
+                      "DNS:login.microsoftonline.com,DNS:login.microsoftonline.us,"
+                      "DNS:login.partner.microsoftonline.cn,DNS:login.sovcloud-identity.fr,"
+                      "DNS:login.sovcloud-identity.de,DNS:login.sovcloud-identity.sg";
     long from = -day, until = 30 * day;
     bool chain = strcmp(kind, "long-chain") == 0;
     struct identity id = {NULL, new_key(strcmp(kind, "ecdsa") == 0, chain), {NULL}};
@@ -886,11 +1046,22 @@ static void tokens_retire(void) {
     pthread_mutex_unlock(&g.redis_lock);
 }
 
+static void write_assertions(void);
+
+static bool assertions_due(void) {
+    bool due;
+    pthread_mutex_lock(&g.lock);
+    due = now_ms() >= g.assertion_renew;
+    pthread_mutex_unlock(&g.lock);
+    return due;
+}
+
 static void *retire_main(void *unused) {
     int64_t wait = 0;
     size_t i;
     while (!nap(wait)) {
         tokens_retire();
+        if (assertions_due()) write_assertions();
         wait = 250;
         pthread_mutex_lock(&g.lock);
         for (i = 0; i < g.token_count; i++)
@@ -900,7 +1071,8 @@ static void *retire_main(void *unused) {
     return unused;
 }
 
-static void token_enter(const char *text, const char *oid, int64_t expires, bool known) {
+/* `of` is whose last token this is from now on; NULL: of none that counts. */
+static void token_enter(const char *text, const char *oid, int64_t expires, bool known, struct principal *of) {
     struct token t = {.expires = expires, .known = known};
     snprintf(t.oid, sizeof t.oid, "%s", oid);
     sha256_hex(text, strlen(text), t.hash);
@@ -909,9 +1081,11 @@ static void token_enter(const char *text, const char *oid, int64_t expires, bool
     pthread_mutex_lock(&g.lock);
     make_room(&g.tokens, g.token_count, &g.token_room, sizeof t, SIZE_MAX);
     g.tokens[g.token_count++] = t;
-    free(g.last_token);
-    g.last_token = must(strdup(text));
-    g.last_token_expires = expires;
+    if (of) {
+        free(of->last_token);
+        of->last_token = must(strdup(text));
+        of->last_expires = expires;
+    }
     g.tokens_issued++;
     pthread_mutex_unlock(&g.lock);
     pthread_mutex_unlock(&g.redis_lock);
@@ -943,28 +1117,45 @@ static bool credential_good(const char *user, size_t user_n, const void *pass, s
 
 struct token_wish { /* how a fault wants the token to be */
     bool no_oid, no_sub, wrong_oid;
-    long size; /* 0: as it comes */
+    long size;    /* 0: as it comes */
+    long expired; /* seconds ago; 0: it lives */
 };
 
-static json_t *token_claims(const struct token_wish *wish, const char *aud, const char *oid) {
+static bool is_redis(const char *aud) { return strncmp(aud, "api:", 4) != 0; }
+
+/* Claims that only some identities have. */
+static void token_claims_of(json_t *c, const struct principal *p) {
+    bool managed = p->resource[0] != 0, person = p == &g.who[P_CLOUDSHELL];
+    if (managed) json_object_set_new(c, "xms_mirid", json_string(p->resource));
+    json_object_set_new(c, "appidacr", json_string(person ? "0" : p == &g.who[P_SECRET] ? "1" : "2"));
+    if (!person) return;
+    json_object_set_new(c, "upn", json_string("engineer@emulator.test"));
+    json_object_set_new(c, "scp", json_string("user_impersonation"));
+}
+
+static json_t *token_claims(const struct token_wish *wish, const char *aud, const char *oid,
+                            const struct principal *p) {
     struct timespec t;
     char uti[23], iss[80];
+    bool second = !is_redis(aud), person = p == &g.who[P_CLOUDSHELL]; /* second: a v2.0 token */
+    double life = wish->expired ? -(double)wish->expired : g.ttl;
     json_t *c;
     clock_gettime(CLOCK_REALTIME, &t);
     random_text(uti, 22, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_");
-    snprintf(iss, sizeof iss, "https://sts.windows.net/%s/", g.tenant);
+    snprintf(iss, sizeof iss, second ? "https://login.microsoftonline.com/%s/v2.0" : "https://sts.windows.net/%s/",
+             g.tenant);
     /* Entra dates a token five minutes back: a client must not take exp - iat for its life. */
-    c = json_pack("{ss ss sI sI sI ss ss ss ss}", "aud", aud, "iss", iss, "iat", (json_int_t)t.tv_sec - 300,
-                  "nbf", (json_int_t)t.tv_sec - 300, "exp",
-                  (json_int_t)((double)t.tv_sec + t.tv_nsec / 1e9 + g.ttl), "aio", "E2Zg", "appid", g.client,
-                  "appidacr", "1", "idp", iss);
-    if (!wish->no_sub) json_object_set_new(c, "idtyp", json_string("app"));
+    c = json_pack("{ss ss sI sI sI ss ss ss}", "aud", aud, "iss", iss, "iat", (json_int_t)t.tv_sec - 300,
+                  "nbf", (json_int_t)t.tv_sec - 300, "exp", (json_int_t)((double)t.tv_sec + t.tv_nsec / 1e9 + life),
+                  "aio", "E2Zg", second ? "azp" : "appid", p->client, "idp", iss);
+    token_claims_of(c, p);
+    if (!wish->no_sub && !person) json_object_set_new(c, "idtyp", json_string("app"));
     if (!wish->no_oid) json_object_set_new(c, "oid", json_string(oid));
     json_object_set_new(c, "rh", json_string("1.AAAA."));
-    if (!wish->no_sub) json_object_set_new(c, "sub", json_string(oid));
+    if (!wish->no_sub) json_object_set_new(c, "sub", json_string(person ? "a-person-at-this-application" : oid));
     json_object_set_new(c, "tid", json_string(g.tenant));
     json_object_set_new(c, "uti", json_string(uti));
-    json_object_set_new(c, "ver", json_string("1.0"));
+    json_object_set_new(c, "ver", json_string(second ? "2.0" : "1.0"));
     return c;
 }
 
@@ -1010,13 +1201,13 @@ static bool token_pad(json_t *claims, size_t size, char **header, char **payload
     return false;
 }
 
-static char *token_sign(const char *header, const char *payload) {
+static char *token_sign(const char *header, const char *payload, EVP_PKEY *key) {
     EVP_MD_CTX *ctx = must(EVP_MD_CTX_new());
     unsigned char signature[512];
     size_t n = sizeof signature;
     char *h = base64url(header, strlen(header)), *p = base64url(payload, strlen(payload));
     char *head = format_text("%s.%s", h, p), *s, *token;
-    EVP_DigestSignInit(ctx, NULL, EVP_sha256(), NULL, g.jwt_key);
+    EVP_DigestSignInit(ctx, NULL, EVP_sha256(), NULL, key);
     EVP_DigestSign(ctx, signature, &n, (const unsigned char *)head, strlen(head));
     s = base64url(signature, n);
     token = format_text("%s.%s", head, s);
@@ -1029,18 +1220,21 @@ static char *token_sign(const char *header, const char *payload) {
 }
 
 /* A new token, known to the real server before anyone has it. The caller frees it. */
-static char *token_issue(const struct token_wish *wish, const char *aud) {
-    int64_t expires = now_ms() + (int64_t)(g.ttl * 1000);
+static char *token_issue(const struct token_wish *wish, const char *aud, struct principal *p) {
+    int64_t expires = now_ms() + (wish->expired ? 0 : (int64_t)(g.ttl * 1000));
     char stranger[37], *header = token_header(0), *payload, *token;
+    bool good = !wish->wrong_oid && !wish->expired && is_redis(aud);
     json_t *claims;
     random_guid(stranger);
-    claims = token_claims(wish, aud, wish->wrong_oid ? stranger : g.oid);
+    claims = token_claims(wish, aud, wish->wrong_oid ? stranger : p->oid, p);
     payload = must(json_dumps(claims, JSON_COMPACT));
     if (wish->size && !token_pad(claims, (size_t)wish->size, &header, &payload))
-        say("token-size=%ld is too small, the token is longer", wish->size);
-    token = token_sign(header, payload);
-    token_enter(token, wish->wrong_oid ? stranger : g.oid, expires, !wish->wrong_oid);
-    say("token issued, %zu characters, lives %g s", strlen(token), g.ttl);
+        say("a token of %ld characters is too small, it is longer", wish->size);
+    token = token_sign(header, payload, g.jwt_key);
+    token_enter(token, wish->wrong_oid ? stranger : p->oid, expires, good,
+                is_redis(aud) && !wish->expired ? p : NULL);
+    say("token issued to %s, %zu characters, lives %g s", WHO[p - g.who].name, strlen(token),
+        wish->expired ? 0 : g.ttl);
     json_decref(claims);
     free(header);
     free(payload);
@@ -1628,13 +1822,12 @@ static long conns_tell(enum why order, int stall) {
 /* ---- HTTP: what both servers share ------------------------------------------------------ */
 
 struct request { /* of one HTTP exchange, between the calls of its handler */
+    struct endpoint *at;
+    char target[2048]; /* as it came */
     char body[BODY_MAX + 1];
     size_t n;
-    bool too_long;
+    bool begun, too_long;
 };
-
-typedef enum MHD_Result (*answer_fn)(struct MHD_Connection *, const char *url, const char *method,
-                                     struct request *);
 
 static enum MHD_Result reply_text(struct MHD_Connection *h, unsigned status, const char *type,
                                   const char *text, const char *extra, const char *extra_value) {
@@ -1657,14 +1850,46 @@ static enum MHD_Result reply_json(struct MHD_Connection *h, unsigned status, jso
     return r;
 }
 
-/* Collects the body, then calls the answer_fn given to MHD_start_daemon. */
+/* The request begins: the target is kept before anything is decoded. */
+static void *on_http_uri(void *cls, const char *uri, struct MHD_Connection *h) {
+    struct request *r = must(calloc(1, sizeof *r));
+    (void)h;
+    r->at = cls;
+    snprintf(r->target, sizeof r->target, "%s", uri);
+    return r;
+}
+
+static enum MHD_Result keep_header(void *cls, enum MHD_ValueKind kind, const char *name, const char *value) {
+    static const char *const secret[] = {"Authorization", "Secret", "X-IDENTITY-HEADER", "Cookie", NULL};
+    int i;
+    (void)kind;
+    for (i = 0; secret[i]; i++)
+        if (strcasecmp(name, secret[i]) == 0) value = "(not shown)";
+    json_object_set_new(cls, name, json_bytes(value, strlen(value)));
+    return MHD_YES;
+}
+
+/* For tests that compare a request with the specification. */
+static void keep_request(struct MHD_Connection *h, struct endpoint *e, const char *method, const struct request *r) {
+    json_t *headers = json_object(), *last;
+    MHD_get_connection_values(h, MHD_HEADER_KIND, keep_header, headers);
+    last = json_pack("{ss so so}", "method", method, "target", json_bytes(r->target, strlen(r->target)), "headers",
+                     headers);
+    pthread_mutex_lock(&g.lock);
+    e->requests++;
+    json_decref(e->last);
+    e->last = last;
+    pthread_mutex_unlock(&g.lock);
+}
+
+/* Collects the body, then calls the endpoint's answer. */
 static enum MHD_Result on_http(void *cls, struct MHD_Connection *h, const char *url, const char *method,
                                const char *version, const char *data, size_t *size, void **state) {
-    answer_fn *answer = cls;
+    struct endpoint *e = cls;
     struct request *r = *state;
     (void)version;
-    if (!r) {
-        *state = must(calloc(1, sizeof *r));
+    if (!r->begun) {
+        r->begun = true;
         return MHD_YES;
     }
     if (*size) {
@@ -1677,7 +1902,19 @@ static enum MHD_Result on_http(void *cls, struct MHD_Connection *h, const char *
         return MHD_YES;
     }
     if (r->too_long) return reply_text(h, 413, "text/plain", "request too long\n", NULL, NULL);
-    return (*answer)(h, url, method, r);
+    if (e != &g.admin) keep_request(h, e, method, r);
+    return e->answer(h, url, method, r);
+}
+
+/* False closes the connection before a byte is read. */
+static enum MHD_Result on_http_accept(void *cls, const struct sockaddr *from, socklen_t n) {
+    struct endpoint *e = cls;
+    (void)from, (void)n;
+    if (e == &g.admin) return MHD_YES;
+    pthread_mutex_lock(&g.lock);
+    e->connections++;
+    pthread_mutex_unlock(&g.lock);
+    return fault_take(FAULT(e->id, K_REFUSE), NULL) ? MHD_NO : MHD_YES;
 }
 
 static void on_http_done(void *cls, struct MHD_Connection *h, void **state,
@@ -1712,8 +1949,25 @@ static const struct sts_error { long code; unsigned status; const char *error, *
      "'client_assertion', 'client_secret' or 'request' is required for the '%s' grant type."},
     {7000222, 401, "invalid_client", "The provided client secret keys for app '%s' are expired."},
     {700027, 401, "invalid_client", "The certificate used to sign the client assertion is not "
-                                    "registered on application (the emulator knows secrets only)."},
-    {700024, 401, "invalid_client", "Client assertion is not within its valid time range."},
+                                    "registered on application (the emulator knows none)."},
+    {700024, 401, "invalid_client", "Client assertion is not within its valid time range. %s."},
+    {50027, 400, "invalid_request", "JWT token is invalid or malformed. %s"},
+    {50013, 401, "invalid_client", "Assertion failed signature validation. %s"},
+    {700211, 401, "invalid_client",
+     "No matching federated identity record found for presented assertion issuer '%s'. Check your federated "
+     "identity credential Subject, Audience and Issuer against the presented assertion."},
+    {700212, 401, "invalid_client",
+     "No matching federated identity record found for presented assertion audience '%s'. Check your federated "
+     "identity credential Subject, Audience and Issuer against the presented assertion."},
+    {700213, 401, "invalid_client",
+     "No matching federated identity record found for presented assertion subject '%s'. Check your federated "
+     "identity credential Subject, Audience and Issuer against the presented assertion."},
+    {7002137, 401, "invalid_client",
+     "No matching federated identity record found for presented assertion subject '%s'. The subject matches with "
+     "case-insensitive comparison, but not with case-sensitive comparison."},
+    {7002138, 401, "invalid_client",
+     "No matching federated identity record found for presented assertion issuer '%s'. The issuer matches with "
+     "case-insensitive comparison, but not with case-sensitive comparison."},
     {7000112, 400, "unauthorized_client", "Application '%s' is disabled."},
     {500011, 400, "invalid_resource",
      "The resource principal named %s was not found in the tenant."},
@@ -1765,7 +2019,7 @@ static enum MHD_Result sts_error(struct MHD_Connection *h, long code, const char
 }
 
 struct form {
-    char *grant_type, *client_id, *client_secret, *client_assertion, *scope;
+    char *grant_type, *client_id, *client_secret, *client_assertion, *client_assertion_type, *scope, *resource;
 };
 
 /* Decodes in place. False for a bad escape or a NUL. */
@@ -1795,7 +2049,9 @@ static bool form_parse(struct request *r, struct form *f) {
                   {"client_id", &f->client_id},
                   {"scope", &f->scope},
                   {"client_secret", &f->client_secret},
-                  {"client_assertion", &f->client_assertion}};
+                  {"client_assertion", &f->client_assertion},
+                  {"client_assertion_type", &f->client_assertion_type},
+                  {"resource", &f->resource}};
     char *rest = r->body, *name;
     size_t i;
     r->body[r->n] = 0;
@@ -1861,15 +2117,20 @@ static ssize_t drip_read(void *cls, uint64_t at, char *out, size_t room) {
     return 1;
 }
 
-static enum MHD_Result reply_stream(struct MHD_Connection *h, uint64_t size, MHD_ContentReaderCallback read,
-                                    void *cls) {
-    struct MHD_Response *r =
-        MHD_create_response_from_callback(size, cls ? 1 : 16384, read, cls, cls ? free : NULL);
+/* `cls` is freed at the end; `block` bytes at most are read at a time. */
+static enum MHD_Result reply_stream_by(struct MHD_Connection *h, uint64_t size, MHD_ContentReaderCallback read,
+                                       void *cls, size_t block) {
+    struct MHD_Response *r = MHD_create_response_from_callback(size, block, read, cls, cls ? free : NULL);
     enum MHD_Result result;
     MHD_add_response_header(r, "Content-Type", "application/json; charset=utf-8");
     result = MHD_queue_response(h, 200, r);
     MHD_destroy_response(r);
     return result;
+}
+
+static enum MHD_Result reply_stream(struct MHD_Connection *h, uint64_t size, MHD_ContentReaderCallback read,
+                                    void *cls) {
+    return reply_stream_by(h, size, read, cls, cls ? 1 : 16384);
 }
 
 /* The faults that answer whatever was asked. False: none is armed. */
@@ -1891,7 +2152,7 @@ static bool token_fault(struct MHD_Connection *h, enum MHD_Result *result) {
     } else if (fault_take(F_TOKEN_ENDLESS, NULL)) {
         *result = reply_stream(h, MHD_SIZE_UNKNOWN, endless_read, NULL);
     } else if (fault_take(F_TOKEN_REDIRECT, NULL)) {
-        snprintf(text, sizeof text, "http://127.0.0.1:%d/trap", g.admin_port);
+        snprintf(text, sizeof text, "http://127.0.0.1:%d/trap", g.admin.port);
         *result = reply_text(h, 302, "text/plain", "", "Location", text);
     } else if (fault_take(F_TOKEN_ERROR, &value)) {
         *result = sts_error(h, value, "emulator", 0, NULL);
@@ -1901,51 +2162,41 @@ static bool token_fault(struct MHD_Connection *h, enum MHD_Result *result) {
     return true;
 }
 
-/* The last token again, if it lives; `left` is its life in seconds. */
-static char *token_again(long *left) {
-    char *token = NULL;
-    int64_t now = now_ms();
-    pthread_mutex_lock(&g.lock);
-    if (g.last_token && g.last_token_expires > now + 1000 && fault_take_locked(F_TOKEN_SAME, NULL)) {
-        token = must(strdup(g.last_token));
-        *left = (long)((g.last_token_expires - now) / 1000);
-    }
-    pthread_mutex_unlock(&g.lock);
-    if (token) say("fault token-same fired");
-    return token;
-}
+#include "emulator/answer.h"
+#include "emulator/federation.h"
 
-static enum MHD_Result reply_token(struct MHD_Connection *h, const char *aud) {
-    struct token_wish wish = {0};
-    long all = 0, life = (long)g.ttl;
-    enum MHD_Result r;
-    json_t *body;
-    char *token = token_again(&life), *text;
-    if (!token) {
-        wish.no_oid = fault_take(F_TOKEN_NO_OID, &all);
-        wish.no_sub = wish.no_oid && all;
-        wish.wrong_oid = fault_take(F_TOKEN_WRONG_OID, NULL);
-        if (!fault_take(F_TOKEN_SIZE, &wish.size)) wish.size = 0;
-        token = token_issue(&wish, aud);
+/* Who asks, and with what proof. NULL: `result` is the refusal. */
+static struct principal *token_client(struct MHD_Connection *h, const struct form *f, bool binding,
+                                      enum MHD_Result *result) {
+    struct principal *p = NULL;
+    int i, first = binding ? P_BINDING : P_SECRET, last = binding ? P_BINDING : P_EXCHANGE;
+    for (i = first; i <= last; i++)
+        if (strcasecmp(f->client_id, g.who[i].client) == 0) p = &g.who[i];
+    if (!p) {
+        *result = sts_error(h, 700016, f->client_id, 0, NULL);
+    } else if (f->client_assertion && !f->client_secret) {
+        return assertion_good(h, f, p, result) ? p : NULL;
+    } else if (!f->client_secret) {
+        *result = sts_error(h, 7000216, f->grant_type, 0, NULL);
+    } else if (p == &g.who[P_SECRET] && strlen(f->client_secret) == strlen(g.secret) &&
+               CRYPTO_memcmp(f->client_secret, g.secret, strlen(g.secret)) == 0) {
+        return p;
+    } else {
+        *result = sts_error(h, 7000215, p->client, 0, NULL);
     }
-    body = json_pack("{ss sI sI ss}", "token_type", "Bearer", "expires_in", (json_int_t)life,
-                     "ext_expires_in", (json_int_t)life, "access_token", token);
-    free(token);
-    if (!fault_take(F_TOKEN_DRIP, NULL)) return reply_json(h, 200, body);
-    text = must(json_dumps(body, JSON_COMPACT));
-    r = reply_stream(h, strlen(text), drip_read, text);
-    json_decref(body);
-    return r;
+    return NULL;
 }
 
 static enum MHD_Result answer_token(struct MHD_Connection *h, const char *tenant, struct request *request) {
     const char *type = MHD_lookup_connection_value(h, MHD_HEADER_KIND, "Content-Type"), *aud;
+    struct endpoint *e = request->at;
+    struct principal *p;
     struct form f;
     enum MHD_Result result;
     pthread_mutex_lock(&g.lock);
-    g.token_requests++;
+    g.token_requests += e->id == E_TOKEN;
     pthread_mutex_unlock(&g.lock);
-    if (token_fault(h, &result)) return result;
+    if ((e->id == E_TOKEN && token_fault(h, &result)) || endpoint_fault(h, e, &result)) return result;
     if (strcasecmp(tenant, g.tenant) != 0)
         return sts_error(h, strpbrk(tenant, ".-") ? 90002 : 900023, tenant, 0, NULL);
     if (!type || strncasecmp(type, "application/x-www-form-urlencoded", 33) != 0)
@@ -1955,14 +2206,9 @@ static enum MHD_Result answer_token(struct MHD_Connection *h, const char *tenant
     if (strcmp(f.grant_type, "client_credentials") != 0) return sts_error(h, 70003, f.grant_type, 0, NULL);
     if (!f.client_id) return sts_error(h, 900144, "client_id", 0, NULL);
     if (!f.scope) return sts_error(h, 900144, "scope", 0, NULL);
-    if (strcasecmp(f.client_id, g.client) != 0) return sts_error(h, 700016, f.client_id, 0, NULL);
-    if (!f.client_secret && f.client_assertion) return sts_error(h, 700027, "", 0, NULL);
-    if (!f.client_secret) return sts_error(h, 7000216, f.grant_type, 0, NULL);
-    if (strlen(f.client_secret) != strlen(g.secret) ||
-        CRYPTO_memcmp(f.client_secret, g.secret, strlen(g.secret)) != 0)
-        return sts_error(h, 7000215, g.client, 0, NULL);
+    if (!(p = token_client(h, &f, e->id == E_AKS, &result))) return result;
     if (!(aud = scope_audience(f.scope))) return sts_error(h, 70011, f.scope, 0, NULL);
-    return reply_token(h, aud);
+    return reply_token(h, e, p, aud);
 }
 
 /* What MSAL and other libraries ask before the first token. */
@@ -1981,7 +2227,7 @@ static json_t *openid_configuration(void) {
 
 static json_t *instance_discovery(void) {
     char host[32];
-    snprintf(host, sizeof host, "localhost:%d", g.authority_port);
+    snprintf(host, sizeof host, "localhost:%d", g.endpoint[E_TOKEN].port);
     return json_pack("{ss++ ss s[{ss ss s[s]}]}", "tenant_discovery_endpoint", g.authority_url, g.tenant,
                      "/v2.0/.well-known/openid-configuration", "api-version", "1.1", "metadata",
                      "preferred_network", host, "preferred_cache", host, "aliases", host);
@@ -2027,18 +2273,42 @@ static enum MHD_Result answer_authority(struct MHD_Connection *h, const char *ur
     return reply_text(h, 404, "text/plain", "not found\n", NULL, NULL);
 }
 
+#include "emulator/managed.h"
+#include "emulator/proxy.h"
+
 /* ---- Admin: counters, faults, tokens, the real server ----------------------------------- */
 
 static json_t *counters_faults(void) {
     json_t *all = json_object();
+    char name[40];
     int i;
-    for (i = 0; i < F_COUNT; i++)
-        if (g.faults[i].armed)
-            json_object_set_new(all, FAULTS[i].name,
-                                json_pack("{sI sI sI}", "asked", (json_int_t)g.faults[i].asked, "fired",
-                                          (json_int_t)g.faults[i].fired, "left",
-                                          (json_int_t)g.faults[i].left));
+    for (i = 0; i < FAULT_COUNT; i++) {
+        if (!g.faults[i].armed) continue;
+        fault_name(i, name);
+        json_object_set_new(all, name,
+                            json_pack("{sI sI sI}", "asked", (json_int_t)g.faults[i].asked, "fired",
+                                      (json_int_t)g.faults[i].fired, "left", (json_int_t)g.faults[i].left));
+    }
     return all;
+}
+
+/* Of each endpoint, "imds_requests" and so on. */
+static void counters_endpoints(json_t *out) {
+    char name[40];
+    int i, k;
+    for (i = 0; i < E_COUNT; i++) {
+        const struct endpoint *e = &g.endpoint[i];
+        const struct { const char *what; long n; } all[] = {
+            {"connections", e->connections}, {"requests", e->requests}, {"answers", e->answers}};
+        for (k = 0; k < 3; k++) {
+            if (i == E_TOKEN && k == 1) continue; /* "token_requests" counts without discovery */
+            snprintf(name, sizeof name, "%s_%s", ENDPOINTS[i], all[k].what);
+            json_object_set_new(out, name, json_integer(all[k].n));
+        }
+    }
+    json_object_set_new(out, "fabric_secrets", json_integer(g.fabric_secrets));
+    json_object_set_new(out, "proxy_tunnels", json_integer(g.proxy_tunnels));
+    json_object_set_new(out, "proxy_plain", json_integer(g.proxy_plain));
 }
 
 static json_t *counters_records(json_t *out) {
@@ -2077,6 +2347,7 @@ static json_t *counters(bool records) {
                   "connections_expired", (json_int_t)g.connections_expired, "trap_hits",
                   (json_int_t)g.trap_hits, "tls_full", (json_int_t)g.tls_full, "tls_resumed",
                   (json_int_t)g.tls_resumed, "faults", counters_faults());
+    counters_endpoints(c);
     if (records) counters_records(c);
     pthread_mutex_unlock(&g.lock);
     return c;
@@ -2105,7 +2376,7 @@ static void fault_effect(int id) {
         n = conns_tell(W_EXPIRED, -1);
     else
         n = conns_tell(W_OPEN, id == F_STALL ? true : -1);
-    if (!once && id != F_STALL) return;
+    if (id >= F_COUNT || (!once && id != F_STALL)) return;
     pthread_mutex_lock(&g.lock);
     g.faults[id].fired += n;
     if (once) g.faults[id].left = 0;
@@ -2115,7 +2386,7 @@ static void fault_effect(int id) {
 
 static enum MHD_Result answer_fault(struct MHD_Connection *h, const char *method) {
     const char *name = MHD_lookup_connection_value(h, MHD_GET_ARGUMENT_KIND, "name"), *complaint;
-    int id = name ? fault_find(name, strlen(name)) : -1;
+    int id = name ? fault_find(name) : -1;
     if (id < 0) return reply_error(h, 400, "no fault of this name");
     if (strcmp(method, "DELETE") == 0) {
         pthread_mutex_lock(&g.lock);
@@ -2193,11 +2464,43 @@ static enum MHD_Result answer_restart(struct MHD_Connection *h) {
 
 static enum MHD_Result answer_mint(struct MHD_Connection *h) {
     static const struct token_wish plain;
-    char *token = token_issue(&plain, SCOPE_URL);
+    struct principal *p = &g.who[P_SECRET];
+    char *token = token_issue(&plain, SCOPE_URL, p);
     json_t *body =
-        json_pack("{ss ss sI}", "access_token", token, "oid", g.oid, "expires_in", (json_int_t)g.ttl);
+        json_pack("{ss ss sI}", "access_token", token, "oid", p->oid, "expires_in", (json_int_t)g.ttl);
     free(token);
     return reply_json(h, 200, body);
+}
+
+static struct endpoint *endpoint_of(struct MHD_Connection *h) {
+    const char *name = MHD_lookup_connection_value(h, MHD_GET_ARGUMENT_KIND, "endpoint");
+    int i;
+    for (i = 0; name && i < E_COUNT; i++)
+        if (strcmp(name, ENDPOINTS[i]) == 0) return &g.endpoint[i];
+    return NULL;
+}
+
+/* The last request of an endpoint: method, target, headers. */
+static enum MHD_Result answer_request(struct MHD_Connection *h) {
+    struct endpoint *e = endpoint_of(h);
+    json_t *copy;
+    if (!e) return reply_error(h, 400, "no endpoint of this name");
+    pthread_mutex_lock(&g.lock);
+    copy = e->last ? json_deep_copy(e->last) : json_null();
+    pthread_mutex_unlock(&g.lock);
+    return reply_json(h, 200, copy);
+}
+
+/* The platform gives its endpoint a new header value, as App Service does from time to time. */
+static enum MHD_Result answer_rotate(struct MHD_Connection *h) {
+    struct endpoint *e = endpoint_of(h);
+    char value[41];
+    if (!e || !e->header[0]) return reply_error(h, 400, "no endpoint of this name that wants a header value");
+    new_header(value);
+    pthread_mutex_lock(&g.lock);
+    memcpy(e->header, value, sizeof value);
+    pthread_mutex_unlock(&g.lock);
+    return reply_json(h, 200, json_pack("{ss}", "header", value));
 }
 
 static enum MHD_Result answer_admin(struct MHD_Connection *h, const char *url, const char *method,
@@ -2220,6 +2523,9 @@ static enum MHD_Result answer_admin(struct MHD_Connection *h, const char *url, c
     if (get && strcmp(url, "/healthz") == 0) return reply_text(h, 200, "text/plain", "ok\n", NULL, NULL);
     if (get && strcmp(url, "/token") == 0) return answer_mint(h);
     if ((post || strcmp(method, "DELETE") == 0) && strcmp(url, "/fault") == 0) return answer_fault(h, method);
+    if (get && strcmp(url, "/request") == 0) return answer_request(h);
+    if (post && strcmp(url, "/rotate") == 0) return answer_rotate(h);
+    if (post && strcmp(url, "/assertion") == 0) return answer_assertion(h, request);
     if (get && strcmp(url, "/redis/info") == 0) return answer_info(h);
     if (post && strcmp(url, "/redis/command") == 0) return answer_command(h, request);
     if (post && strcmp(url, "/redis/restart") == 0) return answer_restart(h);
@@ -2269,27 +2575,42 @@ static int listen_local(int port, int fd[2], bool v6) {
     die("cannot listen on port %d: %s", port, strerror(errno));
 }
 
-static struct MHD_Daemon *http_start(int fd, answer_fn *answer, const struct identity *id) {
+static struct MHD_Daemon *http_start(int fd, struct endpoint *e, const struct identity *id) {
     unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL;
     char *key = id ? pem_text(NULL, id->key) : NULL, *cert = id ? pem_chain(id) : NULL;
     struct MHD_OptionItem tls[] = {
         {MHD_OPTION_HTTPS_MEM_KEY, 0, key}, {MHD_OPTION_HTTPS_MEM_CERT, 0, cert}, {MHD_OPTION_END, 0, NULL}};
-    struct MHD_Daemon *d = MHD_start_daemon(flags | (id ? MHD_USE_TLS : 0), 0, NULL, NULL, on_http, answer,
-                                            MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED,
-                                            on_http_done, NULL, MHD_OPTION_CONNECTION_TIMEOUT, 120u,
-                                            MHD_OPTION_ARRAY, id ? tls : &tls[2], MHD_OPTION_END);
+    struct MHD_Daemon *d = MHD_start_daemon(
+        flags | (id ? MHD_USE_TLS : 0), 0, on_http_accept, e, on_http, e, MHD_OPTION_LISTEN_SOCKET, fd,
+        MHD_OPTION_NOTIFY_COMPLETED, on_http_done, NULL, MHD_OPTION_URI_LOG_CALLBACK, on_http_uri, e,
+        MHD_OPTION_CONNECTION_TIMEOUT, 120u, MHD_OPTION_ARRAY, id ? tls : &tls[2], MHD_OPTION_END);
     free(key);
     free(cert);
     if (!d) die("libmicrohttpd does not start%s", id ? " with TLS" : "");
     return d;
 }
 
+static void make_who(void) {
+    int i;
+    random_guid(g.tenant);
+    random_guid(g.subscription);
+    for (i = 0; i < P_COUNT; i++) {
+        struct principal *p = &g.who[i];
+        random_guid(p->client);
+        random_guid(p->oid);
+        if (WHO[i].resource)
+            snprintf(p->resource, sizeof p->resource, "/subscriptions/%s/resourcegroups/rg/providers/%s",
+                     g.subscription, WHO[i].resource);
+    }
+    for (i = E_APPSERVICE; i <= E_ML; i++)
+        if (AT(i) & (AT(E_APPSERVICE) | AT(E_MSI) | AT(E_FABRIC) | AT(E_ML))) new_header(g.endpoint[i].header);
+    snprintf(g.issuer, sizeof g.issuer, "https://oidc.emulator.test/%s/", g.subscription);
+}
+
 static void make_secrets(void) {
     static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     char alphabet[80];
-    random_guid(g.tenant);
-    random_guid(g.client);
-    random_guid(g.oid);
+    make_who();
     random_text(g.admin_password, 40, letters);
     random_text(g.access_key, 43, letters);
     g.access_key[43] = '=';
@@ -2322,38 +2643,17 @@ static void make_dir(void) {
     snprintf(g.socket, sizeof g.socket, "%s/redis.sock", g.dir);
     if (strlen(g.socket) >= sizeof((struct sockaddr_un *)0)->sun_path)
         die("TMPDIR is too long for a socket: %s", g.socket);
+    if (!g.arc_dir) {
+        g.arc_dir = format_text("%s/arc-tokens", g.dir);
+        if (mkdir(g.arc_dir, 0700) != 0) die("cannot make %s: %s", g.arc_dir, strerror(errno));
+    }
     if (g.env_path)
         snprintf(g.env_file, sizeof g.env_file, "%s", g.env_path);
     else
         snprintf(g.env_file, sizeof g.env_file, "%s/env", g.dir);
 }
 
-/* Written last and renamed into place: who sees it finds everything listening. */
-static void write_env(void) {
-    char *temporary = format_text("%s.%d", g.env_file, (int)getpid()), *text, *key = NULL;
-    if (g.access_key_on) key = format_text("export AZREDIS_ACCESS_KEY='%s'\n", g.access_key);
-    text = format_text("export AZURE_AUTHORITY_HOST='%s'\nexport AZURE_TENANT_ID='%s'\n"
-                       "export AZURE_CLIENT_ID='%s'\nexport AZURE_CLIENT_SECRET='%s'\n"
-                       "export SSL_CERT_FILE='%s/ca.pem'\nexport NODE_EXTRA_CA_CERTS='%s/ca.pem'\n"
-                       "export AZREDIS_ENDPOINT='localhost:%d'\n"
-                       "export AZREDIS_CONNECTION='localhost:%d,ssl=true,auth=environment,abortConnect=false'\n"
-                       "export EMULATOR_ADMIN='http://127.0.0.1:%d'\n"
-                       "export EMULATOR_OID='%s'\nexport EMULATOR_REDIS_SOCKET='%s'\n"
-                       "export EMULATOR_REDIS_ADMIN_USER='" ADMIN_USER "'\n"
-                       "export EMULATOR_REDIS_ADMIN_PASSWORD='%s'\nexport EMULATOR_PID='%d'\n%s",
-                       g.authority_url, g.tenant, g.client, g.secret, g.dir, g.dir, g.gateway_port,
-                       g.gateway_port, g.admin_port, g.oid, g.socket, g.admin_password, (int)getpid(), key ? key : "");
-    write_file(temporary, text);
-    if (rename(temporary, g.env_file) != 0) {
-        unlink(temporary);
-        die("cannot write %s: %s", g.env_file, strerror(errno));
-    }
-    g.env_made = true;
-    OPENSSL_cleanse(text, strlen(text));
-    free(temporary);
-    free(text);
-    free(key);
-}
+#include "emulator/settings.h"
 
 static void screen(void) {
     if (g.quiet) return;
@@ -2362,7 +2662,8 @@ static void screen(void) {
            "admin      http://127.0.0.1:%d\n"
            "settings   . %s\n"
            "A token lives %g s. Ctrl+C ends.\n\n",
-           g.gateway_port, g.authority_url, g.admin_port, g.env_file, g.ttl);
+           g.gateway_port, g.authority_url, g.admin.port, g.env_file, g.ttl);
+    screen_more();
     fflush(stdout);
 }
 
@@ -2373,7 +2674,8 @@ static int remove_one(const char *path, const struct stat *st, int flag, struct 
 
 /* At every exit, whatever stands by then. */
 static void tidy(void) {
-    if (g.env_made) unlink(g.env_file);
+    if (g.env_made) remove_settings();
+    arc_forget();
     redis_kill(SIGTERM);
     if (g.dir_made) nftw(g.dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
 }
@@ -2382,17 +2684,19 @@ static void stop_all(void) {
     struct timespec until;
     int i;
     eventfd_write(g.stop_fd, 1);
-    for (i = 0; i < 2; i++)
+    for (i = 0; i < 2; i++) {
         if (g.gateway_fd[i] >= 0) close(g.gateway_fd[i]);
+        if (g.proxy_fd[i] >= 0) close(g.proxy_fd[i]);
+    }
     conns_tell(W_SHUTDOWN, -1);
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += 5;
     pthread_mutex_lock(&g.lock);
     while (g.conn_threads > 0 && pthread_cond_timedwait(&g.changed, &g.lock, &until) == 0) {}
     pthread_mutex_unlock(&g.lock);
-    for (i = 0; i < 2; i++)
-        if (g.authority[i]) MHD_stop_daemon(g.authority[i]);
-    MHD_stop_daemon(g.admin);
+    for (i = 0; i < 2 * E_COUNT; i++)
+        if (g.endpoint[i / 2].daemon[i % 2]) MHD_stop_daemon(g.endpoint[i / 2].daemon[i % 2]);
+    MHD_stop_daemon(g.admin.daemon[0]);
 }
 
 static int block_signals(void) {
@@ -2421,60 +2725,115 @@ static bool on_signal(int fd) {
 }
 
 static void serve(int signals) {
-    struct pollfd p[4] = {{.fd = signals, .events = POLLIN},
+    struct pollfd p[6] = {{.fd = signals, .events = POLLIN},
                           {.fd = g.wake_fd, .events = POLLIN},
                           {.fd = g.gateway_fd[0], .events = POLLIN},
-                          {.fd = g.gateway_fd[1], .events = POLLIN}};
+                          {.fd = g.gateway_fd[1], .events = POLLIN},
+                          {.fd = g.proxy_fd[0], .events = POLLIN},
+                          {.fd = g.proxy_fd[1], .events = POLLIN}};
     eventfd_t woken;
     int i;
     for (;;) {
-        if (poll(p, 4, -1) < 0) continue;
+        if (poll(p, 6, -1) < 0) continue;
         if (p[0].revents && !on_signal(signals)) return;
         if (p[1].revents && eventfd_read(g.wake_fd, &woken) == 0) redis_restart();
         for (i = 2; i < 4; i++)
             if (p[i].revents) gateway_accept(p[i].fd);
+        for (i = 4; i < 6; i++)
+            if (p[i].revents) proxy_accept(p[i].fd);
     }
 }
 
-static void make_tls(struct identity *gateway, struct identity *authority) {
-    bool large = strcmp(g.gateway_cert, "long-chain") == 0 || strcmp(g.authority_cert, "long-chain") == 0;
-    EVP_PKEY *ca_key = new_key(false, large);
-    X509 *ca = new_cert(ca_key, "emulator CA", NULL, NULL, NULL, -86400, 30 * 86400);
-    char *path = format_text("%s/ca.pem", g.dir), *pem = pem_text(ca, NULL);
-    *gateway = new_identity(g.gateway_cert, ca, ca_key);
-    *authority = new_identity(g.authority_cert, ca, ca_key);
+/* An elliptic key and a certificate of one name, quickly made. Without an issuer it signs itself. */
+static struct identity new_small(const char *name, const char *san, X509 *ca, EVP_PKEY *ca_key) {
+    struct identity id = {NULL, new_key(true, false), {NULL}};
+    id.cert = new_cert(id.key, name, san, ca, ca_key, -86400, 30 * 86400);
+    return id;
+}
+
+struct identities { struct identity gateway, authority, fabric, aks; };
+
+static void write_ca(const char *file, X509 *ca) {
+    char *path = format_text("%s/%s", g.dir, file), *pem = pem_text(ca, NULL);
     write_file(path, pem);
-    gateway_tls(gateway);
-    g.jwt_key = new_key(false, false);
-    make_kid();
-    X509_free(ca);
-    EVP_PKEY_free(ca_key);
     free(path);
     free(pem);
 }
 
-static void start_servers(const struct identity *id) {
-    static answer_fn authority = answer_authority, admin = answer_admin;
+/* Service Fabric's certificate is trusted by its print only, and its name is none that anyone asks for. */
+static void make_fabric(struct identities *all) {
+    unsigned char md[EVP_MAX_MD_SIZE];
+    unsigned i, n = 0;
+    all->fabric = new_small("fabric", "DNS:fabric.emulator.test", NULL, NULL);
+    tls_must(X509_digest(all->fabric.cert, EVP_sha1(), md, &n) == 1, "SHA-1");
+    for (i = 0; i < n && i < 20; i++) snprintf(g.thumbprint + 2 * i, 3, "%02X", md[i]);
+}
+
+static void make_aks(struct identities *all) {
+    struct identity ca = new_small("emulator AKS CA", NULL, NULL, NULL);
+    all->aks = new_small("aks", "DNS:" AKS_SNI, ca.cert, ca.key);
+    write_ca("aks-ca.pem", ca.cert);
+    free_identity(&ca);
+}
+
+static void make_tls(struct identities *all) {
+    bool large = strcmp(g.gateway_cert, "long-chain") == 0 || strcmp(g.authority_cert, "long-chain") == 0;
+    EVP_PKEY *ca_key = new_key(false, large);
+    X509 *ca = new_cert(ca_key, "emulator CA", NULL, NULL, NULL, -86400, 30 * 86400);
+    all->gateway = new_identity(g.gateway_cert, ca, ca_key);
+    all->authority = new_identity(g.authority_cert, ca, ca_key);
+    write_ca("ca.pem", ca);
+    make_fabric(all);
+    make_aks(all);
+    gateway_tls(&all->gateway);
+    g.jwt_key = new_key(false, false);
+    g.issuer_key = ca_key; /* the CA signs no more, and to make one more key takes a tenth of a second */
+    make_kid();
+    X509_free(ca);
+}
+
+static void start_endpoint(struct endpoint *e, int id, answer_fn answer, int offset, bool both,
+                           const struct identity *tls) {
     int fd[2], i;
-    bool fixed = g.port != 0;
-    g.gateway_port = listen_local(g.port, g.gateway_fd, true);
-    g.authority_port = listen_local(fixed ? g.port + 1 : 0, fd, true);
-    snprintf(g.authority_url, sizeof g.authority_url, "https://localhost:%d/", g.authority_port);
+    e->id = id;
+    e->answer = answer;
+    e->port = listen_local(g.port ? g.port + offset : 0, fd, both);
     for (i = 0; i < 2; i++)
-        if (fd[i] >= 0) g.authority[i] = http_start(fd[i], &authority, id);
-    g.admin_port = listen_local(fixed ? g.port + 2 : 0, fd, false);
-    g.admin = http_start(fd[0], &admin, NULL);
+        if (fd[i] >= 0) e->daemon[i] = http_start(fd[i], e, tls);
+}
+
+static void start_servers(const struct identities *all) {
+    static const answer_fn managed[E_COUNT] = {
+        [E_IMDS] = answer_imds, [E_APPSERVICE] = answer_appservice, [E_MSI] = answer_msi,
+        [E_ARC] = answer_arc,   [E_CLOUDSHELL] = answer_cloudshell, [E_FABRIC] = answer_fabric,
+        [E_ML] = answer_ml,     [E_AKS] = answer_aks};
+    int i;
+    g.gateway_port = listen_local(g.port, g.gateway_fd, true);
+    start_endpoint(&g.endpoint[E_TOKEN], E_TOKEN, answer_authority, 1, true, &all->authority);
+    snprintf(g.authority_url, sizeof g.authority_url, "https://localhost:%d/", g.endpoint[E_TOKEN].port);
+    start_endpoint(&g.admin, -1, answer_admin, 2, false, NULL);
+    for (i = E_IMDS; i <= E_AKS; i++)
+        start_endpoint(&g.endpoint[i], i, managed[i], i + 2, false,
+                       i == E_FABRIC ? &all->fabric : i == E_AKS ? &all->aks : NULL);
+    g.endpoint[E_PROXY].id = E_PROXY;
+    g.endpoint[E_PROXY].port = listen_local(g.port ? g.port + E_PROXY + 2 : 0, g.proxy_fd, false);
 }
 
 /* ---- Command line ----------------------------------------------------------------------- */
 
 static void help(void) {
     int i;
+    size_t k;
     puts("usage: emulator [flags]      Entra ID and Azure Managed Redis on a desk\n\n"
-         "  --port P               gateway on P, authority on P+1, admin on P+2 (10000);\n"
-         "                         0: three free ports\n"
+         "  --port P               gateway on P, authority on P+1, admin on P+2, then imds, appservice,\n"
+         "                         msi, arc, cloudshell, fabric, ml, aks, proxy (10000); 0: free ports\n"
          "  --token-ttl S          life of a token in seconds, 1 or more, 1.5 is fine (3600)\n"
-         "  --env-file PATH        where to write the settings for a shell, removed at the end\n"
+         "  --env-file PATH        where to write the settings for a shell, removed at the end;\n"
+         "                         beside it PATH.NAME for each environment below\n"
+         "  --assertion-ttl S      life of the federated tokens that it writes to files (3600)\n"
+         "  --arc-dir PATH         where Azure Arc's challenge files go; the real agent's directory is\n"
+         "                         /var/opt/azcmagent/tokens (default: one of its own)\n"
+         "  --proxy-login U:P      user and password that the proxy wants\n"
          "  --redis-server PATH    the server to start (redis-server or redis-check-rdb in PATH)\n"
          "  --access-key           also let the default user in, by AZREDIS_ACCESS_KEY\n"
          "  --tls 1.2|1.3          only this version on the gateway\n"
@@ -2487,8 +2846,28 @@ static void help(void) {
          "  -h, --help             this\n\nfaults:");
     for (i = 0; i < F_COUNT; i++)
         printf("  %-17s %s%s\n", FAULTS[i].name, FAULTS[i].value == 'n' ? "=VALUE: " : "", FAULTS[i].help);
+    puts("\nfaults of an endpoint, ENDPOINT-NAME as in imds-410; ENDPOINT is one of");
+    for (i = 0; i < E_COUNT; i++) printf(" %s", ENDPOINTS[i]);
+    puts(":");
+    for (i = 0; i < K_COUNT; i++)
+        printf("  %-13s %s%s%s\n", KINDS[i].name, KINDS[i].value == 'n' ? "=VALUE: " : "", KINDS[i].help,
+               KINDS[i].at == AT_MANAGED       ? " (not token, aks, proxy)"
+               : KINDS[i].at == AT(E_ARC)      ? " (arc)"
+               : KINDS[i].at == AT(E_PROXY)    ? " (proxy)"
+               : !(KINDS[i].at & AT(E_PROXY)) ? " (not proxy)"
+                                               : "");
+    puts("\nCHALLENGES: 1 quoted path, 2 scheme in small letters, 3 another directory, 4 traversal, 5 sub-directory,\n"
+         "  6 no directory, 7 two slashes, 8 link, 9 directory, 10 a file of 4096 bytes, 11 of 4097, 12 of none,\n"
+         "  13 CR LF in it, 14 NUL in it, 15 no path, 16 another scheme, 17 no header, 18 another extension,\n"
+         "  19 none: the first answer is a token\n"
+         "\nENVIRONMENTS:");
+    for (k = 0; k < ENVIRONMENT_COUNT; k++) printf("  %-16s %s\n", ENVIRONMENTS[k].name, ENVIRONMENTS[k].help);
     puts("\nadmin: GET /counters[?records=0] /token /healthz /redis/info?section=S\n"
          "       POST /fault?name=NAME[&value=V][&count=N|*]   DELETE /fault?name=NAME\n"
+         "       GET /request?endpoint=E    the last request of that endpoint, secret headers not shown\n"
+         "       POST /rotate?endpoint=E    a new IDENTITY_HEADER or MSI_SECRET for it\n"
+         "       POST /assertion {\"claims\":{...},\"life\":S,\"stranger\":true,\"binding\":true,\"write\":true}\n"
+         "                                  a federated token of your own; all members optional\n"
          "       POST /redis/command (JSON array of strings)   POST /redis/restart");
     exit(0);
 }
@@ -2500,7 +2879,7 @@ static void flag_fault(const char *text) {
     if (count) *count++ = 0;
     value = strchr(copy, '=');
     if (value) *value++ = 0;
-    id = fault_find(copy, strlen(copy));
+    id = fault_find(copy);
     if (id < 0) bad_usage("--fault: there is no fault '%s'", copy);
     complaint = fault_arm(id, value, count && !*count ? "*" : count);
     if (complaint) bad_usage("--fault %s: %s", text, complaint);
@@ -2522,8 +2901,8 @@ static void flag_with_value(const char *flag, const char *value) {
         if (end == value || *end || !(g.ttl >= 1) || g.ttl > 30 * 86400)
             bad_usage("--token-ttl: '%s' is not a number of seconds from 1 to 2592000", value);
     } else if (strcmp(flag, "--port") == 0) {
-        if (!parse_number(value, &port) || port > 65533)
-            bad_usage("--port: '%s' is not a port from 0 to 65533", value);
+        if (!parse_number(value, &port) || port > 65535 - 2 - E_PROXY)
+            bad_usage("--port: '%s' is not a port from 0 to %d", value, 65535 - 2 - E_PROXY);
         g.port = (int)port;
     } else if (strcmp(flag, "--tls") == 0) {
         if (strcmp(value, "1.2") != 0 && strcmp(value, "1.3") != 0)
@@ -2534,6 +2913,17 @@ static void flag_with_value(const char *flag, const char *value) {
     } else if (strcmp(flag, "--env-file") == 0) {
         g.env_path = value;
         if (!*value || strlen(value) >= PATH_MAX) bad_usage("--env-file: not a path");
+    } else if (strcmp(flag, "--assertion-ttl") == 0) {
+        g.assertion_ttl = strtod(value, &end);
+        if (end == value || *end || !(g.assertion_ttl >= 1) || g.assertion_ttl > 86400)
+            bad_usage("--assertion-ttl: '%s' is not a number of seconds from 1 to 86400", value);
+    } else if (strcmp(flag, "--arc-dir") == 0) {
+        g.arc_dir = value;
+        if (*value != '/' || strlen(value) >= PATH_MAX || access(value, W_OK) != 0)
+            bad_usage("--arc-dir: '%s' is no directory that can be written to", value);
+    } else if (strcmp(flag, "--proxy-login") == 0) {
+        g.proxy_login = value;
+        if (!strchr(value, ':') || strlen(value) > 200) bad_usage("--proxy-login: USER:PASSWORD is wanted");
     } else if (strcmp(flag, "--gateway-cert") == 0) {
         g.gateway_cert = flag_kind(flag, value);
     } else if (strcmp(flag, "--authority-cert") == 0) {
@@ -2548,7 +2938,8 @@ static void flag_with_value(const char *flag, const char *value) {
 static void parse_flags(int argc, char **argv) {
     static const char *const valued[] = {
         "--token-ttl",      "--port", "--redis-server", "--env-file", "--gateway-cert",
-        "--authority-cert", "--tls",  "--ciphers",      "--fault",    NULL};
+        "--authority-cert", "--tls",  "--ciphers",      "--fault",    "--assertion-ttl",
+        "--arc-dir",        "--proxy-login", NULL};
     int i, k;
     for (i = 1; i < argc; i++) {
         if (strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0) help();
@@ -2566,7 +2957,7 @@ static void parse_flags(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-    struct identity gateway, authority;
+    struct identities all;
     int signals;
     parse_flags(argc, argv);
     signals = block_signals();
@@ -2577,13 +2968,16 @@ int main(int argc, char **argv) {
     atexit(tidy);
     make_secrets();
     make_dir();
-    make_tls(&gateway, &authority);
+    make_tls(&all);
     redis_start();
-    start_servers(&authority);
+    start_servers(&all);
+    write_assertions();
     if (!start_thread(retire_main, NULL)) die("cannot start a thread");
-    write_env();
-    free_identity(&gateway);
-    free_identity(&authority);
+    write_settings();
+    free_identity(&all.gateway);
+    free_identity(&all.authority);
+    free_identity(&all.fabric);
+    free_identity(&all.aks);
     screen();
     serve(signals);
     stop_all();

@@ -30,6 +30,7 @@ for_demo() {
     need make program make
     need libmbedtls-dev header mbedtls/ssl.h
     need libmicrohttpd-dev header microhttpd.h
+    need libgnutls28-dev header gnutls/gnutls.h
     need libjansson-dev header jansson.h
     need libssl-dev header openssl/ssl.h
     need redis-tools server
@@ -44,6 +45,7 @@ for_test() {
     need libcmocka-dev header cmocka.h
     need valgrind program valgrind
     need openssl program openssl
+    need jq program jq
     case $missing in *redis-tools*) ;; *) need redis-tools program redis-cli ;; esac
     need python3 program python3
     need clang-tidy program clang-tidy

@@ -370,6 +370,25 @@ static int live_settings(live *l)
     return 1;
 }
 
+/* The environment of a program that runs in that place: "imds", "arc", "workload" (see the emulator's --help);
+ * "" is that of an application with a secret, which live_start has set. l->oid is whose token it gets. */
+static LIVE_UNUSED void live_place(live *l, const char *place)
+{
+    char path[160], line[512], name[64], value[300], *word;
+    FILE *f;
+    snprintf(path, sizeof path, "%s%s%s", l->env_file, *place ? "." : "", place);
+    if (!(f = fopen(path, "re")))
+        fail_msg("the emulator has no place %s", place);
+    while (fgets(line, sizeof line, f)) {
+        if (sscanf(line, "export %63[A-Za-z0-9_]='%299[^']'", name, value) == 2)
+            setenv(name, value, 1);
+        for (word = strncmp(line, "unset ", 6) ? NULL : strtok(line + 6, " \n"); word; word = strtok(NULL, " \n"))
+            unsetenv(word);
+    }
+    fclose(f);
+    snprintf(l->oid, sizeof l->oid, "%.39s", getenv("EMULATOR_OID"));
+}
+
 static void live_exec(live *l, va_list ap)
 {
     const char *program = getenv("EMULATOR"), *argv[40], *arg;
