@@ -35,12 +35,29 @@
  * reason. Zero means "the default" everywhere; AZREDIS_NEVER switches a time off.
  *
  * 3 IDENTITIES (azredis_auth_options.identity)
- * AZREDIS_ID_DEFAULT        the chain. Today it has one link: environment. It tells for each link what it found.
+ * AZREDIS_ID_DEFAULT        the chain: environment, workload identity, managed identity, developer tools (not built yet).
+ *                           The first that has a token stays; one that fails for good (a wrong secret) ends the walk.
+ *                           AZURE_TOKEN_CREDENTIALS chooses: prod, dev, a name such as ManagedIdentityCredential, or
+ *                           several with commas. azredis_auth_record and the error tell what each link said.
  * AZREDIS_ID_ENVIRONMENT    AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET
+ * AZREDIS_ID_WORKLOAD       Kubernetes: the variables that AKS sets, or tenant_id, client_id, federated_token_file; the
+ *                           file is read for each token. kubernetes_proxy = 1: by AKS's own token endpoint
+ * AZREDIS_ID_MANAGED        the machine's identity: virtual machine (IMDS), App Service, Functions, Container Apps, Azure
+ *                           Arc, Cloud Shell, Service Fabric, Azure ML, found by the variables that each sets;
+ *                           client_id, object_id or resource_id: a user-assigned one
+ * AZREDIS_ID_MANAGED_APP    tenant_id, client_id: an application whose federated credential is the managed identity
+ *                           managed_client_id, object_id or resource_id
  * AZREDIS_ID_CLIENT_SECRET  tenant_id, client_id, client_secret: a service principal
+ * AZREDIS_ID_CLIENT_ASSERTION  tenant_id, client_id, get_assertion: your function writes the assertion
  * AZREDIS_ID_CALLBACK       get_token: any source of tokens that the program already has
+ * AZREDIS_ID_TOKEN_FILE     token_file: a token, or JSON with one, that another program keeps fresh
+ * AZREDIS_ID_EXEC           exec: a program, run as "PROGRAM SCOPE" without a shell, that prints a token or JSON with one:
+ *                           access_token, expires_in or expires_on; what az and azd print is understood too
  * AZREDIS_ID_ACCESS_KEY     password: the cache's access key (no Entra)
  * AZREDIS_ID_PASSWORD       user, password (no Entra)
+ * The authority (Entra's host) is authority_host, else AZURE_AUTHORITY_HOST, else that of the cloud in which the cache's
+ * name lies: public, China, US Government, France, Germany. Requests to it may go through options.proxy; those to a
+ * metadata service never do.
  * The Redis user name is the token's oid claim; the option user overrides it. recipe: identity
  *     azredis_auth_options id = {0};
  *     azredis_options o = {0};
