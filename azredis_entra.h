@@ -1490,7 +1490,7 @@ static const char *azri_quote(char *out, size_t cap, const char *text, size_t n,
  * base64url, percent-encoding, numbers, dates, addresses. Pure: no libc number or time function, no
  * locale, no time zone table. Every reader takes the whole text or refuses it, and writes its results
  * only when it accepts.
- * Entry points: azri_b64url_decode, azri_percent_add, azri_u64, azri_i64, azri_double,
+ * Entry points: azri_b64_decode, azri_b64url_decode, azri_percent_add, azri_u64, azri_i64, azri_double,
  * azri_date_parse, azri_date_text, azri_ip_parse, azri_endpoint_parse, azri_url_parse, azri_port_by_host.
  * ================================================================================================ */
 
@@ -1507,26 +1507,27 @@ static int azri_hex(char c) {
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* ---- base64url without padding (RFC 4648 5), percent-encoding (RFC 3986 2.1) ---- */
+/* ---- base64 (RFC 4648 4), base64url without padding (5), percent-encoding (RFC 3986 2.1) ---- */
 
-static int azri_b64url_value(char c) {
+/* last: the two characters in which the alphabets differ. */
+static int azri_b64_value(char c, const char *last) {
     if (c >= 'A' && c <= 'Z') return c - 'A';
     if (c >= 'a' && c <= 'z') return c - 'a' + 26;
     if (c >= '0' && c <= '9') return c - '0' + 52;
-    if (c == '-') return 62;
-    return c == '_' ? 63 : -1;
+    if (c == last[0]) return 62;
+    return c == last[1] ? 63 : -1;
 }
 
 /* out may be in.ptr: each byte is written behind what has been read. Up to two '=' at the end are
  * accepted. Bits that no byte uses must be 0, so that one value has one text (RFC 4648 3.5). */
-static int azri_b64url_decode(azredis_str in, char *out, size_t *out_len) {
+static int azri_b64_decode(azredis_str in, const char *last, char *out, size_t *out_len) {
     uint32_t bits = 0;
     size_t i, n = 0, pad;
     int have = 0, v;
     for (pad = 0; pad < 2 && in.len && in.ptr[in.len - 1] == '='; pad++) in.len--;
     if (in.len % 4 == 1) return 0;
     for (i = 0; i < in.len; i++) {
-        v = azri_b64url_value(in.ptr[i]);
+        v = azri_b64_value(in.ptr[i], last);
         if (v < 0) return 0;
         bits = (bits & 0xff) << 6 | (uint32_t)v;
         have += 6;
@@ -1538,6 +1539,8 @@ static int azri_b64url_decode(azredis_str in, char *out, size_t *out_len) {
     *out_len = n;
     return 1;
 }
+
+static int azri_b64url_decode(azredis_str in, char *out, size_t *out_len) { return azri_b64_decode(in, "-_", out, out_len); }
 
 static azredis_status azri_percent_add(azri_buf *b, azredis_str raw) {
     azredis_status st = AZREDIS_OK;
@@ -1561,7 +1564,7 @@ static int azri_u64(azredis_str s, uint64_t *out) {
     size_t i;
     for (i = 0; i < s.len; i++) {
         unsigned d = azri_is_digit(s.ptr[i]) ? (unsigned)(s.ptr[i] - '0') : 10;
-        if (d > 9 || v > (UINT64_MAX - d) / 10) return 0;
+        if (d > 9 || v > UINT64_MAX / 10 || (v == UINT64_MAX / 10 && d > UINT64_MAX % 10)) return 0;
         v = v * 10 + d;
     }
     if (s.len == 0) return 0;
@@ -1757,9 +1760,9 @@ typedef struct azri_date {
 
 /* Days since 1970-01-01 in the Gregorian calendar. The year is counted from 1 March, so that the leap day
  * is its last; 153 days make five months from there; 719468 days lie between 0000-03-01 and 1970-01-01. */
-static int64_t azri_days(int year, int month, int day) {
-    int64_t y = year - (month <= 2);
-    int64_t in_year = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1;
+static int32_t azri_days(int year, int month, int day) {
+    int32_t y = year - (month <= 2);
+    int32_t in_year = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1;
     return 365 * y + y / 4 - y / 100 + y / 400 + in_year - 719468;
 }
 
@@ -1770,7 +1773,7 @@ static int azri_date_join(const azri_date *d, int64_t *unix_s) {
     if (d->year < 1 || d->month < 1 || d->month > 12 || d->day < 1) return 0;
     if (d->day > days[d->month - 1] + (d->month == 2 && leap)) return 0;
     if (d->hour > 23 || d->minute > 59 || d->second > 60) return 0;
-    *unix_s = azri_days(d->year, d->month, d->day) * 86400 +
+    *unix_s = (int64_t)azri_days(d->year, d->month, d->day) * 86400 +
               d->hour * 3600 + (d->minute - d->zone) * 60 + d->second;
     return 1;
 }
@@ -1856,12 +1859,12 @@ static int azri_date_parse(azredis_str text, int64_t *unix_s) {
 
 /* "2026-11-23T10:00:00Z". Times outside 1970 .. 9999 are shown as the nearest end of that. */
 static void azri_date_text(char out[24], int64_t unix_s) {
-    int64_t days, rest;
+    int32_t days, rest;
     int year, month = 12;
     if (unix_s < 0) unix_s = 0;
     if (unix_s > 253402300799) unix_s = 253402300799;
-    days = unix_s / 86400;
-    rest = unix_s % 86400;
+    days = (int32_t)(unix_s / 86400);
+    rest = (int32_t)(unix_s % 86400);
     year = 1970 + (int)(days / 366);               /* never too late; at most 6 years early by 9999 */
     while (azri_days(year + 1, 1, 1) <= days) year++;
     while (azri_days(year, month, 1) > days) month--;
@@ -3777,24 +3780,28 @@ typedef struct azri_claims {
 /* A JSON number, or a string that holds one, cut to whole seconds; sizes past 10^15 stay there. 1: ok.
  * Integers only, because a device without floating point would pay kilobytes for "3599.7". */
 static int azri_jwt_seconds(azredis_str s, int64_t *out) {
-    char digit[20];
-    size_t i = s.len && s.ptr[0] == '-', kept = 0, seen = 0;
-    int64_t v = 0, k, places = 0, exponent = 0;
-    int dot = 0;
+    const int64_t enough = 1000000000000000;
+    size_t i = s.len && s.ptr[0] == '-';
+    int64_t v = 0, exponent = 0, tens = 0;      /* the number is v * 10^tens */
+    int dot = 0, seen = 0;
     for (; i < s.len && (azri_is_digit(s.ptr[i]) || (s.ptr[i] == '.' && !dot)); i++) {
         if (s.ptr[i] == '.') { dot = 1; continue; }
-        if (!dot) places++;
-        if (kept < sizeof digit) digit[kept++] = s.ptr[i];
         seen = 1;
+        if (v < enough) {
+            v = v * 10 + (s.ptr[i] - '0');
+            tens -= dot;
+        } else {
+            tens += !dot;
+        }
     }
     if (i < s.len && azri_lower(s.ptr[i]) == 'e') {
         if (!azri_i64(azri_slice(s.ptr + i + 1, s.len - i - 1), &exponent)) return 0;
         i = s.len;
     }
     if (!seen || i != s.len) return 0;
-    places += exponent > 400 ? 400 : exponent < -400 ? -400 : exponent;
-    for (k = 0; k < places && v < 1000000000000000; k++)
-        v = v * 10 + ((size_t)k < kept ? digit[k] - '0' : 0);
+    tens += exponent > 400 ? 400 : exponent < -400 ? -400 : exponent;
+    for (; tens < 0 && v; tens++) v /= 10;
+    for (; tens > 0 && v && v < enough; tens--) v *= 10;
     *out = s.ptr[0] == '-' ? -v : v;
     return 1;
 }
@@ -6171,19 +6178,13 @@ enum {
 };
 
 AZREDIS_API const char *azredis_event_name(azredis_event_type type) {
-    switch (type) {
-    case AZREDIS_EV_TOKEN_REFRESHED: return "TokenRefreshed";
-    case AZREDIS_EV_TOKEN_REFRESH_FAILED: return "TokenRefreshFailed";
-    case AZREDIS_EV_CONNECTION_REAUTHENTICATED: return "ConnectionReauthenticated";
-    case AZREDIS_EV_CONNECTION_REAUTHENTICATION_FAILED: return "ConnectionReauthenticationFailed";
-    case AZREDIS_EV_CONNECTION_FAILED: return "ConnectionFailed";
-    case AZREDIS_EV_CONNECTION_RESTORED: return "ConnectionRestored";
-    case AZREDIS_EV_ERROR_MESSAGE: return "ErrorMessage";
-    case AZREDIS_EV_INTERNAL_ERROR: return "InternalError";
-    case AZREDIS_EV_LOG: return "Log";
-    case AZREDIS_EV_DRAINED: return "Drained";
-    default: return "?";
-    }
+    static const char names[] = "?\0TokenRefreshed\0TokenRefreshFailed\0ConnectionReauthenticated\0"
+        "ConnectionReauthenticationFailed\0ConnectionFailed\0ConnectionRestored\0ErrorMessage\0InternalError\0Log\0Drained";
+    const char *name = names;
+    int i;
+    if (type > AZREDIS_EV_DRAINED) return names;
+    for (i = 0; i < (int)type; i++) name += strlen(name) + 1;
+    return name;
 }
 
 static azri_item *azri_news_at(azri_news *n, unsigned i) { return &n->item[(n->first + i) % AZRI_NEWS_MAX]; }
@@ -9536,7 +9537,6 @@ static uint64_t azri_dial_deadline(const azri_dial *d) { return d->next_at; }
 mbedtls-devel, mbedtls-dev; macOS: brew install mbedtls@3; elsewhere: give the compiler -I<its include folder>"
 #  endif
 #endif
-#include <mbedtls/base64.h>
 #include <mbedtls/platform_util.h>
 #include <mbedtls/ssl.h>
 #include <mbedtls/version.h>
@@ -9560,9 +9560,6 @@ mbedtls-devel, mbedtls-dev; macOS: brew install mbedtls@3; elsewhere: give the c
 #endif
 #ifndef MBEDTLS_KEY_EXCHANGE_ECDHE_RSA_ENABLED
 #  error "azredis: mbedTLS is built without MBEDTLS_KEY_EXCHANGE_ECDHE_RSA_ENABLED: the suites of Azure Managed Redis"
-#endif
-#ifndef MBEDTLS_BASE64_C
-#  error "azredis: mbedTLS is built without MBEDTLS_BASE64_C: root certificates are PEM"
 #endif
 #if AZRI_MBEDTLS == 2
 #  if !defined(MBEDTLS_X509_CHECK_KEY_USAGE) || !defined(MBEDTLS_X509_CHECK_EXTENDED_KEY_USAGE)
@@ -9706,8 +9703,7 @@ static void azri_roots_end(azri_roots *r) {
         r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;
         return;
     }
-    if (mbedtls_base64_decode((unsigned char *)r->der.ptr, r->der.cap, &n, (const unsigned char *)r->text.ptr,
-                              r->text.len) != 0) return;
+    if (!azri_b64_decode(azri_slice(r->text.ptr, r->text.len), "+/", r->der.ptr, &n)) return;
     r->der.len = n;
     azri_roots_der(r);
 }
@@ -9806,8 +9802,7 @@ typedef struct azri_tls_kept {       /* zeroed: none */
     const void    *ca;
     size_t         ca_len;
     uint64_t       verified_ms;      /* when the server last showed its certificate */
-    char           until[24];        /* when the first certificate of its chain ends */
-    char           from[24];             /* no certificate of the chain begins later */
+    int64_t        from, until;      /* Unix: the chain's certificates are all good between these */
 } azri_tls_kept;
 
 typedef struct azri_tls_conf {       /* all lent until azri_tls_close */
@@ -9835,9 +9830,8 @@ typedef struct azri_tls {            /* zeroed: closed. Must stay where it is wh
     int                 tls12;
     int                 offered;     /* 1: conf.kept was offered */
     int                 verified;    /* 1: the server showed its certificate, and all was well */
-    uint64_t            verified_ms; /* these two as in azri_tls_kept */
-    char                until[24];
-    char                from[24];             /* no certificate of the chain begins later */
+    uint64_t            verified_ms; /* these as in azri_tls_kept */
+    int64_t             from, until;
     uint32_t            sealed, opened;   /* records since the handshake */
     int                 io;          /* what port.send or port.recv said when it failed */
     const char         *frozen_p;
@@ -9870,43 +9864,43 @@ static void azri_tls_note(azri_tls *t, const char *f, ...) {
 }
 #endif
 
-/* In the form of azri_date_text, so that two dates compare as text, of this length. */
-#define AZRI_DATE_LEN 20u
-static void azri_tls_date(char out[24], const mbedtls_x509_time *x) {
-    (void)azri_fmt(out, 24, "%04d-%02d-%02dT%02d:%02d:%02dZ", x->year, x->mon, x->day, x->hour, x->min,
-                   x->sec);
+static int64_t azri_tls_time(const mbedtls_x509_time *x) {
+    return (int64_t)azri_days(x->year, x->mon, x->day) * 86400 + (x->hour * 60 + x->min) * 60 + x->sec;
+}
+
+/* For messages. */
+static const char *azri_tls_says(char out[24], int64_t unix_s) {
+    azri_date_text(out, unix_s);
+    return out;
 }
 
 /* The two time checks, on the port's clock. A clock that is unknown or behind this release cannot say that a
  * certificate is still good beyond it; an unknown one cannot say that it is not good yet. */
 static uint32_t azri_tls_check_time(azri_tls *t, const mbedtls_x509_crt *crt) {
-    char from[24], to[24], now[24], floor[24];
-    int64_t unix_now = azri_port_unix(t->port);
-    azri_tls_date(from, &crt->valid_from);
-    azri_tls_date(to, &crt->valid_to);
-    azri_date_text(now, unix_now > 0 ? unix_now : 0);
-    azri_date_text(floor, unix_now > AZRI_RELEASE_UNIX ? unix_now : AZRI_RELEASE_UNIX);
-    if (unix_now > 0 && memcmp(now, from, AZRI_DATE_LEN) < 0) {
-        azri_tls_note(t, "not valid before %s, and the clock of this machine says %s%s", from, now,
-                      unix_now < AZRI_RELEASE_UNIX ? ", which is wrong: set the clock" : "");
+    int64_t from = azri_tls_time(&crt->valid_from), until = azri_tls_time(&crt->valid_to), now = azri_port_unix(t->port);
+    int64_t floor = now > AZRI_RELEASE_UNIX ? now : AZRI_RELEASE_UNIX;
+    char a[24], b[24];
+    if (now > 0 && now < from) {
+        azri_tls_note(t, "not valid before %s, and the clock of this machine says %s%s", azri_tls_says(a, from),
+                      azri_tls_says(b, now), now < AZRI_RELEASE_UNIX ? ", which is wrong: set the clock" : "");
         return MBEDTLS_X509_BADCERT_FUTURE;
     }
-    if (memcmp(floor, to, AZRI_DATE_LEN) > 0) {
-        azri_tls_note(t, "expired on %s (it is %s)", to, floor);
+    if (floor > until) {
+        azri_tls_note(t, "expired on %s (it is %s)", azri_tls_says(a, until), azri_tls_says(b, floor));
         return MBEDTLS_X509_BADCERT_EXPIRED;
     }
-    if (!t->until[0] || memcmp(to, t->until, AZRI_DATE_LEN) < 0) memcpy(t->until, to, sizeof to);
-    if (!t->from[0] || memcmp(from, t->from, AZRI_DATE_LEN) > 0) memcpy(t->from, from, sizeof from);
+    if (until < t->until) t->until = until;
+    if (from > t->from) t->from = from;
     return 0;
 }
 
 /* A chain that was verified without a clock, and later a time, told over that very connection: it must fit. */
 static azredis_status azri_tls_check_date(const azri_tls *t, int64_t unix_now, azredis_error *e) {
-    char now[24];
-    azri_date_text(now, unix_now);
-    if (memcmp(t->from, now, AZRI_DATE_LEN) <= 0 && memcmp(now, t->until, AZRI_DATE_LEN) <= 0) return AZREDIS_OK;
+    char from[24], until[24], now[24];
+    if (t->from <= unix_now && unix_now <= t->until) return AZREDIS_OK;
     return azri_fail(e, AZREDIS_E_CERT, t->conf.where, "certificate of %s refused: good from %s to %s, and by its own clock it is "
-                     "%s; this machine's clock is not set", t->name, t->from, t->until, now);
+                     "%s; this machine's clock is not set", t->name, azri_tls_says(from, t->from), azri_tls_says(until, t->until),
+                     azri_tls_says(now, unix_now));
 }
 
 static const char *azri_tls_roots_name(const azri_tls *t) { return t->ca_path ? t->ca_path : "the given ca"; }
@@ -10019,7 +10013,9 @@ static int azri_tls_verify(void *user, mbedtls_x509_crt *crt, int depth, uint32_
         *flags = 0;
         return 0;
     }
-    t->why[0] = t->from[0] = t->until[0] = '\0';
+    t->why[0] = '\0';
+    t->from = 0;
+    t->until = INT64_MAX;
     name = azri_tls_check_name(t, crt, *flags & MBEDTLS_X509_BADCERT_CN_MISMATCH);
     *flags = azri_tls_check_chain(t, crt, &status) | name;
     t->verified = status == 0 && *flags == 0;
@@ -10040,12 +10036,9 @@ static void azri_tls_forget(azri_tls_kept *k, const azri_mem *m) {
 
 /* Would this connection make the checks that the kept session stands for, and would they pass again? */
 static int azri_tls_fits(const azri_tls *t, const azri_tls_kept *k) {
-    int64_t unix_now = azri_port_unix(t->port);
-    char now[24];
-    azri_date_text(now, unix_now > 0 ? unix_now : 0);
     return k->blob && azri_eqz(azri_str(k->name), t->name) && k->ca == t->conf.ca && k->ca_len == t->conf.ca_len &&
            !k->ca_path == !t->ca_path && (!k->ca_path || azri_eqz(azri_str(k->ca_path), t->ca_path)) &&
-           t->port->p.now_ms(t->port->p.user) - k->verified_ms < AZRI_TLS_KEPT_MS && memcmp(now, k->until, AZRI_DATE_LEN) <= 0;
+           t->port->p.now_ms(t->port->p.user) - k->verified_ms < AZRI_TLS_KEPT_MS && azri_port_unix(t->port) <= k->until;
 }
 
 /* Before the handshake. What cannot be resumed is only slower. */
@@ -10057,8 +10050,8 @@ static void azri_tls_offer(azri_tls *t) {
     if (mbedtls_ssl_session_load(&s, k->blob, k->len) == 0 && mbedtls_ssl_set_session(&t->ssl, &s) == 0) {
         t->offered = 1;
         t->verified_ms = k->verified_ms;
-        memcpy(t->until, k->until, sizeof t->until);
-        memcpy(t->from, k->from, sizeof t->from);
+        t->from = k->from;
+        t->until = k->until;
     }
     mbedtls_ssl_session_free(&s);
 }
@@ -10083,8 +10076,8 @@ static void azri_tls_keep(azri_tls *t) {
         k->ca_len = t->conf.ca_len;
         k->verified_ms = t->verified_ms;
         memcpy(k->name, t->name, sizeof k->name);
-        memcpy(k->until, t->until, sizeof k->until);
-        memcpy(k->from, t->from, sizeof k->from);
+        k->from = t->from;
+        k->until = t->until;
         if (!k->ca_path != !t->ca_path || mbedtls_ssl_session_save(&s, k->blob, n, &n) != 0) azri_tls_forget(k, m);
     }
     mbedtls_ssl_session_free(&s);
