@@ -197,6 +197,8 @@
  * AZREDIS_NO_TEXT               errors and log lines without words: code, numbers, where and level stay, message and text
  *                               are ""; 14 KB less code on a microcontroller
  * AZREDIS_NO_HTTP               no token endpoints: of the identities callback, access key and password remain; 9 KB less
+ * AZREDIS_NO_HANDOVER           a connection whose TLS key is worn is drained and made again, instead of being replaced without
+ *                               a break; 3 KB less
  * AZREDIS_ASSERT(x)             our own bugs; default assert, nothing under NDEBUG
  * AZREDIS_NO_CONFIG             leaves out connection strings (a config is then AZREDIS_E_ARG) and azredis_describe
  * AZREDIS_API                   linkage of the public functions; set by the header
@@ -855,6 +857,12 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  ifndef AZREDIS_NO_EXEC
 #    define AZREDIS_NO_EXEC
 #  endif
+#endif
+
+#ifdef AZREDIS_NO_HANDOVER
+#  define AZRI_WITH_HANDOVER 0
+#else
+#  define AZRI_WITH_HANDOVER 1
 #endif
 
 #define AZRI_STATIC_ASSERT(name, cond) typedef char azri_assert_##name[(cond) ? 1 : -1] AZRI_UNUSED
@@ -6501,6 +6509,13 @@ static void azri_session_init(azri_session *s, const azri_mem *m, const azri_ses
     azri_resp_init(&s->resp, m, conf->max_reply);
 }
 
+/* What a handover makes of a session; constants where there is none. */
+static azri_session *azri_heir(const azri_session *s) { return AZRI_WITH_HANDOVER ? s->heir : NULL; }
+static azri_session *azri_elder(const azri_session *s) { return AZRI_WITH_HANDOVER ? s->elder : NULL; }
+static int azri_leaving(const azri_session *s) { return AZRI_WITH_HANDOVER && s->leaving; }
+static int azri_holding(const azri_session *s) { return AZRI_WITH_HANDOVER && s->holding; }
+static int azri_gone(const azri_session *s) { return AZRI_WITH_HANDOVER && s->gone; }
+
 static void azri_session_set_blob(azri_blob **slot, azri_blob *b) {
     (void)azri_blob_hold(b);
     azri_blob_drop(*slot);
@@ -7088,8 +7103,10 @@ static uint64_t azri_session_drain_at(const azri_session *s) {
     return s->blob && !s->trying ? azri_blob_drain_at(s->blob) : AZRI_NEVER64;
 }
 
+/* The end of a connection on which nothing more was to be written. */
 static azredis_status azri_session_expired(azri_session *s, azredis_error *e) {
-    return azri_fail(e, AZREDIS_E_CLOSED, "redis.auth", "%s: the token of this connection has expired", s->conf->endpoint);
+    return azri_fail(e, AZREDIS_E_CLOSED, "redis.auth", "%s: %s", s->conf->endpoint,
+                     s->replace && !AZRI_WITH_HANDOVER ? s->replace : "the token of this connection has expired");
 }
 
 static azredis_status azri_session_tick_handshake(azri_session *s, uint64_t now, azredis_error *e) {
@@ -7358,8 +7375,10 @@ static azri_msg *azri_seam_pop(azri_seam *m) {
     return msg;
 }
 
+static azri_seam *azri_seam_of(const azredis_sub *s) { return AZRI_WITH_HANDOVER ? s->seam : NULL; }
+
 static void azri_seam_drop(azredis_sub *s) {
-    azri_seam *m = s->seam;
+    azri_seam *m = azri_seam_of(s);
     azri_msg *msg;
     if (!m) return;
     while ((msg = azri_seam_pop(m)) != NULL) azri_msg_free(s->mem, msg);
@@ -7513,7 +7532,7 @@ static azri_session *azri_hub_add_session(azri_hub *h) {
 /* The session that commands are written to. While its heir waits for its last answers it is still this one. */
 static azri_session *azri_hub_main(const azri_hub *h) {
     azri_session *s = h->sessions;
-    while (s->elder || s->gone) s = s->next;    /* there always is one: only an heir lets another go */
+    while (azri_elder(s) || azri_gone(s)) s = s->next;    /* there always is one: only an heir lets another go */
     return s;
 }
 
@@ -7729,7 +7748,7 @@ static const char *azri_hub_waits_for(const azri_hub *h, uint64_t now) {
 /* Why a command could not be sent: the known trouble, else what was being waited for. */
 static void azri_hub_why(const azri_hub *h, uint64_t now, azredis_error *e) {
     char cause[sizeof e->message];
-    if (azri_hub_main(h)->leaving) {
+    if (azri_leaving(azri_hub_main(h))) {
         (void)azri_fail(e, AZREDIS_E_TIMEOUT, "redis.handover", "%s: not sent in time; the connection is being replaced, and "
                         "was waiting for the last answers of the old one", h->conf.session.endpoint);
         return;
@@ -7752,11 +7771,11 @@ static azri_session *azri_hub_route(const azri_hub *h) { return azri_hub_main(h)
 static void azri_hub_submit(azri_hub *h, azri_cmd *c, uint64_t now) {
     azri_session *s = azri_hub_route(h);
     azredis_error e;
-    if (s->state == AZRI_READY && !s->leaving) {
+    if (s->state == AZRI_READY && !azri_leaving(s)) {
         azri_session_push_cmd(s, c, now);
         return;
     }
-    if (s->leaving) {}
+    if (azri_leaving(s)) {}
     else if (h->aborted || (h->trouble.code != AZREDIS_OK && !h->trouble.retryable) ||
         ((h->conf.fail_fast || c->no_queue) && (h->ever_ready || c->no_queue))) {
         azri_hub_why(h, now, &e);
@@ -7825,29 +7844,29 @@ static int azri_hub_ask(azri_hub *h, azri_session *s, azri_kind kind, azredis_su
 
 /* What a subscription is on this connection. */
 static azri_sub_state *azri_sub_state_on(azredis_sub *sub, const azri_session *s) {
-    return s->elder ? &sub->heir_state : &sub->state;
+    return azri_elder(s) ? &sub->heir_state : &sub->state;
 }
 
 static int azri_sub_settled(azri_sub_state st) { return st == AZRI_SUB_ACTIVE || st == AZRI_SUB_REFUSED; }
 
 /* 1: an heir asks for it later. Its stream must begin within the one of the connection that it replaces. */
 static int azri_hub_asks_later(const azredis_sub *sub, const azri_session *s) {
-    return s->elder && !s->elder->leaving && s->elder->state == AZRI_READY && !azri_sub_settled(sub->state);
+    return azri_elder(s) && !s->elder->leaving && s->elder->state == AZRI_READY && !azri_sub_settled(sub->state);
 }
 
 /* Asks for every subscription that is new to this connection. */
 static void azri_hub_subscribe(azri_hub *h, azri_session *s, uint64_t now) {
     azredis_sub *sub;
-    for (sub = h->subs; sub && !s->leaving; sub = sub->next) {
+    for (sub = h->subs; sub && !azri_leaving(s); sub = sub->next) {
         azri_sub_state *st = azri_sub_state_on(sub, s);
         if (sub->dead || *st != AZRI_SUB_NEW || azri_hub_asks_later(sub, s)) continue;
-        *(s->elder ? &sub->heir_serial : &sub->serial) = s->serial;
+        *(azri_elder(s) ? &sub->heir_serial : &sub->serial) = s->serial;
         if (!s->resp3) {
             (void)azri_fail(&sub->error, AZREDIS_E_STATE, "redis.subscribe", "subscriptions need RESP3, and this connection "
                             "speaks RESP2; leave the option protocol at 3");
             *st = AZRI_SUB_REFUSED;
             (void)azri_news_add(&h->news, AZREDIS_EV_ERROR_MESSAGE, &sub->error);
-        } else if ((!s->elder || azri_seam_begin(sub)) && azri_hub_ask(h, s, AZRI_CMD_SUBSCRIBE, sub, now)) {
+        } else if ((!azri_elder(s) || azri_seam_begin(sub)) && azri_hub_ask(h, s, AZRI_CMD_SUBSCRIBE, sub, now)) {
             *st = AZRI_SUB_ASKED;
         }
     }
@@ -7858,7 +7877,7 @@ static void azri_hub_unsubscribe(azri_hub *h, azredis_sub *sub, uint64_t now) {
     sub->dead = 1;
     for (s = h->sessions; s; s = s->next) {
         azri_sub_state st = *azri_sub_state_on(sub, s);
-        if (s->state == AZRI_READY && !s->leaving && st != AZRI_SUB_NEW && st != AZRI_SUB_REFUSED && !azri_hub_other_sub(h, sub))
+        if (s->state == AZRI_READY && !azri_leaving(s) && st != AZRI_SUB_NEW && st != AZRI_SUB_REFUSED && !azri_hub_other_sub(h, sub))
             (void)azri_hub_ask(h, s, AZRI_CMD_UNSUBSCRIBE, sub, now);   /* without memory its messages are dropped here */
     }
 }
@@ -7868,9 +7887,9 @@ static void azri_hub_subscribed(azri_hub *h, azri_cmd *c) {
     azredis_sub *sub = c->sub;
     azri_sub_state *st;
     if (!sub || sub->dead || c->reply->fate != AZREDIS_ANSWERED) return;
-    if (c->serial != sub->serial && c->serial != sub->heir_serial) return;
+    if (c->serial != sub->serial && (!AZRI_WITH_HANDOVER || c->serial != sub->heir_serial)) return;
     st = c->serial == sub->serial ? &sub->state : &sub->heir_state;
-    h->step = azri_hub_main(h)->heir != NULL;
+    h->step = azri_heir(azri_hub_main(h)) != NULL;
     if (c->reply->status == AZREDIS_OK) {
         *st = AZRI_SUB_ACTIVE;
         sub->error.code = AZREDIS_OK;
@@ -7914,13 +7933,13 @@ static void azri_hub_message(azri_hub *h, const azri_session *s, const azri_fram
     azredis_sub *sub;
     for (sub = h->subs; sub; sub = sub->next) {
         if (sub->dead || !azri_eqz(channel, sub->channel)) continue;
-        if ((s->elder || s->holding) && sub->seam) {
+        if ((azri_elder(s) || azri_holding(s)) && sub->seam) {
             if (sub->seam->open) azri_seam_young(sub, channel, payload);
-        } else if (!s->elder && sub->open) {
+        } else if (!azri_elder(s) && sub->open) {
             h->stats.messages++;
             h->stats.messages_lost += azri_sub_push(sub, channel, payload);
             if (sub->tail && !sub->tail->arrival) sub->tail->arrival = h->stats.messages;
-            if (sub->seam) azri_seam_old(sub, payload);
+            if (azri_seam_of(sub)) azri_seam_old(sub, payload);
         }
     }
 }
@@ -7930,16 +7949,16 @@ static void azri_hub_message(azri_hub *h, const azri_session *s, const azri_fram
 static void azri_hub_confirmed(const azri_session *s, const azri_cmd *head) {
     azredis_sub *sub = head ? head->sub : NULL;
     if (!sub || head->kind != AZRI_CMD_SUBSCRIBE || !head->finished || head->reply->status != AZREDIS_OK) return;
-    if (head->serial != (s->elder ? sub->heir_serial : sub->serial)) return;
-    if (!s->elder) sub->open = 1;
-    if (sub->seam && (s->elder || s->holding)) sub->seam->open = 1;
+    if (head->serial != (azri_elder(s) ? sub->heir_serial : sub->serial)) return;
+    if (!azri_elder(s)) sub->open = 1;
+    if (azri_seam_of(sub) && (azri_elder(s) || azri_holding(s))) sub->seam->open = 1;
 }
 
 /* The streams of the old connection and its successor become one in all subscriptions. */
 static void azri_hub_join(azri_hub *h, int whole) {
     azredis_sub *sub;
     for (sub = h->subs; sub; sub = sub->next)
-        if (sub->seam) azri_seam_join(sub, whole, &h->stats.messages, &h->stats.messages_lost);
+        if (azri_seam_of(sub)) azri_seam_join(sub, whole, &h->stats.messages, &h->stats.messages_lost);
 }
 
 /* ---- handover ----
@@ -7964,18 +7983,23 @@ static void azri_hub_join(azri_hub *h, int whole) {
  * the overlap, which are counted in lost; (d) without memory for the record some may come twice.
  * If A died, the two streams need not overlap: unless they visibly do, the next message has gap = 1. */
 
-/* Asks that s be replaced, for the reason `why` (a literal). Asking again is harmless. */
+/* Asks that s be replaced, for the reason `why` (a literal). Asking again is harmless. Without handovers it is drained,
+ * and dialled again: commands wait, and subscriptions have a gap. */
 static void azri_hub_handover(azri_hub *h, azri_session *s, const char *why, uint64_t now) {
-    if (s->state != AZRI_READY || s->replace || s->elder) return;
+    if (s->state != AZRI_READY || s->replace || azri_elder(s)) return;
     s->replace = why;
     s->heir_at = now;
+    if (!AZRI_WITH_HANDOVER) {
+        s->state = AZRI_DRAINING;
+        h->step = 1;
+    }
     azri_log(&h->news, AZREDIS_LOG_INFO, AZRI_LOG_HANDOVER, "%s: %s; a second connection is made in its place",
              h->conf.session.endpoint, why);
 }
 
 /* One handover at a time: the streams of the last one must have been joined. */
 static int azri_hub_wants_heir(const azri_session *s) {
-    return s->replace && !s->heir && !s->holding && s->state == AZRI_READY;
+    return AZRI_WITH_HANDOVER && s->replace && !s->heir && !s->holding && s->state == AZRI_READY;
 }
 
 static void azri_hub_make_heir(azri_hub *h, azri_session *s, uint64_t now) {
@@ -8051,7 +8075,7 @@ static void azri_hub_token(azri_hub *h, azri_blob *fresh, uint64_t now, uint64_t
     uint64_t spread = 0;
     uint32_t many = 0;
     azri_session_set_blob(&h->blob, fresh);
-    for (s = h->sessions; s; s = s->next) many += !s->elder && !s->gone;
+    for (s = h->sessions; s; s = s->next) many += !azri_elder(s) && !azri_gone(s);
     if (many > 1 && headroom_at > now)
         spread = azri_min64(AZRI_AUTH_JITTER_MAX, (headroom_at - now) / 2);
     for (s = h->sessions; s; s = s->next) {
@@ -8064,7 +8088,7 @@ static void azri_hub_token(azri_hub *h, azri_blob *fresh, uint64_t now, uint64_t
 
 /* 1: s shall be dialled now. */
 static int azri_hub_may_dial(const azri_hub *h, const azri_session *s, uint64_t now) {
-    return s->state == AZRI_DOWN && !s->gone && !s->link && !h->aborted && !h->resting && azri_hub_live_blob(h, now) &&
+    return s->state == AZRI_DOWN && !azri_gone(s) && !s->link && !h->aborted && !h->resting && azri_hub_live_blob(h, now) &&
            now >= s->dial_at;
 }
 
@@ -8096,11 +8120,11 @@ static void azri_hub_ready(azri_hub *h, azri_session *s, uint64_t now) {
     h->stats.connects++;
     h->ever_ready = 1;
     h->refusals = 0;
-    if (!s->elder) azri_hub_restored(h, s, now);
+    if (!azri_elder(s)) azri_hub_restored(h, s, now);
     for (sub = h->subs; sub; sub = sub->next) *azri_sub_state_on(sub, s) = AZRI_SUB_NEW;
     azri_hub_subscribe(h, s, now);
     if (h->blob && h->blob->generation > s->blob->generation) azri_session_token(s, h->blob, now, 0);   /* a newer one came */
-    if (!s->elder) azri_hub_release_backlog(h, s, now);
+    if (!azri_elder(s)) azri_hub_release_backlog(h, s, now);
 }
 
 /* A refused token: one fresh one is asked for; refused again, or a password, it is a mistake to be mended. */
@@ -8111,7 +8135,7 @@ static void azri_hub_refused(azri_hub *h, azri_session *s, azredis_error *e) {
     if (h->blob->expires_at == AZRI_NEVER64 || ++h->refusals > 1) e->retryable = 0;
     if (h->blob->expires_at == AZRI_NEVER64) return;
     /* Never shown again. What the connection that is to be replaced lives on was accepted, and may be. */
-    azri_session_set_blob(&h->blob, s->elder && s->elder->blob && s->elder->blob->hash != h->rejected ? s->elder->blob : NULL);
+    azri_session_set_blob(&h->blob, azri_elder(s) && s->elder->blob && s->elder->blob->hash != h->rejected ? s->elder->blob : NULL);
 }
 
 /* Refused on a live connection: that lives on its old token, with which it may even be made again. */
@@ -8164,7 +8188,7 @@ static void azri_hub_heir_closed(azri_hub *h, azri_session *b, const azredis_err
 /* A connection that served is gone, or one that was to serve. If its heir is ready, that serves at once. */
 static void azri_hub_main_closed(azri_hub *h, azri_session *s, const azredis_error *e, azri_queue *unsent, uint64_t delay,
                                  uint64_t now) {
-    azri_session *b = s->heir;
+    azri_session *b = azri_heir(s);
     int heir = b && b->state == AZRI_READY;
     azredis_sub *sub;
     if (heir) delay = 0;
@@ -8175,7 +8199,7 @@ static void azri_hub_main_closed(azri_hub *h, azri_session *s, const azredis_err
     }
     azri_log(&h->news, h->resting ? AZREDIS_LOG_INFO : AZREDIS_LOG_WARNING, s->was_ready ? AZRI_LOG_LOST : AZRI_LOG_CONNECT_FAILED, "%s; next try in %llu ms",
              e->message, (unsigned long long)delay);
-    if (!b) azri_hub_join(h, 0);
+    if (AZRI_WITH_HANDOVER && !b) azri_hub_join(h, 0);
     for (sub = h->subs; sub; sub = sub->next) {
         if (sub->open) sub->gap = 1;
         sub->open = 0;
@@ -8202,7 +8226,7 @@ static void azri_hub_closed(azri_hub *h, azri_session *s, const azredis_error *w
     s->dial_at = now + delay;
     s->replace = NULL;
     if (e.code == AZREDIS_E_RESP) (void)azri_news_add(&h->news, AZREDIS_EV_INTERNAL_ERROR, &e);
-    if (s->elder) azri_hub_heir_closed(h, s, &e, delay, now);
+    if (azri_elder(s)) azri_hub_heir_closed(h, s, &e, delay, now);
     else azri_hub_main_closed(h, s, &e, &unsent, delay, now);
 }
 
@@ -8243,14 +8267,14 @@ static AZRI_APART void azri_hub_frame(azri_hub *h, azri_session *s, const azri_f
     }
     if (azri_session_frame(s, f, now, &e) != AZREDIS_OK) azri_hub_closed(h, s, &e, now);
     else if (before == AZRI_HANDSHAKE && s->state == AZRI_READY) azri_hub_ready(h, s, now);
-    else if (s->marked) azri_hub_marked(h, s, now);
+    else if (AZRI_WITH_HANDOVER && s->marked) azri_hub_marked(h, s, now);
     else if (head != s->fifo.head) azri_hub_confirmed(s, head);
 }
 
 /* What of the handover of s can be done now. */
 static void azri_hub_handover_step(azri_hub *h, azri_session *s, uint64_t now) {
     if (azri_hub_wants_heir(s)) azri_hub_make_heir(h, s, now);
-    if (!s->heir) return;
+    if (!azri_heir(s)) return;
     if (!s->leaving) {
         if (s->heir->state == AZRI_READY && !s->trying && !s->gate && !s->mark.linked && azri_hub_settled(h))
             azri_hub_leave(h, s, now);
@@ -8269,16 +8293,16 @@ static void azri_hub_tick(azri_hub *h, uint64_t now) {
         if (s->state == AZRI_READY) azri_hub_subscribe(h, s, now);
         if (s->rejected) azri_hub_reauth_refused(h, s);
     }
-    for (s = h->sessions; s; s = s->next)
+    for (s = h->sessions; s && AZRI_WITH_HANDOVER; s = s->next)
         if (s->state == AZRI_READY || s->state == AZRI_DRAINING) azri_hub_handover_step(h, s, now);
     azri_hub_expire_backlog(h, now);
     azri_hub_sweep_subs(h);
-    azri_hub_sweep_sessions(h);
+    if (AZRI_WITH_HANDOVER) azri_hub_sweep_sessions(h);
 }
 
 static uint64_t azri_hub_session_deadline(const azri_session *s, uint64_t now) {
     uint64_t t = azri_session_deadline(s, now);
-    if (s->leaving) t = azri_min64(t, s->leave_until);
+    if (azri_leaving(s)) t = azri_min64(t, s->leave_until);
     if (azri_hub_wants_heir(s)) t = azri_min64(t, s->heir_at);
     return t;
 }
@@ -8287,8 +8311,8 @@ static uint64_t azri_hub_deadline(const azri_hub *h, uint64_t now) {
     const azri_session *s;
     uint64_t t = h->step ? now : azri_min64(h->backlog_deadline, now + AZRI_WAIT_MAX);
     for (s = h->sessions; s; s = s->next) {
-        if (s->gone && !s->link) return now;                        /* it can be freed */
-        if (s->state == AZRI_DOWN && (s->gone || h->aborted || h->resting || !azri_hub_live_blob(h, now))) continue;
+        if (azri_gone(s) && !s->link) return now;                        /* it can be freed */
+        if (s->state == AZRI_DOWN && (azri_gone(s) || h->aborted || h->resting || !azri_hub_live_blob(h, now))) continue;
         t = azri_min64(t, azri_hub_session_deadline(s, now));
     }
     return t;
