@@ -199,6 +199,8 @@
  * AZREDIS_NO_HTTP               no token endpoints: of the identities callback, access key and password remain; 9 KB less
  * AZREDIS_NO_HANDOVER           a connection whose TLS key is worn is drained and made again, instead of being replaced without
  *                               a break; 3 KB less
+ * AZREDIS_NO_EVENTS             no events and no log lines: on_event is never called, what fails is told by the calls that
+ *                               suffer from it; 2 KB less, and 7 KB of memory
  * AZREDIS_ASSERT(x)             our own bugs; default assert, nothing under NDEBUG
  * AZREDIS_NO_CONFIG             leaves out connection strings (a config is then AZREDIS_E_ARG) and azredis_describe
  * AZREDIS_API                   linkage of the public functions; set by the header
@@ -865,6 +867,12 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_WITH_HANDOVER 1
 #endif
 
+#ifdef AZREDIS_NO_EVENTS
+#  define AZRI_WITH_EVENTS 0
+#else
+#  define AZRI_WITH_EVENTS 1
+#endif
+
 #define AZRI_STATIC_ASSERT(name, cond) typedef char azri_assert_##name[(cond) ? 1 : -1] AZRI_UNUSED
 
 #if defined(AZREDIS_NO_OS) && !defined(AZREDIS_NO_THREADS)
@@ -913,8 +921,8 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_POOL_ROOM     128u        /* frames up to this size come from the pool */
 #  define AZRI_POOL_MAX      8u          /* commands kept for reuse */
 #  define AZRI_POOL_REPLY    1024u       /* memory of its answer that such a command may keep */
-#  define AZRI_NEWS_MAX      4u          /* events waiting for a client's handler */
-#  define AZRI_NOTES_MAX     4u          /* events of an auth that a client which seldom pumps can still get */
+#  define AZRI_NEWS_MAX      (AZRI_WITH_EVENTS ? 4u : 1u)   /* events waiting for a client's handler */
+#  define AZRI_NOTES_MAX     (AZRI_WITH_EVENTS ? 4u : 1u)   /* events of an auth that a client which seldom pumps can still get */
 #  define AZRI_GRAVES        4           /* sockets that wait to be closed, if an event loop of yours watches them */
 #  define AZRI_FDS_MAX       4u          /* sockets of one wait: token request, connections */
 #  define AZRI_LINKS_MAX     4           /* records of one walk of the chain */
@@ -6170,6 +6178,7 @@ typedef struct azri_item {
 typedef struct azri_news {
     azri_item     item[AZRI_NEWS_MAX];
     unsigned      first, count;
+    unsigned      lent;                /* 1: the handler is looking at the first, which must stay where it is */
     uint32_t      dropped;
     azredis_level level;               /* log lines above it are not even formatted */
 } azri_news;
@@ -6199,8 +6208,8 @@ static azri_item *azri_news_at(azri_news *n, unsigned i) { return &n->item[(n->f
 
 /* Makes room by dropping the oldest line below warning, else the oldest of all. */
 static void azri_news_drop(azri_news *n) {
-    unsigned i, at = 0;
-    for (i = 0; i < n->count; i++) {
+    unsigned i, at = n->lent;
+    for (i = at; i < n->count; i++) {
         const azri_item *it = azri_news_at(n, i);
         if (it->type == AZREDIS_EV_LOG && it->level > AZREDIS_LOG_WARNING) { at = i; break; }
     }
@@ -6226,10 +6235,26 @@ static azri_item *azri_news_add(azri_news *n, azredis_event_type type, const azr
     return it;
 }
 
+/* An event; e may be NULL, and AZREDIS_UNKNOWN stands for a time that it has not. */
+static void azri_news_event(azri_news *n, azredis_event_type type, const azredis_error *e, int64_t old_left_ms,
+                            int64_t new_left_ms, int64_t next_try_ms) {
+    azri_item *it;
+    if (!AZRI_WITH_EVENTS) return;
+    it = azri_news_add(n, type, e);
+    it->old_left_ms = old_left_ms;
+    it->new_left_ms = new_left_ms;
+    it->next_try_ms = next_try_ms;
+}
+
+/* An event that is nothing but an error. */
+static void azri_news_error(azri_news *n, azredis_event_type type, const azredis_error *e) {
+    if (AZRI_WITH_EVENTS) (void)azri_news_add(n, type, e);
+}
+
 /* A log line without its text; NULL: of a level that nobody wants. */
 static azri_item *azri_log_item(azri_news *n, azredis_level level, int number) {
     azri_item *it;
-    if (level > n->level) return NULL;
+    if (!AZRI_WITH_EVENTS || level > n->level) return NULL;
     it = azri_news_add(n, AZREDIS_EV_LOG, NULL);
     it->level = level;
     it->number = number;
@@ -6880,16 +6905,14 @@ static void azri_session_extend(azri_session *s, uint64_t ms) {
 
 /* The unit has been answered as a whole. */
 static void azri_session_reauth_end(azri_session *s, uint64_t now) {
-    azri_item *it;
     int64_t old_left = azri_blob_left(s->blob, now);
     uint64_t delay;
     azri_session_extend(s, now - s->auth_sent_at);
     if (s->auth_answered > 0) {
         azri_session_accept(s);
         s->reauths++;
-        it = azri_news_add(s->news, AZREDIS_EV_CONNECTION_REAUTHENTICATED, NULL);
-        it->old_left_ms = old_left;
-        it->new_left_ms = azri_blob_left(s->blob, now);
+        azri_news_event(s->news, AZREDIS_EV_CONNECTION_REAUTHENTICATED, NULL, old_left, azri_blob_left(s->blob, now),
+                        AZREDIS_UNKNOWN);
         azri_log(s->news, AZREDIS_LOG_INFO, AZRI_LOG_AUTH_OK, "%s: re-authenticated in %llu ms", s->conf->endpoint,
                  (unsigned long long)(now - s->auth_sent_at));
         return;
@@ -6903,9 +6926,8 @@ static void azri_session_reauth_end(azri_session *s, uint64_t now) {
         s->auth_at = now + delay;
     }
     azri_session_set_blob(&s->trying, NULL);
-    it = azri_news_add(s->news, AZREDIS_EV_CONNECTION_REAUTHENTICATION_FAILED, &s->auth_error);
-    it->old_left_ms = old_left;
-    it->next_try_ms = s->fresh ? (int64_t)(azri_max64(s->auth_at, now) - now) : 0;   /* 0: a token is fetched at once */
+    azri_news_event(s->news, AZREDIS_EV_CONNECTION_REAUTHENTICATION_FAILED, &s->auth_error, old_left, AZREDIS_UNKNOWN,
+                    s->fresh ? (int64_t)(azri_max64(s->auth_at, now) - now) : 0);    /* 0: a token is fetched at once */
     azri_log(s->news, AZREDIS_LOG_WARNING, AZRI_LOG_AUTH_FAILED, "%s; the old token is good for %lld ms more",
              s->auth_error.message, (long long)old_left);
 }
@@ -6960,7 +6982,7 @@ static void azri_session_user_answer(azri_session *s, azri_cmd *c, const azri_fr
     } else if (f->root->type == AZREDIS_T_ERROR) {
         azri_server_error(s, f->root, "redis.command", &e);
         azri_reply_error(c->reply, s->mem, &e);
-        (void)azri_news_add(s->news, AZREDIS_EV_ERROR_MESSAGE, &e);
+        azri_news_error(s->news, AZREDIS_EV_ERROR_MESSAGE, &e);
         if (e.code == AZREDIS_E_AUTH) s->wants_close = 1;      /* the server has forgotten who we are */
     }
     azri_done_push(s->done, c);
@@ -7865,7 +7887,7 @@ static void azri_hub_subscribe(azri_hub *h, azri_session *s, uint64_t now) {
             (void)azri_fail(&sub->error, AZREDIS_E_STATE, "redis.subscribe", "subscriptions need RESP3, and this connection "
                             "speaks RESP2; leave the option protocol at 3");
             *st = AZRI_SUB_REFUSED;
-            (void)azri_news_add(&h->news, AZREDIS_EV_ERROR_MESSAGE, &sub->error);
+            azri_news_error(&h->news, AZREDIS_EV_ERROR_MESSAGE, &sub->error);
         } else if ((!azri_elder(s) || azri_seam_begin(sub)) && azri_hub_ask(h, s, AZRI_CMD_SUBSCRIBE, sub, now)) {
             *st = AZRI_SUB_ASKED;
         }
@@ -8107,10 +8129,9 @@ static void azri_hub_opened(azri_hub *h, azri_session *s, uint64_t now) {
 static void azri_hub_restored(azri_hub *h, azri_session *s, uint64_t now) {
     h->trouble.code = AZREDIS_OK;
     if (s->was_ready) h->stats.reconnects++;
-    if (s->failed) {
-        azri_item *it = azri_news_add(&h->news, AZREDIS_EV_CONNECTION_RESTORED, NULL);
-        it->new_left_ms = azri_blob_left(s->blob, now);
-    }
+    if (s->failed)
+        azri_news_event(&h->news, AZREDIS_EV_CONNECTION_RESTORED, NULL, AZREDIS_UNKNOWN, azri_blob_left(s->blob, now),
+                        AZREDIS_UNKNOWN);
     s->was_ready = 1;
     s->failed = 0;
 }
@@ -8193,8 +8214,7 @@ static void azri_hub_main_closed(azri_hub *h, azri_session *s, const azredis_err
     azredis_sub *sub;
     if (heir) delay = 0;
     if (!s->failed && !h->resting) {
-        azri_item *it = azri_news_add(&h->news, AZREDIS_EV_CONNECTION_FAILED, e);
-        it->next_try_ms = (int64_t)delay;
+        azri_news_event(&h->news, AZREDIS_EV_CONNECTION_FAILED, e, AZREDIS_UNKNOWN, AZREDIS_UNKNOWN, (int64_t)delay);
         s->failed = 1;
     }
     azri_log(&h->news, h->resting ? AZREDIS_LOG_INFO : AZREDIS_LOG_WARNING, s->was_ready ? AZRI_LOG_LOST : AZRI_LOG_CONNECT_FAILED, "%s; next try in %llu ms",
@@ -8225,7 +8245,7 @@ static void azri_hub_closed(azri_hub *h, azri_session *s, const azredis_error *w
     s->ready_at = 0;
     s->dial_at = now + delay;
     s->replace = NULL;
-    if (e.code == AZREDIS_E_RESP) (void)azri_news_add(&h->news, AZREDIS_EV_INTERNAL_ERROR, &e);
+    if (e.code == AZREDIS_E_RESP) azri_news_error(&h->news, AZREDIS_EV_INTERNAL_ERROR, &e);
     if (azri_elder(s)) azri_hub_heir_closed(h, s, &e, delay, now);
     else azri_hub_main_closed(h, s, &e, &unsent, delay, now);
 }
@@ -10678,8 +10698,21 @@ static azri_item *azri_auth_note(azredis_auth *a, azredis_event_type type, const
 }
 
 /* Under the lock. */
+static void azri_auth_event(azredis_auth *a, azredis_event_type type, const azredis_error *e, int64_t old_left_ms,
+                            int64_t new_left_ms, int64_t next_try_ms) {
+    azri_item *it;
+    if (!AZRI_WITH_EVENTS) return;
+    it = azri_auth_note(a, type, e);
+    it->old_left_ms = old_left_ms;
+    it->new_left_ms = new_left_ms;
+    it->next_try_ms = next_try_ms;
+}
+
+/* Under the lock. NULL: without events. */
 static azri_item *azri_auth_log_item(azredis_auth *a, azredis_level level, int number) {
-    azri_item *it = azri_auth_note(a, AZREDIS_EV_LOG, NULL);
+    azri_item *it;
+    if (!AZRI_WITH_EVENTS) return NULL;
+    it = azri_auth_note(a, AZREDIS_EV_LOG, NULL);
     it->level = level;
     it->number = number;
     return it;
@@ -10692,6 +10725,7 @@ static void azri_auth_log(azredis_auth *a, azredis_level level, int number, cons
 static void azri_auth_log(azredis_auth *a, azredis_level level, int number, const char *f, ...) {
     azri_item *it = azri_auth_log_item(a, level, number);
     va_list ap;
+    if (!it) return;
     va_start(ap, f);
     (void)azri_vfmt(it->text, sizeof it->text, f, &ap);
     va_end(ap);
@@ -10762,15 +10796,12 @@ static void azri_fetch_free(azredis_auth *a, azri_fetch *f) {
 
 /* Under the lock: the fetch with this claim brought no token. */
 static void azri_auth_failed(azredis_auth *a, uint32_t claim, const azredis_error *e, uint64_t now) {
-    azri_item *it;
     int64_t next;
     azri_token_failed(&a->machine, claim, now, e->retryable, e->retry_after_ms);
     next = (int64_t)(azri_max64(a->machine.next_try, now) - now);
     a->token_failures++;
     a->failure = *e;
-    it = azri_auth_note(a, AZREDIS_EV_TOKEN_REFRESH_FAILED, e);
-    it->old_left_ms = azri_token_left(&a->machine, now);
-    it->next_try_ms = next;
+    azri_auth_event(a, AZREDIS_EV_TOKEN_REFRESH_FAILED, e, azri_token_left(&a->machine, now), AZREDIS_UNKNOWN, next);
     azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_TOKEN_FAILED, "no token, next try in %lld ms: %s", (long long)next, e->message);
 }
 
@@ -10826,9 +10857,8 @@ static void azri_auth_describe(azredis_auth *a, const azri_flow *flow) {
 /* Under the lock: a token was got. */
 static azredis_status azri_fetch_take(azredis_auth *a, azri_fetch *f, uint64_t now) {
     azredis_str jwt = azri_slice(f->flow.token.ptr, f->flow.token.len);
-    int64_t old_left = azri_token_left(&a->machine, now);
+    int64_t old_left = azri_token_left(&a->machine, now), new_left, next;
     azri_blob *b;
-    azri_item *it;
     if (a->blob && azri_identity_same(a->blob->user, f->flow.user, &f->flow.error) != AZREDIS_OK) return f->flow.error.code;
     b = azri_blob_new(&a->port.mem, f->flow.user, jwt);
     if (!b) return azri_fail(&f->flow.error, AZREDIS_E_NOMEM, "token", "out of memory for the token");
@@ -10847,12 +10877,11 @@ static azredis_status azri_fetch_take(azredis_auth *a, azri_fetch *f, uint64_t n
     azri_auth_describe(a, &f->flow);
     a->headroom_at = azri_token_headroom_at(&a->machine);
     a->tokens++;
-    it = azri_auth_note(a, AZREDIS_EV_TOKEN_REFRESHED, NULL);
-    it->old_left_ms = old_left;
-    it->new_left_ms = azri_token_left(&a->machine, now);
-    it->next_try_ms = (int64_t)(a->machine.next_try - now);
+    new_left = azri_token_left(&a->machine, now);
+    next = (int64_t)(a->machine.next_try - now);
+    azri_auth_event(a, AZREDIS_EV_TOKEN_REFRESHED, NULL, old_left, new_left, next);
     azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_TOKEN_OK, "token for %lld s; renewal in %lld s",
-                  (long long)(it->new_left_ms / 1000), (long long)(it->next_try_ms / 1000));
+                  (long long)(new_left / 1000), (long long)(next / 1000));
     azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_IDENTITY, "identity: %s, tenant %s, oid %s", f->flow.used,
                   f->flow.claims.tid[0] ? f->flow.claims.tid : "?", f->flow.user);
     if (f->flow.hint[0]) azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_TOKEN_HINT, "%s", f->flow.hint);
@@ -11093,6 +11122,7 @@ struct azredis_client {
     uint32_t       generation;          /* of the auth's blob that the hub has */
     uint64_t       headroom_at;
     uint64_t       notes_seen;
+    uint32_t       failures_seen;       /* of the auth's fetches */
     uint64_t       accepted;            /* hash of the token last seen accepted */
     azredis_error  broken;              /* wrong options; code OK: none */
     char           host[256], endpoint[272];
@@ -11132,23 +11162,24 @@ static void azri_let_go(azredis_client *c) {
 
 /* ---- tokens ---- */
 
-/* Copies the auth's notes that this client has not seen into its own news, and fetch failures into the hub. */
+/* Copies the auth's notes that this client has not seen into its own news, and a fetch's failure into the hub. */
 static void azri_pump_notes(azredis_client *c, uint64_t now) {
     azredis_auth *a = c->auth;
     uint64_t i, first = a->note_count > AZRI_NOTES_MAX ? a->note_count - AZRI_NOTES_MAX : 0;
     azri_item *item;
     uint32_t dropped;
-    for (i = azri_max64(first, c->notes_seen); i < a->note_count; i++) {
+    for (i = azri_max64(first, c->notes_seen); AZRI_WITH_EVENTS && i < a->note_count; i++) {
         const azri_item *note = &a->notes[i % AZRI_NOTES_MAX];
         if (note->type == AZREDIS_EV_LOG && note->level > c->hub.news.level) continue;
         item = azri_news_add(&c->hub.news, note->type, NULL);
         dropped = item->dropped;
         *item = *note;
         item->dropped = dropped;
-        if (note->type == AZREDIS_EV_TOKEN_REFRESH_FAILED && !azri_hub_live_blob(&c->hub, now))
-            azri_hub_trouble(&c->hub, &note->error);
     }
     c->notes_seen = a->note_count;
+    if (a->token_failures != c->failures_seen && a->failure.code != AZREDIS_OK && !azri_hub_live_blob(&c->hub, now))
+        azri_hub_trouble(&c->hub, &a->failure);
+    c->failures_seen = a->token_failures;
 }
 
 /* News between the hub and the auth, both ways. */
@@ -11429,7 +11460,7 @@ static void azri_tell_one(azredis_client *c, azri_cmd *cmd) {
 
 /* Looked at whenever commands have ended, and again when callbacks were made: until then they count as well. */
 static void azri_tell_drained(azredis_client *c) {
-    if (!c->was_full || c->closing || !azri_hub_half_empty(&c->hub)) return;
+    if (!AZRI_WITH_EVENTS || !c->was_full || c->closing || !azri_hub_half_empty(&c->hub)) return;
     c->was_full = 0;
     c->drained = 1;
 }
@@ -11479,40 +11510,41 @@ static void azri_item_event(const azri_item *it, azredis_event *ev) {
 }
 
 /* Without the lock. */
-static void azri_deliver_item(azredis_client *c, const azri_item *it) {
-    azredis_event ev;
-    azri_item_event(it, &ev);
-    ev.client = c;
-    if (it->type != AZREDIS_EV_LOG && it->type != AZREDIS_EV_TOKEN_REFRESHED && it->type != AZREDIS_EV_TOKEN_REFRESH_FAILED)
-        ev.endpoint = c->endpoint;
-    if (c->on_event) c->on_event(&ev, c->event_user);
-    else if (it->type == AZREDIS_EV_LOG) azri_event_default(&ev);
+static void azri_deliver_event(azredis_client *c, azredis_event *ev) {
+    ev->client = c;
+    if (ev->type != AZREDIS_EV_LOG && ev->type != AZREDIS_EV_TOKEN_REFRESHED && ev->type != AZREDIS_EV_TOKEN_REFRESH_FAILED)
+        ev->endpoint = c->endpoint;
+    if (c->on_event) c->on_event(ev, c->event_user);
+    else if (ev->type == AZREDIS_EV_LOG) azri_event_default(ev);
 }
 
 /* Not through the ring, which may drop: who waits for it would wait for ever. */
 static void azri_deliver_drained(azredis_client *c) {
-    azri_item it;
-    memset(&it, 0, sizeof it);
-    it.type = AZREDIS_EV_DRAINED;
-    it.old_left_ms = it.new_left_ms = it.next_try_ms = AZREDIS_UNKNOWN;
+    azredis_event ev;
+    memset(&ev, 0, sizeof ev);
+    ev.type = AZREDIS_EV_DRAINED;
+    ev.old_left_ms = ev.new_left_ms = ev.next_try_ms = AZREDIS_UNKNOWN;
     c->drained = 0;
     azri_let_go(c);
-    azri_deliver_item(c, &it);
+    azri_deliver_event(c, &ev);
     azri_hold(c);
 }
 
 static void azri_deliver_news(azredis_client *c) {
     azri_news *n = &c->hub.news;
-    while (n->count) {
-        azri_item it = *azri_news_at(n, 0);         /* a copy: the handler may cause more news */
+    while (AZRI_WITH_EVENTS && n->count) {
+        azredis_event ev;
+        azri_item_event(azri_news_at(n, 0), &ev);
+        n->lent = 1;                                /* the handler may cause more news */
+        azri_let_go(c);
+        azri_deliver_event(c, &ev);
+        azri_hold(c);
+        n->lent = 0;
         n->first = (n->first + 1) % AZRI_NEWS_MAX;
         n->count--;
-        azri_let_go(c);
-        azri_deliver_item(c, &it);
-        azri_hold(c);
     }
     azri_tell_drained(c);
-    if (c->drained) azri_deliver_drained(c);
+    if (AZRI_WITH_EVENTS && c->drained) azri_deliver_drained(c);
 }
 
 /* The next message for a callback, in the order in which they came. 0: there is none. */
@@ -11612,7 +11644,7 @@ static uint64_t azri_fetch_due(azredis_client *c, uint64_t now) {
     azri_lock_acquire(&c->auth->lock);
     if (!c->auth->conf.is_static && !c->fetch && !(c->hub.resting && azri_pump_rests(c)))
         t = azri_min64(t, azri_token_deadline(&c->auth->machine, now));
-    if (c->auth->note_count != c->notes_seen || c->hub.rejected) t = now;
+    if (c->auth->note_count != c->notes_seen || c->auth->token_failures != c->failures_seen || c->hub.rejected) t = now;
     if (c->auth->blob && c->auth->generation != c->generation) t = azri_min64(t, now + AZRI_COPY_AGAIN);
     azri_lock_release(&c->auth->lock);
     return t;
@@ -11620,7 +11652,7 @@ static uint64_t azri_fetch_due(azredis_client *c, uint64_t now) {
 
 static uint64_t azri_pump_deadline(azredis_client *c, uint64_t now) {
     uint64_t t = azri_turn_deadline(c, now);
-    if (c->calls || c->drained || c->hub.news.count) return now;
+    if (c->calls || (AZRI_WITH_EVENTS && (c->drained || c->hub.news.count))) return now;
     return azri_min64(t, azri_fetch_due(c, now));
 }
 
