@@ -201,6 +201,8 @@
  *                               a break; 3 KB less
  * AZREDIS_NO_EVENTS             no events and no log lines: on_event is never called, what fails is told by the calls that
  *                               suffer from it; 2 KB less, and 7 KB of memory
+ * AZREDIS_NO_ARENA              memory comes from port.alloc or malloc: options.memory is refused (azredis_open returns NULL),
+ *                               and azredis_memory_needed is not there; 2 KB less
  * AZREDIS_ASSERT(x)             our own bugs; default assert, nothing under NDEBUG
  * AZREDIS_NO_CONFIG             leaves out connection strings (a config is then AZREDIS_E_ARG) and azredis_describe
  * AZREDIS_API                   linkage of the public functions; set by the header
@@ -656,12 +658,14 @@ typedef struct azredis_options {
     azredis_renewal     renewal;
 } azredis_options;
 
+#ifndef AZREDIS_NO_ARENA
 /* Bytes that azredis_options.memory needs for these options: exactly what the client can come to use, with backlog_count
  * commands (0: 16) and sub_queue messages (0: 4) waiting. 0: wrong options. mbedTLS's memory is not in it. */
 AZREDIS_API size_t azredis_memory_needed_v(const azredis_options *o, size_t size, unsigned version);
 static inline size_t azredis_memory_needed(const azredis_options *o) {
     return azredis_memory_needed_v(o, sizeof *o, AZREDIS_VERSION);
 }
+#endif
 
 /* Copies options, allocates, no I/O. NULL only for out of memory (options.memory is too small or not aligned) or a
  * foreign version; any other mistake is reported by every later call. Every call accepts NULL as client and answers AZREDIS_E_NOMEM. */
@@ -871,6 +875,12 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_WITH_EVENTS 0
 #else
 #  define AZRI_WITH_EVENTS 1
+#endif
+
+#ifdef AZREDIS_NO_ARENA
+#  define AZRI_WITH_ARENA 0
+#else
+#  define AZRI_WITH_ARENA 1
 #endif
 
 #define AZRI_STATIC_ASSERT(name, cond) typedef char azri_assert_##name[(cond) ? 1 : -1] AZRI_UNUSED
@@ -1096,8 +1106,10 @@ typedef struct azri_mem {
     const azri_shape *shape;           /* an arena's: nothing grows. NULL: memory of any size */
 } azri_mem;
 
+static const azri_shape *azri_shape_of(const azri_mem *m) { return AZRI_WITH_ARENA ? m->shape : NULL; }
+
 /* What to ask for, if n bytes are wanted and never more than max: an arena has blocks of max bytes only. */
-static size_t azri_room(const azri_mem *m, size_t n, size_t max) { return m->shape && n < max ? max : n; }
+static size_t azri_room(const azri_mem *m, size_t n, size_t max) { return azri_shape_of(m) && n < max ? max : n; }
 
 static void *azri_alloc(const azri_mem *m, size_t n) { return m->alloc(m->user, n); }
 
@@ -1139,7 +1151,7 @@ static azredis_status azri_buf_reserve(azri_buf *b, size_t n) {
     char *p;
     if (n <= b->cap - b->len) return AZREDIS_OK;
     if (n > b->max - b->len) return AZREDIS_E_LIMIT;
-    if (b->mem->shape) cap = b->max;
+    if (azri_shape_of(b->mem)) cap = b->max;
     else cap = azri_minz(b->max, b->cap < 256 ? 256 : b->cap <= SIZE_MAX / 2 ? b->cap * 2 : SIZE_MAX);
     if (cap < b->len + n) cap = b->len + n;
     p = (char *)azri_alloc(b->mem, cap);
@@ -2925,7 +2937,7 @@ static void *azri_reply_block(azredis_reply *r, const azri_mem *m, size_t n) {
     }
     if (r->mem.ptr && n <= r->mem.size - AZRI_BLOCK_HEAD) return (char *)r->mem.ptr + AZRI_BLOCK_HEAD;
     if (n > SIZE_MAX - AZRI_BLOCK_HEAD) return NULL;
-    size = m->shape ? azri_room(m, AZRI_BLOCK_HEAD + n, m->shape->answer) : AZRI_BLOCK_HEAD + n;
+    size = azri_shape_of(m) ? azri_room(m, AZRI_BLOCK_HEAD + n, azri_shape_of(m)->answer) : AZRI_BLOCK_HEAD + n;
     b = (azri_block *)azri_alloc(m, size);
     if (!b) return NULL;
     azri_reply_drop(r);
@@ -3236,7 +3248,7 @@ static void azri_resp_charge(azri_resp *d, size_t more) {
 }
 
 static int azri_resp_more_nodes(azri_resp *d) {
-    size_t cap = d->mem->shape ? d->mem->shape->nodes : d->nodes_cap ? d->nodes_cap * 2 : AZRI_RESP_NODES;
+    size_t cap = azri_shape_of(d->mem) ? azri_shape_of(d->mem)->nodes : d->nodes_cap ? d->nodes_cap * 2 : AZRI_RESP_NODES;
     azredis_value *p;
     if (cap == d->nodes_cap) return 0;
     if (cap > SIZE_MAX / sizeof *p) return 0;
@@ -3258,7 +3270,7 @@ static void azri_resp_push(azri_resp *d, azredis_type type, unsigned flags, size
     azri_resp_charge(d, sizeof *v);
     if (d->quiet) return;
     if (d->work + d->done == d->nodes_cap && !azri_resp_more_nodes(d)) {
-        azri_resp_lose(d, d->mem->shape ? AZREDIS_E_LIMIT : AZREDIS_E_NOMEM);
+        azri_resp_lose(d, azri_shape_of(d->mem) ? AZREDIS_E_LIMIT : AZREDIS_E_NOMEM);
         return;
     }
     v = &d->nodes[d->work++];
@@ -3676,7 +3688,7 @@ static void azri_resp_move(azri_resp *d, char *block, size_t size) {
 static int azri_resp_resize(azri_resp *d, size_t cap) {
     char *old = d->block, *p;
     size_t old_size = d->size;
-    if (d->mem->shape) cap = d->mem->shape->rx;
+    if (azri_shape_of(d->mem)) cap = azri_shape_of(d->mem)->rx;
     if (cap > SIZE_MAX - AZRI_BLOCK_HEAD || cap == azri_resp_cap(d)) return 0;
     p = (char *)azri_alloc(d->mem, AZRI_BLOCK_HEAD + cap);
     if (!p) return 0;
@@ -3714,7 +3726,7 @@ static azredis_status azri_resp_room(azri_resp *d, size_t want, char **p, size_t
         azri_frame none;
         if (!d->block) return AZREDIS_E_NOMEM;
         if (!d->hungry) return AZREDIS_AGAIN;
-        azri_resp_lose(d, d->mem->shape ? AZREDIS_E_LIMIT : AZREDIS_E_NOMEM);
+        azri_resp_lose(d, azri_shape_of(d->mem) ? AZREDIS_E_LIMIT : AZREDIS_E_NOMEM);
         (void)azri_resp_next(d, &none, NULL);   /* passes what is held of the skipped frame; cannot end it */
         azri_resp_move(d, d->block, d->size);
     }
@@ -3776,7 +3788,7 @@ static azredis_status azri_resp_swap(azri_resp *d, const azri_frame *f, azredis_
  * unless the block is far larger still. E_NOMEM; E_LIMIT: the reply's fixed buffer is too small. */
 static azredis_status azri_resp_keep(azri_resp *d, const azri_frame *f, azredis_reply *r) {
     if (!f->root) return f->status;
-    if (!r->mem.fixed && !d->mem->shape && f->bytes >= AZRI_RESP_SWAP && f->bytes >= d->size / 4)
+    if (!r->mem.fixed && !azri_shape_of(d->mem) && f->bytes >= AZRI_RESP_SWAP && f->bytes >= d->size / 4)
         return azri_resp_swap(d, f, r);
     return azri_reply_store(r, d->mem, f->root);
 }
@@ -7294,7 +7306,7 @@ static azri_msg *azri_sub_pop(azredis_sub *s) {
 
 static azri_msg *azri_msg_new(const azri_mem *mem, azredis_str channel, azredis_str payload) {
     size_t n = channel.len + payload.len + 2;
-    size_t size = sizeof(azri_msg) + (mem->shape ? azri_room(mem, n, mem->shape->message) : n);
+    size_t size = sizeof(azri_msg) + (azri_shape_of(mem) ? azri_room(mem, n, azri_shape_of(mem)->message) : n);
     azri_msg *m = (azri_msg *)azri_alloc(mem, size);
     AZREDIS_ASSERT(channel.ptr && payload.ptr);                 /* azri_is_message has looked */
     if (!m) return NULL;
@@ -7577,7 +7589,7 @@ static void azri_hub_sweep_sessions(azri_hub *h) {
 
 static azri_cmd *azri_hub_alloc_cmd(azri_hub *h, size_t frame) {
     azri_cmd *c;
-    size_t room = h->mem->shape ? azri_room(h->mem, frame, h->mem->shape->command)
+    size_t room = azri_shape_of(h->mem) ? azri_room(h->mem, frame, azri_shape_of(h->mem)->command)
                 : frame <= AZRI_POOL_ROOM ? AZRI_POOL_ROOM : frame;
     azredis_reply own;
     if (room == AZRI_POOL_ROOM && h->pool) {
@@ -7602,7 +7614,7 @@ static azri_cmd *azri_hub_alloc_cmd(azri_hub *h, size_t frame) {
 
 static void azri_hub_free_cmd(azri_hub *h, azri_cmd *c) {
     azri_wipe(c + 1, c->len);           /* arguments may be secrets of the caller */
-    if (!h->mem->shape && c->room == AZRI_POOL_ROOM && h->pool_count < AZRI_POOL_MAX) {
+    if (!azri_shape_of(h->mem) && c->room == AZRI_POOL_ROOM && h->pool_count < AZRI_POOL_MAX) {
         if (c->own.mem.size > AZRI_POOL_REPLY) azredis_reply_free(&c->own);
         c->next = h->pool;
         h->pool = c;
@@ -7720,11 +7732,11 @@ static azredis_status azri_hub_new_cmd(azri_hub *h, int argc, const azredis_str 
     if (r) return azri_fail(e, AZREDIS_E_ARG, "command", "%s%s%s is refused on a shared connection: %s", r->word,
                             r->sub ? " " : "", r->sub ? r->sub : "", r->mend);
     frame = azri_resp_size(argc, argv);
-    if (frame == 0 || frame > h->conf.backlog_bytes || (h->mem->shape && frame > h->mem->shape->command))
+    if (frame == 0 || frame > h->conf.backlog_bytes || (azri_shape_of(h->mem) && frame > azri_shape_of(h->mem)->command))
         return azri_fail(e, AZREDIS_E_LIMIT, "command", "the command is larger than %s",
-                         h->mem->shape ? "command_bytes" : "backlog_bytes");
+                         azri_shape_of(h->mem) ? "command_bytes" : "backlog_bytes");
     *out = azri_hub_full(h, frame) ? NULL : azri_hub_alloc_cmd(h, frame);
-    if (!*out && (h->mem->shape || azri_hub_full(h, frame))) {
+    if (!*out && (azri_shape_of(h->mem) || azri_hub_full(h, frame))) {
         h->turned_away = frame;
         (void)azri_fail(e, AZREDIS_E_FULL, "command", "%u commands are waiting already; raise backlog_count or "
                         "backlog_bytes, or submit less", (unsigned)h->backlog.count);
@@ -10777,7 +10789,7 @@ static int azri_env_load(azri_env *env, const azri_mem *m) {
     size_t i;
     int ok = 1;
     for (i = 0; i < AZRI_ENV_COUNT; i++) {
-        const char *z = m->shape ? NULL : azri_getenv(azri_env_names[i]);     /* an arena has no room for it */
+        const char *z = azri_shape_of(m) ? NULL : azri_getenv(azri_env_names[i]);     /* an arena has no room for it */
         env->value[i] = z && z[0] ? azri_strdup(m, z) : NULL;
         if (z && z[0] && !env->value[i]) ok = 0;
     }
@@ -10959,7 +10971,7 @@ static void azri_fetch_dial(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_
     conf.ca = a->ca;
     conf.ca_len = a->ca_len;
     conf.where = f->step.where;
-    conf.kept = a->port.mem.shape ? NULL : &f->kept;               /* an arena has no room for it */
+    conf.kept = azri_shape_of(&a->port.mem) ? NULL : &f->kept;      /* an arena has no room for it */
     azri_line_begin(&f->line, &a->port, w, g, f->step.url.host, f->step.url.port, &conf, now,
                     f->step.connect_ms ? (uint32_t)azri_min64(f->step.connect_ms, f->step.timeout_ms) : f->step.timeout_ms);
     azri_http_init(&f->http, azri_flow_body, &f->flow);
@@ -11199,7 +11211,7 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
     }
     if (a->blob && a->generation != c->generation) {
         /* A copy of its own: the hub counts references without a lock. In an arena the auth is nobody else's. */
-        mine = a->port.mem.shape ? azri_blob_hold(a->blob)
+        mine = azri_shape_of(&a->port.mem) ? azri_blob_hold(a->blob)
                                  : azri_blob_new(&c->port.mem, a->blob->user, azri_blob_jwt(a->blob));
         if (mine) {
             mine->generation = c->generation = a->generation;
@@ -11293,7 +11305,7 @@ static void azri_conn_dial(azredis_client *c, azri_session *s, uint64_t now) {
     conf.ca = c->ca;
     conf.ca_len = c->ca_len;
     conf.where = c->plaintext ? "redis.tcp" : "redis.tls";
-    conf.kept = c->port.mem.shape ? NULL : &c->kept;               /* an arena has no room for it */
+    conf.kept = azri_shape_of(&c->port.mem) ? NULL : &c->kept;      /* an arena has no room for it */
     azri_line_begin(&k->line, &c->port, c->waker, &c->grave, c->host, c->tcp_port, &conf, now, c->connect_ms);
     s->link = k;
     c->busy = 1;                        /* the first step can be taken at once */
@@ -11311,7 +11323,7 @@ static azredis_status azri_conn_frames(azredis_client *c, azri_session *s, uint6
     while (st == AZREDIS_OK) {
         azri_hub_frame(&c->hub, s, &f, now);
         if (s->state == AZRI_DOWN) break;                          /* the hub has closed it */
-        if (c->port.mem.shape && c->hub.done.head) {               /* its answer must go before there is room for the next */
+        if (azri_shape_of(&c->port.mem) && c->hub.done.head) {      /* its answer must go before there is room for the next */
             c->busy = 1;
             break;
         }
@@ -12474,7 +12486,7 @@ static azredis_status azri_open_config(azredis_options *o, azredis_auth_options 
     *out = NULL;
     memset(id, 0, sizeof *id);
     if (o->identity) *id = *o->identity;
-    if (o->config && o->config[0] && m->shape)
+    if (o->config && o->config[0] && azri_shape_of(m))
         return azri_fail(e, AZREDIS_E_ARG, "options.config", "options.config: a client in options.memory has no room to "
                          "read it; set the members instead");
     if (o->config && o->config[0]) st = azri_config_new(out, m, o->config, e);
@@ -12572,6 +12584,7 @@ static void azri_open_name(char out[AZRI_NAME_MAX], const char *name) {
 
 static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o) {
     azri_hub_conf *h = &c->hub.conf;
+    const azri_shape *shape = azri_shape_of(&c->port.mem);
     if (o->protocol != 0 && o->protocol != 2 && o->protocol != 3)
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.protocol", "options.protocol is %d; it may be 2 or 3", o->protocol);
     h->session.protocol = o->protocol == 2 ? 2 : 3;
@@ -12579,7 +12592,7 @@ static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o
     h->session.auth_ms = azri_or(o->auth_ms, 15u * AZRI_SECOND);
     h->session.command_ms = azri_or(o->command_ms, 5u * AZRI_SECOND);
     h->session.keepalive_ms = azri_or(o->keepalive_ms, AZRI_MINUTE);
-    h->session.max_reply = c->port.mem.shape ? c->port.mem.shape->answer : o->max_reply ? o->max_reply : AZRI_REPLY_MAX;
+    h->session.max_reply = shape ? shape->answer : o->max_reply ? o->max_reply : AZRI_REPLY_MAX;
     h->session.endpoint = c->endpoint;
     azri_open_name(h->session.name, o->client_name);
     h->fail_fast = o->fail_fast;
@@ -12702,6 +12715,7 @@ static void azri_plan_client(azri_plan *p, const azredis_options *o) {
 static azri_arena *azri_arena_open(azredis_options *o) {
     azri_plan p;
     azri_arena *a = (azri_arena *)o->memory;
+    if (!AZRI_WITH_ARENA) return NULL;
     azri_arena_defaults(o);
     memset(&p, 0, sizeof p);
     azri_plan_client(&p, o);
@@ -12721,6 +12735,7 @@ static void azri_arena_ready(azri_arena *a) {
     a->auth.phase = AZRI_FETCHING;
 }
 
+#ifndef AZREDIS_NO_ARENA
 AZREDIS_API size_t azredis_memory_needed_v(const azredis_options *options, size_t size, unsigned version) {
     azredis_options o;
     azri_plan p;
@@ -12730,6 +12745,7 @@ AZREDIS_API size_t azredis_memory_needed_v(const azredis_options *options, size_
     azri_plan_client(&p, &o);
     return p.wrong ? 0 : azri_plan_at(&p, AZRI_PHASES);
 }
+#endif
 
 /* ==== >>api =============================================================== uses: above ==========
  * The public functions: options, defaults, blocking calls. A blocking call pumps by itself, by three
