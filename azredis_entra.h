@@ -5668,6 +5668,7 @@ static azredis_status azri_secret_begin(azri_flow *f) {
     return azri_app_begin(f, f->conf->tenant_id, f->conf->client_id, "client-secret");
 }
 
+#ifndef AZREDIS_NO_OS
 /* Names the variables, never their values. */
 static azredis_status azri_environment_lacks(azri_flow *f) {
     char *const *v = f->env->value;
@@ -5690,6 +5691,7 @@ static azredis_status azri_environment_begin(azri_flow *f) {
     f->secret = v[AZRI_ENV_CLIENT_SECRET];
     return azri_app_begin(f, v[AZRI_ENV_TENANT_ID], v[AZRI_ENV_CLIENT_ID], "environment");
 }
+#endif
 
 /* ---- client assertion from your callback ---- */
 
@@ -5751,6 +5753,7 @@ static azredis_status azri_source_left_out(azri_flow *f) {
                      "so no token endpoint can be asked; use the identity callback");
 }
 
+#ifndef AZREDIS_NO_OS
 static azredis_status azri_source_later(azri_flow *f) {
     return azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "not built yet");
 }
@@ -5760,8 +5763,13 @@ static azredis_status azri_source_foreign(azri_flow *f) {
     return azri_flow_fail(f, AZREDIS_E_ARG, "needs a .NET, Node or Python SDK, an editor or a desktop's broker, which no C "
                           "program can ask; run az login and take AzureCliCredential, or use device code");
 }
+#endif
 
-#define AZRI_BY_SECRET(begin) AZRI_WITH_HTTP ? (begin) : azri_source_left_out, azri_app_ask, azri_flow_judge, azri_flow_judge_net
+/* What the table does not name is not linked. */
+#define AZRI_IF_HTTP(fn) (AZRI_WITH_HTTP ? (fn) : NULL)
+#define AZRI_BEGIN(begin) (AZRI_WITH_HTTP ? (begin) : azri_source_left_out)
+#define AZRI_BY_SECRET(begin) AZRI_BEGIN(begin), AZRI_IF_HTTP(azri_app_ask), AZRI_IF_HTTP(azri_flow_judge), \
+    AZRI_IF_HTTP(azri_flow_judge_net)
 #define AZRI_NOT_YET azri_source_later, NULL, NULL, NULL, NULL, NULL
 #define AZRI_FOREIGN azri_source_foreign, NULL, NULL, NULL, NULL, NULL
 
@@ -5781,8 +5789,8 @@ static const azri_source azri_sources[] = {        /* in the order of the defaul
     { "shared-token-cache", "SharedTokenCacheCredential", AZRI_ID_LATER, 0, AZRI_FOREIGN },
 #endif
     { "client-secret", NULL, AZREDIS_ID_CLIENT_SECRET, 0, AZRI_BY_SECRET(azri_secret_begin), NULL, NULL },
-    { "client-assertion", NULL, AZREDIS_ID_CLIENT_ASSERTION, 0, AZRI_WITH_HTTP ? azri_assertion_begin : azri_source_left_out,
-      azri_assertion_ask, azri_flow_judge, azri_flow_judge_net, NULL, azri_assertion_call },
+    { "client-assertion", NULL, AZREDIS_ID_CLIENT_ASSERTION, 0, AZRI_BEGIN(azri_assertion_begin), AZRI_IF_HTTP(azri_assertion_ask),
+      AZRI_IF_HTTP(azri_flow_judge), AZRI_IF_HTTP(azri_flow_judge_net), NULL, AZRI_IF_HTTP(azri_assertion_call) },
     { "callback", NULL, AZREDIS_ID_CALLBACK, 0, azri_callback_begin, azri_callback_ask, NULL, NULL, NULL, azri_callback_call }
 };
 enum { AZRI_SOURCES = sizeof azri_sources / sizeof azri_sources[0] };
