@@ -214,6 +214,12 @@
  * AZREDIS_NO_TEXT               errors and log lines without words: code, numbers, where and level stay, message and text
  *                               are ""; 14 KB less code on a microcontroller
  * AZREDIS_NO_HTTP               no token endpoints: of the identities callback, access key and password remain; 9 KB less
+ * AZREDIS_NO_HANDOVER           a connection whose TLS key is worn is drained and made again, instead of being replaced without
+ *                               a break; 3 KB less
+ * AZREDIS_NO_EVENTS             no events and no log lines: on_event is never called, what fails is told by the calls that
+ *                               suffer from it; 2 KB less, and 7 KB of memory
+ * AZREDIS_NO_ARENA              memory comes from port.alloc or malloc: options.memory is refused (azredis_open returns NULL),
+ *                               and azredis_memory_needed is not there; 2 KB less
  * AZREDIS_ASSERT(x)             our own bugs; default assert, nothing under NDEBUG
  * AZREDIS_NO_CONFIG             leaves out connection strings (a config is then AZREDIS_E_ARG) and azredis_describe
  * AZREDIS_API                   linkage of the public functions; set by the header
@@ -669,12 +675,14 @@ typedef struct azredis_options {
     azredis_renewal     renewal;
 } azredis_options;
 
+#ifndef AZREDIS_NO_ARENA
 /* Bytes that azredis_options.memory needs for these options: exactly what the client can come to use, with backlog_count
  * commands (0: 16) and sub_queue messages (0: 4) waiting. 0: wrong options. mbedTLS's memory is not in it. */
 AZREDIS_API size_t azredis_memory_needed_v(const azredis_options *o, size_t size, unsigned version);
 static inline size_t azredis_memory_needed(const azredis_options *o) {
     return azredis_memory_needed_v(o, sizeof *o, AZREDIS_VERSION);
 }
+#endif
 
 /* Copies options, allocates, no I/O. NULL only for out of memory (options.memory is too small or not aligned) or a
  * foreign version; any other mistake is reported by every later call. Every call accepts NULL as client and answers AZREDIS_E_NOMEM. */
@@ -874,6 +882,24 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  endif
 #endif
 
+#ifdef AZREDIS_NO_HANDOVER
+#  define AZRI_WITH_HANDOVER 0
+#else
+#  define AZRI_WITH_HANDOVER 1
+#endif
+
+#ifdef AZREDIS_NO_EVENTS
+#  define AZRI_WITH_EVENTS 0
+#else
+#  define AZRI_WITH_EVENTS 1
+#endif
+
+#ifdef AZREDIS_NO_ARENA
+#  define AZRI_WITH_ARENA 0
+#else
+#  define AZRI_WITH_ARENA 1
+#endif
+
 #define AZRI_STATIC_ASSERT(name, cond) typedef char azri_assert_##name[(cond) ? 1 : -1] AZRI_UNUSED
 
 #if defined(AZREDIS_NO_OS) && !defined(AZREDIS_NO_THREADS)
@@ -922,8 +948,8 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_POOL_ROOM     128u        /* frames up to this size come from the pool */
 #  define AZRI_POOL_MAX      8u          /* commands kept for reuse */
 #  define AZRI_POOL_REPLY    1024u       /* memory of its answer that such a command may keep */
-#  define AZRI_NEWS_MAX      4u          /* events waiting for a client's handler */
-#  define AZRI_NOTES_MAX     4u          /* events of an auth that a client which seldom pumps can still get */
+#  define AZRI_NEWS_MAX      (AZRI_WITH_EVENTS ? 4u : 1u)   /* events waiting for a client's handler */
+#  define AZRI_NOTES_MAX     (AZRI_WITH_EVENTS ? 4u : 1u)   /* events of an auth that a client which seldom pumps can still get */
 #  define AZRI_GRAVES        4           /* sockets that wait to be closed, if an event loop of yours watches them */
 #  define AZRI_FDS_MAX       4u          /* sockets of one wait: token request, connections */
 #  define AZRI_LINKS_MAX     4           /* records of one walk of the chain */
@@ -1097,8 +1123,10 @@ typedef struct azri_mem {
     const azri_shape *shape;           /* an arena's: nothing grows. NULL: memory of any size */
 } azri_mem;
 
+static const azri_shape *azri_shape_of(const azri_mem *m) { return AZRI_WITH_ARENA ? m->shape : NULL; }
+
 /* What to ask for, if n bytes are wanted and never more than max: an arena has blocks of max bytes only. */
-static size_t azri_room(const azri_mem *m, size_t n, size_t max) { return m->shape && n < max ? max : n; }
+static size_t azri_room(const azri_mem *m, size_t n, size_t max) { return azri_shape_of(m) && n < max ? max : n; }
 
 static void *azri_alloc(const azri_mem *m, size_t n) { return m->alloc(m->user, n); }
 
@@ -1140,7 +1168,7 @@ static azredis_status azri_buf_reserve(azri_buf *b, size_t n) {
     char *p;
     if (n <= b->cap - b->len) return AZREDIS_OK;
     if (n > b->max - b->len) return AZREDIS_E_LIMIT;
-    if (b->mem->shape) cap = b->max;
+    if (azri_shape_of(b->mem)) cap = b->max;
     else cap = azri_minz(b->max, b->cap < 256 ? 256 : b->cap <= SIZE_MAX / 2 ? b->cap * 2 : SIZE_MAX);
     if (cap < b->len + n) cap = b->len + n;
     p = (char *)azri_alloc(b->mem, cap);
@@ -1507,7 +1535,7 @@ static const char *azri_quote(char *out, size_t cap, const char *text, size_t n,
  * base64url, percent-encoding, numbers, dates, addresses. Pure: no libc number or time function, no
  * locale, no time zone table. Every reader takes the whole text or refuses it, and writes its results
  * only when it accepts.
- * Entry points: azri_b64url_decode, azri_percent_add, azri_u64, azri_i64, azri_double,
+ * Entry points: azri_b64_decode, azri_b64url_decode, azri_percent_add, azri_u64, azri_i64, azri_double,
  * azri_date_parse, azri_date_text, azri_ip_parse, azri_endpoint_parse, azri_url_parse, azri_port_by_host.
  * ================================================================================================ */
 
@@ -1524,26 +1552,27 @@ static int azri_hex(char c) {
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* ---- base64url without padding (RFC 4648 5), percent-encoding (RFC 3986 2.1) ---- */
+/* ---- base64 (RFC 4648 4), base64url without padding (5), percent-encoding (RFC 3986 2.1) ---- */
 
-static int azri_b64url_value(char c) {
+/* last: the two characters in which the alphabets differ. */
+static int azri_b64_value(char c, const char *last) {
     if (c >= 'A' && c <= 'Z') return c - 'A';
     if (c >= 'a' && c <= 'z') return c - 'a' + 26;
     if (c >= '0' && c <= '9') return c - '0' + 52;
-    if (c == '-') return 62;
-    return c == '_' ? 63 : -1;
+    if (c == last[0]) return 62;
+    return c == last[1] ? 63 : -1;
 }
 
 /* out may be in.ptr: each byte is written behind what has been read. Up to two '=' at the end are
  * accepted. Bits that no byte uses must be 0, so that one value has one text (RFC 4648 3.5). */
-static int azri_b64url_decode(azredis_str in, char *out, size_t *out_len) {
+static int azri_b64_decode(azredis_str in, const char *last, char *out, size_t *out_len) {
     uint32_t bits = 0;
     size_t i, n = 0, pad;
     int have = 0, v;
     for (pad = 0; pad < 2 && in.len && in.ptr[in.len - 1] == '='; pad++) in.len--;
     if (in.len % 4 == 1) return 0;
     for (i = 0; i < in.len; i++) {
-        v = azri_b64url_value(in.ptr[i]);
+        v = azri_b64_value(in.ptr[i], last);
         if (v < 0) return 0;
         bits = (bits & 0xff) << 6 | (uint32_t)v;
         have += 6;
@@ -1555,6 +1584,8 @@ static int azri_b64url_decode(azredis_str in, char *out, size_t *out_len) {
     *out_len = n;
     return 1;
 }
+
+static int azri_b64url_decode(azredis_str in, char *out, size_t *out_len) { return azri_b64_decode(in, "-_", out, out_len); }
 
 static azredis_status azri_percent_add(azri_buf *b, azredis_str raw) {
     azredis_status st = AZREDIS_OK;
@@ -1578,7 +1609,7 @@ static int azri_u64(azredis_str s, uint64_t *out) {
     size_t i;
     for (i = 0; i < s.len; i++) {
         unsigned d = azri_is_digit(s.ptr[i]) ? (unsigned)(s.ptr[i] - '0') : 10;
-        if (d > 9 || v > (UINT64_MAX - d) / 10) return 0;
+        if (d > 9 || v > UINT64_MAX / 10 || (v == UINT64_MAX / 10 && d > UINT64_MAX % 10)) return 0;
         v = v * 10 + d;
     }
     if (s.len == 0) return 0;
@@ -1774,9 +1805,9 @@ typedef struct azri_date {
 
 /* Days since 1970-01-01 in the Gregorian calendar. The year is counted from 1 March, so that the leap day
  * is its last; 153 days make five months from there; 719468 days lie between 0000-03-01 and 1970-01-01. */
-static int64_t azri_days(int year, int month, int day) {
-    int64_t y = year - (month <= 2);
-    int64_t in_year = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1;
+static int32_t azri_days(int year, int month, int day) {
+    int32_t y = year - (month <= 2);
+    int32_t in_year = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1;
     return 365 * y + y / 4 - y / 100 + y / 400 + in_year - 719468;
 }
 
@@ -1787,7 +1818,7 @@ static int azri_date_join(const azri_date *d, int64_t *unix_s) {
     if (d->year < 1 || d->month < 1 || d->month > 12 || d->day < 1) return 0;
     if (d->day > days[d->month - 1] + (d->month == 2 && leap)) return 0;
     if (d->hour > 23 || d->minute > 59 || d->second > 60) return 0;
-    *unix_s = azri_days(d->year, d->month, d->day) * 86400 +
+    *unix_s = (int64_t)azri_days(d->year, d->month, d->day) * 86400 +
               d->hour * 3600 + (d->minute - d->zone) * 60 + d->second;
     return 1;
 }
@@ -1873,12 +1904,12 @@ static int azri_date_parse(azredis_str text, int64_t *unix_s) {
 
 /* "2026-11-23T10:00:00Z". Times outside 1970 .. 9999 are shown as the nearest end of that. */
 static void azri_date_text(char out[24], int64_t unix_s) {
-    int64_t days, rest;
+    int32_t days, rest;
     int year, month = 12;
     if (unix_s < 0) unix_s = 0;
     if (unix_s > 253402300799) unix_s = 253402300799;
-    days = unix_s / 86400;
-    rest = unix_s % 86400;
+    days = (int32_t)(unix_s / 86400);
+    rest = (int32_t)(unix_s % 86400);
     year = 1970 + (int)(days / 366);               /* never too late; at most 6 years early by 9999 */
     while (azri_days(year + 1, 1, 1) <= days) year++;
     while (azri_days(year, month, 1) > days) month--;
@@ -2923,7 +2954,7 @@ static void *azri_reply_block(azredis_reply *r, const azri_mem *m, size_t n) {
     }
     if (r->mem.ptr && n <= r->mem.size - AZRI_BLOCK_HEAD) return (char *)r->mem.ptr + AZRI_BLOCK_HEAD;
     if (n > SIZE_MAX - AZRI_BLOCK_HEAD) return NULL;
-    size = m->shape ? azri_room(m, AZRI_BLOCK_HEAD + n, m->shape->answer) : AZRI_BLOCK_HEAD + n;
+    size = azri_shape_of(m) ? azri_room(m, AZRI_BLOCK_HEAD + n, azri_shape_of(m)->answer) : AZRI_BLOCK_HEAD + n;
     b = (azri_block *)azri_alloc(m, size);
     if (!b) return NULL;
     azri_reply_drop(r);
@@ -3234,7 +3265,7 @@ static void azri_resp_charge(azri_resp *d, size_t more) {
 }
 
 static int azri_resp_more_nodes(azri_resp *d) {
-    size_t cap = d->mem->shape ? d->mem->shape->nodes : d->nodes_cap ? d->nodes_cap * 2 : AZRI_RESP_NODES;
+    size_t cap = azri_shape_of(d->mem) ? azri_shape_of(d->mem)->nodes : d->nodes_cap ? d->nodes_cap * 2 : AZRI_RESP_NODES;
     azredis_value *p;
     if (cap == d->nodes_cap) return 0;
     if (cap > SIZE_MAX / sizeof *p) return 0;
@@ -3256,7 +3287,7 @@ static void azri_resp_push(azri_resp *d, azredis_type type, unsigned flags, size
     azri_resp_charge(d, sizeof *v);
     if (d->quiet) return;
     if (d->work + d->done == d->nodes_cap && !azri_resp_more_nodes(d)) {
-        azri_resp_lose(d, d->mem->shape ? AZREDIS_E_LIMIT : AZREDIS_E_NOMEM);
+        azri_resp_lose(d, azri_shape_of(d->mem) ? AZREDIS_E_LIMIT : AZREDIS_E_NOMEM);
         return;
     }
     v = &d->nodes[d->work++];
@@ -3674,7 +3705,7 @@ static void azri_resp_move(azri_resp *d, char *block, size_t size) {
 static int azri_resp_resize(azri_resp *d, size_t cap) {
     char *old = d->block, *p;
     size_t old_size = d->size;
-    if (d->mem->shape) cap = d->mem->shape->rx;
+    if (azri_shape_of(d->mem)) cap = azri_shape_of(d->mem)->rx;
     if (cap > SIZE_MAX - AZRI_BLOCK_HEAD || cap == azri_resp_cap(d)) return 0;
     p = (char *)azri_alloc(d->mem, AZRI_BLOCK_HEAD + cap);
     if (!p) return 0;
@@ -3712,7 +3743,7 @@ static azredis_status azri_resp_room(azri_resp *d, size_t want, char **p, size_t
         azri_frame none;
         if (!d->block) return AZREDIS_E_NOMEM;
         if (!d->hungry) return AZREDIS_AGAIN;
-        azri_resp_lose(d, d->mem->shape ? AZREDIS_E_LIMIT : AZREDIS_E_NOMEM);
+        azri_resp_lose(d, azri_shape_of(d->mem) ? AZREDIS_E_LIMIT : AZREDIS_E_NOMEM);
         (void)azri_resp_next(d, &none, NULL);   /* passes what is held of the skipped frame; cannot end it */
         azri_resp_move(d, d->block, d->size);
     }
@@ -3774,7 +3805,7 @@ static azredis_status azri_resp_swap(azri_resp *d, const azri_frame *f, azredis_
  * unless the block is far larger still. E_NOMEM; E_LIMIT: the reply's fixed buffer is too small. */
 static azredis_status azri_resp_keep(azri_resp *d, const azri_frame *f, azredis_reply *r) {
     if (!f->root) return f->status;
-    if (!r->mem.fixed && !d->mem->shape && f->bytes >= AZRI_RESP_SWAP && f->bytes >= d->size / 4)
+    if (!r->mem.fixed && !azri_shape_of(d->mem) && f->bytes >= AZRI_RESP_SWAP && f->bytes >= d->size / 4)
         return azri_resp_swap(d, f, r);
     return azri_reply_store(r, d->mem, f->root);
 }
@@ -3794,24 +3825,28 @@ typedef struct azri_claims {
 /* A JSON number, or a string that holds one, cut to whole seconds; sizes past 10^15 stay there. 1: ok.
  * Integers only, because a device without floating point would pay kilobytes for "3599.7". */
 static int azri_jwt_seconds(azredis_str s, int64_t *out) {
-    char digit[20];
-    size_t i = s.len && s.ptr[0] == '-', kept = 0, seen = 0;
-    int64_t v = 0, k, places = 0, exponent = 0;
-    int dot = 0;
+    const int64_t enough = 1000000000000000;
+    size_t i = s.len && s.ptr[0] == '-';
+    int64_t v = 0, exponent = 0, tens = 0;      /* the number is v * 10^tens */
+    int dot = 0, seen = 0;
     for (; i < s.len && (azri_is_digit(s.ptr[i]) || (s.ptr[i] == '.' && !dot)); i++) {
         if (s.ptr[i] == '.') { dot = 1; continue; }
-        if (!dot) places++;
-        if (kept < sizeof digit) digit[kept++] = s.ptr[i];
         seen = 1;
+        if (v < enough) {
+            v = v * 10 + (s.ptr[i] - '0');
+            tens -= dot;
+        } else {
+            tens += !dot;
+        }
     }
     if (i < s.len && azri_lower(s.ptr[i]) == 'e') {
         if (!azri_i64(azri_slice(s.ptr + i + 1, s.len - i - 1), &exponent)) return 0;
         i = s.len;
     }
     if (!seen || i != s.len) return 0;
-    places += exponent > 400 ? 400 : exponent < -400 ? -400 : exponent;
-    for (k = 0; k < places && v < 1000000000000000; k++)
-        v = v * 10 + ((size_t)k < kept ? digit[k] - '0' : 0);
+    tens += exponent > 400 ? 400 : exponent < -400 ? -400 : exponent;
+    for (; tens < 0 && v; tens++) v /= 10;
+    for (; tens > 0 && v && v < enough; tens--) v *= 10;
     *out = s.ptr[0] == '-' ? -v : v;
     return 1;
 }
@@ -5650,6 +5685,7 @@ static azredis_status azri_secret_begin(azri_flow *f) {
     return azri_app_begin(f, f->conf->tenant_id, f->conf->client_id, "client-secret");
 }
 
+#ifndef AZREDIS_NO_OS
 /* Names the variables, never their values. */
 static azredis_status azri_environment_lacks(azri_flow *f) {
     char *const *v = f->env->value;
@@ -5672,6 +5708,7 @@ static azredis_status azri_environment_begin(azri_flow *f) {
     f->secret = v[AZRI_ENV_CLIENT_SECRET];
     return azri_app_begin(f, v[AZRI_ENV_TENANT_ID], v[AZRI_ENV_CLIENT_ID], "environment");
 }
+#endif
 
 /* ---- client assertion from your callback ---- */
 
@@ -5733,6 +5770,7 @@ static azredis_status azri_source_left_out(azri_flow *f) {
                      "so no token endpoint can be asked; use the identity callback");
 }
 
+#ifndef AZREDIS_NO_OS
 static azredis_status azri_source_later(azri_flow *f) {
     return azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "not built yet");
 }
@@ -5742,8 +5780,13 @@ static azredis_status azri_source_foreign(azri_flow *f) {
     return azri_flow_fail(f, AZREDIS_E_ARG, "needs a .NET, Node or Python SDK, an editor or a desktop's broker, which no C "
                           "program can ask; run az login and take AzureCliCredential, or use device code");
 }
+#endif
 
-#define AZRI_BY_SECRET(begin) AZRI_WITH_HTTP ? (begin) : azri_source_left_out, azri_app_ask, azri_flow_judge, azri_flow_judge_net
+/* What the table does not name is not linked. */
+#define AZRI_IF_HTTP(fn) (AZRI_WITH_HTTP ? (fn) : NULL)
+#define AZRI_BEGIN(begin) (AZRI_WITH_HTTP ? (begin) : azri_source_left_out)
+#define AZRI_BY_SECRET(begin) AZRI_BEGIN(begin), AZRI_IF_HTTP(azri_app_ask), AZRI_IF_HTTP(azri_flow_judge), \
+    AZRI_IF_HTTP(azri_flow_judge_net)
 #define AZRI_NOT_YET azri_source_later, NULL, NULL, NULL, NULL, NULL
 #define AZRI_FOREIGN azri_source_foreign, NULL, NULL, NULL, NULL, NULL
 
@@ -5763,8 +5806,8 @@ static const azri_source azri_sources[] = {        /* in the order of the defaul
     { "shared-token-cache", "SharedTokenCacheCredential", AZRI_ID_LATER, 0, AZRI_FOREIGN },
 #endif
     { "client-secret", NULL, AZREDIS_ID_CLIENT_SECRET, 0, AZRI_BY_SECRET(azri_secret_begin), NULL, NULL },
-    { "client-assertion", NULL, AZREDIS_ID_CLIENT_ASSERTION, 0, AZRI_WITH_HTTP ? azri_assertion_begin : azri_source_left_out,
-      azri_assertion_ask, azri_flow_judge, azri_flow_judge_net, NULL, azri_assertion_call },
+    { "client-assertion", NULL, AZREDIS_ID_CLIENT_ASSERTION, 0, AZRI_BEGIN(azri_assertion_begin), AZRI_IF_HTTP(azri_assertion_ask),
+      AZRI_IF_HTTP(azri_flow_judge), AZRI_IF_HTTP(azri_flow_judge_net), NULL, AZRI_IF_HTTP(azri_assertion_call) },
     { "callback", NULL, AZREDIS_ID_CALLBACK, 0, azri_callback_begin, azri_callback_ask, NULL, NULL, NULL, azri_callback_call }
 };
 enum { AZRI_SOURCES = sizeof azri_sources / sizeof azri_sources[0] };
@@ -6172,6 +6215,7 @@ typedef struct azri_item {
 typedef struct azri_news {
     azri_item     item[AZRI_NEWS_MAX];
     unsigned      first, count;
+    unsigned      lent;                /* 1: the handler is looking at the first, which must stay where it is */
     uint32_t      dropped;
     azredis_level level;               /* log lines above it are not even formatted */
 } azri_news;
@@ -6188,27 +6232,21 @@ enum {
 };
 
 AZREDIS_API const char *azredis_event_name(azredis_event_type type) {
-    switch (type) {
-    case AZREDIS_EV_TOKEN_REFRESHED: return "TokenRefreshed";
-    case AZREDIS_EV_TOKEN_REFRESH_FAILED: return "TokenRefreshFailed";
-    case AZREDIS_EV_CONNECTION_REAUTHENTICATED: return "ConnectionReauthenticated";
-    case AZREDIS_EV_CONNECTION_REAUTHENTICATION_FAILED: return "ConnectionReauthenticationFailed";
-    case AZREDIS_EV_CONNECTION_FAILED: return "ConnectionFailed";
-    case AZREDIS_EV_CONNECTION_RESTORED: return "ConnectionRestored";
-    case AZREDIS_EV_ERROR_MESSAGE: return "ErrorMessage";
-    case AZREDIS_EV_INTERNAL_ERROR: return "InternalError";
-    case AZREDIS_EV_LOG: return "Log";
-    case AZREDIS_EV_DRAINED: return "Drained";
-    default: return "?";
-    }
+    static const char names[] = "?\0TokenRefreshed\0TokenRefreshFailed\0ConnectionReauthenticated\0"
+        "ConnectionReauthenticationFailed\0ConnectionFailed\0ConnectionRestored\0ErrorMessage\0InternalError\0Log\0Drained";
+    const char *name = names;
+    int i;
+    if (type > AZREDIS_EV_DRAINED) return names;
+    for (i = 0; i < (int)type; i++) name += strlen(name) + 1;
+    return name;
 }
 
 static azri_item *azri_news_at(azri_news *n, unsigned i) { return &n->item[(n->first + i) % AZRI_NEWS_MAX]; }
 
 /* Makes room by dropping the oldest line below warning, else the oldest of all. */
 static void azri_news_drop(azri_news *n) {
-    unsigned i, at = 0;
-    for (i = 0; i < n->count; i++) {
+    unsigned i, at = n->lent;
+    for (i = at; i < n->count; i++) {
         const azri_item *it = azri_news_at(n, i);
         if (it->type == AZREDIS_EV_LOG && it->level > AZREDIS_LOG_WARNING) { at = i; break; }
     }
@@ -6234,10 +6272,26 @@ static azri_item *azri_news_add(azri_news *n, azredis_event_type type, const azr
     return it;
 }
 
+/* An event; e may be NULL, and AZREDIS_UNKNOWN stands for a time that it has not. */
+static void azri_news_event(azri_news *n, azredis_event_type type, const azredis_error *e, int64_t old_left_ms,
+                            int64_t new_left_ms, int64_t next_try_ms) {
+    azri_item *it;
+    if (!AZRI_WITH_EVENTS) return;
+    it = azri_news_add(n, type, e);
+    it->old_left_ms = old_left_ms;
+    it->new_left_ms = new_left_ms;
+    it->next_try_ms = next_try_ms;
+}
+
+/* An event that is nothing but an error. */
+static void azri_news_error(azri_news *n, azredis_event_type type, const azredis_error *e) {
+    if (AZRI_WITH_EVENTS) (void)azri_news_add(n, type, e);
+}
+
 /* A log line without its text; NULL: of a level that nobody wants. */
 static azri_item *azri_log_item(azri_news *n, azredis_level level, int number) {
     azri_item *it;
-    if (level > n->level) return NULL;
+    if (!AZRI_WITH_EVENTS || level > n->level) return NULL;
     it = azri_news_add(n, AZREDIS_EV_LOG, NULL);
     it->level = level;
     it->number = number;
@@ -6516,6 +6570,13 @@ static void azri_session_init(azri_session *s, const azri_mem *m, const azri_ses
     s->next_deadline = s->auth_at = AZRI_NEVER64;
     azri_resp_init(&s->resp, m, conf->max_reply);
 }
+
+/* What a handover makes of a session; constants where there is none. */
+static azri_session *azri_heir(const azri_session *s) { return AZRI_WITH_HANDOVER ? s->heir : NULL; }
+static azri_session *azri_elder(const azri_session *s) { return AZRI_WITH_HANDOVER ? s->elder : NULL; }
+static int azri_leaving(const azri_session *s) { return AZRI_WITH_HANDOVER && s->leaving; }
+static int azri_holding(const azri_session *s) { return AZRI_WITH_HANDOVER && s->holding; }
+static int azri_gone(const azri_session *s) { return AZRI_WITH_HANDOVER && s->gone; }
 
 static void azri_session_set_blob(azri_blob **slot, azri_blob *b) {
     (void)azri_blob_hold(b);
@@ -6881,16 +6942,14 @@ static void azri_session_extend(azri_session *s, uint64_t ms) {
 
 /* The unit has been answered as a whole. */
 static void azri_session_reauth_end(azri_session *s, uint64_t now) {
-    azri_item *it;
     int64_t old_left = azri_blob_left(s->blob, now);
     uint64_t delay;
     azri_session_extend(s, now - s->auth_sent_at);
     if (s->auth_answered > 0) {
         azri_session_accept(s);
         s->reauths++;
-        it = azri_news_add(s->news, AZREDIS_EV_CONNECTION_REAUTHENTICATED, NULL);
-        it->old_left_ms = old_left;
-        it->new_left_ms = azri_blob_left(s->blob, now);
+        azri_news_event(s->news, AZREDIS_EV_CONNECTION_REAUTHENTICATED, NULL, old_left, azri_blob_left(s->blob, now),
+                        AZREDIS_UNKNOWN);
         azri_log(s->news, AZREDIS_LOG_INFO, AZRI_LOG_AUTH_OK, "%s: re-authenticated in %llu ms", s->conf->endpoint,
                  (unsigned long long)(now - s->auth_sent_at));
         return;
@@ -6904,9 +6963,8 @@ static void azri_session_reauth_end(azri_session *s, uint64_t now) {
         s->auth_at = now + delay;
     }
     azri_session_set_blob(&s->trying, NULL);
-    it = azri_news_add(s->news, AZREDIS_EV_CONNECTION_REAUTHENTICATION_FAILED, &s->auth_error);
-    it->old_left_ms = old_left;
-    it->next_try_ms = s->fresh ? (int64_t)(azri_max64(s->auth_at, now) - now) : 0;   /* 0: a token is fetched at once */
+    azri_news_event(s->news, AZREDIS_EV_CONNECTION_REAUTHENTICATION_FAILED, &s->auth_error, old_left, AZREDIS_UNKNOWN,
+                    s->fresh ? (int64_t)(azri_max64(s->auth_at, now) - now) : 0);    /* 0: a token is fetched at once */
     azri_log(s->news, AZREDIS_LOG_WARNING, AZRI_LOG_AUTH_FAILED, "%s; the old token is good for %lld ms more",
              s->auth_error.message, (long long)old_left);
 }
@@ -6961,7 +7019,7 @@ static void azri_session_user_answer(azri_session *s, azri_cmd *c, const azri_fr
     } else if (f->root->type == AZREDIS_T_ERROR) {
         azri_server_error(s, f->root, "redis.command", &e);
         azri_reply_error(c->reply, s->mem, &e);
-        (void)azri_news_add(s->news, AZREDIS_EV_ERROR_MESSAGE, &e);
+        azri_news_error(s->news, AZREDIS_EV_ERROR_MESSAGE, &e);
         if (e.code == AZREDIS_E_AUTH) s->wants_close = 1;      /* the server has forgotten who we are */
     }
     azri_done_push(s->done, c);
@@ -7104,8 +7162,10 @@ static uint64_t azri_session_drain_at(const azri_session *s) {
     return s->blob && !s->trying ? azri_blob_drain_at(s->blob) : AZRI_NEVER64;
 }
 
+/* The end of a connection on which nothing more was to be written. */
 static azredis_status azri_session_expired(azri_session *s, azredis_error *e) {
-    return azri_fail(e, AZREDIS_E_CLOSED, "redis.auth", "%s: the token of this connection has expired", s->conf->endpoint);
+    return azri_fail(e, AZREDIS_E_CLOSED, "redis.auth", "%s: %s", s->conf->endpoint,
+                     s->replace && !AZRI_WITH_HANDOVER ? s->replace : "the token of this connection has expired");
 }
 
 static azredis_status azri_session_tick_handshake(azri_session *s, uint64_t now, azredis_error *e) {
@@ -7271,7 +7331,7 @@ static azri_msg *azri_sub_pop(azredis_sub *s) {
 
 static azri_msg *azri_msg_new(const azri_mem *mem, azredis_str channel, azredis_str payload) {
     size_t n = channel.len + payload.len + 2;
-    size_t size = sizeof(azri_msg) + (mem->shape ? azri_room(mem, n, mem->shape->message) : n);
+    size_t size = sizeof(azri_msg) + (azri_shape_of(mem) ? azri_room(mem, n, azri_shape_of(mem)->message) : n);
     azri_msg *m = (azri_msg *)azri_alloc(mem, size);
     AZREDIS_ASSERT(channel.ptr && payload.ptr);                 /* azri_is_message has looked */
     if (!m) return NULL;
@@ -7374,8 +7434,10 @@ static azri_msg *azri_seam_pop(azri_seam *m) {
     return msg;
 }
 
+static azri_seam *azri_seam_of(const azredis_sub *s) { return AZRI_WITH_HANDOVER ? s->seam : NULL; }
+
 static void azri_seam_drop(azredis_sub *s) {
-    azri_seam *m = s->seam;
+    azri_seam *m = azri_seam_of(s);
     azri_msg *msg;
     if (!m) return;
     while ((msg = azri_seam_pop(m)) != NULL) azri_msg_free(s->mem, msg);
@@ -7529,7 +7591,7 @@ static azri_session *azri_hub_add_session(azri_hub *h) {
 /* The session that commands are written to. While its heir waits for its last answers it is still this one. */
 static azri_session *azri_hub_main(const azri_hub *h) {
     azri_session *s = h->sessions;
-    while (s->elder || s->gone) s = s->next;    /* there always is one: only an heir lets another go */
+    while (azri_elder(s) || azri_gone(s)) s = s->next;    /* there always is one: only an heir lets another go */
     return s;
 }
 
@@ -7552,7 +7614,7 @@ static void azri_hub_sweep_sessions(azri_hub *h) {
 
 static azri_cmd *azri_hub_alloc_cmd(azri_hub *h, size_t frame) {
     azri_cmd *c;
-    size_t room = h->mem->shape ? azri_room(h->mem, frame, h->mem->shape->command)
+    size_t room = azri_shape_of(h->mem) ? azri_room(h->mem, frame, azri_shape_of(h->mem)->command)
                 : frame <= AZRI_POOL_ROOM ? AZRI_POOL_ROOM : frame;
     azredis_reply own;
     if (room == AZRI_POOL_ROOM && h->pool) {
@@ -7577,7 +7639,7 @@ static azri_cmd *azri_hub_alloc_cmd(azri_hub *h, size_t frame) {
 
 static void azri_hub_free_cmd(azri_hub *h, azri_cmd *c) {
     azri_wipe(c + 1, c->len);           /* arguments may be secrets of the caller */
-    if (!h->mem->shape && c->room == AZRI_POOL_ROOM && h->pool_count < AZRI_POOL_MAX) {
+    if (!azri_shape_of(h->mem) && c->room == AZRI_POOL_ROOM && h->pool_count < AZRI_POOL_MAX) {
         if (c->own.mem.size > AZRI_POOL_REPLY) azredis_reply_free(&c->own);
         c->next = h->pool;
         h->pool = c;
@@ -7695,11 +7757,11 @@ static azredis_status azri_hub_new_cmd(azri_hub *h, int argc, const azredis_str 
     if (r) return azri_fail(e, AZREDIS_E_ARG, "command", "%s%s%s is refused on a shared connection: %s", r->word,
                             r->sub ? " " : "", r->sub ? r->sub : "", r->mend);
     frame = azri_resp_size(argc, argv);
-    if (frame == 0 || frame > h->conf.backlog_bytes || (h->mem->shape && frame > h->mem->shape->command))
+    if (frame == 0 || frame > h->conf.backlog_bytes || (azri_shape_of(h->mem) && frame > azri_shape_of(h->mem)->command))
         return azri_fail(e, AZREDIS_E_LIMIT, "command", "the command is larger than %s",
-                         h->mem->shape ? "command_bytes" : "backlog_bytes");
+                         azri_shape_of(h->mem) ? "command_bytes" : "backlog_bytes");
     *out = azri_hub_full(h, frame) ? NULL : azri_hub_alloc_cmd(h, frame);
-    if (!*out && (h->mem->shape || azri_hub_full(h, frame))) {
+    if (!*out && (azri_shape_of(h->mem) || azri_hub_full(h, frame))) {
         h->turned_away = frame;
         (void)azri_fail(e, AZREDIS_E_FULL, "command", "%u commands are waiting already; raise backlog_count or "
                         "backlog_bytes, or submit less", (unsigned)h->backlog.count);
@@ -7745,7 +7807,7 @@ static const char *azri_hub_waits_for(const azri_hub *h, uint64_t now) {
 /* Why a command could not be sent: the known trouble, else what was being waited for. */
 static void azri_hub_why(const azri_hub *h, uint64_t now, azredis_error *e) {
     char cause[sizeof e->message];
-    if (azri_hub_main(h)->leaving) {
+    if (azri_leaving(azri_hub_main(h))) {
         (void)azri_fail(e, AZREDIS_E_TIMEOUT, "redis.handover", "%s: not sent in time; the connection is being replaced, and "
                         "was waiting for the last answers of the old one", h->conf.session.endpoint);
         return;
@@ -7768,11 +7830,11 @@ static azri_session *azri_hub_route(const azri_hub *h) { return azri_hub_main(h)
 static void azri_hub_submit(azri_hub *h, azri_cmd *c, uint64_t now) {
     azri_session *s = azri_hub_route(h);
     azredis_error e;
-    if (s->state == AZRI_READY && !s->leaving) {
+    if (s->state == AZRI_READY && !azri_leaving(s)) {
         azri_session_push_cmd(s, c, now);
         return;
     }
-    if (s->leaving) {}
+    if (azri_leaving(s)) {}
     else if (h->aborted || (h->trouble.code != AZREDIS_OK && !h->trouble.retryable) ||
         ((h->conf.fail_fast || c->no_queue) && (h->ever_ready || c->no_queue))) {
         azri_hub_why(h, now, &e);
@@ -7841,29 +7903,29 @@ static int azri_hub_ask(azri_hub *h, azri_session *s, azri_kind kind, azredis_su
 
 /* What a subscription is on this connection. */
 static azri_sub_state *azri_sub_state_on(azredis_sub *sub, const azri_session *s) {
-    return s->elder ? &sub->heir_state : &sub->state;
+    return azri_elder(s) ? &sub->heir_state : &sub->state;
 }
 
 static int azri_sub_settled(azri_sub_state st) { return st == AZRI_SUB_ACTIVE || st == AZRI_SUB_REFUSED; }
 
 /* 1: an heir asks for it later. Its stream must begin within the one of the connection that it replaces. */
 static int azri_hub_asks_later(const azredis_sub *sub, const azri_session *s) {
-    return s->elder && !s->elder->leaving && s->elder->state == AZRI_READY && !azri_sub_settled(sub->state);
+    return azri_elder(s) && !s->elder->leaving && s->elder->state == AZRI_READY && !azri_sub_settled(sub->state);
 }
 
 /* Asks for every subscription that is new to this connection. */
 static void azri_hub_subscribe(azri_hub *h, azri_session *s, uint64_t now) {
     azredis_sub *sub;
-    for (sub = h->subs; sub && !s->leaving; sub = sub->next) {
+    for (sub = h->subs; sub && !azri_leaving(s); sub = sub->next) {
         azri_sub_state *st = azri_sub_state_on(sub, s);
         if (sub->dead || *st != AZRI_SUB_NEW || azri_hub_asks_later(sub, s)) continue;
-        *(s->elder ? &sub->heir_serial : &sub->serial) = s->serial;
+        *(azri_elder(s) ? &sub->heir_serial : &sub->serial) = s->serial;
         if (!s->resp3) {
             (void)azri_fail(&sub->error, AZREDIS_E_STATE, "redis.subscribe", "subscriptions need RESP3, and this connection "
                             "speaks RESP2; leave the option protocol at 3");
             *st = AZRI_SUB_REFUSED;
-            (void)azri_news_add(&h->news, AZREDIS_EV_ERROR_MESSAGE, &sub->error);
-        } else if ((!s->elder || azri_seam_begin(sub)) && azri_hub_ask(h, s, AZRI_CMD_SUBSCRIBE, sub, now)) {
+            azri_news_error(&h->news, AZREDIS_EV_ERROR_MESSAGE, &sub->error);
+        } else if ((!azri_elder(s) || azri_seam_begin(sub)) && azri_hub_ask(h, s, AZRI_CMD_SUBSCRIBE, sub, now)) {
             *st = AZRI_SUB_ASKED;
         }
     }
@@ -7874,7 +7936,7 @@ static void azri_hub_unsubscribe(azri_hub *h, azredis_sub *sub, uint64_t now) {
     sub->dead = 1;
     for (s = h->sessions; s; s = s->next) {
         azri_sub_state st = *azri_sub_state_on(sub, s);
-        if (s->state == AZRI_READY && !s->leaving && st != AZRI_SUB_NEW && st != AZRI_SUB_REFUSED && !azri_hub_other_sub(h, sub))
+        if (s->state == AZRI_READY && !azri_leaving(s) && st != AZRI_SUB_NEW && st != AZRI_SUB_REFUSED && !azri_hub_other_sub(h, sub))
             (void)azri_hub_ask(h, s, AZRI_CMD_UNSUBSCRIBE, sub, now);   /* without memory its messages are dropped here */
     }
 }
@@ -7884,9 +7946,9 @@ static void azri_hub_subscribed(azri_hub *h, azri_cmd *c) {
     azredis_sub *sub = c->sub;
     azri_sub_state *st;
     if (!sub || sub->dead || c->reply->fate != AZREDIS_ANSWERED) return;
-    if (c->serial != sub->serial && c->serial != sub->heir_serial) return;
+    if (c->serial != sub->serial && (!AZRI_WITH_HANDOVER || c->serial != sub->heir_serial)) return;
     st = c->serial == sub->serial ? &sub->state : &sub->heir_state;
-    h->step = azri_hub_main(h)->heir != NULL;
+    h->step = azri_heir(azri_hub_main(h)) != NULL;
     if (c->reply->status == AZREDIS_OK) {
         *st = AZRI_SUB_ACTIVE;
         sub->error.code = AZREDIS_OK;
@@ -7930,13 +7992,13 @@ static void azri_hub_message(azri_hub *h, const azri_session *s, const azri_fram
     azredis_sub *sub;
     for (sub = h->subs; sub; sub = sub->next) {
         if (sub->dead || !azri_eqz(channel, sub->channel)) continue;
-        if ((s->elder || s->holding) && sub->seam) {
+        if ((azri_elder(s) || azri_holding(s)) && sub->seam) {
             if (sub->seam->open) azri_seam_young(sub, channel, payload);
-        } else if (!s->elder && sub->open) {
+        } else if (!azri_elder(s) && sub->open) {
             h->stats.messages++;
             h->stats.messages_lost += azri_sub_push(sub, channel, payload);
             if (sub->tail && !sub->tail->arrival) sub->tail->arrival = h->stats.messages;
-            if (sub->seam) azri_seam_old(sub, payload);
+            if (azri_seam_of(sub)) azri_seam_old(sub, payload);
         }
     }
 }
@@ -7946,16 +8008,16 @@ static void azri_hub_message(azri_hub *h, const azri_session *s, const azri_fram
 static void azri_hub_confirmed(const azri_session *s, const azri_cmd *head) {
     azredis_sub *sub = head ? head->sub : NULL;
     if (!sub || head->kind != AZRI_CMD_SUBSCRIBE || !head->finished || head->reply->status != AZREDIS_OK) return;
-    if (head->serial != (s->elder ? sub->heir_serial : sub->serial)) return;
-    if (!s->elder) sub->open = 1;
-    if (sub->seam && (s->elder || s->holding)) sub->seam->open = 1;
+    if (head->serial != (azri_elder(s) ? sub->heir_serial : sub->serial)) return;
+    if (!azri_elder(s)) sub->open = 1;
+    if (azri_seam_of(sub) && (azri_elder(s) || azri_holding(s))) sub->seam->open = 1;
 }
 
 /* The streams of the old connection and its successor become one in all subscriptions. */
 static void azri_hub_join(azri_hub *h, int whole) {
     azredis_sub *sub;
     for (sub = h->subs; sub; sub = sub->next)
-        if (sub->seam) azri_seam_join(sub, whole, &h->stats.messages, &h->stats.messages_lost);
+        if (azri_seam_of(sub)) azri_seam_join(sub, whole, &h->stats.messages, &h->stats.messages_lost);
 }
 
 /* ---- handover ----
@@ -7980,18 +8042,23 @@ static void azri_hub_join(azri_hub *h, int whole) {
  * the overlap, which are counted in lost; (d) without memory for the record some may come twice.
  * If A died, the two streams need not overlap: unless they visibly do, the next message has gap = 1. */
 
-/* Asks that s be replaced, for the reason `why` (a literal). Asking again is harmless. */
+/* Asks that s be replaced, for the reason `why` (a literal). Asking again is harmless. Without handovers it is drained,
+ * and dialled again: commands wait, and subscriptions have a gap. */
 static void azri_hub_handover(azri_hub *h, azri_session *s, const char *why, uint64_t now) {
-    if (s->state != AZRI_READY || s->replace || s->elder) return;
+    if (s->state != AZRI_READY || s->replace || azri_elder(s)) return;
     s->replace = why;
     s->heir_at = now;
+    if (!AZRI_WITH_HANDOVER) {
+        s->state = AZRI_DRAINING;
+        h->step = 1;
+    }
     azri_log(&h->news, AZREDIS_LOG_INFO, AZRI_LOG_HANDOVER, "%s: %s; a second connection is made in its place",
              h->conf.session.endpoint, why);
 }
 
 /* One handover at a time: the streams of the last one must have been joined. */
 static int azri_hub_wants_heir(const azri_session *s) {
-    return s->replace && !s->heir && !s->holding && s->state == AZRI_READY;
+    return AZRI_WITH_HANDOVER && s->replace && !s->heir && !s->holding && s->state == AZRI_READY;
 }
 
 static void azri_hub_make_heir(azri_hub *h, azri_session *s, uint64_t now) {
@@ -8067,7 +8134,7 @@ static void azri_hub_token(azri_hub *h, azri_blob *fresh, uint64_t now, uint64_t
     uint64_t spread = 0;
     uint32_t many = 0;
     azri_session_set_blob(&h->blob, fresh);
-    for (s = h->sessions; s; s = s->next) many += !s->elder && !s->gone;
+    for (s = h->sessions; s; s = s->next) many += !azri_elder(s) && !azri_gone(s);
     if (many > 1 && headroom_at > now)
         spread = azri_min64(AZRI_AUTH_JITTER_MAX, (headroom_at - now) / 2);
     for (s = h->sessions; s; s = s->next) {
@@ -8080,7 +8147,7 @@ static void azri_hub_token(azri_hub *h, azri_blob *fresh, uint64_t now, uint64_t
 
 /* 1: s shall be dialled now. */
 static int azri_hub_may_dial(const azri_hub *h, const azri_session *s, uint64_t now) {
-    return s->state == AZRI_DOWN && !s->gone && !s->link && !h->aborted && !h->resting && azri_hub_live_blob(h, now) &&
+    return s->state == AZRI_DOWN && !azri_gone(s) && !s->link && !h->aborted && !h->resting && azri_hub_live_blob(h, now) &&
            now >= s->dial_at;
 }
 
@@ -8099,10 +8166,9 @@ static void azri_hub_opened(azri_hub *h, azri_session *s, uint64_t now) {
 static void azri_hub_restored(azri_hub *h, azri_session *s, uint64_t now) {
     h->trouble.code = AZREDIS_OK;
     if (s->was_ready) h->stats.reconnects++;
-    if (s->failed) {
-        azri_item *it = azri_news_add(&h->news, AZREDIS_EV_CONNECTION_RESTORED, NULL);
-        it->new_left_ms = azri_blob_left(s->blob, now);
-    }
+    if (s->failed)
+        azri_news_event(&h->news, AZREDIS_EV_CONNECTION_RESTORED, NULL, AZREDIS_UNKNOWN, azri_blob_left(s->blob, now),
+                        AZREDIS_UNKNOWN);
     s->was_ready = 1;
     s->failed = 0;
 }
@@ -8112,11 +8178,11 @@ static void azri_hub_ready(azri_hub *h, azri_session *s, uint64_t now) {
     h->stats.connects++;
     h->ever_ready = 1;
     h->refusals = 0;
-    if (!s->elder) azri_hub_restored(h, s, now);
+    if (!azri_elder(s)) azri_hub_restored(h, s, now);
     for (sub = h->subs; sub; sub = sub->next) *azri_sub_state_on(sub, s) = AZRI_SUB_NEW;
     azri_hub_subscribe(h, s, now);
     if (h->blob && h->blob->generation > s->blob->generation) azri_session_token(s, h->blob, now, 0);   /* a newer one came */
-    if (!s->elder) azri_hub_release_backlog(h, s, now);
+    if (!azri_elder(s)) azri_hub_release_backlog(h, s, now);
 }
 
 /* A refused token: one fresh one is asked for; refused again, or a password, it is a mistake to be mended. */
@@ -8127,7 +8193,7 @@ static void azri_hub_refused(azri_hub *h, azri_session *s, azredis_error *e) {
     if (h->blob->expires_at == AZRI_NEVER64 || ++h->refusals > 1) e->retryable = 0;
     if (h->blob->expires_at == AZRI_NEVER64) return;
     /* Never shown again. What the connection that is to be replaced lives on was accepted, and may be. */
-    azri_session_set_blob(&h->blob, s->elder && s->elder->blob && s->elder->blob->hash != h->rejected ? s->elder->blob : NULL);
+    azri_session_set_blob(&h->blob, azri_elder(s) && s->elder->blob && s->elder->blob->hash != h->rejected ? s->elder->blob : NULL);
 }
 
 /* Refused on a live connection: that lives on its old token, with which it may even be made again. */
@@ -8180,18 +8246,17 @@ static void azri_hub_heir_closed(azri_hub *h, azri_session *b, const azredis_err
 /* A connection that served is gone, or one that was to serve. If its heir is ready, that serves at once. */
 static void azri_hub_main_closed(azri_hub *h, azri_session *s, const azredis_error *e, azri_queue *unsent, uint64_t delay,
                                  uint64_t now) {
-    azri_session *b = s->heir;
+    azri_session *b = azri_heir(s);
     int heir = b && b->state == AZRI_READY;
     azredis_sub *sub;
     if (heir) delay = 0;
     if (!s->failed && !h->resting) {
-        azri_item *it = azri_news_add(&h->news, AZREDIS_EV_CONNECTION_FAILED, e);
-        it->next_try_ms = (int64_t)delay;
+        azri_news_event(&h->news, AZREDIS_EV_CONNECTION_FAILED, e, AZREDIS_UNKNOWN, AZREDIS_UNKNOWN, (int64_t)delay);
         s->failed = 1;
     }
     azri_log(&h->news, h->resting ? AZREDIS_LOG_INFO : AZREDIS_LOG_WARNING, s->was_ready ? AZRI_LOG_LOST : AZRI_LOG_CONNECT_FAILED, "%s; next try in %llu ms",
              e->message, (unsigned long long)delay);
-    if (!b) azri_hub_join(h, 0);
+    if (AZRI_WITH_HANDOVER && !b) azri_hub_join(h, 0);
     for (sub = h->subs; sub; sub = sub->next) {
         if (sub->open) sub->gap = 1;
         sub->open = 0;
@@ -8217,8 +8282,8 @@ static void azri_hub_closed(azri_hub *h, azri_session *s, const azredis_error *w
     s->ready_at = 0;
     s->dial_at = now + delay;
     s->replace = NULL;
-    if (e.code == AZREDIS_E_RESP) (void)azri_news_add(&h->news, AZREDIS_EV_INTERNAL_ERROR, &e);
-    if (s->elder) azri_hub_heir_closed(h, s, &e, delay, now);
+    if (e.code == AZREDIS_E_RESP) azri_news_error(&h->news, AZREDIS_EV_INTERNAL_ERROR, &e);
+    if (azri_elder(s)) azri_hub_heir_closed(h, s, &e, delay, now);
     else azri_hub_main_closed(h, s, &e, &unsent, delay, now);
 }
 
@@ -8259,14 +8324,14 @@ static AZRI_APART void azri_hub_frame(azri_hub *h, azri_session *s, const azri_f
     }
     if (azri_session_frame(s, f, now, &e) != AZREDIS_OK) azri_hub_closed(h, s, &e, now);
     else if (before == AZRI_HANDSHAKE && s->state == AZRI_READY) azri_hub_ready(h, s, now);
-    else if (s->marked) azri_hub_marked(h, s, now);
+    else if (AZRI_WITH_HANDOVER && s->marked) azri_hub_marked(h, s, now);
     else if (head != s->fifo.head) azri_hub_confirmed(s, head);
 }
 
 /* What of the handover of s can be done now. */
 static void azri_hub_handover_step(azri_hub *h, azri_session *s, uint64_t now) {
     if (azri_hub_wants_heir(s)) azri_hub_make_heir(h, s, now);
-    if (!s->heir) return;
+    if (!azri_heir(s)) return;
     if (!s->leaving) {
         if (s->heir->state == AZRI_READY && !s->trying && !s->gate && !s->mark.linked && azri_hub_settled(h))
             azri_hub_leave(h, s, now);
@@ -8285,16 +8350,16 @@ static void azri_hub_tick(azri_hub *h, uint64_t now) {
         if (s->state == AZRI_READY) azri_hub_subscribe(h, s, now);
         if (s->rejected) azri_hub_reauth_refused(h, s);
     }
-    for (s = h->sessions; s; s = s->next)
+    for (s = h->sessions; s && AZRI_WITH_HANDOVER; s = s->next)
         if (s->state == AZRI_READY || s->state == AZRI_DRAINING) azri_hub_handover_step(h, s, now);
     azri_hub_expire_backlog(h, now);
     azri_hub_sweep_subs(h);
-    azri_hub_sweep_sessions(h);
+    if (AZRI_WITH_HANDOVER) azri_hub_sweep_sessions(h);
 }
 
 static uint64_t azri_hub_session_deadline(const azri_session *s, uint64_t now) {
     uint64_t t = azri_session_deadline(s, now);
-    if (s->leaving) t = azri_min64(t, s->leave_until);
+    if (azri_leaving(s)) t = azri_min64(t, s->leave_until);
     if (azri_hub_wants_heir(s)) t = azri_min64(t, s->heir_at);
     return t;
 }
@@ -8303,8 +8368,8 @@ static uint64_t azri_hub_deadline(const azri_hub *h, uint64_t now) {
     const azri_session *s;
     uint64_t t = h->step ? now : azri_min64(h->backlog_deadline, now + AZRI_WAIT_MAX);
     for (s = h->sessions; s; s = s->next) {
-        if (s->gone && !s->link) return now;                        /* it can be freed */
-        if (s->state == AZRI_DOWN && (s->gone || h->aborted || h->resting || !azri_hub_live_blob(h, now))) continue;
+        if (azri_gone(s) && !s->link) return now;                        /* it can be freed */
+        if (s->state == AZRI_DOWN && (azri_gone(s) || h->aborted || h->resting || !azri_hub_live_blob(h, now))) continue;
         t = azri_min64(t, azri_hub_session_deadline(s, now));
     }
     return t;
@@ -9553,7 +9618,6 @@ static uint64_t azri_dial_deadline(const azri_dial *d) { return d->next_at; }
 mbedtls-devel, mbedtls-dev; macOS: brew install mbedtls@3; elsewhere: give the compiler -I<its include folder>"
 #  endif
 #endif
-#include <mbedtls/base64.h>
 #include <mbedtls/platform_util.h>
 #include <mbedtls/ssl.h>
 #include <mbedtls/version.h>
@@ -9577,9 +9641,6 @@ mbedtls-devel, mbedtls-dev; macOS: brew install mbedtls@3; elsewhere: give the c
 #endif
 #ifndef MBEDTLS_KEY_EXCHANGE_ECDHE_RSA_ENABLED
 #  error "azredis: mbedTLS is built without MBEDTLS_KEY_EXCHANGE_ECDHE_RSA_ENABLED: the suites of Azure Managed Redis"
-#endif
-#ifndef MBEDTLS_BASE64_C
-#  error "azredis: mbedTLS is built without MBEDTLS_BASE64_C: root certificates are PEM"
 #endif
 #if AZRI_MBEDTLS == 2
 #  if !defined(MBEDTLS_X509_CHECK_KEY_USAGE) || !defined(MBEDTLS_X509_CHECK_EXTENDED_KEY_USAGE)
@@ -9723,8 +9784,7 @@ static void azri_roots_end(azri_roots *r) {
         r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;
         return;
     }
-    if (mbedtls_base64_decode((unsigned char *)r->der.ptr, r->der.cap, &n, (const unsigned char *)r->text.ptr,
-                              r->text.len) != 0) return;
+    if (!azri_b64_decode(azri_slice(r->text.ptr, r->text.len), "+/", r->der.ptr, &n)) return;
     r->der.len = n;
     azri_roots_der(r);
 }
@@ -9823,8 +9883,7 @@ typedef struct azri_tls_kept {       /* zeroed: none */
     const void    *ca;
     size_t         ca_len;
     uint64_t       verified_ms;      /* when the server last showed its certificate */
-    char           until[24];        /* when the first certificate of its chain ends */
-    char           from[24];             /* no certificate of the chain begins later */
+    int64_t        from, until;      /* Unix: the chain's certificates are all good between these */
 } azri_tls_kept;
 
 typedef struct azri_tls_conf {       /* all lent until azri_tls_close */
@@ -9852,9 +9911,8 @@ typedef struct azri_tls {            /* zeroed: closed. Must stay where it is wh
     int                 tls12;
     int                 offered;     /* 1: conf.kept was offered */
     int                 verified;    /* 1: the server showed its certificate, and all was well */
-    uint64_t            verified_ms; /* these two as in azri_tls_kept */
-    char                until[24];
-    char                from[24];             /* no certificate of the chain begins later */
+    uint64_t            verified_ms; /* these as in azri_tls_kept */
+    int64_t             from, until;
     uint32_t            sealed, opened;   /* records since the handshake */
     int                 io;          /* what port.send or port.recv said when it failed */
     const char         *frozen_p;
@@ -9887,43 +9945,43 @@ static void azri_tls_note(azri_tls *t, const char *f, ...) {
 }
 #endif
 
-/* In the form of azri_date_text, so that two dates compare as text, of this length. */
-#define AZRI_DATE_LEN 20u
-static void azri_tls_date(char out[24], const mbedtls_x509_time *x) {
-    (void)azri_fmt(out, 24, "%04d-%02d-%02dT%02d:%02d:%02dZ", x->year, x->mon, x->day, x->hour, x->min,
-                   x->sec);
+static int64_t azri_tls_time(const mbedtls_x509_time *x) {
+    return (int64_t)azri_days(x->year, x->mon, x->day) * 86400 + (x->hour * 60 + x->min) * 60 + x->sec;
+}
+
+/* For messages. */
+static const char *azri_tls_says(char out[24], int64_t unix_s) {
+    azri_date_text(out, unix_s);
+    return out;
 }
 
 /* The two time checks, on the port's clock. A clock that is unknown or behind this release cannot say that a
  * certificate is still good beyond it; an unknown one cannot say that it is not good yet. */
 static uint32_t azri_tls_check_time(azri_tls *t, const mbedtls_x509_crt *crt) {
-    char from[24], to[24], now[24], floor[24];
-    int64_t unix_now = azri_port_unix(t->port);
-    azri_tls_date(from, &crt->valid_from);
-    azri_tls_date(to, &crt->valid_to);
-    azri_date_text(now, unix_now > 0 ? unix_now : 0);
-    azri_date_text(floor, unix_now > AZRI_RELEASE_UNIX ? unix_now : AZRI_RELEASE_UNIX);
-    if (unix_now > 0 && memcmp(now, from, AZRI_DATE_LEN) < 0) {
-        azri_tls_note(t, "not valid before %s, and the clock of this machine says %s%s", from, now,
-                      unix_now < AZRI_RELEASE_UNIX ? ", which is wrong: set the clock" : "");
+    int64_t from = azri_tls_time(&crt->valid_from), until = azri_tls_time(&crt->valid_to), now = azri_port_unix(t->port);
+    int64_t floor = now > AZRI_RELEASE_UNIX ? now : AZRI_RELEASE_UNIX;
+    char a[24], b[24];
+    if (now > 0 && now < from) {
+        azri_tls_note(t, "not valid before %s, and the clock of this machine says %s%s", azri_tls_says(a, from),
+                      azri_tls_says(b, now), now < AZRI_RELEASE_UNIX ? ", which is wrong: set the clock" : "");
         return MBEDTLS_X509_BADCERT_FUTURE;
     }
-    if (memcmp(floor, to, AZRI_DATE_LEN) > 0) {
-        azri_tls_note(t, "expired on %s (it is %s)", to, floor);
+    if (floor > until) {
+        azri_tls_note(t, "expired on %s (it is %s)", azri_tls_says(a, until), azri_tls_says(b, floor));
         return MBEDTLS_X509_BADCERT_EXPIRED;
     }
-    if (!t->until[0] || memcmp(to, t->until, AZRI_DATE_LEN) < 0) memcpy(t->until, to, sizeof to);
-    if (!t->from[0] || memcmp(from, t->from, AZRI_DATE_LEN) > 0) memcpy(t->from, from, sizeof from);
+    if (until < t->until) t->until = until;
+    if (from > t->from) t->from = from;
     return 0;
 }
 
 /* A chain that was verified without a clock, and later a time, told over that very connection: it must fit. */
 static azredis_status azri_tls_check_date(const azri_tls *t, int64_t unix_now, azredis_error *e) {
-    char now[24];
-    azri_date_text(now, unix_now);
-    if (memcmp(t->from, now, AZRI_DATE_LEN) <= 0 && memcmp(now, t->until, AZRI_DATE_LEN) <= 0) return AZREDIS_OK;
+    char from[24], until[24], now[24];
+    if (t->from <= unix_now && unix_now <= t->until) return AZREDIS_OK;
     return azri_fail(e, AZREDIS_E_CERT, t->conf.where, "certificate of %s refused: good from %s to %s, and by its own clock it is "
-                     "%s; this machine's clock is not set", t->name, t->from, t->until, now);
+                     "%s; this machine's clock is not set", t->name, azri_tls_says(from, t->from), azri_tls_says(until, t->until),
+                     azri_tls_says(now, unix_now));
 }
 
 static const char *azri_tls_roots_name(const azri_tls *t) { return t->ca_path ? t->ca_path : "the given ca"; }
@@ -10036,7 +10094,9 @@ static int azri_tls_verify(void *user, mbedtls_x509_crt *crt, int depth, uint32_
         *flags = 0;
         return 0;
     }
-    t->why[0] = t->from[0] = t->until[0] = '\0';
+    t->why[0] = '\0';
+    t->from = 0;
+    t->until = INT64_MAX;
     name = azri_tls_check_name(t, crt, *flags & MBEDTLS_X509_BADCERT_CN_MISMATCH);
     *flags = azri_tls_check_chain(t, crt, &status) | name;
     t->verified = status == 0 && *flags == 0;
@@ -10057,12 +10117,9 @@ static void azri_tls_forget(azri_tls_kept *k, const azri_mem *m) {
 
 /* Would this connection make the checks that the kept session stands for, and would they pass again? */
 static int azri_tls_fits(const azri_tls *t, const azri_tls_kept *k) {
-    int64_t unix_now = azri_port_unix(t->port);
-    char now[24];
-    azri_date_text(now, unix_now > 0 ? unix_now : 0);
     return k->blob && azri_eqz(azri_str(k->name), t->name) && k->ca == t->conf.ca && k->ca_len == t->conf.ca_len &&
            !k->ca_path == !t->ca_path && (!k->ca_path || azri_eqz(azri_str(k->ca_path), t->ca_path)) &&
-           t->port->p.now_ms(t->port->p.user) - k->verified_ms < AZRI_TLS_KEPT_MS && memcmp(now, k->until, AZRI_DATE_LEN) <= 0;
+           t->port->p.now_ms(t->port->p.user) - k->verified_ms < AZRI_TLS_KEPT_MS && azri_port_unix(t->port) <= k->until;
 }
 
 /* Before the handshake. What cannot be resumed is only slower. */
@@ -10074,8 +10131,8 @@ static void azri_tls_offer(azri_tls *t) {
     if (mbedtls_ssl_session_load(&s, k->blob, k->len) == 0 && mbedtls_ssl_set_session(&t->ssl, &s) == 0) {
         t->offered = 1;
         t->verified_ms = k->verified_ms;
-        memcpy(t->until, k->until, sizeof t->until);
-        memcpy(t->from, k->from, sizeof t->from);
+        t->from = k->from;
+        t->until = k->until;
     }
     mbedtls_ssl_session_free(&s);
 }
@@ -10100,8 +10157,8 @@ static void azri_tls_keep(azri_tls *t) {
         k->ca_len = t->conf.ca_len;
         k->verified_ms = t->verified_ms;
         memcpy(k->name, t->name, sizeof k->name);
-        memcpy(k->until, t->until, sizeof k->until);
-        memcpy(k->from, t->from, sizeof k->from);
+        k->from = t->from;
+        k->until = t->until;
         if (!k->ca_path != !t->ca_path || mbedtls_ssl_session_save(&s, k->blob, n, &n) != 0) azri_tls_forget(k, m);
     }
     mbedtls_ssl_session_free(&s);
@@ -10678,8 +10735,21 @@ static azri_item *azri_auth_note(azredis_auth *a, azredis_event_type type, const
 }
 
 /* Under the lock. */
+static void azri_auth_event(azredis_auth *a, azredis_event_type type, const azredis_error *e, int64_t old_left_ms,
+                            int64_t new_left_ms, int64_t next_try_ms) {
+    azri_item *it;
+    if (!AZRI_WITH_EVENTS) return;
+    it = azri_auth_note(a, type, e);
+    it->old_left_ms = old_left_ms;
+    it->new_left_ms = new_left_ms;
+    it->next_try_ms = next_try_ms;
+}
+
+/* Under the lock. NULL: without events. */
 static azri_item *azri_auth_log_item(azredis_auth *a, azredis_level level, int number) {
-    azri_item *it = azri_auth_note(a, AZREDIS_EV_LOG, NULL);
+    azri_item *it;
+    if (!AZRI_WITH_EVENTS) return NULL;
+    it = azri_auth_note(a, AZREDIS_EV_LOG, NULL);
     it->level = level;
     it->number = number;
     return it;
@@ -10692,6 +10762,7 @@ static void azri_auth_log(azredis_auth *a, azredis_level level, int number, cons
 static void azri_auth_log(azredis_auth *a, azredis_level level, int number, const char *f, ...) {
     azri_item *it = azri_auth_log_item(a, level, number);
     va_list ap;
+    if (!it) return;
     va_start(ap, f);
     (void)azri_vfmt(it->text, sizeof it->text, f, &ap);
     va_end(ap);
@@ -10743,7 +10814,7 @@ static int azri_env_load(azri_env *env, const azri_mem *m) {
     size_t i;
     int ok = 1;
     for (i = 0; i < AZRI_ENV_COUNT; i++) {
-        const char *z = m->shape ? NULL : azri_getenv(azri_env_names[i]);     /* an arena has no room for it */
+        const char *z = azri_shape_of(m) ? NULL : azri_getenv(azri_env_names[i]);     /* an arena has no room for it */
         env->value[i] = z && z[0] ? azri_strdup(m, z) : NULL;
         if (z && z[0] && !env->value[i]) ok = 0;
     }
@@ -10762,15 +10833,12 @@ static void azri_fetch_free(azredis_auth *a, azri_fetch *f) {
 
 /* Under the lock: the fetch with this claim brought no token. */
 static void azri_auth_failed(azredis_auth *a, uint32_t claim, const azredis_error *e, uint64_t now) {
-    azri_item *it;
     int64_t next;
     azri_token_failed(&a->machine, claim, now, e->retryable, e->retry_after_ms);
     next = (int64_t)(azri_max64(a->machine.next_try, now) - now);
     a->token_failures++;
     a->failure = *e;
-    it = azri_auth_note(a, AZREDIS_EV_TOKEN_REFRESH_FAILED, e);
-    it->old_left_ms = azri_token_left(&a->machine, now);
-    it->next_try_ms = next;
+    azri_auth_event(a, AZREDIS_EV_TOKEN_REFRESH_FAILED, e, azri_token_left(&a->machine, now), AZREDIS_UNKNOWN, next);
     azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_TOKEN_FAILED, "no token, next try in %lld ms: %s", (long long)next, e->message);
 }
 
@@ -10826,9 +10894,8 @@ static void azri_auth_describe(azredis_auth *a, const azri_flow *flow) {
 /* Under the lock: a token was got. */
 static azredis_status azri_fetch_take(azredis_auth *a, azri_fetch *f, uint64_t now) {
     azredis_str jwt = azri_slice(f->flow.token.ptr, f->flow.token.len);
-    int64_t old_left = azri_token_left(&a->machine, now);
+    int64_t old_left = azri_token_left(&a->machine, now), new_left, next;
     azri_blob *b;
-    azri_item *it;
     if (a->blob && azri_identity_same(a->blob->user, f->flow.user, &f->flow.error) != AZREDIS_OK) return f->flow.error.code;
     b = azri_blob_new(&a->port.mem, f->flow.user, jwt);
     if (!b) return azri_fail(&f->flow.error, AZREDIS_E_NOMEM, "token", "out of memory for the token");
@@ -10847,12 +10914,11 @@ static azredis_status azri_fetch_take(azredis_auth *a, azri_fetch *f, uint64_t n
     azri_auth_describe(a, &f->flow);
     a->headroom_at = azri_token_headroom_at(&a->machine);
     a->tokens++;
-    it = azri_auth_note(a, AZREDIS_EV_TOKEN_REFRESHED, NULL);
-    it->old_left_ms = old_left;
-    it->new_left_ms = azri_token_left(&a->machine, now);
-    it->next_try_ms = (int64_t)(a->machine.next_try - now);
+    new_left = azri_token_left(&a->machine, now);
+    next = (int64_t)(a->machine.next_try - now);
+    azri_auth_event(a, AZREDIS_EV_TOKEN_REFRESHED, NULL, old_left, new_left, next);
     azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_TOKEN_OK, "token for %lld s; renewal in %lld s",
-                  (long long)(it->new_left_ms / 1000), (long long)(it->next_try_ms / 1000));
+                  (long long)(new_left / 1000), (long long)(next / 1000));
     azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_IDENTITY, "identity: %s, tenant %s, oid %s", f->flow.used,
                   f->flow.claims.tid[0] ? f->flow.claims.tid : "?", f->flow.user);
     if (f->flow.hint[0]) azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_TOKEN_HINT, "%s", f->flow.hint);
@@ -10930,7 +10996,7 @@ static void azri_fetch_dial(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_
     conf.ca = a->ca;
     conf.ca_len = a->ca_len;
     conf.where = f->step.where;
-    conf.kept = a->port.mem.shape ? NULL : &f->kept;               /* an arena has no room for it */
+    conf.kept = azri_shape_of(&a->port.mem) ? NULL : &f->kept;      /* an arena has no room for it */
     azri_line_begin(&f->line, &a->port, w, g, f->step.url.host, f->step.url.port, &conf, now,
                     f->step.connect_ms ? (uint32_t)azri_min64(f->step.connect_ms, f->step.timeout_ms) : f->step.timeout_ms);
     azri_http_init(&f->http, azri_flow_body, &f->flow);
@@ -11093,6 +11159,7 @@ struct azredis_client {
     uint32_t       generation;          /* of the auth's blob that the hub has */
     uint64_t       headroom_at;
     uint64_t       notes_seen;
+    uint32_t       failures_seen;       /* of the auth's fetches */
     uint64_t       accepted;            /* hash of the token last seen accepted */
     azredis_error  broken;              /* wrong options; code OK: none */
     char           host[256], endpoint[272];
@@ -11132,23 +11199,24 @@ static void azri_let_go(azredis_client *c) {
 
 /* ---- tokens ---- */
 
-/* Copies the auth's notes that this client has not seen into its own news, and fetch failures into the hub. */
+/* Copies the auth's notes that this client has not seen into its own news, and a fetch's failure into the hub. */
 static void azri_pump_notes(azredis_client *c, uint64_t now) {
     azredis_auth *a = c->auth;
     uint64_t i, first = a->note_count > AZRI_NOTES_MAX ? a->note_count - AZRI_NOTES_MAX : 0;
     azri_item *item;
     uint32_t dropped;
-    for (i = azri_max64(first, c->notes_seen); i < a->note_count; i++) {
+    for (i = azri_max64(first, c->notes_seen); AZRI_WITH_EVENTS && i < a->note_count; i++) {
         const azri_item *note = &a->notes[i % AZRI_NOTES_MAX];
         if (note->type == AZREDIS_EV_LOG && note->level > c->hub.news.level) continue;
         item = azri_news_add(&c->hub.news, note->type, NULL);
         dropped = item->dropped;
         *item = *note;
         item->dropped = dropped;
-        if (note->type == AZREDIS_EV_TOKEN_REFRESH_FAILED && !azri_hub_live_blob(&c->hub, now))
-            azri_hub_trouble(&c->hub, &note->error);
     }
     c->notes_seen = a->note_count;
+    if (a->token_failures != c->failures_seen && a->failure.code != AZREDIS_OK && !azri_hub_live_blob(&c->hub, now))
+        azri_hub_trouble(&c->hub, &a->failure);
+    c->failures_seen = a->token_failures;
 }
 
 /* News between the hub and the auth, both ways. */
@@ -11168,7 +11236,7 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
     }
     if (a->blob && a->generation != c->generation) {
         /* A copy of its own: the hub counts references without a lock. In an arena the auth is nobody else's. */
-        mine = a->port.mem.shape ? azri_blob_hold(a->blob)
+        mine = azri_shape_of(&a->port.mem) ? azri_blob_hold(a->blob)
                                  : azri_blob_new(&c->port.mem, a->blob->user, azri_blob_jwt(a->blob));
         if (mine) {
             mine->generation = c->generation = a->generation;
@@ -11262,7 +11330,7 @@ static void azri_conn_dial(azredis_client *c, azri_session *s, uint64_t now) {
     conf.ca = c->ca;
     conf.ca_len = c->ca_len;
     conf.where = c->plaintext ? "redis.tcp" : "redis.tls";
-    conf.kept = c->port.mem.shape ? NULL : &c->kept;               /* an arena has no room for it */
+    conf.kept = azri_shape_of(&c->port.mem) ? NULL : &c->kept;      /* an arena has no room for it */
     azri_line_begin(&k->line, &c->port, c->waker, &c->grave, c->host, c->tcp_port, &conf, now, c->connect_ms);
     s->link = k;
     c->busy = 1;                        /* the first step can be taken at once */
@@ -11280,7 +11348,7 @@ static azredis_status azri_conn_frames(azredis_client *c, azri_session *s, uint6
     while (st == AZREDIS_OK) {
         azri_hub_frame(&c->hub, s, &f, now);
         if (s->state == AZRI_DOWN) break;                          /* the hub has closed it */
-        if (c->port.mem.shape && c->hub.done.head) {               /* its answer must go before there is room for the next */
+        if (azri_shape_of(&c->port.mem) && c->hub.done.head) {      /* its answer must go before there is room for the next */
             c->busy = 1;
             break;
         }
@@ -11429,7 +11497,7 @@ static void azri_tell_one(azredis_client *c, azri_cmd *cmd) {
 
 /* Looked at whenever commands have ended, and again when callbacks were made: until then they count as well. */
 static void azri_tell_drained(azredis_client *c) {
-    if (!c->was_full || c->closing || !azri_hub_half_empty(&c->hub)) return;
+    if (!AZRI_WITH_EVENTS || !c->was_full || c->closing || !azri_hub_half_empty(&c->hub)) return;
     c->was_full = 0;
     c->drained = 1;
 }
@@ -11479,40 +11547,41 @@ static void azri_item_event(const azri_item *it, azredis_event *ev) {
 }
 
 /* Without the lock. */
-static void azri_deliver_item(azredis_client *c, const azri_item *it) {
-    azredis_event ev;
-    azri_item_event(it, &ev);
-    ev.client = c;
-    if (it->type != AZREDIS_EV_LOG && it->type != AZREDIS_EV_TOKEN_REFRESHED && it->type != AZREDIS_EV_TOKEN_REFRESH_FAILED)
-        ev.endpoint = c->endpoint;
-    if (c->on_event) c->on_event(&ev, c->event_user);
-    else if (it->type == AZREDIS_EV_LOG) azri_event_default(&ev);
+static void azri_deliver_event(azredis_client *c, azredis_event *ev) {
+    ev->client = c;
+    if (ev->type != AZREDIS_EV_LOG && ev->type != AZREDIS_EV_TOKEN_REFRESHED && ev->type != AZREDIS_EV_TOKEN_REFRESH_FAILED)
+        ev->endpoint = c->endpoint;
+    if (c->on_event) c->on_event(ev, c->event_user);
+    else if (ev->type == AZREDIS_EV_LOG) azri_event_default(ev);
 }
 
 /* Not through the ring, which may drop: who waits for it would wait for ever. */
 static void azri_deliver_drained(azredis_client *c) {
-    azri_item it;
-    memset(&it, 0, sizeof it);
-    it.type = AZREDIS_EV_DRAINED;
-    it.old_left_ms = it.new_left_ms = it.next_try_ms = AZREDIS_UNKNOWN;
+    azredis_event ev;
+    memset(&ev, 0, sizeof ev);
+    ev.type = AZREDIS_EV_DRAINED;
+    ev.old_left_ms = ev.new_left_ms = ev.next_try_ms = AZREDIS_UNKNOWN;
     c->drained = 0;
     azri_let_go(c);
-    azri_deliver_item(c, &it);
+    azri_deliver_event(c, &ev);
     azri_hold(c);
 }
 
 static void azri_deliver_news(azredis_client *c) {
     azri_news *n = &c->hub.news;
-    while (n->count) {
-        azri_item it = *azri_news_at(n, 0);         /* a copy: the handler may cause more news */
+    while (AZRI_WITH_EVENTS && n->count) {
+        azredis_event ev;
+        azri_item_event(azri_news_at(n, 0), &ev);
+        n->lent = 1;                                /* the handler may cause more news */
+        azri_let_go(c);
+        azri_deliver_event(c, &ev);
+        azri_hold(c);
+        n->lent = 0;
         n->first = (n->first + 1) % AZRI_NEWS_MAX;
         n->count--;
-        azri_let_go(c);
-        azri_deliver_item(c, &it);
-        azri_hold(c);
     }
     azri_tell_drained(c);
-    if (c->drained) azri_deliver_drained(c);
+    if (AZRI_WITH_EVENTS && c->drained) azri_deliver_drained(c);
 }
 
 /* The next message for a callback, in the order in which they came. 0: there is none. */
@@ -11612,7 +11681,7 @@ static uint64_t azri_fetch_due(azredis_client *c, uint64_t now) {
     azri_lock_acquire(&c->auth->lock);
     if (!c->auth->conf.is_static && !c->fetch && !(c->hub.resting && azri_pump_rests(c)))
         t = azri_min64(t, azri_token_deadline(&c->auth->machine, now));
-    if (c->auth->note_count != c->notes_seen || c->hub.rejected) t = now;
+    if (c->auth->note_count != c->notes_seen || c->auth->token_failures != c->failures_seen || c->hub.rejected) t = now;
     if (c->auth->blob && c->auth->generation != c->generation) t = azri_min64(t, now + AZRI_COPY_AGAIN);
     azri_lock_release(&c->auth->lock);
     return t;
@@ -11620,7 +11689,7 @@ static uint64_t azri_fetch_due(azredis_client *c, uint64_t now) {
 
 static uint64_t azri_pump_deadline(azredis_client *c, uint64_t now) {
     uint64_t t = azri_turn_deadline(c, now);
-    if (c->calls || c->drained || c->hub.news.count) return now;
+    if (c->calls || (AZRI_WITH_EVENTS && (c->drained || c->hub.news.count))) return now;
     return azri_min64(t, azri_fetch_due(c, now));
 }
 
@@ -12442,7 +12511,7 @@ static azredis_status azri_open_config(azredis_options *o, azredis_auth_options 
     *out = NULL;
     memset(id, 0, sizeof *id);
     if (o->identity) *id = *o->identity;
-    if (o->config && o->config[0] && m->shape)
+    if (o->config && o->config[0] && azri_shape_of(m))
         return azri_fail(e, AZREDIS_E_ARG, "options.config", "options.config: a client in options.memory has no room to "
                          "read it; set the members instead");
     if (o->config && o->config[0]) st = azri_config_new(out, m, o->config, e);
@@ -12540,6 +12609,7 @@ static void azri_open_name(char out[AZRI_NAME_MAX], const char *name) {
 
 static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o) {
     azri_hub_conf *h = &c->hub.conf;
+    const azri_shape *shape = azri_shape_of(&c->port.mem);
     if (o->protocol != 0 && o->protocol != 2 && o->protocol != 3)
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.protocol", "options.protocol is %d; it may be 2 or 3", o->protocol);
     h->session.protocol = o->protocol == 2 ? 2 : 3;
@@ -12547,7 +12617,7 @@ static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o
     h->session.auth_ms = azri_or(o->auth_ms, 15u * AZRI_SECOND);
     h->session.command_ms = azri_or(o->command_ms, 5u * AZRI_SECOND);
     h->session.keepalive_ms = azri_or(o->keepalive_ms, AZRI_MINUTE);
-    h->session.max_reply = c->port.mem.shape ? c->port.mem.shape->answer : o->max_reply ? o->max_reply : AZRI_REPLY_MAX;
+    h->session.max_reply = shape ? shape->answer : o->max_reply ? o->max_reply : AZRI_REPLY_MAX;
     h->session.endpoint = c->endpoint;
     azri_open_name(h->session.name, o->client_name);
     h->fail_fast = o->fail_fast;
@@ -12670,6 +12740,7 @@ static void azri_plan_client(azri_plan *p, const azredis_options *o) {
 static azri_arena *azri_arena_open(azredis_options *o) {
     azri_plan p;
     azri_arena *a = (azri_arena *)o->memory;
+    if (!AZRI_WITH_ARENA) return NULL;
     azri_arena_defaults(o);
     memset(&p, 0, sizeof p);
     azri_plan_client(&p, o);
@@ -12689,6 +12760,7 @@ static void azri_arena_ready(azri_arena *a) {
     a->auth.phase = AZRI_FETCHING;
 }
 
+#ifndef AZREDIS_NO_ARENA
 AZREDIS_API size_t azredis_memory_needed_v(const azredis_options *options, size_t size, unsigned version) {
     azredis_options o;
     azri_plan p;
@@ -12698,6 +12770,7 @@ AZREDIS_API size_t azredis_memory_needed_v(const azredis_options *options, size_
     azri_plan_client(&p, &o);
     return p.wrong ? 0 : azri_plan_at(&p, AZRI_PHASES);
 }
+#endif
 
 /* ==== >>api =============================================================== uses: above ==========
  * The public functions: options, defaults, blocking calls. A blocking call pumps by itself, by three

@@ -25,7 +25,7 @@ off() { option=$1; shift; named "without $option" "#undef $option" "$@"; }
 # options FLAGS...: those that both versions have.
 options() {
     for o in MBEDTLS_SSL_CLI_C MBEDTLS_SSL_PROTO_TLS1_2 MBEDTLS_X509_CRT_PARSE_C MBEDTLS_SSL_SERVER_NAME_INDICATION \
-             MBEDTLS_KEY_EXCHANGE_ECDHE_RSA_ENABLED MBEDTLS_BASE64_C MBEDTLS_AES_C MBEDTLS_SHA256_C \
+             MBEDTLS_KEY_EXCHANGE_ECDHE_RSA_ENABLED MBEDTLS_AES_C MBEDTLS_SHA256_C \
              MBEDTLS_ECP_DP_SECP256R1_ENABLED; do
         off $o "$@"
     done
