@@ -3024,6 +3024,7 @@ AZREDIS_API const char *azredis_status_text(azredis_status s) {
  * ================================================================================================ */
 
 #define AZRI_RESP_LENGTH_MAX 32u       /* bytes of a line that holds a length, a flag or nothing */
+#define AZRI_RESP_LEAST      4u        /* bytes of an answer that is worth a short cut, its CRLF among them */
 #define AZRI_RESP_SWAP       65536u    /* larger frames are given away, not copied */
 
 /* ---- encoder ---- */
@@ -3569,9 +3570,49 @@ static azredis_status azri_resp_tell(const azri_resp *d, azredis_error *e) {
     return AZREDIS_E_RESP;
 }
 
-/* OK: *f is one complete frame, lent until the next call of room, got, next or idle; if f->status is not OK
- * it was skipped, and *e (which may be NULL) says why. AGAIN: more bytes are wanted. E_RESP: for good. */
-static azredis_status azri_resp_next(azri_resp *d, azri_frame *f, azredis_error *e) {
+/* Most answers are one string, status or integer, and stand in the block as a whole. They are read here in one go. All
+ * else, what is wrong or too large or finds no memory included, is left untouched for the general way. */
+static int azri_resp_short(azri_resp *d, azri_frame *f) {
+    char *p = azri_resp_data(d) + d->start, *end = azri_resp_data(d) + d->end, *line = p + 1, *text = line, *stop = end - 2;
+    azredis_value v;
+    size_t n = 0;
+    if (d->pos != d->start || d->lost != AZREDIS_OK || !d->nodes) return 0;
+    v.flags = 0;
+    v.reserved = 0;
+    if (*p == '$') {
+        if (stop > line + 8) stop = line + 8;
+        for (; text < stop && azri_is_digit(*text); text++) n = n * 10 + (size_t)(*text - '0');
+        if (text == line || memcmp(text, "\r\n", 2) != 0 || (size_t)(end - text) < n + 4) return 0;
+        line = text + 2;
+        text = line + n;
+        v.type = AZREDIS_T_STRING;
+    } else {
+        if (*p != '+' && *p != ':') return 0;
+        while (text < stop && *text != '\r' && *text != '\n') text++;
+        n = (size_t)(text - line);
+        v.type = AZREDIS_T_STATUS;
+    }
+    f->bytes = (size_t)(text + 2 - p);
+    if (memcmp(text, "\r\n", 2) != 0 || f->bytes + sizeof v > d->max_reply) return 0;
+    v.len = (uint32_t)n;
+    v.as.str = line;
+    if (*p == ':') {
+        if (!azri_i64(azri_slice(line, n), &v.as.integer)) return 0;
+        v.type = AZREDIS_T_INTEGER;
+        v.len = 0;
+    } else {
+        if (*p == '+' && n > AZRI_RESP_LINE_MAX) return 0;
+        *text = '\0';
+    }
+    d->nodes[0] = v;
+    d->start = d->pos += f->bytes;
+    f->root = d->nodes;
+    f->status = AZREDIS_OK;
+    f->is_push = 0;
+    return 1;
+}
+
+static AZRI_APART azredis_status azri_resp_general(azri_resp *d, azri_frame *f, azredis_error *e) {
     azredis_status st = d->block ? AZREDIS_OK : AZREDIS_AGAIN;
     if (d->why) return azri_resp_tell(d, e);
     while (st == AZREDIS_OK && !d->complete)
@@ -3595,6 +3636,13 @@ static azredis_status azri_resp_next(azri_resp *d, azri_frame *f, azredis_error 
                         "reading a reply: out of memory, so its %llu bytes were skipped; the command was "
                         "answered", (unsigned long long)f->bytes);
     return AZREDIS_OK;
+}
+
+/* OK: *f is one complete frame, lent until the next call of room, got, next or idle; if f->status is not OK
+ * it was skipped, and *e (which may be NULL) says why. AGAIN: more bytes are wanted. E_RESP: for good. */
+static azredis_status azri_resp_next(azri_resp *d, azri_frame *f, azredis_error *e) {
+    if (d->end - d->start >= AZRI_RESP_LEAST && !d->why && azri_resp_short(d, f)) return AZREDIS_OK;
+    return azri_resp_general(d, f, e);
 }
 
 /* ---- receive block ---- */
