@@ -2847,8 +2847,8 @@ static const azredis_error azri_no_record = {
 static int azri_is_aggregate(unsigned type) { return type >= AZREDIS_T_ARRAY; }
 
 static int azri_is_text(unsigned type) {
-    return !azri_is_aggregate(type) && type != AZREDIS_T_NIL && type != AZREDIS_T_INTEGER &&
-           type != AZREDIS_T_BOOL;
+    const unsigned others = 1u << AZREDIS_T_NIL | 1u << AZREDIS_T_INTEGER | 1u << AZREDIS_T_BOOL;
+    return !azri_is_aggregate(type) && !(others >> type & 1u);
 }
 
 /* Nodes of a tree; a top-level attribute is a second root before the first. */
@@ -2942,17 +2942,14 @@ static char *azri_reply_fixed(const azredis_reply *r, size_t *room) {
 
 /* Memory for n bytes in the reply, for its value; a value it had is gone. NULL: out of memory, or the
  * caller's fixed buffer is too small. */
-static void *azri_reply_block(azredis_reply *r, const azri_mem *m, size_t n) {
+static AZRI_APART void *azri_reply_new_block(azredis_reply *r, const azri_mem *m, size_t n) {
     azri_block *b;
     size_t size;
-    r->value = NULL;
-    r->error = NULL;
     if (r->mem.fixed) {
         size_t room;
         char *p = azri_reply_fixed(r, &room);
         return n <= room ? p : NULL;
     }
-    if (r->mem.ptr && n <= r->mem.size - AZRI_BLOCK_HEAD) return (char *)r->mem.ptr + AZRI_BLOCK_HEAD;
     if (n > SIZE_MAX - AZRI_BLOCK_HEAD) return NULL;
     size = azri_shape_of(m) ? azri_room(m, AZRI_BLOCK_HEAD + n, azri_shape_of(m)->answer) : AZRI_BLOCK_HEAD + n;
     b = (azri_block *)azri_alloc(m, size);
@@ -2966,28 +2963,40 @@ static void *azri_reply_block(azredis_reply *r, const azri_mem *m, size_t n) {
     return (char *)b + AZRI_BLOCK_HEAD;
 }
 
+static void *azri_reply_block(azredis_reply *r, const azri_mem *m, size_t n) {
+    r->value = NULL;
+    r->error = NULL;
+    if (!r->mem.fixed && r->mem.ptr && n <= r->mem.size - AZRI_BLOCK_HEAD) return (char *)r->mem.ptr + AZRI_BLOCK_HEAD;
+    return azri_reply_new_block(r, m, n);
+}
+
+static azredis_status azri_reply_no_room(const azredis_reply *r) {
+    return r->mem.fixed ? AZREDIS_E_LIMIT : AZREDIS_E_NOMEM;
+}
+
 /* A single value, which most replies are: none of the work that a tree needs. */
-static void azri_value_copy(azredis_value *to, const azredis_value *from) {
-    char *text = (char *)(to + 1);
+static azredis_status azri_reply_store_one(azredis_reply *r, const azri_mem *m, const azredis_value *from) {
+    size_t bytes = azri_is_text(from->type) ? (size_t)from->len + 1 : 0;
+    azredis_value *to = (azredis_value *)azri_reply_block(r, m, sizeof *to + bytes);
+    if (!to) return azri_reply_no_room(r);
     *to = *from;
-    if (!azri_is_text(from->type)) return;
-    if (from->len) memcpy(text, from->as.str, from->len);
-    text[from->len] = '\0';
-    to->as.str = text;
+    r->value = to;
+    if (!bytes) return AZREDIS_OK;
+    to->as.str = (char *)memcpy(to + 1, from->as.str, bytes - 1);
+    ((char *)(to + 1))[bytes - 1] = '\0';
+    return AZREDIS_OK;
 }
 
 /* Copies a tree into the reply: E_LIMIT if the caller's buffer is too small, E_NOMEM. A fixed buffer
  * needs 16 bytes a node and the strings with one NUL each. root must not be in r's own memory. */
 static azredis_status azri_reply_store(azredis_reply *r, const azri_mem *m, const azredis_value *root) {
-    size_t nodes = 1, bytes;
+    size_t nodes, bytes;
     azredis_value *to;
-    int single = !azri_is_aggregate(root->type) && azri_tree_roots(root) == 1;
-    if (single) bytes = azri_is_text(root->type) ? (size_t)root->len + 1 : 0;
-    else if (!azri_tree_measure(root, &nodes, &bytes)) return AZREDIS_E_LIMIT;
+    if (!azri_is_aggregate(root->type) && azri_tree_roots(root) == 1) return azri_reply_store_one(r, m, root);
+    if (!azri_tree_measure(root, &nodes, &bytes)) return AZREDIS_E_LIMIT;
     to = (azredis_value *)azri_reply_block(r, m, nodes * sizeof *root + bytes);
-    if (!to) return r->mem.fixed ? AZREDIS_E_LIMIT : AZREDIS_E_NOMEM;
-    if (single) azri_value_copy(to, root);
-    r->value = single ? to : azri_tree_copy(to, nodes, root);
+    if (!to) return azri_reply_no_room(r);
+    r->value = azri_tree_copy(to, nodes, root);
     return AZREDIS_OK;
 }
 
@@ -3114,6 +3123,7 @@ AZREDIS_API const char *azredis_status_text(azredis_status s) {
  * ================================================================================================ */
 
 #define AZRI_RESP_LENGTH_MAX 32u       /* bytes of a line that holds a length, a flag or nothing */
+#define AZRI_RESP_LEAST      4u        /* bytes of an answer that is worth a short cut, its CRLF among them */
 #define AZRI_RESP_SWAP       65536u    /* larger frames are given away, not copied */
 
 /* ---- encoder ---- */
@@ -3142,13 +3152,13 @@ static size_t azri_resp_size(int argc, const azredis_str *argv) {
 }
 
 static char *azri_resp_write_head(char *out, char type, size_t v) {
-    size_t n = azri_resp_digits(v), i;
-    *out++ = type;
-    for (i = n - 1; i; v /= 10) out[i--] = (char)('0' + v % 10);
-    out[0] = (char)('0' + v);          /* mostly the only one */
-    out[n] = '\r';
-    out[n + 1] = '\n';
-    return out + n + 2;
+    char *last = out + azri_resp_digits(v), *p;
+    *out = type;
+    for (p = last; v >= 10; v /= 10) *p-- = (char)('0' + v % 10);
+    *p = (char)('0' + v);              /* mostly the only one */
+    last[1] = '\r';
+    last[2] = '\n';
+    return last + 3;
 }
 
 /* Writes the azri_resp_size bytes; returns their end. */
@@ -3659,9 +3669,49 @@ static azredis_status azri_resp_tell(const azri_resp *d, azredis_error *e) {
     return AZREDIS_E_RESP;
 }
 
-/* OK: *f is one complete frame, lent until the next call of room, got, next or idle; if f->status is not OK
- * it was skipped, and *e (which may be NULL) says why. AGAIN: more bytes are wanted. E_RESP: for good. */
-static azredis_status azri_resp_next(azri_resp *d, azri_frame *f, azredis_error *e) {
+/* Most answers are one string, status or integer, and stand in the block as a whole. They are read here in one go. All
+ * else, what is wrong or too large or finds no memory included, is left untouched for the general way. */
+static int azri_resp_short(azri_resp *d, azri_frame *f) {
+    char *p = azri_resp_data(d) + d->start, *end = azri_resp_data(d) + d->end, *line = p + 1, *text = line, *stop = end - 2;
+    azredis_value v;
+    size_t n = 0;
+    if (d->pos != d->start || d->lost != AZREDIS_OK || !d->nodes) return 0;
+    v.flags = 0;
+    v.reserved = 0;
+    if (*p == '$') {
+        if (stop > line + 8) stop = line + 8;
+        for (; text < stop && azri_is_digit(*text); text++) n = n * 10 + (size_t)(*text - '0');
+        if (text == line || memcmp(text, "\r\n", 2) != 0 || (size_t)(end - text) < n + 4) return 0;
+        line = text + 2;
+        text = line + n;
+        v.type = AZREDIS_T_STRING;
+    } else {
+        if (*p != '+' && *p != ':') return 0;
+        while (text < stop && *text != '\r' && *text != '\n') text++;
+        n = (size_t)(text - line);
+        v.type = AZREDIS_T_STATUS;
+    }
+    f->bytes = (size_t)(text + 2 - p);
+    if (memcmp(text, "\r\n", 2) != 0 || f->bytes + sizeof v > d->max_reply) return 0;
+    v.len = (uint32_t)n;
+    v.as.str = line;
+    if (*p == ':') {
+        if (!azri_i64(azri_slice(line, n), &v.as.integer)) return 0;
+        v.type = AZREDIS_T_INTEGER;
+        v.len = 0;
+    } else {
+        if (*p == '+' && n > AZRI_RESP_LINE_MAX) return 0;
+        *text = '\0';
+    }
+    d->nodes[0] = v;
+    d->start = d->pos += f->bytes;
+    f->root = d->nodes;
+    f->status = AZREDIS_OK;
+    f->is_push = 0;
+    return 1;
+}
+
+static AZRI_APART azredis_status azri_resp_general(azri_resp *d, azri_frame *f, azredis_error *e) {
     azredis_status st = d->block ? AZREDIS_OK : AZREDIS_AGAIN;
     if (d->why) return azri_resp_tell(d, e);
     while (st == AZREDIS_OK && !d->complete)
@@ -3685,6 +3735,13 @@ static azredis_status azri_resp_next(azri_resp *d, azri_frame *f, azredis_error 
                         "reading a reply: out of memory, so its %llu bytes were skipped; the command was "
                         "answered", (unsigned long long)f->bytes);
     return AZREDIS_OK;
+}
+
+/* OK: *f is one complete frame, lent until the next call of room, got, next or idle; if f->status is not OK
+ * it was skipped, and *e (which may be NULL) says why. AGAIN: more bytes are wanted. E_RESP: for good. */
+static azredis_status azri_resp_next(azri_resp *d, azri_frame *f, azredis_error *e) {
+    if (d->end - d->start >= AZRI_RESP_LEAST && !d->why && azri_resp_short(d, f)) return AZREDIS_OK;
+    return azri_resp_general(d, f, e);
 }
 
 /* ---- receive block ---- */
@@ -6404,26 +6461,26 @@ typedef struct azri_cmd azri_cmd;
 struct azri_cmd {
     azri_cmd        *next;              /* in the backlog or in a session's FIFO */
     azri_cmd        *done_next;         /* in the list of finished commands */
+    azri_cmd        *call_next;         /* in the list of callbacks to be made */
     azri_kind        kind;
     uint8_t          sent;              /* the last byte was accepted by TLS */
     uint8_t          linked;            /* stands in the backlog or a FIFO */
     uint8_t          finished;          /* the caller has been told: a late answer is read and dropped */
     uint8_t          in_done;           /* stands in the list of finished commands */
     uint8_t          told;              /* it has left that list once */
+    uint8_t          in_calls;          /* stands in the list of callbacks */
     uint8_t          no_reply, no_queue;
-    uint64_t         deadline;
-    const char      *bytes;             /* the frame */
-    size_t           len;
-    size_t           room;              /* bytes that this object can hold behind itself; 0: not from the pool */
-    azredis_reply   *reply;             /* the caller's, or &own */
-    azredis_reply    own;
     azredis_reply_fn fn;
     void            *user;
     azredis_sub     *sub;
     uint32_t         serial;            /* of the connection that a SUBSCRIBE was queued for */
     int             *done;              /* a blocking caller's flag */
-    azri_cmd        *call_next;         /* in the list of callbacks to be made */
-    uint8_t          in_calls;          /* stands in that list */
+    const char      *bytes;             /* the frame; all before it is 0 in a new command */
+    size_t           len;
+    uint64_t         deadline;
+    size_t           room;              /* bytes that this object can hold behind itself; 0: not from the pool */
+    azredis_reply   *reply;             /* the caller's, or &own */
+    azredis_reply    own;
 };
 
 typedef struct azri_queue { azri_cmd *head, *tail; uint32_t count; size_t bytes; } azri_queue;
@@ -6651,7 +6708,7 @@ static void azri_session_mark(azri_session *s) {
 }
 
 static int azri_session_idle_too_long(const azri_session *s, uint64_t now) {
-    return s->conf->keepalive_ms != AZREDIS_NEVER && !s->fifo.head &&
+    return !s->fifo.head && s->conf->keepalive_ms != AZREDIS_NEVER &&
            now - azri_max64(s->last_read, s->ready_at) >= s->conf->keepalive_ms;
 }
 
@@ -7002,8 +7059,27 @@ static azredis_status azri_session_reauth_answer(azri_session *s, const azredis_
 
 /* ---- input ---- */
 
-static void azri_session_user_answer(azri_session *s, azri_cmd *c, const azri_frame *f) {
+/* The answer could not be kept, or it is the server's error. */
+static AZRI_APART void azri_session_user_error(azri_session *s, azri_cmd *c, azredis_status st, const azredis_value *v) {
     azredis_error e;
+    if (st != AZREDIS_OK) {
+        (void)azri_fail(&e, st, "redis.reply", "%s: the command ran, but its answer %s", s->conf->endpoint,
+                        st == AZREDIS_E_LIMIT ? "is larger than max_reply or rx_bytes" : "did not fit into memory");
+        azri_reply_error(c->reply, s->mem, &e);
+        return;
+    }
+    azri_server_error(s, v, "redis.command", &e);
+    azri_reply_error(c->reply, s->mem, &e);
+    azri_news_error(s->news, AZREDIS_EV_ERROR_MESSAGE, &e);
+    if (e.code == AZREDIS_E_AUTH) s->wants_close = 1;          /* the server has forgotten who we are */
+}
+
+static void azri_session_heard(azri_session *s, const azri_frame *f, uint64_t now) {
+    s->last_read = s->waiting_since = now;
+    s->bytes_in += f->bytes;
+}
+
+static void azri_session_user_answer(azri_session *s, azri_cmd *c, const azri_frame *f) {
     azredis_status st = f->status;
     if (c->finished) {                          /* timed out before: nobody waits any more */
         azri_session_retire(s, c);
@@ -7012,17 +7088,17 @@ static void azri_session_user_answer(azri_session *s, azri_cmd *c, const azri_fr
     azri_reply_reset(c->reply);
     c->reply->fate = AZREDIS_ANSWERED;
     if (st == AZREDIS_OK && !c->no_reply) st = azri_resp_keep(&s->resp, f, c->reply);
-    if (st != AZREDIS_OK) {
-        (void)azri_fail(&e, st, "redis.reply", "%s: the command ran, but its answer %s", s->conf->endpoint,
-                        st == AZREDIS_E_LIMIT ? "is larger than max_reply or rx_bytes" : "did not fit into memory");
-        azri_reply_error(c->reply, s->mem, &e);
-    } else if (f->root->type == AZREDIS_T_ERROR) {
-        azri_server_error(s, f->root, "redis.command", &e);
-        azri_reply_error(c->reply, s->mem, &e);
-        azri_news_error(s->news, AZREDIS_EV_ERROR_MESSAGE, &e);
-        if (e.code == AZREDIS_E_AUTH) s->wants_close = 1;      /* the server has forgotten who we are */
-    }
+    if (st != AZREDIS_OK || f->root->type == AZREDIS_T_ERROR) azri_session_user_error(s, c, st, f->root);
     azri_done_push(s->done, c);
+}
+
+/* The answer to a user's command, which most frames are. 0: it is something else. */
+static int azri_session_user_frame(azri_session *s, const azri_frame *f, uint64_t now) {
+    azri_cmd *c = s->fifo.head;
+    if (f->is_push || !c || !c->sent || c->kind != AZRI_CMD_USER) return 0;
+    azri_session_heard(s, f, now);
+    azri_session_user_answer(s, azri_session_pop(s), f);
+    return 1;
 }
 
 static azredis_status azri_session_unasked(azri_session *s, const azri_frame *f, azredis_error *e) {
@@ -7072,14 +7148,14 @@ static void azri_session_push(azri_session *s, const azri_frame *f) {
 /* Matches one frame. Not OK: the connection must be closed with *e. Messages are the hub's: see azri_is_message. */
 static azredis_status azri_session_frame(azri_session *s, const azri_frame *f, uint64_t now, azredis_error *e) {
     azri_cmd *c = s->fifo.head;
-    s->last_read = s->waiting_since = now;
-    s->bytes_in += f->bytes;
+    if (azri_session_user_frame(s, f, now)) return AZREDIS_OK;
+    azri_session_heard(s, f, now);
     if (f->is_push) {
         azri_session_push(s, f);
         return AZREDIS_OK;
     }
     if (!c || !c->sent) return azri_session_unasked(s, f, e);
-    if (!f->root && c->kind != AZRI_CMD_USER)
+    if (!f->root)
         return azri_fail(e, f->status, "redis.reply", "%s: an answer did not fit into memory", s->conf->endpoint);
     switch (c->kind) {
     case AZRI_CMD_REAUTH:
@@ -7104,10 +7180,7 @@ static azredis_status azri_session_frame(azri_session *s, const azri_frame *f, u
         if (f->root->type != AZREDIS_T_ERROR) return azri_session_desync(s, e);
         azri_session_user_answer(s, azri_session_pop(s), f);
         return AZREDIS_OK;
-    case AZRI_CMD_USER:
-        azri_session_user_answer(s, azri_session_pop(s), f);
-        return AZREDIS_OK;
-    case AZRI_CMD_AUTH: case AZRI_CMD_HELLO: case AZRI_CMD_SETTING: case AZRI_CMD_SELECT: case AZRI_CMD_READY:
+    case AZRI_CMD_USER: case AZRI_CMD_AUTH: case AZRI_CMD_HELLO: case AZRI_CMD_SETTING: case AZRI_CMD_SELECT: case AZRI_CMD_READY:
     default:
         (void)azri_session_pop(s);
         return azri_session_handshake(s, c->kind, f->root, now, e);
@@ -7616,20 +7689,18 @@ static azri_cmd *azri_hub_alloc_cmd(azri_hub *h, size_t frame) {
     azri_cmd *c;
     size_t room = azri_shape_of(h->mem) ? azri_room(h->mem, frame, azri_shape_of(h->mem)->command)
                 : frame <= AZRI_POOL_ROOM ? AZRI_POOL_ROOM : frame;
-    azredis_reply own;
     if (room == AZRI_POOL_ROOM && h->pool) {
-        c = h->pool;
+        c = h->pool;                    /* the memory of its answer is used again */
         h->pool = c->next;
         h->pool_count--;
-        own = c->own;                   /* its memory is used again */
-        memset(c, 0, sizeof *c);
-        c->own = own;
     } else {
         if (room > SIZE_MAX - sizeof *c) return NULL;
         c = (azri_cmd *)azri_alloc(h->mem, sizeof *c + room);
         if (!c) return NULL;
-        memset(c, 0, sizeof *c);
+        memset(&c->own, 0, sizeof c->own);
     }
+    memset(c, 0, offsetof(azri_cmd, bytes));
+    c->deadline = AZRI_NEVER64;
     c->room = room;
     c->bytes = (const char *)(c + 1);
     c->len = frame;
@@ -7653,8 +7724,9 @@ static void azri_hub_free_cmd(azri_hub *h, azri_cmd *c) {
 /* Commands that would break the matching of answers on a connection that many share, or block it. */
 typedef struct azri_refusal { const char *word, *sub, *mend; } azri_refusal;
 
-/* With which the table's words begin, as bits: abcde h m pqrs u wx. */
+/* Letters with which the table's words begin, and their lengths, as bits: abcde h m pqrs u wx; 4 to 12. */
 #define AZRI_REFUSED_LETTERS 0x00d7909fu
+#define AZRI_REFUSED_LENGTHS 0x00001ff0u
 
 static const azri_refusal azri_refusals[] = {
     {"AUTH", NULL, AZRI_TEXT("the library authenticates by itself")},
@@ -7703,12 +7775,9 @@ static int azri_has_option(int argc, const azredis_str *argv, const char *word) 
     return 0;
 }
 
-/* Every command is looked at. Most begin with none of the table's letters. */
-static const azri_refusal *azri_refused(int argc, const azredis_str *argv) {
-    char first = azri_lower(argv[0].ptr[0]);
+static AZRI_APART const azri_refusal *azri_refusal_of(int argc, const azredis_str *argv) {
+    char first = (char)(azri_lower(argv[0].ptr[0]) - 'a' + 'A');
     size_t i;
-    if (first < 'a' || first > 'z' || !(AZRI_REFUSED_LETTERS >> (first - 'a') & 1u)) return NULL;
-    first = (char)(first - 'a' + 'A');
     for (i = 0; i < sizeof azri_refusals / sizeof azri_refusals[0]; i++) {
         const azri_refusal *r = &azri_refusals[i];
         if (r->word[0] != first || !azri_ieqz(argv[0], r->word)) continue;
@@ -7717,6 +7786,14 @@ static const azri_refusal *azri_refused(int argc, const azredis_str *argv) {
             return r;
     }
     return NULL;
+}
+
+/* Every command is looked at. Most have no length or no first letter of the table's words. */
+static const azri_refusal *azri_refused(int argc, const azredis_str *argv) {
+    char first = azri_lower(argv[0].ptr[0]);
+    if (argv[0].len > 12 || !(AZRI_REFUSED_LENGTHS >> argv[0].len & 1u)) return NULL;
+    if (first < 'a' || first > 'z' || !(AZRI_REFUSED_LETTERS >> (first - 'a') & 1u)) return NULL;
+    return azri_refusal_of(argc, argv);
 }
 
 /* Bytes and number of the commands that hold memory: waiting, unanswered, or with a callback still to be made. */
@@ -7896,7 +7973,6 @@ static int azri_hub_ask(azri_hub *h, azri_session *s, azri_kind kind, azredis_su
     c->kind = kind;
     c->sub = kind == AZRI_CMD_SUBSCRIBE ? sub : NULL;
     c->serial = s->serial;
-    c->deadline = AZRI_NEVER64;
     azri_session_push_cmd(s, c, now);
     return 1;
 }
@@ -8311,14 +8387,12 @@ static void azri_hub_marked(azri_hub *h, azri_session *s, uint64_t now) {
     }
 }
 
-/* One frame from s's server. */
-static AZRI_APART void azri_hub_frame(azri_hub *h, azri_session *s, const azri_frame *f, uint64_t now) {
+static AZRI_APART void azri_hub_other_frame(azri_hub *h, azri_session *s, const azri_frame *f, uint64_t now) {
     azredis_error e;
     azri_state before = s->state;
     const azri_cmd *head = s->fifo.head;
     if (azri_is_message(f)) {
-        s->last_read = s->waiting_since = now;
-        s->bytes_in += f->bytes;
+        azri_session_heard(s, f, now);
         azri_hub_message(h, s, f);
         return;
     }
@@ -8326,6 +8400,11 @@ static AZRI_APART void azri_hub_frame(azri_hub *h, azri_session *s, const azri_f
     else if (before == AZRI_HANDSHAKE && s->state == AZRI_READY) azri_hub_ready(h, s, now);
     else if (AZRI_WITH_HANDOVER && s->marked) azri_hub_marked(h, s, now);
     else if (head != s->fifo.head) azri_hub_confirmed(s, head);
+}
+
+/* One frame from s's server. */
+static void azri_hub_frame(azri_hub *h, azri_session *s, const azri_frame *f, uint64_t now) {
+    if (!azri_session_user_frame(s, f, now)) azri_hub_other_frame(h, s, f, now);
 }
 
 /* What of the handover of s can be done now. */
@@ -11190,11 +11269,15 @@ static void azri_hold(azredis_client *c) {
     if (c->shared) azri_lock_acquire(&c->lock);
 }
 
-static void azri_let_go(azredis_client *c) {
+static AZRI_APART void azri_let_go_shared(azredis_client *c) {
     azri_waker *w = c->kick;
     c->kick = NULL;
-    if (c->shared) azri_lock_release(&c->lock);
+    azri_lock_release(&c->lock);
     if (w) azri_waker_wake(w);
+}
+
+static void azri_let_go(azredis_client *c) {
+    if (c->shared) azri_let_go_shared(c);
 }
 
 /* ---- tokens ---- */
