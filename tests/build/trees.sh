@@ -2,6 +2,8 @@
 # A Debian tree with a compiler, mbedTLS's package and nothing else builds README's program by README's line.
 # Usage: trees.sh [HEADER_DIR [README]]     prints TAP lines. BUILD (build): trees/SUITE is made there. SUITES (bookworm trixie)
 # Needs root and debootstrap. The mirror is the one that this machine's apt uses.
+# debootstrap mounts /proc in the tree: in a namespace of its own, so that whatever ends it, no mount is left here, through
+# which somebody's rm -rf of build/ would go. Who may not make one (a container) may not mount either.
 set -u
 include=${1:-.}
 readme=${2:-README.md}
@@ -14,12 +16,15 @@ as_root=''
 mirror=$(apt-get indextargets --format '$(SITE)' 2>/dev/null | grep 'debian/*$' | head -n 1)
 [ -n "$mirror" ] || { echo "not ok 1 - no Debian mirror in this machine's apt sources"; echo 1..1; exit 1; }
 
+apart='unshare --mount --pid --fork --kill-child'
+$as_root $apart true 2>/dev/null || apart=''
+
 # tree SUITE: made once; a marker tells that it is whole.
 tree() {
     [ -e "$root/.whole" ] && return
-    $as_root rm -rf "$root"
+    $as_root rm -rf --one-file-system "$root"
     mkdir -p "$root"
-    $as_root debootstrap --variant=minbase --include=gcc,libc6-dev,libmbedtls-dev "$1" "$root" "$mirror" >"$dir/log" 2>&1 &&
+    $as_root $apart debootstrap --variant=minbase --include=gcc,libc6-dev,libmbedtls-dev "$1" "$root" "$mirror" >"$dir/log" 2>&1 &&
         $as_root touch "$root/.whole"
 }
 # in_tree COMMAND: by a shell in the tree, with nothing of this environment.
