@@ -279,13 +279,14 @@ check "arc: answered, a token" equal "$(ask -H Metadata:true -H "Authorization: 
 check "arc: its identity is let in" is_let_in "$EMULATOR_OID"
 check "arc: the file is gone, and the answer good once" \
     equal "$(ls -A "$EMULATOR_ARC_DIR") $(ask -H Metadata:true -H "Authorization: Basic $key" "$arc")" " 401"
-arc="$arc&client_id=$EMULATOR_USER_CLIENT_ID"
+arc="$arc&object_id=$EMULATOR_OID_USER"
 check "arc: a user-assigned identity is named in the answer" equal \
-    "$(ask -H Metadata:true -H "Authorization: Basic $(cat "$(challenge)")" "$arc") $(answer .client_id) $(claim oid)" \
-    "200 $EMULATOR_USER_CLIENT_ID $EMULATOR_OID_USER"
+    "$(ask -H Metadata:true -H "Authorization: Basic $(cat "$(challenge)")" "$arc") $(answer .object_id) $(claim oid)" \
+    "200 $EMULATOR_OID_USER $EMULATOR_OID_USER"
 fault arc-old
 check "arc: an old agent ignores who is asked for" equal \
-    "$(ask -H Metadata:true -H "Authorization: Basic $(cat "$(challenge)")" "$arc") $(claim oid)" "200 $EMULATOR_OID_ARC"
+    "$(ask -H Metadata:true -H "Authorization: Basic $(cat "$(challenge)")" "$arc") $(answer .object_id) $(claim oid)" \
+    "200 null $EMULATOR_OID_ARC"
 fault "arc-challenge&value=8"
 check "arc: a link for a challenge" equal "$(readlink "$(challenge)")" /etc/passwd
 check "arc: without Metadata" is_error "$(ask "$arc")" 400 .error bad_request_102

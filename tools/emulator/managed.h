@@ -18,6 +18,12 @@ static enum MHD_Result not_here(struct MHD_Connection *h) {
     return reply_text(h, 404, "text/plain", "not found\n", NULL, NULL);
 }
 
+/* With or without a slash at the end: @azure/identity asks IMDS with one. */
+static bool is_path(const char *url, const char *path) {
+    size_t n = strlen(path);
+    return strncmp(url, path, n) == 0 && strcmp(url + n, url[n] == '/' ? "/" : "") == 0;
+}
+
 /* ---- Whom a request is for ---- */
 
 enum field { BY_CLIENT, BY_OID, BY_RESOURCE };
@@ -194,7 +200,7 @@ static enum MHD_Result answer_imds(struct MHD_Connection *h, const char *url, co
                                    struct request *request) {
     enum MHD_Result result;
     if (endpoint_fault(h, request->at, &result)) return result;
-    if (strcmp(url, "/metadata/identity/oauth2/token") != 0) return not_here(h);
+    if (!is_path(url, "/metadata/identity/oauth2/token")) return not_here(h);
     if (strcmp(method, "GET") != 0) return reply_text(h, 405, "text/plain", "GET only\n", "Allow", "GET");
     if (!metadata_asked(h, request->at, &result)) return result;
     return managed_reply(h, request->at, &g.who[P_IMDS], "2018-02-01 2019-08-01 2021-02-01");
@@ -207,7 +213,7 @@ static enum MHD_Result answer_platform(struct MHD_Connection *h, const char *url
                                        const char *version) {
     enum MHD_Result result;
     if (endpoint_fault(h, e, &result)) return result;
-    if (strcmp(url, "/msi/token") != 0 && strcmp(url, "/msi/token/") != 0) return not_here(h);
+    if (!is_path(url, "/msi/token")) return not_here(h);
     if (strcmp(method, "GET") != 0) return reply_text(h, 405, "text/plain", "GET only\n", "Allow", "GET");
     if (!has_secret(h, e, header, e->id == E_FABRIC ? 404 : 401, &result)) return result;
     return managed_reply(h, e, own, version);
@@ -378,7 +384,7 @@ static enum MHD_Result answer_arc(struct MHD_Connection *h, const char *url, con
     json_t *body;
     long old = -1, how = 0;
     if (endpoint_fault(h, e, &result)) return result;
-    if (strcmp(url, "/metadata/identity/oauth2/token") != 0) return not_here(h);
+    if (!is_path(url, "/metadata/identity/oauth2/token")) return not_here(h);
     if (strcmp(method, "GET") != 0) return reply_text(h, 405, "text/plain", "GET only\n", "Allow", "GET");
     if (!metadata_asked(h, e, &result)) return result;
     if (!version_good(http_query(h, "api-version"), "2019-08-15 2019-11-01 2020-06-01 2021-02-01"))

@@ -1,6 +1,9 @@
 // Microsoft's and Redis's own clients against the emulator: what they accept, ours may rely on.
 // Run by run.sh, which sets the environment that the emulator's --env-file gives, with tokens of
 // about twelve seconds. Prints "ok N - text" lines; exit status 1 if one is "not ok".
+import { execFile } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { promisify } from "node:util";
 import { ClientSecretCredential } from "@azure/identity";
 import { createClient } from "@redis/client";
 import { EntraIdCredentialsProviderFactory, REDIS_SCOPE_DEFAULT } from "@redis/entraid";
@@ -116,7 +119,81 @@ async function expiry() {
     check(expired === 1, "because the token expired");
 }
 
+// The environment of a program that runs in that place, as the emulator's settings file for it says.
+function environmentOf(place) {
+    const here = { ...env };
+    for (const line of readFileSync(`${env.EMULATOR_ENV_FILE}${place && `.${place}`}`, "utf8").split("\n")) {
+        for (const name of line.startsWith("unset ") ? line.slice(6).split(" ") : []) delete here[name];
+        const set = /^export (\w+)='(.*)'$/.exec(line);
+        if (set) here[set[1]] = set[2];
+    }
+    return here;
+}
+
+// What identity.mjs has to say when it runs there.
+async function asked(place, ...args) {
+    const { stdout } = await promisify(execFile)(process.execPath, ["identity.mjs", ...args],
+                                                { env: environmentOf(place), timeout: 60_000 });
+    return JSON.parse(stdout);
+}
+
+// Credential and options get a token in that place, of that identity, and Redis lets it in.
+async function letsIn(text, oid, place, credentialName, options = {}) {
+    const answer = await asked(place, credentialName, JSON.stringify(options));
+    const claims = answer.token ? JSON.parse(Buffer.from(answer.token.split(".")[1], "base64url")) : {};
+    const left = (answer.expires - Date.now()) / 1000;
+    let user = answer.error;
+    if (claims.oid === oid && left > 0 && left < 14) {
+        const client = createClient({ url: `rediss://${env.AZREDIS_ENDPOINT}`, username: oid, password: answer.token,
+                                      socket: { reconnectStrategy: false } });
+        client.on("error", (error) => { user = error.message; });
+        await client.connect();
+        user = await client.sendCommand(["ACL", "WHOAMI"]);
+        client.destroy();
+    }
+    check(user === oid, `@azure/identity: ${text}${user === oid ? "" : ` # ${user}, ${left.toFixed(1)} s left`}`);
+}
+
+async function refused(text, words, place, credentialName, options = {}, scope = undefined) {
+    const answer = await asked(place, credentialName, JSON.stringify(options), ...(scope ? [scope] : []));
+    check(answer.error?.includes(words), `@azure/identity: ${text}${answer.error?.includes(words) ? "" : ` # ${answer.error}`}`);
+}
+
+async function identities() {
+    const oid = (name) => env[`EMULATOR_OID_${name}`];
+    const user2 = env.EMULATOR_USER2_RESOURCE_ID;
+    await letsIn("workload identity", oid("WORKLOAD"), "workload", "workload");
+    await letsIn("IMDS, system-assigned", oid("IMDS"), "imds", "managed");
+    await letsIn("IMDS, by client id", oid("USER"), "imds", "managed", { clientId: env.EMULATOR_USER_CLIENT_ID });
+    await letsIn("IMDS, by object id", oid("USER2"), "imds", "managed", { objectId: oid("USER2") });
+    await letsIn("IMDS, by a resource id with a blank", oid("USER2"), "imds", "managed", { resourceId: user2 });
+    await letsIn("App Service, system-assigned", oid("APPSERVICE"), "appservice", "managed");
+    await letsIn("App Service, by client id", oid("USER"), "appservice", "managed",
+                 { clientId: env.EMULATOR_USER_CLIENT_ID });
+    await letsIn("App Service, by object id", oid("USER2"), "appservice", "managed", { objectId: oid("USER2") });
+    await letsIn("App Service, by resource id", oid("USER2"), "appservice", "managed", { resourceId: user2 });
+    await letsIn("Cloud Shell", oid("CLOUDSHELL"), "cloudshell", "managed");
+    await letsIn("Azure ML", oid("ML"), "ml", "managed", { clientId: environmentOf("ml").DEFAULT_IDENTITY_CLIENT_ID });
+    if (env.PEERS_ARC) await letsIn("Azure Arc", oid("ARC"), "arc", "managed");
+    else console.log("# Azure Arc left out: its directory /var/opt/azcmagent/tokens cannot be written to here");
+    await letsIn("a managed identity for an application's secret", oid("EXCHANGE"), "exchange", "exchange");
+    await letsIn("default chain, a secret", oid("ENVIRONMENT"), "", "default");
+    await letsIn("default chain, a pod", oid("WORKLOAD"), "workload", "default");
+    await letsIn("default chain, a virtual machine", oid("IMDS"), "imds", "default");
+    await letsIn("default chain, AZURE_CLIENT_ID names the identity", oid("USER"), "imds-user", "default");
+    await letsIn("default chain, App Service", oid("APPSERVICE"), "appservice", "default");
+    const proxy = new URL(env.EMULATOR_PROXY);
+    const before = (await counters()).proxy_tunnels;
+    await letsIn("through the proxy", oid("ENVIRONMENT"), "", "secret",
+                 { proxyOptions: { host: `http://${proxy.hostname}`, port: Number(proxy.port) } });
+    check((await counters()).proxy_tunnels > before, "and the proxy has seen it");
+    await refused("IMDS, an unknown identity", "Identity not found", "imds", "managed", { clientId: env.EMULATOR_OID });
+    await refused("a federated token of another subject", "AADSTS700213", "workload", "workload",
+                  { tokenFilePath: env.PEERS_STRANGER });
+}
+
 try {
+    await identities();
     await tokenOfTheSdk();
     await wrongSecret();
     await rotations();

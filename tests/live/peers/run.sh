@@ -16,12 +16,30 @@ if ! cmp -s "$here/package-lock.json" "$build/installed-lock.json"; then
     (cd "$build" && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error) >&2
     cp "$here/package-lock.json" "$build/installed-lock.json"
 fi
-cp "$here/peers.mjs" "$build/"
+cp "$here/peers.mjs" "$here/identity.mjs" "$build/"
+
+# The SDK takes Azure Arc's challenges from the real agent's directory only. Where we may, we make it, as
+# much of it as there is not, and remove that again; a real agent is not disturbed by one more file.
+arc=/var/opt/azcmagent/tokens
+made=''
+arc_flags=''
+[ -d /var/opt/azcmagent ] || made=/var/opt/azcmagent
+[ -d $arc ] || made="$arc $made"
+if mkdir -p $arc 2>/dev/null && [ -w $arc ]; then
+    arc_flags="--arc-dir $arc"
+    export PEERS_ARC=1
+else
+    made=''
+fi
 
 env_file=$build/emulator.$$.env
-"$emulator" --port 0 --token-ttl 12 --quiet --env-file "$env_file" &
+export EMULATOR_ENV_FILE="$env_file"
+export PEERS_STRANGER="$build/stranger.$$.jwt"
+# shellcheck disable=SC2086
+"$emulator" --port 0 --token-ttl 12 --quiet --env-file "$env_file" $arc_flags &
 pid=$!
-trap 'kill "$pid" 2>/dev/null; wait "$pid" 2>/dev/null || true' EXIT
+# shellcheck disable=SC2086
+trap 'kill "$pid" 2>/dev/null; wait "$pid" 2>/dev/null || true; rm -f "$PEERS_STRANGER"; [ -z "$made" ] || rmdir $made' EXIT
 trap 'exit 130' INT TERM
 tries=0
 until [ -f "$env_file" ]; do
@@ -33,4 +51,7 @@ done
 # shellcheck disable=SC1090
 . "$env_file"
 cd "$build"
+printf '{"claims":{"sub":"system:serviceaccount:default:other"}}' |
+    node -e 'fetch(process.env.EMULATOR_ADMIN + "/assertion", { method: "POST", body: require("fs").readFileSync(0) })
+        .then((r) => r.json()).then((r) => require("fs").writeFileSync(process.env.PEERS_STRANGER, r.assertion))'
 node peers.mjs
