@@ -4275,7 +4275,7 @@ enum { AZRI_BY_CLIENT, AZRI_BY_OBJECT, AZRI_BY_RESOURCE, AZRI_BYS };
 /* NULL: the machine's own. client_id is its name unless it is that of an application. */
 static const char *azri_identity_managed_id(const azri_identity_conf *c, int *by) {
     const char *client = c->managed_client_id || (int)c->identity == AZRI_ID_MANAGED_APP ? c->managed_client_id : c->client_id;
-    *by = client ? AZRI_BY_CLIENT : c->object_id ? AZRI_BY_OBJECT : AZRI_BY_RESOURCE;
+    *by = client ? AZRI_BY_CLIENT : c->object_id ? AZRI_BY_OBJECT : c->resource_id ? AZRI_BY_RESOURCE : AZRI_BY_CLIENT;
     return client ? client : c->object_id ? c->object_id : c->resource_id;
 }
 
