@@ -6315,9 +6315,9 @@ static azredis_status azri_managed_check_whose(azri_flow *f) {
 static const char *azri_arc_name(azredis_str challenge, azredis_str *name) {
     azredis_str directory = azri_str(AZRI_ARC_DIRECTORY), path;
     azri_scan at;
+    if (!challenge.len) return "without a challenge (WWW-Authenticate)";
     at.p = challenge.ptr;
     at.end = challenge.ptr + challenge.len;
-    if (!challenge.len) return "without a challenge (WWW-Authenticate)";
     if (!azri_scan_word(&at, "Basic ")) return "with a challenge that is not Basic";
     while (azri_scan_char(&at, ' ')) {}
     if (!azri_scan_word(&at, "realm=")) return "with a challenge that names no file";
