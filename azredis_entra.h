@@ -214,6 +214,7 @@
  * AZREDIS_NO_TEXT               errors and log lines without words: code, numbers, where and level stay, message and text
  *                               are ""; 14 KB less code on a microcontroller
  * AZREDIS_NO_HTTP               no token endpoints: of the identities callback, access key and password remain; 9 KB less
+ * AZREDIS_NO_MANAGED            without managed identity: no metadata service is asked, no certificate is taken by its thumbprint
  * AZREDIS_NO_HANDOVER           a connection whose TLS key is worn is drained and made again, instead of being replaced without
  *                               a break; 3 KB less
  * AZREDIS_NO_EVENTS             no events and no log lines: on_event is never called, what fails is told by the calls that
@@ -5348,6 +5349,9 @@ static azredis_status azri_flow_body(void *user, const char *p, size_t n) {
     return AZREDIS_OK;
 }
 
+#ifdef AZREDIS_NO_MANAGED
+#define azri_flow_header ((azri_http_header_fn)NULL)
+#else
 /* A header of the answer, as it arrives. One that comes twice is kept as RFC 9110 5.3 joins them. */
 static void azri_flow_header(void *user, azredis_str name, azredis_str value) {
     azri_flow *f = (azri_flow *)user;
@@ -5357,6 +5361,7 @@ static void azri_flow_header(void *user, azredis_str name, azredis_str value) {
     if (st == AZREDIS_OK) st = azri_buf_add(&f->proof, value.ptr, value.len);
     if (f->json_status == AZREDIS_OK) f->json_status = st;
 }
+#endif
 
 /* ---- ends ------------------------------------------------------------------------------------- */
 
@@ -6194,8 +6199,9 @@ static int azri_managed_holds(const char *text, size_t n, const char *word) {
 }
 
 /* "Identity not found", "No User Assigned or Delegated Managed Identity found", "ManagedIdentityNotFound". */
-static int azri_managed_no_such(const azri_answer *a, int status) {
-    if (status != 400 && status != 404) return 0;
+static int azri_managed_no_such(const azri_flow *f, int status) {
+    const azri_answer *a = &f->answer;
+    if (status != (f->variant == AZRI_MI_FABRIC ? 404 : 400)) return 0;
     return azri_managed_holds(a->error, strlen(a->error), "IdentityNotFound") ||
            azri_managed_holds(a->about, strlen(a->about), "Identity not found") ||
            azri_managed_holds(a->about, strlen(a->about), "Identity found");
@@ -6222,7 +6228,7 @@ static void azri_managed_quote(azri_flow *f, int status) {
 
 /* NULL: none is known. */
 static const char *azri_managed_mend(const azri_flow *f, int status) {
-    if (azri_managed_no_such(&f->answer, status))
+    if (azri_managed_no_such(f, status))
         return f->variant == AZRI_MI_FABRIC ? "the application's manifest gives this service no identity"
              : f->wanted ? "the identity that was asked for is not assigned here: assign it, or mend its id"
              : "no system-assigned identity is here: switch it on, or name a user-assigned one";
@@ -6242,7 +6248,6 @@ static void azri_managed_say(azri_flow *f, const azri_http *h) {
                   (unsigned)f->authority.port, h->status);
     azri_managed_quote(f, h->status);
     if (mend) azri_fail_add(&f->error, "; %s", mend);
-    f->error.retryable = 0;
     f->error.http_status = h->status;
     f->error.retry_after_ms = h->retry_after_ms;
     memcpy(f->error.request_id, f->answer.request_id[0] ? f->answer.request_id : f->request_id, sizeof f->error.request_id);
@@ -6280,16 +6285,16 @@ static void azri_managed_foreign(azri_flow *f, uint64_t now, azredis_status st, 
     azri_fail_add(&f->error, "%s:%u, or a proxy (HTTP %d, not in Azure's form)", f->authority.host,
                   (unsigned)f->authority.port, status);
     f->error.http_status = status;
-    f->error.retryable = 0;
+    f->error.retryable = st == AZREDIS_E_JSON || status >= 500;     /* a captive portal, a gateway */
     azri_flow_unavailable(f, now);
 }
 
 static void azri_managed_refused(azri_flow *f, uint64_t now, const azri_http *h) {
-    int none = azri_managed_unreachable(&f->answer, h->status) || (azri_managed_no_such(&f->answer, h->status) && !f->wanted);
+    int none = azri_managed_unreachable(&f->answer, h->status) || (azri_managed_no_such(f, h->status) && !f->wanted);
     const azri_retry *r = azri_managed_retry(f, h->status);
     azri_managed_say(f, h);
-    f->error.retryable = r != NULL;
-    if (none && f->in_chain) azri_flow_unavailable(f, now);
+    f->error.retryable = r != NULL || h->status == 200;
+    if (none && f->in_chain && f->variant == AZRI_MI_IMDS) azri_flow_unavailable(f, now);
     else azri_managed_again(f, now, r);
 }
 
