@@ -214,6 +214,7 @@
  * AZREDIS_NO_TEXT               errors and log lines without words: code, numbers, where and level stay, message and text
  *                               are ""; 14 KB less code on a microcontroller
  * AZREDIS_NO_HTTP               no token endpoints: of the identities callback, access key and password remain; 9 KB less
+ * AZREDIS_NO_MANAGED            without managed identity: no metadata service is asked, no certificate is taken by its thumbprint
  * AZREDIS_NO_HANDOVER           a connection whose TLS key is worn is drained and made again, instead of being replaced without
  *                               a break; 3 KB less
  * AZREDIS_NO_EVENTS             no events and no log lines: on_event is never called, what fails is told by the calls that
@@ -2494,6 +2495,8 @@ typedef enum azri_http_state {
 
 /* Bytes of the body, as they come. What is not OK ends the exchange with that status. */
 typedef azredis_status (*azri_http_sink)(void *user, const char *p, size_t n);
+/* A header, as far as it was kept whole. */
+typedef void (*azri_http_header_fn)(void *user, azredis_str name, azredis_str value);
 
 typedef struct azri_http {
     /* The result, complete when feed or eof says OK. */
@@ -2503,6 +2506,7 @@ typedef struct azri_http {
     char            location_host[256];    /* where a redirect points to; "": this host, or unreadable */
     /* Ours. */
     azri_http_sink  sink;
+    azri_http_header_fn header;            /* may be NULL, and set after azri_http_init */
     void           *user;
     azri_http_state state;
     azredis_status  failed;
@@ -2615,6 +2619,7 @@ static azredis_status azri_http_header(azri_http *h, azredis_str line, azredis_e
         h->chunked = 1;
     }
     if (cut) return AZREDIS_OK;
+    if (h->header) h->header(h->user, name, value);
     if (azri_ieqz(name, "date")) (void)azri_date_http(value, &h->date);
     if (azri_ieqz(name, "retry-after")) azri_http_retry_after(h, value, AZRI_SECOND);
     if (azri_ieqz(name, "retry-after-ms") || azri_ieqz(name, "x-ms-retry-after-ms"))
@@ -4065,7 +4070,7 @@ static const azri_identity_kind azri_identity_kinds[] = {
     { "password", AZREDIS_ID_PASSWORD, AZRI_NEED_USER | AZRI_NEED_PASSWORD },
     { "client-assertion", AZREDIS_ID_CLIENT_ASSERTION, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_ASSERTION },
     { "workload-identity", AZRI_ID_LATER, 0 },
-    { "managed-identity", AZRI_ID_LATER, 0 },
+    { "managed-identity", AZRI_ID_MANAGED, 0 },
     { "managed-identity-app", AZRI_ID_LATER, AZRI_NEED_TENANT | AZRI_NEED_CLIENT },
     { "token-file", AZRI_ID_LATER, AZRI_NEED_TOKEN_FILE },
     { "exec", AZRI_ID_LATER, AZRI_NEED_EXEC },
@@ -4127,7 +4132,10 @@ static const char *const azri_env_names[AZRI_ENV_COUNT] = {
 };
 
 /* A snapshot, taken anew for each walk: a variable that was mended counts at once. NULL: unset or empty. */
-typedef struct azri_env { char *value[AZRI_ENV_COUNT]; } azri_env;
+typedef struct azri_env {
+    char *value[AZRI_ENV_COUNT];
+    int   arc_agent;                       /* 1: Azure Arc's agent is installed */
+} azri_env;
 
 static void azri_env_free(azri_env *env, const azri_mem *m) {
     size_t i;
@@ -4262,6 +4270,36 @@ static azredis_status azri_identity_authority_parse(azri_url *u, const char *tex
                      u->host, (unsigned)u->port);
 }
 
+/* What names a user-assigned managed identity. */
+enum { AZRI_BY_CLIENT, AZRI_BY_OBJECT, AZRI_BY_RESOURCE, AZRI_BYS };
+
+/* NULL: the machine's own. client_id is its name unless it is that of an application. */
+static const char *azri_identity_managed_id(const azri_identity_conf *c, int *by) {
+    const char *client = c->managed_client_id || (int)c->identity == AZRI_ID_MANAGED_APP ? c->managed_client_id : c->client_id;
+    *by = client ? AZRI_BY_CLIENT : c->object_id ? AZRI_BY_OBJECT : c->resource_id ? AZRI_BY_RESOURCE : AZRI_BY_CLIENT;
+    return client ? client : c->object_id ? c->object_id : c->resource_id;
+}
+
+/* They become parameters of a URL, where they are encoded; a line end or quote in them is a slip, or worse. */
+static azredis_status azri_identity_check_managed(const azri_identity_conf *c, azredis_error *e) {
+    const char *z = c->resource_id;
+    int by;
+    if (c->identity != AZREDIS_ID_DEFAULT && (int)c->identity != AZRI_ID_MANAGED && (int)c->identity != AZRI_ID_MANAGED_APP)
+        return AZREDIS_OK;
+    if (c->managed_client_id && (int)c->identity == AZRI_ID_MANAGED)
+        return azri_identity_bad(e, "options.managed_client_id", "managed-identity takes its client id in the option client_id");
+    (void)azri_identity_managed_id(c, &by);
+    if ((by == AZRI_BY_CLIENT && (c->object_id || c->resource_id)) || (c->object_id && c->resource_id))
+        return azri_identity_bad(e, "options", "client_id, object_id and resource_id are three names of one managed identity; give one");
+    if (azri_identity_check_app(NULL, c->managed_client_id, "options.managed_client_id", e) != AZREDIS_OK) return AZREDIS_E_ARG;
+    if (c->object_id && !azri_identity_clean(azri_str(c->object_id), "-", 63))
+        return azri_identity_bad(e, "options.object_id", "it holds a character that no object id has; give the identity's GUID");
+    for (; z && *z >= ' ' && *z <= '~' && *z != '"' && *z != '\'' && *z != '?' && *z != '#' && *z != '&'; z++) {}
+    if (z && (*z || c->resource_id[0] != '/'))
+        return azri_identity_bad(e, "options.resource_id", "it must be an ARM resource id: /subscriptions/.../userAssignedIdentities/NAME");
+    return AZREDIS_OK;
+}
+
 static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_error *e) {
     const azri_identity_kind *k = azri_identity_find(NULL, (int)c->identity);
     const char *lacks;
@@ -4283,6 +4321,7 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
                          "%s", k->name, lacks);
     if (azri_identity_check_app(c->tenant_id, c->client_id, "options", e) != AZREDIS_OK)
         return AZREDIS_E_ARG;
+    if (azri_identity_check_managed(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (!azri_identity_clean(azri_str(c->scope), ":/.-_~", 253))
         return azri_fail(e, AZREDIS_E_ARG, "options.scope", "options: scope must be one resource, such as "
                          AZRI_REDIS_SCOPE);
@@ -5133,7 +5172,7 @@ static size_t azri_config_describe(const azredis_options *o, const azredis_auth_
 typedef enum azri_step_kind { AZRI_STEP_HTTP, AZRI_STEP_FILE, AZRI_STEP_EXEC, AZRI_STEP_CALL, AZRI_STEP_WAIT,
 AZRI_STEP_DONE } azri_step_kind;
 
-enum { AZRI_STEP_ARGS = 8 };
+enum { AZRI_STEP_ARGS = 8, AZRI_PIN_DIGITS = 40 };
 
 /* HTTP: send request to url, feed the body to azri_flow_body, end with azri_flow_http.
  * FILE: read file, end with azri_flow_text. EXEC: run argv, end with azri_flow_text and what it printed.
@@ -5149,7 +5188,7 @@ typedef struct azri_step {
     azri_buf       request;                /* secret; azri_step_free wipes it */
     uint32_t       connect_ms;             /* until the stream is open; 0: timeout_ms */
     int            by_proxy;               /* it may go through conf->proxy: an authority, never a metadata service */
-    const char    *pin;                    /* SHA-1 of the only certificate that may answer, in hex; NULL: the chain and
+    const char    *pin;                    /* SHA-1 of the only certificate that may answer, 40 hex digits; NULL: the chain and
                                             * the name are verified */
     const char    *name;                   /* name of the certificate, and SNI; NULL: the URL's host */
     const char    *ca_file, *ca;           /* roots of this endpoint alone, PEM; NULL: the auth's */
@@ -5173,6 +5212,10 @@ typedef struct azri_answer {
 } azri_answer;
 
 typedef struct azri_flow azri_flow;
+
+/* As azri_json_fn. */
+typedef void (*azri_flow_value_fn)(azri_flow *f, int depth, azredis_str parent, azredis_str key, int type,
+                                   azredis_str text);
 
 typedef struct azri_source {
     const char      *name;
@@ -5235,6 +5278,10 @@ struct azri_flow {
     int           met;                     /* the endpoint has answered like one of Azure's */
     const char   *tenant, *client, *secret;
     const char   *wanted;                  /* the id that the answer must name; NULL: any */
+    int           by;                      /* what wanted is: AZRI_BY_ */
+    int           variant;                 /* which of a source's endpoints */
+    const char   *header;                  /* of the answer, to be kept in proof; NULL: none */
+    azri_flow_value_fn value;              /* is shown the answer's scalars; may be NULL */
     azri_url      authority;               /* or the metadata service */
     azri_buf      proof;                   /* secret: an assertion, a key */
     char          request_id[40];
@@ -5273,6 +5320,7 @@ static void azri_flow_value(void *user, int depth, azredis_str parent, azredis_s
     azri_flow *f = (azri_flow *)user;
     azri_answer *a = &f->answer;
     int64_t v;
+    if (f->value) f->value(f, depth, parent, key, type, text);
     if (depth == 2 && azri_eqz(parent, "error_codes") && !a->aadsts && azri_i64(text, &v) && v > 0 &&
         v < INT_MAX)
         a->aadsts = (int)v;
@@ -5301,6 +5349,20 @@ static azredis_status azri_flow_body(void *user, const char *p, size_t n) {
     return AZREDIS_OK;
 }
 
+#ifdef AZREDIS_NO_MANAGED
+#define azri_flow_header ((azri_http_header_fn)NULL)
+#else
+/* A header of the answer, as it arrives. One that comes twice is kept as RFC 9110 5.3 joins them. */
+static void azri_flow_header(void *user, azredis_str name, azredis_str value) {
+    azri_flow *f = (azri_flow *)user;
+    azredis_status st = AZREDIS_OK;
+    if (!f->header || !azri_ieqz(name, f->header)) return;
+    if (f->proof.len) st = azri_buf_adds(&f->proof, ", ");
+    if (st == AZREDIS_OK) st = azri_buf_add(&f->proof, value.ptr, value.len);
+    if (f->json_status == AZREDIS_OK) f->json_status = st;
+}
+#endif
+
 /* ---- ends ------------------------------------------------------------------------------------- */
 
 static void azri_flow_record(azri_flow *f, const char *outcome, const char *reason, uint64_t now) {
@@ -5324,8 +5386,9 @@ static void azri_flow_leave(azri_flow *f) {
     azri_json_free(&f->json);
     azri_wipe(&f->answer, sizeof f->answer);
     azri_buf_free(&f->proof);
-    f->tenant = f->client = f->secret = f->wanted = NULL;
-    f->stage = f->met = 0;
+    f->tenant = f->client = f->secret = f->wanted = f->header = NULL;
+    f->value = NULL;
+    f->stage = f->met = f->by = f->variant = 0;
     memset(f->tries, 0, sizeof f->tries);
 }
 
@@ -5817,7 +5880,547 @@ static void azri_callback_call(azri_flow *f, uint64_t now, azredis_status st, co
     azri_flow_accept(f, now, 0);
 }
 
-/* ==== >>walk ============================================================== uses: core mem fail text json http jwt identity flow app given ==
+#ifndef AZREDIS_NO_MANAGED
+/* ==== >>managed =========================================================== uses: core mem fail text json http jwt identity flow ==
+ * Managed identity: a token for the machine, app or pod in which the program runs, from a service beside it that wants
+ * no secret of ours. Which one is there is told by variables that the platform sets, and changes: they are read again
+ * for each walk. Never by a proxy, never redirected; without TLS only to this machine, its link or a private network.
+ *
+ *   Azure Arc:  ask --401 and a path--> FILE --key--> ask again with the key; all others: ask
+ *
+ * In a chain the metadata service (IMDS) may be somebody else's, or nobody's: the first request to it is short and is
+ * not repeated, and only an answer in Azure's form proves that it is there. For the others a variable is the proof.
+ * ================================================================================================ */
+
+#define AZRI_PROBE_CONNECT_MS 1000u        /* IMDS is one hop away, or nowhere */
+#define AZRI_PROBE_MS         3000u        /* a first token may take it two seconds */
+#define AZRI_NEAR_CONNECT_MS  5000u
+#define AZRI_NEAR_MS          10000u       /* one request: they have their tokens at hand */
+#define AZRI_ARC_KEY_MAX      4096u        /* bytes of a challenge file: what the SDKs take */
+#define AZRI_ARC_NAME_MAX     255u         /* of its name: what file systems take */
+#define AZRI_EACCES           13           /* on every system that has Azure Arc; this half knows no <errno.h> */
+
+/* Tests move these. */
+#ifndef AZRI_IMDS_URL
+#  define AZRI_IMDS_URL "http://169.254.169.254"
+#endif
+#ifndef AZRI_ARC_URL
+#  define AZRI_ARC_URL "http://127.0.0.1:40342/metadata/identity/oauth2/token"
+#endif
+#ifndef AZRI_ARC_AGENT                     /* there where the agent is installed */
+#  define AZRI_ARC_AGENT "/opt/azcmagent/bin/himds"
+#endif
+#ifndef AZRI_ARC_DIRECTORY                 /* the only one whose files are read because an endpoint says so */
+#  define AZRI_ARC_DIRECTORY "/var/opt/azcmagent/tokens"
+#endif
+
+enum { AZRI_MI_FABRIC, AZRI_MI_APP, AZRI_MI_ML, AZRI_MI_SHELL, AZRI_MI_ARC, AZRI_MI_IMDS };
+enum { AZRI_MI_ASK, AZRI_MI_FILE, AZRI_MI_ANSWER };
+
+/* The wire formats: learn.microsoft.com on each platform, and MSAL. */
+typedef struct azri_managed {
+    const char *name;
+    const char *fixed;                     /* the URL, where no variable has it */
+    int         endpoint, secret;          /* variables: the URL; what header says. secret AZRI_ENV_COUNT: none */
+    const char *header;
+    int         metadata;                  /* 1: wants "Metadata: true" */
+    const char *version;
+    const char *by[AZRI_BYS];              /* the parameter for a user-assigned identity; NULL: it cannot be chosen so */
+} azri_managed;
+
+static const azri_managed azri_manageds[] = {
+    { "Service Fabric", "", AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_IDENTITY_HEADER, "Secret", 0, "2019-07-01-preview",
+      { NULL, NULL, NULL } },
+    { "App Service", "", AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_IDENTITY_HEADER, "X-IDENTITY-HEADER", 1, "2019-08-01",
+      { "client_id", "object_id", "mi_res_id" } },
+    { "Azure ML", "", AZRI_ENV_MSI_ENDPOINT, AZRI_ENV_MSI_SECRET, "secret", 0, "2017-09-01",
+      { "clientid", NULL, NULL } },
+    { "Cloud Shell", "", AZRI_ENV_MSI_ENDPOINT, AZRI_ENV_COUNT, NULL, 1, NULL, { NULL, NULL, NULL } },
+    { "Azure Arc", AZRI_ARC_URL, AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_COUNT, NULL, 1, "2020-06-01",
+      { "client_id", "object_id", "msi_res_id" } },
+    { "IMDS", AZRI_IMDS_URL, AZRI_ENV_POD_AUTHORITY, AZRI_ENV_COUNT, NULL, 1, "2018-02-01",
+      { "client_id", "object_id", "msi_res_id" } }
+};
+
+/* 1, 2, 4, 8, 16 s as Microsoft advises for IMDS, which counts "being updated" (410, up to 70 s) on its own. */
+static const azri_retry azri_retry_imds = { 0, 5, 20, 1, 1000 };
+static const azri_retry azri_retry_updated = { 1, 7, 0, 0, 10000 };
+static const azri_retry azri_retry_near = { 0, 3, 0, 1, 1000 };
+
+/* ---- which one, and whose token ---- */
+
+/* In MSAL's order. App Service's endpoint of 2017 has the variables and the wire format of Azure ML. */
+static int azri_managed_detect(const azri_env *env) {
+    char *const *v = env->value;
+    if (v[AZRI_ENV_IDENTITY_ENDPOINT] && v[AZRI_ENV_IDENTITY_HEADER])
+        return v[AZRI_ENV_IDENTITY_THUMBPRINT] ? AZRI_MI_FABRIC : AZRI_MI_APP;
+    if (v[AZRI_ENV_MSI_ENDPOINT]) return v[AZRI_ENV_MSI_SECRET] ? AZRI_MI_ML : AZRI_MI_SHELL;
+    if ((v[AZRI_ENV_IDENTITY_ENDPOINT] && v[AZRI_ENV_IMDS_ENDPOINT]) || env->arc_agent) return AZRI_MI_ARC;
+    return AZRI_MI_IMDS;
+}
+
+static const azri_managed *azri_managed_of(const azri_flow *f) { return &azri_manageds[f->variant]; }
+
+/* What its header has to say, or "". Secret. */
+static azredis_str azri_managed_secret(const azri_flow *f) {
+    int at = azri_managed_of(f)->secret;
+    if (f->stage == AZRI_MI_ANSWER) return azri_slice(f->proof.ptr, f->proof.len);
+    return azri_str(at == AZRI_ENV_COUNT ? "" : f->env->value[at]);
+}
+
+/* A pod of AKS with workload identity: IMDS would answer for its node, which is another identity. SDKs that take a
+ * workload identity for a managed one do it here; who names an identity to us gets that or an error. */
+static azredis_status azri_managed_not_the_node(azri_flow *f) {
+    char *const *v = f->env->value;
+    if (!v[AZRI_ENV_TENANT_ID] || !v[AZRI_ENV_CLIENT_ID] || !v[AZRI_ENV_FEDERATED_TOKEN_FILE]) return AZREDIS_OK;
+    return azri_flow_fail(f, f->in_chain ? AZREDIS_E_NO_CREDENTIAL : AZREDIS_E_ARG, "AZURE_FEDERATED_TOKEN_FILE is set: this "
+                          "pod has a workload identity, and IMDS would give its node's; take the identity "
+                          "workload-identity, or unset the variable");
+}
+
+/* An option's, in the chain AZURE_CLIENT_ID's, in Azure ML the workspace's default, else the machine's own. */
+static azredis_status azri_managed_whose(azri_flow *f) {
+    static const char *const kinds[AZRI_BYS] = { "client id", "object id", "resource id" };
+    const azri_managed *m = azri_managed_of(f);
+    int from = AZRI_ENV_COUNT;
+    f->wanted = azri_identity_managed_id(f->conf, &f->by);
+    if (!f->wanted && f->conf->identity == AZREDIS_ID_DEFAULT && f->env->value[AZRI_ENV_CLIENT_ID]) from = AZRI_ENV_CLIENT_ID;
+    else if (!f->wanted && f->variant == AZRI_MI_ML) from = AZRI_ENV_ML_CLIENT_ID;
+    if (from != AZRI_ENV_COUNT) f->wanted = f->env->value[from];
+    if (!f->wanted) return AZREDIS_OK;
+    if (from != AZRI_ENV_COUNT && azri_identity_check_app(NULL, f->wanted, azri_env_names[from], &f->error) != AZREDIS_OK)
+        return AZREDIS_E_ARG;
+    if (m->by[f->by]) return AZREDIS_OK;
+    (void)azri_flow_fail(f, AZREDIS_E_ARG, "");
+    azri_fail_add(&f->error, "%s cannot be asked for an identity by its %s; unset %s%s", m->name, kinds[f->by],
+                  from == AZRI_ENV_COUNT ? "the option" : azri_env_names[from], m->by[AZRI_BY_CLIENT] ? " and give its client id"
+                  : "");
+    return AZREDIS_E_ARG;
+}
+
+/* This machine, its link (RFC 3927, RFC 4291 2.5.6), a private network (RFC 1918, RFC 4193): App Service gives its
+ * containers 169.254.x.x and 172.16.x.x. */
+static int azri_managed_is_near(azredis_str host) {
+    uint8_t ip[16];
+    size_t n = azri_ip_parse(host, ip);
+    if (n == 4)
+        return ip[0] == 127 || ip[0] == 10 || (ip[0] == 172 && (ip[1] & 0xf0) == 16) || (ip[0] == 192 && ip[1] == 168) ||
+               (ip[0] == 169 && ip[1] == 254);
+    if (n == 16 && ((ip[0] & 0xfe) == 0xfc || (ip[0] == 0xfe && (ip[1] & 0xc0) == 0x80))) return 1;
+    return azri_is_loopback(host);
+}
+
+static azredis_status azri_managed_endpoint(azri_flow *f) {
+    static const char tail[] = "/metadata/identity/oauth2/token";
+    const azri_managed *m = azri_managed_of(f);
+    const char *given = f->env->value[m->endpoint], *where = azri_env_names[m->endpoint];
+    azri_url *u = &f->authority;
+    azredis_status st = azri_url_parse(u, azri_str(given ? given : m->fixed), where, &f->error);
+    if (st != AZREDIS_OK) return st;
+    if (f->variant == AZRI_MI_FABRIC && !u->tls)
+        return azri_identity_bad(&f->error, where, "Service Fabric's endpoint gets a secret, so it must be https");
+    if (f->variant != AZRI_MI_IMDS && !u->tls && !azri_managed_is_near(azri_str(u->host)))
+        return azri_identity_bad(&f->error, where, "without TLS the endpoint must be localhost, or an address of this machine, "
+                                 "its link or a private network");
+    if (f->variant != AZRI_MI_IMDS) return AZREDIS_OK;
+    if (!azri_eqz(azri_str(u->path), "/"))
+        return azri_identity_bad(&f->error, where, "it must be http://host or http://host:port");
+    memcpy(u->path, tail, sizeof tail);
+    return AZREDIS_OK;
+}
+
+/* It goes into a header line. */
+static azredis_status azri_managed_check_secret(azri_flow *f) {
+    azredis_str s = azri_managed_secret(f);
+    size_t i;
+    for (i = 0; i < s.len && s.ptr[i] >= ' ' && s.ptr[i] <= '~'; i++) {}
+    if (i == s.len) return AZREDIS_OK;
+    return azri_identity_bad(&f->error, azri_env_names[azri_managed_of(f)->secret],
+                             "it holds a line end or another character that no header may have");
+}
+
+/* The SHA-1 of Service Fabric's certificate, as 40 digits into f->proof. It stands for chain and name in >>tls, and only
+ * here: the cluster makes that certificate for itself. */
+static azredis_status azri_managed_pin(azri_flow *f) {
+    const char *z = f->env->value[AZRI_ENV_IDENTITY_THUMBPRINT];
+    char hex[AZRI_PIN_DIGITS + 1];
+    size_t n = 0;
+    for (; *z; z++) {
+        if (*z == ':' || *z == ' ' || *z == '\t') continue;
+        if (n == AZRI_PIN_DIGITS || azri_hex(*z) < 0) break;
+        hex[n++] = azri_lower(*z);
+    }
+    hex[n] = '\0';
+    if (*z || n != AZRI_PIN_DIGITS)
+        return azri_identity_bad(&f->error, azri_env_names[AZRI_ENV_IDENTITY_THUMBPRINT],
+                                 "it must be the SHA-1 of a certificate, 40 hexadecimal digits");
+    if (azri_buf_add(&f->proof, hex, sizeof hex) == AZREDIS_OK) return AZREDIS_OK;
+    return azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for the thumbprint");
+}
+
+/* A scope is a resource with "/.default" behind it. */
+static azredis_str azri_managed_resource(const azri_flow *f) {
+    azredis_str scope = azri_str(f->conf->scope), tail = azri_str("/.default");
+    if (scope.len > tail.len && azri_eq(azri_slice(scope.ptr + scope.len - tail.len, tail.len), tail)) scope.len -= tail.len;
+    return scope;
+}
+
+static azredis_status azri_managed_parameter(azri_buf *b, const char *name, azredis_str value) {
+    azredis_status st = azri_buf_adds(b, name);
+    if (st == AZREDIS_OK) st = azri_buf_adds(b, "=");
+    return st == AZREDIS_OK ? azri_percent_add(b, value) : st;
+}
+
+/* Puts the question behind the URL's path, which may have a query of its own. */
+static azredis_status azri_managed_query(azri_flow *f) {
+    const azri_managed *m = azri_managed_of(f);
+    azri_url *u = &f->authority;
+    azredis_str path = azri_str(u->path);
+    azri_buf b;
+    azredis_status st;
+    azri_buf_init(&b, f->mem, sizeof u->path - 1, 0);
+    st = azri_buf_add(&b, path.ptr, path.len);
+    if (st == AZREDIS_OK) st = azri_buf_adds(&b, azri_find(path, '?') < path.len ? "&" : "?");
+    if (st == AZREDIS_OK) st = azri_managed_parameter(&b, "api-version", azri_str(m->version));
+    if (st == AZREDIS_OK) st = azri_managed_parameter(&b, "&resource", azri_managed_resource(f));
+    if (st == AZREDIS_OK && f->wanted) st = azri_buf_adds(&b, "&");
+    if (st == AZREDIS_OK && f->wanted) st = azri_managed_parameter(&b, m->by[f->by], azri_str(f->wanted));
+    if (st == AZREDIS_OK) {
+        memcpy(u->path, b.ptr, b.len);
+        u->path[b.len] = '\0';
+    }
+    azri_buf_free(&b);
+    if (st == AZREDIS_E_LIMIT)
+        return azri_flow_fail(f, AZREDIS_E_ARG, "the URL of endpoint, scope and identity has more than 1023 bytes");
+    return st == AZREDIS_OK ? st : azri_flow_fail(f, st, "no memory for the request");
+}
+
+/* ---- asking ---- */
+
+/* In a chain, and what is at that address may not be Azure's. */
+static int azri_managed_unproven(const azri_flow *f) {
+    return f->variant == AZRI_MI_IMDS && f->in_chain && !f->met;
+}
+
+/* A stand-in for IMDS that a variable names is there: it has the time that it needs. */
+static int azri_managed_probing(const azri_flow *f) {
+    return azri_managed_unproven(f) && !f->env->value[AZRI_ENV_POD_AUTHORITY];
+}
+
+static azredis_status azri_managed_headers(azri_flow *f, azri_buf *b) {
+    const azri_managed *m = azri_managed_of(f);
+    azredis_str secret = azri_managed_secret(f);
+    char text[160];
+    azredis_status st;
+    azri_flow_new_id(f);
+    (void)azri_fmt(text, sizeof text, "%sUser-Agent: azredis-entra/" AZREDIS_VERSION_TEXT "\r\nx-ms-client-request-id: %s\r\n",
+                   m->metadata ? "Metadata: true\r\n" : "", f->request_id);
+    st = azri_buf_adds(b, text);
+    if (st == AZREDIS_OK && secret.len) {
+        st = azri_buf_adds(b, m->header ? m->header : "Authorization");
+        if (st == AZREDIS_OK) st = azri_buf_adds(b, m->header ? ": " : ": Basic ");
+        if (st == AZREDIS_OK) st = azri_buf_add(b, secret.ptr, secret.len);
+        if (st == AZREDIS_OK) st = azri_buf_adds(b, "\r\n");
+    }
+    return st == AZREDIS_OK ? azri_buf_add(b, "", 1) : st;
+}
+
+static azredis_status azri_managed_request(azri_flow *f, azri_step *step) {
+    int shell = f->variant == AZRI_MI_SHELL;
+    azri_buf headers, form;
+    azredis_status st;
+    azri_buf_init(&headers, f->mem, AZRI_FORM_MAX, 1);
+    azri_buf_init(&form, f->mem, AZRI_FORM_MAX, 0);
+    st = azri_managed_headers(f, &headers);
+    if (st == AZREDIS_OK && shell) st = azri_managed_parameter(&form, "resource", azri_managed_resource(f));
+    if (st == AZREDIS_OK)
+        st = azri_http_request(&step->request, shell ? "POST" : "GET", &step->url, headers.ptr,
+                               azri_slice(form.ptr, form.len), "application/x-www-form-urlencoded");
+    azri_buf_free(&headers);
+    azri_buf_free(&form);
+    return st;
+}
+
+static azredis_status azri_managed_ask(azri_flow *f, azri_step *step) {
+    int probing = azri_managed_probing(f);
+    if (f->stage == AZRI_MI_FILE) {
+        step->kind = AZRI_STEP_FILE;
+        step->file = f->proof.ptr;
+        step->directory = AZRI_ARC_DIRECTORY;
+        step->file_max = AZRI_ARC_KEY_MAX;
+        return AZREDIS_OK;
+    }
+    step->kind = AZRI_STEP_HTTP;
+    step->url = f->authority;
+    step->connect_ms = probing ? AZRI_PROBE_CONNECT_MS : AZRI_NEAR_CONNECT_MS;
+    step->timeout_ms = (uint32_t)azri_min64(step->timeout_ms, probing ? AZRI_PROBE_MS : AZRI_NEAR_MS);
+    if (f->variant == AZRI_MI_FABRIC) step->pin = f->proof.ptr;
+    f->header = f->variant == AZRI_MI_ARC && f->stage == AZRI_MI_ASK ? "WWW-Authenticate" : NULL;
+    return azri_managed_request(f, step);
+}
+
+/* ---- what it says ---- */
+
+/* Whose token it is, and the endpoints' own ways to say no. */
+static void azri_managed_value(azri_flow *f, int depth, azredis_str parent, azredis_str key, int type, azredis_str text) {
+    azri_answer *a = &f->answer;
+    int named = f->by == AZRI_BY_CLIENT ? azri_eqz(key, "client_id") : f->by == AZRI_BY_OBJECT ? azri_eqz(key, "object_id")
+              : azri_eqz(key, "msi_res_id") || azri_eqz(key, "mi_res_id");
+    if (f->wanted && depth == 1 && type == AZRI_JSON_STRING && named)
+        a->same = azri_ieqz(text, f->wanted) && a->same >= 0 ? 1 : -1;
+    if (f->variant == AZRI_MI_IMDS || f->variant == AZRI_MI_ARC) return;
+    if (depth == 1 && azri_eqz(key, "statusCode") && type == AZRI_JSON_NUMBER) azri_answer_cut(a->error, sizeof a->error, text);
+    if (type != AZRI_JSON_STRING || depth > 2 || (depth == 2 && !azri_eqz(parent, "error"))) return;
+    if (depth == 2 && azri_eqz(key, "code")) azri_answer_cut(a->error, sizeof a->error, text);
+    if (azri_eqz(key, "message")) azri_answer_cut(a->about, sizeof a->about, text);
+    if (azri_eqz(key, "correlationId") && azri_identity_clean(text, "-", sizeof a->request_id - 1))
+        azri_jwt_text(a->request_id, sizeof a->request_id, text);
+}
+
+static azredis_status azri_managed_begin(azri_flow *f) {
+    azredis_status st = AZREDIS_OK;
+    f->variant = azri_managed_detect(f->env);
+    f->value = azri_managed_value;
+    if (f->variant == AZRI_MI_IMDS) st = azri_managed_not_the_node(f);
+    if (st == AZREDIS_OK) st = azri_managed_whose(f);
+    if (st == AZREDIS_OK) st = azri_managed_endpoint(f);
+    if (st == AZREDIS_OK) st = azri_managed_check_secret(f);
+    if (st == AZREDIS_OK && f->variant == AZRI_MI_FABRIC) st = azri_managed_pin(f);
+    if (st == AZREDIS_OK && f->variant != AZRI_MI_SHELL) st = azri_managed_query(f);
+    return st;
+}
+
+/* Is word somewhere in text? In any case. */
+static int azri_managed_holds(const char *text, size_t n, const char *word) {
+    size_t i, k = strlen(word);
+    for (i = 0; i + k <= n; i++)
+        if (azri_ieqz(azri_slice(text + i, k), word)) return 1;
+    return 0;
+}
+
+/* "Identity not found", "No User Assigned or Delegated Managed Identity found", "ManagedIdentityNotFound". */
+static int azri_managed_no_such(const azri_flow *f, int status) {
+    const azri_answer *a = &f->answer;
+    if (status != (f->variant == AZRI_MI_FABRIC ? 404 : 400)) return 0;
+    return azri_managed_holds(a->error, strlen(a->error), "IdentityNotFound") ||
+           azri_managed_holds(a->about, strlen(a->about), "Identity not found") ||
+           azri_managed_holds(a->about, strlen(a->about), "Identity found");
+}
+
+static int azri_managed_unreachable(const azri_answer *a, int status) {
+    return status == 403 && azri_managed_holds(a->raw, (size_t)a->raw_len, "unreachable");
+}
+
+/* What it says was wrong. A 200 may hold a token: not quoted. */
+static void azri_managed_quote(azri_flow *f, int status) {
+    const azri_answer *a = &f->answer;
+    char text[AZRI_PEER_TEXT + 1];
+    azredis_str secret = azri_managed_secret(f);
+    if (a->error[0]) {
+        azri_fail_add(&f->error, ", %s", azri_quote(text, sizeof a->error, a->error, strlen(a->error), secret));
+        if (a->about[0]) azri_fail_add(&f->error, ": %s", azri_quote(text, sizeof text, a->about, strlen(a->about), secret));
+    } else if (status == 200)
+        azri_fail_add(&f->error, " without a token: %s", a->raw_len && a->raw[0] == '<' ? "HTML (a captive portal?)"
+                      : f->json_status == AZREDIS_OK ? "no access_token in it" : "not JSON");
+    else if (a->raw_len)
+        azri_fail_add(&f->error, ": %s", azri_quote(text, sizeof text, a->raw, (size_t)a->raw_len, secret));
+}
+
+/* NULL: none is known. */
+static const char *azri_managed_mend(const azri_flow *f, int status) {
+    if (azri_managed_no_such(f, status))
+        return f->variant == AZRI_MI_FABRIC ? "the application's manifest gives this service no identity"
+             : f->wanted ? "the identity that was asked for is not assigned here: assign it, or mend its id"
+             : "no system-assigned identity is here: switch it on, or name a user-assigned one";
+    if (azri_managed_unreachable(&f->answer, status)) return "this is Docker Desktop's proxy, not Azure";
+    if (f->stage == AZRI_MI_ANSWER && status == 401) return "the agent does not take its own key: restart himds";
+    if ((status == 401 || status == 403) && azri_managed_of(f)->secret != AZRI_ENV_COUNT)
+        return "the platform has changed its variables: start the program with the present ones";
+    if (status == 410) return "it is being updated, which takes up to 70 s";
+    return status == 429 ? "it is asked too often: share one azredis_auth" : NULL;
+}
+
+/* Which service answered what. */
+static void azri_managed_say(azri_flow *f, const azri_http *h) {
+    const char *mend = azri_managed_mend(f, h->status);
+    (void)azri_flow_fail(f, f->answer.error[0] ? AZREDIS_E_ENTRA : h->status == 200 ? AZREDIS_E_JSON : AZREDIS_E_HTTP, "");
+    azri_fail_add(&f->error, "%s at %s:%u answered HTTP %d", azri_managed_of(f)->name, f->authority.host,
+                  (unsigned)f->authority.port, h->status);
+    azri_managed_quote(f, h->status);
+    if (mend) azri_fail_add(&f->error, "; %s", mend);
+    f->error.http_status = h->status;
+    f->error.retry_after_ms = h->retry_after_ms;
+    memcpy(f->error.request_id, f->answer.request_id[0] ? f->answer.request_id : f->request_id, sizeof f->error.request_id);
+}
+
+/* ---- what to do about it ---- */
+
+/* NULL: it would not help. */
+static const azri_retry *azri_managed_retry(const azri_flow *f, int status) {
+    if (f->variant == AZRI_MI_IMDS) {
+        if (status == 410) return &azri_retry_updated;
+        return status == 404 || status == 408 || status == 429 || status >= 500 ? &azri_retry_imds : NULL;
+    }
+    return status == 408 || status == 429 || status == 500 || (status >= 502 && status <= 504) ? &azri_retry_near : NULL;
+}
+
+/* A key of Azure Arc's is good for one question: it begins again, with the tries that are left. */
+static void azri_managed_again(azri_flow *f, uint64_t now, const azri_retry *r) {
+    if (f->variant == AZRI_MI_ARC) azri_buf_free(&f->proof);
+    f->stage = AZRI_MI_ASK;
+    azri_flow_again(f, now, r);
+}
+
+/* The next part of the same question: the tries go on being counted. */
+static void azri_managed_stage(azri_flow *f, int stage) {
+    uint32_t tries[AZRI_RETRY_SLOTS];
+    memcpy(tries, f->tries, sizeof tries);
+    azri_flow_stage(f, stage);
+    memcpy(f->tries, tries, sizeof tries);
+}
+
+/* Others (EC2, GCE) have a metadata service at the same address, and their own ways to say no. */
+static void azri_managed_foreign(azri_flow *f, uint64_t now, azredis_status st, int status) {
+    (void)azri_flow_fail(f, st, "another metadata service answered at ");
+    azri_fail_add(&f->error, "%s:%u, or a proxy (HTTP %d, not in Azure's form)", f->authority.host,
+                  (unsigned)f->authority.port, status);
+    f->error.http_status = status;
+    f->error.retryable = st == AZREDIS_E_JSON || status >= 500;     /* a captive portal, a gateway */
+    azri_flow_unavailable(f, now);
+}
+
+static void azri_managed_refused(azri_flow *f, uint64_t now, const azri_http *h) {
+    int none = azri_managed_unreachable(&f->answer, h->status) || (azri_managed_no_such(f, h->status) && !f->wanted);
+    const azri_retry *r = azri_managed_retry(f, h->status);
+    azri_managed_say(f, h);
+    f->error.retryable = r != NULL || h->status == 200;
+    if (none && f->in_chain && f->variant == AZRI_MI_IMDS) azri_flow_unavailable(f, now);
+    else azri_managed_again(f, now, r);
+}
+
+/* An older agent of Azure Arc passes over the id that it was asked for and gives the machine's own token: its answer must
+ * name that id. Elsewhere it may, and the token tells. */
+static azredis_status azri_managed_check_whose(azri_flow *f) {
+    const char *is = f->by == AZRI_BY_CLIENT ? f->claims.appid : f->by == AZRI_BY_OBJECT ? f->claims.oid : "";
+    int same = f->answer.same;
+    if (!f->wanted) return AZREDIS_OK;
+    if (azri_jwt_claims(azri_slice(f->token.ptr, f->token.len), f->mem, &f->claims, &f->error) == AZREDIS_E_NOMEM)
+        return AZREDIS_E_NOMEM;
+    if (is[0] && !azri_ieqz(azri_str(is), f->wanted)) same = -1;
+    if (same > 0 || (same == 0 && f->variant != AZRI_MI_ARC)) return AZREDIS_OK;
+    (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "");
+    azri_fail_add(&f->error, "%s gave a token %s", azri_managed_of(f)->name, same < 0 ? "of another identity than the one that "
+                  "was asked for, which is refused" : "without saying whose, which is refused; its agent is too old to be "
+                  "asked for a user-assigned identity: update it");
+    return AZREDIS_E_TOKEN;
+}
+
+/* NULL, and *name is the file's of "Basic realm=/var/opt/azcmagent/tokens/NAME.key"; or what is wrong with it. Text alone
+ * decides, before anything is opened: who listens on that port must not make us read another file. */
+static const char *azri_arc_name(azredis_str challenge, azredis_str *name) {
+    azredis_str directory = azri_str(AZRI_ARC_DIRECTORY), path;
+    azri_scan at;
+    if (!challenge.len) return "without a challenge (WWW-Authenticate)";
+    at.p = challenge.ptr;
+    at.end = challenge.ptr + challenge.len;
+    if (!azri_scan_word(&at, "Basic ")) return "with a challenge that is not Basic";
+    while (azri_scan_char(&at, ' ')) {}
+    if (!azri_scan_word(&at, "realm=")) return "with a challenge that names no file";
+    path = azri_slice(at.p, (size_t)(at.end - at.p));
+    if (path.len > 1 && path.ptr[0] == '"' && path.ptr[path.len - 1] == '"') path = azri_slice(path.ptr + 1, path.len - 2);
+    if (path.len <= directory.len || !azri_eq(azri_slice(path.ptr, directory.len), directory) || path.ptr[directory.len] != '/')
+        return "with a challenge whose file is in another directory";
+    *name = azri_slice(path.ptr + directory.len + 1, path.len - directory.len - 1);
+    if (azri_identity_clean(*name, "-._", AZRI_ARC_NAME_MAX) && azri_ends_with(*name, ".key")) return NULL;
+    return "with a challenge whose file is no NAME.key of letters, digits, '-', '_' and '.'";
+}
+
+static void azri_managed_challenged(azri_flow *f, uint64_t now, const azri_http *h) {
+    azredis_str name = azri_slice(NULL, 0);
+    const char *why = h->status == 401 ? azri_arc_name(azri_slice(f->proof.ptr, f->proof.len), &name)
+                    : "and gave a token that it had not asked a proof for";
+    if (!why) {
+        memmove(f->proof.ptr, name.ptr, name.len);
+        f->proof.ptr[name.len] = '\0';
+        f->proof.len = name.len;
+        azri_managed_stage(f, AZRI_MI_FILE);
+        return;
+    }
+    (void)azri_flow_fail(f, f->answer.error[0] ? AZREDIS_E_ENTRA : AZREDIS_E_HTTP, "");
+    azri_fail_add(&f->error, "Azure Arc at %s:%u answered HTTP %d %s, but it must be a key file in %s; is it himds that "
+                  "listens there?", f->authority.host, (unsigned)f->authority.port, h->status, why, AZRI_ARC_DIRECTORY);
+    f->error.http_status = h->status;
+    f->error.retryable = 0;
+    azri_flow_failed(f, now);
+}
+
+/* The key of a challenge was read, or not. */
+static void azri_managed_text(azri_flow *f, uint64_t now, azredis_status st, azredis_str s) {
+    size_t i;
+    if (st != AZREDIS_OK) {
+        if (f->error.os_errno == AZRI_EACCES)
+            azri_fail_add(&f->error, "; the program's user must be in the group himds (usermod -aG himds USER)");
+        azri_flow_failed(f, now);
+        return;
+    }
+    if (s.len && s.ptr[s.len - 1] == '\n') s.len--;
+    if (s.len && s.ptr[s.len - 1] == '\r') s.len--;
+    for (i = 0; i < s.len && s.ptr[i] > ' ' && s.ptr[i] <= '~'; i++) {}
+    azri_buf_free(&f->proof);
+    if (s.len == 0 || i < s.len)
+        (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "Azure Arc's key file is empty, or holds a blank, a line end or another "
+                             "character that no key has");
+    else if (azri_buf_add(&f->proof, s.ptr, s.len) != AZREDIS_OK)
+        (void)azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for Azure Arc's key");
+    else {
+        azri_managed_stage(f, AZRI_MI_ANSWER);
+        return;
+    }
+    azri_flow_failed(f, now);
+}
+
+static void azri_managed_http(azri_flow *f, uint64_t now, const azri_http *h) {
+    azri_answer *a = &f->answer;
+    int token = f->json_status == AZREDIS_OK && h->status == 200 && !a->error[0] && f->token.len;
+    if (f->json_status == AZREDIS_E_NOMEM) {
+        (void)azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for the answer");
+        azri_flow_failed(f, now);
+        return;
+    }
+    if (azri_managed_unproven(f) && (f->json_status != AZREDIS_OK || !(a->error[0] || f->token.len))) {
+        azri_managed_foreign(f, now, h->status == 200 ? AZREDIS_E_JSON : AZREDIS_E_HTTP, h->status);
+        return;
+    }
+    f->met = 1;
+    if (f->variant == AZRI_MI_ARC && f->stage == AZRI_MI_ASK && (h->status == 401 || token)) azri_managed_challenged(f, now, h);
+    else if (!token) azri_managed_refused(f, now, h);
+    else if (azri_managed_check_whose(f) != AZREDIS_OK) azri_flow_failed(f, now);
+    else azri_flow_accept(f, now, h->date);
+}
+
+/* No answer, or one that is no HTTP, is too long, or points elsewhere. */
+static void azri_managed_net(azri_flow *f, uint64_t now) {
+    azredis_error was = f->error;
+    int passes = azri_flow_net_passes(was.code);
+    if (azri_managed_unproven(f) && (was.code == AZREDIS_E_HTTP || was.code == AZREDIS_E_LIMIT)) {
+        azri_managed_foreign(f, now, was.code, was.http_status);
+        return;
+    }
+    (void)azri_flow_fail(f, was.code, "");
+    azri_fail_add(&f->error, "%s at %s:%u: %s", azri_managed_of(f)->name, f->authority.host, (unsigned)f->authority.port,
+                  was.message);
+    if (f->variant == AZRI_MI_IMDS && passes)
+        azri_fail_add(&f->error, "; is this a machine of Azure's, and may this container reach its metadata service?");
+    f->error.os_errno = was.os_errno;
+    f->error.tls_code = was.tls_code;
+    f->error.http_status = was.http_status;
+    f->error.retryable = passes;
+    if (passes && azri_managed_probing(f)) azri_flow_unavailable(f, now);
+    else azri_managed_again(f, now, !passes ? NULL : f->variant == AZRI_MI_IMDS ? &azri_retry_imds : &azri_retry_near);
+}
+#endif
+
+/* ==== >>walk ============================================================== uses: core mem fail text json http jwt identity flow app given managed ==
  * The table of sources, which of them a walk asks and in which order, and the walk itself.
  * Entry points: azri_flow_init _start _next _body _http _text _call _free azri_step_free.
  * ================================================================================================ */
@@ -5832,6 +6435,12 @@ static azredis_status azri_source_later(azri_flow *f) {
     return azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "not built yet");
 }
 
+#ifdef AZREDIS_NO_MANAGED
+static azredis_status azri_source_off(azri_flow *f) {
+    return azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "left out of this build by an AZREDIS_NO_ switch");
+}
+#endif
+
 /* Other SDKs have it, and a C program cannot. */
 static azredis_status azri_source_foreign(azri_flow *f) {
     return azri_flow_fail(f, AZREDIS_E_ARG, "needs a .NET, Node or Python SDK, an editor or a desktop's broker, which no C "
@@ -5844,6 +6453,11 @@ static azredis_status azri_source_foreign(azri_flow *f) {
 #define AZRI_BEGIN(begin) (AZRI_WITH_HTTP ? (begin) : azri_source_left_out)
 #define AZRI_BY_SECRET(begin) AZRI_BEGIN(begin), AZRI_IF_HTTP(azri_app_ask), AZRI_IF_HTTP(azri_flow_judge), \
     AZRI_IF_HTTP(azri_flow_judge_net)
+#ifdef AZREDIS_NO_MANAGED
+#  define AZRI_BY_MACHINE azri_source_off, NULL, NULL, NULL, NULL, NULL
+#else
+#  define AZRI_BY_MACHINE azri_managed_begin, azri_managed_ask, azri_managed_http, azri_managed_net, azri_managed_text, NULL
+#endif
 #define AZRI_NOT_YET azri_source_later, NULL, NULL, NULL, NULL, NULL
 #define AZRI_FOREIGN azri_source_foreign, NULL, NULL, NULL, NULL, NULL
 
@@ -5852,7 +6466,7 @@ static const azri_source azri_sources[] = {        /* in the order of the defaul
     { "environment", "EnvironmentCredential", AZREDIS_ID_ENVIRONMENT, AZRI_CHAIN_PROD,
       AZRI_BY_SECRET(azri_environment_begin), NULL, NULL },
     { "workload-identity", "WorkloadIdentityCredential", AZRI_ID_LATER, AZRI_CHAIN_PROD, AZRI_NOT_YET },
-    { "managed-identity", "ManagedIdentityCredential", AZRI_ID_LATER, AZRI_CHAIN_PROD, AZRI_NOT_YET },
+    { "managed-identity", "ManagedIdentityCredential", AZRI_ID_MANAGED, AZRI_CHAIN_PROD, AZRI_BY_MACHINE },
     { "azure-cli", "AzureCliCredential", AZRI_ID_LATER, AZRI_CHAIN_DEV, AZRI_NOT_YET },
     { "azure-developer-cli", "AzureDeveloperCliCredential", AZRI_ID_LATER, AZRI_CHAIN_DEV, AZRI_NOT_YET },
     { "azure-powershell", "AzurePowerShellCredential", AZRI_ID_LATER, AZRI_CHAIN_DEV, AZRI_NOT_YET },
@@ -9422,6 +10036,10 @@ static void azri_event_default(const azredis_event *ev) { azredis_print_event(ev
  * Files that hold a token or a key of the identity. Entry point: azri_file_read.
  * ================================================================================================ */
 
+#ifndef AZREDIS_NO_MANAGED
+static int azri_file_is_there(const char *path) { return access(path, F_OK) == 0; }
+#endif
+
 /* -1: e says why not. Only a regular file is read: a pipe or a device would hang us. */
 static int azri_file_open(const char *path, const char *directory, const char *where, azredis_error *e) {
     int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, at = AT_FDCWD, fd, err;
@@ -9697,6 +10315,9 @@ static uint64_t azri_dial_deadline(const azri_dial *d) { return d->next_at; }
 mbedtls-devel, mbedtls-dev; macOS: brew install mbedtls@3; elsewhere: give the compiler -I<its include folder>"
 #  endif
 #endif
+#ifndef AZREDIS_NO_MANAGED
+#  include <mbedtls/md.h>
+#endif
 #include <mbedtls/platform_util.h>
 #include <mbedtls/ssl.h>
 #include <mbedtls/version.h>
@@ -9795,6 +10416,14 @@ static int azri_mbedtls_no_memory(int rc) {
     return low == 0x10 || low == 0x6a || high == 0x6180 || high == 0x4d80 || high == 0x5180 || high == 0x1180 ||
            high == 0x3f80 || high == 0x7f00 || high == 0x2880;
 }
+
+#ifndef AZREDIS_NO_MANAGED
+/* For Service Fabric, which names its certificate by it. -1: this mbedTLS has none. */
+static int azri_mbedtls_sha1(const unsigned char *p, size_t n, unsigned char out[20]) {
+    const mbedtls_md_info_t *info = mbedtls_md_info_from_type(MBEDTLS_MD_SHA1);
+    return info ? mbedtls_md(info, p, n, out) : -1;
+}
+#endif
 
 /* Versions, suites and curves. tls12: nothing newer. */
 static void azri_mbedtls_protocol(mbedtls_ssl_config *cfg, int tls12) {
@@ -9925,8 +10554,9 @@ static void azri_roots_memory(azri_roots *r, const char *p, size_t n) {
 }
 
 /* ==== >>tls =============================================================== uses: core mem fail text port posix bare mbedtls roots
- * One TLS client connection over non-blocking sockets, with mbedTLS. TLS 1.2 at least; chain and name are
- * always verified, there is no way to turn that off. The time of a certificate follows port.unix_time, not libc's clock.
+ * One TLS client connection over non-blocking sockets, with mbedTLS. TLS 1.2 at least; chain and name are always
+ * verified, there is no way to turn that off; for Service Fabric alone, one certificate that is known by its SHA-1 is
+ * taken instead, and no other. The time of a certificate follows port.unix_time, not libc's clock.
  * Entry points: azri_tls_open, _handshake, _read, _write, _pending, _close.
  * ================================================================================================ */
 
@@ -9972,7 +10602,8 @@ typedef struct azri_tls_conf {       /* all lent until azri_tls_close */
     size_t      ca_len;
     const char *where;               /* "redis.tls" */
     int         tls12;               /* 1: nothing newer; see azri_tls.again */
-    azri_tls_kept *kept;             /* to be resumed, and to be filled; NULL: neither */
+    azri_tls_kept *kept;             /* to be resumed, and to be filled; NULL: neither. Not with pin */
+    const char *pin;                 /* SHA-1 of the only certificate that is taken, 40 hex digits; NULL: chain and name decide */
 } azri_tls_conf;
 
 typedef struct azri_tls {            /* zeroed: closed. Must stay where it is while open */
@@ -10163,6 +10794,27 @@ static uint32_t azri_tls_check_name(azri_tls *t, const mbedtls_x509_crt *leaf, u
     return MBEDTLS_X509_BADCERT_CN_MISMATCH;
 }
 
+#ifdef AZREDIS_NO_MANAGED
+#define azri_tls_check_pin(t, leaf) ((void)(leaf), (uint32_t)MBEDTLS_X509_BADCERT_NOT_TRUSTED)
+#else
+/* Is the server's certificate the one that was named? In a time that does not tell how much of it fits. The handshake
+ * then proves that the server has its key. */
+static uint32_t azri_tls_check_pin(azri_tls *t, const mbedtls_x509_crt *leaf) {
+    unsigned char is[20];
+    unsigned differs = 0;
+    size_t i;
+    if (azri_mbedtls_sha1(leaf->raw.p, leaf->raw.len, is) != 0) {
+        azri_tls_note(t, "its thumbprint cannot be computed: this mbedTLS has no SHA-1 (MBEDTLS_SHA1_C)");
+        return MBEDTLS_X509_BADCERT_OTHER;
+    }
+    for (i = 0; i < sizeof is; i++)
+        differs |= (unsigned)(azri_hex(t->conf.pin[2 * i]) << 4 | azri_hex(t->conf.pin[2 * i + 1])) ^ is[i];
+    if (!differs) return 0;
+    azri_tls_note(t, "it is not the one of IDENTITY_SERVER_THUMBPRINT; start the program with the platform's present variables");
+    return MBEDTLS_X509_BADCERT_NOT_TRUSTED;
+}
+#endif
+
 /* mbedTLS's verify callback in the handshake. Its own verdict on the chain is void, as it had no roots; ours
  * takes its place when the server's certificate comes, which is last. */
 static int azri_tls_verify(void *user, mbedtls_x509_crt *crt, int depth, uint32_t *flags) {
@@ -10176,8 +10828,11 @@ static int azri_tls_verify(void *user, mbedtls_x509_crt *crt, int depth, uint32_
     t->why[0] = '\0';
     t->from = 0;
     t->until = INT64_MAX;
-    name = azri_tls_check_name(t, crt, *flags & MBEDTLS_X509_BADCERT_CN_MISMATCH);
-    *flags = azri_tls_check_chain(t, crt, &status) | name;
+    if (t->conf.pin) *flags = azri_tls_check_pin(t, crt);
+    else {
+        name = azri_tls_check_name(t, crt, *flags & MBEDTLS_X509_BADCERT_CN_MISMATCH);
+        *flags = azri_tls_check_chain(t, crt, &status) | name;
+    }
     t->verified = status == 0 && *flags == 0;
     if (t->verified) t->verified_ms = t->port->p.now_ms(t->port->p.user);
     return status;
@@ -10496,7 +11151,7 @@ static azredis_status azri_tls_open(azri_tls *t, const azri_port *port, const az
     mbedtls_ssl_config_init(&t->cfg);
     mbedtls_x509_crt_init(&t->no_roots);
     st = azri_tls_take_name(t, e);
-    if (st == AZREDIS_OK && !t->conf.ca) st = azri_tls_find_roots(t, e);
+    if (st == AZREDIS_OK && !t->conf.ca && !t->conf.pin) st = azri_tls_find_roots(t, e);
     if (st == AZREDIS_OK) {
         rc = azri_tls_setup(t);
         if (rc != 0) st = azri_tls_fail(t, e, rc);
@@ -10897,6 +11552,9 @@ static int azri_env_load(azri_env *env, const azri_mem *m) {
         env->value[i] = z && z[0] ? azri_strdup(m, z) : NULL;
         if (z && z[0] && !env->value[i]) ok = 0;
     }
+#ifndef AZREDIS_NO_MANAGED
+    env->arc_agent = azri_file_is_there(AZRI_ARC_AGENT);
+#endif
     return ok;
 }
 
@@ -11075,10 +11733,12 @@ static void azri_fetch_dial(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_
     conf.ca = a->ca;
     conf.ca_len = a->ca_len;
     conf.where = f->step.where;
-    conf.kept = azri_shape_of(&a->port.mem) ? NULL : &f->kept;      /* an arena has no room for it */
+    conf.pin = f->step.pin;
+    conf.kept = azri_shape_of(&a->port.mem) || conf.pin ? NULL : &f->kept;      /* an arena has no room for it */
     azri_line_begin(&f->line, &a->port, w, g, f->step.url.host, f->step.url.port, &conf, now,
                     f->step.connect_ms ? (uint32_t)azri_min64(f->step.connect_ms, f->step.timeout_ms) : f->step.timeout_ms);
     azri_http_init(&f->http, azri_flow_body, &f->flow);
+    f->http.header = azri_flow_header;
     f->written = 0;
     f->until = azri_after(now, f->step.timeout_ms);
     f->phase = AZRI_FETCH_HTTP;
@@ -11112,7 +11772,7 @@ static azredis_status azri_fetch_http(azri_fetch *f, uint64_t now, azredis_error
 /* A machine that does not know the time takes that of the answer which brought the token. */
 static azredis_status azri_fetch_learn(azredis_auth *a, const azri_fetch *f, uint64_t now, azredis_error *e) {
     azredis_status st;
-    if (!f->line.conf.name || f->http.status != 200 || f->http.date <= 0 || azri_port_unix(&a->port) > 0) return AZREDIS_OK;
+    if (!f->line.conf.name || f->line.conf.pin || f->http.status != 200 || f->http.date <= 0 || azri_port_unix(&a->port) > 0) return AZREDIS_OK;
     st = azri_tls_check_date(&f->line.tls, f->http.date, e);
     if (st != AZREDIS_OK) return st;
     azri_lock_acquire(&a->lock);

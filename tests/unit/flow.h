@@ -144,6 +144,7 @@ static void raw_answer(const char *text, size_t n, int slow) {
     size_t i;
     memset(&e, 0, sizeof e);
     azri_http_init(&h, azri_flow_body, &flow);
+    h.header = azri_flow_header;
     if (!slow && n) st = azri_http_feed(&h, text, n, &e);
     for (i = 0; slow && i < n && st == AZREDIS_AGAIN; i++) st = azri_http_feed(&h, text + i, 1, &e);
     if (st == AZREDIS_AGAIN) st = azri_http_eof(&h, &e);
