@@ -751,7 +751,7 @@ static void test_public_describe(void **state) {
 
 static void test_identity_why(void **state) {
     static const char *const built[] = { "default", "environment", "client-secret", "callback", "access-key", "password" };
-    static const char *const later[] = { "client-certificate", "workload-identity", "managed-identity", "azure-cli",
+    static const char *const later[] = { "client-certificate", "managed-identity", "azure-cli",
         "azure-developer-cli", "azure-powershell", "device-code", "token-file", "exec" };
     size_t i;
     (void)state;

@@ -9,8 +9,9 @@ static void test_names(void **state) {
         { "default", AZREDIS_ID_DEFAULT }, { "environment", AZREDIS_ID_ENVIRONMENT },
         { "client-secret", AZREDIS_ID_CLIENT_SECRET }, { "callback", AZREDIS_ID_CALLBACK },
         { "access-key", AZREDIS_ID_ACCESS_KEY }, { "password", AZREDIS_ID_PASSWORD },
+        { "workload-identity", AZREDIS_ID_WORKLOAD }, { "client-assertion", AZREDIS_ID_CLIENT_ASSERTION },
     };
-    static const char *const later[] = { "client-certificate", "workload-identity", "managed-identity",
+    static const char *const later[] = { "client-certificate", "managed-identity",
     "azure-cli",
         "azure-developer-cli", "azure-powershell", "device-code", "token-file", "exec" };
     static const char *const bad[] = { "", "Default", "env", "client_secret", "default " };
