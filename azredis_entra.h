@@ -4023,7 +4023,7 @@ static azredis_status azri_jwt_user(const azri_claims *c, char out[64], azredis_
 
 enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NEED_CALLBACK = 8,
        AZRI_NEED_USER = 16, AZRI_NEED_PASSWORD = 32, AZRI_NEED_ASSERTION = 64, AZRI_NEED_TOKEN_FILE = 128,
-       AZRI_NEED_EXEC = 256 };
+       AZRI_NEED_EXEC = 256, AZRI_NEED_PROOF = 512 /* memory of an assertion, beside the token that it brings */ };
 
 #define AZRI_ID_LATER (-1)                 /* the name is known, the identity is not built yet */
 #define AZRI_ID_OFF   (-2)                 /* a switch took it out of this build */
@@ -4070,8 +4070,9 @@ static const azri_identity_kind azri_identity_kinds[] = {
     { "callback", AZREDIS_ID_CALLBACK, AZRI_NEED_CALLBACK },
     { "access-key", AZREDIS_ID_ACCESS_KEY, AZRI_NEED_PASSWORD },
     { "password", AZREDIS_ID_PASSWORD, AZRI_NEED_USER | AZRI_NEED_PASSWORD },
-    { "client-assertion", AZRI_ID_CLIENT_ASSERTION, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_ASSERTION },
-    { "workload-identity", AZRI_ID_WORKLOAD, 0 },
+    { "client-assertion", AZRI_ID_CLIENT_ASSERTION,
+      AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_ASSERTION | AZRI_NEED_PROOF },
+    { "workload-identity", AZRI_ID_WORKLOAD, AZRI_NEED_PROOF },
     { "managed-identity", AZRI_ID_LATER, 0 },
     { "managed-identity-app", AZRI_ID_LATER, AZRI_NEED_TENANT | AZRI_NEED_CLIENT },
     { "token-file", AZRI_ID_LATER, AZRI_NEED_TOKEN_FILE },
@@ -13037,15 +13038,13 @@ static void azri_plan_roots(azri_plan *p, const void *ca) {
     azri_plan_add(p, AZRI_ALWAYS, AZRI_CERT_MAX, 1);
 }
 
-/* An assertion lives beside the token that it brings. */
-static int azri_plan_proof(int id) { return id == AZRI_ID_CLIENT_ASSERTION || id == AZRI_ID_WORKLOAD; }
-
 static void azri_plan_fetch(azri_plan *p, const azredis_auth_options *o) {
+    const azri_identity_kind *k = azri_identity_find(NULL, (int)o->identity);
     azri_plan_add(p, AZRI_FETCHING, sizeof(azri_fetch), 1);
     azri_plan_add(p, AZRI_FETCHING, AZRI_VALUE_MAX, 2);        /* the token; its text in the answer, then its claims */
     azri_plan_add(p, AZRI_FETCHING, AZRI_CLAIM_MAX, 1);
     if (o->identity == AZREDIS_ID_CALLBACK) return;
-    if (azri_plan_proof((int)o->identity)) azri_plan_add(p, AZRI_FETCHING, AZRI_VALUE_MAX, 1);
+    if (k && (k->needs & AZRI_NEED_PROOF)) azri_plan_add(p, AZRI_FETCHING, AZRI_VALUE_MAX, 1);
     azri_plan_add(p, AZRI_FETCHING, AZRI_TLS_AHEAD, 1);
     azri_plan_add(p, AZRI_FETCHING, AZRI_REQUEST_MAX, 1);
     azri_plan_add(p, AZRI_FETCHING, AZRI_FORM_MAX, 1);

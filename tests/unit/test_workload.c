@@ -57,11 +57,14 @@ static int tells(const void *p, size_t n) {
 }
 
 static void *t_alloc(void *user, size_t n) {
+    void *p;
     (void)user;
     if (allow == 0) return NULL;
     if (allow > 0) allow--;
     living++;
-    return malloc(n);
+    p = malloc(n);
+    if (p) memset(p, 0xa5, n);                /* nobody may count on zeroes, and t_free looks at all of it */
+    return p;
 }
 static void t_free(void *user, void *p, size_t n) {
     (void)user;
@@ -289,7 +292,7 @@ static void test_file_is_read_each_time(void **state) {
 }
 
 static void test_trim(void **state) {
-    static const char *const good[] = { "a.b.c", "a.b.c\n", "a.b.c\r\n", " \t\r\n\v\fa.b.c \n\n", "\xef\xbb\xbf" "a.b.c",
+    static const char *const good[] = { "a.b.c", "a.b.c\n", "a.b.c\r\n", " \t\r\n\v\fa.b.c \n\n", "\357\273\277a.b.c",
         "\xef\xbb\xbf\r\na.b.c\r\n" };
     size_t i;
     (void)state;
@@ -689,7 +692,7 @@ static void test_callback(void **state) {
 }
 
 static void test_callback_fails(void **state) {
-    static const char *const bad[] = { "a", "a.b", "a.b.c.d", "a..c", "a.b.c\n", " a.b.c", "a.b.c=", "a.b.\x01" "c", "a.b.c&x=y" };
+    static const char *const bad[] = { "a", "a.b", "a.b.c.d", "a..c", "a.b.c\n", " a.b.c", "a.b.c=", "a.b.\001c", "a.b.c&x=y" };
     size_t i;
     (void)state;
     for (i = 0; i < COUNT(bad); i++) {
