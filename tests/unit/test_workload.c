@@ -1,27 +1,14 @@
 /* Assertions in place of a secret: workload identity, its token proxy, the callback; and the clouds. These tests play
  * the file system and the authority: requests byte for byte, answers whole and cut, virtual time. Vectors c.2 and c.3
  * and rows 14, 15 and 26 of c.7 are those of the wire specification; row 27 is in test_identity. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
-#include <cmocka.h>
-#define AZREDIS_ENTRA_IMPLEMENTATION
-#include "azredis_entra.h"
+#include "flow.h"
 #ifndef AZREDIS_ONLY_PURE
 #  include <openssl/sha.h>
 #endif
 
 #define COUNT(a) (sizeof(a) / sizeof(a)[0])
-#define TENANT "11111111-2222-3333-4444-555555555555"
-#define CLIENT "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"
-#define START  1800000000
 #define PATH   "/var/run/secrets/azure/tokens/azure-identity-token"
-#define TOKEN  "eyJhbGciOiJub25lIn0.eyJvaWQiOiJvIn0.c2ln"         /* oid "o" and nothing else */
 #define PEM    "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"
 #define HEAD   "client_id=" CLIENT "&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer" \
                "&client_assertion="
@@ -38,67 +25,12 @@ static const char jwt[] =
     "-VdP8ZOcxFznxlfOjO5FGmrgKAuyFKtrWxmaguqu4qWM5gmda0zJ1DIrRTZrrDDv1JZ9K2ujquQpQliWyUJthDOZUuSmcbv0z33j"
     "hwgzLOlqE3Mb3gNg2skLQcKwfgNhOtWqL9EJRDYblnP2cjbDZi7W8sMRxregevnH0PK66qbAZ_bw255H7cQA";
 
-/* ---- a world: memory that is watched, options, environment, one flow ---- */
-
-static int  allow = -1;                       /* allocations until one fails; -1: none does */
-static long living;
-static int  leaked;                           /* an assertion was in memory when it was freed */
-
-static int holds(const void *p, size_t n, const char *what) {
-    size_t i, k = strlen(what);
-    for (i = 0; i + k <= n; i++)
-        if (memcmp((const char *)p + i, what, k) == 0) return 1;
+static int start(void **state) {
+    (void)setup(state);
+    also_secret[0] = "eyJhdWQiOiJodHRw";                         /* pieces of the assertion: of its claims, its signature, */
+    also_secret[1] = "eUNqsnxfZgk5";                             /* its end */
+    also_secret[2] = "K66qbAZ_bw25";
     return 0;
-}
-
-/* Pieces of the assertion: of its claims, its signature, its end. */
-static int tells(const void *p, size_t n) {
-    return holds(p, n, "eyJhdWQiOiJodHRw") || holds(p, n, "eUNqsnxfZgk5") || holds(p, n, "K66qbAZ_bw25");
-}
-
-static void *t_alloc(void *user, size_t n) {
-    void *p;
-    (void)user;
-    if (allow == 0) return NULL;
-    if (allow > 0) allow--;
-    living++;
-    p = malloc(n);
-    if (p) memset(p, 0xa5, n);                /* nobody may count on zeroes, and t_free looks at all of it */
-    return p;
-}
-static void t_free(void *user, void *p, size_t n) {
-    (void)user;
-    leaked += tells(p, n);
-    living--;
-    free(p);
-}
-static const azri_mem mem = { t_alloc, t_free, NULL, NULL };
-
-static azri_identity_conf conf;
-static azri_flow flow;
-static azri_step step;
-static azri_env env;
-static azri_rng rng;
-static azredis_auth_options opt;
-static azredis_error err;
-static uint64_t now;
-
-static int setup(void **state) {
-    (void)state;
-    memset(&opt, 0, sizeof opt);
-    memset(&conf, 0, sizeof conf);
-    memset(&env, 0, sizeof env);
-    memset(&err, 0, sizeof err);
-    rng.state = 42;
-    now = 1000;
-    allow = -1;
-    living = leaked = 0;
-    return 0;
-}
-
-static void set_env(int which, const char *value) {
-    azri_strfree(&mem, env.value[which]);
-    env.value[which] = azri_strdup(&mem, value);
 }
 
 /* As the webhook of AKS does. */
@@ -116,30 +48,6 @@ static void binding(void) {
     set_env(AZRI_ENV_TOKEN_PROXY, "https://kubernetes.default.svc:6443/binding");
     set_env(AZRI_ENV_TOKEN_PROXY_CA_FILE, "/ca.crt");
     set_env(AZRI_ENV_TOKEN_PROXY_SNI, "a1b2.ests.aks");
-}
-
-static void begin(void) {
-    assert_int_equal(azri_identity_conf_copy(&conf, &mem, &opt, &err), AZREDIS_OK);
-    azri_flow_init(&flow, &mem, &conf, &rng);
-    azri_flow_start(&flow, &env, now);
-}
-
-static azri_step_kind next(void) {
-    azri_step_free(&step);
-    return azri_flow_next(&flow, now, START, &step);
-}
-
-static void finish(void) {
-    assert_false(tells(&flow.error, sizeof flow.error));
-    assert_false(tells(&flow.records, sizeof flow.records));
-    azri_step_free(&step);
-    azri_flow_free(&flow);
-    assert_false(tells(&flow, sizeof flow));
-    azri_env_free(&env, &mem);
-    azri_identity_conf_free(&conf, &mem);
-    assert_int_equal(living, 0);
-    assert_int_equal(leaked, 0);
-    memset(&step, 0, sizeof step);
 }
 
 static void expect_file(const char *path) {
@@ -162,48 +70,19 @@ static void read_and_ask(const char *text) {
     assert_int_equal(next(), AZRI_STEP_HTTP);
 }
 
-static void raw_answer(const char *text, size_t n) {
-    azri_http h;
-    azredis_error e;
-    azredis_status st = AZREDIS_AGAIN;
-    memset(&e, 0, sizeof e);
-    azri_http_init(&h, azri_flow_body, &flow);
-    if (n) st = azri_http_feed(&h, text, n, &e);
-    if (st == AZREDIS_AGAIN) st = azri_http_eof(&h, &e);
-    azri_step_free(&step);
-    azri_flow_http(&flow, now, st, &h, &e);
-}
-
-static size_t whole(char *out, size_t cap, int status, const char *body) {
-    return (size_t)snprintf(out, cap, "HTTP/1.1 %d X\r\nContent-Length: %zu\r\n\r\n%s", status, strlen(body), body);
-}
-
-static void answer(int status, const char *body) {
-    char text[4000];
-    raw_answer(text, whole(text, sizeof text, status, body));
-}
-
 static void refuse(int aadsts) {
     char body[300];
     (void)snprintf(body, sizeof body, "{\"error\":\"invalid_client\",\"error_description\":\"AADSTS%d: no.\",\"error_codes\":[%d]}",
                    aadsts, aadsts);
-    answer(401, body);
+    answer(401, "", body);
 }
 
-static void answer_token(void) { answer(200, "{\"token_type\":\"Bearer\",\"expires_in\":3599,\"access_token\":\"" TOKEN "\"}"); }
+static void good(void) { answer_token(bare_token, "\"expires_in\":3599"); }
 
 static void expect_token(void) {
     assert_int_equal(next(), AZRI_STEP_DONE);
     if (flow.status != AZREDIS_OK) fail_msg("%s", flow.error.message);
     assert_string_equal(flow.user, "o");
-}
-
-static void expect_failed(azredis_status st, const char *text) {
-    assert_int_equal(next(), AZRI_STEP_DONE);
-    if (flow.status != st) fail_msg("status %d: %s", flow.status, flow.error.message);
-    if (!strstr(flow.error.message, text)) fail_msg("'%s' is not in: %s", text, flow.error.message);
-    assert_true(strlen(flow.error.message) < sizeof flow.error.message - 1);
-    assert_int_equal(flow.token.len, 0);
 }
 
 /* The body of the request that is asked now. */
@@ -224,7 +103,7 @@ static void expect_body(const char *assertion) {
     assert_string_equal(body(), text);
 }
 
-static void refused(const char *text) {
+static void no_options(const char *text) {
     assert_int_equal(azri_identity_conf_copy(&conf, &mem, &opt, &err), AZREDIS_E_ARG);
     if (!strstr(err.message, text)) fail_msg("'%s' is not in: %s", text, err.message);
 }
@@ -254,7 +133,7 @@ static void test_request_bytes(void **state) {
         assert_string_equal(hex, "046d31bdadecd4b92f44c30917eac337b7290417571604bdf52e534873529395");
     }
 #endif
-    answer_token();
+    good();
     expect_token();
     assert_string_equal(flow.used, "workload-identity");
     finish();
@@ -268,7 +147,7 @@ static void test_scope(void **state) {
     read_and_ask("a.b.c");
     assert_non_null(strstr(body(), "&client_assertion=a.b.c&grant_type=client_credentials"
                            "&scope=acca5fbb-b7e4-4009-81f1-37e38fd66d78%2F.default"));
-    answer_token();
+    good();
     finish();
 }
 
@@ -281,35 +160,35 @@ static void test_file_is_read_each_time(void **state) {
     begin();
     read_and_ask("J.J.J\n");
     expect_body("J.J.J");
-    answer_token();
+    good();
     expect_token();
     azri_flow_start(&flow, &env, now);
     read_and_ask("K.K.K");
     expect_body("K.K.K");
-    answer_token();
+    good();
     expect_token();
     finish();
 }
 
 static void test_trim(void **state) {
-    static const char *const good[] = { "a.b.c", "a.b.c\n", "a.b.c\r\n", " \t\r\n\v\fa.b.c \n\n", "\357\273\277a.b.c",
+    static const char *const fine[] = { "a.b.c", "a.b.c\n", "a.b.c\r\n", " \t\r\n\v\fa.b.c \n\n", "\357\273\277a.b.c",
         "\xef\xbb\xbf\r\na.b.c\r\n" };
     size_t i;
     (void)state;
-    for (i = 0; i < COUNT(good); i++) {
-        (void)setup(NULL);
+    for (i = 0; i < COUNT(fine); i++) {
+        (void)start(NULL);
         pod();
         begin();
-        read_and_ask(good[i]);
+        read_and_ask(fine[i]);
         expect_body("a.b.c");
-        answer_token();
+        good();
         finish();
     }
     pod();
     begin();
     read_and_ask("-_aZ09.--.__");
     expect_body("-_aZ09.--.__");
-    answer_token();
+    good();
     finish();
 }
 
@@ -320,7 +199,7 @@ static void test_bad_file(void **state) {
     size_t i;
     (void)state;
     for (i = 0; i < COUNT(bad) + COUNT(empty) + 1; i++) {
-        (void)setup(NULL);
+        (void)start(NULL);
         pod();
         begin();
         expect_file(PATH);
@@ -406,7 +285,7 @@ static void test_long_assertion(void **state) {
     pod();
     begin();
     read_and_ask(big);
-    answer_token();
+    good();
     expect_token();
     finish();
     memset(big, 'a', sizeof big - 1);
@@ -429,7 +308,7 @@ static void test_lacks(void **state) {
     (void)state;
     for (from = 0; from < 27; from++) {                          /* each: nowhere, a variable, an option */
         const char *missing, *found;
-        (void)setup(NULL);
+        (void)start(NULL);
         for (i = 0, n = from; i < 3; i++, n /= 3) {
             if (n % 3 == 1) set_env(name[i], value[i]);
             if (n % 3 == 2) *(i == 0 ? &opt.tenant_id : i == 1 ? &opt.client_id : &opt.federated_token_file) = value[i];
@@ -439,7 +318,7 @@ static void test_lacks(void **state) {
         if (from % 3 && from / 3 % 3 && from / 9) {
             read_and_ask("a.b.c");
             expect_body("a.b.c");
-            answer_token();
+            good();
             finish();
             continue;
         }
@@ -470,7 +349,7 @@ static void test_options_over_variables(void **state) {
     assert_int_equal(next(), AZRI_STEP_HTTP);
     assert_string_equal(step.url.path, "/contoso.onmicrosoft.com/oauth2/v2.0/token");
     assert_memory_equal(body(), "client_id=other&", 16);
-    answer_token();
+    good();
     finish();
 }
 
@@ -481,7 +360,7 @@ static void test_chain(void **state) {
     opt.identity = AZREDIS_ID_DEFAULT;
     begin();
     read_and_ask("a.b.c");
-    answer_token();
+    good();
     expect_token();
     assert_int_equal(flow.record_count, 2);
     assert_string_equal(flow.records[0].name, "environment");
@@ -490,7 +369,7 @@ static void test_chain(void **state) {
     assert_string_equal(flow.records[1].outcome, "token");
     azri_flow_start(&flow, &env, now);
     read_and_ask("a.b.c");
-    answer_token();
+    good();
     expect_token();
     assert_int_equal(flow.record_count, 1);
     finish();
@@ -517,19 +396,19 @@ static void test_stale_assertion(void **state) {
     size_t i;
     (void)state;
     for (i = 0; i < COUNT(stale); i++) {
-        (void)setup(NULL);
+        (void)start(NULL);
         pod();
         begin();
         read_and_ask("old.old.old");
         refuse(stale[i]);
         read_and_ask("new.new.new");                             /* at once, and with what the file holds now */
         expect_body("new.new.new");
-        answer_token();
+        good();
         expect_token();
         assert_int_equal(flow.record_count, 1);
         azri_flow_start(&flow, &env, now);                       /* the next walk has its own try */
         read_and_ask("old.old.old");
-        answer(400, "{\"error\":\"invalid_client\",\"error_description\":\"AADSTS700024: Client assertion is not within\"}");
+        answer(400, "", "{\"error\":\"invalid_client\",\"error_description\":\"AADSTS700024: Client assertion is not within\"}");
         read_and_ask("old.old.old");
         refuse(stale[i]);
         expect_failed(AZREDIS_E_ENTRA, "the token file");        /* once */
@@ -544,7 +423,7 @@ static void test_no_credential_matches(void **state) {
     size_t i;
     (void)state;
     for (i = 0; i < COUNT(code); i++) {
-        (void)setup(NULL);
+        (void)start(NULL);
         pod();
         begin();
         read_and_ask(jwt);
@@ -564,13 +443,13 @@ static void test_retries(void **state) {
     begin();
     read_and_ask("a.b.c");
     for (i = 0; i < 3; i++) {
-        answer(503, "");
+        answer(503, "", "");
         assert_int_equal(next(), AZRI_STEP_WAIT);
         now += step.wait_ms;
         assert_int_equal(next(), AZRI_STEP_HTTP);
         expect_body("a.b.c");
     }
-    answer(503, "");
+    answer(503, "", "");
     expect_failed(AZREDIS_E_HTTP, "(try 4)");
     finish();
 }
@@ -583,14 +462,14 @@ static void test_echo(void **state) {
     begin();
     read_and_ask(jwt);
     (void)snprintf(text, sizeof text, "{\"error\":\"invalid_request\",\"error_description\":\"bad %.60s\"}", jwt + 100);
-    answer(400, text);
+    answer(400, "", text);
     expect_failed(AZREDIS_E_ENTRA, "[hidden]");
     finish();
     pod();
     begin();
     read_and_ask(jwt);
     (void)snprintf(text, sizeof text, "proxy: <%.20s> is refused", jwt + 444);
-    answer(403, text);
+    answer(403, "", text);
     expect_failed(AZREDIS_E_HTTP, "proxy: <[hidden]> is refused");
     finish();
 }
@@ -600,24 +479,24 @@ static void test_injection(void **state) {
     size_t i;
     (void)state;
     for (i = 0; i < COUNT(bad); i++) {
-        (void)setup(NULL);
+        (void)start(NULL);
         pod();
         set_env(AZRI_ENV_TENANT_ID, bad[i]);
         begin();
         expect_failed(AZREDIS_E_ARG, "workload-identity: the tenant id");
         finish();
-        (void)setup(NULL);
+        (void)start(NULL);
         pod();
         opt.tenant_id = bad[i];
-        refused("the tenant id");
+        no_options("the tenant id");
         azri_env_free(&env, &mem);
-        (void)setup(NULL);
+        (void)start(NULL);
         pod();
         opt.scope = i == 0 || i == 7 ? "x y" : bad[i];
-        refused("scope");
+        no_options("scope");
         azri_env_free(&env, &mem);
         if (i == 0 || i == 7) continue;                          /* they are legal in a client id: application URIs */
-        (void)setup(NULL);
+        (void)start(NULL);
         pod();
         set_env(AZRI_ENV_CLIENT_ID, bad[i]);
         begin();
@@ -629,7 +508,7 @@ static void test_injection(void **state) {
     begin();
     read_and_ask("a.b.c");
     assert_memory_equal(body(), "client_id=https%3A%2F%2Fcontoso.com%2Fapp&", 42);
-    answer_token();
+    good();
     finish();
 }
 
@@ -643,7 +522,7 @@ static azredis_status t_assertion(void *user, const char *scope, azredis_fetched
     return AZREDIS_OK;
 }
 
-static void app(void) {
+static void caller(void) {
     opt.identity = AZREDIS_ID_CLIENT_ASSERTION;
     opt.tenant_id = TENANT;
     opt.client_id = CLIENT;
@@ -669,13 +548,13 @@ static void call(const char *text) {
 
 static void test_callback(void **state) {
     (void)state;
-    app();
+    caller();
     begin();
     call(jwt);
     assert_int_equal(next(), AZRI_STEP_HTTP);
     expect_body(jwt);
     assert_int_equal(strlen(body()), 1012);
-    answer_token();
+    good();
     expect_token();
     assert_string_equal(flow.used, "client-assertion");
     azri_flow_start(&flow, &env, now);                           /* called for each token */
@@ -696,19 +575,19 @@ static void test_callback_fails(void **state) {
     size_t i;
     (void)state;
     for (i = 0; i < COUNT(bad); i++) {
-        (void)setup(NULL);
-        app();
+        (void)start(NULL);
+        caller();
         begin();
         call(bad[i]);                                            /* verbatim: nothing is trimmed */
         expect_failed(AZREDIS_E_TOKEN, "client-assertion: the callback wrote no assertion");
         finish();
     }
-    app();
+    caller();
     begin();
     call("");
     expect_failed(AZREDIS_E_TOKEN, "wrote nothing");
     finish();
-    app();
+    caller();
     begin();
     assert_int_equal(next(), AZRI_STEP_CALL);
     memset(&got, 0, sizeof got);
@@ -717,9 +596,9 @@ static void test_callback_fails(void **state) {
     azri_flow_call(&flow, now, AZREDIS_E_NET, &got);
     expect_failed(AZREDIS_E_NET, "the callback failed: pipeline says 401 to [hidden]");
     finish();
-    app();
+    caller();
     opt.get_assertion = NULL;
-    refused("get_assertion");
+    no_options("get_assertion");
 }
 
 /* ---- the token proxy of an AKS identity binding ---- */
@@ -747,7 +626,7 @@ static void test_proxy(void **state) {
         expect_body("a.b.c");
         if (i == 0) refuse(700024);                              /* stale: both files are read anew */
     }
-    answer_token();
+    good();
     expect_token();
     azri_flow_start(&flow, &env, now);
     expect_file(PATH);
@@ -764,7 +643,7 @@ static void test_proxy_of_fewer_variables(void **state) {
     assert_null(step.name);
     assert_int_equal(step.ca.len, 0);
     assert_string_equal(step.url.host, "kubernetes.default.svc");
-    answer_token();
+    good();
     finish();
     binding();
     set_env(AZRI_ENV_TOKEN_PROXY_CA_FILE, NULL);
@@ -773,7 +652,7 @@ static void test_proxy_of_fewer_variables(void **state) {
     read_and_ask("a.b.c");
     assert_int_equal(step.ca.len, strlen(PEM));
     assert_memory_equal(step.ca.ptr, PEM, strlen(PEM));
-    answer_token();
+    good();
     finish();
 }
 
@@ -787,14 +666,14 @@ static void test_proxy_path(void **state) {
     size_t i;
     (void)state;
     for (i = 0; i < COUNT(row); i++) {
-        (void)setup(NULL);
+        (void)start(NULL);
         binding();
         set_env(AZRI_ENV_TOKEN_PROXY, row[i].url);
         set_env(AZRI_ENV_TOKEN_PROXY_CA_FILE, NULL);
         begin();
         read_and_ask("a.b.c");
         assert_string_equal(step.url.path, row[i].path);
-        answer_token();
+        good();
         finish();
     }
     memset(longest, 'a', sizeof longest);
@@ -829,7 +708,7 @@ static void test_proxy_rules(void **state) {
     size_t i;
     (void)state;
     for (i = 0; i < COUNT(row); i++) {
-        (void)setup(NULL);
+        (void)start(NULL);
         binding();
         set_env(row[i].which, row[i].value);
         begin();
@@ -863,19 +742,19 @@ static void test_proxy_is_asked_for(void **state) {
     begin();
     read_and_ask("a.b.c");
     assert_string_equal(step.url.host, "login.microsoftonline.com");
-    answer_token();
+    good();
     finish();
     pod();
     opt.kubernetes_proxy = 1;                                    /* the option, and no variable: the feature is off */
     begin();
     read_and_ask("a.b.c");
     assert_string_equal(step.url.host, "login.microsoftonline.com");
-    answer_token();
+    good();
     finish();
     opt.identity = AZREDIS_ID_DEFAULT;
-    refused("kubernetes_proxy");
+    no_options("kubernetes_proxy");
     opt.identity = AZREDIS_ID_ENVIRONMENT;
-    refused("kubernetes_proxy");
+    no_options("kubernetes_proxy");
 }
 
 /* Mid-rotation: a file without roots passes, or ends the walk; roots of before are not taken instead. */
@@ -896,7 +775,7 @@ static void test_proxy_roots_rotate(void **state) {
     file("# new\n" PEM);
     assert_int_equal(next(), AZRI_STEP_HTTP);
     assert_int_equal(step.ca.len, 6 + strlen(PEM));
-    answer_token();
+    good();
     expect_token();
     azri_flow_start(&flow, &env, now);
     expect_file(PATH);
@@ -939,7 +818,7 @@ static void test_clouds(void **state) {
         assert_string_equal(azri_identity_authority_of(row[i].redis), row[i].authority);
         assert_true(azri_identity_authority_known(azri_str(row[i].authority)));
         for (k = 0; k < 3; k++) {                                /* a variable counts more, and an option most */
-            (void)setup(NULL);
+            (void)start(NULL);
             pod();
             if (k >= 1) set_env(AZRI_ENV_AUTHORITY_HOST, "https://login.sovcloud-identity.sg/");
             if (k >= 2) opt.authority_host = "login.microsoftonline.us";
@@ -948,7 +827,7 @@ static void test_clouds(void **state) {
             read_and_ask("a.b.c");
             assert_string_equal(step.url.host, k == 0 ? row[i].authority : k == 1 ? "login.sovcloud-identity.sg"
                                 : "login.microsoftonline.us");
-            answer_token();
+            good();
             finish();
         }
     }
@@ -982,16 +861,16 @@ static void test_wrong_authority(void **state) {
     size_t i;
     (void)state;
     for (i = 0; i < COUNT(bad); i++) {
-        (void)setup(NULL);
+        (void)start(NULL);
         pod();
         set_env(AZRI_ENV_AUTHORITY_HOST, bad[i]);
         begin();
         expect_failed(AZREDIS_E_ARG, "AZURE_AUTHORITY_HOST");
         finish();
-        (void)setup(NULL);
+        (void)start(NULL);
         pod();
         opt.authority_host = bad[i];
-        refused("options.authority_host");
+        no_options("options.authority_host");
         azri_env_free(&env, &mem);
     }
 }
@@ -1000,9 +879,9 @@ static void test_wrong_authority(void **state) {
 
 static void cut(int status, const char *text, int proxied) {
     char all[1000];
-    size_t n = whole(all, sizeof all, status, text), i;
+    size_t n = (size_t)snprintf(all, sizeof all, "HTTP/1.1 %d X\r\nContent-Length: %zu\r\n\r\n%s", status, strlen(text), text), i;
     for (i = 0; i <= n; i++) {
-        (void)setup(NULL);
+        (void)start(NULL);
         if (proxied) binding();
         else pod();
         begin();
@@ -1013,16 +892,18 @@ static void cut(int status, const char *text, int proxied) {
             file(PEM);
         }
         assert_int_equal(next(), AZRI_STEP_HTTP);
-        raw_answer(all, i);
+        raw_answer(all, i, 0);
         assert_true((flow.status == AZREDIS_OK) == (status == 200 && i == n));
         finish();
     }
 }
 
 static void test_truncated(void **state) {
+    char text[300];
     (void)state;
-    cut(200, "{\"token_type\":\"Bearer\",\"expires_in\":3599,\"access_token\":\"" TOKEN "\"}", 0);
-    cut(200, "{\"token_type\":\"Bearer\",\"expires_in\":3599,\"access_token\":\"" TOKEN "\"}", 1);
+    (void)snprintf(text, sizeof text, "{\"token_type\":\"Bearer\",\"expires_in\":3599,\"access_token\":\"%s\"}", bare_token);
+    cut(200, text, 0);
+    cut(200, text, 1);
     cut(401, "{\"error\":\"invalid_client\",\"error_description\":\"AADSTS700024: x\",\"error_codes\":[700024]}", 0);
     cut(400, "{\"error\":\"invalid_request\",\"error_description\":\"AADSTS700211: x\",\"error_codes\":[700211]}", 0);
 }
@@ -1036,7 +917,7 @@ static int walk_without_memory(void) {
         case AZRI_STEP_CALL: give(jwt); break;
         case AZRI_STEP_HTTP:
             if (stale) refuse(700024);
-            else answer_token();
+            else good();
             stale = 0;
             break;
         case AZRI_STEP_WAIT: now += step.wait_ms; break;
@@ -1051,8 +932,8 @@ static void test_no_memory(void **state) {
     for (by_callback = 0; by_callback < 2; by_callback++)
         for (k = done = 0; !done; k++) {
             assert_true(k < 100);
-            (void)setup(NULL);
-            if (by_callback) app();
+            (void)start(NULL);
+            if (by_callback) caller();
             else binding();
             allow = k;
             if (azri_identity_conf_copy(&conf, &mem, &opt, &err) != AZREDIS_OK) {
@@ -1070,7 +951,7 @@ static void test_no_memory(void **state) {
         }
 }
 
-#define T(f) cmocka_unit_test_setup(f, setup)
+#define T(f) cmocka_unit_test_setup(f, start)
 int main(void) {
     const struct CMUnitTest tests[] = {
         T(test_request_bytes), T(test_scope), T(test_file_is_read_each_time), T(test_trim), T(test_bad_file), T(test_file_is_missing),
