@@ -12929,6 +12929,11 @@ static azredis_status azri_auth_config(azredis_auth_options *o, const azri_mem *
     return st;
 }
 
+static uint64_t azri_seed(const azri_port *port, uint64_t seed) {
+    if (seed == 0) (void)port->p.entropy(port->p.user, &seed, sizeof seed);   /* jitter needs no secrecy */
+    return seed;
+}
+
 static azredis_status azri_open_endpoint(azredis_client *c, const azredis_options *o) {
     uint16_t port = 0;
     if (!o->host || !o->host[0])
@@ -13145,11 +13150,6 @@ AZREDIS_API const char *azredis_build_info(void) {
 }
 
 #define AZRI_STARVE 10u               /* ms until a loop whose list was too short, or still has a socket to close, comes again */
-
-static uint64_t azri_seed(const azri_port *port, uint64_t seed) {
-    if (seed == 0) (void)port->p.entropy(port->p.user, &seed, sizeof seed);   /* jitter needs no secrecy */
-    return seed;
-}
 
 /* ---- auth ---- */
 
