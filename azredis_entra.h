@@ -221,6 +221,8 @@
  *                               suffer from it; 2 KB less, and 7 KB of memory
  * AZREDIS_NO_ARENA              memory comes from port.alloc or malloc: options.memory is refused (azredis_open returns NULL),
  *                               and azredis_memory_needed is not there; 2 KB less
+ * AZREDIS_NO_ASSERTION          leaves out the identity client-assertion
+ * AZREDIS_NO_WORKLOAD           leaves out workload-identity, and its link of the default chain; NO_OS and NO_HTTP imply it
  * AZREDIS_ASSERT(x)             our own bugs; default assert, nothing under NDEBUG
  * AZREDIS_NO_CONFIG             leaves out connection strings (a config is then AZREDIS_E_ARG) and azredis_describe
  * AZREDIS_API                   linkage of the public functions; set by the header
@@ -549,7 +551,7 @@ typedef struct azredis_auth_options {
     const char         *tenant_id, *client_id, *client_secret;
     const char         *user;            /* Redis user name; NULL: the token's oid claim */
     const char         *password;        /* access key or password */
-    const char         *authority_host;  /* NULL: AZURE_AUTHORITY_HOST, then login.microsoftonline.com */
+    const char         *authority_host;  /* NULL: AZURE_AUTHORITY_HOST, then that of the Redis host's cloud, then the public one */
     const char         *allow_authority; /* an authority host outside Microsoft's list that may get the secret */
     const char         *scope;           /* NULL: https://redis.azure.com/.default */
     azredis_token_fn    get_token;       /* AZREDIS_ID_CALLBACK */
@@ -4026,7 +4028,7 @@ static azredis_status azri_jwt_user(const azri_claims *c, char out[64], azredis_
 
 enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NEED_CALLBACK = 8,
        AZRI_NEED_USER = 16, AZRI_NEED_PASSWORD = 32, AZRI_NEED_ASSERTION = 64, AZRI_NEED_TOKEN_FILE = 128,
-       AZRI_NEED_EXEC = 256 };
+       AZRI_NEED_EXEC = 256, AZRI_NEED_PROOF = 512 /* memory of an assertion, beside the token that it brings */ };
 
 #define AZRI_ID_LATER (-1)                 /* the name is known, the identity is not built yet */
 #define AZRI_ID_OFF   (-2)                 /* a switch took it out of this build */
@@ -4035,6 +4037,11 @@ enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NE
 #  define AZRI_ID_ENVIRONMENT AZRI_ID_OFF
 #else
 #  define AZRI_ID_ENVIRONMENT AZREDIS_ID_ENVIRONMENT
+#endif
+#ifdef AZREDIS_NO_ASSERTION
+#  define AZRI_ID_CLIENT_ASSERTION AZRI_ID_OFF
+#else
+#  define AZRI_ID_CLIENT_ASSERTION AZREDIS_ID_CLIENT_ASSERTION
 #endif
 #ifdef AZREDIS_NO_WORKLOAD
 #  define AZRI_ID_WORKLOAD AZRI_ID_OFF
@@ -4068,8 +4075,9 @@ static const azri_identity_kind azri_identity_kinds[] = {
     { "callback", AZREDIS_ID_CALLBACK, AZRI_NEED_CALLBACK },
     { "access-key", AZREDIS_ID_ACCESS_KEY, AZRI_NEED_PASSWORD },
     { "password", AZREDIS_ID_PASSWORD, AZRI_NEED_USER | AZRI_NEED_PASSWORD },
-    { "client-assertion", AZREDIS_ID_CLIENT_ASSERTION, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_ASSERTION },
-    { "workload-identity", AZRI_ID_LATER, 0 },
+    { "client-assertion", AZRI_ID_CLIENT_ASSERTION,
+      AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_ASSERTION | AZRI_NEED_PROOF },
+    { "workload-identity", AZRI_ID_WORKLOAD, AZRI_NEED_PROOF },
     { "managed-identity", AZRI_ID_MANAGED, 0 },
     { "managed-identity-app", AZRI_ID_LATER, AZRI_NEED_TENANT | AZRI_NEED_CLIENT },
     { "token-file", AZRI_ID_LATER, AZRI_NEED_TOKEN_FILE },
@@ -4153,6 +4161,7 @@ typedef struct azri_identity_conf {        /* strings are owned; NULL: unset */
     char *object_id, *resource_id, *managed_client_id;
     char *federated_token_file, *token_file, *exec;
     char *authority_host, *allow_authority, *proxy;
+    const char *cloud;                     /* the authority where neither option nor variable names one; static */
     char *scope;                           /* never NULL */
     int   kubernetes_proxy;
     int   is_static;                       /* 1: user and password never change, no token is needed */
@@ -4218,18 +4227,35 @@ static azredis_status azri_identity_check_app(const char *tenant, const char *cl
     return AZREDIS_OK;
 }
 
-static const char *const azri_identity_authorities[] = {
-    "login.microsoftonline.com", "login.windows.net", "login.microsoft.com", "sts.windows.net",
-    "login.partner.microsoftonline.cn", "login.chinacloudapi.cn",
-    "login.microsoftonline.us", "login.usgovcloudapi.net",
-    "login.sovcloud-identity.fr", "login.sovcloud-identity.de", "login.sovcloud-identity.sg"
+/* The authorities of Microsoft's clouds, the public one first. Redis hosts of a cloud end in its domain, so that they
+ * tell which authority knows them; one cloud's tokens are nothing to another. */
+typedef struct azri_authority { const char *host, *domain; } azri_authority;
+
+static const azri_authority azri_identity_authorities[] = {
+    { "login.microsoftonline.com", NULL }, { "login.windows.net", NULL }, { "login.microsoft.com", NULL },
+    { "sts.windows.net", NULL },
+    { "login.partner.microsoftonline.cn", ".chinacloudapi.cn" }, { "login.chinacloudapi.cn", NULL },
+    { "login.microsoftonline.us", ".usgovcloudapi.net" }, { "login.usgovcloudapi.net", NULL },
+    { "login.sovcloud-identity.fr", ".sovcloud-api.fr" }, { "login.sovcloud-identity.de", ".sovcloud-api.de" },
+    { "login.sovcloud-identity.sg", NULL }
 };
+enum { AZRI_AUTHORITIES = sizeof azri_identity_authorities / sizeof azri_identity_authorities[0] };
 
 static int azri_identity_authority_known(azredis_str host) {
     size_t i;
-    for (i = 0; i < sizeof azri_identity_authorities / sizeof azri_identity_authorities[0]; i++)
-        if (azri_ieqz(host, azri_identity_authorities[i])) return 1;
+    for (i = 0; i < AZRI_AUTHORITIES; i++)
+        if (azri_ieqz(host, azri_identity_authorities[i].host)) return 1;
     return 0;
+}
+
+/* The authority of the cloud in which this Redis stands; the public cloud's if the name does not tell. */
+static const char *azri_identity_authority_of(const char *redis_host) {
+    size_t i;
+    for (i = 0; i < AZRI_AUTHORITIES; i++) {
+        const azri_authority *a = &azri_identity_authorities[i];
+        if (a->domain && azri_ends_with(azri_str(redis_host), a->domain)) return a->host;
+    }
+    return azri_identity_authorities[0].host;
 }
 
 /* "host", "https://host" or "https://host/", with a port if need be, to a URL with path "/". */
@@ -4305,8 +4331,8 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
     const char *lacks;
     azri_url u;
     if (!k)
-        return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %d is unknown",
-                         (int)c->identity);
+        return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %d is unknown, not built yet or left "
+                         "out of this build by an AZREDIS_NO_ switch", (int)c->identity);
     lacks = (k->needs & AZRI_NEED_TENANT) && !c->tenant_id ? "tenant_id"
           : (k->needs & AZRI_NEED_CLIENT) && !c->client_id ? "client_id"
           : (k->needs & AZRI_NEED_SECRET) && !c->client_secret ? "client_secret"
@@ -4319,6 +4345,9 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
     if (lacks)
         return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %s needs the option "
                          "%s", k->name, lacks);
+    if (c->kubernetes_proxy && (int)c->identity != AZRI_ID_WORKLOAD)
+        return azri_fail(e, AZREDIS_E_ARG, "options.kubernetes_proxy", "options: kubernetes_proxy is for the identity "
+                         "workload-identity alone; the default chain never asks a token proxy");
     if (azri_identity_check_app(c->tenant_id, c->client_id, "options", e) != AZREDIS_OK)
         return AZREDIS_E_ARG;
     if (azri_identity_check_managed(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
@@ -4367,6 +4396,7 @@ static azredis_status azri_identity_conf_copy(azri_identity_conf *c, const azri_
     c->get_assertion = o->get_assertion;
     c->get_assertion_user = o->get_assertion_user;
     c->kubernetes_proxy = o->kubernetes_proxy;
+    c->cloud = azri_identity_authority_of("");
     c->is_static = o->identity == AZREDIS_ID_ACCESS_KEY || o->identity == AZREDIS_ID_PASSWORD;
     c->request_ms = azri_or(o->request_ms, 30u * AZRI_SECOND);
     c->chain_ms = azri_or(o->chain_ms, azri_identity_walk_ms((int)o->identity));
@@ -4420,7 +4450,8 @@ static const azri_hint_row azri_hints[] = {
     { { 700024, 50013, 500133, 50027, 50048 },
       "the assertion is stale or not valid; check this machine's clock and the token file" },
     { { 70021, 700211, 700212, 700213 },
-      "no federated credential of the application matches; compare issuer, subject and audience" },
+      "no federated credential of the application matches; compare issuer, subject and audience; a new "
+      "one needs minutes" },
     { { 7002137, 7002138 }, "no federated credential matches: upper and lower case count" },
     { { 700229 }, "this flow gives tokens to applications only" },
     { { 53003, 530032, 53000, 530035 },
@@ -5191,7 +5222,7 @@ typedef struct azri_step {
     const char    *pin;                    /* SHA-1 of the only certificate that may answer, 40 hex digits; NULL: the chain and
                                             * the name are verified */
     const char    *name;                   /* name of the certificate, and SNI; NULL: the URL's host */
-    const char    *ca_file, *ca;           /* roots of this endpoint alone, PEM; NULL: the auth's */
+    azredis_str    ca;                     /* roots of this endpoint alone, PEM; empty: the auth's */
 
     const char    *file;                   /* FILE */
     const char    *directory;              /* file is a name in it, and no link; NULL: file is a path */
@@ -5284,6 +5315,8 @@ struct azri_flow {
     azri_flow_value_fn value;              /* is shown the answer's scalars; may be NULL */
     azri_url      authority;               /* or the metadata service */
     azri_buf      proof;                   /* secret: an assertion, a key */
+    azri_buf      roots;                   /* PEM: what the endpoint is verified with */
+    int           renewed;                 /* the proof was refused as stale, and got once more */
     char          request_id[40];
     azri_json     json;
     azredis_status json_status;
@@ -5386,9 +5419,10 @@ static void azri_flow_leave(azri_flow *f) {
     azri_json_free(&f->json);
     azri_wipe(&f->answer, sizeof f->answer);
     azri_buf_free(&f->proof);
+    azri_buf_free(&f->roots);
     f->tenant = f->client = f->secret = f->wanted = f->header = NULL;
     f->value = NULL;
-    f->stage = f->met = f->by = f->variant = 0;
+    f->stage = f->met = f->renewed = f->by = f->variant = 0;
     memset(f->tries, 0, sizeof f->tries);
 }
 
@@ -5559,6 +5593,16 @@ static int azri_flow_aadsts(azredis_str text) {
     return v;
 }
 
+/* Entra's code in the answer, or 0. */
+static int azri_flow_code(const azri_flow *f) {
+    return f->answer.aadsts ? f->answer.aadsts : azri_flow_aadsts(azri_str(f->answer.about));
+}
+
+/* What no message may show a piece of. */
+static azredis_str azri_flow_secret(const azri_flow *f) {
+    return f->secret ? azri_str(f->secret) : azri_slice(f->proof.ptr, f->proof.len);
+}
+
 static int azri_flow_passing(int http, const azri_answer *a) {
     if (http == 408 || http == 429 || http >= 500) return 1;
     if (azri_eqz(azri_str(a->error), "temporarily_unavailable")) return 1;
@@ -5584,15 +5628,15 @@ static void azri_flow_foreign(azri_flow *f, const azri_http *h) {
                       : "not JSON");
     if (h->status == 200 || !a->raw_len) return;
     azri_fail_add(&f->error, "; it says: %s",
-                  azri_quote(quoted, sizeof quoted, a->raw, (size_t)a->raw_len, azri_str(f->secret)));
+                  azri_quote(quoted, sizeof quoted, a->raw, (size_t)a->raw_len, azri_flow_secret(f)));
 }
 
 static void azri_flow_refused(azri_flow *f, const azri_http *h) {
     azri_answer *a = &f->answer;
-    azredis_str secret = azri_str(f->secret);
+    azredis_str secret = azri_flow_secret(f);
     char text[AZRI_PEER_TEXT + 1];
     const char *hint;
-    if (!a->aadsts) a->aadsts = azri_flow_aadsts(azri_str(a->about));
+    a->aadsts = azri_flow_code(f);
     hint = azri_hint(a->aadsts);
     (void)azri_flow_fail(f, AZREDIS_E_ENTRA, "Entra refused with ");
     azri_fail_add(&f->error, "HTTP %d, %s", h->status,
@@ -5734,11 +5778,10 @@ static void azri_flow_ask(azri_flow *f, uint64_t now, int64_t unix_now, azri_ste
 
 /* ==== >>app =============================================================== uses: core mem fail text http identity flow ==
  * Applications (service principals): what Entra's token endpoint is asked, RFC 6749 4.4 with a secret or RFC 7523
- * with an assertion. The assertion comes from a callback of yours, a file that Kubernetes keeps fresh, or a managed
- * identity.
+ * with an assertion, which >>federated gets; and the secret by options or environment.
  * ================================================================================================ */
 
-/* The authority of this walk: the option, the variable, or the public cloud. */
+/* The authority of this walk: the option, the variable, or that of the Redis host's cloud. */
 static azredis_status azri_app_authority(azri_flow *f, const char *where) {
     const char *env = f->env->value[AZRI_ENV_AUTHORITY_HOST];
     if (f->conf->authority_host)
@@ -5747,8 +5790,7 @@ static azredis_status azri_app_authority(azri_flow *f, const char *where) {
     if (env)
         return azri_identity_authority_parse(&f->authority, env, f->conf->allow_authority,
                                              "AZURE_AUTHORITY_HOST", &f->error);
-    return azri_identity_authority_parse(&f->authority, azri_identity_authorities[0], NULL, where,
-                                         &f->error);
+    return azri_identity_authority_parse(&f->authority, f->conf->cloud, NULL, where, &f->error);
 }
 
 static azredis_status azri_app_begin(azri_flow *f, const char *tenant, const char *client, const char *where) {
@@ -5775,15 +5817,16 @@ static azredis_status azri_app_form(azri_flow *f, azri_buf *b) {
     return st;
 }
 
-/* The request to the token endpoint, with the secret or the assertion in f->proof. */
-static azredis_status azri_app_ask(azri_flow *f, azri_step *step) {
+/* The request to the token endpoint below step->url, with the secret or the assertion in f->proof. */
+static azredis_status azri_app_request(azri_flow *f, azri_step *step) {
     char headers[300];
     azri_buf form;
     azredis_status st;
+    size_t n = strlen(step->url.path);
+    if (step->url.path[n - 1] == '/') n--;
+    if (azri_fmt(step->url.path + n, sizeof step->url.path - n, "/%s/oauth2/v2.0/token", f->tenant) >= sizeof step->url.path - n)
+        return azri_flow_fail(f, AZREDIS_E_ARG, "the path of the token endpoint is too long");
     step->kind = AZRI_STEP_HTTP;
-    step->by_proxy = 1;
-    step->url = f->authority;
-    (void)azri_fmt(step->url.path, sizeof step->url.path, "/%s/oauth2/v2.0/token", f->tenant);
     azri_flow_new_id(f);
     (void)azri_fmt(headers, sizeof headers, "User-Agent: azredis-entra/" AZREDIS_VERSION_TEXT "\r\n"
                    "client-request-id: %s\r\nreturn-client-request-id: true\r\n"
@@ -5796,6 +5839,12 @@ static azredis_status azri_app_ask(azri_flow *f, azri_step *step) {
                                "application/x-www-form-urlencoded");
     azri_buf_free(&form);
     return st;
+}
+
+static azredis_status azri_app_ask(azri_flow *f, azri_step *step) {
+    step->url = f->authority;
+    step->by_proxy = 1;
+    return azri_app_request(f, step);
 }
 
 /* ---- client secret, by options and by environment ---- */
@@ -5829,27 +5878,6 @@ static azredis_status azri_environment_begin(azri_flow *f) {
     return azri_app_begin(f, v[AZRI_ENV_TENANT_ID], v[AZRI_ENV_CLIENT_ID], "environment");
 }
 #endif
-
-/* ---- client assertion from your callback ---- */
-
-enum { AZRI_ASSERT_CALL, AZRI_ASSERT_ASK };
-
-static azredis_status azri_assertion_begin(azri_flow *f) {
-    return azri_app_begin(f, f->conf->tenant_id, f->conf->client_id, "client-assertion");
-}
-
-static azredis_status azri_assertion_ask(azri_flow *f, azri_step *step) {
-    if (f->stage == AZRI_ASSERT_ASK) return azri_app_ask(f, step);
-    step->kind = AZRI_STEP_CALL;
-    step->call = f->conf->get_assertion;
-    step->call_user = f->conf->get_assertion_user;
-    return AZREDIS_OK;
-}
-
-static void azri_assertion_call(azri_flow *f, uint64_t now, azredis_status st, const azredis_fetched *got) {
-    if (azri_flow_take_call(f, &f->proof, st, got) == AZREDIS_OK) azri_flow_stage(f, AZRI_ASSERT_ASK);
-    else azri_flow_failed(f, now);
-}
 
 /* ==== >>given ============================================================= uses: core mem fail text http identity flow ==
  * Tokens that somebody else gets: your callback, a file, a program.
@@ -6420,7 +6448,242 @@ static void azri_managed_net(azri_flow *f, uint64_t now) {
 }
 #endif
 
-/* ==== >>walk ============================================================== uses: core mem fail text json http jwt identity flow app given managed ==
+/* ==== >>federated ========================================================= uses: core mem fail text http identity flow app ==
+ * Applications without a secret: an assertion, a JWT of somebody whom the application trusts (a federated credential,
+ * RFC 7523), stands in its place. It comes from a callback of yours or from the file that Kubernetes keeps fresh, is
+ * got anew for each token, and is never kept.
+ * ================================================================================================ */
+
+/* The last stage of these sources, which asks Entra; those before it, from 0, get the assertion. */
+enum { AZRI_FEDERATED_ASK = 100 };
+
+#if !defined(AZREDIS_NO_ASSERTION) || !defined(AZREDIS_NO_WORKLOAD)
+/* Three parts in base64url, none of them empty (RFC 7515 7.1). Anything else is a slip, such as a file of another
+ * purpose, and would be a secret told to the authority. */
+static int azri_assertion_is_jwt(azredis_str s) {
+    size_t i, part = 0, parts = 0;
+    for (i = 0; i <= s.len; i++) {
+        if (i == s.len || s.ptr[i] == '.') {
+            if (part == 0) return 0;
+            part = 0;
+            parts++;
+        } else if (azri_is_alnum(s.ptr[i]) || s.ptr[i] == '-' || s.ptr[i] == '_') part++;
+        else return 0;
+    }
+    return parts == 3;
+}
+
+/* Entra finds that the time of the assertion has passed, or has not come. */
+static int azri_assertion_is_stale(int code) { return code == 700024 || code == 50013 || code == 500133; }
+
+/* A stale assertion is got anew and tried once more: the file may have been changed just now, the callback may have
+ * given what it had kept. All else is as with a secret. A federated credential that Entra does not know, or not yet
+ * (70021, 7002xx), is refused at once, for it may never; the pause between two walks gives it the time it may need. */
+static void azri_assertion_judge(azri_flow *f, uint64_t now, const azri_http *h) {
+    if (f->renewed || f->json_status != AZREDIS_OK || !azri_assertion_is_stale(azri_flow_code(f))) {
+        azri_flow_judge(f, now, h);
+        return;
+    }
+    f->renewed = 1;
+    azri_buf_free(&f->proof);
+    azri_flow_stage(f, 0);
+}
+#endif
+
+/* ---- from a callback ---- */
+
+#ifndef AZREDIS_NO_ASSERTION
+static azredis_status azri_assertion_begin(azri_flow *f) {
+    return azri_app_begin(f, f->conf->tenant_id, f->conf->client_id, "client-assertion");
+}
+
+static azredis_status azri_assertion_ask(azri_flow *f, azri_step *step) {
+    if (f->stage == AZRI_FEDERATED_ASK) return azri_app_ask(f, step);
+    step->kind = AZRI_STEP_CALL;
+    step->call = f->conf->get_assertion;
+    step->call_user = f->conf->get_assertion_user;
+    return AZREDIS_OK;
+}
+
+static void azri_assertion_call(azri_flow *f, uint64_t now, azredis_status st, const azredis_fetched *got) {
+    st = azri_flow_take_call(f, &f->proof, st, got);
+    if (st == AZREDIS_OK && !azri_assertion_is_jwt(azri_slice(f->proof.ptr, f->proof.len)))
+        st = azri_flow_fail(f, AZREDIS_E_TOKEN, "the callback wrote no assertion: a JWT has three parts of letters, digits, - "
+                            "and _ with dots between, and nothing else");
+    if (st == AZREDIS_OK) azri_flow_stage(f, AZRI_FEDERATED_ASK);
+    else azri_flow_failed(f, now);
+}
+#endif
+
+/* ---- from a file: workload identity ---- */
+
+#ifndef AZREDIS_NO_WORKLOAD
+#define AZRI_WORKLOAD_FILE_MAX 65536u   /* a service account's token has 1 to 2 KB, a bundle of roots of this cluster 4 */
+
+enum { AZRI_WORKLOAD_FILE, AZRI_WORKLOAD_ROOTS };
+
+/* What it needs: an option, or the variable that the webhook of AKS sets. */
+typedef struct azri_workload_need { int env; uint16_t option; const char *name; } azri_workload_need;
+#define AZRI_WORKLOAD_NEED(env, member) { env, (uint16_t)offsetof(azri_identity_conf, member), #member }
+static const azri_workload_need azri_workload_needs[] = {
+    AZRI_WORKLOAD_NEED(AZRI_ENV_TENANT_ID, tenant_id),
+    AZRI_WORKLOAD_NEED(AZRI_ENV_CLIENT_ID, client_id),
+    AZRI_WORKLOAD_NEED(AZRI_ENV_FEDERATED_TOKEN_FILE, federated_token_file)
+};
+enum { AZRI_WORKLOAD_TENANT, AZRI_WORKLOAD_CLIENT, AZRI_WORKLOAD_PATH, AZRI_WORKLOAD_NEEDS };
+
+static const char *azri_workload_option(const azri_flow *f, int need) {
+    const char *z;
+    memcpy(&z, (const char *)f->conf + azri_workload_needs[need].option, sizeof z);
+    return z;
+}
+
+static const char *azri_workload_value(const azri_flow *f, int need) {
+    const char *z = azri_workload_option(f, need);
+    return z ? z : f->env->value[azri_workload_needs[need].env];
+}
+
+/* Names options and variables, never their values. */
+static azredis_status azri_workload_lacks(azri_flow *f) {
+    int i, by_option, found = 0, missing = 0;
+    (void)azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "");
+    for (i = 0; i < AZRI_WORKLOAD_NEEDS; i++) {
+        by_option = azri_workload_option(f, i) != NULL;
+        if (azri_workload_value(f, i))
+            azri_fail_add(&f->error, "%s%s%s", found++ ? ", " : "found ", by_option ? "option " : "",
+                          by_option ? azri_workload_needs[i].name : azri_env_names[azri_workload_needs[i].env]);
+    }
+    if (found) azri_fail_add(&f->error, "; ");
+    for (i = 0; i < AZRI_WORKLOAD_NEEDS; i++)
+        if (!azri_workload_value(f, i))
+            azri_fail_add(&f->error, "%s%s", missing++ ? ", " : "missing ", azri_env_names[azri_workload_needs[i].env]);
+    if (!f->in_chain) azri_fail_add(&f->error, "; label the pod azure.workload.identity/use=true, or set the options");
+    return AZREDIS_E_NO_CREDENTIAL;
+}
+
+/* ---- the token endpoint of an AKS identity binding: credentials of the cluster, asked only where an option says so ---- */
+
+/* Its URL; NULL: the authority itself is asked. */
+static const char *azri_workload_proxy(const azri_flow *f) {
+    return f->conf->kubernetes_proxy ? f->env->value[AZRI_ENV_TOKEN_PROXY] : NULL;
+}
+
+static int azri_workload_has_roots(azredis_str pem) {
+    static const char begin[] = "-----BEGIN CERTIFICATE-----";
+    size_t i, n = sizeof begin - 1;
+    for (i = 0; i + n <= pem.len; i++)
+        if (memcmp(pem.ptr + i, begin, n) == 0) return 1;
+    return 0;
+}
+
+static azredis_status azri_workload_bad(azri_flow *f, int env, const char *text) {
+    return azri_fail(&f->error, AZREDIS_E_ARG, azri_env_names[env], "%s: %s", azri_env_names[env], text);
+}
+#define azri_workload_bad(f, env, text) azri_workload_bad(f, env, AZRI_TEXT(text))
+
+/* The variables, before a file is opened or a socket. */
+static azredis_status azri_workload_check_proxy(azri_flow *f) {
+    char *const *v = f->env->value;
+    const char *sni = v[AZRI_ENV_TOKEN_PROXY_SNI], *data = v[AZRI_ENV_TOKEN_PROXY_CA_DATA];
+    azri_url u;
+    azredis_status st;
+    if (!f->conf->kubernetes_proxy) return AZREDIS_OK;
+    if (!v[AZRI_ENV_TOKEN_PROXY]) {
+        if (!sni && !data && !v[AZRI_ENV_TOKEN_PROXY_CA_FILE]) return AZREDIS_OK;
+        return azri_workload_bad(f, AZRI_ENV_TOKEN_PROXY, "it is not set, but AZURE_KUBERNETES_CA_FILE, _CA_DATA or _SNI_NAME "
+                                 "is; set it, or none of them");
+    }
+    st = azri_url_parse(&u, azri_str(v[AZRI_ENV_TOKEN_PROXY]), azri_env_names[AZRI_ENV_TOKEN_PROXY], &f->error);
+    if (st != AZREDIS_OK) return st;
+    if (!u.tls) return azri_workload_bad(f, AZRI_ENV_TOKEN_PROXY, "it gets the assertion, so it must be https");
+    if (azri_find(azri_str(u.path), '?') < strlen(u.path))
+        return azri_workload_bad(f, AZRI_ENV_TOKEN_PROXY, "it has a query ('?'); give https://host:port/path");
+    if (data && v[AZRI_ENV_TOKEN_PROXY_CA_FILE])
+        return azri_workload_bad(f, AZRI_ENV_TOKEN_PROXY_CA_DATA, "AZURE_KUBERNETES_CA_FILE is set too; set one of them");
+    if (data && !azri_workload_has_roots(azri_str(data)))
+        return azri_workload_bad(f, AZRI_ENV_TOKEN_PROXY_CA_DATA, "it holds no certificate in PEM");
+    if (sni && !azri_is_hostname(azri_str(sni)))
+        return azri_workload_bad(f, AZRI_ENV_TOKEN_PROXY_SNI, "it is no host name");
+    return AZREDIS_OK;
+}
+
+static azredis_status azri_workload_ask_proxy(azri_flow *f, azri_step *step) {
+    const char *data = f->env->value[AZRI_ENV_TOKEN_PROXY_CA_DATA];
+    azredis_status st = azri_url_parse(&step->url, azri_str(azri_workload_proxy(f)), azri_env_names[AZRI_ENV_TOKEN_PROXY],
+                                       &f->error);
+    step->name = f->env->value[AZRI_ENV_TOKEN_PROXY_SNI];
+    step->ca = data ? azri_str(data) : azri_slice(f->roots.ptr, f->roots.len);
+    return st == AZREDIS_OK ? azri_app_request(f, step) : st;
+}
+
+/* ---- the walk ---- */
+
+static azredis_status azri_workload_begin(azri_flow *f) {
+    azredis_status st;
+    int i;
+    for (i = 0; i < AZRI_WORKLOAD_NEEDS; i++)
+        if (!azri_workload_value(f, i)) return azri_workload_lacks(f);
+    st = azri_app_begin(f, azri_workload_value(f, AZRI_WORKLOAD_TENANT), azri_workload_value(f, AZRI_WORKLOAD_CLIENT),
+                        f->source->name);
+    return st == AZREDIS_OK ? azri_workload_check_proxy(f) : st;
+}
+
+static azredis_status azri_workload_ask(azri_flow *f, azri_step *step) {
+    if (f->stage == AZRI_FEDERATED_ASK) return azri_workload_proxy(f) ? azri_workload_ask_proxy(f, step) : azri_app_ask(f, step);
+    step->kind = AZRI_STEP_FILE;
+    step->file = f->stage == AZRI_WORKLOAD_FILE ? azri_workload_value(f, AZRI_WORKLOAD_PATH)
+                                                : f->env->value[AZRI_ENV_TOKEN_PROXY_CA_FILE];
+    step->file_max = AZRI_WORKLOAD_FILE_MAX;
+    return AZREDIS_OK;
+}
+
+/* Without ASCII white space around it and a byte order mark before it, which editors put there. */
+static azredis_str azri_workload_trim(azredis_str s) {
+    if (s.len >= 3 && memcmp(s.ptr, "\xef\xbb\xbf", 3) == 0) s = azri_slice(s.ptr + 3, s.len - 3);
+    while (s.len && (s.ptr[0] == ' ' || (s.ptr[0] >= '\t' && s.ptr[0] <= '\r'))) s = azri_slice(s.ptr + 1, s.len - 1);
+    while (s.len && (s.ptr[s.len - 1] == ' ' || (s.ptr[s.len - 1] >= '\t' && s.ptr[s.len - 1] <= '\r'))) s.len--;
+    return s;
+}
+
+static azredis_status azri_workload_keep(azri_flow *f, azri_buf *b, azredis_str text) {
+    b->len = 0;
+    return azri_buf_add(b, text.ptr, text.len) == AZREDIS_OK ? AZREDIS_OK : azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for a file");
+}
+
+/* Empty while somebody writes it anew, which passes. No roots of an earlier walk are kept that could be taken instead. */
+static void azri_workload_roots(azri_flow *f, uint64_t now, azredis_str text) {
+    azredis_status st = azri_workload_keep(f, &f->roots, text);
+    if (st == AZREDIS_OK && azri_workload_has_roots(text)) {
+        azri_flow_stage(f, AZRI_FEDERATED_ASK);
+        return;
+    }
+    if (st == AZREDIS_OK) {
+        (void)azri_fail(&f->error, AZREDIS_E_CERT, azri_env_names[AZRI_ENV_TOKEN_PROXY_CA_FILE], "%s: %s holds no certificate in PEM",
+                        azri_env_names[AZRI_ENV_TOKEN_PROXY_CA_FILE], f->env->value[AZRI_ENV_TOKEN_PROXY_CA_FILE]);
+        f->error.retryable = 1;
+    }
+    azri_flow_again(f, now, st == AZREDIS_OK ? &azri_retry_sts : NULL);
+}
+
+/* A file was read. The assertion first, then the roots of the proxy, if a file has them. */
+static void azri_workload_text(azri_flow *f, uint64_t now, azredis_status st, azredis_str text) {
+    const char *path = azri_workload_value(f, AZRI_WORKLOAD_PATH);
+    if (st == AZREDIS_OK && f->stage == AZRI_WORKLOAD_ROOTS) {
+        azri_workload_roots(f, now, text);
+        return;
+    }
+    text = azri_workload_trim(text);
+    if (st == AZREDIS_OK && !azri_assertion_is_jwt(text))
+        st = azri_fail(&f->error, AZREDIS_E_TOKEN, f->source->name, "%s: the file %s %s; it should hold the token of the service "
+                       "account, and nothing else", f->source->name, path, text.len ? "holds no JWT" : "is empty");
+    if (st == AZREDIS_OK) st = azri_workload_keep(f, &f->proof, text);
+    if (st != AZREDIS_OK) azri_flow_failed(f, now);
+    else azri_flow_stage(f, azri_workload_proxy(f) && f->env->value[AZRI_ENV_TOKEN_PROXY_CA_FILE] ? AZRI_WORKLOAD_ROOTS
+                            : AZRI_FEDERATED_ASK);
+}
+#endif
+
+/* ==== >>walk ============================================================== uses: core mem fail text json http jwt identity flow app given managed federated ==
  * The table of sources, which of them a walk asks and in which order, and the walk itself.
  * Entry points: azri_flow_init _start _next _body _http _text _call _free azri_step_free.
  * ================================================================================================ */
@@ -6435,7 +6698,7 @@ static azredis_status azri_source_later(azri_flow *f) {
     return azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "not built yet");
 }
 
-#ifdef AZREDIS_NO_MANAGED
+#if defined(AZREDIS_NO_MANAGED) || defined(AZREDIS_NO_WORKLOAD)
 static azredis_status azri_source_off(azri_flow *f) {
     return azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "left out of this build by an AZREDIS_NO_ switch");
 }
@@ -6458,6 +6721,11 @@ static azredis_status azri_source_foreign(azri_flow *f) {
 #else
 #  define AZRI_BY_MACHINE azri_managed_begin, azri_managed_ask, azri_managed_http, azri_managed_net, azri_managed_text, NULL
 #endif
+#ifdef AZREDIS_NO_WORKLOAD
+#  define AZRI_BY_FILE azri_source_off, NULL, NULL, NULL, NULL, NULL
+#else
+#  define AZRI_BY_FILE azri_workload_begin, azri_workload_ask, azri_assertion_judge, azri_flow_judge_net, azri_workload_text, NULL
+#endif
 #define AZRI_NOT_YET azri_source_later, NULL, NULL, NULL, NULL, NULL
 #define AZRI_FOREIGN azri_source_foreign, NULL, NULL, NULL, NULL, NULL
 
@@ -6465,7 +6733,7 @@ static const azri_source azri_sources[] = {        /* in the order of the defaul
 #ifndef AZREDIS_NO_OS
     { "environment", "EnvironmentCredential", AZREDIS_ID_ENVIRONMENT, AZRI_CHAIN_PROD,
       AZRI_BY_SECRET(azri_environment_begin), NULL, NULL },
-    { "workload-identity", "WorkloadIdentityCredential", AZRI_ID_LATER, AZRI_CHAIN_PROD, AZRI_NOT_YET },
+    { "workload-identity", "WorkloadIdentityCredential", AZRI_ID_WORKLOAD, AZRI_CHAIN_PROD, AZRI_BY_FILE },
     { "managed-identity", "ManagedIdentityCredential", AZRI_ID_MANAGED, AZRI_CHAIN_PROD, AZRI_BY_MACHINE },
     { "azure-cli", "AzureCliCredential", AZRI_ID_LATER, AZRI_CHAIN_DEV, AZRI_NOT_YET },
     { "azure-developer-cli", "AzureDeveloperCliCredential", AZRI_ID_LATER, AZRI_CHAIN_DEV, AZRI_NOT_YET },
@@ -6477,8 +6745,10 @@ static const azri_source azri_sources[] = {        /* in the order of the defaul
     { "shared-token-cache", "SharedTokenCacheCredential", AZRI_ID_LATER, 0, AZRI_FOREIGN },
 #endif
     { "client-secret", NULL, AZREDIS_ID_CLIENT_SECRET, 0, AZRI_BY_SECRET(azri_secret_begin), NULL, NULL },
+#ifndef AZREDIS_NO_ASSERTION
     { "client-assertion", NULL, AZREDIS_ID_CLIENT_ASSERTION, 0, AZRI_BEGIN(azri_assertion_begin), AZRI_IF_HTTP(azri_assertion_ask),
-      AZRI_IF_HTTP(azri_flow_judge), AZRI_IF_HTTP(azri_flow_judge_net), NULL, AZRI_IF_HTTP(azri_assertion_call) },
+      AZRI_IF_HTTP(azri_assertion_judge), AZRI_IF_HTTP(azri_flow_judge_net), NULL, AZRI_IF_HTTP(azri_assertion_call) },
+#endif
     { "callback", NULL, AZREDIS_ID_CALLBACK, 0, azri_callback_begin, azri_callback_ask, NULL, NULL, NULL, azri_callback_call }
 };
 enum { AZRI_SOURCES = sizeof azri_sources / sizeof azri_sources[0] };
@@ -6614,6 +6884,7 @@ static void azri_flow_init(azri_flow *f, const azri_mem *m, const azri_identity_
     f->rng = rng;
     azri_buf_init(&f->token, m, AZRI_VALUE_MAX, 1);
     azri_buf_init(&f->proof, m, AZRI_VALUE_MAX, 1);
+    azri_buf_init(&f->roots, m, AZRI_VALUE_MAX, 0);
     azri_flow_expect(f);
 }
 
@@ -11728,13 +11999,19 @@ static void azri_fetch_file(azredis_auth *a, azri_fetch *f) {
 static void azri_fetch_dial(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_grave *g, uint64_t now) {
     azri_tls_conf conf;
     memset(&conf, 0, sizeof conf);
-    conf.name = f->step.url.tls ? f->step.url.host : NULL;
-    conf.ca_file = a->ca_file;
-    conf.ca = a->ca;
-    conf.ca_len = a->ca_len;
+    conf.name = !f->step.url.tls ? NULL : f->step.name ? f->step.name : f->step.url.host;
     conf.where = f->step.where;
     conf.pin = f->step.pin;
-    conf.kept = azri_shape_of(&a->port.mem) || conf.pin ? NULL : &f->kept;      /* an arena has no room for it */
+    if (f->step.ca.len) {
+        conf.ca = f->step.ca.ptr;
+        conf.ca_len = f->step.ca.len;
+    } else {
+        conf.ca_file = a->ca_file;
+        conf.ca = a->ca;
+        conf.ca_len = a->ca_len;
+        /* An arena has no room for it; a pinned server and one of its own roots prove themselves each time. */
+        conf.kept = azri_shape_of(&a->port.mem) || conf.pin ? NULL : &f->kept;
+    }
     azri_line_begin(&f->line, &a->port, w, g, f->step.url.host, f->step.url.port, &conf, now,
                     f->step.connect_ms ? (uint32_t)azri_min64(f->step.connect_ms, f->step.timeout_ms) : f->step.timeout_ms);
     azri_http_init(&f->http, azri_flow_body, &f->flow);
@@ -13315,6 +13592,11 @@ static azredis_status azri_auth_config(azredis_auth_options *o, const azri_mem *
     return st;
 }
 
+static uint64_t azri_seed(const azri_port *port, uint64_t seed) {
+    if (seed == 0) (void)port->p.entropy(port->p.user, &seed, sizeof seed);   /* jitter needs no secrecy */
+    return seed;
+}
+
 static azredis_status azri_open_endpoint(azredis_client *c, const azredis_options *o) {
     uint16_t port = 0;
     if (!o->host || !o->host[0])
@@ -13425,10 +13707,12 @@ static void azri_plan_roots(azri_plan *p, const void *ca) {
 }
 
 static void azri_plan_fetch(azri_plan *p, const azredis_auth_options *o) {
+    const azri_identity_kind *k = azri_identity_find(NULL, (int)o->identity);
     azri_plan_add(p, AZRI_FETCHING, sizeof(azri_fetch), 1);
     azri_plan_add(p, AZRI_FETCHING, AZRI_VALUE_MAX, 2);        /* the token; its text in the answer, then its claims */
     azri_plan_add(p, AZRI_FETCHING, AZRI_CLAIM_MAX, 1);
     if (o->identity == AZREDIS_ID_CALLBACK) return;
+    if (k && (k->needs & AZRI_NEED_PROOF)) azri_plan_add(p, AZRI_FETCHING, AZRI_VALUE_MAX, 1);
     azri_plan_add(p, AZRI_FETCHING, AZRI_TLS_AHEAD, 1);
     azri_plan_add(p, AZRI_FETCHING, AZRI_REQUEST_MAX, 1);
     azri_plan_add(p, AZRI_FETCHING, AZRI_FORM_MAX, 1);
@@ -13530,11 +13814,6 @@ AZREDIS_API const char *azredis_build_info(void) {
 
 #define AZRI_STARVE 10u               /* ms until a loop whose list was too short, or still has a socket to close, comes again */
 
-static uint64_t azri_seed(const azri_port *port, uint64_t seed) {
-    if (seed == 0) (void)port->p.entropy(port->p.user, &seed, sizeof seed);   /* jitter needs no secrecy */
-    return seed;
-}
-
 /* ---- auth ---- */
 
 /* A password takes the place of a token that never expires. */
@@ -13547,8 +13826,8 @@ static azredis_status azri_auth_static(azredis_auth *a) {
     return AZREDIS_OK;
 }
 
-/* mem: NULL is the port's own. */
-static azredis_auth *azri_auth_open(const azredis_auth_options *options, const azri_mem *mem) {
+/* mem: NULL is the port's own. redis_host: whom its tokens are for; "": unknown. */
+static azredis_auth *azri_auth_open(const azredis_auth_options *options, const azri_mem *mem, const char *redis_host) {
     azredis_auth_options o = *options;
     azri_config *config;
     azri_port port;
@@ -13573,6 +13852,7 @@ static azredis_auth *azri_auth_open(const azredis_auth_options *options, const a
     azri_token_init(&a->machine, &a->rng, o.policy);
     a->ca_file = azri_strdup(&a->port.mem, o.ca_file);
     if (a->broken.code == AZREDIS_OK) (void)azri_identity_conf_copy(&a->conf, &a->port.mem, &o, &a->broken);
+    a->conf.cloud = azri_identity_authority_of(redis_host);
     azri_config_free(config);
     if (a->broken.code != AZREDIS_E_NOMEM && port.missing) (void)azri_port_check(&port, &a->broken);
     if ((o.ca_file && !a->ca_file) || a->broken.code == AZREDIS_E_NOMEM || azri_auth_static(a) != AZREDIS_OK) {
@@ -13584,7 +13864,7 @@ static azredis_auth *azri_auth_open(const azredis_auth_options *options, const a
 
 AZREDIS_API azredis_auth *azredis_auth_open_v(const azredis_auth_options *options, size_t size, unsigned version) {
     azredis_auth_options o;
-    return azri_take_options(&o, sizeof o, options, size, version) ? azri_auth_open(&o, NULL) : NULL;
+    return azri_take_options(&o, sizeof o, options, size, version) ? azri_auth_open(&o, NULL, "") : NULL;
 }
 
 static azredis_auth *azri_auth_hold(azredis_auth *a) {
@@ -13791,11 +14071,11 @@ AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_inf
 /* ---- client: open and close ---- */
 
 /* The shared auth, or one made from the options. */
-static azredis_auth *azri_open_auth(const azredis_options *o, const azri_mem *mem) {
+static azredis_auth *azri_open_auth(const azredis_options *o, const azri_mem *mem, const char *redis_host) {
     azredis_auth_options a;
     if (o->auth) return azri_auth_hold(o->auth);
     azri_open_identity(&a, o);
-    return azri_auth_open(&a, mem);
+    return azri_auth_open(&a, mem, redis_host);
 }
 
 AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_t size, unsigned version) {
@@ -13833,7 +14113,7 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
     if (config && config->no_effect[0])
         azri_log(&c->hub.news, AZREDIS_LOG_WARNING, AZRI_LOG_CONFIG, "the connection string has keys that have no effect: %s",
                  config->no_effect);
-    c->auth = azri_open_auth(&o, arena ? &auth_mem : NULL);
+    c->auth = azri_open_auth(&o, arena ? &auth_mem : NULL, c->host);
     c->waker = azri_waker_new(&c->port);
     c->tls_host = azri_strdup(&c->port.mem, o.tls_host ? o.tls_host : c->host);
     c->ca_file = azri_strdup(&c->port.mem, o.ca_file);

@@ -861,7 +861,7 @@ static void test_missing_secrets_are_named(void **state)
 static void test_identities_to_come(void **state)
 {
     static const char *const names[] = {
-        "client-certificate", "workload-identity", "managed-identity", "azure-cli", "azure-developer-cli",
+        "client-certificate", "managed-identity", "azure-cli", "azure-developer-cli",
         "azure-powershell", "device-code", "token-file", "exec"
     };
     size_t i;

@@ -751,8 +751,8 @@ static void test_public_describe(void **state) {
 
 static void test_identity_why(void **state) {
     static const char *const built[] = { "default", "environment", "client-secret", "callback", "access-key", "password",
-                                         "managed-identity" };
-    static const char *const later[] = { "client-certificate", "workload-identity", "azure-cli",
+                                         "managed-identity", "workload-identity" };
+    static const char *const later[] = { "client-certificate", "azure-cli",
         "azure-developer-cli", "azure-powershell", "device-code", "token-file", "exec" };
     size_t i;
     (void)state;

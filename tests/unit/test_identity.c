@@ -10,8 +10,9 @@ static void test_names(void **state) {
         { "client-secret", AZREDIS_ID_CLIENT_SECRET }, { "callback", AZREDIS_ID_CALLBACK },
         { "access-key", AZREDIS_ID_ACCESS_KEY }, { "password", AZREDIS_ID_PASSWORD },
         { "managed-identity", AZREDIS_ID_MANAGED },
+        { "workload-identity", AZREDIS_ID_WORKLOAD }, { "client-assertion", AZREDIS_ID_CLIENT_ASSERTION },
     };
-    static const char *const later[] = { "client-certificate", "workload-identity", "azure-cli",
+    static const char *const later[] = { "client-certificate", "azure-cli",
         "azure-developer-cli", "azure-powershell", "device-code", "token-file", "exec" };
     static const char *const bad[] = { "", "Default", "env", "client_secret", "default " };
     azredis_identity id;

@@ -184,16 +184,17 @@ static void play_text(void) {
 static void play_call(void) {
     static char text[20000];
     azredis_fetched got;
+    int source_fails = source.id->body == NO_BODY;                               /* not the authority behind an assertion */
     memset(&got, 0, sizeof got);
-    (void)snprintf(text, sizeof text, "%s", source.id->body == ENTRA_BODY ? "e30.e30.c2ln" : day_token);
-    if (source.id->body == NO_BODY) source.requests++;
-    if (fails("html")) (void)snprintf(text, sizeof text, "<html>Please sign in</html>");
-    if (fails("truncated")) (void)snprintf(text, sizeof text, "%.40s", day_token);
-    if (fails("types")) (void)snprintf(text, sizeof text, "{\"access_token\":5}");
-    if (fails("expired")) got.expires_on = 1700000000;
+    (void)snprintf(text, sizeof text, "%s", source_fails ? day_token : "e30.e30.c2ln");
+    if (source_fails) source.requests++;
+    if (source_fails && fails("html")) (void)snprintf(text, sizeof text, "<html>Please sign in</html>");
+    if (source_fails && fails("truncated")) (void)snprintf(text, sizeof text, "%.40s", day_token);
+    if (source_fails && fails("types")) (void)snprintf(text, sizeof text, "{\"access_token\":5}");
+    if (source_fails && fails("expired")) got.expires_on = 1700000000;
     got.token = text;
     got.cap = sizeof text;
-    got.len = source.id->body == NO_BODY && fails("huge") ? sizeof text + 1 : strlen(text);
+    got.len = source_fails && fails("huge") ? sizeof text + 1 : strlen(text);
     azri_flow_call(&flow, now, AZREDIS_OK, &got);
 }
 
