@@ -4067,8 +4067,8 @@ static const azri_identity_kind azri_identity_kinds[] = {
     { "workload-identity", AZRI_ID_LATER, 0 },
     { "managed-identity", AZRI_ID_LATER, 0 },
     { "managed-identity-app", AZRI_ID_LATER, AZRI_NEED_TENANT | AZRI_NEED_CLIENT },
-    { "token-file", AZRI_ID_LATER, AZRI_NEED_TOKEN_FILE },
-    { "exec", AZRI_ID_LATER, AZRI_NEED_EXEC },
+    { "token-file", AZRI_ID_TOKEN_FILE, AZRI_NEED_TOKEN_FILE },
+    { "exec", AZRI_ID_EXEC, AZRI_NEED_EXEC },
     { "client-certificate", AZRI_ID_LATER, 0 },
     { "azure-cli", AZRI_ID_LATER, 0 },
     { "azure-developer-cli", AZRI_ID_LATER, 0 },
@@ -4262,6 +4262,19 @@ static azredis_status azri_identity_authority_parse(azri_url *u, const char *tex
                      u->host, (unsigned)u->port);
 }
 
+#ifndef AZREDIS_NO_EXEC
+/* The scope becomes an argument of the program: nothing in it may look like an option, or mean something to a shell
+ * that the program itself may start. */
+static azredis_status azri_identity_check_exec(const azri_identity_conf *c, azredis_error *e) {
+    if (c->exec[0] != '/')
+        return azri_identity_bad(e, "options.exec", "it must be the absolute path of a program; no shell and no PATH are "
+                                 "asked, and it takes no arguments: write a script for them");
+    if (!azri_identity_clean(azri_str(c->scope), "_.:/-", 253))
+        return azri_identity_bad(e, "options.scope", "as an argument of a program it may hold letters, digits and _.:/- only");
+    return AZREDIS_OK;
+}
+#endif
+
 static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_error *e) {
     const azri_identity_kind *k = azri_identity_find(NULL, (int)c->identity);
     const char *lacks;
@@ -4286,6 +4299,9 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
     if (!azri_identity_clean(azri_str(c->scope), ":/.-_~", 253))
         return azri_fail(e, AZREDIS_E_ARG, "options.scope", "options: scope must be one resource, such as "
                          AZRI_REDIS_SCOPE);
+#ifndef AZREDIS_NO_EXEC
+    if (c->identity == AZREDIS_ID_EXEC && azri_identity_check_exec(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
+#endif
     if (c->user && strlen(c->user) >= sizeof ((azredis_token *)0)->user)
         return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: user has more than 63 bytes");
     if (AZRI_WITH_HTTP && c->authority_host)
@@ -5136,7 +5152,7 @@ AZRI_STEP_DONE } azri_step_kind;
 enum { AZRI_STEP_ARGS = 8 };
 
 /* HTTP: send request to url, feed the body to azri_flow_body, end with azri_flow_http.
- * FILE: read file, end with azri_flow_text. EXEC: run argv, end with azri_flow_text and what it printed.
+ * FILE: read file, end with azri_flow_text. EXEC: run argv, end with azri_flow_ran and what it printed.
  * CALL: call, end with azri_flow_call. WAIT: come back in wait_ms. DONE: look at the flow's status.
  * Strings are lent by the flow until the step's end is told. */
 typedef struct azri_step {
@@ -5166,6 +5182,7 @@ typedef struct azri_step {
 /* What a token endpoint said. Numbers are 0 where it said nothing usable. */
 typedef struct azri_answer {
     int64_t expires_in, expires_on, refresh_in;
+    int64_t expires_local;                 /* by a clock on the wall here, as if it were UTC */
     int     aadsts, raw_len;
     int     same;                          /* 1: it names the identity that was asked for; -1: another one */
     char    error[64], about[AZRI_PEER_TEXT + 56], request_id[40], token_type[16];
@@ -5203,6 +5220,7 @@ struct azri_flow {
     const azri_identity_conf *conf;        /* lent until azri_flow_free */
     azri_rng                 *rng;
     const azri_env           *env;         /* lent until the walk is done */
+    int64_t (*local_time)(int64_t wall);   /* in: seconds since 1970 of such a time; NULL: it is not known */
     uint64_t pace_ms;                      /* in: no pause is longer, for tokens of short life; 0: no bound */
     int      pin;                          /* in and out: 1 + the link that won, and is asked alone from then on */
 
@@ -5237,6 +5255,9 @@ struct azri_flow {
     const char   *wanted;                  /* the id that the answer must name; NULL: any */
     azri_url      authority;               /* or the metadata service */
     azri_buf      proof;                   /* secret: an assertion, a key */
+    int           exit_code;               /* of a program: its status, or minus the signal that ended it, or */
+#define AZRI_EXIT_UNKNOWN INT_MIN          /* another part of this process has collected it */
+    azredis_str   said;                    /* how its stderr ends; lent while it is told */
     char          request_id[40];
     azri_json     json;
     azredis_status json_status;
@@ -5432,11 +5453,18 @@ static int64_t azri_flow_whole_life(const azri_claims *c) {
     return c->iat && c->exp > c->iat ? c->exp - c->iat : INT64_MAX;
 }
 
+/* The clock on the wall comes last: it is set back once a year. 0: unknown. */
+static int64_t azri_flow_expires_at(const azri_flow *f) {
+    if (f->answer.expires_on) return f->answer.expires_on;
+    if (f->claims.exp) return f->claims.exp;
+    return f->answer.expires_local && f->local_time ? f->local_time(f->answer.expires_local) : 0;
+}
+
 /* Life from the moment of sending. A point in time is compared with the server's own clock where it told
  * it; exp - iat, both from the issuer's clock, bounds what a wrong clock of ours can do. */
 static azredis_status azri_flow_check_life(azri_flow *f, int64_t server_unix) {
     const azri_answer *a = &f->answer;
-    int64_t at = a->expires_on ? a->expires_on : f->claims.exp, whole = azri_flow_whole_life(&f->claims);
+    int64_t at = azri_flow_expires_at(f), whole = azri_flow_whole_life(&f->claims);
     int64_t clock = server_unix > 0 ? server_unix : f->sent_unix, life;
     if (a->expires_in > 0) life = a->expires_in;
     else if (a->expires_on && a->expires_on < AZRI_RELATIVE_BELOW) life = a->expires_on;
@@ -5446,7 +5474,7 @@ static azredis_status azri_flow_check_life(azri_flow *f, int64_t server_unix) {
                                "expires_on, no exp with a clock to compare it with)");
     if (life <= 0) {
         (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "the token has already expired by this machine's clock; set "
-                             "the clock, or clear the cache that gave the token");
+                             "the clock, or mend what gave the token (a cache, a program, a file that nobody renews)");
         f->error.retryable = 1;
         return AZREDIS_E_TOKEN;
     }
@@ -5524,16 +5552,15 @@ static void azri_flow_foreign(azri_flow *f, const azri_http *h) {
                   azri_quote(quoted, sizeof quoted, a->raw, (size_t)a->raw_len, azri_str(f->secret)));
 }
 
-static void azri_flow_refused(azri_flow *f, const azri_http *h) {
+/* Adds what an error object in f->answer says to f->error. */
+static void azri_flow_why(azri_flow *f, int http) {
     azri_answer *a = &f->answer;
     azredis_str secret = azri_str(f->secret);
     char text[AZRI_PEER_TEXT + 1];
     const char *hint;
     if (!a->aadsts) a->aadsts = azri_flow_aadsts(azri_str(a->about));
     hint = azri_hint(a->aadsts);
-    (void)azri_flow_fail(f, AZREDIS_E_ENTRA, "Entra refused with ");
-    azri_fail_add(&f->error, "HTTP %d, %s", h->status,
-                  azri_quote(text, sizeof a->error, a->error, strlen(a->error), secret));
+    azri_fail_add(&f->error, "%s", azri_quote(text, sizeof a->error, a->error, strlen(a->error), secret));
     if (a->aadsts) azri_fail_add(&f->error, ", AADSTS%d", a->aadsts);
     if (hint)
         azri_fail_add(&f->error, ": %s", hint);
@@ -5541,9 +5568,14 @@ static void azri_flow_refused(azri_flow *f, const azri_http *h) {
         azri_fail_add(&f->error, "; it says: %s",
                       azri_quote(text, sizeof text, a->about, strlen(a->about), secret));
     f->error.aadsts = a->aadsts;
-    f->error.retryable = azri_flow_passing(h->status, a);
+    f->error.retryable = azri_flow_passing(http, a);
 }
 
+static void azri_flow_refused(azri_flow *f, const azri_http *h) {
+    (void)azri_flow_fail(f, AZREDIS_E_ENTRA, "Entra refused with ");
+    azri_fail_add(&f->error, "HTTP %d, ", h->status);
+    azri_flow_why(f, h->status);
+}
 /* What a token endpoint of Entra answered. */
 static void azri_flow_judge(azri_flow *f, uint64_t now, const azri_http *h) {
     azri_answer *a = &f->answer;
@@ -5597,11 +5629,22 @@ static void azri_flow_http(azri_flow *f, uint64_t now, azredis_status transport,
 }
 
 #ifndef AZREDIS_NO_OS
-/* A file was read or a program has ended: OK, and text is what it holds or printed; else e says why not. */
+/* A file was read: OK, and text is what it holds; else e says why not. */
 static void azri_flow_text(azri_flow *f, uint64_t now, azredis_status st, azredis_str text, const azredis_error *e) {
-    AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && (f->asks == AZRI_STEP_FILE || f->asks == AZRI_STEP_EXEC));
+    AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks == AZRI_STEP_FILE);
     if (st != AZREDIS_OK) f->error = *e;
     f->source->text(f, now, st, text);
+}
+
+/* A program has ended by itself: OK, and out is what it printed; else e says why not. said: how its stderr ends. */
+static void azri_flow_ran(azri_flow *f, uint64_t now, azredis_status st, azredis_str out, azredis_str said, int exit_code,
+                          const azredis_error *e) {
+    AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks == AZRI_STEP_EXEC);
+    if (st != AZREDIS_OK) f->error = *e;
+    f->exit_code = exit_code;
+    f->said = said;
+    f->source->text(f, now, st, out);
+    f->said = azri_slice(NULL, 0);
 }
 #endif
 
@@ -5788,8 +5831,10 @@ static void azri_assertion_call(azri_flow *f, uint64_t now, azredis_status st, c
     else azri_flow_failed(f, now);
 }
 
-/* ==== >>given ============================================================= uses: core mem fail text http identity flow ==
- * Tokens that somebody else gets: your callback, a file, a program.
+/* ==== >>given ============================================================= uses: core mem fail text json http identity flow ==
+ * Tokens that somebody else gets: your callback, a file, a program. File and program may write the token itself, or
+ * JSON: an answer of RFC 6749, what az and azd print, or an error object. What they write is never quoted but for
+ * the texts of an error object: it holds the token.
  * ================================================================================================ */
 
 /* It decides itself what it needs. */
@@ -5817,9 +5862,166 @@ static void azri_callback_call(azri_flow *f, uint64_t now, azredis_status st, co
     azri_flow_accept(f, now, 0);
 }
 
+#if !defined(AZREDIS_NO_TOKEN_FILE) || !defined(AZREDIS_NO_EXEC)
+/* Without the zone that makes it a time: az prints it so. */
+static int azri_given_is_local(azredis_str date) {
+    size_t i;
+    for (i = 11; i < date.len && date.ptr[i] != '+' && date.ptr[i] != '-' && date.ptr[i] != 'Z'; i++) {}
+    return i >= date.len && date.len > 11 && date.ptr[4] == '-';
+}
+
+/* Programs of Azure have names of their own for what RFC 6749 and Entra call access_token, expires_on and error. */
+static void azri_given_value(void *user, int depth, azredis_str parent, azredis_str key, int type, azredis_str text) {
+    azri_answer *a = &((azri_flow *)user)->answer;
+    if (depth == 2 && type == AZRI_JSON_STRING && azri_eqz(parent, "error")) {
+        if (azri_eqz(key, "code")) azri_answer_cut(a->error, sizeof a->error, text);
+        if (azri_eqz(key, "message")) azri_answer_cut(a->about, sizeof a->about, text);
+    }
+    if (depth == 1 && (azri_eqz(key, "accessToken") || azri_eqz(key, "token"))) key = azri_str("access_token");
+    if (depth == 1 && azri_eqz(key, "expiresOn")) {
+        if (type == AZRI_JSON_STRING && azri_given_is_local(text)) {
+            (void)azri_date_parse(text, &a->expires_local);
+            return;
+        }
+        key = azri_str("expires_on");
+    }
+    azri_flow_value(user, depth, parent, key, type, text);
+}
+
+static azredis_status azri_given_json(azri_flow *f, azredis_str text) {
+    azredis_status st;
+    azri_json_free(&f->json);
+    azri_json_init(&f->json, f->mem, AZRI_VALUE_MAX, azri_given_value, f);
+    st = azri_json_feed(&f->json, text.ptr, text.len);
+    if (st == AZREDIS_OK) st = azri_json_end(&f->json);
+    if (f->json_status == AZREDIS_OK) f->json_status = st;
+    return f->json_status;
+}
+
+/* The byte order mark and the line ends that editors and echo add. */
+static azredis_str azri_given_trim(azredis_str s) {
+    if (s.len >= 3 && memcmp(s.ptr, "\xef\xbb\xbf", 3) == 0) s = azri_slice(s.ptr + 3, s.len - 3);
+    while (s.len && azri_json_is_blank(s.ptr[0])) s = azri_slice(s.ptr + 1, s.len - 1);
+    while (s.len && azri_json_is_blank(s.ptr[s.len - 1])) s.len--;
+    return s;
+}
+
+/* RFC 6750 2.1. A page, a message and a list are no token. */
+static int azri_given_is_token(azredis_str s) {
+    size_t i;
+    for (i = 0; i < s.len && (azri_is_alnum(s.ptr[i]) || azri_find(azri_str("-._~+/="), s.ptr[i]) < 7); i++) {}
+    return i == s.len;
+}
+
+/* Puts the token into f->token and what is said about it into f->answer. what: "file" or "output". */
+static azredis_status azri_given_read(azri_flow *f, azredis_str text, const char *what) {
+    azredis_status st = AZREDIS_OK;
+    text = azri_given_trim(text);
+    if (text.len && text.ptr[0] == '{') st = azri_given_json(f, text);
+    else if (!azri_given_is_token(text)) st = AZREDIS_E_JSON;
+    else if (text.len) st = azri_buf_add(&f->token, text.ptr, text.len);
+    if (st == AZREDIS_E_NOMEM) return azri_flow_fail(f, st, "no memory for what holds the token");
+    if (st == AZREDIS_OK && f->answer.error[0]) {
+        (void)azri_flow_fail(f, AZREDIS_E_ENTRA, "");
+        azri_fail_add(&f->error, "the %s holds an error instead of a token: ", what);
+        azri_flow_why(f, 0);
+        return AZREDIS_E_ENTRA;
+    }
+    if (st == AZREDIS_OK && f->token.len) return AZREDIS_OK;
+    (void)azri_flow_fail(f, AZREDIS_E_JSON, "");
+    azri_fail_add(&f->error, "the %s %s; it should be a token, or JSON with access_token and expires_on", what,
+                  text.len == 0 ? "is empty" : st == AZREDIS_OK ? "is JSON without access_token, accessToken or token"
+                  : st == AZREDIS_E_LIMIT ? "holds a text longer than this build reads, or nests too deep"
+                  : "is neither a token nor complete JSON");
+    f->error.retryable = 1;                /* it may be being written just now */
+    return AZREDIS_E_JSON;
+}
+#endif
+
+#ifndef AZREDIS_NO_TOKEN_FILE
+static azredis_status azri_token_file_begin(azri_flow *f) {
+    (void)f;
+    return AZREDIS_OK;
+}
+
+static azredis_status azri_token_file_ask(azri_flow *f, azri_step *step) {
+    step->kind = AZRI_STEP_FILE;
+    step->file = f->conf->token_file;
+    step->file_max = AZRI_HTTP_BODY_MAX;
+    return AZREDIS_OK;
+}
+
+/* Nobody knows when the file was written, so what it says relative to that moment means nothing. */
+static void azri_token_file_text(azri_flow *f, uint64_t now, azredis_status st, azredis_str text) {
+    if (st != AZREDIS_OK) f->error.retryable = st != AZREDIS_E_LIMIT;  /* whoever keeps it fresh may be starting */
+    else st = azri_given_read(f, text, "file");
+    f->answer.expires_in = f->answer.refresh_in = 0;
+    if (f->answer.expires_on < AZRI_RELATIVE_BELOW) f->answer.expires_on = 0;
+    if (st == AZREDIS_OK) azri_flow_accept(f, now, 0);
+    else azri_flow_failed(f, now);
+}
+#endif
+
+#ifndef AZREDIS_NO_EXEC
+#define AZRI_EXEC_MS (10u * AZRI_SECOND)   /* as the SDKs give az */
+
+static azredis_status azri_exec_begin(azri_flow *f) {
+    (void)f;
+    return AZREDIS_OK;
+}
+
+static azredis_status azri_exec_ask(azri_flow *f, azri_step *step) {
+    step->kind = AZRI_STEP_EXEC;
+    step->argv[0] = f->conf->exec;
+    step->argv[1] = f->conf->scope;
+    step->timeout_ms = (uint32_t)azri_min64(step->timeout_ms, AZRI_EXEC_MS);
+    return AZREDIS_OK;
+}
+
+/* The line of stderr that says most: the first that speaks of an error, else the last. */
+static azredis_str azri_exec_line(azredis_str said) {
+    azredis_str best = azri_slice(said.ptr, 0), line;
+    size_t i;
+    while (said.len) {
+        line = azri_slice(said.ptr, azri_find(said, '\n'));
+        said = azri_slice(said.ptr + line.len, said.len - line.len);
+        if (said.len) said = azri_slice(said.ptr + 1, said.len - 1);
+        line = azri_given_trim(line);
+        if (line.len) best = line;
+        for (i = 0; i + 4 <= line.len; i++)
+            if (azri_ieqz(azri_slice(line.ptr + i, 4), "rror")) return line;
+    }
+    return best;
+}
+
+static void azri_exec_add_said(azri_flow *f) {
+    azredis_str line = azri_exec_line(f->said);
+    char quoted[AZRI_PEER_TEXT + 1];
+    if (line.len)
+        azri_fail_add(&f->error, "; it says: %s", azri_quote(quoted, sizeof quoted, line.ptr, line.len, azri_slice(NULL, 0)));
+}
+
+static void azri_exec_text(azri_flow *f, uint64_t now, azredis_status st, azredis_str out) {
+    int code = f->exit_code;
+    if (st == AZREDIS_OK && code != 0 && code != AZRI_EXIT_UNKNOWN) {
+        st = azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "the program ");
+        azri_fail_add(&f->error, code > 0 ? "%s ended with status %d" : "%s was ended by signal %d", f->conf->exec,
+                      code > 0 ? code : -code);
+        f->error.retryable = 1;
+    }
+    if (st == AZREDIS_OK) st = azri_given_read(f, out, "output");
+    if (st == AZREDIS_OK) {
+        azri_flow_accept(f, now, 0);
+        return;
+    }
+    azri_exec_add_said(f);
+    azri_flow_failed(f, now);
+}
+#endif
+
 /* ==== >>walk ============================================================== uses: core mem fail text json http jwt identity flow app given ==
  * The table of sources, which of them a walk asks and in which order, and the walk itself.
- * Entry points: azri_flow_init _start _next _body _http _text _call _free azri_step_free.
+ * Entry points: azri_flow_init _start _next _body _http _text _ran _call _free azri_step_free.
  * ================================================================================================ */
 
 static azredis_status azri_source_left_out(azri_flow *f) {
@@ -5865,7 +6067,14 @@ static const azri_source azri_sources[] = {        /* in the order of the defaul
     { "client-secret", NULL, AZREDIS_ID_CLIENT_SECRET, 0, AZRI_BY_SECRET(azri_secret_begin), NULL, NULL },
     { "client-assertion", NULL, AZREDIS_ID_CLIENT_ASSERTION, 0, AZRI_BEGIN(azri_assertion_begin), AZRI_IF_HTTP(azri_assertion_ask),
       AZRI_IF_HTTP(azri_flow_judge), AZRI_IF_HTTP(azri_flow_judge_net), NULL, AZRI_IF_HTTP(azri_assertion_call) },
-    { "callback", NULL, AZREDIS_ID_CALLBACK, 0, azri_callback_begin, azri_callback_ask, NULL, NULL, NULL, azri_callback_call }
+    { "callback", NULL, AZREDIS_ID_CALLBACK, 0, azri_callback_begin, azri_callback_ask, NULL, NULL, NULL, azri_callback_call },
+#ifndef AZREDIS_NO_TOKEN_FILE
+    { "token-file", NULL, AZREDIS_ID_TOKEN_FILE, 0, azri_token_file_begin, azri_token_file_ask, NULL, NULL,
+      azri_token_file_text, NULL },
+#endif
+#ifndef AZREDIS_NO_EXEC
+    { "exec", NULL, AZREDIS_ID_EXEC, 0, azri_exec_begin, azri_exec_ask, NULL, NULL, azri_exec_text, NULL },
+#endif
 };
 enum { AZRI_SOURCES = sizeof azri_sources / sizeof azri_sources[0] };
 
