@@ -220,6 +220,8 @@
  *                               suffer from it; 2 KB less, and 7 KB of memory
  * AZREDIS_NO_ARENA              memory comes from port.alloc or malloc: options.memory is refused (azredis_open returns NULL),
  *                               and azredis_memory_needed is not there; 2 KB less
+ * AZREDIS_NO_TOKEN_FILE         no identity token-file; AZREDIS_NO_OS implies it
+ * AZREDIS_NO_EXEC               no identity exec, and no program is ever started; AZREDIS_NO_OS implies it
  * AZREDIS_ASSERT(x)             our own bugs; default assert, nothing under NDEBUG
  * AZREDIS_NO_CONFIG             leaves out connection strings (a config is then AZREDIS_E_ARG) and azredis_describe
  * AZREDIS_API                   linkage of the public functions; set by the header
@@ -5635,7 +5637,9 @@ static void azri_flow_text(azri_flow *f, uint64_t now, azredis_status st, azredi
     if (st != AZREDIS_OK) f->error = *e;
     f->source->text(f, now, st, text);
 }
+#endif
 
+#ifndef AZREDIS_NO_EXEC
 /* A program has ended by itself: OK, and out is what it printed; else e says why not. said: how its stderr ends. */
 static void azri_flow_ran(azri_flow *f, uint64_t now, azredis_status st, azredis_str out, azredis_str said, int exit_code,
                           const azredis_error *e) {
@@ -8826,6 +8830,16 @@ static int64_t azri_posix_unix(void *user) {
     return t > 0 ? (int64_t)t : 0;
 }
 
+/* wall: a time on this machine's clock on the wall, as if it were UTC. 0: there is no such time. */
+static int64_t azri_posix_local(int64_t wall) {
+    time_t t = (time_t)wall;
+    struct tm tm;
+    if (!gmtime_r(&t, &tm)) return 0;
+    tm.tm_isdst = -1;
+    t = mktime(&tm);
+    return t > 0 ? (int64_t)t : 0;
+}
+
 static int azri_posix_entropy(void *user, void *out, size_t n) {
     unsigned char *p = (unsigned char *)out;
     ssize_t r;
@@ -8920,6 +8934,7 @@ static const char *azri_errno_text(int err) {
     case EMFILE:        return "too many open files in this process";
     case ENFILE:        return "too many open files on this machine";
     case ENOENT:        return "no such file";
+    case ENOEXEC:       return "it is no program";
     case ENAMETOOLONG:  return "path too long";
     case EACCES:        return "permission denied";
     case EPERM:         return "forbidden by this machine (firewall?)";
@@ -9671,6 +9686,300 @@ static azredis_status azri_file_read(azri_buf *out, const char *path, const char
     azri_wipe(piece, sizeof piece);
     (void)close(fd);
     return st;
+}
+#endif
+
+#ifndef AZREDIS_NO_EXEC
+/* ==== >>child ============================================================= uses: core mem fail posix ==
+ * A program that is run for what it prints: all of its stdout, how its stderr ends, its exit status; never blocking.
+ * posix_spawn does what must not be done by hand between fork and exec in a process with threads. Three traps:
+ *   - Its end is not ours alone. The program around us may ignore SIGCHLD or collect every child: waitpid then says
+ *     ECHILD, which means "gone", and the output alone counts. So nothing is killed but right after waitpid has said
+ *     that it lives: its number may be another's by now.
+ *   - A grandchild may keep stdout open long after the end. What came by AZRI_CHILD_LINGER after it is the output.
+ *   - Killing the program alone would leave its children at work, so it leads a process group, which dies as a whole.
+ * It inherits the environment, and of our descriptors none: all close on exec from their first moment.
+ * Entry points: azri_child_start, _step, _fds, _deadline, _end.
+ * ================================================================================================ */
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#if defined(__linux__)
+#  include <sys/syscall.h>
+#endif
+#if defined(__APPLE__)
+#  include <crt_externs.h>
+#  define AZRI_ENVIRON (*_NSGetEnviron())
+#else
+#  ifndef _GNU_SOURCE                    /* which declares it */
+extern char **environ;
+#  endif
+#  define AZRI_ENVIRON environ
+#endif
+
+#define AZRI_CHILD_OUT    65536u         /* bytes of stdout; a token has 2 KB */
+#define AZRI_CHILD_SAID   1024u          /* bytes of stderr that are kept: its end */
+#define AZRI_CHILD_HEAR   160            /* reads of stderr in one step: all that a pipe holds, but no endless flood */
+#define AZRI_CHILD_LOOK   20u            /* ms until the next look whether it has ended, once its stdout has */
+#define AZRI_CHILD_PRINTS 100u           /* the same while stdout is open: bytes wake us, this is for the second trap */
+#define AZRI_CHILD_LINGER 100u           /* as Go's os/exec for azidentity */
+#define AZRI_CHILD_DYING  1000u          /* ms until one that was killed, and that the kernel keeps, is left alone */
+
+typedef struct azri_child {              /* zeroed: none */
+    pid_t          pid;                  /* and its group; 0: none */
+    int            out, err;             /* our ends of its stdout and stderr; -1: closed */
+    int            gone;                 /* collected, by us or by somebody else */
+    int            code;                 /* then: see azri_flow.exit_code */
+    azredis_status killed;               /* why it was; OK: it was not */
+    uint64_t       until, look_at;       /* deadline, then end of the patience with it; the next look */
+    uint32_t       limit_ms;
+    const char    *path, *where;         /* lent */
+    azri_buf       text;                 /* secret: stdout */
+    size_t         said_len;
+    char           said[AZRI_CHILD_SAID];
+} azri_child;
+
+static void azri_child_shut(int *fd) {
+    if (*fd >= 0) (void)close(*fd);
+    *fd = -1;
+}
+
+/* 0, 1 and 2 are what the child's own will be, and may be free in a daemon: ours must be others. */
+static int azri_child_lift(int fd) {
+    int up;
+    if (fd > 2) return fd;
+    up = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    (void)close(fd);
+    return up;
+}
+
+/* fd[0] is ours and does not block. 0 or an errno, and then nothing is open. */
+static int azri_child_pipe(int fd[2]) {
+    int r, err;
+#if defined(__linux__)
+    r = (int)syscall(SYS_pipe2, fd, O_CLOEXEC);     /* the C library shows pipe2 only under _GNU_SOURCE */
+#else
+    r = pipe(fd);                        /* a fork elsewhere just now inherits it; the second trap's rule bounds that */
+    if (r == 0) (void)fcntl(fd[0], F_SETFD, FD_CLOEXEC);
+    if (r == 0) (void)fcntl(fd[1], F_SETFD, FD_CLOEXEC);
+#endif
+    if (r == 0) {
+        fd[0] = azri_child_lift(fd[0]);
+        fd[1] = azri_child_lift(fd[1]);
+        if (fd[0] >= 0 && fd[1] >= 0 && azri_fd_setup(fd[0])) return 0;
+    }
+    err = errno;
+    if (r == 0) azri_child_shut(&fd[0]);
+    if (r == 0) azri_child_shut(&fd[1]);
+    fd[0] = fd[1] = -1;
+    return err;
+}
+
+/* stdin is empty; signals are as in a program that a shell starts: our threads have blocked them all. */
+static int azri_child_plan(posix_spawn_file_actions_t *files, posix_spawnattr_t *how, int out, int err) {
+    sigset_t set;
+    short flags = POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF;
+    int r = posix_spawn_file_actions_addopen(files, 0, "/dev/null", O_RDONLY, 0);
+#ifdef POSIX_SPAWN_CLOEXEC_DEFAULT
+    flags |= POSIX_SPAWN_CLOEXEC_DEFAULT;           /* where pipes cannot be made to close on exec at once */
+#endif
+    if (r == 0) r = posix_spawn_file_actions_adddup2(files, out, 1);
+    if (r == 0) r = posix_spawn_file_actions_adddup2(files, err, 2);
+    if (r == 0) r = posix_spawnattr_setpgroup(how, 0);
+    (void)sigemptyset(&set);
+    if (r == 0) r = posix_spawnattr_setsigmask(how, &set);
+    (void)sigaddset(&set, SIGPIPE);
+    (void)sigaddset(&set, SIGCHLD);
+    if (r == 0) r = posix_spawnattr_setsigdefault(how, &set);
+    return r == 0 ? posix_spawnattr_setflags(how, flags) : r;
+}
+
+/* 0 or an errno. */
+static int azri_child_spawn(pid_t *pid, const char *const *argv, int out, int err) {
+    posix_spawn_file_actions_t files;
+    posix_spawnattr_t how;
+    char *args[AZRI_STEP_ARGS];
+    int r = posix_spawn_file_actions_init(&files);
+    if (r != 0) return r;
+    r = posix_spawnattr_init(&how);
+    if (r == 0) {
+        memcpy(args, argv, sizeof args);            /* posix_spawn takes char *const * and changes nothing */
+        r = azri_child_plan(&files, &how, out, err);
+        if (r == 0) r = posix_spawn(pid, argv[0], &files, &how, args, AZRI_ENVIRON);
+        (void)posix_spawnattr_destroy(&how);
+    }
+    (void)posix_spawn_file_actions_destroy(&files);
+    return r;
+}
+
+static azredis_status azri_child_cannot(const azri_child *c, int err, azredis_error *e) {
+    struct stat st;
+    int is_directory = err == EACCES && stat(c->path, &st) == 0 && !S_ISREG(st.st_mode);
+    (void)azri_fail(e, AZREDIS_E_NO_CREDENTIAL, c->where, "%s: cannot run %s: %s (errno %d); it must be a program, or a script "
+                    "that begins with #!, which this user may execute", c->where, c->path,
+                    is_directory ? "it is no file" : azri_errno_text(err), err);
+    if (!e) return AZREDIS_E_NO_CREDENTIAL;
+    e->os_errno = err;
+    e->retryable = err == EAGAIN || err == ENOMEM || err == EMFILE || err == ENFILE || err == ETXTBSY;
+    return AZREDIS_E_NO_CREDENTIAL;
+}
+
+/* argv: AZRI_STEP_ARGS entries, ended by NULL. Strings are lent until azri_child_end. After a failure *c is as before. */
+static azredis_status azri_child_start(azri_child *c, const azri_mem *m, const char *const *argv, const char *where,
+                                       uint64_t now, uint32_t limit_ms, azredis_error *e) {
+    int out[2] = {-1, -1}, err[2] = {-1, -1}, r;
+    memset(c, 0, sizeof *c);
+    c->path = argv[0];
+    c->where = where;
+    r = azri_child_pipe(out);
+    if (r == 0) r = azri_child_pipe(err);
+    if (r == 0) r = azri_child_spawn(&c->pid, argv, out[1], err[1]);
+    azri_child_shut(&out[1]);
+    azri_child_shut(&err[1]);
+    c->out = out[0];
+    c->err = err[0];
+    c->limit_ms = limit_ms;
+    c->until = azri_after(now, limit_ms);
+    azri_buf_init(&c->text, m, AZRI_CHILD_OUT, 1);
+    if (r == 0) return AZREDIS_OK;
+    azri_child_shut(&c->out);
+    azri_child_shut(&c->err);
+    c->pid = 0;
+    return azri_child_cannot(c, r, e);
+}
+
+/* Has it ended? Once it has, its number may be another's. */
+static void azri_child_collect(azri_child *c) {
+    int status = 0;
+    pid_t r;
+    if (c->gone) return;
+    do r = waitpid(c->pid, &status, WNOHANG); while (r < 0 && errno == EINTR);
+    if (r == 0) return;
+    c->gone = 1;
+    c->code = r < 0 ? AZRI_EXIT_UNKNOWN : WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+/* It and what it has started. */
+static void azri_child_kill(azri_child *c) {
+    azri_child_collect(c);
+    if (!c->gone) (void)kill(-c->pid, SIGKILL);
+    azri_child_shut(&c->out);
+    azri_child_shut(&c->err);
+}
+
+/* What has come on fd, up to n bytes. 0: nothing now; -1: no more will. */
+static ssize_t azri_child_read(int *fd, char *p, size_t n) {
+    ssize_t r;
+    if (*fd < 0) return -1;
+    do r = read(*fd, p, n); while (r < 0 && errno == EINTR);
+    if (r > 0) return r;
+    if (r < 0 && azri_would_block(errno)) return 0;
+    azri_child_shut(fd);
+    return -1;
+}
+
+/* The end of what it says matters: that is why it gives up. */
+static void azri_child_hear(azri_child *c) {
+    size_t half = sizeof c->said / 2;
+    ssize_t n = 1;
+    int i;
+    for (i = 0; i < AZRI_CHILD_HEAR && n > 0; i++) {
+        if (c->said_len > half) {
+            memmove(c->said, c->said + c->said_len - half, half);
+            c->said_len = half;
+        }
+        n = azri_child_read(&c->err, c->said + c->said_len, sizeof c->said - c->said_len);
+        if (n > 0) c->said_len += (size_t)n;
+    }
+}
+
+static azredis_status azri_child_listen(azri_child *c, azredis_error *e) {
+    char piece[2048];
+    azredis_status st = AZREDIS_OK;
+    ssize_t n = 1;
+    while (n > 0 && st == AZREDIS_OK) {
+        n = azri_child_read(&c->out, piece, sizeof piece);
+        if (n > 0) st = azri_buf_add(&c->text, piece, (size_t)n);
+    }
+    azri_wipe(piece, sizeof piece);
+    if (st == AZREDIS_E_LIMIT)
+        return azri_fail(e, st, c->where, "%s: %s prints more than %u bytes and was stopped; is it the right program?", c->where,
+                         c->path, AZRI_CHILD_OUT);
+    if (st != AZREDIS_OK) return azri_fail(e, st, c->where, "%s: no memory for what %s prints", c->where, c->path);
+    return AZREDIS_OK;
+}
+
+/* st: why it must go. What there is to say has been said in *e, which is the caller's to keep. */
+static void azri_child_stop(azri_child *c, azredis_status st, uint64_t now) {
+    azri_child_kill(c);
+    c->killed = st;
+    c->until = azri_after(now, AZRI_CHILD_DYING);
+    c->look_at = azri_after(now, 1);
+}
+
+/* The deadline of one that has ended is when its grandchildren have been listened to for long enough. */
+static azredis_status azri_child_late(azri_child *c, azredis_error *e) {
+    if (c->gone) return AZREDIS_OK;
+    (void)azri_fail(e, AZREDIS_E_TIMEOUT, c->where, "%s: %s did not end within %u ms and was stopped; run it by hand to see what "
+                    "it waits for", c->where, c->path, (unsigned)c->limit_ms);
+    return AZREDIS_E_TIMEOUT;
+}
+
+/* AGAIN: later. OK: it has ended by itself; text, said and code are there. Else *e, which must be the same in each step,
+ * says why it was stopped; it is gone then, or the kernel does not let it go. */
+static azredis_status azri_child_step(azri_child *c, uint64_t now, azredis_error *e) {
+    azredis_status st;
+    int before = c->gone;
+    if (c->killed != AZREDIS_OK) {
+        azri_child_collect(c);
+        c->look_at = azri_after(now, AZRI_CHILD_LOOK);
+        if (now >= c->until) c->gone = 1;           /* the kernel keeps it: left alone, a zombie one day */
+        return c->gone ? c->killed : AZREDIS_AGAIN;
+    }
+    azri_child_collect(c);                          /* first: what it printed before its end is then in the pipe */
+    if (c->gone && !before) c->until = azri_min64(c->until, azri_after(now, AZRI_CHILD_LINGER));
+    azri_child_hear(c);
+    st = azri_child_listen(c, e);
+    if (st == AZREDIS_OK && c->gone && c->out < 0) return AZREDIS_OK;
+    if (st == AZREDIS_OK && now >= c->until) {
+        st = azri_child_late(c, e);
+        if (st == AZREDIS_OK) return st;
+    }
+    c->look_at = azri_after(now, c->out < 0 ? AZRI_CHILD_LOOK : AZRI_CHILD_PRINTS);
+    if (st != AZREDIS_OK) azri_child_stop(c, st, now);
+    return AZREDIS_AGAIN;
+}
+
+static size_t azri_child_fds(const azri_child *c, azri_fd *out, size_t cap) {
+    size_t n = 0;
+    int i;
+    for (i = 0; i < 2; i++) {
+        int fd = i ? c->err : c->out;
+        if (fd < 0) continue;
+        if (n < cap) {
+            out[n].sock = fd;
+            out[n].want = AZRI_READ;
+            out[n].ready = 0;
+        }
+        n++;
+    }
+    return n;
+}
+
+static uint64_t azri_child_deadline(const azri_child *c) { return azri_min64(c->until, c->look_at); }
+
+/* In whatever state it is. Waits for the death of one that had to be killed, which is a matter of a millisecond, so that
+ * no zombie stays behind. */
+static void azri_child_end(azri_child *c) {
+    uint32_t i;
+    if (!c->pid) return;
+    azri_child_kill(c);
+    for (i = 0; i < AZRI_CHILD_DYING && !c->gone; i++) {
+        (void)poll(NULL, 0, 1);
+        azri_child_collect(c);
+    }
+    azri_buf_free(&c->text);
+    azri_wipe(c, sizeof *c);
 }
 #endif
 
@@ -11081,7 +11390,7 @@ static void azri_auth_unwatch(azredis_auth *a, azri_watch *w) {
 
 /* ---- fetch: one walk for a token, carried out by whichever pump claimed it ---- */
 
-typedef enum azri_fetch_phase { AZRI_FETCH_NEXT, AZRI_FETCH_WAIT, AZRI_FETCH_HTTP } azri_fetch_phase;
+typedef enum azri_fetch_phase { AZRI_FETCH_NEXT, AZRI_FETCH_WAIT, AZRI_FETCH_HTTP, AZRI_FETCH_EXEC } azri_fetch_phase;
 
 struct azri_fetch {
     azri_fetch_phase phase;
@@ -11093,6 +11402,10 @@ struct azri_fetch {
     azri_line  line;
     azri_http  http;
     azri_tls_kept kept;                 /* the auth's, until the end */
+#ifndef AZREDIS_NO_EXEC
+    azri_child child;
+    azredis_error child_error;
+#endif
     size_t     written;
     uint64_t   until;
 };
@@ -11111,6 +11424,9 @@ static int azri_env_load(azri_env *env, const azri_mem *m) {
 
 static void azri_fetch_free(azredis_auth *a, azri_fetch *f) {
     azri_line_end(&f->line);
+#ifndef AZREDIS_NO_EXEC
+    azri_child_end(&f->child);
+#endif
     azri_tls_forget(&f->kept, &a->port.mem);
     azri_step_free(&f->step);
     azri_flow_free(&f->flow);
@@ -11157,6 +11473,9 @@ static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
     memset(&a->kept, 0, sizeof a->kept);
     f->rng.state = azri_rng_next(&a->rng);
     azri_flow_init(&f->flow, &a->port.mem, &a->conf, &f->rng);
+#ifndef AZREDIS_NO_OS
+    f->flow.local_time = azri_posix_local;
+#endif
     f->flow.pin = a->pin;
     f->flow.pace_ms = a->machine.held ? azri_max64(a->machine.life_ms / 10, 1) : 0;
     azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_TOKEN_START, "fetching a token (%s)", azri_identity_name(a->conf.identity));
@@ -11276,6 +11595,24 @@ static void azri_fetch_file(azredis_auth *a, azri_fetch *f) {
 }
 #endif
 
+#ifndef AZREDIS_NO_EXEC
+static void azri_fetch_ran(azredis_auth *a, azri_fetch *f, azredis_status st) {
+    const azri_child *c = &f->child;
+    azri_flow_ran(&f->flow, azri_auth_now(a), st, azri_slice(c->text.ptr, c->text.len), azri_slice(c->said, c->said_len), c->code,
+                  &f->child_error);
+    azri_child_end(&f->child);
+    f->phase = AZRI_FETCH_NEXT;
+}
+
+static void azri_fetch_exec(azredis_auth *a, azri_fetch *f, uint64_t now) {
+    azredis_status st;
+    memset(&f->child_error, 0, sizeof f->child_error);
+    st = azri_child_start(&f->child, &a->port.mem, f->step.argv, f->step.where, now, f->step.timeout_ms, &f->child_error);
+    if (st == AZREDIS_OK) f->phase = AZRI_FETCH_EXEC;
+    else azri_fetch_ran(a, f, st);
+}
+#endif
+
 static void azri_fetch_dial(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_grave *g, uint64_t now) {
     azri_tls_conf conf;
     memset(&conf, 0, sizeof conf);
@@ -11351,15 +11688,27 @@ static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_g
             azri_step_free(&f->step);
             f->phase = AZRI_FETCH_NEXT;
         }
+#ifndef AZREDIS_NO_EXEC
+        if (f->phase == AZRI_FETCH_EXEC) {
+            st = azri_child_step(&f->child, now, &f->child_error);
+            if (st == AZREDIS_AGAIN) return 0;
+            azri_fetch_ran(a, f, st);
+        }
+#endif
         switch (azri_flow_next(&f->flow, now, azri_port_unix(&a->port), &f->step)) {
         case AZRI_STEP_HTTP:
             if (AZRI_WITH_HTTP) azri_fetch_dial(a, f, w, g, now);
             break;
-#ifndef AZREDIS_NO_OS
         case AZRI_STEP_FILE:
+#ifndef AZREDIS_NO_OS
             azri_fetch_file(a, f);
-            break;
 #endif
+            break;
+        case AZRI_STEP_EXEC:
+#ifndef AZREDIS_NO_EXEC
+            azri_fetch_exec(a, f, now);
+#endif
+            break;
         case AZRI_STEP_CALL:
             azri_fetch_call(a, f);
             break;
@@ -11376,10 +11725,16 @@ static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_g
 
 static uint64_t azri_fetch_deadline(const azri_fetch *f) {
     if (f->phase == AZRI_FETCH_NEXT) return 0;
+#ifndef AZREDIS_NO_EXEC
+    if (f->phase == AZRI_FETCH_EXEC) return azri_child_deadline(&f->child);
+#endif
     return f->phase == AZRI_FETCH_WAIT ? f->until : azri_min64(f->until, azri_line_deadline(&f->line));
 }
 
 static size_t azri_fetch_fds(const azri_fetch *f, azri_fd *out, size_t cap) {
+#ifndef AZREDIS_NO_EXEC
+    if (f->phase == AZRI_FETCH_EXEC) return azri_child_fds(&f->child, out, cap);
+#endif
     if (f->phase != AZRI_FETCH_HTTP) return 0;
     return azri_line_fds(&f->line, out, cap, f->written < f->step.request.len);
 }
