@@ -5917,8 +5917,9 @@ static int azri_given_is_token(azredis_str s) {
     return i == s.len;
 }
 
-/* Puts the token into f->token and what is said about it into f->answer. what: "file" or "output". */
-static azredis_status azri_given_read(azri_flow *f, azredis_str text, const char *what) {
+/* Puts the token into f->token and what is said about it into f->answer. */
+static azredis_status azri_given_read(azri_flow *f, azredis_str text, int is_file) {
+    const char *what = is_file ? "file" : "output";
     azredis_status st = AZREDIS_OK;
     text = azri_given_trim(text);
     if (text.len && text.ptr[0] == '{') st = azri_given_json(f, text);
@@ -5932,13 +5933,13 @@ static azredis_status azri_given_read(azri_flow *f, azredis_str text, const char
         return AZREDIS_E_ENTRA;
     }
     if (st == AZREDIS_OK && f->token.len) return AZREDIS_OK;
-    (void)azri_flow_fail(f, AZREDIS_E_JSON, "");
+    (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "");
     azri_fail_add(&f->error, "the %s %s; it should be a token, or JSON with access_token and expires_on", what,
                   text.len == 0 ? "is empty" : st == AZREDIS_OK ? "is JSON without access_token, accessToken or token"
                   : st == AZREDIS_E_LIMIT ? "holds a text longer than this build reads, or nests too deep"
                   : "is neither a token nor complete JSON");
-    f->error.retryable = 1;                /* it may be being written just now */
-    return AZREDIS_E_JSON;
+    f->error.retryable = is_file;          /* it may be being written just now */
+    return AZREDIS_E_TOKEN;
 }
 #endif
 
@@ -5958,7 +5959,7 @@ static azredis_status azri_token_file_ask(azri_flow *f, azri_step *step) {
 /* Nobody knows when the file was written, so what it says relative to that moment means nothing. */
 static void azri_token_file_text(azri_flow *f, uint64_t now, azredis_status st, azredis_str text) {
     if (st != AZREDIS_OK) f->error.retryable = st != AZREDIS_E_LIMIT;  /* whoever keeps it fresh may be starting */
-    else st = azri_given_read(f, text, "file");
+    else st = azri_given_read(f, text, 1);
     f->answer.expires_in = f->answer.refresh_in = 0;
     if (f->answer.expires_on < AZRI_RELATIVE_BELOW) f->answer.expires_on = 0;
     if (st == AZREDIS_OK) azri_flow_accept(f, now, 0);
@@ -6013,7 +6014,7 @@ static void azri_exec_text(azri_flow *f, uint64_t now, azredis_status st, azredi
                       code > 0 ? code : -code);
         f->error.retryable = 1;
     }
-    if (st == AZREDIS_OK) st = azri_given_read(f, out, "output");
+    if (st == AZREDIS_OK) st = azri_given_read(f, out, 0);
     if (st == AZREDIS_OK) {
         azri_flow_accept(f, now, 0);
         return;
