@@ -223,6 +223,8 @@
  *                               and azredis_memory_needed is not there; 2 KB less
  * AZREDIS_NO_ASSERTION          leaves out the identity client-assertion
  * AZREDIS_NO_WORKLOAD           leaves out workload-identity, and its link of the default chain; NO_OS and NO_HTTP imply it
+ * AZREDIS_NO_TOKEN_FILE         no identity token-file; AZREDIS_NO_OS implies it
+ * AZREDIS_NO_EXEC               no identity exec, and no program is ever started; AZREDIS_NO_OS implies it
  * AZREDIS_ASSERT(x)             our own bugs; default assert, nothing under NDEBUG
  * AZREDIS_NO_CONFIG             leaves out connection strings (a config is then AZREDIS_E_ARG) and azredis_describe
  * AZREDIS_API                   linkage of the public functions; set by the header
@@ -4080,8 +4082,8 @@ static const azri_identity_kind azri_identity_kinds[] = {
     { "workload-identity", AZRI_ID_WORKLOAD, AZRI_NEED_PROOF },
     { "managed-identity", AZRI_ID_MANAGED, 0 },
     { "managed-identity-app", AZRI_ID_LATER, AZRI_NEED_TENANT | AZRI_NEED_CLIENT },
-    { "token-file", AZRI_ID_LATER, AZRI_NEED_TOKEN_FILE },
-    { "exec", AZRI_ID_LATER, AZRI_NEED_EXEC },
+    { "token-file", AZRI_ID_TOKEN_FILE, AZRI_NEED_TOKEN_FILE },
+    { "exec", AZRI_ID_EXEC, AZRI_NEED_EXEC },
     { "client-certificate", AZRI_ID_LATER, 0 },
     { "azure-cli", AZRI_ID_LATER, 0 },
     { "azure-developer-cli", AZRI_ID_LATER, 0 },
@@ -4326,6 +4328,19 @@ static azredis_status azri_identity_check_managed(const azri_identity_conf *c, a
     return AZREDIS_OK;
 }
 
+#ifndef AZREDIS_NO_EXEC
+/* The scope becomes an argument of the program: nothing in it may look like an option, or mean something to a shell
+ * that the program itself may start. */
+static azredis_status azri_identity_check_exec(const azri_identity_conf *c, azredis_error *e) {
+    if (c->exec[0] != '/')
+        return azri_identity_bad(e, "options.exec", "it must be the absolute path of a program; no shell and no PATH are "
+                                 "asked, and it takes no arguments: write a script for them");
+    if (!azri_identity_clean(azri_str(c->scope), "_.:/-", 253))
+        return azri_identity_bad(e, "options.scope", "as an argument of a program it may hold letters, digits and _.:/- only");
+    return AZREDIS_OK;
+}
+#endif
+
 static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_error *e) {
     const azri_identity_kind *k = azri_identity_find(NULL, (int)c->identity);
     const char *lacks;
@@ -4354,6 +4369,9 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
     if (!azri_identity_clean(azri_str(c->scope), ":/.-_~", 253))
         return azri_fail(e, AZREDIS_E_ARG, "options.scope", "options: scope must be one resource, such as "
                          AZRI_REDIS_SCOPE);
+#ifndef AZREDIS_NO_EXEC
+    if (c->identity == AZREDIS_ID_EXEC && azri_identity_check_exec(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
+#endif
     if (c->user && strlen(c->user) >= sizeof ((azredis_token *)0)->user)
         return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: user has more than 63 bytes");
     if (AZRI_WITH_HTTP && c->authority_host)
@@ -5206,7 +5224,7 @@ AZRI_STEP_DONE } azri_step_kind;
 enum { AZRI_STEP_ARGS = 8, AZRI_PIN_DIGITS = 40 };
 
 /* HTTP: send request to url, feed the body to azri_flow_body, end with azri_flow_http.
- * FILE: read file, end with azri_flow_text. EXEC: run argv, end with azri_flow_text and what it printed.
+ * FILE: read file, end with azri_flow_text. EXEC: run argv, end with azri_flow_ran and what it printed.
  * CALL: call, end with azri_flow_call. WAIT: come back in wait_ms. DONE: look at the flow's status.
  * Strings are lent by the flow until the step's end is told. */
 typedef struct azri_step {
@@ -5236,6 +5254,7 @@ typedef struct azri_step {
 /* What a token endpoint said. Numbers are 0 where it said nothing usable. */
 typedef struct azri_answer {
     int64_t expires_in, expires_on, refresh_in;
+    int64_t expires_local;                 /* by a clock on the wall here, as if it were UTC */
     int     aadsts, raw_len;
     int     same;                          /* 1: it names the identity that was asked for; -1: another one */
     char    error[64], about[AZRI_PEER_TEXT + 56], request_id[40], token_type[16];
@@ -5277,6 +5296,7 @@ struct azri_flow {
     const azri_identity_conf *conf;        /* lent until azri_flow_free */
     azri_rng                 *rng;
     const azri_env           *env;         /* lent until the walk is done */
+    int64_t (*local_time)(int64_t wall);   /* in: seconds since 1970 of such a time; NULL: it is not known */
     uint64_t pace_ms;                      /* in: no pause is longer, for tokens of short life; 0: no bound */
     int      pin;                          /* in and out: 1 + the link that won, and is asked alone from then on */
 
@@ -5317,6 +5337,9 @@ struct azri_flow {
     azri_buf      proof;                   /* secret: an assertion, a key */
     azri_buf      roots;                   /* PEM: what the endpoint is verified with */
     int           renewed;                 /* the proof was refused as stale, and got once more */
+    int           exit_code;               /* of a program: its status, or minus the signal that ended it, or */
+#define AZRI_EXIT_UNKNOWN INT_MIN          /* another part of this process has collected it */
+    azredis_str   said;                    /* how its stderr ends; lent while it is told */
     char          request_id[40];
     azri_json     json;
     azredis_status json_status;
@@ -5529,11 +5552,18 @@ static int64_t azri_flow_whole_life(const azri_claims *c) {
     return c->iat && c->exp > c->iat ? c->exp - c->iat : INT64_MAX;
 }
 
+/* The clock on the wall comes last: it is set back once a year. 0: unknown. */
+static int64_t azri_flow_expires_at(const azri_flow *f) {
+    if (f->answer.expires_on) return f->answer.expires_on;
+    if (f->claims.exp) return f->claims.exp;
+    return f->answer.expires_local && f->local_time ? f->local_time(f->answer.expires_local) : 0;
+}
+
 /* Life from the moment of sending. A point in time is compared with the server's own clock where it told
  * it; exp - iat, both from the issuer's clock, bounds what a wrong clock of ours can do. */
 static azredis_status azri_flow_check_life(azri_flow *f, int64_t server_unix) {
     const azri_answer *a = &f->answer;
-    int64_t at = a->expires_on ? a->expires_on : f->claims.exp, whole = azri_flow_whole_life(&f->claims);
+    int64_t at = azri_flow_expires_at(f), whole = azri_flow_whole_life(&f->claims);
     int64_t clock = server_unix > 0 ? server_unix : f->sent_unix, life;
     if (a->expires_in > 0) life = a->expires_in;
     else if (a->expires_on && a->expires_on < AZRI_RELATIVE_BELOW) life = a->expires_on;
@@ -5543,7 +5573,7 @@ static azredis_status azri_flow_check_life(azri_flow *f, int64_t server_unix) {
                                "expires_on, no exp with a clock to compare it with)");
     if (life <= 0) {
         (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "the token has already expired by this machine's clock; set "
-                             "the clock, or clear the cache that gave the token");
+                             "the clock, or mend what gave the token (a cache, a program, a file that nobody renews)");
         f->error.retryable = 1;
         return AZREDIS_E_TOKEN;
     }
@@ -5631,16 +5661,15 @@ static void azri_flow_foreign(azri_flow *f, const azri_http *h) {
                   azri_quote(quoted, sizeof quoted, a->raw, (size_t)a->raw_len, azri_flow_secret(f)));
 }
 
-static void azri_flow_refused(azri_flow *f, const azri_http *h) {
+/* Adds what an error object in f->answer says to f->error. */
+static void azri_flow_why(azri_flow *f, int http) {
     azri_answer *a = &f->answer;
     azredis_str secret = azri_flow_secret(f);
     char text[AZRI_PEER_TEXT + 1];
     const char *hint;
     a->aadsts = azri_flow_code(f);
     hint = azri_hint(a->aadsts);
-    (void)azri_flow_fail(f, AZREDIS_E_ENTRA, "Entra refused with ");
-    azri_fail_add(&f->error, "HTTP %d, %s", h->status,
-                  azri_quote(text, sizeof a->error, a->error, strlen(a->error), secret));
+    azri_fail_add(&f->error, "%s", azri_quote(text, sizeof a->error, a->error, strlen(a->error), secret));
     if (a->aadsts) azri_fail_add(&f->error, ", AADSTS%d", a->aadsts);
     if (hint)
         azri_fail_add(&f->error, ": %s", hint);
@@ -5648,9 +5677,14 @@ static void azri_flow_refused(azri_flow *f, const azri_http *h) {
         azri_fail_add(&f->error, "; it says: %s",
                       azri_quote(text, sizeof text, a->about, strlen(a->about), secret));
     f->error.aadsts = a->aadsts;
-    f->error.retryable = azri_flow_passing(h->status, a);
+    f->error.retryable = azri_flow_passing(http, a);
 }
 
+static void azri_flow_refused(azri_flow *f, const azri_http *h) {
+    (void)azri_flow_fail(f, AZREDIS_E_ENTRA, "Entra refused with ");
+    azri_fail_add(&f->error, "HTTP %d, ", h->status);
+    azri_flow_why(f, h->status);
+}
 /* What a token endpoint of Entra answered. */
 static void azri_flow_judge(azri_flow *f, uint64_t now, const azri_http *h) {
     azri_answer *a = &f->answer;
@@ -5704,11 +5738,24 @@ static void azri_flow_http(azri_flow *f, uint64_t now, azredis_status transport,
 }
 
 #ifndef AZREDIS_NO_OS
-/* A file was read or a program has ended: OK, and text is what it holds or printed; else e says why not. */
+/* A file was read: OK, and text is what it holds; else e says why not. */
 static void azri_flow_text(azri_flow *f, uint64_t now, azredis_status st, azredis_str text, const azredis_error *e) {
-    AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && (f->asks == AZRI_STEP_FILE || f->asks == AZRI_STEP_EXEC));
+    AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks == AZRI_STEP_FILE);
     if (st != AZREDIS_OK) f->error = *e;
     f->source->text(f, now, st, text);
+}
+#endif
+
+#ifndef AZREDIS_NO_EXEC
+/* A program has ended by itself: OK, and out is what it printed; else e says why not. said: how its stderr ends. */
+static void azri_flow_ran(azri_flow *f, uint64_t now, azredis_status st, azredis_str out, azredis_str said, int exit_code,
+                          const azredis_error *e) {
+    AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks == AZRI_STEP_EXEC);
+    if (st != AZREDIS_OK) f->error = *e;
+    f->exit_code = exit_code;
+    f->said = said;
+    f->source->text(f, now, st, out);
+    f->said = azri_slice(NULL, 0);
 }
 #endif
 
@@ -5879,8 +5926,10 @@ static azredis_status azri_environment_begin(azri_flow *f) {
 }
 #endif
 
-/* ==== >>given ============================================================= uses: core mem fail text http identity flow ==
- * Tokens that somebody else gets: your callback, a file, a program.
+/* ==== >>given ============================================================= uses: core mem fail text json http identity flow ==
+ * Tokens that somebody else gets: your callback, a file, a program. File and program may write the token itself, or
+ * JSON: an answer of RFC 6749, what az and azd print, or an error object. What they write is never quoted but for
+ * the texts of an error object: it holds the token.
  * ================================================================================================ */
 
 /* It decides itself what it needs. */
@@ -5907,6 +5956,164 @@ static void azri_callback_call(azri_flow *f, uint64_t now, azredis_status st, co
     f->answer.refresh_in = got->refresh_in;
     azri_flow_accept(f, now, 0);
 }
+
+#if !defined(AZREDIS_NO_TOKEN_FILE) || !defined(AZREDIS_NO_EXEC)
+/* Without the zone that makes it a time: az prints it so. */
+static int azri_given_is_local(azredis_str date) {
+    size_t i;
+    for (i = 11; i < date.len && date.ptr[i] != '+' && date.ptr[i] != '-' && date.ptr[i] != 'Z'; i++) {}
+    return i >= date.len && date.len > 11 && date.ptr[4] == '-';
+}
+
+/* Programs of Azure have names of their own for what RFC 6749 and Entra call access_token, expires_on and error. */
+static void azri_given_value(void *user, int depth, azredis_str parent, azredis_str key, int type, azredis_str text) {
+    azri_answer *a = &((azri_flow *)user)->answer;
+    if (depth == 2 && type == AZRI_JSON_STRING && azri_eqz(parent, "error")) {
+        if (azri_eqz(key, "code")) azri_answer_cut(a->error, sizeof a->error, text);
+        if (azri_eqz(key, "message")) azri_answer_cut(a->about, sizeof a->about, text);
+    }
+    if (depth == 1 && (azri_eqz(key, "accessToken") || azri_eqz(key, "token"))) key = azri_str("access_token");
+    if (depth == 1 && azri_eqz(key, "expiresOn")) {
+        if (type == AZRI_JSON_STRING && azri_given_is_local(text)) {
+            (void)azri_date_parse(text, &a->expires_local);
+            return;
+        }
+        key = azri_str("expires_on");
+    }
+    azri_flow_value(user, depth, parent, key, type, text);
+}
+
+static azredis_status azri_given_json(azri_flow *f, azredis_str text) {
+    azredis_status st;
+    azri_json_free(&f->json);
+    azri_json_init(&f->json, f->mem, AZRI_VALUE_MAX, azri_given_value, f);
+    st = azri_json_feed(&f->json, text.ptr, text.len);
+    if (st == AZREDIS_OK) st = azri_json_end(&f->json);
+    if (f->json_status == AZREDIS_OK) f->json_status = st;
+    return f->json_status;
+}
+
+/* The byte order mark and the line ends that editors and echo add. */
+static azredis_str azri_given_trim(azredis_str s) {
+    if (s.len >= 3 && memcmp(s.ptr, "\xef\xbb\xbf", 3) == 0) s = azri_slice(s.ptr + 3, s.len - 3);
+    while (s.len && azri_json_is_blank(s.ptr[0])) s = azri_slice(s.ptr + 1, s.len - 1);
+    while (s.len && azri_json_is_blank(s.ptr[s.len - 1])) s.len--;
+    return s;
+}
+
+/* RFC 6750 2.1. A page, a message and a list are no token. */
+static int azri_given_is_token(azredis_str s) {
+    size_t i;
+    for (i = 0; i < s.len && (azri_is_alnum(s.ptr[i]) || azri_find(azri_str("-._~+/="), s.ptr[i]) < 7); i++) {}
+    return i == s.len;
+}
+
+/* Puts the token into f->token and what is said about it into f->answer. */
+static azredis_status azri_given_read(azri_flow *f, azredis_str text, int is_file) {
+    const char *what = is_file ? "file" : "output";
+    azredis_status st = AZREDIS_OK;
+    text = azri_given_trim(text);
+    if (text.len && text.ptr[0] == '{') st = azri_given_json(f, text);
+    else if (!azri_given_is_token(text)) st = AZREDIS_E_JSON;
+    else if (text.len) st = azri_buf_add(&f->token, text.ptr, text.len);
+    if (st == AZREDIS_E_NOMEM) return azri_flow_fail(f, st, "no memory for what holds the token");
+    if (st == AZREDIS_OK && f->answer.error[0]) {
+        (void)azri_flow_fail(f, AZREDIS_E_ENTRA, "");
+        azri_fail_add(&f->error, "the %s holds an error instead of a token: ", what);
+        azri_flow_why(f, 0);
+        return AZREDIS_E_ENTRA;
+    }
+    if (st == AZREDIS_OK && f->token.len) return AZREDIS_OK;
+    (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "");
+    azri_fail_add(&f->error, "the %s %s; it should be a token, or JSON with access_token and expires_on", what,
+                  text.len == 0 ? "is empty" : st == AZREDIS_OK ? "is JSON without access_token, accessToken or token"
+                  : st == AZREDIS_E_LIMIT ? "holds a text longer than this build reads, or nests too deep"
+                  : "is neither a token nor complete JSON");
+    f->error.retryable = is_file;          /* it may be being written just now */
+    return AZREDIS_E_TOKEN;
+}
+#endif
+
+#ifndef AZREDIS_NO_TOKEN_FILE
+static azredis_status azri_token_file_begin(azri_flow *f) {
+    (void)f;
+    return AZREDIS_OK;
+}
+
+static azredis_status azri_token_file_ask(azri_flow *f, azri_step *step) {
+    step->kind = AZRI_STEP_FILE;
+    step->file = f->conf->token_file;
+    step->file_max = AZRI_HTTP_BODY_MAX;
+    return AZREDIS_OK;
+}
+
+/* Nobody knows when the file was written, so what it says relative to that moment means nothing. */
+static void azri_token_file_text(azri_flow *f, uint64_t now, azredis_status st, azredis_str text) {
+    if (st != AZREDIS_OK) f->error.retryable = st != AZREDIS_E_LIMIT;  /* whoever keeps it fresh may be starting */
+    else st = azri_given_read(f, text, 1);
+    f->answer.expires_in = f->answer.refresh_in = 0;
+    if (f->answer.expires_on < AZRI_RELATIVE_BELOW) f->answer.expires_on = 0;
+    if (st == AZREDIS_OK) azri_flow_accept(f, now, 0);
+    else azri_flow_failed(f, now);
+}
+#endif
+
+#ifndef AZREDIS_NO_EXEC
+#define AZRI_EXEC_MS (10u * AZRI_SECOND)   /* as the SDKs give az */
+
+static azredis_status azri_exec_begin(azri_flow *f) {
+    (void)f;
+    return AZREDIS_OK;
+}
+
+static azredis_status azri_exec_ask(azri_flow *f, azri_step *step) {
+    step->kind = AZRI_STEP_EXEC;
+    step->argv[0] = f->conf->exec;
+    step->argv[1] = f->conf->scope;
+    step->timeout_ms = (uint32_t)azri_min64(step->timeout_ms, AZRI_EXEC_MS);
+    return AZREDIS_OK;
+}
+
+/* The line of stderr that says most: the first that speaks of an error, else the last. */
+static azredis_str azri_exec_line(azredis_str said) {
+    azredis_str best = azri_slice(said.ptr, 0), line;
+    size_t i;
+    while (said.len) {
+        line = azri_slice(said.ptr, azri_find(said, '\n'));
+        said = azri_slice(said.ptr + line.len, said.len - line.len);
+        if (said.len) said = azri_slice(said.ptr + 1, said.len - 1);
+        line = azri_given_trim(line);
+        if (line.len) best = line;
+        for (i = 0; i + 4 <= line.len; i++)
+            if (azri_ieqz(azri_slice(line.ptr + i, 4), "rror")) return line;
+    }
+    return best;
+}
+
+static void azri_exec_add_said(azri_flow *f) {
+    azredis_str line = azri_exec_line(f->said);
+    char quoted[AZRI_PEER_TEXT + 1];
+    if (line.len)
+        azri_fail_add(&f->error, "; it says: %s", azri_quote(quoted, sizeof quoted, line.ptr, line.len, azri_slice(NULL, 0)));
+}
+
+static void azri_exec_text(azri_flow *f, uint64_t now, azredis_status st, azredis_str out) {
+    int code = f->exit_code;
+    if (st == AZREDIS_OK && code != 0 && code != AZRI_EXIT_UNKNOWN) {
+        st = azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "the program ");
+        azri_fail_add(&f->error, code > 0 ? "%s ended with status %d" : "%s was ended by signal %d", f->conf->exec,
+                      code > 0 ? code : -code);
+        f->error.retryable = 1;
+    }
+    if (st == AZREDIS_OK) st = azri_given_read(f, out, 0);
+    if (st == AZREDIS_OK) {
+        azri_flow_accept(f, now, 0);
+        return;
+    }
+    azri_exec_add_said(f);
+    azri_flow_failed(f, now);
+}
+#endif
 
 #ifndef AZREDIS_NO_MANAGED
 /* ==== >>managed =========================================================== uses: core mem fail text json http jwt identity flow ==
@@ -6685,7 +6892,7 @@ static void azri_workload_text(azri_flow *f, uint64_t now, azredis_status st, az
 
 /* ==== >>walk ============================================================== uses: core mem fail text json http jwt identity flow app given managed federated ==
  * The table of sources, which of them a walk asks and in which order, and the walk itself.
- * Entry points: azri_flow_init _start _next _body _http _text _call _free azri_step_free.
+ * Entry points: azri_flow_init _start _next _body _http _text _ran _call _free azri_step_free.
  * ================================================================================================ */
 
 static azredis_status azri_source_left_out(azri_flow *f) {
@@ -6749,7 +6956,14 @@ static const azri_source azri_sources[] = {        /* in the order of the defaul
     { "client-assertion", NULL, AZREDIS_ID_CLIENT_ASSERTION, 0, AZRI_BEGIN(azri_assertion_begin), AZRI_IF_HTTP(azri_assertion_ask),
       AZRI_IF_HTTP(azri_assertion_judge), AZRI_IF_HTTP(azri_flow_judge_net), NULL, AZRI_IF_HTTP(azri_assertion_call) },
 #endif
-    { "callback", NULL, AZREDIS_ID_CALLBACK, 0, azri_callback_begin, azri_callback_ask, NULL, NULL, NULL, azri_callback_call }
+    { "callback", NULL, AZREDIS_ID_CALLBACK, 0, azri_callback_begin, azri_callback_ask, NULL, NULL, NULL, azri_callback_call },
+#ifndef AZREDIS_NO_TOKEN_FILE
+    { "token-file", NULL, AZREDIS_ID_TOKEN_FILE, 0, azri_token_file_begin, azri_token_file_ask, NULL, NULL,
+      azri_token_file_text, NULL },
+#endif
+#ifndef AZREDIS_NO_EXEC
+    { "exec", NULL, AZREDIS_ID_EXEC, 0, azri_exec_begin, azri_exec_ask, NULL, NULL, azri_exec_text, NULL },
+#endif
 };
 enum { AZRI_SOURCES = sizeof azri_sources / sizeof azri_sources[0] };
 
@@ -9502,6 +9716,16 @@ static int64_t azri_posix_unix(void *user) {
     return t > 0 ? (int64_t)t : 0;
 }
 
+/* wall: a time on this machine's clock on the wall, as if it were UTC. 0: there is no such time. */
+static int64_t azri_posix_local(int64_t wall) {
+    time_t t = (time_t)wall;
+    struct tm tm;
+    if (!gmtime_r(&t, &tm)) return 0;
+    tm.tm_isdst = -1;
+    t = mktime(&tm);
+    return t > 0 ? (int64_t)t : 0;
+}
+
 static int azri_posix_entropy(void *user, void *out, size_t n) {
     unsigned char *p = (unsigned char *)out;
     ssize_t r;
@@ -9596,6 +9820,7 @@ static const char *azri_errno_text(int err) {
     case EMFILE:        return "too many open files in this process";
     case ENFILE:        return "too many open files on this machine";
     case ENOENT:        return "no such file";
+    case ENOEXEC:       return "it is no program";
     case ENAMETOOLONG:  return "path too long";
     case EACCES:        return "permission denied";
     case EPERM:         return "forbidden by this machine (firewall?)";
@@ -10351,6 +10576,300 @@ static azredis_status azri_file_read(azri_buf *out, const char *path, const char
     azri_wipe(piece, sizeof piece);
     (void)close(fd);
     return st;
+}
+#endif
+
+#ifndef AZREDIS_NO_EXEC
+/* ==== >>child ============================================================= uses: core mem fail posix ==
+ * A program that is run for what it prints: all of its stdout, how its stderr ends, its exit status; never blocking.
+ * posix_spawn does what must not be done by hand between fork and exec in a process with threads. Three traps:
+ *   - Its end is not ours alone. The program around us may ignore SIGCHLD or collect every child: waitpid then says
+ *     ECHILD, which means "gone", and the output alone counts. So nothing is killed but right after waitpid has said
+ *     that it lives: its number may be another's by now.
+ *   - A grandchild may keep stdout open long after the end. What came by AZRI_CHILD_LINGER after it is the output.
+ *   - Killing the program alone would leave its children at work, so it leads a process group, which dies as a whole.
+ * It inherits the environment, and of our descriptors none: all close on exec from their first moment.
+ * Entry points: azri_child_start, _step, _fds, _deadline, _end.
+ * ================================================================================================ */
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#if defined(__linux__)
+#  include <sys/syscall.h>
+#endif
+#if defined(__APPLE__)
+#  include <crt_externs.h>
+#  define AZRI_ENVIRON (*_NSGetEnviron())
+#else
+#  ifndef _GNU_SOURCE                    /* which declares it */
+extern char **environ;
+#  endif
+#  define AZRI_ENVIRON environ
+#endif
+
+#define AZRI_CHILD_OUT    65536u         /* bytes of stdout; a token has 2 KB */
+#define AZRI_CHILD_SAID   1024u          /* bytes of stderr that are kept: its end */
+#define AZRI_CHILD_HEAR   160            /* reads of stderr in one step: all that a pipe holds, but no endless flood */
+#define AZRI_CHILD_LOOK   20u            /* ms until the next look whether it has ended, once its stdout has */
+#define AZRI_CHILD_PRINTS 100u           /* the same while stdout is open: bytes wake us, this is for the second trap */
+#define AZRI_CHILD_LINGER 100u           /* as Go's os/exec for azidentity */
+#define AZRI_CHILD_DYING  1000u          /* ms until one that was killed, and that the kernel keeps, is left alone */
+
+typedef struct azri_child {              /* zeroed: none */
+    pid_t          pid;                  /* and its group; 0: none */
+    int            out, err;             /* our ends of its stdout and stderr; -1: closed */
+    int            gone;                 /* collected, by us or by somebody else */
+    int            code;                 /* then: see azri_flow.exit_code */
+    azredis_status killed;               /* why it was; OK: it was not */
+    uint64_t       until, look_at;       /* deadline, then end of the patience with it; the next look */
+    uint32_t       limit_ms;
+    const char    *path, *where;         /* lent */
+    azri_buf       text;                 /* secret: stdout */
+    size_t         said_len;
+    char           said[AZRI_CHILD_SAID];
+} azri_child;
+
+static void azri_child_shut(int *fd) {
+    if (*fd >= 0) (void)close(*fd);
+    *fd = -1;
+}
+
+/* 0, 1 and 2 are what the child's own will be, and may be free in a daemon: ours must be others. */
+static int azri_child_lift(int fd) {
+    int up;
+    if (fd > 2) return fd;
+    up = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    (void)close(fd);
+    return up;
+}
+
+/* fd[0] is ours and does not block. 0 or an errno, and then nothing is open. */
+static int azri_child_pipe(int fd[2]) {
+    int r, err;
+#if defined(__linux__)
+    r = (int)syscall(SYS_pipe2, fd, O_CLOEXEC);     /* the C library shows pipe2 only under _GNU_SOURCE */
+#else
+    r = pipe(fd);                        /* a fork elsewhere just now inherits it; the second trap's rule bounds that */
+    if (r == 0) (void)fcntl(fd[0], F_SETFD, FD_CLOEXEC);
+    if (r == 0) (void)fcntl(fd[1], F_SETFD, FD_CLOEXEC);
+#endif
+    if (r == 0) {
+        fd[0] = azri_child_lift(fd[0]);
+        fd[1] = azri_child_lift(fd[1]);
+        if (fd[0] >= 0 && fd[1] >= 0 && azri_fd_setup(fd[0])) return 0;
+    }
+    err = errno;
+    if (r == 0) azri_child_shut(&fd[0]);
+    if (r == 0) azri_child_shut(&fd[1]);
+    fd[0] = fd[1] = -1;
+    return err;
+}
+
+/* stdin is empty; signals are as in a program that a shell starts: our threads have blocked them all. */
+static int azri_child_plan(posix_spawn_file_actions_t *files, posix_spawnattr_t *how, int out, int err) {
+    sigset_t set;
+    short flags = POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF;
+    int r = posix_spawn_file_actions_addopen(files, 0, "/dev/null", O_RDONLY, 0);
+#ifdef POSIX_SPAWN_CLOEXEC_DEFAULT
+    flags |= POSIX_SPAWN_CLOEXEC_DEFAULT;           /* where pipes cannot be made to close on exec at once */
+#endif
+    if (r == 0) r = posix_spawn_file_actions_adddup2(files, out, 1);
+    if (r == 0) r = posix_spawn_file_actions_adddup2(files, err, 2);
+    if (r == 0) r = posix_spawnattr_setpgroup(how, 0);
+    (void)sigemptyset(&set);
+    if (r == 0) r = posix_spawnattr_setsigmask(how, &set);
+    (void)sigaddset(&set, SIGPIPE);
+    (void)sigaddset(&set, SIGCHLD);
+    if (r == 0) r = posix_spawnattr_setsigdefault(how, &set);
+    return r == 0 ? posix_spawnattr_setflags(how, flags) : r;
+}
+
+/* 0 or an errno. */
+static int azri_child_spawn(pid_t *pid, const char *const *argv, int out, int err) {
+    posix_spawn_file_actions_t files;
+    posix_spawnattr_t how;
+    char *args[AZRI_STEP_ARGS];
+    int r = posix_spawn_file_actions_init(&files);
+    if (r != 0) return r;
+    r = posix_spawnattr_init(&how);
+    if (r == 0) {
+        memcpy(args, argv, sizeof args);            /* posix_spawn takes char *const * and changes nothing */
+        r = azri_child_plan(&files, &how, out, err);
+        if (r == 0) r = posix_spawn(pid, argv[0], &files, &how, args, AZRI_ENVIRON);
+        (void)posix_spawnattr_destroy(&how);
+    }
+    (void)posix_spawn_file_actions_destroy(&files);
+    return r;
+}
+
+static azredis_status azri_child_cannot(const azri_child *c, int err, azredis_error *e) {
+    struct stat st;
+    int is_directory = err == EACCES && stat(c->path, &st) == 0 && !S_ISREG(st.st_mode);
+    (void)azri_fail(e, AZREDIS_E_NO_CREDENTIAL, c->where, "%s: cannot run %s: %s (errno %d); it must be a program, or a script "
+                    "that begins with #!, which this user may execute", c->where, c->path,
+                    is_directory ? "it is no file" : azri_errno_text(err), err);
+    if (!e) return AZREDIS_E_NO_CREDENTIAL;
+    e->os_errno = err;
+    e->retryable = err == EAGAIN || err == ENOMEM || err == EMFILE || err == ENFILE || err == ETXTBSY;
+    return AZREDIS_E_NO_CREDENTIAL;
+}
+
+/* argv: AZRI_STEP_ARGS entries, ended by NULL. Strings are lent until azri_child_end. After a failure *c is as before. */
+static azredis_status azri_child_start(azri_child *c, const azri_mem *m, const char *const *argv, const char *where,
+                                       uint64_t now, uint32_t limit_ms, azredis_error *e) {
+    int out[2] = {-1, -1}, err[2] = {-1, -1}, r;
+    memset(c, 0, sizeof *c);
+    c->path = argv[0];
+    c->where = where;
+    r = azri_child_pipe(out);
+    if (r == 0) r = azri_child_pipe(err);
+    if (r == 0) r = azri_child_spawn(&c->pid, argv, out[1], err[1]);
+    azri_child_shut(&out[1]);
+    azri_child_shut(&err[1]);
+    c->out = out[0];
+    c->err = err[0];
+    c->limit_ms = limit_ms;
+    c->until = azri_after(now, limit_ms);
+    azri_buf_init(&c->text, m, AZRI_CHILD_OUT, 1);
+    if (r == 0) return AZREDIS_OK;
+    azri_child_shut(&c->out);
+    azri_child_shut(&c->err);
+    c->pid = 0;
+    return azri_child_cannot(c, r, e);
+}
+
+/* Has it ended? Once it has, its number may be another's. */
+static void azri_child_collect(azri_child *c) {
+    int status = 0;
+    pid_t r;
+    if (c->gone) return;
+    do r = waitpid(c->pid, &status, WNOHANG); while (r < 0 && errno == EINTR);
+    if (r == 0) return;
+    c->gone = 1;
+    c->code = r < 0 ? AZRI_EXIT_UNKNOWN : WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+/* It and what it has started. */
+static void azri_child_kill(azri_child *c) {
+    azri_child_collect(c);
+    if (!c->gone) (void)kill(-c->pid, SIGKILL);
+    azri_child_shut(&c->out);
+    azri_child_shut(&c->err);
+}
+
+/* What has come on fd, up to n bytes. 0: nothing now; -1: no more will. */
+static ssize_t azri_child_read(int *fd, char *p, size_t n) {
+    ssize_t r;
+    if (*fd < 0) return -1;
+    do r = read(*fd, p, n); while (r < 0 && errno == EINTR);
+    if (r > 0) return r;
+    if (r < 0 && azri_would_block(errno)) return 0;
+    azri_child_shut(fd);
+    return -1;
+}
+
+/* The end of what it says matters: that is why it gives up. */
+static void azri_child_hear(azri_child *c) {
+    size_t half = sizeof c->said / 2;
+    ssize_t n = 1;
+    int i;
+    for (i = 0; i < AZRI_CHILD_HEAR && n > 0; i++) {
+        if (c->said_len > half) {
+            memmove(c->said, c->said + c->said_len - half, half);
+            c->said_len = half;
+        }
+        n = azri_child_read(&c->err, c->said + c->said_len, sizeof c->said - c->said_len);
+        if (n > 0) c->said_len += (size_t)n;
+    }
+}
+
+static azredis_status azri_child_listen(azri_child *c, azredis_error *e) {
+    char piece[2048];
+    azredis_status st = AZREDIS_OK;
+    ssize_t n = 1;
+    while (n > 0 && st == AZREDIS_OK) {
+        n = azri_child_read(&c->out, piece, sizeof piece);
+        if (n > 0) st = azri_buf_add(&c->text, piece, (size_t)n);
+    }
+    azri_wipe(piece, sizeof piece);
+    if (st == AZREDIS_E_LIMIT)
+        return azri_fail(e, st, c->where, "%s: %s prints more than %u bytes and was stopped; is it the right program?", c->where,
+                         c->path, AZRI_CHILD_OUT);
+    if (st != AZREDIS_OK) return azri_fail(e, st, c->where, "%s: no memory for what %s prints", c->where, c->path);
+    return AZREDIS_OK;
+}
+
+/* st: why it must go. What there is to say has been said in *e, which is the caller's to keep. */
+static void azri_child_stop(azri_child *c, azredis_status st, uint64_t now) {
+    azri_child_kill(c);
+    c->killed = st;
+    c->until = azri_after(now, AZRI_CHILD_DYING);
+    c->look_at = azri_after(now, 1);
+}
+
+/* The deadline of one that has ended is when its grandchildren have been listened to for long enough. */
+static azredis_status azri_child_late(azri_child *c, azredis_error *e) {
+    if (c->gone) return AZREDIS_OK;
+    (void)azri_fail(e, AZREDIS_E_TIMEOUT, c->where, "%s: %s did not end within %u ms and was stopped; run it by hand to see what "
+                    "it waits for", c->where, c->path, (unsigned)c->limit_ms);
+    return AZREDIS_E_TIMEOUT;
+}
+
+/* AGAIN: later. OK: it has ended by itself; text, said and code are there. Else *e, which must be the same in each step,
+ * says why it was stopped; it is gone then, or the kernel does not let it go. */
+static azredis_status azri_child_step(azri_child *c, uint64_t now, azredis_error *e) {
+    azredis_status st;
+    int before = c->gone;
+    if (c->killed != AZREDIS_OK) {
+        azri_child_collect(c);
+        c->look_at = azri_after(now, AZRI_CHILD_LOOK);
+        if (now >= c->until) c->gone = 1;           /* the kernel keeps it: left alone, a zombie one day */
+        return c->gone ? c->killed : AZREDIS_AGAIN;
+    }
+    azri_child_collect(c);                          /* first: what it printed before its end is then in the pipe */
+    if (c->gone && !before) c->until = azri_min64(c->until, azri_after(now, AZRI_CHILD_LINGER));
+    azri_child_hear(c);
+    st = azri_child_listen(c, e);
+    if (st == AZREDIS_OK && c->gone && c->out < 0) return AZREDIS_OK;
+    if (st == AZREDIS_OK && now >= c->until) {
+        st = azri_child_late(c, e);
+        if (st == AZREDIS_OK) return st;
+    }
+    c->look_at = azri_after(now, c->out < 0 ? AZRI_CHILD_LOOK : AZRI_CHILD_PRINTS);
+    if (st != AZREDIS_OK) azri_child_stop(c, st, now);
+    return AZREDIS_AGAIN;
+}
+
+static size_t azri_child_fds(const azri_child *c, azri_fd *out, size_t cap) {
+    size_t n = 0;
+    int i;
+    for (i = 0; i < 2; i++) {
+        int fd = i ? c->err : c->out;
+        if (fd < 0) continue;
+        if (n < cap) {
+            out[n].sock = fd;
+            out[n].want = AZRI_READ;
+            out[n].ready = 0;
+        }
+        n++;
+    }
+    return n;
+}
+
+static uint64_t azri_child_deadline(const azri_child *c) { return azri_min64(c->until, c->look_at); }
+
+/* In whatever state it is. Waits for the death of one that had to be killed, which is a matter of a millisecond, so that
+ * no zombie stays behind. */
+static void azri_child_end(azri_child *c) {
+    uint32_t i;
+    if (!c->pid) return;
+    azri_child_kill(c);
+    for (i = 0; i < AZRI_CHILD_DYING && !c->gone; i++) {
+        (void)poll(NULL, 0, 1);
+        azri_child_collect(c);
+    }
+    azri_buf_free(&c->text);
+    azri_wipe(c, sizeof *c);
 }
 #endif
 
@@ -11798,7 +12317,7 @@ static void azri_auth_unwatch(azredis_auth *a, azri_watch *w) {
 
 /* ---- fetch: one walk for a token, carried out by whichever pump claimed it ---- */
 
-typedef enum azri_fetch_phase { AZRI_FETCH_NEXT, AZRI_FETCH_WAIT, AZRI_FETCH_HTTP } azri_fetch_phase;
+typedef enum azri_fetch_phase { AZRI_FETCH_NEXT, AZRI_FETCH_WAIT, AZRI_FETCH_HTTP, AZRI_FETCH_EXEC } azri_fetch_phase;
 
 struct azri_fetch {
     azri_fetch_phase phase;
@@ -11810,6 +12329,10 @@ struct azri_fetch {
     azri_line  line;
     azri_http  http;
     azri_tls_kept kept;                 /* the auth's, until the end */
+#ifndef AZREDIS_NO_EXEC
+    azri_child child;
+    azredis_error child_error;
+#endif
     size_t     written;
     uint64_t   until;
 };
@@ -11831,6 +12354,9 @@ static int azri_env_load(azri_env *env, const azri_mem *m) {
 
 static void azri_fetch_free(azredis_auth *a, azri_fetch *f) {
     azri_line_end(&f->line);
+#ifndef AZREDIS_NO_EXEC
+    azri_child_end(&f->child);
+#endif
     azri_tls_forget(&f->kept, &a->port.mem);
     azri_step_free(&f->step);
     azri_flow_free(&f->flow);
@@ -11877,6 +12403,9 @@ static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
     memset(&a->kept, 0, sizeof a->kept);
     f->rng.state = azri_rng_next(&a->rng);
     azri_flow_init(&f->flow, &a->port.mem, &a->conf, &f->rng);
+#ifndef AZREDIS_NO_OS
+    f->flow.local_time = azri_posix_local;
+#endif
     f->flow.pin = a->pin;
     f->flow.pace_ms = a->machine.held ? azri_max64(a->machine.life_ms / 10, 1) : 0;
     azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_TOKEN_START, "fetching a token (%s)", azri_identity_name(a->conf.identity));
@@ -11996,6 +12525,24 @@ static void azri_fetch_file(azredis_auth *a, azri_fetch *f) {
 }
 #endif
 
+#ifndef AZREDIS_NO_EXEC
+static void azri_fetch_ran(azredis_auth *a, azri_fetch *f, azredis_status st) {
+    const azri_child *c = &f->child;
+    azri_flow_ran(&f->flow, azri_auth_now(a), st, azri_slice(c->text.ptr, c->text.len), azri_slice(c->said, c->said_len), c->code,
+                  &f->child_error);
+    azri_child_end(&f->child);
+    f->phase = AZRI_FETCH_NEXT;
+}
+
+static void azri_fetch_exec(azredis_auth *a, azri_fetch *f, uint64_t now) {
+    azredis_status st;
+    memset(&f->child_error, 0, sizeof f->child_error);
+    st = azri_child_start(&f->child, &a->port.mem, f->step.argv, f->step.where, now, f->step.timeout_ms, &f->child_error);
+    if (st == AZREDIS_OK) f->phase = AZRI_FETCH_EXEC;
+    else azri_fetch_ran(a, f, st);
+}
+#endif
+
 static void azri_fetch_dial(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_grave *g, uint64_t now) {
     azri_tls_conf conf;
     memset(&conf, 0, sizeof conf);
@@ -12079,15 +12626,27 @@ static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_g
             azri_step_free(&f->step);
             f->phase = AZRI_FETCH_NEXT;
         }
+#ifndef AZREDIS_NO_EXEC
+        if (f->phase == AZRI_FETCH_EXEC) {
+            st = azri_child_step(&f->child, now, &f->child_error);
+            if (st == AZREDIS_AGAIN) return 0;
+            azri_fetch_ran(a, f, st);
+        }
+#endif
         switch (azri_flow_next(&f->flow, now, azri_port_unix(&a->port), &f->step)) {
         case AZRI_STEP_HTTP:
             if (AZRI_WITH_HTTP) azri_fetch_dial(a, f, w, g, now);
             break;
-#ifndef AZREDIS_NO_OS
         case AZRI_STEP_FILE:
+#ifndef AZREDIS_NO_OS
             azri_fetch_file(a, f);
-            break;
 #endif
+            break;
+        case AZRI_STEP_EXEC:
+#ifndef AZREDIS_NO_EXEC
+            azri_fetch_exec(a, f, now);
+#endif
+            break;
         case AZRI_STEP_CALL:
             azri_fetch_call(a, f);
             break;
@@ -12104,10 +12663,16 @@ static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_g
 
 static uint64_t azri_fetch_deadline(const azri_fetch *f) {
     if (f->phase == AZRI_FETCH_NEXT) return 0;
+#ifndef AZREDIS_NO_EXEC
+    if (f->phase == AZRI_FETCH_EXEC) return azri_child_deadline(&f->child);
+#endif
     return f->phase == AZRI_FETCH_WAIT ? f->until : azri_min64(f->until, azri_line_deadline(&f->line));
 }
 
 static size_t azri_fetch_fds(const azri_fetch *f, azri_fd *out, size_t cap) {
+#ifndef AZREDIS_NO_EXEC
+    if (f->phase == AZRI_FETCH_EXEC) return azri_child_fds(&f->child, out, cap);
+#endif
     if (f->phase != AZRI_FETCH_HTTP) return 0;
     return azri_line_fds(&f->line, out, cap, f->written < f->step.request.len);
 }

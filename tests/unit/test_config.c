@@ -751,9 +751,9 @@ static void test_public_describe(void **state) {
 
 static void test_identity_why(void **state) {
     static const char *const built[] = { "default", "environment", "client-secret", "callback", "access-key", "password",
-                                         "managed-identity", "workload-identity" };
+                                         "managed-identity", "workload-identity", "token-file", "exec" };
     static const char *const later[] = { "client-certificate", "azure-cli",
-        "azure-developer-cli", "azure-powershell", "device-code", "token-file", "exec" };
+        "azure-developer-cli", "azure-powershell", "device-code" };
     size_t i;
     (void)state;
     for (i = 0; i < COUNT(built); i++) {

@@ -157,6 +157,11 @@ static void play_http(void) {
     else answer(atoi(source.failure), "", error_body());
 }
 
+static void tell(azredis_status st, azredis_str text, const azredis_error *e) {
+    if (step.kind == AZRI_STEP_EXEC) azri_flow_ran(&flow, now, st, text, azri_slice(NULL, 0), 0, e);
+    else azri_flow_text(&flow, now, st, text, e);
+}
+
 static void play_text(void) {
     static char text[70000];
     azredis_error e;
@@ -178,7 +183,7 @@ static void play_text(void) {
         st = azri_fail(&e, AZREDIS_E_TIMEOUT, "x", "no end in time");
         e.retryable = 1;
     }
-    azri_flow_text(&flow, now, st, st == AZREDIS_OK ? azri_str(text) : azri_slice(NULL, 0), &e);
+    tell(st, st == AZREDIS_OK ? azri_str(text) : azri_slice(NULL, 0), &e);
 }
 
 static void play_call(void) {
