@@ -11,9 +11,10 @@ static void test_names(void **state) {
         { "access-key", AZREDIS_ID_ACCESS_KEY }, { "password", AZREDIS_ID_PASSWORD },
         { "managed-identity", AZREDIS_ID_MANAGED },
         { "workload-identity", AZREDIS_ID_WORKLOAD }, { "client-assertion", AZREDIS_ID_CLIENT_ASSERTION },
+        { "token-file", AZREDIS_ID_TOKEN_FILE }, { "exec", AZREDIS_ID_EXEC },
     };
     static const char *const later[] = { "client-certificate", "azure-cli",
-        "azure-developer-cli", "azure-powershell", "device-code", "token-file", "exec" };
+        "azure-developer-cli", "azure-powershell", "device-code" };
     static const char *const bad[] = { "", "Default", "env", "client_secret", "default " };
     azredis_identity id;
     size_t i;
