@@ -2019,7 +2019,7 @@ static int azri_is_hostname(azredis_str s) {
 
 /* Splits "host:port" into a checked host without brackets or final dot, and a port (0: none given).
  * Returns NULL, or what is wrong. Never quotes the text: people put passwords before an '@'. */
-static const char *azri_hostport_parse(azredis_str s, int bare_ip6, char host[256], uint16_t *port) {
+static const char *azri_hostport_cut(azredis_str s, int bare_ip6, azredis_str *host, uint16_t *port) {
     uint8_t ip[16];
     uint64_t n = 0;
     azredis_str name = s, rest;
@@ -2047,34 +2047,51 @@ static const char *azri_hostport_parse(azredis_str s, int bare_ip6, char host[25
         if (!azri_u64(azri_slice(rest.ptr + 1, rest.len - 1), &n) || n < 1 || n > 65535)
             return "the port is not a number from 1 to 65535";
     }
-    memcpy(host, name.ptr, name.len);
-    host[name.len] = '\0';
+    *host = name;
     *port = (uint16_t)n;
     return NULL;
+}
+
+static const char *azri_hostport_parse(azredis_str s, int bare_ip6, char host[256], uint16_t *port) {
+    azredis_str name;
+    const char *why = azri_hostport_cut(s, bare_ip6, &name, port);
+    if (why) return why;
+    memcpy(host, name.ptr, name.len);
+    host[name.len] = '\0';
+    return NULL;
+}
+
+static int azri_has_scheme(azredis_str text) {
+    size_t i;
+    for (i = 0; i + 3 <= text.len; i++)
+        if (memcmp(text.ptr + i, "://", 3) == 0) return 1;
+    return 0;
 }
 
 /* *port is 0 if none is given. */
 static azredis_status azri_endpoint_parse(azredis_str text, char host[256], uint16_t *port,
                                           azredis_error *e) {
-    size_t i;
-    const char *why = NULL;
-    for (i = 0; i + 3 <= text.len; i++)
-        if (memcmp(text.ptr + i, "://", 3) == 0) why = "it is a URL";
-    if (!why) why = azri_hostport_parse(text, 1, host, port);
+    const char *why = azri_has_scheme(text) ? "it is a URL" : azri_hostport_parse(text, 1, host, port);
     if (!why) return AZREDIS_OK;
     return azri_fail(e, AZREDIS_E_ARG, "options", "host: %s; expected name, name:port, [IPv6] or "
                      "[IPv6]:port, such as mycache.westeurope.redis.azure.net:10000", why);
 }
 
+/* Cuts what stands behind a scheme at the end of its authority. */
+static void azri_url_cut(azredis_str text, azredis_str *authority, azredis_str *rest) {
+    size_t i;
+    for (i = 0; i < text.len && text.ptr[i] != '/' && text.ptr[i] != '?' && text.ptr[i] != '#'; i++) {}
+    *authority = azri_slice(text.ptr, i);
+    *rest = azri_slice(text.ptr + i, text.len - i);
+}
+
 /* Cuts a http or https URL behind its authority; 0: it is no such URL. */
 static int azri_url_split(azredis_str text, int *tls, azredis_str *authority, azredis_str *rest) {
-    size_t i, n;
+    size_t n;
     *tls = text.len >= 8 && azri_ieqz(azri_slice(text.ptr, 8), "https://");
     n = *tls ? 8 : 7;
     if (!*tls && (text.len < 7 || !azri_ieqz(azri_slice(text.ptr, 7), "http://"))) return 0;
-    for (i = n; i < text.len && text.ptr[i] != '/' && text.ptr[i] != '?' && text.ptr[i] != '#'; i++) {}
-    *authority = azri_slice(text.ptr + n, i - n);
-    *rest = azri_slice(text.ptr + i, text.len - i);
+    azri_url_cut(azri_slice(text.ptr + n, text.len - n), authority, rest);
     return 1;
 }
 
@@ -2106,7 +2123,8 @@ static const char *azri_url_read(azri_url *u, azredis_str text) {
     return NULL;
 }
 
-static azredis_status azri_url_parse(azri_url *u, azredis_str text, const char *where, azredis_error *e) {
+/* Of services that the environment names; the switches say whether one of them is asked. */
+static AZRI_UNUSED azredis_status azri_url_parse(azri_url *u, azredis_str text, const char *where, azredis_error *e) {
     const char *why = azri_url_read(u, text);
     if (!why) return AZREDIS_OK;
     return azri_fail(e, AZREDIS_E_ARG, where, "%s: %s; expected https://host/path or https://host:port/path", where,
@@ -4244,48 +4262,61 @@ static int azri_identity_authority_known(azredis_str host) {
     return 0;
 }
 
-/* "host", "https://host" or "https://host/", with a port if need be, to a URL with path "/". */
-static azredis_status azri_identity_authority_url(azri_url *u, const char *text, const char *where,
+/* "host", "https://host" or "https://host/", with a port if need be. */
+static azredis_status azri_identity_authority_url(azredis_str *host, uint16_t *port, const char *text, const char *where,
                                                   azredis_error *e) {
-    static const char scheme[] = "https://";
-    char full[300];
-    size_t n = strlen(text), i, s = 0;
-    azredis_status st;
-    for (i = 0; i + 3 <= n && !s; i++) s = memcmp(text + i, "://", 3) == 0;
-    if (n > sizeof full - sizeof scheme) return azri_identity_bad(e, where, "the authority host is too long");
-    (void)azri_fmt(full, sizeof full, "%s%s", s ? "" : scheme, text);
-    st = azri_url_parse(u, azri_str(full), where, e);
-    if (st != AZREDIS_OK) return st;
-    if (!u->tls) return azri_identity_bad(e, where, "the authority gets the secret, so it must be https");
-    if (azri_eqz(azri_str(u->path), "/")) return AZREDIS_OK;
+    azredis_str all = azri_str(text), authority, rest;
+    const char *why = NULL;
+    int tls = 1;
+    if (!azri_has_scheme(all)) azri_url_cut(all, &authority, &rest);
+    else if (!azri_url_split(all, &tls, &authority, &rest)) why = "it does not begin with https://";
+    if (!why) why = azri_hostport_cut(authority, 0, host, port);
+    if (why)
+        return azri_fail(e, AZREDIS_E_ARG, where, "%s: %s; expected host, https://host or https://host:port", where, why);
+    if (!tls) return azri_identity_bad(e, where, "the authority gets the secret, so it must be https");
+    if (*port == 0) *port = 443;
+    if (rest.len == 0 || azri_eqz(rest, "/")) return AZREDIS_OK;
     return azri_identity_bad(e, where, "the authority host must not have a path; give the host alone, the "
                              "tenant has an option of its own");
 }
 
-/* The authority gets the client secret: Microsoft's hosts, this machine, or the one that allow names. */
+/* The authority gets the client secret: Microsoft's hosts, this machine, or the one that allow names. *host is a part
+ * of text. */
+static azredis_status azri_identity_authority(azredis_str *host, uint16_t *port, const char *text, const char *allow,
+                                              const char *where, azredis_error *e) {
+    azredis_str allowed;
+    uint16_t allowed_port;
+    azredis_status st = azri_identity_authority_url(host, port, text, where, e);
+    if (st != AZREDIS_OK || azri_is_loopback(*host)) return st;
+    if (allow) {
+        st = azri_identity_authority_url(&allowed, &allowed_port, allow, "options.allow_authority", e);
+        if (st != AZREDIS_OK) return st;
+        if (azri_ieq(*host, allowed) && *port == allowed_port) return AZREDIS_OK;
+    }
+    if (azri_identity_authority_known(*host) && *port == 443) return AZREDIS_OK;
+    return azri_fail(e, AZREDIS_E_ARG, where, "%s: %.*s:%u is not an authority of Microsoft's, and it "
+                     "would get the secret; if that is right, name it in the option allow_authority", where,
+                     (int)host->len, host->ptr, (unsigned)*port);
+}
+
+/* The same, to a URL with path "/". */
 static azredis_status azri_identity_authority_parse(azri_url *u, const char *text, const char *allow,
                                                     const char *where, azredis_error *e) {
-    azri_url allowed;
     azredis_str host;
-    azredis_status st = azri_identity_authority_url(u, text, where, e);
+    azredis_status st = azri_identity_authority(&host, &u->port, text, allow, where, e);
     if (st != AZREDIS_OK) return st;
-    host = azri_str(u->host);
-    if (azri_is_loopback(host)) return AZREDIS_OK;
-    if (allow) {
-        st = azri_identity_authority_url(&allowed, allow, "options.allow_authority", e);
-        if (st != AZREDIS_OK) return st;
-        if (azri_ieqz(host, allowed.host) && u->port == allowed.port) return AZREDIS_OK;
-    }
-    if (azri_identity_authority_known(host) && u->port == 443) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_ARG, where, "%s: %s:%u is not an authority of Microsoft's, and it "
-                     "would get the secret; if that is right, name it in the option allow_authority", where,
-                     u->host, (unsigned)u->port);
+    u->tls = 1;
+    memcpy(u->host, host.ptr, host.len);
+    u->host[host.len] = '\0';
+    azri_copy(u->path, sizeof u->path, "/");
+    return AZREDIS_OK;
 }
 
 static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_error *e) {
     const azri_identity_kind *k = azri_identity_find(NULL, (int)c->identity);
     const char *lacks;
-    azri_url u;
+    azredis_str host;
+    uint16_t port;
     if (!k)
         return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %d is unknown",
                          (int)c->identity);
@@ -4309,10 +4340,9 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
     if (c->user && strlen(c->user) >= sizeof ((azredis_token *)0)->user)
         return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: user has more than 63 bytes");
     if (AZRI_WITH_HTTP && c->authority_host)
-        return azri_identity_authority_parse(&u, c->authority_host, c->allow_authority,
-                                             "options.authority_host", e);
+        return azri_identity_authority(&host, &port, c->authority_host, c->allow_authority, "options.authority_host", e);
     if (AZRI_WITH_HTTP && c->allow_authority)
-        return azri_identity_authority_url(&u, c->allow_authority, "options.allow_authority", e);
+        return azri_identity_authority_url(&host, &port, c->allow_authority, "options.allow_authority", e);
     return AZREDIS_OK;
 }
 
@@ -4334,14 +4364,11 @@ static int azri_identity_copy(azri_identity_conf *c, const azri_mem *m, const az
     return c->scope != NULL;
 }
 
-/* o NULL: the default chain. On failure *c is empty. */
-static azredis_status azri_identity_conf_copy(azri_identity_conf *c, const azri_mem *m,
+/* On failure *c is empty. */
+static AZRI_APART azredis_status azri_identity_conf_copy(azri_identity_conf *c, const azri_mem *m,
                                               const azredis_auth_options *o, azredis_error *e) {
-    azredis_auth_options zero;
     azredis_status st;
     memset(c, 0, sizeof *c);
-    memset(&zero, 0, sizeof zero);
-    if (!o) o = &zero;
     c->identity = o->identity;
     c->get_token = o->get_token;
     c->get_token_user = o->get_token_user;
@@ -10168,7 +10195,7 @@ static size_t azri_tls_address(const char *name, unsigned char out[16]) {
 
 /* mbedTLS's own check falls back on the common name, which RFC 9525 6.3 forbids, and 2.28 knows no iPAddress.
  * by_library: what it said of the name. */
-static uint32_t azri_tls_check_name(azri_tls *t, const mbedtls_x509_crt *leaf, uint32_t by_library) {
+static AZRI_APART uint32_t azri_tls_check_name(azri_tls *t, const mbedtls_x509_crt *leaf, uint32_t by_library) {
     const mbedtls_x509_sequence *s;
     unsigned char ip[16];
     size_t n = azri_tls_address(t->name, ip), names = 0;
@@ -11067,7 +11094,7 @@ static void azri_fetch_drop(azredis_auth *a, azri_fetch *f, uint64_t now) {
     azri_fetch_free(a, f);
 }
 
-static void azri_fetch_call(azredis_auth *a, azri_fetch *f) {
+static AZRI_APART void azri_fetch_call(azredis_auth *a, azri_fetch *f) {
     azredis_fetched got;
     azredis_status st;
     memset(&got, 0, sizeof got);
@@ -11110,24 +11137,30 @@ static void azri_fetch_dial(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_
     f->phase = AZRI_FETCH_HTTP;
 }
 
-/* Writes the request, reads the answer. AGAIN: later. */
-static AZRI_APART azredis_status azri_fetch_http(azri_fetch *f, uint64_t now, azredis_error *e) {
+/* Reads the answer. A function of its own: the piece is not on the stack while TLS verifies a chain. */
+static AZRI_APART azredis_status azri_fetch_read(azri_fetch *f, azredis_error *e) {
     char in[AZRI_FETCH_PIECE];
+    size_t n = 0;
+    azredis_status st;
+    do {
+        st = azri_line_read(&f->line, in, sizeof in, &n, e);
+        if (st == AZREDIS_OK) st = azri_http_feed(&f->http, in, n, e);
+        else if (st == AZREDIS_E_CLOSED) st = azri_http_eof(&f->http, e);
+        else break;
+    } while (st == AZREDIS_AGAIN);
+    azri_wipe(in, sizeof in);
+    return st;
+}
+
+/* Writes the request, reads the answer. AGAIN: later. */
+static azredis_status azri_fetch_http(azri_fetch *f, uint64_t now, azredis_error *e) {
     size_t n = 0;
     azredis_status st = f->line.state == AZRI_LINE_OPEN ? AZREDIS_OK : azri_line_step(&f->line, now, e);
     while (st == AZREDIS_OK && f->written < f->step.request.len) {
         st = azri_line_write(&f->line, f->step.request.ptr + f->written, f->step.request.len - f->written, &n, e);
         if (st == AZREDIS_OK) f->written += n;
     }
-    if (st == AZREDIS_OK) {
-        do {
-            st = azri_line_read(&f->line, in, sizeof in, &n, e);
-            if (st == AZREDIS_OK) st = azri_http_feed(&f->http, in, n, e);
-            else if (st == AZREDIS_E_CLOSED) st = azri_http_eof(&f->http, e);
-            else break;
-        } while (st == AZREDIS_AGAIN);
-        azri_wipe(in, sizeof in);
-    }
+    if (st == AZREDIS_OK) st = azri_fetch_read(f, e);
     if (st == AZREDIS_AGAIN && now >= f->until)
         return azri_fail(e, AZREDIS_E_TIMEOUT, f->step.where, "token request to %s:%u: no complete answer in %u ms; is it the "
                          "right authority, and is there a proxy or firewall on the way?", f->step.url.host,
@@ -12628,6 +12661,22 @@ static azredis_status azri_open_config(azredis_options *o, azredis_auth_options 
     return st;
 }
 
+/* The same for an auth that stands alone. */
+static azredis_status azri_auth_config(azredis_auth_options *o, const azri_mem *m, azri_config **out,
+                                       azredis_error *e) {
+    azredis_options all;
+    azredis_auth_options id;
+    azredis_status st;
+    memset(&all, 0, sizeof all);
+    all.identity = o;
+    all.config = o->config;
+    st = azri_open_config(&all, &id, m, out, e);
+    if (!*out) return st;
+    *o = id;
+    if (!o->ca && !o->ca_file) o->ca_file = all.ca_file;
+    return st;
+}
+
 AZREDIS_API size_t azredis_describe_v(const azredis_options *options, size_t size, unsigned version, char *buf,
                                       size_t cap) {
     azredis_options o;
@@ -12651,32 +12700,26 @@ typedef struct azri_config { char no_effect[1]; } azri_config;
 
 static void azri_config_free(azri_config *c) { (void)c; }
 
-static azredis_status azri_open_config(azredis_options *o, azredis_auth_options *id, const azri_mem *m,
-                                       azri_config **out, azredis_error *e) {
-    (void)m;
+static azredis_status azri_no_config(const char *config, azri_config **out, azredis_error *e) {
     *out = NULL;
-    memset(id, 0, sizeof *id);
-    if (!o->config || !o->config[0]) return AZREDIS_OK;
+    if (!config || !config[0]) return AZREDIS_OK;
     return azri_fail(e, AZREDIS_E_ARG, "options.config", "options.config: built with AZREDIS_NO_CONFIG; set the members "
                      "instead");
 }
-#endif
 
-/* The same for an auth that stands alone. */
+static azredis_status azri_open_config(azredis_options *o, azredis_auth_options *id, const azri_mem *m,
+                                       azri_config **out, azredis_error *e) {
+    (void)id;
+    (void)m;
+    return azri_no_config(o->config, out, e);
+}
+
 static azredis_status azri_auth_config(azredis_auth_options *o, const azri_mem *m, azri_config **out,
                                        azredis_error *e) {
-    azredis_options all;
-    azredis_auth_options id;
-    azredis_status st;
-    memset(&all, 0, sizeof all);
-    all.identity = o;
-    all.config = o->config;
-    st = azri_open_config(&all, &id, m, out, e);
-    if (!*out) return st;
-    *o = id;
-    if (!o->ca && !o->ca_file) o->ca_file = all.ca_file;
-    return st;
+    (void)m;
+    return azri_no_config(o->config, out, e);
 }
+#endif
 
 /* host:port, for messages. */
 static void azri_open_endpoint_text(azredis_client *c) {
@@ -12754,8 +12797,8 @@ static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o
 
 /* Options of an auth that is made for this client alone, which then has the client's trust and port. */
 static void azri_open_identity(azredis_auth_options *a, const azredis_options *o) {
-    memset(a, 0, sizeof *a);
-    if (o->identity) *a = *o->identity;
+    if (!o->identity) memset(a, 0, sizeof *a);
+    else if (o->identity != a) *a = *o->identity;
     if (!a->ca && !a->ca_file) {
         a->ca = o->ca;
         a->ca_len = o->ca_len;
@@ -12920,35 +12963,34 @@ static azredis_status azri_auth_static(azredis_auth *a) {
     return AZREDIS_OK;
 }
 
-/* mem: NULL is the port's own. */
-static azredis_auth *azri_auth_open(const azredis_auth_options *options, const azri_mem *mem) {
-    azredis_auth_options o = *options;
+/* mem: NULL is the port's own. What a connection string says is put into *o. */
+static AZRI_APART azredis_auth *azri_auth_open(azredis_auth_options *o, const azri_mem *mem) {
     azri_config *config;
     azri_port port;
     azredis_auth *a;
-    azri_port_fill(&port, o.port);
+    azri_port_fill(&port, o->port);
     if (mem) port.mem = *mem;
     a = (azredis_auth *)azri_zalloc(&port.mem, sizeof *a);
     if (!a) return NULL;
     a->port = port;
     a->refs = 1;
-    a->rng.state = azri_seed(&a->port, o.seed);
-    a->ca = o.ca;
-    a->ca_len = o.ca_len;
-    a->on_event = o.on_event;
-    a->event_user = o.event_user;
-    a->level = o.log_level ? o.log_level : AZREDIS_LOG_WARNING;
+    a->rng.state = azri_seed(&a->port, o->seed);
+    a->ca = o->ca;
+    a->ca_len = o->ca_len;
+    a->on_event = o->on_event;
+    a->event_user = o->event_user;
+    a->level = o->log_level ? o->log_level : AZREDIS_LOG_WARNING;
     if (azri_lock_init(&a->lock, &a->port) != AZREDIS_OK) {
         azri_free(&port.mem, a, sizeof *a);
         return NULL;
     }
-    (void)azri_auth_config(&o, &a->port.mem, &config, &a->broken);
-    azri_token_init(&a->machine, &a->rng, o.policy);
-    a->ca_file = azri_strdup(&a->port.mem, o.ca_file);
-    if (a->broken.code == AZREDIS_OK) (void)azri_identity_conf_copy(&a->conf, &a->port.mem, &o, &a->broken);
+    (void)azri_auth_config(o, &a->port.mem, &config, &a->broken);
+    azri_token_init(&a->machine, &a->rng, o->policy);
+    a->ca_file = azri_strdup(&a->port.mem, o->ca_file);
+    if (a->broken.code == AZREDIS_OK) (void)azri_identity_conf_copy(&a->conf, &a->port.mem, o, &a->broken);
     azri_config_free(config);
     if (a->broken.code != AZREDIS_E_NOMEM && port.missing) (void)azri_port_check(&port, &a->broken);
-    if ((o.ca_file && !a->ca_file) || a->broken.code == AZREDIS_E_NOMEM || azri_auth_static(a) != AZREDIS_OK) {
+    if ((o->ca_file && !a->ca_file) || a->broken.code == AZREDIS_E_NOMEM || azri_auth_static(a) != AZREDIS_OK) {
         azri_auth_free(a);
         return NULL;
     }
@@ -13163,12 +13205,11 @@ AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_inf
 
 /* ---- client: open and close ---- */
 
-/* The shared auth, or one made from the options. */
-static azredis_auth *azri_open_auth(const azredis_options *o, const azri_mem *mem) {
-    azredis_auth_options a;
+/* The shared auth, or one made from the options; *id is room for them, and may be o's identity already. */
+static azredis_auth *azri_open_auth(const azredis_options *o, azredis_auth_options *id, const azri_mem *mem) {
     if (o->auth) return azri_auth_hold(o->auth);
-    azri_open_identity(&a, o);
-    return azri_auth_open(&a, mem);
+    azri_open_identity(id, o);
+    return azri_auth_open(id, mem);
 }
 
 AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_t size, unsigned version) {
@@ -13206,7 +13247,7 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
     if (config && config->no_effect[0])
         azri_log(&c->hub.news, AZREDIS_LOG_WARNING, AZRI_LOG_CONFIG, "the connection string has keys that have no effect: %s",
                  config->no_effect);
-    c->auth = azri_open_auth(&o, arena ? &auth_mem : NULL);
+    c->auth = azri_open_auth(&o, &id, arena ? &auth_mem : NULL);
     c->waker = azri_waker_new(&c->port);
     c->tls_host = azri_strdup(&c->port.mem, o.tls_host ? o.tls_host : c->host);
     c->ca_file = azri_strdup(&c->port.mem, o.ca_file);
