@@ -936,7 +936,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_CLAIM_MAX     1024u       /* one string inside a token */
 #  define AZRI_FORM_MAX      2048u       /* ids, secret and scope, percent-encoded */
 #  define AZRI_REQUEST_MAX   (AZRI_FORM_MAX + 1024u)
-#  define AZRI_FETCH_PIECE   512u        /* of a token answer, on the stack */
+#  define AZRI_FETCH_PIECE   256u        /* of a token answer, on the stack */
 #  define AZRI_CERT_MAX      4096u       /* base64 text of one root certificate; RSA-4096 has 2.7 KB */
 #  define AZRI_TLS_AHEAD     512u        /* bytes read from the socket at once */
 #  define AZRI_RECORD        2048u       /* one TLS record: small commands share it */
@@ -3922,8 +3922,8 @@ typedef struct azri_claims {
 static int azri_jwt_seconds(azredis_str s, int64_t *out) {
     const int64_t enough = 1000000000000000;
     size_t i = s.len && s.ptr[0] == '-';
-    int64_t v = 0, exponent = 0, tens = 0;      /* the number is v * 10^tens */
-    int dot = 0, seen = 0;
+    int64_t v = 0, exponent = 0;
+    int dot = 0, seen = 0, tens = 0;            /* the number is v * 10^tens */
     for (; i < s.len && (azri_is_digit(s.ptr[i]) || (s.ptr[i] == '.' && !dot)); i++) {
         if (s.ptr[i] == '.') { dot = 1; continue; }
         seen = 1;
@@ -3939,7 +3939,7 @@ static int azri_jwt_seconds(azredis_str s, int64_t *out) {
         i = s.len;
     }
     if (!seen || i != s.len) return 0;
-    tens += exponent > 400 ? 400 : exponent < -400 ? -400 : exponent;
+    tens += exponent > 400 ? 400 : exponent < -400 ? -400 : (int)exponent;
     for (; tens < 0 && v; tens++) v /= 10;
     for (; tens > 0 && v && v < enough; tens--) v *= 10;
     *out = s.ptr[0] == '-' ? -v : v;
@@ -4001,12 +4001,12 @@ static azredis_str azri_jwt_payload(azredis_str token) {
     return azri_slice(token.ptr + at[0] + 1, at[1] - at[0] - 1);
 }
 
-/* OK, E_TOKEN: not a JWT, or E_NOMEM. *out is all zero on failure. */
-static azredis_status azri_jwt_claims(azredis_str token, const azri_mem *m, azri_claims *out,
+/* OK, E_TOKEN: not a JWT, or E_NOMEM. *out is all zero on failure. *json is room for the reader, which is too large for
+ * the stack of a device. */
+static azredis_status azri_jwt_claims(azredis_str token, const azri_mem *m, azri_json *json, azri_claims *out,
                                       azredis_error *e) {
     azredis_str part = azri_jwt_payload(token);
     azredis_status st = AZREDIS_E_TOKEN;
-    azri_json json;
     size_t n = 0, room;
     char *text;
     memset(out, 0, sizeof *out);
@@ -4016,10 +4016,10 @@ static azredis_status azri_jwt_claims(azredis_str token, const azri_mem *m, azri
     room = azri_room(m, part.len, AZRI_VALUE_MAX);
     text = (char *)azri_alloc(m, room);
     if (!text) return azri_fail(e, AZREDIS_E_NOMEM, "token", "token: no memory to read its claims");
-    azri_json_init(&json, m, AZRI_CLAIM_MAX, azri_jwt_value, out);
-    if (azri_b64url_decode(part, text, &n)) st = azri_json_feed(&json, text, n);
-    if (st == AZREDIS_OK) st = azri_json_end(&json);
-    azri_json_free(&json);
+    azri_json_init(json, m, AZRI_CLAIM_MAX, azri_jwt_value, out);
+    if (azri_b64url_decode(part, text, &n)) st = azri_json_feed(json, text, n);
+    if (st == AZREDIS_OK) st = azri_json_end(json);
+    azri_json_free(json);
     azri_wipe(text, part.len);
     azri_free(m, text, room);
     if (st == AZREDIS_OK) return AZREDIS_OK;
@@ -5462,7 +5462,7 @@ static azredis_status azri_flow_check_token(azri_flow *f) {
 
 /* The Redis user name: the option, else a claim. With the option a token need not be readable. */
 static azredis_status azri_flow_check_user(azri_flow *f) {
-    azredis_status st = azri_jwt_claims(azri_slice(f->token.ptr, f->token.len), f->mem, &f->claims,
+    azredis_status st = azri_jwt_claims(azri_slice(f->token.ptr, f->token.len), f->mem, &f->json, &f->claims,
                                         &f->error);
     if (st == AZREDIS_E_NOMEM) return st;
     if (f->conf->user) {
