@@ -941,7 +941,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_CLAIM_MAX     1024u       /* one string inside a token */
 #  define AZRI_FORM_MAX      2048u       /* ids, secret and scope, percent-encoded */
 #  define AZRI_REQUEST_MAX   (AZRI_FORM_MAX + 1024u)
-#  define AZRI_FETCH_PIECE   512u        /* of a token answer, on the stack */
+#  define AZRI_FETCH_PIECE   256u        /* of a token answer, on the stack */
 #  define AZRI_CERT_MAX      4096u       /* base64 text of one root certificate; RSA-4096 has 2.7 KB */
 #  define AZRI_TLS_AHEAD     512u        /* bytes read from the socket at once */
 #  define AZRI_RECORD        2048u       /* one TLS record: small commands share it */
@@ -1029,6 +1029,14 @@ static int azri_eq(azredis_str a, azredis_str b) {
 }
 
 static int azri_eqz(azredis_str a, const char *z) { return azri_eq(a, azri_str(z)); }
+
+/* As much of z as there is room for, and a NUL. */
+static void azri_copy(char *out, size_t cap, const char *z) {
+    size_t n = strlen(z);
+    if (n >= cap) n = cap - 1;
+    memcpy(out, z, n);
+    out[n] = '\0';
+}
 
 static char azri_lower(char c) { return (char)(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c); }
 
@@ -1365,6 +1373,19 @@ static azri_mem azri_arena_mem(azri_view *v) {
 
 typedef struct azri_out { char *p; size_t cap, len; } azri_out;   /* snprintf rule: len counts past cap */
 
+static azri_out azri_out_to(char *p, size_t cap) {
+    azri_out o;
+    o.p = p;
+    o.cap = cap;
+    o.len = 0;
+    return o;
+}
+
+/* The NUL. */
+static void azri_out_end(const azri_out *o) {
+    if (o->cap) o->p[azri_minz(o->len, o->cap - 1)] = '\0';
+}
+
 static void azri_out_char(azri_out *o, char c) {
     if (o->len + 1 < o->cap) o->p[o->len] = c;
     o->len++;
@@ -1420,15 +1441,12 @@ static const char *azri_out_directive(azri_out *o, const char *f, va_list *ap) {
 }
 
 static size_t azri_vfmt(char *p, size_t cap, const char *f, va_list *ap) {
-    azri_out o;
-    o.p = p;
-    o.cap = cap;
-    o.len = 0;
+    azri_out o = azri_out_to(p, cap);
     while (*f) {
         if (*f != '%') azri_out_char(&o, *f++);
         else f = azri_out_directive(&o, f + 1, ap);
     }
-    if (cap) p[azri_minz(o.len, cap - 1)] = '\0';
+    azri_out_end(&o);
     return o.len;
 }
 
@@ -1453,6 +1471,11 @@ static azredis_status azri_fail_code(azredis_error *e, azredis_status code, cons
                    code == AZREDIS_E_CLOSED || code == AZREDIS_E_FULL || code == AZREDIS_E_HTTP ||
                    code == AZREDIS_E_NOMEM || code == AZREDIS_E_RESP || code == AZREDIS_E_JSON;
     return code;
+}
+
+/* For a record that may be made where it is to be kept. */
+static void azri_fail_copy(azredis_error *to, const azredis_error *from) {
+    if (to != from) *to = *from;
 }
 
 #ifdef AZREDIS_NO_TEXT
@@ -1511,11 +1534,8 @@ static size_t azri_secret_piece(const char *text, size_t n, azredis_str secret) 
 /* Copies a peer's text into out: at most AZRI_PEER_TEXT bytes of it, control characters as blanks, other
  * bytes outside ASCII as '?', tokens and pieces of secret (which may be empty) as "[hidden]". */
 static const char *azri_quote(char *out, size_t cap, const char *text, size_t n, azredis_str secret) {
-    azri_out o;
+    azri_out o = azri_out_to(out, cap);
     size_t i = 0, run, hide;
-    o.p = out;
-    o.cap = cap;
-    o.len = 0;
     n = azri_minz(n, AZRI_PEER_TEXT + AZRI_RUN_MAX);
     while (i < n && i < AZRI_PEER_TEXT) {
         for (run = 0; i + run < n && azri_is_token_char(text[i + run]); run++) {}
@@ -1528,7 +1548,7 @@ static const char *azri_quote(char *out, size_t cap, const char *text, size_t n,
         azri_out_char(&o, text[i] >= ' ' && text[i] < 127 ? text[i] : (unsigned char)text[i] < ' ' ? ' ' : '?');
         i++;
     }
-    if (cap) out[azri_minz(o.len, cap - 1)] = '\0';
+    azri_out_end(&o);
     return out;
 }
 
@@ -2004,7 +2024,7 @@ static int azri_is_hostname(azredis_str s) {
 
 /* Splits "host:port" into a checked host without brackets or final dot, and a port (0: none given).
  * Returns NULL, or what is wrong. Never quotes the text: people put passwords before an '@'. */
-static const char *azri_hostport_parse(azredis_str s, int bare_ip6, char host[256], uint16_t *port) {
+static const char *azri_hostport_cut(azredis_str s, int bare_ip6, azredis_str *host, uint16_t *port) {
     uint8_t ip[16];
     uint64_t n = 0;
     azredis_str name = s, rest;
@@ -2032,34 +2052,51 @@ static const char *azri_hostport_parse(azredis_str s, int bare_ip6, char host[25
         if (!azri_u64(azri_slice(rest.ptr + 1, rest.len - 1), &n) || n < 1 || n > 65535)
             return "the port is not a number from 1 to 65535";
     }
-    memcpy(host, name.ptr, name.len);
-    host[name.len] = '\0';
+    *host = name;
     *port = (uint16_t)n;
     return NULL;
+}
+
+static const char *azri_hostport_parse(azredis_str s, int bare_ip6, char host[256], uint16_t *port) {
+    azredis_str name;
+    const char *why = azri_hostport_cut(s, bare_ip6, &name, port);
+    if (why) return why;
+    memcpy(host, name.ptr, name.len);
+    host[name.len] = '\0';
+    return NULL;
+}
+
+static int azri_has_scheme(azredis_str text) {
+    size_t i;
+    for (i = 0; i + 3 <= text.len; i++)
+        if (memcmp(text.ptr + i, "://", 3) == 0) return 1;
+    return 0;
 }
 
 /* *port is 0 if none is given. */
 static azredis_status azri_endpoint_parse(azredis_str text, char host[256], uint16_t *port,
                                           azredis_error *e) {
-    size_t i;
-    const char *why = NULL;
-    for (i = 0; i + 3 <= text.len; i++)
-        if (memcmp(text.ptr + i, "://", 3) == 0) why = "it is a URL";
-    if (!why) why = azri_hostport_parse(text, 1, host, port);
+    const char *why = azri_has_scheme(text) ? "it is a URL" : azri_hostport_parse(text, 1, host, port);
     if (!why) return AZREDIS_OK;
     return azri_fail(e, AZREDIS_E_ARG, "options", "host: %s; expected name, name:port, [IPv6] or "
                      "[IPv6]:port, such as mycache.westeurope.redis.azure.net:10000", why);
 }
 
+/* Cuts what stands behind a scheme at the end of its authority. */
+static void azri_url_cut(azredis_str text, azredis_str *authority, azredis_str *rest) {
+    size_t i;
+    for (i = 0; i < text.len && text.ptr[i] != '/' && text.ptr[i] != '?' && text.ptr[i] != '#'; i++) {}
+    *authority = azri_slice(text.ptr, i);
+    *rest = azri_slice(text.ptr + i, text.len - i);
+}
+
 /* Cuts a http or https URL behind its authority; 0: it is no such URL. */
 static int azri_url_split(azredis_str text, int *tls, azredis_str *authority, azredis_str *rest) {
-    size_t i, n;
+    size_t n;
     *tls = text.len >= 8 && azri_ieqz(azri_slice(text.ptr, 8), "https://");
     n = *tls ? 8 : 7;
     if (!*tls && (text.len < 7 || !azri_ieqz(azri_slice(text.ptr, 7), "http://"))) return 0;
-    for (i = n; i < text.len && text.ptr[i] != '/' && text.ptr[i] != '?' && text.ptr[i] != '#'; i++) {}
-    *authority = azri_slice(text.ptr + n, i - n);
-    *rest = azri_slice(text.ptr + i, text.len - i);
+    azri_url_cut(azri_slice(text.ptr + n, text.len - n), authority, rest);
     return 1;
 }
 
@@ -2091,7 +2128,8 @@ static const char *azri_url_read(azri_url *u, azredis_str text) {
     return NULL;
 }
 
-static azredis_status azri_url_parse(azri_url *u, azredis_str text, const char *where, azredis_error *e) {
+/* Of services that the environment names; the switches say whether one of them is asked. */
+static AZRI_UNUSED azredis_status azri_url_parse(azri_url *u, azredis_str text, const char *where, azredis_error *e) {
     const char *why = azri_url_read(u, text);
     if (!why) return AZREDIS_OK;
     return azri_fail(e, AZREDIS_E_ARG, where, "%s: %s; expected https://host/path or https://host:port/path", where,
@@ -3893,8 +3931,8 @@ typedef struct azri_claims {
 static int azri_jwt_seconds(azredis_str s, int64_t *out) {
     const int64_t enough = 1000000000000000;
     size_t i = s.len && s.ptr[0] == '-';
-    int64_t v = 0, exponent = 0, tens = 0;      /* the number is v * 10^tens */
-    int dot = 0, seen = 0;
+    int64_t v = 0, exponent = 0;
+    int dot = 0, seen = 0, tens = 0;            /* the number is v * 10^tens */
     for (; i < s.len && (azri_is_digit(s.ptr[i]) || (s.ptr[i] == '.' && !dot)); i++) {
         if (s.ptr[i] == '.') { dot = 1; continue; }
         seen = 1;
@@ -3910,7 +3948,7 @@ static int azri_jwt_seconds(azredis_str s, int64_t *out) {
         i = s.len;
     }
     if (!seen || i != s.len) return 0;
-    tens += exponent > 400 ? 400 : exponent < -400 ? -400 : exponent;
+    tens += exponent > 400 ? 400 : exponent < -400 ? -400 : (int)exponent;
     for (; tens < 0 && v; tens++) v /= 10;
     for (; tens > 0 && v && v < enough; tens--) v *= 10;
     *out = s.ptr[0] == '-' ? -v : v;
@@ -3972,12 +4010,12 @@ static azredis_str azri_jwt_payload(azredis_str token) {
     return azri_slice(token.ptr + at[0] + 1, at[1] - at[0] - 1);
 }
 
-/* OK, E_TOKEN: not a JWT, or E_NOMEM. *out is all zero on failure. */
-static azredis_status azri_jwt_claims(azredis_str token, const azri_mem *m, azri_claims *out,
+/* OK, E_TOKEN: not a JWT, or E_NOMEM. *out is all zero on failure. *json is room for the reader, which is too large for
+ * the stack of a device. */
+static azredis_status azri_jwt_claims(azredis_str token, const azri_mem *m, azri_json *json, azri_claims *out,
                                       azredis_error *e) {
     azredis_str part = azri_jwt_payload(token);
     azredis_status st = AZREDIS_E_TOKEN;
-    azri_json json;
     size_t n = 0, room;
     char *text;
     memset(out, 0, sizeof *out);
@@ -3987,10 +4025,10 @@ static azredis_status azri_jwt_claims(azredis_str token, const azri_mem *m, azri
     room = azri_room(m, part.len, AZRI_VALUE_MAX);
     text = (char *)azri_alloc(m, room);
     if (!text) return azri_fail(e, AZREDIS_E_NOMEM, "token", "token: no memory to read its claims");
-    azri_json_init(&json, m, AZRI_CLAIM_MAX, azri_jwt_value, out);
-    if (azri_b64url_decode(part, text, &n)) st = azri_json_feed(&json, text, n);
-    if (st == AZREDIS_OK) st = azri_json_end(&json);
-    azri_json_free(&json);
+    azri_json_init(json, m, AZRI_CLAIM_MAX, azri_jwt_value, out);
+    if (azri_b64url_decode(part, text, &n)) st = azri_json_feed(json, text, n);
+    if (st == AZREDIS_OK) st = azri_json_end(json);
+    azri_json_free(json);
     azri_wipe(text, part.len);
     azri_free(m, text, room);
     if (st == AZREDIS_OK) return AZREDIS_OK;
@@ -4260,42 +4298,54 @@ static const char *azri_identity_authority_of(const char *redis_host) {
     return azri_identity_authorities[0].host;
 }
 
-/* "host", "https://host" or "https://host/", with a port if need be, to a URL with path "/". */
-static azredis_status azri_identity_authority_url(azri_url *u, const char *text, const char *where,
+/* "host", "https://host" or "https://host/", with a port if need be. */
+static azredis_status azri_identity_authority_url(azredis_str *host, uint16_t *port, const char *text, const char *where,
                                                   azredis_error *e) {
-    static const char scheme[] = "https://";
-    char full[300];
-    size_t n = strlen(text), i, s = 0;
-    azredis_status st;
-    for (i = 0; i + 3 <= n && !s; i++) s = memcmp(text + i, "://", 3) == 0;
-    if (n > sizeof full - sizeof scheme) return azri_identity_bad(e, where, "the authority host is too long");
-    (void)azri_fmt(full, sizeof full, "%s%s", s ? "" : scheme, text);
-    st = azri_url_parse(u, azri_str(full), where, e);
-    if (st != AZREDIS_OK) return st;
-    if (!u->tls) return azri_identity_bad(e, where, "the authority gets the secret, so it must be https");
-    if (azri_eqz(azri_str(u->path), "/")) return AZREDIS_OK;
+    azredis_str all = azri_str(text), authority, rest;
+    const char *why = NULL;
+    int tls = 1;
+    if (!azri_has_scheme(all)) azri_url_cut(all, &authority, &rest);
+    else if (!azri_url_split(all, &tls, &authority, &rest)) why = "it does not begin with https://";
+    if (!why) why = azri_hostport_cut(authority, 0, host, port);
+    if (why)
+        return azri_fail(e, AZREDIS_E_ARG, where, "%s: %s; expected host, https://host or https://host:port", where, why);
+    if (!tls) return azri_identity_bad(e, where, "the authority gets the secret, so it must be https");
+    if (*port == 0) *port = 443;
+    if (rest.len == 0 || azri_eqz(rest, "/")) return AZREDIS_OK;
     return azri_identity_bad(e, where, "the authority host must not have a path; give the host alone, the "
                              "tenant has an option of its own");
 }
 
-/* The authority gets the client secret: Microsoft's hosts, this machine, or the one that allow names. */
+/* The authority gets the client secret: Microsoft's hosts, this machine, or the one that allow names. *host is a part
+ * of text. */
+static azredis_status azri_identity_authority(azredis_str *host, uint16_t *port, const char *text, const char *allow,
+                                              const char *where, azredis_error *e) {
+    azredis_str allowed;
+    uint16_t allowed_port;
+    azredis_status st = azri_identity_authority_url(host, port, text, where, e);
+    if (st != AZREDIS_OK || azri_is_loopback(*host)) return st;
+    if (allow) {
+        st = azri_identity_authority_url(&allowed, &allowed_port, allow, "options.allow_authority", e);
+        if (st != AZREDIS_OK) return st;
+        if (azri_ieq(*host, allowed) && *port == allowed_port) return AZREDIS_OK;
+    }
+    if (azri_identity_authority_known(*host) && *port == 443) return AZREDIS_OK;
+    return azri_fail(e, AZREDIS_E_ARG, where, "%s: %.*s:%u is not an authority of Microsoft's, and it "
+                     "would get the secret; if that is right, name it in the option allow_authority", where,
+                     (int)host->len, host->ptr, (unsigned)*port);
+}
+
+/* The same, to a URL with path "/". */
 static azredis_status azri_identity_authority_parse(azri_url *u, const char *text, const char *allow,
                                                     const char *where, azredis_error *e) {
-    azri_url allowed;
     azredis_str host;
-    azredis_status st = azri_identity_authority_url(u, text, where, e);
+    azredis_status st = azri_identity_authority(&host, &u->port, text, allow, where, e);
     if (st != AZREDIS_OK) return st;
-    host = azri_str(u->host);
-    if (azri_is_loopback(host)) return AZREDIS_OK;
-    if (allow) {
-        st = azri_identity_authority_url(&allowed, allow, "options.allow_authority", e);
-        if (st != AZREDIS_OK) return st;
-        if (azri_ieqz(host, allowed.host) && u->port == allowed.port) return AZREDIS_OK;
-    }
-    if (azri_identity_authority_known(host) && u->port == 443) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_ARG, where, "%s: %s:%u is not an authority of Microsoft's, and it "
-                     "would get the secret; if that is right, name it in the option allow_authority", where,
-                     u->host, (unsigned)u->port);
+    u->tls = 1;
+    memcpy(u->host, host.ptr, host.len);
+    u->host[host.len] = '\0';
+    azri_copy(u->path, sizeof u->path, "/");
+    return AZREDIS_OK;
 }
 
 /* What names a user-assigned managed identity. */
@@ -4344,7 +4394,8 @@ static azredis_status azri_identity_check_exec(const azri_identity_conf *c, azre
 static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_error *e) {
     const azri_identity_kind *k = azri_identity_find(NULL, (int)c->identity);
     const char *lacks;
-    azri_url u;
+    azredis_str host;
+    uint16_t port;
     if (!k)
         return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %d is unknown, not built yet or left "
                          "out of this build by an AZREDIS_NO_ switch", (int)c->identity);
@@ -4375,10 +4426,9 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
     if (c->user && strlen(c->user) >= sizeof ((azredis_token *)0)->user)
         return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: user has more than 63 bytes");
     if (AZRI_WITH_HTTP && c->authority_host)
-        return azri_identity_authority_parse(&u, c->authority_host, c->allow_authority,
-                                             "options.authority_host", e);
+        return azri_identity_authority(&host, &port, c->authority_host, c->allow_authority, "options.authority_host", e);
     if (AZRI_WITH_HTTP && c->allow_authority)
-        return azri_identity_authority_url(&u, c->allow_authority, "options.allow_authority", e);
+        return azri_identity_authority_url(&host, &port, c->allow_authority, "options.allow_authority", e);
     return AZREDIS_OK;
 }
 
@@ -4400,14 +4450,11 @@ static int azri_identity_copy(azri_identity_conf *c, const azri_mem *m, const az
     return c->scope != NULL;
 }
 
-/* o NULL: the default chain. On failure *c is empty. */
-static azredis_status azri_identity_conf_copy(azri_identity_conf *c, const azri_mem *m,
+/* On failure *c is empty. */
+static AZRI_APART azredis_status azri_identity_conf_copy(azri_identity_conf *c, const azri_mem *m,
                                               const azredis_auth_options *o, azredis_error *e) {
-    azredis_auth_options zero;
     azredis_status st;
     memset(c, 0, sizeof *c);
-    memset(&zero, 0, sizeof zero);
-    if (!o) o = &zero;
     c->identity = o->identity;
     c->get_token = o->get_token;
     c->get_token_user = o->get_token_user;
@@ -5424,9 +5471,9 @@ static void azri_flow_header(void *user, azredis_str name, azredis_str value) {
 static void azri_flow_record(azri_flow *f, const char *outcome, const char *reason, uint64_t now) {
     azredis_link_record *r = &f->records[f->record_count++];
     memset(r, 0, sizeof *r);
-    (void)azri_fmt(r->name, sizeof r->name, "%s", f->source->name);
-    (void)azri_fmt(r->outcome, sizeof r->outcome, "%s", outcome);
-    (void)azri_fmt(r->reason, sizeof r->reason, "%s", reason);
+    azri_copy(r->name, sizeof r->name, f->source->name);
+    azri_copy(r->outcome, sizeof r->outcome, outcome);
+    azri_copy(r->reason, sizeof r->reason, reason);
     r->ms = (uint32_t)azri_min64(now - azri_min64(f->link_at, now), UINT32_MAX);
 }
 
@@ -5535,11 +5582,11 @@ static azredis_status azri_flow_check_token(azri_flow *f) {
 
 /* The Redis user name: the option, else a claim. With the option a token need not be readable. */
 static azredis_status azri_flow_check_user(azri_flow *f) {
-    azredis_status st = azri_jwt_claims(azri_slice(f->token.ptr, f->token.len), f->mem, &f->claims,
+    azredis_status st = azri_jwt_claims(azri_slice(f->token.ptr, f->token.len), f->mem, &f->json, &f->claims,
                                         &f->error);
     if (st == AZREDIS_E_NOMEM) return st;
     if (f->conf->user) {
-        (void)azri_fmt(f->user, sizeof f->user, "%s", f->conf->user);
+        azri_copy(f->user, sizeof f->user, f->conf->user);
         return AZREDIS_OK;
     }
     if (st == AZREDIS_OK) return azri_jwt_user(&f->claims, f->user, &f->error);
@@ -5605,7 +5652,7 @@ static void azri_flow_accept(azri_flow *f, uint64_t now, int64_t server_unix) {
     }
     azri_flow_check_audience(f);
     memset(&f->error, 0, sizeof f->error);
-    (void)azri_fmt(f->used, sizeof f->used, "%s", f->source->name);
+    azri_copy(f->used, sizeof f->used, f->source->name);
     f->pin = (int)f->links[f->link] + 1;
     azri_flow_record(f, "token", "", now);
     azri_flow_end(f, AZREDIS_OK);
@@ -5731,7 +5778,7 @@ static void azri_flow_http(azri_flow *f, uint64_t now, azredis_status transport,
         f->source->http(f, now, h);
         return;
     }
-    if (transport_error) f->error = *transport_error;
+    if (transport_error) azri_fail_copy(&f->error, transport_error);
     else (void)azri_flow_fail(f, transport, "the exchange with the authority failed");
     f->error.code = transport;
     f->source->net(f, now);
@@ -6539,7 +6586,8 @@ static azredis_status azri_managed_check_whose(azri_flow *f) {
     const char *is = f->by == AZRI_BY_CLIENT ? f->claims.appid : f->by == AZRI_BY_OBJECT ? f->claims.oid : "";
     int same = f->answer.same;
     if (!f->wanted) return AZREDIS_OK;
-    if (azri_jwt_claims(azri_slice(f->token.ptr, f->token.len), f->mem, &f->claims, &f->error) == AZREDIS_E_NOMEM)
+    azri_json_free(&f->json);              /* the answer has been read; the token's claims are next */
+    if (azri_jwt_claims(azri_slice(f->token.ptr, f->token.len), f->mem, &f->json, &f->claims, &f->error) == AZREDIS_E_NOMEM)
         return AZREDIS_E_NOMEM;
     if (is[0] && !azri_ieqz(azri_str(is), f->wanted)) same = -1;
     if (same > 0 || (same == 0 && f->variant != AZRI_MI_ARC)) return AZREDIS_OK;
@@ -7512,7 +7560,7 @@ static azri_blob *azri_blob_new(const azri_mem *m, const char *user, azredis_str
     b->jwt_at = n - 2 - jwt.len;
     b->expires_at = AZRI_NEVER64;
     b->hash = azri_hash64(jwt.ptr, jwt.len);
-    (void)azri_fmt(b->user, sizeof b->user, "%s", user);
+    azri_copy(b->user, sizeof b->user, user);
     return b;
 }
 
@@ -7641,6 +7689,7 @@ static void azri_done_push(azri_done *d, azri_cmd *c) {
 #define AZRI_NONCE_LEN      32          /* hex digits: 128 bits, unrepeated */
 #define AZRI_HANDSHAKE_MAX  512         /* HELLO, CLIENT SETNAME/SETINFO x2, SELECT, PING */
 #define AZRI_NAME_MAX       64          /* client name */
+#define AZRI_WORDS_MAX      4           /* arguments of a command of ours */
 #define AZRI_DEAD_MS        10000u      /* silence on an outstanding command, at least */
 #define AZRI_HEALTHY_MS     10000u      /* a connection must live so long before the back-off starts anew */
 #define AZRI_RECONNECT_BASE 200u
@@ -7701,7 +7750,7 @@ struct azri_session {
     uint32_t     attempts;              /* failed ones in a row */
     int          was_ready, failed;     /* once in its life; failed: ConnectionFailed was told */
     uint32_t     odd_refusals;
-    azredis_error error;                /* why it is down */
+    azredis_error error;                /* why it is down; while it is up, where its errors are made */
     uint64_t     bytes_in, bytes_out, pushes_dropped;
     uint32_t     reauths, reauth_failures;
     /* The hub's, for a handover. */
@@ -7750,8 +7799,13 @@ static void azri_session_free(azri_session *s) {
 /* ---- queueing ---- */
 
 static void azri_nonce(azri_rng *r, char out[AZRI_NONCE_LEN + 1]) {
-    unsigned long long a = azri_rng_next(r), b = azri_rng_next(r);
-    (void)azri_fmt(out, AZRI_NONCE_LEN + 1, "%016llx%016llx", a, b);
+    uint64_t v = 0;
+    size_t i;
+    for (i = 0; i < AZRI_NONCE_LEN; i++, v >>= 4) {
+        if (i % 16 == 0) v = azri_rng_next(r);
+        out[i] = "0123456789abcdef"[v & 15];
+    }
+    out[i] = '\0';
 }
 
 /* The first command that is not wholly sent, or NULL. */
@@ -7765,35 +7819,41 @@ static void azri_session_append(azri_session *s, azri_cmd *c) {
     s->next_deadline = azri_min64(s->next_deadline, c->deadline);
 }
 
-/* An internal command with its frame in `bytes`, of n arguments. Returns the bytes' end. */
-static char *azri_session_internal(azri_session *s, azri_cmd *c, azri_kind kind, char *bytes, int n,
-                                   const azredis_str *argv) {
-    char *end = azri_resp_write(bytes, n, argv);
+/* A command of ours. Its deadline is the session's own. */
+static void azri_session_prepare(azri_cmd *c, azri_kind kind, const char *bytes, size_t len) {
     memset(c, 0, sizeof *c);
     c->kind = kind;
     c->bytes = bytes;
-    c->len = (size_t)(end - bytes);
-    c->deadline = AZRI_NEVER64;         /* internal ones are watched by the session's own deadlines */
+    c->len = len;
+    c->deadline = AZRI_NEVER64;
     c->finished = 1;
-    azri_session_append(s, c);
-    return end;
 }
 
-static char *azri_session_words(azri_session *s, azri_cmd *c, azri_kind kind, char *bytes, int n, const char *a,
-                                const char *b, const char *d, const char *e) {
-    azredis_str argv[4];
-    argv[0] = azri_str(a);
-    argv[1] = azri_str(b);
-    argv[2] = azri_str(d);
-    argv[3] = azri_str(e);
-    return azri_session_internal(s, c, kind, bytes, n, argv);
+/* Encodes at `bytes` the words that blanks divide, and `last` if it is not NULL. Returns the end. */
+static char *azri_session_encode(char *bytes, const char *words, const char *last) {
+    azredis_str argv[AZRI_WORDS_MAX];
+    const char *end;
+    int n = 0;
+    for (; *words; words = *end ? end + 1 : end) {
+        for (end = words; *end && *end != ' '; end++) {}
+        argv[n++] = azri_slice(words, (size_t)(end - words));
+    }
+    if (last) argv[n++] = azri_str(last);
+    return azri_resp_write(bytes, n, argv);
+}
+
+static char *azri_session_words(azri_session *s, azri_cmd *c, azri_kind kind, char *bytes, const char *words, const char *last) {
+    char *end = azri_session_encode(bytes, words, last);
+    azri_session_prepare(c, kind, bytes, (size_t)(end - bytes));
+    azri_session_append(s, c);
+    return end;
 }
 
 /* Idle longer than the keepalive: a middlebox may have dropped the connection without a word. One PING
  * goes first and everything else waits for its answer, so that a user's command is never lost to that. */
 static void azri_session_probe(azri_session *s, uint64_t now) {
     azri_nonce(s->rng, s->ping_nonce);
-    (void)azri_session_words(s, &s->ping, AZRI_CMD_PING, s->ping_bytes, 2, "PING", s->ping_nonce, "", "");
+    (void)azri_session_words(s, &s->ping, AZRI_CMD_PING, s->ping_bytes, "PING", s->ping_nonce);
     s->gate = 1;
     s->ping_until = azri_after(now, s->conf->command_ms == AZREDIS_NEVER ? AZRI_DEAD_MS : s->conf->command_ms / 2);
     azri_log(s->news, AZREDIS_LOG_DEBUG, AZRI_LOG_PROBE, "%s: PING after %llu ms of silence", s->conf->endpoint,
@@ -7803,7 +7863,7 @@ static void azri_session_probe(azri_session *s, uint64_t now) {
 /* The last command of a connection that is given up, and the first of the one that takes its place. */
 static void azri_session_mark(azri_session *s) {
     azri_nonce(s->rng, s->mark_nonce);
-    (void)azri_session_words(s, &s->mark, AZRI_CMD_MARK, s->mark_bytes, 2, "PING", s->mark_nonce, "", "");
+    (void)azri_session_words(s, &s->mark, AZRI_CMD_MARK, s->mark_bytes, "PING", s->mark_nonce);
 }
 
 static int azri_session_idle_too_long(const azri_session *s, uint64_t now) {
@@ -7883,43 +7943,54 @@ static azri_cmd *azri_session_pop(azri_session *s) {
 
 /* ---- what a server's error says ---- */
 
-/* The code word: the first, or the second behind a generic ERR (Azure: "ERR WRONGPASS invalid ..."). */
-static azredis_str azri_error_word(azredis_str text) {
-    size_t n = 0, at = 0;
-    while (at + n < text.len && text.ptr[at + n] != ' ') n++;
-    if (azri_eqz(azri_slice(text.ptr, n), "ERR") && n < text.len) {
-        azredis_str second;
-        at = n + 1;
-        for (n = 0; at + n < text.len && text.ptr[at + n] != ' '; n++) {}
-        second = azri_slice(text.ptr + at, n);
-        if (azri_eqz(second, "WRONGPASS") || azri_eqz(second, "NOAUTH") || azri_eqz(second, "NOPERM")) return second;
-        return azri_slice(text.ptr, 3);
-    }
-    return azri_slice(text.ptr, n);
-}
-
 static int azri_begins(azredis_str text, const char *with) {
     size_t n = strlen(with);
     return text.len >= n && azri_ieq(azri_slice(text.ptr, n), azri_slice(with, n));
 }
 
+/* 1: text is these words, or these and more. */
+static int azri_says(azredis_str text, const char *words) {
+    size_t n = strlen(words);
+    return text.len >= n && memcmp(text.ptr, words, n) == 0 && (text.len == n || text.ptr[n] == ' ');
+}
+
+/* The text from its code word on: the first, or the second behind a generic ERR (Azure: "ERR WRONGPASS invalid ..."). */
+static azredis_str azri_error_text(azredis_str text) {
+    azredis_str rest;
+    if (!azri_says(text, "ERR") || text.len == 3) return text;
+    rest = azri_slice(text.ptr + 4, text.len - 4);
+    return azri_says(rest, "WRONGPASS") || azri_says(rest, "NOAUTH") || azri_says(rest, "NOPERM") ? rest : text;
+}
+
+/* What Redis says by the first words of an error; all else is E_REDIS and not to be tried again. */
+typedef struct azri_saying { const char *words; azredis_status code; int retryable; } azri_saying;
+
+static const azri_saying azri_sayings[] = {
+    {"MOVED", AZREDIS_E_CLUSTER, 0}, {"ASK", AZREDIS_E_CLUSTER, 0}, {"NOPERM", AZREDIS_E_NOPERM, 0},
+    {"WRONGPASS", AZREDIS_E_AUTH, 0}, {"NOAUTH", AZREDIS_E_AUTH, 0}, {"ERR invalid password", AZREDIS_E_AUTH, 0},
+    {"LOADING", AZREDIS_E_REDIS, 1}, {"BUSY", AZREDIS_E_REDIS, 1}, {"MASTERDOWN", AZREDIS_E_REDIS, 1},
+    {"CLUSTERDOWN", AZREDIS_E_REDIS, 1}, {"TRYAGAIN", AZREDIS_E_REDIS, 1}, {"ERR max number of clients", AZREDIS_E_REDIS, 1}
+};
+
 /* An error of ours for a server's error text. */
 static void azri_server_error(azri_session *s, const azredis_value *v, const char *where, azredis_error *e) {
-    azredis_str text = azredis_text(v), word = azri_error_word(text);
+    azredis_str text = azredis_text(v), code = azri_error_text(text);
     char quoted[AZRI_PEER_TEXT + 64];
+    azredis_status st = AZREDIS_E_REDIS;
+    int retryable = 0;
+    size_t i;
+    for (i = 0; i < sizeof azri_sayings / sizeof azri_sayings[0]; i++)
+        if (azri_says(code, azri_sayings[i].words)) {
+            st = azri_sayings[i].code;
+            retryable = azri_sayings[i].retryable;
+        }
     (void)azri_quote(quoted, sizeof quoted, text.ptr, text.len, azri_blob_jwt(s->trying ? s->trying : s->blob));
-    if (azri_eqz(word, "MOVED") || azri_eqz(word, "ASK")) {
-        (void)azri_fail(e, AZREDIS_E_CLUSTER, where, "this cache has the OSS cluster policy and sent the command "
-                        "elsewhere (%s); cluster support does not exist yet: create the cache with the Enterprise or "
-                        "the non-clustered policy", quoted);
-        return;
-    }
-    (void)azri_fail(e, azri_eqz(word, "NOPERM") ? AZREDIS_E_NOPERM
-                       : azri_eqz(word, "WRONGPASS") || azri_eqz(word, "NOAUTH") || azri_begins(text, "ERR invalid password")
-                             ? AZREDIS_E_AUTH
-                             : AZREDIS_E_REDIS, where, "%s: the server answered: %s", s->conf->endpoint, quoted);
-    e->retryable = azri_eqz(word, "LOADING") || azri_eqz(word, "BUSY") || azri_eqz(word, "MASTERDOWN") ||
-                   azri_eqz(word, "CLUSTERDOWN") || azri_eqz(word, "TRYAGAIN") || azri_begins(text, "ERR max number of clients");
+    if (st == AZREDIS_E_CLUSTER)
+        (void)azri_fail(e, st, where, "this cache has the OSS cluster policy and sent the command elsewhere (%s); cluster "
+                        "support does not exist yet: create the cache with the Enterprise or the non-clustered policy", quoted);
+    else
+        (void)azri_fail(e, st, where, "%s: the server answered: %s", s->conf->endpoint, quoted);
+    e->retryable = retryable;
 }
 
 /* ---- handshake ---- */
@@ -7930,6 +8001,7 @@ static azri_cmd *azri_session_slot(azri_session *s, unsigned *n) { return &s->ha
  * servers that drop the error of a failing AUTH behind others (redis#15640), and a failing HELLO cannot be a
  * credential problem. The PING at the end proves that question and answer are in step. */
 static void azri_session_opened(azri_session *s, azri_blob *blob, uint64_t now) {
+    const char *name = s->conf->name[0] ? s->conf->name : NULL;
     char *p = s->hs_bytes, number[12];
     unsigned n = 0;
     azri_cmd *auth = azri_session_slot(s, &n);
@@ -7940,28 +8012,22 @@ static void azri_session_opened(azri_session *s, azri_blob *blob, uint64_t now) 
     s->auth_failures = 0;
     azri_session_set_blob(&s->trying, blob);
     azri_session_set_blob(&s->fresh, NULL);
-    memset(auth, 0, sizeof *auth);
-    auth->kind = AZRI_CMD_AUTH;
-    auth->bytes = blob->frame;
-    auth->len = blob->frame_len;
-    auth->deadline = AZRI_NEVER64;
-    auth->finished = 1;
+    azri_session_prepare(auth, AZRI_CMD_AUTH, blob->frame, blob->frame_len);
     azri_session_append(s, auth);
-    if (s->conf->protocol == 3) {
-        p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_HELLO, p, s->conf->name[0] ? 4 : 2, "HELLO", "3",
-                               "SETNAME", s->conf->name);
-    } else if (s->conf->name[0]) {
-        p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_SETTING, p, 3, "CLIENT", "SETNAME", s->conf->name, "");
-    }
-    p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_SETTING, p, 4, "CLIENT", "SETINFO", "LIB-NAME", "azredis-entra");
-    p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_SETTING, p, 4, "CLIENT", "SETINFO", "LIB-VER",
-                           AZREDIS_VERSION_TEXT);
+    if (s->conf->protocol == 3)
+        p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_HELLO, p, name ? "HELLO 3 SETNAME" : "HELLO 3", name);
+    else if (name)
+        p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_SETTING, p, "CLIENT SETNAME", name);
+    p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_SETTING, p, "CLIENT SETINFO LIB-NAME azredis-entra", NULL);
+    p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_SETTING, p, "CLIENT SETINFO LIB-VER " AZREDIS_VERSION_TEXT, NULL);
     if (s->conf->database) {
-        (void)azri_fmt(number, sizeof number, "%u", (unsigned)s->conf->database);
-        p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_SELECT, p, 2, "SELECT", number, "", "");
+        azri_out o = azri_out_to(number, sizeof number);
+        azri_out_number(&o, s->conf->database, 0, 10, 0, ' ');
+        azri_out_end(&o);
+        p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_SELECT, p, "SELECT", number);
     }
     azri_nonce(s->rng, s->nonce);
-    p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_READY, p, 2, "PING", s->nonce, "", "");
+    p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_READY, p, "PING", s->nonce);
     AZREDIS_ASSERT(n <= sizeof s->handshake / sizeof s->handshake[0] && p <= s->hs_bytes + sizeof s->hs_bytes);
     azri_log(s->news, AZREDIS_LOG_INFO, AZRI_LOG_AUTH, "%s: AUTH as %s", s->conf->endpoint, blob->user);
 }
@@ -7984,13 +8050,13 @@ static azredis_status azri_session_hello(azri_session *s, const azredis_value *v
     azredis_str text = azredis_text(v);
     int64_t proto = 0;
     if (v->type == AZREDIS_T_ERROR) {
-        azredis_str word = azri_error_word(text);
-        if (!azri_begins(text, "ERR unknown command") && !azri_eqz(word, "NOPROTO") && !azri_eqz(word, "NOPERM")) {
+        azredis_str code = azri_error_text(text);
+        if (!azri_begins(text, "ERR unknown command") && !azri_says(code, "NOPROTO") && !azri_says(code, "NOPERM")) {
             azri_server_error(s, v, "redis.hello", e);
             if (!e->retryable && ++s->odd_refusals < 3) e->retryable = 1;
             return e->code;
         }
-        azri_log(s->news, azri_eqz(word, "NOPERM") ? AZREDIS_LOG_WARNING : AZREDIS_LOG_INFO, AZRI_LOG_RESP2,
+        azri_log(s->news, azri_says(code, "NOPERM") ? AZREDIS_LOG_WARNING : AZREDIS_LOG_INFO, AZRI_LOG_RESP2,
                  "%s: no RESP3 here, using RESP2", s->conf->endpoint);
         return AZREDIS_OK;
     }
@@ -8063,28 +8129,19 @@ static void azri_session_token(azri_session *s, azri_blob *fresh, uint64_t now, 
  * (redis#15640, valkey#2106); with the nonce the missing answer is seen and nobody gets a wrong reply. */
 static void azri_session_reauth(azri_session *s, uint64_t now) {
     azri_cmd *at = s->offset ? azri_session_unsent(s) : s->last_sent;
-    azredis_str ping[2];
+    const char *end;
     azri_session_set_blob(&s->trying, s->fresh);
     azri_session_set_blob(&s->fresh, NULL);
     s->auth_at = AZRI_NEVER64;
     s->auth_answered = 0;
     s->auth_sent_at = now;
-    memset(&s->auth, 0, sizeof s->auth);
-    s->auth.kind = AZRI_CMD_REAUTH;
-    s->auth.bytes = s->trying->frame;
-    s->auth.len = s->trying->frame_len;
-    s->auth.deadline = AZRI_NEVER64;
-    s->auth.finished = 1;
+    azri_session_prepare(&s->auth, AZRI_CMD_REAUTH, s->trying->frame, s->trying->frame_len);
     azri_queue_insert(&s->fifo, at, &s->auth);
     azri_log(s->news, AZREDIS_LOG_INFO, AZRI_LOG_AUTH, "%s: AUTH with a new token as %s", s->conf->endpoint, s->trying->user);
     if (s->no_fence) return;
     azri_nonce(s->rng, s->nonce);
-    ping[0] = azri_str("PING");
-    ping[1] = azri_str(s->nonce);
-    s->fence = s->auth;
-    s->fence.kind = AZRI_CMD_FENCE;
-    s->fence.bytes = s->fence_bytes;
-    s->fence.len = (size_t)(azri_resp_write(s->fence_bytes, 2, ping) - s->fence_bytes);
+    end = azri_session_encode(s->fence_bytes, "PING", s->nonce);
+    azri_session_prepare(&s->fence, AZRI_CMD_FENCE, s->fence_bytes, (size_t)(end - s->fence_bytes));
     azri_queue_insert(&s->fifo, &s->auth, &s->fence);
 }
 
@@ -8160,17 +8217,17 @@ static azredis_status azri_session_reauth_answer(azri_session *s, const azredis_
 
 /* The answer could not be kept, or it is the server's error. */
 static AZRI_APART void azri_session_user_error(azri_session *s, azri_cmd *c, azredis_status st, const azredis_value *v) {
-    azredis_error e;
+    azredis_error *e = &s->error;
     if (st != AZREDIS_OK) {
-        (void)azri_fail(&e, st, "redis.reply", "%s: the command ran, but its answer %s", s->conf->endpoint,
+        (void)azri_fail(e, st, "redis.reply", "%s: the command ran, but its answer %s", s->conf->endpoint,
                         st == AZREDIS_E_LIMIT ? "is larger than max_reply or rx_bytes" : "did not fit into memory");
-        azri_reply_error(c->reply, s->mem, &e);
+        azri_reply_error(c->reply, s->mem, e);
         return;
     }
-    azri_server_error(s, v, "redis.command", &e);
-    azri_reply_error(c->reply, s->mem, &e);
-    azri_news_error(s->news, AZREDIS_EV_ERROR_MESSAGE, &e);
-    if (e.code == AZREDIS_E_AUTH) s->wants_close = 1;          /* the server has forgotten who we are */
+    azri_server_error(s, v, "redis.command", e);
+    azri_reply_error(c->reply, s->mem, e);
+    azri_news_error(s->news, AZREDIS_EV_ERROR_MESSAGE, e);
+    if (e->code == AZREDIS_E_AUTH) s->wants_close = 1;          /* the server has forgotten who we are */
 }
 
 static void azri_session_heard(azri_session *s, const azri_frame *f, uint64_t now) {
@@ -8298,7 +8355,6 @@ static azri_cmd *azri_session_withdraw(azri_session *s, azri_cmd *at) {
  * and dropped; those not begun are withdrawn. What stands behind a running AUTH waits with it. */
 static void azri_session_expire(azri_session *s, uint64_t now) {
     azri_cmd *c, *at = NULL;
-    azredis_error e;
     if (now < s->next_deadline) return;
     s->next_deadline = AZRI_NEVER64;
     for (c = s->fifo.head; c && c->kind != AZRI_CMD_REAUTH; c = at ? at->next : s->fifo.head) {
@@ -8308,11 +8364,11 @@ static void azri_session_expire(azri_session *s, uint64_t now) {
             at = c;
             continue;
         }
-        (void)azri_fail(&e, AZREDIS_E_TIMEOUT, "redis.command", "%s: no answer in time; %s", s->conf->endpoint,
+        (void)azri_fail(&s->error, AZREDIS_E_TIMEOUT, "redis.command", "%s: no answer in time; %s", s->conf->endpoint,
                         begun ? "the command may have run" : "the command was not sent");
         if (begun) at = c;
         else (void)azri_session_withdraw(s, at);
-        azri_session_finish(s, c, begun ? AZREDIS_MAYBE_RUN : AZREDIS_NOT_SENT, &e);
+        azri_session_finish(s, c, begun ? AZREDIS_MAYBE_RUN : AZREDIS_NOT_SENT, &s->error);
     }
     if (c) s->next_deadline = azri_min64(s->next_deadline, azri_after(now, AZRI_SECOND));   /* behind an AUTH: look again */
 }
@@ -8391,15 +8447,14 @@ static uint64_t azri_session_deadline(const azri_session *s, uint64_t now) {
 /* Hands back, in order, the commands that are not begun; a SUBSCRIBE or UNSUBSCRIBE among them ends. */
 static void azri_session_hand_back(azri_session *s, azri_queue *unsent) {
     azri_cmd *c, *at = s->offset ? azri_session_unsent(s) : s->last_sent;
-    azredis_error e;
     while ((c = at ? at->next : s->fifo.head) != NULL) {
         (void)azri_session_withdraw(s, at);
         if (c->kind == AZRI_CMD_USER) {
             azri_queue_push(unsent, c);
             continue;
         }
-        (void)azri_fail(&e, AZREDIS_E_CLOSED, "redis.handover", "%s: the connection is replaced", s->conf->endpoint);
-        azri_session_finish(s, c, AZREDIS_NOT_SENT, &e);
+        (void)azri_fail(&s->error, AZREDIS_E_CLOSED, "redis.handover", "%s: the connection is replaced", s->conf->endpoint);
+        azri_session_finish(s, c, AZREDIS_NOT_SENT, &s->error);
     }
 }
 
@@ -8414,7 +8469,7 @@ static int azri_session_awaited(const azri_session *s) {
  * those not begun are handed back in order through *unsent. Nothing that was written is ever sent again. */
 static void azri_session_closed(azri_session *s, const azredis_error *why, azri_queue *unsent) {
     azri_cmd *c, *begun = s->offset ? azri_session_unsent(s) : NULL;
-    s->error = *why;
+    azri_fail_copy(&s->error, why);
     while (s->fifo.head) {
         c = azri_queue_take(&s->fifo, NULL);
         if (c->finished) azri_session_retire(s, c);
@@ -8735,6 +8790,7 @@ typedef struct azri_hub {
     uint64_t        rejected;           /* hash of a token that Redis refused; the pump takes it to the auth */
     uint32_t        refusals;           /* in a row, of tokens in the handshake */
     azredis_error   trouble;            /* why nothing is connected; code OK: no trouble known */
+    azredis_error   made;               /* where a call's error is made; of whoever holds the lock, until he lets go */
     int             ever_ready, aborted;
     int             step;               /* an answer made a handover's next step possible: a tick is due now */
     azredis_sub    *subs;
@@ -8964,7 +9020,7 @@ static void azri_hub_fail_queue(azri_hub *h, azri_queue *q, const azredis_error 
 
 /* Trouble that cannot pass by itself ends the waiting at once: nobody gains by waiting for it. */
 static void azri_hub_trouble(azri_hub *h, const azredis_error *e) {
-    h->trouble = *e;
+    azri_fail_copy(&h->trouble, e);
     if (h->conf.abort_on_connect_fail && !h->ever_ready) h->aborted = 1;
     if (!e->retryable || h->aborted) azri_hub_fail_queue(h, &h->backlog, e);
 }
@@ -8998,6 +9054,13 @@ static void azri_hub_why(const azri_hub *h, uint64_t now, azredis_error *e) {
     AZRI_SAY(e->message, sizeof e->message, "not connected: %s", cause);
 }
 
+/* Ends c, which waited for a connection; early: it would not wait for one. */
+static void azri_hub_give_up(azri_hub *h, azri_cmd *c, int early, uint64_t now) {
+    azri_hub_why(h, now, &h->made);
+    if (early && h->made.code == AZREDIS_E_TIMEOUT && h->trouble.code == AZREDIS_OK) h->made.code = AZREDIS_E_CLOSED;
+    azri_hub_not_sent(h, c, &h->made);
+}
+
 /* ---- routing ---- */
 
 static azri_session *azri_hub_route(const azri_hub *h) { return azri_hub_main(h); }
@@ -9005,7 +9068,6 @@ static azri_session *azri_hub_route(const azri_hub *h) { return azri_hub_main(h)
 /* While a connection leaves, commands wait for its heir; they are not told that nothing is connected. */
 static void azri_hub_submit(azri_hub *h, azri_cmd *c, uint64_t now) {
     azri_session *s = azri_hub_route(h);
-    azredis_error e;
     if (s->state == AZRI_READY && !azri_leaving(s)) {
         azri_session_push_cmd(s, c, now);
         return;
@@ -9013,9 +9075,7 @@ static void azri_hub_submit(azri_hub *h, azri_cmd *c, uint64_t now) {
     if (azri_leaving(s)) {}
     else if (h->aborted || (h->trouble.code != AZREDIS_OK && !h->trouble.retryable) ||
         ((h->conf.fail_fast || c->no_queue) && (h->ever_ready || c->no_queue))) {
-        azri_hub_why(h, now, &e);
-        if (e.code == AZREDIS_E_TIMEOUT && h->trouble.code == AZREDIS_OK) e.code = AZREDIS_E_CLOSED;
-        azri_hub_not_sent(h, c, &e);
+        azri_hub_give_up(h, c, 1, now);
         return;
     }
     azri_queue_push(&h->backlog, c);
@@ -9036,7 +9096,6 @@ static void azri_hub_requeue(azri_hub *h, azri_queue *unsent, uint64_t now) {
 
 static void azri_hub_expire_backlog(azri_hub *h, uint64_t now) {
     azri_cmd *c, *at = NULL;
-    azredis_error e;
     if (now < h->backlog_deadline) return;
     h->backlog_deadline = AZRI_NEVER64;
     for (c = h->backlog.head; c; c = at ? at->next : h->backlog.head) {
@@ -9046,8 +9105,7 @@ static void azri_hub_expire_backlog(azri_hub *h, uint64_t now) {
             continue;
         }
         (void)azri_queue_take(&h->backlog, at);
-        azri_hub_why(h, now, &e);
-        azri_hub_not_sent(h, c, &e);
+        azri_hub_give_up(h, c, 0, now);
     }
 }
 
@@ -9389,12 +9447,11 @@ static uint64_t azri_hub_redial_delay(azri_hub *h, azri_session *s, const azredi
 /* Step 4: the mark has been answered, or (fenced = 0) nobody waits for A any more and it is silent. */
 static void azri_hub_switch(azri_hub *h, azri_session *a, int fenced, uint64_t now) {
     azri_queue unsent;
-    azredis_error e;
     azredis_sub *sub;
     memset(&unsent, 0, sizeof unsent);
     if (a->rejected) azri_hub_reauth_refused(h, a);
-    (void)azri_fail(&e, AZREDIS_E_CLOSED, "redis.handover", "%s: the connection was replaced", h->conf.session.endpoint);
-    azri_session_closed(a, &e, &unsent);
+    (void)azri_fail(&a->error, AZREDIS_E_CLOSED, "redis.handover", "%s: the connection was replaced", h->conf.session.endpoint);
+    azri_session_closed(a, &a->error, &unsent);
     AZREDIS_ASSERT(!unsent.head);
     for (sub = h->subs; sub && !fenced; sub = sub->next)
         if (sub->open) sub->gap = 1;
@@ -9448,29 +9505,29 @@ static void azri_hub_main_closed(azri_hub *h, azri_session *s, const azredis_err
 /* The connection of s, or the try to make one, has ended. The pump closes s->link if there is one. */
 static void azri_hub_closed(azri_hub *h, azri_session *s, const azredis_error *why, uint64_t now) {
     azri_queue unsent;
-    azredis_error e = *why;
+    azredis_error *e = &s->error;
     uint64_t delay;
     memset(&unsent, 0, sizeof unsent);
-    if (s->rejected) azri_hub_refused(h, s, &e);
-    delay = azri_hub_redial_delay(h, s, &e, now);
-    azri_session_closed(s, &e, &unsent);
+    azri_fail_copy(e, why);
+    if (s->rejected) azri_hub_refused(h, s, e);
+    delay = azri_hub_redial_delay(h, s, e, now);
+    azri_session_closed(s, e, &unsent);
     s->ready_at = 0;
     s->dial_at = now + delay;
     s->replace = NULL;
-    if (e.code == AZREDIS_E_RESP) azri_news_error(&h->news, AZREDIS_EV_INTERNAL_ERROR, &e);
-    if (azri_elder(s)) azri_hub_heir_closed(h, s, &e, delay, now);
-    else azri_hub_main_closed(h, s, &e, &unsent, delay, now);
+    if (e->code == AZREDIS_E_RESP) azri_news_error(&h->news, AZREDIS_EV_INTERNAL_ERROR, e);
+    if (azri_elder(s)) azri_hub_heir_closed(h, s, e, delay, now);
+    else azri_hub_main_closed(h, s, e, &unsent, delay, now);
 }
 
 /* Makes way for a token request that has no room beside a connection: nothing more is written, what was written is
  * answered, then the connection ends. */
 static void azri_hub_rest(azri_hub *h, uint64_t now) {
     azri_session *s = azri_hub_main(h);
-    azredis_error e;
     if (s->state == AZRI_READY) s->state = AZRI_DRAINING;
     if (s->state == AZRI_DOWN || s->in_flight || s->offset) return;
-    (void)azri_fail(&e, AZREDIS_E_CLOSED, "redis.renewal", "%s: closed while the token is renewed", h->conf.session.endpoint);
-    azri_hub_closed(h, s, &e, now);
+    (void)azri_fail(&s->error, AZREDIS_E_CLOSED, "redis.renewal", "%s: closed while the token is renewed", h->conf.session.endpoint);
+    azri_hub_closed(h, s, &s->error, now);
     s->dial_at = now;
     s->attempts = 0;
 }
@@ -9487,7 +9544,6 @@ static void azri_hub_marked(azri_hub *h, azri_session *s, uint64_t now) {
 }
 
 static AZRI_APART void azri_hub_other_frame(azri_hub *h, azri_session *s, const azri_frame *f, uint64_t now) {
-    azredis_error e;
     azri_state before = s->state;
     const azri_cmd *head = s->fifo.head;
     if (azri_is_message(f)) {
@@ -9495,7 +9551,7 @@ static AZRI_APART void azri_hub_other_frame(azri_hub *h, azri_session *s, const 
         azri_hub_message(h, s, f);
         return;
     }
-    if (azri_session_frame(s, f, now, &e) != AZREDIS_OK) azri_hub_closed(h, s, &e, now);
+    if (azri_session_frame(s, f, now, &s->error) != AZREDIS_OK) azri_hub_closed(h, s, &s->error, now);
     else if (before == AZRI_HANDSHAKE && s->state == AZRI_READY) azri_hub_ready(h, s, now);
     else if (AZRI_WITH_HANDOVER && s->marked) azri_hub_marked(h, s, now);
     else if (head != s->fifo.head) azri_hub_confirmed(s, head);
@@ -9521,10 +9577,9 @@ static void azri_hub_handover_step(azri_hub *h, azri_session *s, uint64_t now) {
 
 static void azri_hub_tick(azri_hub *h, uint64_t now) {
     azri_session *s;
-    azredis_error e;
     h->step = 0;
     for (s = h->sessions; s; s = s->next) {
-        if (azri_session_tick(s, now, &e) != AZREDIS_OK) azri_hub_closed(h, s, &e, now);
+        if (azri_session_tick(s, now, &s->error) != AZREDIS_OK) azri_hub_closed(h, s, &s->error, now);
         if (s->state == AZRI_READY) azri_hub_subscribe(h, s, now);
         if (s->rejected) azri_hub_reauth_refused(h, s);
     }
@@ -10136,7 +10191,7 @@ static azri_lookup *azri_lookup_new(azri_waker *w, const char *host, uint16_t tc
     if (!l) return NULL;
     memset(l, 0, sizeof *l);
     l->waker = w;
-    (void)azri_fmt(l->host, sizeof l->host, "%s", host);
+    azri_copy(l->host, sizeof l->host, host);
     (void)azri_fmt(l->service, sizeof l->service, "%u", (unsigned)tcp_port);
     if (host[0] == '/') {
         azri_lookup_unix(l);
@@ -10225,7 +10280,7 @@ static void azri_dial_begin(azri_dial *d, const azri_port *port, azri_waker *w, 
     d->tcp_port = tcp_port;
     d->next_at = AZRI_NEVER64;
     d->hook_sock = -1;
-    (void)azri_fmt(d->host, sizeof d->host, "%s", host);
+    azri_copy(d->host, sizeof d->host, host);
 }
 
 /* Closes what is not connected and leaves a look-up that still hangs to itself. */
@@ -11562,7 +11617,7 @@ static size_t azri_tls_address(const char *name, unsigned char out[16]) {
 
 /* mbedTLS's own check falls back on the common name, which RFC 9525 6.3 forbids, and 2.28 knows no iPAddress.
  * by_library: what it said of the name. */
-static uint32_t azri_tls_check_name(azri_tls *t, const mbedtls_x509_crt *leaf, uint32_t by_library) {
+static AZRI_APART uint32_t azri_tls_check_name(azri_tls *t, const mbedtls_x509_crt *leaf, uint32_t by_library) {
     const mbedtls_x509_sequence *s;
     unsigned char ip[16];
     size_t n = azri_tls_address(t->name, ip), names = 0;
@@ -12098,7 +12153,7 @@ static void azri_line_begin(azri_line *l, const azri_port *port, azri_waker *w, 
     l->grave = g;
     l->tcp_port = tcp_port;
     l->deadline = azri_after(now, limit_ms);
-    (void)azri_fmt(l->host, sizeof l->host, "%s", host);
+    azri_copy(l->host, sizeof l->host, host);
     l->state = AZRI_LINE_DIAL;
     azri_dial_begin(&l->dial, port, w, l->host, tcp_port);
     l->dial.grave = g;
@@ -12371,16 +12426,15 @@ static void azri_auth_failed(azredis_auth *a, uint32_t claim, const azredis_erro
     azri_token_failed(&a->machine, claim, now, e->retryable, e->retry_after_ms);
     next = (int64_t)(azri_max64(a->machine.next_try, now) - now);
     a->token_failures++;
-    a->failure = *e;
+    azri_fail_copy(&a->failure, e);
     azri_auth_event(a, AZREDIS_EV_TOKEN_REFRESH_FAILED, e, azri_token_left(&a->machine, now), AZREDIS_UNKNOWN, next);
     azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_TOKEN_FAILED, "no token, next try in %lld ms: %s", (long long)next, e->message);
 }
 
 static azri_fetch *azri_fetch_no_memory(azredis_auth *a, uint32_t claim, uint64_t now) {
-    azredis_error e;
-    (void)azri_fail(&e, AZREDIS_E_NOMEM, "token", "out of memory for a token request");
     azri_lock_acquire(&a->lock);
-    azri_auth_failed(a, claim, &e, now);
+    (void)azri_fail(&a->failure, AZREDIS_E_NOMEM, "token", "out of memory for a token request");
+    azri_auth_failed(a, claim, &a->failure, now);
     azri_auth_wake(a);
     azri_lock_release(&a->lock);
     return NULL;
@@ -12421,10 +12475,10 @@ static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
 /* Under the lock. */
 static void azri_auth_describe(azredis_auth *a, const azri_flow *flow) {
     azredis_auth_info_data *d = &a->info;
-    (void)azri_fmt(d->credential, sizeof d->credential, "%s", flow->used);
-    (void)azri_fmt(d->user, sizeof d->user, "%s", flow->user);
-    (void)azri_fmt(d->tenant, sizeof d->tenant, "%s", flow->claims.tid);
-    (void)azri_fmt(d->audience, sizeof d->audience, "%s", flow->claims.aud);
+    azri_copy(d->credential, sizeof d->credential, flow->used);
+    azri_copy(d->user, sizeof d->user, flow->user);
+    azri_copy(d->tenant, sizeof d->tenant, flow->claims.tid);
+    azri_copy(d->audience, sizeof d->audience, flow->claims.aud);
     d->expires_on = flow->claims.exp;
 }
 
@@ -12499,7 +12553,7 @@ static void azri_fetch_drop(azredis_auth *a, azri_fetch *f, uint64_t now) {
     azri_fetch_free(a, f);
 }
 
-static void azri_fetch_call(azredis_auth *a, azri_fetch *f) {
+static AZRI_APART void azri_fetch_call(azredis_auth *a, azri_fetch *f) {
     azredis_fetched got;
     azredis_status st;
     memset(&got, 0, sizeof got);
@@ -12568,24 +12622,30 @@ static void azri_fetch_dial(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_
     f->phase = AZRI_FETCH_HTTP;
 }
 
+/* Reads the answer. A function of its own: the piece is not on the stack while TLS verifies a chain. */
+static AZRI_APART azredis_status azri_fetch_read(azri_fetch *f, azredis_error *e) {
+    char in[AZRI_FETCH_PIECE];
+    size_t n = 0;
+    azredis_status st;
+    do {
+        st = azri_line_read(&f->line, in, sizeof in, &n, e);
+        if (st == AZREDIS_OK) st = azri_http_feed(&f->http, in, n, e);
+        else if (st == AZREDIS_E_CLOSED) st = azri_http_eof(&f->http, e);
+        else break;
+    } while (st == AZREDIS_AGAIN);
+    azri_wipe(in, sizeof in);
+    return st;
+}
+
 /* Writes the request, reads the answer. AGAIN: later. */
 static azredis_status azri_fetch_http(azri_fetch *f, uint64_t now, azredis_error *e) {
-    char in[AZRI_FETCH_PIECE];
     size_t n = 0;
     azredis_status st = f->line.state == AZRI_LINE_OPEN ? AZREDIS_OK : azri_line_step(&f->line, now, e);
     while (st == AZREDIS_OK && f->written < f->step.request.len) {
         st = azri_line_write(&f->line, f->step.request.ptr + f->written, f->step.request.len - f->written, &n, e);
         if (st == AZREDIS_OK) f->written += n;
     }
-    if (st == AZREDIS_OK) {
-        do {
-            st = azri_line_read(&f->line, in, sizeof in, &n, e);
-            if (st == AZREDIS_OK) st = azri_http_feed(&f->http, in, n, e);
-            else if (st == AZREDIS_E_CLOSED) st = azri_http_eof(&f->http, e);
-            else break;
-        } while (st == AZREDIS_AGAIN);
-        azri_wipe(in, sizeof in);
-    }
+    if (st == AZREDIS_OK) st = azri_fetch_read(f, e);
     if (st == AZREDIS_AGAIN && now >= f->until)
         return azri_fail(e, AZREDIS_E_TIMEOUT, f->step.where, "token request to %s:%u: no complete answer in %u ms; is it the "
                          "right authority, and is there a proxy or firewall on the way?", f->step.url.host,
@@ -12608,7 +12668,7 @@ static azredis_status azri_fetch_learn(azredis_auth *a, const azri_fetch *f, uin
 
 /* Goes as far as it can without waiting. 1: the walk has ended, f is gone. */
 static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_grave *g) {
-    azredis_error e;
+    azredis_error *e = &f->flow.error;
     azredis_status st;
     for (;;) {
         uint64_t now = azri_auth_now(a);
@@ -12617,12 +12677,12 @@ static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_g
             f->phase = AZRI_FETCH_NEXT;
         }
         if (AZRI_WITH_HTTP && f->phase == AZRI_FETCH_HTTP) {
-            memset(&e, 0, sizeof e);
-            st = azri_fetch_http(f, now, &e);
+            memset(e, 0, sizeof *e);
+            st = azri_fetch_http(f, now, e);
             if (st == AZREDIS_AGAIN) return 0;
-            if (st == AZREDIS_OK) st = azri_fetch_learn(a, f, now, &e);
+            if (st == AZREDIS_OK) st = azri_fetch_learn(a, f, now, e);
             azri_line_end(&f->line);
-            azri_flow_http(&f->flow, now, st, &f->http, &e);
+            azri_flow_http(&f->flow, now, st, &f->http, e);
             azri_step_free(&f->step);
             f->phase = AZRI_FETCH_NEXT;
         }
@@ -12809,7 +12869,6 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
     azredis_auth *a = c->auth;
     const azri_session *s = azri_hub_main(&c->hub);
     azri_blob *mine = NULL;
-    azredis_error e;
     AZREDIS_ASSERT(s);                  /* a client has one from the start */
     azri_lock_acquire(&a->lock);
     if (c->hub.rejected) azri_token_rejected(&a->machine, now, c->hub.rejected);
@@ -12829,8 +12888,8 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
             mine->life_ms = a->blob->life_ms;
             c->headroom_at = a->headroom_at;
         } else if (!azri_hub_live_blob(&c->hub, now)) {
-            (void)azri_fail(&e, AZREDIS_E_NOMEM, "token", "out of memory for a copy of the token");
-            azri_hub_trouble(&c->hub, &e);
+            (void)azri_fail(&c->hub.made, AZREDIS_E_NOMEM, "token", "out of memory for a copy of the token");
+            azri_hub_trouble(&c->hub, &c->hub.made);
         }
     }
     azri_pump_notes(c, now);
@@ -12899,11 +12958,10 @@ static void azri_conn_close(azredis_client *c, azri_session *s) {
 static void azri_conn_dial(azredis_client *c, azri_session *s, uint64_t now) {
     azri_conn *k = (azri_conn *)azri_alloc(&c->port.mem, sizeof *k);
     azri_tls_conf conf;
-    azredis_error e;
     azri_hub_dialing(&c->hub, s);
     if (!k) {
-        (void)azri_fail(&e, AZREDIS_E_NOMEM, "redis.connect", "%s: out of memory for a connection", c->endpoint);
-        azri_hub_closed(&c->hub, s, &e, now);
+        (void)azri_fail(&s->error, AZREDIS_E_NOMEM, "redis.connect", "%s: out of memory for a connection", c->endpoint);
+        azri_hub_closed(&c->hub, s, &s->error, now);
         return;
     }
     k->tx = NULL;
@@ -13021,18 +13079,18 @@ static AZRI_APART azredis_status azri_conn_connect(azredis_client *c, azri_sessi
 /* Connecting and reading. A step that failed ends the connection. */
 static void azri_conn_step(azredis_client *c, azri_session *s, uint64_t now) {
     azri_conn *k = azri_conn_of(s);
-    azredis_error e;
+    azredis_error *e = &s->error;       /* of the baton, with the lock or without */
     azredis_status st = AZREDIS_OK;
     if (!k) return;
-    if (s->state == AZRI_DIALING) st = azri_conn_connect(c, s, now, &e);
+    if (s->state == AZRI_DIALING) st = azri_conn_connect(c, s, now, e);
     if (st == AZREDIS_OK && azri_is_up(s)) {
         azri_let_go(c);
-        st = azri_conn_read(c, s, now, &e);
+        st = azri_conn_read(c, s, now, e);
         azri_hold(c);
         if (k->heard) s->last_read = now;           /* a long answer that trickles in is a sign of life */
         k->heard = 0;
     }
-    if (st != AZREDIS_OK && st != AZREDIS_AGAIN) azri_hub_closed(&c->hub, s, &e, now);
+    if (st != AZREDIS_OK && st != AZREDIS_AGAIN) azri_hub_closed(&c->hub, s, e, now);
 }
 
 /* mbedTLS cannot change the keys of a live connection. */
@@ -13042,9 +13100,8 @@ static int azri_conn_worn(const azri_session *s) {
 }
 
 static void azri_conn_flush(azredis_client *c, azri_session *s, uint64_t now) {
-    azredis_error e;
     if (!azri_is_up(s) || !s->link) return;
-    if (azri_conn_write(c, s, now, &e) != AZREDIS_OK) azri_hub_closed(&c->hub, s, &e, now);
+    if (azri_conn_write(c, s, now, &s->error) != AZREDIS_OK) azri_hub_closed(&c->hub, s, &s->error, now);
     else if (azri_conn_worn(s)) azri_hub_handover(&c->hub, s, "its TLS key has sealed as much as one key may", now);
 }
 
@@ -13335,12 +13392,12 @@ static void azri_pump_sleep(azredis_client *c, uint64_t until) {
 static void azri_client_fail_all(azredis_client *c) {
     azri_queue unsent;
     azri_session *s;
-    azredis_error e;
+    const azredis_error *e = &c->hub.made;
     memset(&unsent, 0, sizeof unsent);
-    (void)azri_fail(&e, AZREDIS_E_CLOSED, "client", "the client was closed");
-    for (s = c->hub.sessions; s; s = s->next) azri_session_closed(s, &e, &unsent);
-    azri_hub_fail_queue(&c->hub, &unsent, &e);
-    azri_hub_fail_queue(&c->hub, &c->hub.backlog, &e);
+    (void)azri_fail(&c->hub.made, AZREDIS_E_CLOSED, "client", "the client was closed");
+    for (s = c->hub.sessions; s; s = s->next) azri_session_closed(s, e, &unsent);
+    azri_hub_fail_queue(&c->hub, &unsent, e);
+    azri_hub_fail_queue(&c->hub, &c->hub.backlog, e);
     azri_tell(c);
 }
 
@@ -14107,6 +14164,22 @@ static azredis_status azri_open_config(azredis_options *o, azredis_auth_options 
     return st;
 }
 
+/* The same for an auth that stands alone. */
+static azredis_status azri_auth_config(azredis_auth_options *o, const azri_mem *m, azri_config **out,
+                                       azredis_error *e) {
+    azredis_options all;
+    azredis_auth_options id;
+    azredis_status st;
+    memset(&all, 0, sizeof all);
+    all.identity = o;
+    all.config = o->config;
+    st = azri_open_config(&all, &id, m, out, e);
+    if (!*out) return st;
+    *o = id;
+    if (!o->ca && !o->ca_file) o->ca_file = all.ca_file;
+    return st;
+}
+
 AZREDIS_API size_t azredis_describe_v(const azredis_options *options, size_t size, unsigned version, char *buf,
                                       size_t cap) {
     azredis_options o;
@@ -14130,31 +14203,36 @@ typedef struct azri_config { char no_effect[1]; } azri_config;
 
 static void azri_config_free(azri_config *c) { (void)c; }
 
-static azredis_status azri_open_config(azredis_options *o, azredis_auth_options *id, const azri_mem *m,
-                                       azri_config **out, azredis_error *e) {
-    (void)m;
+static azredis_status azri_no_config(const char *config, azri_config **out, azredis_error *e) {
     *out = NULL;
-    memset(id, 0, sizeof *id);
-    if (!o->config || !o->config[0]) return AZREDIS_OK;
+    if (!config || !config[0]) return AZREDIS_OK;
     return azri_fail(e, AZREDIS_E_ARG, "options.config", "options.config: built with AZREDIS_NO_CONFIG; set the members "
                      "instead");
 }
-#endif
 
-/* The same for an auth that stands alone. */
+static azredis_status azri_open_config(azredis_options *o, azredis_auth_options *id, const azri_mem *m,
+                                       azri_config **out, azredis_error *e) {
+    (void)id;
+    (void)m;
+    return azri_no_config(o->config, out, e);
+}
+
 static azredis_status azri_auth_config(azredis_auth_options *o, const azri_mem *m, azri_config **out,
                                        azredis_error *e) {
-    azredis_options all;
-    azredis_auth_options id;
-    azredis_status st;
-    memset(&all, 0, sizeof all);
-    all.identity = o;
-    all.config = o->config;
-    st = azri_open_config(&all, &id, m, out, e);
-    if (!*out) return st;
-    *o = id;
-    if (!o->ca && !o->ca_file) o->ca_file = all.ca_file;
-    return st;
+    (void)m;
+    return azri_no_config(o->config, out, e);
+}
+#endif
+
+/* host:port, for messages. */
+static void azri_open_endpoint_text(azredis_client *c) {
+    azri_out o = azri_out_to(c->endpoint, sizeof c->endpoint);
+    azri_out_text(&o, c->host, strlen(c->host));
+    if (c->host[0] != '/') {
+        azri_out_char(&o, ':');
+        azri_out_number(&o, c->tcp_port, 0, 10, 0, ' ');
+    }
+    azri_out_end(&o);
 }
 
 static uint64_t azri_seed(const azri_port *port, uint64_t seed) {
@@ -14169,7 +14247,7 @@ static azredis_status azri_open_endpoint(azredis_client *c, const azredis_option
                          "name.region.redis.azure.net");
     if (o->host[0] == '/') {
         if (strlen(o->host) >= sizeof c->host) return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "the socket's path is too long");
-        (void)azri_fmt(c->host, sizeof c->host, "%s", o->host);
+        azri_copy(c->host, sizeof c->host, o->host);
     } else if (azri_endpoint_parse(azri_str(o->host), c->host, &port, &c->broken) != AZREDIS_OK) {
         return c->broken.code;
     }
@@ -14177,8 +14255,7 @@ static azredis_status azri_open_endpoint(azredis_client *c, const azredis_option
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.tcp_port", "host says port %u, tcp_port says %u: give one of them",
                          (unsigned)port, (unsigned)o->tcp_port);
     c->tcp_port = o->tcp_port ? o->tcp_port : port ? port : o->plaintext ? 6379 : azri_port_by_host(azri_str(c->host));
-    if (c->host[0] == '/') (void)azri_fmt(c->endpoint, sizeof c->endpoint, "%s", c->host);
-    else (void)azri_fmt(c->endpoint, sizeof c->endpoint, "%s:%u", c->host, (unsigned)c->tcp_port);
+    azri_open_endpoint_text(c);
     c->plaintext = o->plaintext;
     if (o->memory && !o->ca && !o->plaintext)
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.ca", "options.ca is missing: a client in options.memory reads no "
@@ -14228,8 +14305,8 @@ static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o
 
 /* Options of an auth that is made for this client alone, which then has the client's trust and port. */
 static void azri_open_identity(azredis_auth_options *a, const azredis_options *o) {
-    memset(a, 0, sizeof *a);
-    if (o->identity) *a = *o->identity;
+    if (!o->identity) memset(a, 0, sizeof *a);
+    else if (o->identity != a) *a = *o->identity;
     if (!a->ca && !a->ca_file) {
         a->ca = o->ca;
         a->ca_len = o->ca_len;
@@ -14391,36 +14468,35 @@ static azredis_status azri_auth_static(azredis_auth *a) {
     return AZREDIS_OK;
 }
 
-/* mem: NULL is the port's own. redis_host: whom its tokens are for; "": unknown. */
-static azredis_auth *azri_auth_open(const azredis_auth_options *options, const azri_mem *mem, const char *redis_host) {
-    azredis_auth_options o = *options;
+/* mem: NULL is the port's own. What a connection string says is put into *o. redis_host: whom its tokens are for; "": unknown. */
+static AZRI_APART azredis_auth *azri_auth_open(azredis_auth_options *o, const azri_mem *mem, const char *redis_host) {
     azri_config *config;
     azri_port port;
     azredis_auth *a;
-    azri_port_fill(&port, o.port);
+    azri_port_fill(&port, o->port);
     if (mem) port.mem = *mem;
     a = (azredis_auth *)azri_zalloc(&port.mem, sizeof *a);
     if (!a) return NULL;
     a->port = port;
     a->refs = 1;
-    a->rng.state = azri_seed(&a->port, o.seed);
-    a->ca = o.ca;
-    a->ca_len = o.ca_len;
-    a->on_event = o.on_event;
-    a->event_user = o.event_user;
-    a->level = o.log_level ? o.log_level : AZREDIS_LOG_WARNING;
+    a->rng.state = azri_seed(&a->port, o->seed);
+    a->ca = o->ca;
+    a->ca_len = o->ca_len;
+    a->on_event = o->on_event;
+    a->event_user = o->event_user;
+    a->level = o->log_level ? o->log_level : AZREDIS_LOG_WARNING;
     if (azri_lock_init(&a->lock, &a->port) != AZREDIS_OK) {
         azri_free(&port.mem, a, sizeof *a);
         return NULL;
     }
-    (void)azri_auth_config(&o, &a->port.mem, &config, &a->broken);
-    azri_token_init(&a->machine, &a->rng, o.policy);
-    a->ca_file = azri_strdup(&a->port.mem, o.ca_file);
-    if (a->broken.code == AZREDIS_OK) (void)azri_identity_conf_copy(&a->conf, &a->port.mem, &o, &a->broken);
+    (void)azri_auth_config(o, &a->port.mem, &config, &a->broken);
+    azri_token_init(&a->machine, &a->rng, o->policy);
+    a->ca_file = azri_strdup(&a->port.mem, o->ca_file);
+    if (a->broken.code == AZREDIS_OK) (void)azri_identity_conf_copy(&a->conf, &a->port.mem, o, &a->broken);
     a->conf.cloud = azri_identity_authority_of(redis_host);
     azri_config_free(config);
     if (a->broken.code != AZREDIS_E_NOMEM && port.missing) (void)azri_port_check(&port, &a->broken);
-    if ((o.ca_file && !a->ca_file) || a->broken.code == AZREDIS_E_NOMEM || azri_auth_static(a) != AZREDIS_OK) {
+    if ((o->ca_file && !a->ca_file) || a->broken.code == AZREDIS_E_NOMEM || azri_auth_static(a) != AZREDIS_OK) {
         azri_auth_free(a);
         return NULL;
     }
@@ -14471,7 +14547,7 @@ static azredis_status azri_auth_copy_token(azredis_auth *a, azredis_token *out, 
     memcpy(out->jwt, jwt.ptr, jwt.len);
     out->jwt[jwt.len] = '\0';
     out->jwt_len = jwt.len;
-    (void)azri_fmt(out->user, sizeof out->user, "%s", a->blob->user);
+    azri_copy(out->user, sizeof out->user, a->blob->user);
     out->expires_in_ms = left == AZREDIS_UNKNOWN ? AZREDIS_NEVER : (uint32_t)azri_min64((uint64_t)left, AZREDIS_NEVER - 1);
     out->renew_in_ms = left == AZREDIS_UNKNOWN ? AZREDIS_NEVER
                      : (uint32_t)azri_min64(azri_max64(a->machine.next_try, now) - now, AZREDIS_NEVER - 1);
@@ -14616,11 +14692,11 @@ AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_inf
     memset(out, 0, size);
     memset(&d, 0, sizeof d);
     if (a->broken.code == AZREDIS_OK && a->conf.identity != AZREDIS_ID_DEFAULT)
-        (void)azri_fmt(d.credential, sizeof d.credential, "%s", azri_identity_name(a->conf.identity));
+        azri_copy(d.credential, sizeof d.credential, azri_identity_name(a->conf.identity));
     now = azri_auth_now(a);
     azri_lock_acquire(&a->lock);
     if (a->conf.is_static && a->blob) {
-        (void)azri_fmt(d.user, sizeof d.user, "%s", a->blob->user);
+        azri_copy(d.user, sizeof d.user, a->blob->user);
         d.expires_in_ms = AZREDIS_UNKNOWN;
         st = AZREDIS_OK;
     } else if (a->blob && azri_token_live(&a->machine, now)) {
@@ -14635,12 +14711,12 @@ AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_inf
 
 /* ---- client: open and close ---- */
 
-/* The shared auth, or one made from the options. */
-static azredis_auth *azri_open_auth(const azredis_options *o, const azri_mem *mem, const char *redis_host) {
-    azredis_auth_options a;
+/* The shared auth, or one made from the options; *id is room for them, and may be o's identity already. */
+static azredis_auth *azri_open_auth(const azredis_options *o, azredis_auth_options *id, const azri_mem *mem,
+                                    const char *redis_host) {
     if (o->auth) return azri_auth_hold(o->auth);
-    azri_open_identity(&a, o);
-    return azri_auth_open(&a, mem, redis_host);
+    azri_open_identity(id, o);
+    return azri_auth_open(id, mem, redis_host);
 }
 
 AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_t size, unsigned version) {
@@ -14678,7 +14754,7 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
     if (config && config->no_effect[0])
         azri_log(&c->hub.news, AZREDIS_LOG_WARNING, AZRI_LOG_CONFIG, "the connection string has keys that have no effect: %s",
                  config->no_effect);
-    c->auth = azri_open_auth(&o, arena ? &auth_mem : NULL, c->host);
+    c->auth = azri_open_auth(&o, &id, arena ? &auth_mem : NULL, c->host);
     c->waker = azri_waker_new(&c->port);
     c->tls_host = azri_strdup(&c->port.mem, o.tls_host ? o.tls_host : c->host);
     c->ca_file = azri_strdup(&c->port.mem, o.ca_file);
@@ -14713,20 +14789,24 @@ AZREDIS_API void azredis_close(azredis_client *c) {
 /* ---- calls ---- */
 
 /* Begins a public call, under the lock. Not OK: the call must return it, and must not call azri_leave. */
-static azredis_status azri_enter(azredis_client *c, azredis_error *e) {
-    azredis_status st = AZREDIS_OK;
-    if (!c) return azri_fail(e, AZREDIS_E_NOMEM, "client", "there is no client: azredis_open had no memory");
+static azredis_status azri_enter(azredis_client *c) {
+    azredis_status st;
+    if (!c) return AZREDIS_E_NOMEM;
     azri_hold(c);
-    if (c->closing) st = azri_fail(e, AZREDIS_E_CLOSED, "client", "the client was closed");
-    else if (c->threads ? azri_threads_mine(c) : c->in_callback)
-        st = azri_fail(e, AZREDIS_E_STATE, "client", "a blocking call is not allowed in a callback; use azredis_submit");
-    else if (c->broken.code != AZREDIS_OK) {
-        if (e) *e = c->broken;
-        st = c->broken.code;
-    }
+    st = c->closing ? AZREDIS_E_CLOSED : (c->threads ? azri_threads_mine(c) : c->in_callback) ? AZREDIS_E_STATE : c->broken.code;
     if (st == AZREDIS_OK) c->inside++;
     else azri_let_go(c);
     return st;
+}
+
+/* What azri_enter means by st. */
+static void azri_enter_error(const azredis_client *c, azredis_status st, azredis_error *e) {
+    if (!e) return;
+    if (!c) (void)azri_fail(e, st, "client", "there is no client: azredis_open had no memory");
+    else if (st == AZREDIS_E_CLOSED) (void)azri_fail(e, st, "client", "the client was closed");
+    else if (st == AZREDIS_E_STATE)
+        (void)azri_fail(e, st, "client", "a blocking call is not allowed in a callback; use azredis_submit");
+    else *e = c->broken;
 }
 
 /* Lets go of the lock. Without threads a client that was closed meanwhile goes too. */
@@ -14835,21 +14915,26 @@ static azredis_status azri_refuse_call(azredis_reply *r, const azri_mem *m, cons
     return e->code;
 }
 
+static AZRI_APART azredis_status azri_refuse_enter(azredis_client *c, azredis_reply *r, azredis_status st) {
+    azredis_error e;
+    azri_enter_error(c, st, &e);
+    return azri_refuse_call(r, c ? &c->port.mem : NULL, &e);
+}
+
 AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply *r, const azredis_call *how, int argc,
                                                 const azredis_str *argv) {
     azredis_reply own;
-    azredis_error e;
     azri_cmd *cmd;
     uint64_t deadline;
-    azredis_status st = azri_enter(c, &e);
+    azredis_status st = azri_enter(c);
     int done = 0;
-    if (st != AZREDIS_OK) return azri_refuse_call(r, c ? &c->port.mem : NULL, &e);
+    if (st != AZREDIS_OK) return azri_refuse_enter(c, r, st);
     memset(&own, 0, sizeof own);
     deadline = azri_call_deadline(c, how, azri_now(c));
     azri_before_call(c, deadline);
-    st = azri_new_cmd_wait(c, argc, argv, deadline, &cmd, &e);
+    st = azri_new_cmd_wait(c, argc, argv, deadline, &cmd, &c->hub.made);
     if (st != AZREDIS_OK) {
-        st = azri_refuse_call(r, &c->port.mem, &e);
+        st = azri_refuse_call(r, &c->port.mem, &c->hub.made);
         azri_leave(c);
         return st;
     }
@@ -14964,10 +15049,10 @@ AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, con
     azredis_reply own, *part;
     azredis_error e;
     azri_mem mem;
-    azredis_status st = azri_enter(c, &e);
+    azredis_status st = azri_enter(c);
     int done = 0;
     size_t i;
-    if (st != AZREDIS_OK) return azri_refuse_call(r, c ? &c->port.mem : NULL, &e);
+    if (st != AZREDIS_OK) return azri_refuse_enter(c, r, st);
     mem = c->port.mem;
     memset(&own, 0, sizeof own);
     azri_before_call(c, azri_call_deadline(c, how, azri_now(c)));
@@ -15027,7 +15112,7 @@ static void azri_pump_wait(azredis_client *c, uint64_t until) {
 }
 
 AZREDIS_API azredis_status azredis_wait(azredis_client *c, uint32_t ms) {
-    azredis_status st = azri_enter(c, NULL);
+    azredis_status st = azri_enter(c);
     uint64_t until;
     if (st != AZREDIS_OK) return st;
     until = azri_after(azri_now(c), ms);
@@ -15039,9 +15124,12 @@ AZREDIS_API azredis_status azredis_wait(azredis_client *c, uint32_t ms) {
 }
 
 AZREDIS_API azredis_status azredis_connect(azredis_client *c, uint32_t wait_ms, azredis_error *why) {
-    azredis_status st = azri_enter(c, why);
+    azredis_status st = azri_enter(c);
     uint64_t until;
-    if (st != AZREDIS_OK) return st;
+    if (st != AZREDIS_OK) {
+        azri_enter_error(c, st, why);
+        return st;
+    }
     until = azri_after(azri_now(c), wait_ms);
     for (;;) {
         const azredis_error *t = &c->hub.trouble;
@@ -15102,7 +15190,7 @@ AZREDIS_API int azredis_timeout_ms(azredis_client *c) {
 }
 
 AZREDIS_API azredis_status azredis_process(azredis_client *c, const azredis_fd *fds, size_t n) {
-    azredis_status st = azri_enter(c, NULL);
+    azredis_status st = azri_enter(c);
     if (st != AZREDIS_OK) return st;
     if (c->threads) {
         azri_leave(c);
@@ -15165,7 +15253,7 @@ AZREDIS_API azredis_status azredis_next(azredis_sub *s, azredis_message *out, ui
     azredis_status st;
     uint64_t until;
     if (!s || !out || s->fn) return AZREDIS_E_ARG;
-    st = azri_enter(c, NULL);
+    st = azri_enter(c);
     if (st != AZREDIS_OK) return st;
     until = azri_after(azri_now(c), wait_ms);
     st = AZREDIS_AGAIN;

@@ -19,10 +19,11 @@ ARM = ["arm-none-eabi-gcc", "-std=c99", "-Os", "-mcpu=cortex-m4", "-mthumb", "-f
        "--specs=nano.specs", "-DMBEDTLS_CONFIG_FILE=<mbedtls_config.h>", "-Itools/sizes", "-I."]
 MBEDTLS = {"2.28": ("bookworm", []), "3.6": ("trixie", ["-DSIZES_TLS13"])}
 PROFILES = {"edge-callback": [], "edge-secret": ["-DSECRET"]}
-# Calls through pointers that the compiler cannot follow.
+# Calls that the compiler cannot follow: back from mbedTLS, and through pointers (who makes them: whom they reach).
 CALLBACKS = {"mbedtls_ssl_handshake": ["azri_tls_verify", "azri_tls_bio_recv"], "mbedtls_x509_crt_verify": ["azri_tls_each"],
-             "azri_flow_next": ["azri_source_secret", "azri_source_environment", "azri_source_callback"],
-             "azri_json_feed": ["azri_flow_value"], "azri_http_feed": ["azri_flow_body"]}
+             "mbedtls_ssl_read": ["azri_tls_bio_recv"], "mbedtls_ssl_write": ["azri_tls_bio_send"]}
+POINTERS = [(r"azri_fetch_read|azri_http_\w+", r"azri_flow_body"), (r"azri_json_\w+", r"azri_(flow|jwt)_value"),
+            (r"azri_fetch_\w+|azri_flow_\w+", r"azri_(secret|app|assertion|callback|environment|source)_\w+|azri_flow_judge\w*")]
 
 def size(path, tool="size"):
     """text, data, bss; constants that only the loader writes to count as text."""
@@ -43,6 +44,10 @@ def stack(info):
     for m in re.finditer(r'edge: \{ sourcename: "([^"]+)" targetname: "([^"]+)"', text):
         calls.setdefault(short(m.group(1)), set()).add(short(m.group(2)))
     ours = {name: n for name, n in frames.items() if name.startswith("az")}
+    for caller, called in POINTERS:
+        for name in ours:
+            if "__indirect_call" in calls.get(name, ()) and re.fullmatch(caller, name):
+                calls[name] = calls[name] - {"__indirect_call"} | {n for n in ours if re.fullmatch(called, n)}
     deep = {}
     def depth(name, above=()):
         if name in above: return 0

@@ -97,7 +97,8 @@ static void test_options(void **state) {
     assert_string_equal(conf.scope, "https://redis.azure.com/.default");
     assert_int_equal(conf.request_ms, 30000);
     azri_identity_conf_free(&conf, &mem);
-    assert_int_equal(azri_identity_conf_copy(&conf, &mem, NULL, &err), AZREDIS_OK);
+    memset(&opt, 0, sizeof opt);
+    assert_int_equal(azri_identity_conf_copy(&conf, &mem, &opt, &err), AZREDIS_OK);
     assert_int_equal(conf.identity, AZREDIS_ID_DEFAULT);
     azri_identity_conf_free(&conf, &mem);
     assert_int_equal(living, 0);

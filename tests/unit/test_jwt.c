@@ -20,6 +20,7 @@ static void *t_alloc(void *user, size_t n) {
 }
 static void t_free(void *user, void *p, size_t n) { (void)user; (void)n; free(p); }
 static const azri_mem mem = { t_alloc, t_free, NULL, NULL };
+static azri_json json;
 
 enum kind { GOOD, NO_OID, FORMAT };
 
@@ -98,7 +99,7 @@ static void test_vectors(void **state) {
         char user[64];
         azredis_status st;
         memset(&e, 0, sizeof e);
-        st = azri_jwt_claims(azri_str(vectors[i].token), &mem, &c, &e);
+        st = azri_jwt_claims(azri_str(vectors[i].token), &mem, &json, &c, &e);
         if ((st == AZREDIS_E_TOKEN) != (vectors[i].kind == FORMAT)) fail_msg("%s: %d", vectors[i].name, st);
         if (st == AZREDIS_E_TOKEN) {
             assert_non_null(strstr(e.message, "not a JWT"));
@@ -117,7 +118,7 @@ static void test_vectors(void **state) {
 static void test_all_claims_of_a_managed_identity(void **state) {
     azri_claims c;
     (void)state;
-    assert_int_equal(azri_jwt_claims(azri_str(vectors[0].token), &mem, &c, NULL), AZREDIS_OK);
+    assert_int_equal(azri_jwt_claims(azri_str(vectors[0].token), &mem, &json, &c, NULL), AZREDIS_OK);
     assert_string_equal(c.tid, "11111111-2222-3333-4444-555555555555");
     assert_string_equal(c.appid, "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee");
     assert_string_equal(c.sub, "99999999-8888-7777-6666-555555555555");
@@ -146,7 +147,7 @@ static void check_user(const char *payload, const char *want) {
     static char token[40000];
     azri_claims c;
     char user[64];
-    assert_int_equal(azri_jwt_claims(azri_str(make(token, sizeof token, payload)), &mem, &c, NULL),
+    assert_int_equal(azri_jwt_claims(azri_str(make(token, sizeof token, payload)), &mem, &json, &c, NULL),
                      AZREDIS_OK);
     assert_int_equal(azri_jwt_user(&c, user, NULL), want ? AZREDIS_OK : AZREDIS_E_TOKEN);
     if (want) assert_string_equal(user, want);
@@ -179,14 +180,14 @@ static void test_big_token(void **state) {
     for (i = 0; i < 200; i++)
         n += (size_t)sprintf(payload + n, "%s\"00000000-1111-2222-3333-%012d\"", i ? "," : "", i);
     (void)sprintf(payload + n, "],\"oid\":\"o\",\"exp\":7}");
-    assert_int_equal(azri_jwt_claims(azri_str(make(token, sizeof token, payload)), &mem, &c, NULL),
+    assert_int_equal(azri_jwt_claims(azri_str(make(token, sizeof token, payload)), &mem, &json, &c, NULL),
                      AZREDIS_OK);
     assert_string_equal(c.oid, "o");
     assert_int_equal(c.exp, 7);
     n = AZRI_TOKEN_MAX + 1;
     memset(token, 'e', n + 10);
     token[3] = token[n + 5] = '.';
-    assert_int_equal(azri_jwt_claims(azri_slice(token, n + 8), &mem, &c, NULL), AZREDIS_E_TOKEN);
+    assert_int_equal(azri_jwt_claims(azri_slice(token, n + 8), &mem, &json, &c, NULL), AZREDIS_E_TOKEN);
 }
 
 static void test_seconds(void **state) {
@@ -225,7 +226,7 @@ static void test_damage(void **state) {
         copy = (char *)malloc(i ? i : 1);                        /* exact size: reading past it is seen */
         assert_non_null(copy);
         memcpy(copy, token, i);
-        if (azri_jwt_claims(azri_slice(copy, i), &mem, &c, NULL) != AZREDIS_OK)
+        if (azri_jwt_claims(azri_slice(copy, i), &mem, &json, &c, NULL) != AZREDIS_OK)
             assert_memory_equal(&c, &empty, sizeof c);
         else
             assert_true(i > (size_t)(strrchr(token, '.') - token));
@@ -236,7 +237,7 @@ static void test_damage(void **state) {
     for (i = 0; i < n; i++) {
         memcpy(copy, token, n);
         copy[i] = (char)(copy[i] ^ 0x15);
-        (void)azri_jwt_claims(azri_slice(copy, n), &mem, &c, NULL);
+        (void)azri_jwt_claims(azri_slice(copy, n), &mem, &json, &c, NULL);
     }
     free(copy);
 }
@@ -249,7 +250,7 @@ static void test_no_memory(void **state) {
     for (k = 0; st != AZREDIS_OK; k++) {
         assert_true(k < 50);
         allow = k;
-        st = azri_jwt_claims(azri_str(vectors[0].token), &mem, &c, NULL);
+        st = azri_jwt_claims(azri_str(vectors[0].token), &mem, &json, &c, NULL);
         allow = -1;
         assert_true(st == AZREDIS_OK || st == AZREDIS_E_NOMEM);
     }
