@@ -3211,12 +3211,13 @@ static inline size_t azri_resp_write_short(char *out, size_t cap, int argc, cons
     p = azri_resp_write_head(out, '*', (size_t)argc);
     for (i = 0; i < argc; i++, argv++) {
         size_t n = argv->len;
-        if (!argv->ptr || n > 99 || n + 7 > (size_t)(end - p)) {
+        if (!argv->ptr || n > 999 || n + 8 > (size_t)(end - p)) {
             azri_wipe(out, (size_t)(p - out));
             return 0;
         }
         *p++ = '$';
-        if (n > 9) *p++ = (char)('0' + n / 10);
+        if (n > 99) *p++ = (char)('0' + n / 100);
+        if (n > 9) *p++ = (char)('0' + n / 10 % 10);
         *p = (char)('0' + n % 10);
         memcpy(p + 1, "\r\n", 2);
         p = (char *)memcpy(p + 3, argv->ptr, n) + n + 2;
@@ -9078,15 +9079,18 @@ static AZRI_APART azredis_status azri_hub_new_cmd_from(azri_hub *h, int argc, co
     return AZREDIS_OK;
 }
 
-static azredis_status azri_hub_new_cmd(azri_hub *h, int argc, const azredis_str *argv, azri_cmd **out, azredis_error *e) {
+/* Most commands are short and find an object in the pool. NULL: this one goes the general way. */
+static inline azri_cmd *azri_hub_short_cmd(azri_hub *h, int argc, const azredis_str *argv) {
     size_t frame;
-    /* Most are short and find an object in the pool. */
-    if (argv && argc > 0 && argv[0].ptr && argv[0].len && h->pool && !azri_hub_full(h, AZRI_POOL_ROOM) && !azri_refused(argc, argv) &&
-        (frame = azri_resp_write_short((char *)(h->pool + 1), AZRI_POOL_ROOM, argc, argv)) > 0) {
-        *out = azri_hub_pool_cmd(h, frame);
-        return AZREDIS_OK;
-    }
-    return azri_hub_new_cmd_from(h, argc, argv, 0, out, e);
+    if (!argv || argc < 1 || !argv[0].ptr || !argv[0].len || !h->pool) return NULL;
+    if (azri_hub_full(h, AZRI_POOL_ROOM) || azri_refused(argc, argv)) return NULL;
+    frame = azri_resp_write_short((char *)(h->pool + 1), AZRI_POOL_ROOM, argc, argv);
+    return frame ? azri_hub_pool_cmd(h, frame) : NULL;
+}
+
+static azredis_status azri_hub_new_cmd(azri_hub *h, int argc, const azredis_str *argv, azri_cmd **out, azredis_error *e) {
+    *out = azri_hub_short_cmd(h, argc, argv);
+    return *out ? AZREDIS_OK : azri_hub_new_cmd_from(h, argc, argv, 0, out, e);
 }
 
 /* ---- ends without an answer ---- */
@@ -12207,6 +12211,7 @@ typedef struct azri_line {
     intptr_t         sock;
     uint64_t         deadline;
     uint8_t          want;              /* AZRI_READ, AZRI_WRITE: what the open stream waits for */
+    uint8_t          spent;             /* without TLS: see azri_tls.spent */
 } azri_line;
 
 static void azri_line_unsecure(azri_line *l) {
@@ -12302,8 +12307,9 @@ static azredis_status azri_line_read(azri_line *l, char *p, size_t n, size_t *go
         azri_tls_leave();
         return st;
     }
-    k = l->port->p.recv(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX));
+    k = l->spent ? 0 : l->port->p.recv(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX));
     *got = k > 0 ? (size_t)k : 0;
+    l->spent = k > 0 && *got < n;
     if (k < 0) return azri_net_fail(e, l->conf.where, l->host, k);
     return k ? AZREDIS_OK : AZREDIS_AGAIN;
 }
@@ -13357,10 +13363,9 @@ static void azri_turn_read(azredis_client *c, azri_waker *w, uint64_t now) {
     for (s = c->hub.sessions; s; s = s->next) azri_conn_step(c, s, now);
 }
 
-/* The second half of a turn: time passes, what waits is written, who waits is told. */
+/* The last part of a turn: what waits is written, who waits is told. */
 static void azri_turn_write(azredis_client *c, uint64_t now) {
     azri_session *s;
-    azri_hub_tick(&c->hub, now);
     for (s = c->hub.sessions; s; s = s->next) {
         if (s->state == AZRI_DOWN) azri_conn_close(c, s);
         if (azri_hub_may_dial(&c->hub, s, now)) azri_conn_dial(c, s, now);
@@ -13371,24 +13376,27 @@ static void azri_turn_write(azredis_client *c, uint64_t now) {
     if (!c->threads) azri_deliver(c);
 }
 
-static void azri_pump_send(azredis_client *c) { azri_turn_write(c, azri_now(c)); }
-
 /* The walk for the next token: of the thread that pumps, the baton is not needed. */
 static void azri_pump_token(azredis_client *c, uint64_t now) {
     azri_pump_rest(c, now);
     azri_pump_fetch(c, now);
 }
 
-/* One turn without waiting. With threads the token is looked after beside it. */
-static void azri_pump_turn(azredis_client *c) {
+/* The first parts of a turn: what came is read, the token is looked after (with threads beside it), time passes. Returns
+ * the time; azri_turn_write must follow. */
+static uint64_t azri_pump_look(azredis_client *c) {
     uint64_t now = azri_now(c);
     azri_turn_read(c, c->waker, now);
     if (!c->threads) azri_pump_token(c, now);
     if (c->hub.resting && !c->fetch) azri_hub_rest(&c->hub, now);
     now = azri_now(c);
     azri_pump_auth(c, now);
-    azri_turn_write(c, now);
+    azri_hub_tick(&c->hub, now);
+    return now;
 }
+
+/* One turn without waiting. */
+static void azri_pump_turn(azredis_client *c) { azri_turn_write(c, azri_pump_look(c)); }
 
 /* When the sessions want a turn. With the baton. */
 static uint64_t azri_turn_deadline(const azredis_client *c, uint64_t now) {
@@ -14924,11 +14932,15 @@ static void azri_renew(azredis_client *c, uint64_t limit) {
 static void azri_before_call(azredis_client *c, uint64_t deadline) {
     uint64_t now;
     if (c->threads) return;                                         /* theirs is all this */
-    azri_pump_turn(c);                                              /* rule 1 */
-    now = azri_now(c);
+    now = azri_pump_look(c);                                        /* rule 1 */
     if (c->hub.blob && now >= c->headroom_at && azri_hub_live_blob(&c->hub, now))
         azri_renew(c, azri_min64(now + (deadline - azri_min64(now, deadline)) / 2,
                                  c->hub.blob->expires_at - c->hub.blob->life_ms / 10));
+}
+
+/* The rest of azri_before_call's turn. */
+static void azri_after_queueing(azredis_client *c) {
+    if (!c->threads) azri_turn_write(c, azri_now(c));
 }
 
 /* Each of the commands ends by its own deadline, so this ends. */
@@ -14937,7 +14949,7 @@ static void azri_until_done(azredis_client *c, const int *done, int want) {
         azri_threads_until(c, done, want);
         return;
     }
-    azri_pump_send(c);                                              /* it has just been read */
+    azri_after_queueing(c);
     while (*done < want && !c->closing) {
         azri_pump_sleep(c, AZRI_NEVER64);
         azri_pump_turn(c);
@@ -14958,6 +14970,8 @@ static void azri_look(azredis_client *c) {
 static azredis_status azri_new_cmd_wait(azredis_client *c, int argc, const azredis_str *argv, int lent, uint64_t deadline,
                                         azri_cmd **out, azredis_error *e) {
     azredis_status st;
+    *out = azri_hub_short_cmd(&c->hub, argc, argv);
+    if (*out) return AZREDIS_OK;
     while ((st = azri_hub_new_cmd_from(&c->hub, argc, argv, lent, out, e)) == AZREDIS_AGAIN && !c->closing) {
         if (azri_now(c) >= deadline) return AZREDIS_E_FULL;
         azri_look(c);
@@ -15001,6 +15015,7 @@ AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply
     st = azri_new_cmd_wait(c, argc, argv, waits, deadline, &cmd, &e);
     if (st != AZREDIS_OK) {
         st = azri_refuse_call(r, &c->port.mem, &e);
+        azri_after_queueing(c);
         azri_leave(c);
         return st;
     }
@@ -15132,6 +15147,7 @@ AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, con
         azri_leave(c);
         st = azri_exec_end(&mem, r ? r : &own, part, n);
     } else {
+        azri_after_queueing(c);
         azri_leave(c);
         st = azri_refuse_call(r, &mem, &e);
     }
