@@ -3022,7 +3022,7 @@ static azredis_status azri_reply_no_room(const azredis_reply *r) {
 }
 
 /* A single value, which most replies are: none of the work that a tree needs. */
-static azredis_status azri_reply_store_one(azredis_reply *r, const azri_mem *m, const azredis_value *from) {
+static inline azredis_status azri_reply_store_one(azredis_reply *r, const azri_mem *m, const azredis_value *from) {
     size_t bytes = azri_is_text(from->type) ? (size_t)from->len + 1 : 0;
     azredis_value *to = (azredis_value *)azri_reply_block(r, m, sizeof *to + bytes);
     if (!to) return azri_reply_no_room(r);
@@ -3034,17 +3034,21 @@ static azredis_status azri_reply_store_one(azredis_reply *r, const azri_mem *m, 
     return AZREDIS_OK;
 }
 
-/* Copies a tree into the reply: E_LIMIT if the caller's buffer is too small, E_NOMEM. A fixed buffer
- * needs 16 bytes a node and the strings with one NUL each. root must not be in r's own memory. */
-static azredis_status azri_reply_store(azredis_reply *r, const azri_mem *m, const azredis_value *root) {
+static AZRI_APART azredis_status azri_reply_store_tree(azredis_reply *r, const azri_mem *m, const azredis_value *root) {
     size_t nodes, bytes;
     azredis_value *to;
-    if (!azri_is_aggregate(root->type) && azri_tree_roots(root) == 1) return azri_reply_store_one(r, m, root);
     if (!azri_tree_measure(root, &nodes, &bytes)) return AZREDIS_E_LIMIT;
     to = (azredis_value *)azri_reply_block(r, m, nodes * sizeof *root + bytes);
     if (!to) return azri_reply_no_room(r);
     r->value = azri_tree_copy(to, nodes, root);
     return AZREDIS_OK;
+}
+
+/* Copies a tree into the reply: E_LIMIT if the caller's buffer is too small, E_NOMEM. A fixed buffer
+ * needs 16 bytes a node and the strings with one NUL each. root must not be in r's own memory. */
+static azredis_status azri_reply_store(azredis_reply *r, const azri_mem *m, const azredis_value *root) {
+    if (!azri_is_aggregate(root->type) && azri_tree_roots(root) == 1) return azri_reply_store_one(r, m, root);
+    return azri_reply_store_tree(r, m, root);
 }
 
 /* Where the reply may keep an error record, behind its value; NULL: nowhere. */
@@ -3171,6 +3175,7 @@ AZREDIS_API const char *azredis_status_text(azredis_status s) {
 
 #define AZRI_RESP_LENGTH_MAX 32u       /* bytes of a line that holds a length, a flag or nothing */
 #define AZRI_RESP_LEAST      4u        /* bytes of an answer that is worth a short cut, its CRLF among them */
+#define AZRI_RESP_DIGITS     8         /* of a length or integer there */
 #define AZRI_RESP_SWAP       65536u    /* larger frames are given away, not copied */
 
 /* ---- encoder ---- */
@@ -3184,13 +3189,14 @@ static size_t azri_resp_digits(size_t v) {
     return n;
 }
 
-/* Exact bytes of a command; 0: no arguments, or the sum overflows. */
+/* Exact bytes of a command; 0: no arguments, one that has a length and no bytes, or the sum overflows. */
 static size_t azri_resp_size(int argc, const azredis_str *argv) {
     size_t total, head;
     int i;
     if (argc < 1) return 0;
     total = 3 + azri_resp_digits((size_t)argc);
     for (i = 0; i < argc; i++) {
+        if (!argv[i].ptr && argv[i].len) return 0;
         head = 5 + azri_resp_digits(argv[i].len);
         if (head > SIZE_MAX - total || argv[i].len > SIZE_MAX - total - head) return 0;
         total += head + argv[i].len;
@@ -3198,9 +3204,10 @@ static size_t azri_resp_size(int argc, const azredis_str *argv) {
     return total;
 }
 
-static char *azri_resp_write_head(char *out, char type, size_t v) {
-    char *last = out + azri_resp_digits(v), *p;
+static inline char *azri_resp_write_head(char *out, char type, size_t v) {
+    char *last, *p;
     *out = type;
+    last = v < 10 ? out + 1 : out + azri_resp_digits(v);
     for (p = last; v >= 10; v /= 10) *p-- = (char)('0' + v % 10);
     *p = (char)('0' + v);              /* mostly the only one */
     last[1] = '\r';
@@ -3208,18 +3215,53 @@ static char *azri_resp_write_head(char *out, char type, size_t v) {
     return last + 3;
 }
 
-/* Writes the azri_resp_size bytes; returns their end. */
-static char *azri_resp_write(char *out, int argc, const azredis_str *argv) {
+/* Writes the azri_resp_size bytes; returns their end. The bytes of the argument number `hole` (-1: none) are left out;
+ * *at is where they belong. */
+static char *azri_resp_write_around(char *out, int argc, const azredis_str *argv, int hole, size_t *at) {
+    char *start = out;
     int i;
     out = azri_resp_write_head(out, '*', (size_t)argc);
     for (i = 0; i < argc; i++) {
         out = azri_resp_write_head(out, '$', argv[i].len);
-        if (argv[i].len) memcpy(out, argv[i].ptr, argv[i].len);
-        out += argv[i].len;
+        if (i == hole) {
+            *at = (size_t)(out - start);
+        } else if (argv[i].len) {
+            memcpy(out, argv[i].ptr, argv[i].len);
+            out += argv[i].len;
+        }
         *out++ = '\r';
         *out++ = '\n';
     }
     return out;
+}
+
+static char *azri_resp_write(char *out, int argc, const azredis_str *argv) {
+    return azri_resp_write_around(out, argc, argv, -1, NULL);
+}
+
+/* The same for a command of few and short arguments, as most are, in one go: its size. 0: it is none, or one for the
+ * general way, or does not fit in cap bytes. */
+static inline size_t azri_resp_write_short(char *out, size_t cap, int argc, const azredis_str *argv) {
+    const char *end = out + cap;
+    char *p;
+    int i;
+    if (argc > 9) return 0;
+    p = azri_resp_write_head(out, '*', (size_t)argc);
+    for (i = 0; i < argc; i++, argv++) {
+        size_t n = argv->len;
+        if (!argv->ptr || n > 999 || n + 8 > (size_t)(end - p)) {
+            azri_wipe(out, (size_t)(p - out));
+            return 0;
+        }
+        *p++ = '$';
+        if (n > 99) *p++ = (char)('0' + n / 100);
+        if (n > 9) *p++ = (char)('0' + n / 10 % 10);
+        *p = (char)('0' + n % 10);
+        memcpy(p + 1, "\r\n", 2);
+        p = (char *)memcpy(p + 3, argv->ptr, n) + n + 2;
+        memcpy(p - 2, "\r\n", 2);
+    }
+    return (size_t)(p - out);
 }
 
 /* ---- decoder ---- */
@@ -3719,40 +3761,40 @@ static azredis_status azri_resp_tell(const azri_resp *d, azredis_error *e) {
 /* Most answers are one string, status or integer, and stand in the block as a whole. They are read here in one go. All
  * else, what is wrong or too large or finds no memory included, is left untouched for the general way. */
 static int azri_resp_short(azri_resp *d, azri_frame *f) {
-    char *p = azri_resp_data(d) + d->start, *end = azri_resp_data(d) + d->end, *line = p + 1, *text = line, *stop = end - 2;
-    azredis_value v;
+    char *p = azri_resp_data(d) + d->start, *end = azri_resp_data(d) + d->end, *line = p + 1, *text = line;
+    azredis_value *v = d->nodes;
     size_t n = 0;
-    if (d->pos != d->start || d->lost != AZREDIS_OK || !d->nodes) return 0;
-    v.flags = 0;
-    v.reserved = 0;
-    if (*p == '$') {
-        if (stop > line + 8) stop = line + 8;
+    azredis_type type = AZREDIS_T_STATUS;
+    if (d->pos != d->start || d->lost != AZREDIS_OK || !v) return 0;
+    if (*p == '$' || *p == ':') {
+        char *stop = end - line > AZRI_RESP_DIGITS + 2 ? line + AZRI_RESP_DIGITS : end - 2;
         for (; text < stop && azri_is_digit(*text); text++) n = n * 10 + (size_t)(*text - '0');
-        if (text == line || memcmp(text, "\r\n", 2) != 0 || (size_t)(end - text) < n + 4) return 0;
-        line = text + 2;
-        text = line + n;
-        v.type = AZREDIS_T_STRING;
-    } else {
-        if (*p != '+' && *p != ':') return 0;
-        while (text < stop && *text != '\r' && *text != '\n') text++;
+        if (text == line) return 0;
+        type = AZREDIS_T_INTEGER;
+        if (*p == '$') {
+            if (memcmp(text, "\r\n", 2) != 0 || (size_t)(end - text) < n + 4) return 0;
+            line = text + 2;
+            text = line + n;
+            type = AZREDIS_T_STRING;
+        }
+    } else if (*p == '+') {
+        while (text < end - 2 && *text != '\r' && *text != '\n') text++;
         n = (size_t)(text - line);
-        v.type = AZREDIS_T_STATUS;
+        if (n > AZRI_RESP_LINE_MAX) return 0;
+    } else {
+        return 0;
     }
     f->bytes = (size_t)(text + 2 - p);
-    if (memcmp(text, "\r\n", 2) != 0 || f->bytes + sizeof v > d->max_reply) return 0;
-    v.len = (uint32_t)n;
-    v.as.str = line;
-    if (*p == ':') {
-        if (!azri_i64(azri_slice(line, n), &v.as.integer)) return 0;
-        v.type = AZREDIS_T_INTEGER;
-        v.len = 0;
-    } else {
-        if (*p == '+' && n > AZRI_RESP_LINE_MAX) return 0;
-        *text = '\0';
-    }
-    d->nodes[0] = v;
+    if (memcmp(text, "\r\n", 2) != 0 || f->bytes + sizeof *v > d->max_reply) return 0;
+    *text = '\0';
+    v->type = (uint8_t)type;
+    v->flags = 0;
+    v->reserved = 0;
+    v->len = type == AZREDIS_T_INTEGER ? 0 : (uint32_t)n;
+    if (type == AZREDIS_T_INTEGER) v->as.integer = (int64_t)n;
+    else v->as.str = line;
     d->start = d->pos += f->bytes;
-    f->root = d->nodes;
+    f->root = v;
     f->status = AZREDIS_OK;
     f->is_push = 0;
     return 1;
@@ -3872,7 +3914,7 @@ static int azri_resp_may_adopt(const azri_resp *d, const azredis_reply *r, size_
 }
 
 /* Gives the receive block and the nodes to the reply, and takes the reply's old ones if they will do. */
-static azredis_status azri_resp_swap(azri_resp *d, const azri_frame *f, azredis_reply *r) {
+static AZRI_APART azredis_status azri_resp_swap(azri_resp *d, const azri_frame *f, azredis_reply *r) {
     azri_block *mine = (azri_block *)(void *)d->block;
     azredis_value *nodes = d->nodes;
     size_t size = d->size, held = d->end - d->start, next_size = 0;
@@ -3909,7 +3951,7 @@ static azredis_status azri_resp_swap(azri_resp *d, const azri_frame *f, azredis_
  * unless the block is far larger still. E_NOMEM; E_LIMIT: the reply's fixed buffer is too small. */
 static azredis_status azri_resp_keep(azri_resp *d, const azri_frame *f, azredis_reply *r) {
     if (!f->root) return f->status;
-    if (!r->mem.fixed && !azri_shape_of(d->mem) && f->bytes >= AZRI_RESP_SWAP && f->bytes >= d->size / 4)
+    if (f->bytes >= AZRI_RESP_SWAP && f->bytes >= d->size / 4 && !r->mem.fixed && !azri_shape_of(d->mem))
         return azri_resp_swap(d, f, r);
     return azri_reply_store(r, d->mem, f->root);
 }
@@ -7606,10 +7648,7 @@ typedef enum azri_kind {
 
 typedef struct azri_cmd azri_cmd;
 struct azri_cmd {
-    azri_cmd        *next;              /* in the backlog or in a session's FIFO */
-    azri_cmd        *done_next;         /* in the list of finished commands */
-    azri_cmd        *call_next;         /* in the list of callbacks to be made */
-    azri_kind        kind;
+    azri_kind        kind;              /* a new member: see azri_cmd_init */
     uint8_t          sent;              /* the last byte was accepted by TLS */
     uint8_t          linked;            /* stands in the backlog or a FIFO */
     uint8_t          finished;          /* the caller has been told: a late answer is read and dropped */
@@ -7617,18 +7656,38 @@ struct azri_cmd {
     uint8_t          told;              /* it has left that list once */
     uint8_t          in_calls;          /* stands in the list of callbacks */
     uint8_t          no_reply, no_queue;
+    uint32_t         serial;            /* of the connection that a SUBSCRIBE was queued for */
     azredis_reply_fn fn;
     void            *user;
     azredis_sub     *sub;
-    uint32_t         serial;            /* of the connection that a SUBSCRIBE was queued for */
     int             *done;              /* a blocking caller's flag */
-    const char      *bytes;             /* the frame; all before it is 0 in a new command */
-    size_t           len;
+    azri_cmd        *next;              /* in the backlog or in a session's FIFO */
+    azri_cmd        *done_next;         /* in the list of finished commands */
+    azri_cmd        *call_next;         /* in the list of callbacks to be made */
+    const char      *bytes;             /* the frame */
+    size_t           len;               /* of it, the value included */
+    const char      *value;             /* a large argument that the frame's bytes lack; the caller lends it. NULL: none */
+    char            *copy;              /* of the value: it is ours by now */
+    size_t           value_at, value_len;
     uint64_t         deadline;
     size_t           room;              /* bytes that this object can hold behind itself; 0: not from the pool */
     azredis_reply   *reply;             /* the caller's, or &own */
     azredis_reply    own;
 };
+
+/* The bytes of the frame that stand in one piece from `at` on; *n: how many. */
+static inline const char *azri_cmd_piece(const azri_cmd *c, size_t at, size_t *n) {
+    if (!c->value || at < c->value_at) {
+        *n = (c->value ? c->value_at : c->len) - at;
+        return c->bytes + at;
+    }
+    if (at - c->value_at < c->value_len) {
+        *n = c->value_len - (at - c->value_at);
+        return c->value + (at - c->value_at);
+    }
+    *n = c->len - at;
+    return c->bytes + (at - c->value_len);
+}
 
 typedef struct azri_queue { azri_cmd *head, *tail; uint32_t count; size_t bytes; } azri_queue;
 
@@ -7729,7 +7788,8 @@ struct azri_session {
     size_t       offset;                /* bytes already taken of the first unsent one */
     uint32_t     in_flight;
     int          gate;                  /* 1: a PING must be answered before anything else is written */
-    int          resp3, no_fence, wants_close;
+    int          resp3, no_fence;
+    const char  *wants_close;           /* why it must be closed; NULL: it need not */
     azri_blob   *blob;                  /* accepted by the server */
     azri_blob   *trying;                /* in the AUTH that is under way */
     azri_blob   *fresh;                 /* newer than blob, to be presented at auth_at */
@@ -7872,9 +7932,9 @@ static int azri_session_idle_too_long(const azri_session *s, uint64_t now) {
 }
 
 /* Only in READY. */
-static void azri_session_push_cmd(azri_session *s, azri_cmd *c, uint64_t now) {
+static inline void azri_session_push_cmd(azri_session *s, azri_cmd *c, uint64_t now) {
     AZREDIS_ASSERT(s->state == AZRI_READY);
-    if (azri_session_idle_too_long(s, now)) azri_session_probe(s, now);
+    if (!s->fifo.head && azri_session_idle_too_long(s, now)) azri_session_probe(s, now);
     azri_session_append(s, c);
 }
 
@@ -7882,6 +7942,7 @@ static void azri_session_push_cmd(azri_session *s, azri_cmd *c, uint64_t now) {
 
 /* 1: c may be written now. */
 static int azri_session_may_write(const azri_session *s, const azri_cmd *c) {
+    if (s->wants_close) return 0;
     if (s->offset) return 1;                                   /* a frame once begun is finished */
     if (s->gate) return c->kind == AZRI_CMD_PING;
     if (s->trying && s->no_fence && s->state == AZRI_READY)    /* quiesced re-authentication */
@@ -7897,17 +7958,32 @@ static void azri_session_sent(azri_session *s, azri_cmd *c, uint64_t now) {
     if (c->kind == AZRI_CMD_REAUTH) s->auth_sent_at = now;
 }
 
-/* Copies what is to be written next, at most cap bytes, for one TLS record. What it returns counts as
- * written: the caller hands it to TLS at once, and TLS keeps what it cannot send yet. */
-static size_t azri_session_output(azri_session *s, char *out, size_t cap, uint64_t now) {
+/* 1: nothing is held back, whatever it is. */
+static int azri_session_flows(const azri_session *s) {
+    return s->state == AZRI_READY && !s->wants_close && !s->gate && !(s->trying && s->no_fence);
+}
+
+/* What is to be written next, at most cap bytes, for one TLS record. They are copied to out; with `lent` a part of a
+ * lent value is not, but stands at *lent, which else is out. What it returns counts as written: the caller hands it
+ * to TLS at once, and TLS or the caller keeps what cannot be sent yet. */
+static size_t azri_session_output(azri_session *s, char *out, size_t cap, uint64_t now, const char **lent) {
+    int flows = azri_session_flows(s);
     size_t n = 0, k;
-    azri_cmd *c;
-    while (n < cap && (c = azri_session_unsent(s)) != NULL && azri_session_may_write(s, c)) {
-        k = azri_minz(cap - n, c->len - s->offset);
-        memcpy(out + n, c->bytes + s->offset, k);
+    azri_cmd *c = azri_session_unsent(s);
+    while (c && n < cap && (flows || azri_session_may_write(s, c))) {
+        const char *p = azri_cmd_piece(c, s->offset, &k);
+        int stands = lent && c->value && s->offset >= c->value_at && s->offset - c->value_at < c->value_len;
+        if (stands && n) break;
+        k = azri_minz(cap - n, k);
+        if (stands) *lent = p;
+        else memcpy(out + n, p, k);
         n += k;
         s->offset += k;
-        if (s->offset == c->len) azri_session_sent(s, c, now);
+        if (s->offset == c->len) {
+            azri_session_sent(s, c, now);
+            c = c->next;
+        }
+        if (stands) break;
     }
     if (n) s->last_write = now;
     s->bytes_out += n;
@@ -8008,7 +8084,8 @@ static void azri_session_opened(azri_session *s, azri_blob *blob, uint64_t now) 
     s->state = AZRI_HANDSHAKE;
     s->opened_at = s->last_read = s->last_write = now;
     s->handshake_until = azri_after(now, s->conf->auth_ms);
-    s->resp3 = s->no_fence = s->gate = s->wants_close = 0;
+    s->resp3 = s->no_fence = s->gate = 0;
+    s->wants_close = NULL;
     s->auth_failures = 0;
     azri_session_set_blob(&s->trying, blob);
     azri_session_set_blob(&s->fresh, NULL);
@@ -8227,7 +8304,7 @@ static AZRI_APART void azri_session_user_error(azri_session *s, azri_cmd *c, azr
     azri_server_error(s, v, "redis.command", e);
     azri_reply_error(c->reply, s->mem, e);
     azri_news_error(s->news, AZREDIS_EV_ERROR_MESSAGE, e);
-    if (e->code == AZREDIS_E_AUTH) s->wants_close = 1;          /* the server has forgotten who we are */
+    if (e->code == AZREDIS_E_AUTH) s->wants_close = AZRI_TEXT("the server no longer knows who we are");
 }
 
 static void azri_session_heard(azri_session *s, const azri_frame *f, uint64_t now) {
@@ -8235,7 +8312,7 @@ static void azri_session_heard(azri_session *s, const azri_frame *f, uint64_t no
     s->bytes_in += f->bytes;
 }
 
-static void azri_session_user_answer(azri_session *s, azri_cmd *c, const azri_frame *f) {
+static inline void azri_session_user_answer(azri_session *s, azri_cmd *c, const azri_frame *f) {
     azredis_status st = f->status;
     if (c->finished) {                          /* timed out before: nobody waits any more */
         azri_session_retire(s, c);
@@ -8351,6 +8428,15 @@ static azri_cmd *azri_session_withdraw(azri_session *s, azri_cmd *at) {
     return azri_queue_take(&s->fifo, at);
 }
 
+/* The frame is finished although its caller takes the value back. Without memory for a copy nothing more is written. */
+static void azri_session_keep_value(azri_session *s, azri_cmd *c) {
+    if (!c->value || c->copy || c->sent) return;
+    c->copy = (char *)azri_alloc(s->mem, c->value_len);
+    if (c->copy) memcpy(c->copy, c->value, c->value_len);
+    else s->wants_close = AZRI_TEXT("out of memory for the rest of a value whose command ran out of time");
+    c->value = c->copy;
+}
+
 /* Ends the commands whose time has come. Those written stay as tombstones, so that their late answers are read
  * and dropped; those not begun are withdrawn. What stands behind a running AUTH waits with it. */
 static void azri_session_expire(azri_session *s, uint64_t now) {
@@ -8366,7 +8452,7 @@ static void azri_session_expire(azri_session *s, uint64_t now) {
         }
         (void)azri_fail(&s->error, AZREDIS_E_TIMEOUT, "redis.command", "%s: no answer in time; %s", s->conf->endpoint,
                         begun ? "the command may have run" : "the command was not sent");
-        if (begun) at = c;
+        if (begun) azri_session_keep_value(s, at = c);
         else (void)azri_session_withdraw(s, at);
         azri_session_finish(s, c, begun ? AZREDIS_MAYBE_RUN : AZREDIS_NOT_SENT, &s->error);
     }
@@ -8414,8 +8500,7 @@ static azredis_status azri_session_tick(azri_session *s, uint64_t now, azredis_e
     if (now >= azri_session_dead_at(s))
         return azri_fail(e, AZREDIS_E_TIMEOUT, "redis.read", "%s: nothing came from the server while an answer was due",
                          s->conf->endpoint);
-    if (s->wants_close) return azri_fail(e, AZREDIS_E_CLOSED, "redis.auth", "%s: the server no longer knows who we are",
-                                         s->conf->endpoint);
+    if (s->wants_close) return azri_fail(e, AZREDIS_E_CLOSED, "redis.auth", "%s: %s", s->conf->endpoint, s->wants_close);
     if (s->state == AZRI_READY && s->fresh && now >= s->auth_at && !s->trying && !s->gate) azri_session_reauth(s, now);
     if (s->state == AZRI_READY && now >= azri_session_drain_at(s)) {
         s->state = AZRI_DRAINING;
@@ -8479,7 +8564,8 @@ static void azri_session_closed(azri_session *s, const azredis_error *why, azri_
     s->in_flight = 0;
     s->offset = 0;
     s->last_sent = NULL;
-    s->gate = s->wants_close = s->marked = s->leaving = s->holding = 0;
+    s->wants_close = NULL;
+    s->gate = s->marked = s->leaving = s->holding = 0;
     s->next_deadline = s->auth_at = AZRI_NEVER64;
     azri_session_set_blob(&s->blob, NULL);
     azri_session_set_blob(&s->trying, NULL);
@@ -8759,6 +8845,7 @@ static void azri_sub_free(azredis_sub *s) {
  * Entry points: azri_hub_new_cmd, _submit, _token, _opened, _frame, _closed, _tick, _deadline, _handover.
  * ================================================================================================ */
 
+#define AZRI_LEND       32768u          /* an argument of that size is sent from where it stands, if it stays there */
 #define AZRI_HEIR_AGAIN 30000u          /* ms until a handover for which there was no memory is tried again */
 #define AZRI_AUTH_JITTER_MAX 30000u     /* spread of AUTH over many connections; Microsoft asks for jitter */
 
@@ -8840,40 +8927,66 @@ static void azri_hub_sweep_sessions(azri_hub *h) {
 
 /* ---- command objects ---- */
 
+static inline void azri_cmd_init(azri_cmd *c, size_t frame) {
+    /* Member by member, and the queues set the rest: a memset of all that costs a pipelined command a tenth more. */
+    c->kind = AZRI_CMD_USER;
+    c->sent = c->linked = c->finished = c->in_done = c->told = c->in_calls = c->no_reply = c->no_queue = 0;
+    c->serial = 0;
+    c->fn = NULL;
+    c->user = NULL;
+    c->sub = NULL;
+    c->done = NULL;
+    c->deadline = AZRI_NEVER64;
+    c->bytes = (const char *)(c + 1);
+    c->len = frame;
+    c->value = c->copy = NULL;
+    c->value_len = 0;
+    c->reply = &c->own;
+}
+
+/* The pool's first; the memory of its answer is used again. */
+static inline azri_cmd *azri_hub_pool_cmd(azri_hub *h, size_t frame) {
+    azri_cmd *c = h->pool;
+    h->pool = c->next;
+    h->pool_count--;
+    azri_cmd_init(c, frame);
+    return c;
+}
+
 static azri_cmd *azri_hub_alloc_cmd(azri_hub *h, size_t frame) {
     azri_cmd *c;
     size_t room = azri_shape_of(h->mem) ? azri_room(h->mem, frame, azri_shape_of(h->mem)->command)
                 : frame <= AZRI_POOL_ROOM ? AZRI_POOL_ROOM : frame;
-    if (room == AZRI_POOL_ROOM && h->pool) {
-        c = h->pool;                    /* the memory of its answer is used again */
-        h->pool = c->next;
-        h->pool_count--;
-    } else {
-        if (room > SIZE_MAX - sizeof *c) return NULL;
-        c = (azri_cmd *)azri_alloc(h->mem, sizeof *c + room);
-        if (!c) return NULL;
-        memset(&c->own, 0, sizeof c->own);
-    }
-    memset(c, 0, offsetof(azri_cmd, bytes));
-    c->deadline = AZRI_NEVER64;
+    if (room == AZRI_POOL_ROOM && h->pool) return azri_hub_pool_cmd(h, frame);
+    if (room > SIZE_MAX - sizeof *c) return NULL;
+    c = (azri_cmd *)azri_alloc(h->mem, sizeof *c + room);
+    if (!c) return NULL;
+    memset(&c->own, 0, sizeof c->own);
     c->room = room;
-    c->bytes = (const char *)(c + 1);
-    c->len = frame;
-    c->reply = &c->own;
+    azri_cmd_init(c, frame);
     return c;
 }
 
-static void azri_hub_free_cmd(azri_hub *h, azri_cmd *c) {
-    azri_wipe(c + 1, c->len);           /* arguments may be secrets of the caller */
-    if (!azri_shape_of(h->mem) && c->room == AZRI_POOL_ROOM && h->pool_count < AZRI_POOL_MAX) {
-        if (c->own.mem.size > AZRI_POOL_REPLY) azredis_reply_free(&c->own);
-        c->next = h->pool;
-        h->pool = c;
-        h->pool_count++;
-        return;
-    }
+static AZRI_APART void azri_hub_drop_cmd(azri_hub *h, azri_cmd *c) {
     azredis_reply_free(&c->own);
     azri_free(h->mem, c, sizeof *c + c->room);
+}
+
+/* The arguments are wiped: they may be secrets of the caller. */
+static inline void azri_hub_free_cmd(azri_hub *h, azri_cmd *c) {
+    azri_wipe(c + 1, c->len - c->value_len);
+    if (c->copy) {
+        azri_wipe(c->copy, c->value_len);
+        azri_free(h->mem, c->copy, c->value_len);
+    }
+    if (azri_shape_of(h->mem) || c->room != AZRI_POOL_ROOM || h->pool_count >= AZRI_POOL_MAX) {
+        azri_hub_drop_cmd(h, c);
+        return;
+    }
+    if (c->own.mem.size > AZRI_POOL_REPLY) azredis_reply_free(&c->own);
+    c->next = h->pool;
+    h->pool = c;
+    h->pool_count++;
 }
 
 /* Commands that would break the matching of answers on a connection that many share, or block it. */
@@ -8944,7 +9057,7 @@ static AZRI_APART const azri_refusal *azri_refusal_of(int argc, const azredis_st
 }
 
 /* Every command is looked at. Most have no length or no first letter of the table's words. */
-static const azri_refusal *azri_refused(int argc, const azredis_str *argv) {
+static inline const azri_refusal *azri_refused(int argc, const azredis_str *argv) {
     char first = azri_lower(argv[0].ptr[0]);
     if (argv[0].len > 12 || !(AZRI_REFUSED_LENGTHS >> argv[0].len & 1u)) return NULL;
     if (first < 'a' || first > 'z' || !(AZRI_REFUSED_LETTERS >> (first - 'a') & 1u)) return NULL;
@@ -8963,7 +9076,7 @@ static size_t azri_hub_load(const azri_hub *h, uint64_t *count) {
     return bytes;
 }
 
-static int azri_hub_full(const azri_hub *h, size_t frame) {
+static inline int azri_hub_full(const azri_hub *h, size_t frame) {
     uint64_t count;
     size_t bytes = azri_hub_load(h, &count);
     return count >= h->conf.backlog_count || bytes > h->conf.backlog_bytes || frame > h->conf.backlog_bytes - bytes;
@@ -8977,22 +9090,35 @@ static int azri_hub_half_empty(const azri_hub *h) {
            h->turned_away <= h->conf.backlog_bytes - bytes;
 }
 
-/* Encodes a command into a new object. E_ARG: refused; AGAIN: the backlog is full; E_LIMIT, E_NOMEM. */
-static azredis_status azri_hub_new_cmd(azri_hub *h, int argc, const azredis_str *argv, azri_cmd **out, azredis_error *e) {
+/* The argument that is sent from where it stands, if there is a large one; else -1. */
+static int azri_hub_lends(const azri_hub *h, int argc, const azredis_str *argv) {
+    int i, best = 0;
+    for (i = 1; i < argc; i++)
+        if (argv[i].len > argv[best].len) best = i;
+    return argv[best].len >= AZRI_LEND && !azri_shape_of(h->mem) ? best : -1;
+}
+
+/* Encodes a command into a new object. E_ARG: refused; AGAIN: the backlog is full; E_LIMIT, E_NOMEM. lent: the arguments
+ * stay where they are until the command has ended. */
+static AZRI_APART azredis_status azri_hub_new_cmd_from(azri_hub *h, int argc, const azredis_str *argv, int lent, azri_cmd **out,
+                                            azredis_error *e) {
     const azri_refusal *r;
-    size_t frame;
-    int i;
-    for (i = 0; argv && i < argc && (argv[i].ptr || argv[i].len == 0); i++) {}
-    if (!argv || argc < 1 || i < argc || argv[0].len == 0)
+    size_t frame, value;
+    int hole = -1, i;
+    if (!argv || argc < 1) argc = 0;
+    frame = azri_resp_size(argc, argv);
+    for (i = 0; frame == 0 && i < argc && (argv[i].ptr || argv[i].len == 0); i++) {}
+    if (frame == 0 ? i < argc || argc == 0 : argv[0].len == 0)
         return azri_fail(e, AZREDIS_E_ARG, "command", "a command needs a name, and an argument of a length needs bytes");
     r = azri_refused(argc, argv);
     if (r) return azri_fail(e, AZREDIS_E_ARG, "command", "%s%s%s is refused on a shared connection: %s", r->word,
                             r->sub ? " " : "", r->sub ? r->sub : "", r->mend);
-    frame = azri_resp_size(argc, argv);
     if (frame == 0 || frame > h->conf.backlog_bytes || (azri_shape_of(h->mem) && frame > azri_shape_of(h->mem)->command))
         return azri_fail(e, AZREDIS_E_LIMIT, "command", "the command is larger than %s",
                          azri_shape_of(h->mem) ? "command_bytes" : "backlog_bytes");
-    *out = azri_hub_full(h, frame) ? NULL : azri_hub_alloc_cmd(h, frame);
+    if (lent) hole = azri_hub_lends(h, argc, argv);
+    value = hole < 0 ? 0 : argv[hole].len;
+    *out = azri_hub_full(h, frame) ? NULL : azri_hub_alloc_cmd(h, frame - value);
     if (!*out && (azri_shape_of(h->mem) || azri_hub_full(h, frame))) {
         h->turned_away = frame;
         (void)azri_fail(e, AZREDIS_E_FULL, "command", "%u commands are waiting already; raise backlog_count or "
@@ -9001,8 +9127,26 @@ static azredis_status azri_hub_new_cmd(azri_hub *h, int argc, const azredis_str 
     }
     if (!*out) return azri_fail(e, AZREDIS_E_NOMEM, "command", "out of memory for a command of %llu bytes",
                                 (unsigned long long)frame);
-    (void)azri_resp_write((char *)(*out + 1), argc, argv);
+    (void)azri_resp_write_around((char *)(*out + 1), argc, argv, hole, &(*out)->value_at);
+    if (hole < 0) return AZREDIS_OK;
+    (*out)->len = frame;
+    (*out)->value = argv[hole].ptr;
+    (*out)->value_len = value;
     return AZREDIS_OK;
+}
+
+/* Most commands are short and find an object in the pool. NULL: this one goes the general way. */
+static inline azri_cmd *azri_hub_short_cmd(azri_hub *h, int argc, const azredis_str *argv) {
+    size_t frame;
+    if (!argv || argc < 1 || !argv[0].ptr || !argv[0].len || !h->pool) return NULL;
+    if (azri_hub_full(h, AZRI_POOL_ROOM) || azri_refused(argc, argv)) return NULL;
+    frame = azri_resp_write_short((char *)(h->pool + 1), AZRI_POOL_ROOM, argc, argv);
+    return frame ? azri_hub_pool_cmd(h, frame) : NULL;
+}
+
+static azredis_status azri_hub_new_cmd(azri_hub *h, int argc, const azredis_str *argv, azri_cmd **out, azredis_error *e) {
+    *out = azri_hub_short_cmd(h, argc, argv);
+    return *out ? AZREDIS_OK : azri_hub_new_cmd_from(h, argc, argv, 0, out, e);
 }
 
 /* ---- ends without an answer ---- */
@@ -9066,12 +9210,7 @@ static void azri_hub_give_up(azri_hub *h, azri_cmd *c, int early, uint64_t now) 
 static azri_session *azri_hub_route(const azri_hub *h) { return azri_hub_main(h); }
 
 /* While a connection leaves, commands wait for its heir; they are not told that nothing is connected. */
-static void azri_hub_submit(azri_hub *h, azri_cmd *c, uint64_t now) {
-    azri_session *s = azri_hub_route(h);
-    if (s->state == AZRI_READY && !azri_leaving(s)) {
-        azri_session_push_cmd(s, c, now);
-        return;
-    }
+static AZRI_APART void azri_hub_wait_for_it(azri_hub *h, const azri_session *s, azri_cmd *c, uint64_t now) {
     if (azri_leaving(s)) {}
     else if (h->aborted || (h->trouble.code != AZREDIS_OK && !h->trouble.retryable) ||
         ((h->conf.fail_fast || c->no_queue) && (h->ever_ready || c->no_queue))) {
@@ -9080,6 +9219,12 @@ static void azri_hub_submit(azri_hub *h, azri_cmd *c, uint64_t now) {
     }
     azri_queue_push(&h->backlog, c);
     h->backlog_deadline = azri_min64(h->backlog_deadline, c->deadline);
+}
+
+static inline void azri_hub_submit(azri_hub *h, azri_cmd *c, uint64_t now) {
+    azri_session *s = azri_hub_route(h);
+    if (s->state == AZRI_READY && !azri_leaving(s)) azri_session_push_cmd(s, c, now);
+    else azri_hub_wait_for_it(h, s, c, now);
 }
 
 static void azri_hub_release_backlog(azri_hub *h, azri_session *s, uint64_t now) {
@@ -11470,7 +11615,6 @@ typedef struct azri_tls {            /* zeroed: closed. Must stay where it is wh
     int64_t             from, until;
     uint32_t            sealed, opened;   /* records since the handshake */
     int                 io;          /* what port.send or port.recv said when it failed */
-    const char         *frozen_p;
     size_t              frozen_n;
     unsigned char       first;       /* the first byte the peer sent */
     char               *ahead;       /* bytes received and not yet asked for: [at, len); NULL: no memory, or idle */
@@ -12057,12 +12201,12 @@ static azredis_status azri_tls_read(azri_tls *t, char *p, size_t n, size_t *got,
     return azri_tls_again(t, rc) ? AZREDIS_AGAIN : azri_tls_fail(t, e, rc);
 }
 
-/* Takes at most one record. mbedTLS loses data silently if a write that it has begun is repeated with other
- * arguments, so after AGAIN they are frozen. */
+/* Takes at most one record. mbedTLS loses data silently if a write that it has begun is repeated with
+ * another length, so after AGAIN the bytes are frozen; it has taken them, and they may stand elsewhere. */
 static azredis_status azri_tls_write(azri_tls *t, const char *p, size_t n, size_t *put, azredis_error *e) {
     int rc;
     AZREDIS_ASSERT(t->ready && n > 0);
-    AZREDIS_ASSERT(!t->frozen || (p == t->frozen_p && n == t->frozen_n));
+    AZREDIS_ASSERT(!t->frozen || n == t->frozen_n);
     rc = mbedtls_ssl_write(&t->ssl, (const unsigned char *)p, n);
     t->frozen = 0;
     if (rc > 0) {
@@ -12072,7 +12216,6 @@ static azredis_status azri_tls_write(azri_tls *t, const char *p, size_t n, size_
     }
     if (!azri_tls_again(t, rc)) return azri_tls_fail(t, e, rc);
     t->frozen = 1;
-    t->frozen_p = p;
     t->frozen_n = n;
     return AZREDIS_AGAIN;
 }
@@ -12123,6 +12266,7 @@ typedef struct azri_line {
     intptr_t         sock;
     uint64_t         deadline;
     uint8_t          want;              /* AZRI_READ, AZRI_WRITE: what the open stream waits for */
+    uint8_t          spent;             /* without TLS: see azri_tls.spent */
 } azri_line;
 
 static void azri_line_unsecure(azri_line *l) {
@@ -12218,8 +12362,9 @@ static azredis_status azri_line_read(azri_line *l, char *p, size_t n, size_t *go
         azri_tls_leave();
         return st;
     }
-    k = l->port->p.recv(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX));
+    k = l->spent ? 0 : l->port->p.recv(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX));
     *got = k > 0 ? (size_t)k : 0;
+    l->spent = k > 0 && *got < n;
     if (k < 0) return azri_net_fail(e, l->conf.where, l->host, k);
     return k ? AZREDIS_OK : AZREDIS_AGAIN;
 }
@@ -12778,6 +12923,7 @@ AZREDIS_API void azredis_auth_release(azredis_auth *a) {
 typedef struct azri_conn {
     azri_line line;
     char     *tx;                       /* one record on its way; frozen while TLS holds on to it. NULL: idle */
+    const char *from;                   /* where that record stands: tx, or within azri_conn_write a value of the caller's */
     size_t    tx_size, tx_len, tx_at;
     char      few[AZRI_FEW];            /* stands in for it without memory: a renewal must not need any */
     int       heard;                    /* bytes came in this turn */
@@ -12932,7 +13078,7 @@ static azri_conn *azri_conn_of(const azri_session *s) { return (azri_conn *)s->l
 static void azri_conn_idle(azredis_client *c, azri_conn *k) {
     azri_line_idle(&k->line);
     if (k->tx_at < k->tx_len) return;
-    if (k->tx) azri_wipe(k->tx, k->tx_len);
+    if (k->tx && k->from == k->tx) azri_wipe(k->tx, k->tx_len);
     if (k->tx != k->few) azri_free(&c->port.mem, k->tx, k->tx_size);
     k->tx = NULL;
     k->tx_len = k->tx_at = 0;
@@ -13042,18 +13188,23 @@ static AZRI_APART azredis_status azri_conn_write(azredis_client *c, azri_session
     size_t n = 0;
     while (st == AZREDIS_OK) {
         if (k->tx_at == k->tx_len) {
-            if (k->tx) azri_wipe(k->tx, k->tx_len);                /* it may have been an AUTH */
+            if (k->tx && k->from == k->tx) azri_wipe(k->tx, k->tx_len);   /* it may have been an AUTH */
             k->tx_at = k->tx_len = 0;
             if (!azri_session_has_output(s)) return AZREDIS_OK;
             azri_conn_room(c, k);
-            k->tx_len = azri_session_output(s, k->tx, k->tx_size, now);
+            k->from = k->tx;
+            /* With threads a caller may leave while its value is read without the lock. */
+            k->tx_len = azri_session_output(s, k->tx, k->tx_size, now, c->threads ? NULL : &k->from);
         }
         azri_let_go(c);
-        st = azri_line_write(&k->line, k->tx + k->tx_at, k->tx_len - k->tx_at, &n, e);
+        st = azri_line_write(&k->line, k->from + k->tx_at, k->tx_len - k->tx_at, &n, e);
         azri_hold(c);
         if (st == AZREDIS_OK) k->tx_at += n;
     }
-    return st == AZREDIS_AGAIN ? AZREDIS_OK : st;
+    if (st != AZREDIS_AGAIN) return st;
+    if (k->from != k->tx) memcpy(k->tx, k->from, k->tx_len);      /* when it goes on the value may be gone */
+    k->from = k->tx;
+    return AZREDIS_OK;
 }
 
 static int azri_conn_has_output(const azri_session *s) {
@@ -13117,7 +13268,7 @@ static void azri_calls_push(azredis_client *c, azri_cmd *cmd) {
 }
 
 /* A command that nobody needs any more. A tombstone still stands in a FIFO, and comes here again from there. */
-static void azri_cmd_leave(azredis_client *c, azri_cmd *cmd) {
+static inline void azri_cmd_leave(azredis_client *c, azri_cmd *cmd) {
     cmd->fn = NULL;
     cmd->done = NULL;
     cmd->reply = &cmd->own;
@@ -13269,10 +13420,9 @@ static void azri_turn_read(azredis_client *c, azri_waker *w, uint64_t now) {
     for (s = c->hub.sessions; s; s = s->next) azri_conn_step(c, s, now);
 }
 
-/* The second half of a turn: time passes, what waits is written, who waits is told. */
+/* The last part of a turn: what waits is written, who waits is told. */
 static void azri_turn_write(azredis_client *c, uint64_t now) {
     azri_session *s;
-    azri_hub_tick(&c->hub, now);
     for (s = c->hub.sessions; s; s = s->next) {
         if (s->state == AZRI_DOWN) azri_conn_close(c, s);
         if (azri_hub_may_dial(&c->hub, s, now)) azri_conn_dial(c, s, now);
@@ -13283,24 +13433,27 @@ static void azri_turn_write(azredis_client *c, uint64_t now) {
     if (!c->threads) azri_deliver(c);
 }
 
-static void azri_pump_send(azredis_client *c) { azri_turn_write(c, azri_now(c)); }
-
 /* The walk for the next token: of the thread that pumps, the baton is not needed. */
 static void azri_pump_token(azredis_client *c, uint64_t now) {
     azri_pump_rest(c, now);
     azri_pump_fetch(c, now);
 }
 
-/* One turn without waiting. With threads the token is looked after beside it. */
-static void azri_pump_turn(azredis_client *c) {
+/* The first parts of a turn: what came is read, the token is looked after (with threads beside it), time passes. Returns
+ * the time; azri_turn_write must follow. */
+static uint64_t azri_pump_look(azredis_client *c) {
     uint64_t now = azri_now(c);
     azri_turn_read(c, c->waker, now);
     if (!c->threads) azri_pump_token(c, now);
     if (c->hub.resting && !c->fetch) azri_hub_rest(&c->hub, now);
     now = azri_now(c);
     azri_pump_auth(c, now);
-    azri_turn_write(c, now);
+    azri_hub_tick(&c->hub, now);
+    return now;
 }
+
+/* One turn without waiting. */
+static void azri_pump_turn(azredis_client *c) { azri_turn_write(c, azri_pump_look(c)); }
 
 /* When the sessions want a turn. With the baton. */
 static uint64_t azri_turn_deadline(const azredis_client *c, uint64_t now) {
@@ -14809,8 +14962,8 @@ static void azri_enter_error(const azredis_client *c, azredis_status st, azredis
     else *e = c->broken;
 }
 
-/* Lets go of the lock. Without threads a client that was closed meanwhile goes too. */
-static void azri_leave(azredis_client *c) {
+/* With threads, or when the client was closed meanwhile, which goes then. */
+static AZRI_APART void azri_leave_last(azredis_client *c) {
     if (c->kick) {                      /* before this call stops to count: the client may be gone then */
         azri_let_go(c);
         azri_hold(c);
@@ -14822,6 +14975,12 @@ static void azri_leave(azredis_client *c) {
         return;
     }
     azri_let_go(c);
+}
+
+/* Ends a public call and lets go of the lock. */
+static void azri_leave(azredis_client *c) {
+    if (c->shared || c->closing) azri_leave_last(c);
+    else c->inside--;
 }
 
 static int azri_renewing(azredis_client *c) {
@@ -14853,11 +15012,15 @@ static void azri_renew(azredis_client *c, uint64_t limit) {
 static void azri_before_call(azredis_client *c, uint64_t deadline) {
     uint64_t now;
     if (c->threads) return;                                         /* theirs is all this */
-    azri_pump_turn(c);                                              /* rule 1 */
-    now = azri_now(c);
+    now = azri_pump_look(c);                                        /* rule 1 */
     if (c->hub.blob && now >= c->headroom_at && azri_hub_live_blob(&c->hub, now))
         azri_renew(c, azri_min64(now + (deadline - azri_min64(now, deadline)) / 2,
                                  c->hub.blob->expires_at - c->hub.blob->life_ms / 10));
+}
+
+/* The rest of azri_before_call's turn. */
+static void azri_after_queueing(azredis_client *c) {
+    if (!c->threads) azri_turn_write(c, azri_now(c));
 }
 
 /* Each of the commands ends by its own deadline, so this ends. */
@@ -14866,7 +15029,7 @@ static void azri_until_done(azredis_client *c, const int *done, int want) {
         azri_threads_until(c, done, want);
         return;
     }
-    azri_pump_send(c);                                              /* it has just been read */
+    azri_after_queueing(c);
     while (*done < want && !c->closing) {
         azri_pump_sleep(c, AZRI_NEVER64);
         azri_pump_turn(c);
@@ -14884,10 +15047,12 @@ static void azri_look(azredis_client *c) {
 }
 
 /* Waits for room in the backlog, within the call's own time. */
-static azredis_status azri_new_cmd_wait(azredis_client *c, int argc, const azredis_str *argv, uint64_t deadline, azri_cmd **out,
-                                        azredis_error *e) {
+static azredis_status azri_new_cmd_wait(azredis_client *c, int argc, const azredis_str *argv, int lent, uint64_t deadline,
+                                        azri_cmd **out, azredis_error *e) {
     azredis_status st;
-    while ((st = azri_hub_new_cmd(&c->hub, argc, argv, out, e)) == AZREDIS_AGAIN && !c->closing) {
+    *out = azri_hub_short_cmd(&c->hub, argc, argv);
+    if (*out) return AZREDIS_OK;
+    while ((st = azri_hub_new_cmd_from(&c->hub, argc, argv, lent, out, e)) == AZREDIS_AGAIN && !c->closing) {
         if (azri_now(c) >= deadline) return AZREDIS_E_FULL;
         azri_look(c);
         azri_pass_time(c, deadline);
@@ -14927,23 +15092,24 @@ AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply
     azri_cmd *cmd;
     uint64_t deadline;
     azredis_status st = azri_enter(c);
-    int done = 0;
+    int done = 0, waits = !how || !(how->flags & AZREDIS_NO_REPLY);
     if (st != AZREDIS_OK) return azri_refuse_enter(c, r, st);
     memset(&own, 0, sizeof own);
     deadline = azri_call_deadline(c, how, azri_now(c));
     azri_before_call(c, deadline);
-    st = azri_new_cmd_wait(c, argc, argv, deadline, &cmd, &c->hub.made);
+    st = azri_new_cmd_wait(c, argc, argv, waits, deadline, &cmd, &c->hub.made);
     if (st != AZREDIS_OK) {
         st = azri_refuse_call(r, &c->port.mem, &c->hub.made);
+        azri_after_queueing(c);
         azri_leave(c);
         return st;
     }
     azri_cmd_options(cmd, how, deadline);
     cmd->reply = r ? r : &own;
-    if (!how || !(how->flags & AZREDIS_NO_REPLY)) cmd->done = &done;
+    if (waits) cmd->done = &done;
     else cmd->reply = &cmd->own;
     azri_hub_submit(&c->hub, cmd, azri_now(c));
-    if (how && (how->flags & AZREDIS_NO_REPLY)) {
+    if (!waits) {
         if (r) azri_reply_reset(r);
         if (c->threads) azri_threads_kick(c);
         else azri_pump_turn(c);
@@ -15028,7 +15194,7 @@ static azredis_status azri_exec_queue(azredis_client *c, azredis_reply *part, co
     size_t i;
     memset(&made, 0, sizeof made);
     for (i = 0; i < n && st == AZREDIS_OK; i++) {
-        st = azri_new_cmd_wait(c, cmd[i].argc, cmd[i].argv, deadline, &one, e);
+        st = azri_new_cmd_wait(c, cmd[i].argc, cmd[i].argv, 1, deadline, &one, e);
         if (st != AZREDIS_OK) break;
         azri_cmd_options(one, how, deadline);
         one->no_reply = 0;
@@ -15066,6 +15232,7 @@ AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, con
         azri_leave(c);
         st = azri_exec_end(&mem, r ? r : &own, part, n);
     } else {
+        azri_after_queueing(c);
         azri_leave(c);
         st = azri_refuse_call(r, &mem, &e);
     }

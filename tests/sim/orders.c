@@ -174,7 +174,7 @@ static void read_all(int self, azri_session *s) {
 static void write_all(int self, azri_session *s) {
     char record[512];
     size_t n;
-    while (s->link && is_up(s) && (n = azri_session_output(s, record, 1 + (size_t)dice(sizeof record), run.m->now)) > 0) {
+    while (s->link && is_up(s) && (n = azri_session_output(s, record, 1 + (size_t)dice(sizeof record), run.m->now, NULL)) > 0) {
         conn *k = conn_of(s);
         let_go(self);
         model_receive(run.m, k, record, n);

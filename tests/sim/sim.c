@@ -114,7 +114,7 @@ static void sim_read(azri_session *s) {
 static void sim_write(azri_session *s) {
     char record[16384];
     size_t n = 0;
-    while (s->link && (n = azri_session_output(s, record, 1 + (size_t)model_random(sim.m, sizeof record), sim.m->now)) > 0)
+    while (s->link && (n = azri_session_output(s, record, 1 + (size_t)model_random(sim.m, sizeof record), sim.m->now, NULL)) > 0)
         model_receive(sim.m, sim_conn(s), record, n);
 }
 

@@ -63,7 +63,7 @@ static struct {
 /* Takes at most n bytes, as one TLS record. */
 static size_t take(azri_session *s, size_t n, uint64_t now) {
     assert_true(n <= sizeof wire.bytes - wire.len);
-    n = azri_session_output(s, wire.bytes + wire.len, n, now);
+    n = azri_session_output(s, wire.bytes + wire.len, n, now, NULL);
     wire.len += n;
     return n;
 }

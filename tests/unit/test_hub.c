@@ -776,6 +776,145 @@ static void lines_above_the_level_are_not_kept(void **state) {
     assert_int_equal(n->count, 1);
 }
 
+/* ---- values that stay with the caller ---- */
+
+static char big[AZRI_LEND + 4321];
+
+/* "SET k <big>" of a caller who waits. */
+static void give_big(uint64_t ms) {
+    azredis_str argv[3];
+    azri_cmd *c;
+    azredis_error e;
+    size_t i;
+    for (i = 0; i < sizeof big; i++) big[i] = (char)('a' + i % 23);
+    argv[0] = azri_str("SET");
+    argv[1] = azri_str("k");
+    argv[2] = azri_slice(big, sizeof big);
+    assert_int_equal(azri_hub_new_cmd_from(&r.h, 3, argv, 1, &c, &e), AZREDIS_OK);
+    assert_ptr_equal(c->value, big);
+    submit(c, ms);
+}
+
+/* Writes what may be written in pieces of `cap`; returns how much of it was not copied. */
+static size_t write_all(size_t cap, int lend) {
+    size_t n, lent = 0;
+    for (;;) {
+        const char *p = wire.bytes + wire.len;
+        n = azri_session_output(r.s, wire.bytes + wire.len, cap, r.now, lend ? &p : NULL);
+        if (n == 0) return lent;
+        assert_true(n <= cap);
+        if (p != wire.bytes + wire.len) {
+            assert_true(p >= big && p + n <= big + sizeof big);
+            memcpy(wire.bytes + wire.len, p, n);
+            lent += n;
+        }
+        wire.len += n;
+    }
+}
+
+/* The frame of "SET k <big>" stands in wire at `at`. */
+static size_t big_is_at(size_t at) {
+    size_t head = (size_t)sprintf(wire.words, "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$%u\r\n", (unsigned)sizeof big), i;
+    assert_true(at + head + sizeof big + 2 <= wire.len);
+    assert_memory_equal(wire.bytes + at, wire.words, head);
+    for (i = 0; i < sizeof big; i++) assert_int_equal(wire.bytes[at + head + i], 'a' + i % 23);
+    assert_memory_equal(wire.bytes + at + head + sizeof big, "\r\n", 2);
+    return at + head + sizeof big + 2;
+}
+
+static void a_lent_value_is_written_from_where_it_stands(void **state) {
+    static const size_t caps[] = { 1, 2, 7, 24, 25, 4096, AZRI_LEND - 1, sizeof big, 65536 };
+    size_t i, lend, at;
+    (void)state;
+    up();
+    for (i = 0; i < COUNT(caps); i++)
+        for (lend = 0; lend <= 1; lend++) {
+            int first = r.cmds;
+            wire.len = wire.at = 0;
+            give_n(1);
+            give_big(COMMAND_MS);
+            give_n(1);
+            assert_int_equal(write_all(caps[i], (int)lend), lend ? sizeof big : 0);
+            at = big_is_at(first < 10 ? 21 : 22);
+            assert_memory_equal(wire.bytes + at, "*2\r\n$3\r\nGET\r\n", 13);
+            wire.len = wire.at = 0;
+            answer(first, first + 2);
+            ok(first, first + 2);
+        }
+}
+
+static void only_a_large_argument_is_lent(void **state) {
+    azredis_str argv[3];
+    azri_cmd *c;
+    size_t n;
+    (void)state;
+    for (n = AZRI_LEND - 1; n <= AZRI_LEND + 1; n++) {
+        argv[0] = azri_str("MSET");
+        argv[1] = azri_slice(big, n);
+        argv[2] = azri_str("v");
+        assert_int_equal(azri_hub_new_cmd_from(&r.h, 3, argv, 1, &c, NULL), AZREDIS_OK);
+        assert_int_equal(c->value != NULL, n >= AZRI_LEND);
+        assert_true(c->len == azri_resp_size(3, argv));
+        azri_hub_free_cmd(&r.h, c);
+        assert_int_equal(azri_hub_new_cmd(&r.h, 3, argv, &c, NULL), AZREDIS_OK);    /* of one who does not wait */
+        assert_null(c->value);
+        azri_hub_free_cmd(&r.h, c);
+    }
+}
+
+/* The caller's time is over while his value is on its way: the frame is finished with what he gave. */
+static void a_value_outlives_its_caller(void **state) {
+    size_t begun;
+    (void)state;
+    up();
+    for (begun = 0; begun <= 2; begun++) {          /* not at all, in the head, in the value */
+        int first = r.cmds;
+        const char *p;
+        wire.len = wire.at = 0;
+        give_big(10);
+        give_n(1);
+        if (begun) wire.len += azri_session_output(r.s, wire.bytes, begun == 1 ? 5 : 1000, r.now, NULL);
+        if (begun == 2) {
+            p = wire.bytes + wire.len;
+            assert_int_equal(azri_session_output(r.s, wire.bytes + wire.len, 1000, r.now, &p), 1000);
+            memcpy(wire.bytes + wire.len, p, 1000);
+            wire.len += 1000;
+        }
+        tick(r.now + 10);
+        one_is(first, AZREDIS_E_TIMEOUT, begun ? AZREDIS_MAYBE_RUN : AZREDIS_NOT_SENT, "no answer in time");
+        memset(big, 'Z', sizeof big);
+        assert_int_equal(write_all(16384, 0), 0);
+        if (begun) (void)big_is_at(0);
+        wire.len = wire.at = 0;
+        if (begun) server("+late|");
+        answer(first + 1, first + 1);
+        ok(first + 1, first + 1);
+    }
+}
+
+static void without_memory_for_the_rest_of_a_value_the_connection_ends(void **state) {
+    (void)state;
+    up();
+    give_big(10);
+    give_n(1);
+    assert_int_equal(take(r.s, 1000, r.now), 1000);
+    heap.fail_at = heap.calls + 1;
+    azri_session_expire(r.s, r.now + 10);           /* as a sleeping caller of >>threads does */
+    deliver();
+    one_is(0, AZREDIS_E_TIMEOUT, AZREDIS_MAYBE_RUN, "no answer in time");
+    memset(big, 'Z', sizeof big);
+    assert_int_equal(take(r.s, 1000, r.now), 0);    /* nothing more is written */
+    assert_int_equal(azri_session_has_output(r.s), 0);
+    tick(r.now + 10);
+    assert_int_equal(r.s->state, AZRI_DOWN);
+    assert_non_null(strstr(r.s->error.message, "out of memory for the rest of a value"));
+    wire.len = wire.at = 0;
+    reconnect();
+    (void)out();
+    answer(1, 1);
+    ok(1, 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         T(commands_that_break_a_shared_connection_are_refused), T(near_misses_of_refused_commands_pass),
@@ -796,6 +935,8 @@ int main(void) {
         T(ten_thousand_commands_need_no_allocation_once_warm), T(the_pool_does_not_hoard_large_answers),
         T(large_commands_and_large_bursts_are_given_back), T(any_allocation_may_fail_and_nothing_is_lost),
         T(a_full_ring_drops_what_is_below_warning_first), T(no_dropped_line_is_forgotten), T(lines_above_the_level_are_not_kept),
+        T(a_lent_value_is_written_from_where_it_stands), T(only_a_large_argument_is_lent), T(a_value_outlives_its_caller),
+        T(without_memory_for_the_rest_of_a_value_the_connection_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

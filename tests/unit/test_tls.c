@@ -895,7 +895,8 @@ static void test_ends(void **state) {
 static unsigned char pattern(size_t i) { return (unsigned char)(i * 31u + (i >> 9)); }
 
 static void bulk(int stutter) {
-    static char out[20000], in[20000];
+    static char both[2][20000], in[20000];
+    char *out = both[0], *other = both[1], *p;
     size_t sent = 0, back = 0, n, i, len = 0;
     int frozen = 0;
     link_t k;
@@ -906,8 +907,14 @@ static void bulk(int stutter) {
         int want = 0;
         azredis_status st;
         if (sent < BULK && !k.t.frozen) {
-            len = azri_minz(sizeof out - sent % 777, BULK - sent);
+            len = azri_minz(sizeof both[0] - sent % 777, BULK - sent);
             for (i = 0; i < len; i++) out[i] = (char)pattern(sent + i);
+        } else if (sent < BULK) {    /* the bytes may move, and what was theirs may be used again */
+            memcpy(other, out, len);
+            memset(out, 0, len);
+            p = out;
+            out = other;
+            other = p;
         }
         if (sent < BULK) {
             st = azri_tls_write(&k.t, out, len, &n, &k.e);
@@ -942,7 +949,7 @@ static void test_bulk(void **state) {
 }
 
 static void test_frozen_write(void **state) {
-    static char big[200000];
+    static char big[200000], moved[200000];
     link_t k;
     size_t n;
     azredis_status st;
@@ -953,9 +960,8 @@ static void test_frozen_write(void **state) {
     while (st == AZREDIS_OK);
     assert_int_equal(st, AZREDIS_AGAIN);
     assert_int_equal(k.t.frozen, 1);
-    expect_assert_failure(azri_tls_write(&k.t, big + 1, sizeof big, &n, &k.e));
     expect_assert_failure(azri_tls_write(&k.t, big, sizeof big - 1, &n, &k.e));
-    st = azri_tls_write(&k.t, big, sizeof big, &n, &k.e);
+    st = azri_tls_write(&k.t, moved, sizeof moved, &n, &k.e);
     assert_true(st == AZREDIS_AGAIN || st == AZREDIS_OK);
     shutdown(k.fd, SHUT_RDWR);       /* frees the server from its own jam */
     part(&k);
