@@ -104,6 +104,8 @@ LIVE_36      = $(addprefix $(B)/trixie/,unit/test_tls live/test_tls live/test_co
 need  = $(if $(BUILT),,$(1))
 SUITE = $(PYTHON) tools/tests.py run -B $(B)
 export EMULATOR = $(abspath $(B))/emulator
+# Made once; see kept_rsa_key.
+export EMULATOR_KEYS = $(abspath $(B))/keys
 export REDIS_SERVER = $(abspath $(B))/redis-server
 export SAMPLE = $(abspath $(B))/sample
 export AZREDIS = $(abspath $(B))/azredis

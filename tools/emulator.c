@@ -67,6 +67,7 @@
 #include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/pem.h>
 #include <openssl/rand.h>
 #include <openssl/sha.h>
 #include <openssl/ssl.h>
@@ -550,8 +551,35 @@ static void tls_must(bool ok, const char *what) {
     if (!ok) die("OpenSSL: %s: %s", what, ERR_reason_error_string(ERR_peek_last_error()));
 }
 
+/* Tests start hundreds of emulators, and an RSA key takes a tenth of a second: EMULATOR_KEYS names a directory in which
+ * the n-th key of its length stays for the next emulator. Without it each has keys of its own. */
+static EVP_PKEY *kept_rsa_key(const char *dir, int bits) {
+    static int made;
+    char path[PATH_MAX], fresh[PATH_MAX + 16];
+    EVP_PKEY *key = NULL;
+    int fd, n = __atomic_add_fetch(&made, 1, __ATOMIC_RELAXED);
+    FILE *f;
+    (void)mkdir(dir, 0700);
+    snprintf(path, sizeof path, "%s/rsa%d-%d.pem", dir, bits, n);
+    snprintf(fresh, sizeof fresh, "%s.%d", path, (int)getpid());
+    if ((f = fopen(path, "re")) != NULL) {
+        key = PEM_read_PrivateKey(f, NULL, NULL, NULL);
+        fclose(f);
+        return key;
+    }
+    key = EVP_RSA_gen((size_t)bits);
+    fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    f = fd < 0 ? NULL : fdopen(fd, "w");
+    if (!key || !f || !PEM_write_PrivateKey(f, key, NULL, NULL, 0, NULL, NULL) || fclose(f) != 0 || rename(fresh, path) != 0)
+        die("EMULATOR_KEYS: %s cannot be written", path);
+    return key;
+}
+
 static EVP_PKEY *new_key(bool elliptic, bool large) {
-    EVP_PKEY *key = elliptic ? EVP_EC_gen("P-256") : EVP_RSA_gen(large ? 4096 : 2048);
+    const char *dir = getenv("EMULATOR_KEYS");
+    EVP_PKEY *key = elliptic   ? EVP_EC_gen("P-256")
+                    : dir && *dir ? kept_rsa_key(dir, large ? 4096 : 2048)
+                               : EVP_RSA_gen(large ? 4096 : 2048);
     tls_must(key != NULL, "cannot make a key");
     return key;
 }
