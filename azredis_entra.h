@@ -588,8 +588,10 @@ static inline azredis_auth *azredis_auth_open(const azredis_auth_options *o) {
 }
 
 #ifndef AZREDIS_NO_MALLOC
-/* Copies the live token into *out, fetching one first if there is none. Waits at most wait_ms; 0 makes one
- * non-blocking step and returns AZREDIS_AGAIN until there is a token. *why may be NULL. Any thread. */
+/* Copies the live token into *out, fetching one first if there is none, and renews it: each call while the next one
+ * is under way (renew_in_ms is 0 then) takes its request a step further, without waiting for it. Waits at most wait_ms
+ * for a first token; 0 makes one non-blocking step and returns AZREDIS_AGAIN until there is a token. why may be NULL;
+ * unless OK, *why is set. Any thread. The auth's on_event is called here, on one thread at a time. */
 AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *out, uint32_t wait_ms,
                                               azredis_error *why);
 AZREDIS_API void azredis_token_wipe(azredis_token *t);        /* zeroes and frees the copy; NULL is allowed */
@@ -13945,6 +13947,9 @@ static azredis_status azri_auth_look(azredis_auth *a, azredis_token *out, azredi
         if (why) *why = a->failure;
         if (!a->failure.retryable && now < a->machine.next_try && !azri_token_claimed(&a->machine, now))
             st = a->failure.code;
+    } else {
+        (void)azri_fail(why, st, "token", "the request for a token has not been answered yet%s", !a->machine.held ? ""
+                        : a->machine.refused ? "; Redis refused the last one" : "; the last one has expired");
     }
     azri_lock_release(&a->lock);
     return st;
