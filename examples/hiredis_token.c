@@ -102,7 +102,7 @@ int main(int argc, char **argv) {
     const char *endpoint = argc > 1 ? argv[1] : getenv("AZREDIS_ENDPOINT");
     const char *colon = endpoint ? strrchr(endpoint, ':') : NULL;
     long end = now_ms() + 1000 * (argc > 2 ? strtol(argv[2], NULL, 10) : 10);
-    int port = colon ? atoi(colon + 1) : DEFAULT_PORT, status = 1;
+    int port = colon ? (int)strtol(colon + 1, NULL, 10) : DEFAULT_PORT, status = 1;
     struct timeval limit = {10, 0};
     char host[256];
     azredis_auth *auth = azredis_auth_open(NULL);
