@@ -453,7 +453,7 @@ typedef struct azredis_event {         /* lent until the handler returns; never 
     azredis_level        level;
     int                  number;       /* stable number of the message, see the manual */
     const char          *text;
-    uint32_t             dropped;      /* events below warning that were dropped before this one */
+    uint32_t             dropped;      /* events that were dropped before this one; log lines below warning go first */
 } azredis_event;
 
 typedef void (*azredis_event_fn)(const azredis_event *lent, void *user);
@@ -11755,7 +11755,7 @@ struct azredis_auth {
     size_t             ca_len;
     azredis_event_fn   on_event;
     void              *event_user;
-    azredis_level      level;
+    azredis_level      level, wanted;   /* of on_event; the highest of that and all clients */
 };
 
 static uint64_t azri_auth_now(const azredis_auth *a) { return a->port.p.now_ms(a->port.p.user); }
@@ -11784,10 +11784,10 @@ static void azri_auth_event(azredis_auth *a, azredis_event_type type, const azre
     it->next_try_ms = next_try_ms;
 }
 
-/* Under the lock. NULL: without events. */
+/* Under the lock. NULL: without events, or of a level that nobody wants. */
 static azri_item *azri_auth_log_item(azredis_auth *a, azredis_level level, int number) {
     azri_item *it;
-    if (!AZRI_WITH_EVENTS) return NULL;
+    if (!AZRI_WITH_EVENTS || level > a->wanted) return NULL;
     it = azri_auth_note(a, AZREDIS_EV_LOG, NULL);
     it->level = level;
     it->number = number;
@@ -12282,6 +12282,7 @@ static void azri_pump_notes(azredis_client *c, uint64_t now) {
     uint64_t i, first = a->note_count > AZRI_NOTES_MAX ? a->note_count - AZRI_NOTES_MAX : 0;
     azri_item *item;
     uint32_t dropped;
+    if (first > c->notes_seen) c->hub.news.dropped += (uint32_t)(first - c->notes_seen);
     for (i = azri_max64(first, c->notes_seen); AZRI_WITH_EVENTS && i < a->note_count; i++) {
         const azri_item *note = &a->notes[i % AZRI_NOTES_MAX];
         if (note->type == AZREDIS_EV_LOG && note->level > c->hub.news.level) continue;
@@ -12351,6 +12352,7 @@ static void azri_pump_join(azredis_client *c) {
     azri_lock_acquire(&a->lock);
     c->notes_seen = a->note_count;
     c->failures_seen = a->token_failures;
+    if (c->hub.news.level > a->wanted) a->wanted = c->hub.news.level;
     if (a->failure.code != AZREDIS_OK && !azri_token_live(&a->machine, azri_auth_now(a))) c->hub.trouble = a->failure;
     azri_lock_release(&a->lock);
 }
@@ -13921,7 +13923,7 @@ static azredis_auth *azri_auth_open(const azredis_auth_options *options, const a
     a->ca_len = o.ca_len;
     a->on_event = o.on_event;
     a->event_user = o.event_user;
-    a->level = o.log_level ? o.log_level : AZREDIS_LOG_WARNING;
+    a->level = a->wanted = o.log_level ? o.log_level : AZREDIS_LOG_WARNING;
     if (azri_lock_init(&a->lock, &a->port) != AZREDIS_OK) {
         azri_free(&port.mem, a, sizeof *a);
         return NULL;
