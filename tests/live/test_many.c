@@ -8,11 +8,13 @@
 #include <stdatomic.h>
 
 #define PARTIES 3
+#define ASKERS  3
 #define WALK_MS 36000                   /* past the deadline of a claim: chain_ms and a grace */
 
 typedef struct party {
     azredis_client *client;
     pthread_t       thread;
+    int             running;
     const char     *key;
     atomic_int      of[AZREDIS_EV_DRAINED + 1], logged[600], inside, leaks, together;
     int64_t         submitted, answered, failed;
@@ -20,8 +22,18 @@ typedef struct party {
     azredis_error   why;
 } party;
 
+typedef struct asker {
+    pthread_t     thread;
+    uint32_t      wait_ms;
+    int           running, calls, without;
+    atomic_int    tokens;               /* different ones */
+    char          last[64];
+    azredis_error why;
+} asker;
+
 static live em, other;
 static party party_of[PARTIES], alone;  /* alone: what the auth's own handler is told */
+static asker asker_of[ASKERS];
 static azredis_auth *shared;
 static atomic_int enough;
 static _Atomic int64_t ahead;           /* ms that the clock of clients and auth is ahead */
@@ -40,6 +52,33 @@ static int setup_short(void **state)
     return 0;
 }
 
+static void run_party(party *p, void *(*run)(void *))
+{
+    p->running = pthread_create(&p->thread, NULL, run, p) == 0;
+    assert_true(p->running);
+}
+
+static void run_asker(asker *a, void *(*run)(void *))
+{
+    a->running = pthread_create(&a->thread, NULL, run, a) == 0;
+    assert_true(a->running);
+}
+
+static void join_all(void)
+{
+    int i;
+    for (i = 0; i < PARTIES; i++) {
+        if (party_of[i].running)
+            pthread_join(party_of[i].thread, NULL);
+        party_of[i].running = 0;
+    }
+    for (i = 0; i < ASKERS; i++) {
+        if (asker_of[i].running)
+            pthread_join(asker_of[i].thread, NULL);
+        asker_of[i].running = 0;
+    }
+}
+
 static void close_all(void)
 {
     int i;
@@ -55,12 +94,15 @@ static int teardown(void **state)
 {
     int i, leaks = atomic_load(&alone.leaks), together = atomic_load(&alone.together);
     (void)state;
+    atomic_store(&enough, 1);
+    join_all();
     close_all();
     for (i = 0; i < PARTIES; i++) {
         leaks += atomic_load(&party_of[i].leaks);
         together += atomic_load(&party_of[i].together);
     }
     memset(party_of, 0, sizeof party_of);
+    memset(asker_of, 0, sizeof asker_of);
     memset(&alone, 0, sizeof alone);
     atomic_store(&enough, 0);
     atomic_store(&ahead, 0);
@@ -176,19 +218,6 @@ static void *run_loop(void *user)
     return NULL;
 }
 
-typedef struct asker {
-    pthread_t     thread;
-    uint32_t      wait_ms;
-    int           calls, without;
-    atomic_int    tokens;               /* different ones */
-    char          last[64];
-    azredis_error why;
-} asker;
-
-#define ASKERS 3
-
-static asker asker_of[ASKERS];
-
 /* Has a token from the first on, and never one without life. The end of a token stands for it. */
 static void *ask(void *user)
 {
@@ -234,10 +263,9 @@ static void test_all_modes(void **state)
 {
     static void *(*const run[PARTIES])(void *) = {run_calls, run_loop, run_calls};
     azredis_auth_options id = {0};
-    asker *a = asker_of;
     int i;
     (void)state;
-    a[ASKERS - 1].wait_ms = LIVE_SOON;
+    asker_of[ASKERS - 1].wait_ms = LIVE_SOON;
     open_auth(&id);
     for (i = 0; i < PARTIES; i++) {
         azredis_options o = {0};
@@ -245,23 +273,21 @@ static void test_all_modes(void **state)
     }
     assert_int_equal(azredis_start(party_of[2].client), AZREDIS_OK);
     for (i = 0; i < PARTIES; i++)
-        assert_int_equal(pthread_create(&party_of[i].thread, NULL, run[i], &party_of[i]), 0);
+        run_party(&party_of[i], run[i]);
     for (i = 0; i < ASKERS; i++)
-        assert_int_equal(pthread_create(&a[i].thread, NULL, ask, &a[i]), 0);
+        run_asker(&asker_of[i], ask);
     await((live_nap(20), books_agree(4)), 2 * LIVE_SOON);
     atomic_store(&enough, 1);
+    join_all();
     for (i = 0; i < PARTIES; i++) {
-        pthread_join(party_of[i].thread, NULL);
         if (party_of[i].answered != party_of[i].submitted)
             fail_msg("%s: %s", party_of[i].key, party_of[i].why.message);
         assert_int_equal(live_get_number(&em, party_of[i].key), party_of[i].answered);
         assert_int_equal(told(&party_of[i], AZREDIS_EV_CONNECTION_FAILED), 0);
     }
-    for (i = 0; i < ASKERS; i++) {
-        pthread_join(a[i].thread, NULL);
-        if (a[i].without)
-            fail_msg("%d of %d times no token: %s", a[i].without, a[i].calls, a[i].why.message);
-    }
+    for (i = 0; i < ASKERS; i++)
+        if (asker_of[i].without)
+            fail_msg("%d of %d times no token: %s", asker_of[i].without, asker_of[i].calls, asker_of[i].why.message);
 }
 
 /* ---- whoever fetches stalls, or goes away ------------------------------------------------------ */
@@ -374,7 +400,6 @@ static void test_owner_closed(void **state)
 {
     azredis_auth_options id = {0};
     azredis_options o = {0}, p = {0};
-    asker a = {.wait_ms = 0};
     int64_t closed;
     (void)state;
     open_auth(&id);
@@ -382,19 +407,18 @@ static void test_owner_closed(void **state)
     assert_int_equal(azredis_start(join(2, &o)), AZREDIS_OK);
     await(live_fired(&em, "token-hang") == 1, LIVE_SOON);
     join(1, &p);
-    assert_int_equal(pthread_create(&party_of[1].thread, NULL, run_loop, &party_of[1]), 0);
-    assert_int_equal(pthread_create(&a.thread, NULL, ask_once, &a), 0);
+    run_party(&party_of[1], run_loop);
+    run_asker(&asker_of[0], ask_once);
     live_nap(200);                      /* they sleep by now; if not, the test is weaker, not wrong */
     closed = live_ms();
     azredis_close(party_of[2].client);
     party_of[2].client = NULL;
-    pthread_join(a.thread, NULL);
-    if (a.without)
-        fail_msg("%s", a.why.message);
     await(told(&party_of[1], AZREDIS_EV_TOKEN_REFRESHED) == 1, LIVE_SOON);
     assert_true(live_ms() - closed < 5000);
     atomic_store(&enough, 1);
-    pthread_join(party_of[1].thread, NULL);
+    join_all();
+    if (asker_of[0].without)
+        fail_msg("%s", asker_of[0].why.message);
     assert_true(party_of[1].answered > 0);
     assert_int_equal(live_number(&em, "token_requests"), 2);
 }
