@@ -13585,6 +13585,187 @@ static void azri_threads_changed(azredis_client *c) { (void)c; }
 static void azri_threads_call(const azredis_client *c) { (void)c; }
 #endif
 
+/* ==== >>alone ============================================================= uses: above ==========
+ * Tokens for the program itself, beside hiredis or any other client: azredis_auth_token. The calls of all threads share
+ * one fetch, which outlives them; whichever is at hand steps it, one at a time.
+ * ================================================================================================ */
+
+#ifndef AZREDIS_NO_MALLOC
+/* The copy stands behind a head, so that azredis_token_wipe needs nothing else. */
+typedef struct azri_token_copy { azri_mem mem; size_t size; } azri_token_copy;
+
+AZREDIS_API void azredis_token_wipe(azredis_token *t) {
+    azri_token_copy *head;
+    azri_mem mem;
+    size_t size;
+    if (!t) return;
+    if (t->jwt) {
+        head = (azri_token_copy *)(void *)t->jwt - 1;
+        mem = head->mem;
+        size = head->size;
+        azri_wipe(head, size);
+        azri_free(&mem, head, size);
+    }
+    azri_wipe(t, sizeof *t);
+}
+
+/* Under the lock. */
+static azredis_status azri_auth_copy_token(azredis_auth *a, azredis_token *out, uint64_t now, azredis_error *why) {
+    azredis_str jwt = azri_blob_jwt(a->blob);
+    size_t size = sizeof(azri_token_copy) + jwt.len + 1;
+    azri_token_copy *head = (azri_token_copy *)azri_alloc(&a->port.mem, size);
+    int64_t left = azri_blob_left(a->blob, now);
+    if (!head) return azri_fail(why, AZREDIS_E_NOMEM, "token", "out of memory for a copy of the token");
+    head->mem = a->port.mem;
+    head->size = size;
+    out->jwt = (char *)(head + 1);
+    memcpy(out->jwt, jwt.ptr, jwt.len);
+    out->jwt[jwt.len] = '\0';
+    out->jwt_len = jwt.len;
+    (void)azri_fmt(out->user, sizeof out->user, "%s", a->blob->user);
+    out->expires_in_ms = left == AZREDIS_UNKNOWN ? AZREDIS_NEVER : (uint32_t)azri_min64((uint64_t)left, AZREDIS_NEVER - 1);
+    out->renew_in_ms = left == AZREDIS_UNKNOWN ? AZREDIS_NEVER
+                     : (uint32_t)azri_min64(azri_max64(a->machine.next_try, now) - now, AZREDIS_NEVER - 1);
+    return AZREDIS_OK;
+}
+
+/* Under the lock. 0: there is no more news, or another thread is telling it. */
+static int azri_auth_next_note(azredis_auth *a, int *mine, azri_item *it) {
+    if (a->telling && !*mine) return 0;
+    if (a->own_seen + AZRI_NOTES_MAX < a->note_count) a->own_seen = a->note_count - AZRI_NOTES_MAX;
+    *mine = a->telling = a->own_seen != a->note_count;
+    if (*mine) *it = a->notes[a->own_seen++ % AZRI_NOTES_MAX];
+    return *mine;
+}
+
+/* Events of an auth that stands alone go to its own handler, one at a time and in order. Not under the lock. */
+static void azri_auth_deliver(azredis_auth *a) {
+    int mine = 0, any;
+    for (;;) {
+        azri_item it;
+        azredis_event ev;
+        azri_lock_acquire(&a->lock);
+        any = azri_auth_next_note(a, &mine, &it);
+        azri_lock_release(&a->lock);
+        if (!any) return;
+        if (it.type == AZREDIS_EV_LOG && it.level > a->level) continue;
+        azri_item_event(&it, &ev);
+        if (a->on_event) a->on_event(&ev, a->event_user);
+        else if (it.type == AZREDIS_EV_LOG) azri_event_default(&ev);
+    }
+}
+
+/* OK: a copy of the live token. AGAIN: none yet; *why is the last failure, if there was one. Other errors:
+ * somebody must mend something, and no fetch is due until the slow lane looks whether they have. */
+static azredis_status azri_auth_look(azredis_auth *a, azredis_token *out, azredis_error *why) {
+    uint64_t now = azri_auth_now(a);
+    azredis_status st = AZREDIS_AGAIN;
+    azri_lock_acquire(&a->lock);
+    if (a->blob && (a->conf.is_static || azri_token_live(&a->machine, now))) {
+        st = azri_auth_copy_token(a, out, now, why);
+    } else if (a->failure.code != AZREDIS_OK) {
+        if (why) *why = a->failure;
+        if (!a->failure.retryable && now < a->machine.next_try && !azri_token_claimed(&a->machine, now))
+            st = a->failure.code;
+    } else {
+        (void)azri_fail(why, st, "token", "the request for a token has not been answered yet%s", !a->machine.held ? ""
+                        : a->machine.refused ? "; Redis refused the last one" : "; the last one has expired");
+    }
+    azri_lock_release(&a->lock);
+    return st;
+}
+
+/* The right to step the auth's own fetch, which one thread at a time has. */
+static int azri_auth_own(azredis_auth *a) {
+    int mine;
+    azri_lock_acquire(&a->lock);
+    mine = !a->own_busy && !a->conf.is_static;
+    if (mine) a->own_busy = 1;
+    azri_lock_release(&a->lock);
+    return mine;
+}
+
+/* One who leaves for good (last) lets the others take over a fetch that has not ended. */
+static void azri_auth_disown(azredis_auth *a, int last) {
+    int left;
+    azri_lock_acquire(&a->lock);
+    a->own_busy = 0;
+    left = last && a->own;
+    azri_lock_release(&a->lock);
+    if (left) azri_auth_wake(a);
+}
+
+/* The fetch outlives the call that began it, and so does the waker that its look-up calls. */
+static void azri_auth_step(azredis_auth *a) {
+    if (!a->own_waker) a->own_waker = azri_waker_new(&a->port);
+    if (!a->own_waker) return;
+    (void)azri_waker_drain(a->own_waker);
+    if (!a->own) a->own = azri_fetch_claim(a, azri_auth_now(a));
+    if (a->own && azri_fetch_step(a, a->own, a->own_waker, NULL)) a->own = NULL;
+}
+
+/* w: this call's own waker, which news of the token wakes. */
+static void azri_auth_sleep(azredis_auth *a, int mine, azri_waker *w, uint64_t until) {
+    azri_fd fds[AZRI_FDS_MAX];
+    size_t n = azri_waker_fds(w, fds, AZRI_FDS_MAX);
+    uint64_t now = azri_auth_now(a), t = azri_min64(until, now + AZRI_WAIT_MAX);
+    if (mine && a->own) {
+        n += azri_waker_fds(a->own_waker, fds + n, AZRI_FDS_MAX - n);
+        n += azri_minz(azri_fetch_fds(a->own, fds + n, AZRI_FDS_MAX - n), AZRI_FDS_MAX - n);
+        t = azri_min64(t, azri_fetch_deadline(a->own));
+    } else {
+        azri_lock_acquire(&a->lock);
+        t = azri_min64(t, azri_token_deadline(&a->machine, now));
+        if (t <= now) t = now + AZRI_OWN_PAUSE;         /* due, and another thread is about to fetch it */
+        azri_lock_release(&a->lock);
+    }
+    if (t > now) a->port.p.wait(a->port.p.user, fds, n, (uint32_t)(t - now));
+    (void)azri_waker_drain(w);
+}
+
+/* From now on news of the token wakes this call. AGAIN: some may have come before. */
+static azredis_status azri_auth_listen(azredis_auth *a, azri_watch *watch, azredis_error *why) {
+    azri_waker *w = azri_waker_new(&a->port);
+    if (!w) return azri_fail(why, AZREDIS_E_NOMEM, "auth", "no descriptor or memory for a wake-up pipe");
+    azri_auth_watch(a, watch, w);
+    return AZREDIS_AGAIN;
+}
+
+static azredis_status azri_auth_wait(azredis_auth *a, azredis_token *out, uint64_t until, azri_watch *watch, azredis_error *why) {
+    azredis_status st;
+    for (;;) {
+        int mine = azri_auth_own(a), last;
+        if (mine) azri_auth_step(a);                    /* also renews a token that is still good */
+        st = azri_auth_look(a, out, why);
+        if (st == AZREDIS_AGAIN && azri_auth_now(a) < until) {
+            if (watch->waker) azri_auth_sleep(a, mine, watch->waker, until);
+            else st = azri_auth_listen(a, watch, why);
+        }
+        last = st != AZREDIS_AGAIN || azri_auth_now(a) >= until;
+        if (mine) azri_auth_disown(a, last);
+        azri_auth_deliver(a);
+        if (last) return st;
+    }
+}
+
+AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *out, uint32_t wait_ms, azredis_error *why) {
+    azri_watch watch;
+    azredis_status st;
+    if (!a) return azri_fail(why, AZREDIS_E_NOMEM, "auth", "there is no auth object: azredis_auth_open had no memory");
+    if (!out) return azri_fail(why, AZREDIS_E_ARG, "auth", "out is NULL");
+    memset(out, 0, sizeof *out);
+    if (a->broken.code != AZREDIS_OK) {
+        if (why) *why = a->broken;
+        return a->broken.code;
+    }
+    memset(&watch, 0, sizeof watch);
+    st = azri_auth_wait(a, out, azri_after(azri_auth_now(a), wait_ms), &watch, why);
+    if (watch.waker) azri_auth_unwatch(a, &watch, 0);
+    azri_waker_unref(watch.waker);
+    return st;
+}
+#endif
+
 /* ==== >>options =========================================================== uses: above ==========
  * Options as the caller's version of the header has them, what a connection string adds, and what they come to.
  * ================================================================================================ */
@@ -13953,182 +14134,6 @@ static azredis_auth *azri_auth_hold(azredis_auth *a) {
     azri_lock_release(&a->lock);
     return a;
 }
-
-#ifndef AZREDIS_NO_MALLOC
-/* The copy stands behind a head, so that azredis_token_wipe needs nothing else. */
-typedef struct azri_token_copy { azri_mem mem; size_t size; } azri_token_copy;
-
-AZREDIS_API void azredis_token_wipe(azredis_token *t) {
-    azri_token_copy *head;
-    azri_mem mem;
-    size_t size;
-    if (!t) return;
-    if (t->jwt) {
-        head = (azri_token_copy *)(void *)t->jwt - 1;
-        mem = head->mem;
-        size = head->size;
-        azri_wipe(head, size);
-        azri_free(&mem, head, size);
-    }
-    azri_wipe(t, sizeof *t);
-}
-
-/* Under the lock. */
-static azredis_status azri_auth_copy_token(azredis_auth *a, azredis_token *out, uint64_t now, azredis_error *why) {
-    azredis_str jwt = azri_blob_jwt(a->blob);
-    size_t size = sizeof(azri_token_copy) + jwt.len + 1;
-    azri_token_copy *head = (azri_token_copy *)azri_alloc(&a->port.mem, size);
-    int64_t left = azri_blob_left(a->blob, now);
-    if (!head) return azri_fail(why, AZREDIS_E_NOMEM, "token", "out of memory for a copy of the token");
-    head->mem = a->port.mem;
-    head->size = size;
-    out->jwt = (char *)(head + 1);
-    memcpy(out->jwt, jwt.ptr, jwt.len);
-    out->jwt[jwt.len] = '\0';
-    out->jwt_len = jwt.len;
-    (void)azri_fmt(out->user, sizeof out->user, "%s", a->blob->user);
-    out->expires_in_ms = left == AZREDIS_UNKNOWN ? AZREDIS_NEVER : (uint32_t)azri_min64((uint64_t)left, AZREDIS_NEVER - 1);
-    out->renew_in_ms = left == AZREDIS_UNKNOWN ? AZREDIS_NEVER
-                     : (uint32_t)azri_min64(azri_max64(a->machine.next_try, now) - now, AZREDIS_NEVER - 1);
-    return AZREDIS_OK;
-}
-
-/* Under the lock. 0: there is no more news, or another thread is telling it. */
-static int azri_auth_next_note(azredis_auth *a, int *mine, azri_item *it) {
-    if (a->telling && !*mine) return 0;
-    if (a->own_seen + AZRI_NOTES_MAX < a->note_count) a->own_seen = a->note_count - AZRI_NOTES_MAX;
-    *mine = a->telling = a->own_seen != a->note_count;
-    if (*mine) *it = a->notes[a->own_seen++ % AZRI_NOTES_MAX];
-    return *mine;
-}
-
-/* Events of an auth that stands alone go to its own handler, one at a time and in order. Not under the lock. */
-static void azri_auth_deliver(azredis_auth *a) {
-    int mine = 0, any;
-    for (;;) {
-        azri_item it;
-        azredis_event ev;
-        azri_lock_acquire(&a->lock);
-        any = azri_auth_next_note(a, &mine, &it);
-        azri_lock_release(&a->lock);
-        if (!any) return;
-        if (it.type == AZREDIS_EV_LOG && it.level > a->level) continue;
-        azri_item_event(&it, &ev);
-        if (a->on_event) a->on_event(&ev, a->event_user);
-        else if (it.type == AZREDIS_EV_LOG) azri_event_default(&ev);
-    }
-}
-
-/* OK: a copy of the live token. AGAIN: none yet; *why is the last failure, if there was one. Other errors:
- * somebody must mend something, and no fetch is due until the slow lane looks whether they have. */
-static azredis_status azri_auth_look(azredis_auth *a, azredis_token *out, azredis_error *why) {
-    uint64_t now = azri_auth_now(a);
-    azredis_status st = AZREDIS_AGAIN;
-    azri_lock_acquire(&a->lock);
-    if (a->blob && (a->conf.is_static || azri_token_live(&a->machine, now))) {
-        st = azri_auth_copy_token(a, out, now, why);
-    } else if (a->failure.code != AZREDIS_OK) {
-        if (why) *why = a->failure;
-        if (!a->failure.retryable && now < a->machine.next_try && !azri_token_claimed(&a->machine, now))
-            st = a->failure.code;
-    } else {
-        (void)azri_fail(why, st, "token", "the request for a token has not been answered yet%s", !a->machine.held ? ""
-                        : a->machine.refused ? "; Redis refused the last one" : "; the last one has expired");
-    }
-    azri_lock_release(&a->lock);
-    return st;
-}
-
-/* The right to step the auth's own fetch, which one thread at a time has. */
-static int azri_auth_own(azredis_auth *a) {
-    int mine;
-    azri_lock_acquire(&a->lock);
-    mine = !a->own_busy && !a->conf.is_static;
-    if (mine) a->own_busy = 1;
-    azri_lock_release(&a->lock);
-    return mine;
-}
-
-/* One who leaves for good (last) lets the others take over a fetch that has not ended. */
-static void azri_auth_disown(azredis_auth *a, int last) {
-    int left;
-    azri_lock_acquire(&a->lock);
-    a->own_busy = 0;
-    left = last && a->own;
-    azri_lock_release(&a->lock);
-    if (left) azri_auth_wake(a);
-}
-
-/* The fetch outlives the call that began it, and so does the waker that its look-up calls. */
-static void azri_auth_step(azredis_auth *a) {
-    if (!a->own_waker) a->own_waker = azri_waker_new(&a->port);
-    if (!a->own_waker) return;
-    (void)azri_waker_drain(a->own_waker);
-    if (!a->own) a->own = azri_fetch_claim(a, azri_auth_now(a));
-    if (a->own && azri_fetch_step(a, a->own, a->own_waker, NULL)) a->own = NULL;
-}
-
-/* w: this call's own waker, which news of the token wakes. */
-static void azri_auth_sleep(azredis_auth *a, int mine, azri_waker *w, uint64_t until) {
-    azri_fd fds[AZRI_FDS_MAX];
-    size_t n = azri_waker_fds(w, fds, AZRI_FDS_MAX);
-    uint64_t now = azri_auth_now(a), t = azri_min64(until, now + AZRI_WAIT_MAX);
-    if (mine && a->own) {
-        n += azri_waker_fds(a->own_waker, fds + n, AZRI_FDS_MAX - n);
-        n += azri_minz(azri_fetch_fds(a->own, fds + n, AZRI_FDS_MAX - n), AZRI_FDS_MAX - n);
-        t = azri_min64(t, azri_fetch_deadline(a->own));
-    } else {
-        azri_lock_acquire(&a->lock);
-        t = azri_min64(t, azri_token_deadline(&a->machine, now));
-        if (t <= now) t = now + AZRI_OWN_PAUSE;         /* due, and another thread is about to fetch it */
-        azri_lock_release(&a->lock);
-    }
-    if (t > now) a->port.p.wait(a->port.p.user, fds, n, (uint32_t)(t - now));
-    (void)azri_waker_drain(w);
-}
-
-/* From now on news of the token wakes this call. AGAIN: some may have come before. */
-static azredis_status azri_auth_listen(azredis_auth *a, azri_watch *watch, azredis_error *why) {
-    azri_waker *w = azri_waker_new(&a->port);
-    if (!w) return azri_fail(why, AZREDIS_E_NOMEM, "auth", "no descriptor or memory for a wake-up pipe");
-    azri_auth_watch(a, watch, w);
-    return AZREDIS_AGAIN;
-}
-
-static azredis_status azri_auth_wait(azredis_auth *a, azredis_token *out, uint64_t until, azri_watch *watch, azredis_error *why) {
-    azredis_status st;
-    for (;;) {
-        int mine = azri_auth_own(a), last;
-        if (mine) azri_auth_step(a);                    /* also renews a token that is still good */
-        st = azri_auth_look(a, out, why);
-        if (st == AZREDIS_AGAIN && azri_auth_now(a) < until) {
-            if (watch->waker) azri_auth_sleep(a, mine, watch->waker, until);
-            else st = azri_auth_listen(a, watch, why);
-        }
-        last = st != AZREDIS_AGAIN || azri_auth_now(a) >= until;
-        if (mine) azri_auth_disown(a, last);
-        azri_auth_deliver(a);
-        if (last) return st;
-    }
-}
-
-AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *out, uint32_t wait_ms, azredis_error *why) {
-    azri_watch watch;
-    azredis_status st;
-    if (!a) return azri_fail(why, AZREDIS_E_NOMEM, "auth", "there is no auth object: azredis_auth_open had no memory");
-    if (!out) return azri_fail(why, AZREDIS_E_ARG, "auth", "out is NULL");
-    memset(out, 0, sizeof *out);
-    if (a->broken.code != AZREDIS_OK) {
-        if (why) *why = a->broken;
-        return a->broken.code;
-    }
-    memset(&watch, 0, sizeof watch);
-    st = azri_auth_wait(a, out, azri_after(azri_auth_now(a), wait_ms), &watch, why);
-    if (watch.waker) azri_auth_unwatch(a, &watch, 0);
-    azri_waker_unref(watch.waker);
-    return st;
-}
-#endif
 
 AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, azredis_link_record *out) {
     azredis_status st = AZREDIS_AGAIN;
