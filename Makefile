@@ -221,7 +221,7 @@ test: ## all of the above but tsan, mutants and peers, with a summary
 emulator: $(B)/emulator $(B)/redis-server ## Entra and Azure Managed Redis on your desk: build/emulator
 azredis: $(B)/azredis ## the command line: build/azredis
 examples: $(EXAMPLES:%=$(B)/%) ## build/hello, build/sample, ...
-hiredis: $(B)/hiredis_token ## build/hiredis_token: hiredis with TLS on our tokens; with Debian's hiredis sources
+hiredis: $(B)/hiredis_token $(B)/hiredis_async ## build/hiredis_token: hiredis with TLS on our tokens; with Debian's hiredis sources
 # Unit tests on other machines: 32 bits, big-endian, where char is unsigned.
 cross: $(CROSS:%=cross-%)
 cross-%: cross-libs-%
@@ -269,8 +269,11 @@ $(B)/hiredis/libhiredis.a:
 	$(Q)ln -sfn $(abspath $(HIREDIS)) $(@D)/hiredis
 	$(Q)for f in alloc async hiredis net read sds ssl; do $(CC) -O2 -w -c $(HIREDIS)/$$f.c -o $(@D)/$$f.o || exit 1; done
 	$(Q)ar rcs $@ $(@D)/*.o
-$(B)/hiredis_token: examples/hiredis_token.c $(HEADER) $(B)/hiredis/libhiredis.a
-	$(Q)$(CC) -O2 -g $(WARN) -I$(H) -isystem $(B)/hiredis $(TLS_INC) $(EXTRA_CFLAGS) $< -o $@ $(B)/hiredis/libhiredis.a -lssl -lcrypto $(TLS_LIBS)
+$(B)/hiredis_token: examples/hiredis_token.c
+$(B)/hiredis_async: tests/live/hiredis_async.c
+$(B)/hiredis_token $(B)/hiredis_async: $(HEADER) $(B)/hiredis/libhiredis.a
+	$(Q)$(CC) -O2 -g $(WARN) -I$(H) -isystem $(B)/hiredis $(TLS_INC) $(EXTRA_CFLAGS) $(filter %.c,$^) -o $@ \
+	    $(B)/hiredis/libhiredis.a -lssl -lcrypto -levent_core $(TLS_LIBS)
 
 # The oldest and newest mbedTLS 3.6 that Debian has, unpacked beside the system's.
 $(SUITES_36:%=$(B)/pkg/%/usr/include/mbedtls/ssl.h): $(B)/pkg/%/usr/include/mbedtls/ssl.h:

@@ -1,12 +1,12 @@
 #!/bin/sh
 # loops.sh EMULATOR_BINARY - the event-loop examples (BUILD/poll, epoll, libuv, libevent) and hiredis on our tokens
-# (BUILD/hiredis_token) live on tokens of 2 seconds: through renewals to their end, and until Ctrl+C in the middle.
-# Prints TAP lines; exit status 0 when all are ok.
+# (BUILD/hiredis_token, hiredis_async) live on tokens of 2 seconds: through renewals to their end, and until Ctrl+C in
+# the middle. Prints TAP lines; exit status 0 when all are ok.
 set -u
 [ $# -eq 1 ] || { echo "usage: loops.sh EMULATOR_BINARY" >&2; exit 2; }
 emulator=$1
 build=${BUILD:-build}
-programs='poll epoll libuv libevent hiredis_token'
+programs='poll epoll libuv libevent hiredis_token hiredis_async'
 scratch=$(mktemp -d) || exit 2
 pids=
 finish() {
@@ -50,7 +50,7 @@ os.execv(sys.argv[1], sys.argv[1:])' "$build/$2" "$AZREDIS_ENDPOINT" "$3" >"$scr
     pids="$! $pids"
     echo $! >"$scratch/$1.pid"
 }
-# renewed NAME TIMES: hiredis_token tells of its first token, too
+# renewed NAME TIMES: hiredis tells of its first token, too
 renewed() {
     case $1 in
     hiredis*) [ "$(grep -c 'signed in' "$scratch/$1.err")" -gt "$2" ] ;;
@@ -94,6 +94,7 @@ for p in $programs; do
     check "$p: Ctrl+C in the middle, every command answered" ended "$p-int" 5
 done
 check "hiredis_token: all on one connection" one_connection hiredis_token
+check "hiredis_async: all on one connection" one_connection hiredis_async
 fault auth-reject && start rejected hiredis_token 60
 check "hiredis_token: AUTH refused" refused rejected '^AUTH: WRONGPASS'
 AZURE_CLIENT_SECRET=wrong start secret hiredis_token 60
