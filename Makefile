@@ -50,8 +50,8 @@ SIM      = $(patsubst tests/sim/%.c,%,$(sort $(wildcard tests/sim/*.c)))
 LIVE     = $(patsubst tests/live/%.c,%,$(sort $(wildcard tests/live/test_*.c)))
 LIVE_SH  = $(sort $(wildcard tests/live/*.sh))
 FUZZ     = $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
-# A port is for another machine: see port-lwip.
-EXAMPLES = $(patsubst examples/%.c,%,$(filter-out examples/port_%,$(sort $(wildcard examples/*.c))))
+# A port is for another machine: see port-lwip. hiredis is fetched: see the target of that name.
+EXAMPLES = $(patsubst examples/%.c,%,$(filter-out examples/port_% examples/hiredis_%,$(sort $(wildcard examples/*.c))))
 # What an example needs beside mbedTLS.
 LINK_libuv    = -luv
 LINK_libevent = -levent_core
@@ -130,7 +130,7 @@ unit-msan: $(call need,$(PURE_UNIT:%=$(B)/msan/unit/%) $(SIM:%=$(B)/msan/sim/%))
 	@$(SUITE) unit-msan -j $(JOBS) -t $(TIMEOUT) $(PURE_UNIT:%=$(B)/msan/unit/%) $(SIM:%=$(B)/msan/sim/%)
 sim: $(call need,$(SIM:%=$(B)/gcc/sim/%)) ## seeded simulation of the pure half in virtual time
 	@$(SUITE) sim -j $(JOBS) -t $(TIMEOUT) $(SIM:%=$(B)/gcc/sim/%)
-live: $(call need,$(LIVE:%=$(B)/gcc/live/%) emulator $(call driven,$(B)) $(LOOPS:%=$(B)/%)) ## live tests: emulator, TLS, real redis-server
+live: $(call need,$(LIVE:%=$(B)/gcc/live/%) emulator $(call driven,$(B)) $(LOOPS:%=$(B)/%) hiredis) ## live tests: emulator, TLS, real redis-server
 	@$(SUITE) live -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) --sh-arg $(EMULATOR) $(LIVE:%=$(B)/gcc/live/%) $(LIVE_SH)
 live-asan: export SAMPLE = $(abspath $(B))/asan/sample
 live-asan: export AZREDIS = $(abspath $(B))/asan/azredis
@@ -146,7 +146,7 @@ tsan: $(UNIT:%=$(B)/tsan/unit/%) $(LIVE:%=$(B)/tsan/live/%) emulator $(call driv
 	@$(SUITE) tsan -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) --wrap 'setarch -R' $(UNIT:%=$(B)/tsan/unit/%) $(LIVE:%=$(B)/tsan/live/%)
 valgrind: live-valgrind $(call need,$(UNIT:%=$(B)/gcc/unit/%)) ## unit tests and the live path under valgrind
 	@$(SUITE) valgrind -j $(JOBS) -t 600 --wrap '$(VALGRIND)' $(UNIT:%=$(B)/gcc/unit/%)
-check: $(call need,emulator $(B)/pkg/trixie/usr/include/mbedtls/ssl.h) ## layers, names, macros, README and manual run, standards, switches, install, analyzers
+check: $(call need,emulator $(B)/hiredis/libhiredis.a $(B)/pkg/trixie/usr/include/mbedtls/ssl.h) ## layers, names, macros, README and manual run, standards, switches, install, analyzers
 	@$(SUITE) check -j $(JOBS) -t 300 $(CHECKS)
 # mbedTLS with its buffer allocator is in no package, so it is built from Debian's source package.
 ARENA_SRC = $(B)/pkg/src/src/mbedtls-2.28.3
@@ -211,7 +211,7 @@ SUITES   = unit-gcc unit-asan unit-msan sim fuzz-short check bench-short demo-sh
 PROGRAMS = $(UNIT:%=$(B)/gcc/unit/%) $(UNIT:%=$(B)/clang-asan/unit/%) $(PURE_UNIT:%=$(B)/msan/unit/%) $(SIM:%=$(B)/msan/sim/%) \
            $(SIM:%=$(B)/gcc/sim/%) $(LIVE:%=$(B)/gcc/live/%) $(LIVE:%=$(B)/asan/live/%) $(FUZZ:%=$(B)/clang-asan/fuzz/%) $(LIVE_36)
 STEP     = AZREDIS_SUMMARY=later $(MAKE) --no-print-directory BUILT=1
-programs: emulator azredis examples $(call driven,$(B)/asan) $(PROGRAMS)
+programs: emulator azredis examples hiredis $(call driven,$(B)/asan) $(PROGRAMS)
 test: ## all of the above but tsan, mutants and peers, with a summary
 	@rm -rf $(B)/log
 	@echo "building $(words $(PROGRAMS)) test programs"
@@ -223,6 +223,7 @@ test: ## all of the above but tsan, mutants and peers, with a summary
 emulator: $(B)/emulator $(B)/redis-server ## Entra and Azure Managed Redis on your desk: build/emulator
 azredis: $(B)/azredis ## the command line: build/azredis
 examples: $(EXAMPLES:%=$(B)/%) ## build/hello, build/sample, ...
+hiredis: $(B)/hiredis_token $(B)/hiredis_async ## build/hiredis_token: hiredis with TLS on our tokens; with Debian's hiredis sources
 # Unit tests on other machines: 32 bits, big-endian, where char is unsigned.
 cross: $(CROSS:%=cross-%)
 cross-%: cross-libs-%
@@ -264,6 +265,20 @@ $(B)/%: examples/%.c $(HEADER)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -O2 -g $(WARN) -I$(H) $(TLS_INC) $(EXTRA_CFLAGS) $< -o $@ $(LINK_$*) $(TLS_LIBS)
 
+# Debian 12 has hiredis 0.14; newer Debian's library wants a newer libc, so it is built from the source package.
+HIREDIS = $(B)/pkg/hiredis/src/hiredis-1.2.0
+$(B)/hiredis/libhiredis.a:
+	@mkdir -p $(@D)
+	$(Q)sh tools/pkg/debian.sh trixie $(B)/pkg/hiredis src:hiredis
+	$(Q)ln -sfn $(abspath $(HIREDIS)) $(@D)/hiredis
+	$(Q)for f in alloc async hiredis net read sds ssl; do $(CC) -O2 -w -c $(HIREDIS)/$$f.c -o $(@D)/$$f.o || exit 1; done
+	$(Q)ar rcs $@ $(@D)/*.o
+$(B)/hiredis_token: examples/hiredis_token.c
+$(B)/hiredis_async: tests/live/hiredis_async.c
+$(B)/hiredis_token $(B)/hiredis_async: $(HEADER) $(B)/hiredis/libhiredis.a
+	$(Q)$(CC) -O2 -g $(WARN) -I$(H) -isystem $(B)/hiredis $(TLS_INC) $(EXTRA_CFLAGS) $(filter %.c,$^) -o $@ \
+	    $(B)/hiredis/libhiredis.a -lssl -lcrypto -levent_core $(TLS_LIBS)
+
 # The oldest and newest mbedTLS 3.6 that Debian has, unpacked beside the system's.
 $(SUITES_36:%=$(B)/pkg/%/usr/include/mbedtls/ssl.h): $(B)/pkg/%/usr/include/mbedtls/ssl.h:
 	$(Q)sh tools/pkg/debian.sh $* $(B)/pkg/$* libmbedtls-dev libmbedtls21 libmbedx509-7 libmbedcrypto16
@@ -295,7 +310,7 @@ $(B)/$(1)/fuzz/%: tests/fuzz/%.c $(HEADER) $(wildcard tests/fuzz/*.h)
 endef
 $(foreach v,$(VARIANTS),$(eval $(call VARIANT,$(v))))
 
-.PHONY: help arena port-lwip port-mingw demo unit unit-gcc unit-asan unit-msan sim live live-asan live-valgrind fuzz-short san tsan valgrind check \
+.PHONY: help arena hiredis port-lwip port-mingw demo unit unit-gcc unit-asan unit-msan sim live live-asan live-valgrind fuzz-short san tsan valgrind check \
         roots mbedtls-36 live-36 test-mbedtls $(SUITES_36:%=test-mbedtls-%) demo-short bench-short bench-check bench-threads sizes \
         sizes-update mutants test-peers programs test emulator azredis examples install uninstall clean check-all cross cross-run
 .DELETE_ON_ERROR:

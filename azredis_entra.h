@@ -455,7 +455,7 @@ typedef struct azredis_event {         /* lent until the handler returns; never 
     azredis_level        level;
     int                  number;       /* stable number of the message, see the manual */
     const char          *text;
-    uint32_t             dropped;      /* events below warning that were dropped before this one */
+    uint32_t             dropped;      /* events that were dropped before this one; log lines below warning go first */
 } azredis_event;
 
 typedef void (*azredis_event_fn)(const azredis_event *lent, void *user);
@@ -590,8 +590,10 @@ static inline azredis_auth *azredis_auth_open(const azredis_auth_options *o) {
 }
 
 #ifndef AZREDIS_NO_MALLOC
-/* Copies the live token into *out, fetching one first if there is none. Waits at most wait_ms; 0 makes one
- * non-blocking step and returns AZREDIS_AGAIN until there is a token. *why may be NULL. Any thread. */
+/* Copies the live token into *out, fetching one first if there is none, and renews it: each call while the next one
+ * is under way (renew_in_ms is 0 then) takes its request a step further, without waiting for it. Waits at most wait_ms
+ * for a first token; 0 makes one non-blocking step and returns AZREDIS_AGAIN until there is a token. why may be NULL;
+ * unless OK, *why is set. Any thread. The auth's on_event is called here, on one thread at a time. */
 AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *out, uint32_t wait_ms,
                                               azredis_error *why);
 AZREDIS_API void azredis_token_wipe(azredis_token *t);        /* zeroes and frees the copy; NULL is allowed */
@@ -7227,7 +7229,7 @@ static void azri_flow_free(azri_flow *f) {
  * Always true: next_try is set; at most one claim is valid; a late result is worth no less for being late;
  * a failure changes nothing but next_try, so the old token serves until it expires.
  * Every absolute time shrinks with the token's life, so that a life of 5 s works like one of an hour.
- * Entry points: azri_token_due _deadline _claim _got _failed _rejected _accepted.
+ * Entry points: azri_token_due _deadline _claim _got _failed _rejected _accepted _forgive.
  * ================================================================================================ */
 
 #define AZRI_TOKEN_HEADROOM  (5u * AZRI_MINUTE)    /* Microsoft asks that AUTH is done 3 min before expiry */
@@ -7247,7 +7249,7 @@ typedef struct azri_token {
     uint32_t       failures;                /* fetches failed in a row */
     uint32_t       slow;                    /* steps taken on the slow lane */
     uint32_t       rejections;              /* by Redis, since it last accepted a token */
-    int            refused;                 /* 1: Redis rejected the held token */
+    int            refused;                 /* 1: a server rejected the held token */
 } azri_token;
 
 typedef enum azri_token_news {
@@ -7268,9 +7270,12 @@ static int azri_token_from_future(uint64_t then, uint64_t now) {
     return then > now && then - now > AZRI_WAIT_MAX;
 }
 
-/* 1: there is a token that may be sent to Redis. */
+/* 1: there is a token that may be shown to a server that has not refused it. One refusal may be the token's fault, and
+ * a fresh one is on its way; if that brings nothing better, the server or its list of users is at fault, and others
+ * who share the identity go on. */
 static int azri_token_live(const azri_token *t, uint64_t now) {
-    return t->held && !t->refused && now < t->expires_at && !azri_token_from_future(t->sent_at, now);
+    return t->held && (!t->refused || t->slow || t->failures) && now < t->expires_at &&
+           !azri_token_from_future(t->sent_at, now);
 }
 
 /* Life left; negative: expired; AZREDIS_UNKNOWN: there has been no token. Also the outage budget. */
@@ -7370,7 +7375,7 @@ static uint64_t azri_token_slow_delay(azri_token *t, uint64_t now) {
     static const uint32_t lane[3] = { AZRI_MINUTE, 5u * AZRI_MINUTE, 15u * AZRI_MINUTE };
     uint64_t delay = lane[azri_min64(t->slow, 2)];
     if (t->slow < UINT32_MAX) t->slow++;
-    if (azri_token_live(t, now)) delay = azri_min64(delay, t->life_ms / 10);
+    if (azri_token_live(t, now) && !t->refused) delay = azri_min64(delay, t->life_ms / 10);
     return delay - azri_rng_below(t->rng, delay / 10 + 1);
 }
 
@@ -7411,7 +7416,7 @@ static azri_token_news azri_token_got(azri_token *t, uint32_t claim, uint64_t no
         azri_token_failed(t, claim, now, now >= expires, 0);
         return AZRI_TOKEN_STALE;
     }
-    if (azri_token_live(t, now) && (again || expires <= t->expires_at)) {
+    if (azri_token_live(t, now) && !t->refused && (again || expires <= t->expires_at)) {
         if (owner) {
             t->failures = 0;
             azri_token_plan(t, now, now + (t->expires_at - now) / 2);
@@ -7426,22 +7431,26 @@ static azri_token_news azri_token_got(azri_token *t, uint32_t claim, uint64_t no
     return AZRI_TOKEN_NEW;
 }
 
-/* Redis refused the token with this hash. The first time a fresh one is fetched at once; after that the
- * identity itself is at fault (not on the access policy list), which the slow lane looks at. */
+/* A server refused the token with this hash. The first time a fresh one is fetched at once; after that the
+ * identity itself is at fault (not on the access policy list), which the slow lane looks at. It does not hold up the
+ * renewal for others. */
 static void azri_token_rejected(azri_token *t, uint64_t now, uint64_t hash) {
     if (!t->held || t->refused || t->hash != hash) return;
     t->refused = 1;
-    t->next_try = now + (t->rejections ? azri_token_slow_delay(t, now) : 0);
+    t->next_try = t->rejections ? azri_min64(now + azri_token_slow_delay(t, now), azri_max64(t->next_try, now)) : now;
     t->planned_at = now;
     if (t->rejections < UINT32_MAX) t->rejections++;
 }
 
-/* Redis accepted it: earlier rejections are forgotten. */
+/* One that had refused a token accepted this one: earlier rejections are forgotten. That others accept theirs says
+ * nothing: with two servers of which one refuses, each new token would else be followed by the next at once. */
 static void azri_token_accepted(azri_token *t, uint64_t hash) {
     if (!t->rejections || t->refused || t->hash != hash) return;
     t->rejections = t->slow = 0;
 }
 
+/* One that had refused is gone. */
+static void azri_token_forgive(azri_token *t) { t->rejections = 0; }
 /* ==== >>news ============================================================== uses: core fail ======
  * Events and log lines on their way to the user's handler: a fixed ring, so that reporting "out of
  * memory" needs no memory. When it is full, lines below warning go first, and are counted.
@@ -10173,6 +10182,13 @@ static azri_waker *azri_waker_new(const azri_port *port) {
     return NULL;
 }
 
+static azri_waker *azri_waker_ref(azri_waker *w) {
+    azri_lock_acquire(&w->lock);
+    w->refs++;
+    azri_lock_release(&w->lock);
+    return w;
+}
+
 static void azri_waker_unref(azri_waker *w) {
     int last;
     if (!w) return;
@@ -11202,17 +11218,33 @@ static void azri_lock_release(azri_lock *l) {
     if (l->port->p.lock) l->port->p.lock(l->port->p.user, 0);
 }
 
-typedef struct azri_waker { const azri_port *port; volatile int called; } azri_waker;
+/* refs: guarded by the port's lock, of which there is one. */
+typedef struct azri_waker { const azri_port *port; int refs; volatile int called; } azri_waker;
 #define AZRI_WAKER_BYTES sizeof(azri_waker)
 
 static azri_waker *azri_waker_new(const azri_port *port) {
     azri_waker *w = (azri_waker *)azri_zalloc(&port->mem, sizeof *w);
-    if (w) w->port = port;
+    if (!w) return NULL;
+    w->port = port;
+    w->refs = 1;
+    return w;
+}
+
+/* Under the lock. */
+static azri_waker *azri_waker_ref(azri_waker *w) {
+    w->refs++;
     return w;
 }
 
 static void azri_waker_unref(azri_waker *w) {
-    if (w) azri_free(&w->port->mem, w, sizeof *w);
+    azri_lock lock;
+    int last;
+    if (!w) return;
+    lock.port = w->port;
+    azri_lock_acquire(&lock);
+    last = --w->refs == 0;
+    azri_lock_release(&lock);
+    if (last) azri_free(&w->port->mem, w, sizeof *w);
 }
 
 /* From any task, and from an interrupt if port.wake may be called there. */
@@ -12406,7 +12438,7 @@ static uint64_t azri_line_deadline(const azri_line *l) {
 #define AZRI_OWN_PAUSE    20u           /* ms between two looks at a fetch that another thread is stepping */
 
 typedef struct azri_watch azri_watch;
-struct azri_watch { azri_waker *waker; azri_watch *next; };
+struct azri_watch { azri_waker *waker; azri_watch *next; uint64_t woken; };
 
 typedef struct azri_fetch azri_fetch;
 
@@ -12425,6 +12457,7 @@ struct azredis_auth {
     azri_item          notes[AZRI_NOTES_MAX];
     uint64_t           note_count;      /* all that ever were; the last AZRI_NOTES_MAX are in notes */
     azri_watch        *watches;
+    uint64_t           rounds;          /* of waking them */
     azredis_link_record records[AZRI_LINKS_MAX];
     size_t             record_count;
     azredis_auth_info_data info;        /* of the token in blob; what passes with time is filled in when asked */
@@ -12435,12 +12468,13 @@ struct azredis_auth {
     int                own_busy;        /* a thread is stepping it */
     azri_waker        *own_waker;       /* of its name look-ups; made when first needed */
     uint64_t           own_seen;
+    int                telling;         /* a thread is in on_event */
     char              *ca_file;
     const void        *ca;
     size_t             ca_len;
     azredis_event_fn   on_event;
     void              *event_user;
-    azredis_level      level;
+    azredis_level      level, wanted;   /* of on_event; the highest of that and all clients */
 };
 
 static uint64_t azri_auth_now(const azredis_auth *a) { return a->port.p.now_ms(a->port.p.user); }
@@ -12469,10 +12503,10 @@ static void azri_auth_event(azredis_auth *a, azredis_event_type type, const azre
     it->next_try_ms = next_try_ms;
 }
 
-/* Under the lock. NULL: without events. */
+/* Under the lock. NULL: without events, or of a level that nobody wants. */
 static azri_item *azri_auth_log_item(azredis_auth *a, azredis_level level, int number) {
     azri_item *it;
-    if (!AZRI_WITH_EVENTS) return NULL;
+    if (!AZRI_WITH_EVENTS || level > a->wanted) return NULL;
     it = azri_auth_note(a, AZREDIS_EV_LOG, NULL);
     it->level = level;
     it->number = number;
@@ -12493,23 +12527,41 @@ static void azri_auth_log(azredis_auth *a, azredis_level level, int number, cons
 }
 #endif
 
-/* Under the lock. */
-static void azri_auth_wake(const azredis_auth *a) {
-    const azri_watch *w;
-    for (w = a->watches; w; w = w->next) azri_waker_wake(w->waker);
+/* Wakes all who wait for news; not under the lock. Whoever comes meanwhile sees the news by himself, whoever has been
+ * woken by a later round need not be again. */
+static void azri_auth_wake(azredis_auth *a) {
+    azri_watch *w;
+    azri_waker *k;
+    uint64_t round = 0;
+    do {
+        k = NULL;
+        azri_lock_acquire(&a->lock);
+        if (!round) round = ++a->rounds;
+        for (w = a->watches; w && w->woken >= round; w = w->next) {}
+        if (w) {
+            w->woken = round;
+            k = azri_waker_ref(w->waker);
+        }
+        azri_lock_release(&a->lock);
+        if (k) azri_waker_wake(k);
+        azri_waker_unref(k);
+    } while (k);
 }
 
 static void azri_auth_watch(azredis_auth *a, azri_watch *w, azri_waker *waker) {
     w->waker = waker;
+    w->woken = 0;
     azri_lock_acquire(&a->lock);
     w->next = a->watches;
     a->watches = w;
     azri_lock_release(&a->lock);
 }
 
-static void azri_auth_unwatch(azredis_auth *a, azri_watch *w) {
+/* refused: it leaves while its server refuses tokens. */
+static void azri_auth_unwatch(azredis_auth *a, azri_watch *w, int refused) {
     azri_watch **at;
     azri_lock_acquire(&a->lock);
+    if (refused) azri_token_forgive(&a->machine);
     for (at = &a->watches; *at; at = &(*at)->next)
         if (*at == w) { *at = w->next; break; }
     azri_lock_release(&a->lock);
@@ -12580,8 +12632,8 @@ static azri_fetch *azri_fetch_no_memory(azredis_auth *a, uint32_t claim, uint64_
     azri_lock_acquire(&a->lock);
     (void)azri_fail(&a->failure, AZREDIS_E_NOMEM, "token", "out of memory for a token request");
     azri_auth_failed(a, claim, &a->failure, now);
-    azri_auth_wake(a);
     azri_lock_release(&a->lock);
+    azri_auth_wake(a);
     return NULL;
 }
 
@@ -12671,19 +12723,23 @@ static void azri_fetch_return(azredis_auth *a, azri_fetch *f) {
 /* The walk has ended. Frees f. */
 static void azri_fetch_end(azredis_auth *a, azri_fetch *f, uint64_t now) {
     azredis_status st = f->flow.status;
+    int mine;
     azri_lock_acquire(&a->lock);
-    memcpy(a->records, f->flow.records, sizeof a->records);
-    a->record_count = f->flow.record_count;
+    mine = a->machine.claim == f->claim;
     if (st == AZREDIS_OK) st = azri_fetch_take(a, f, now);
     if (st == AZREDIS_OK) {
         a->pin = f->flow.pin;
         a->failure.code = AZREDIS_OK;
-    } else {
+    } else if (mine) {                  /* the end of a walk that another has replaced is nobody's news */
         azri_auth_failed(a, f->claim, &f->flow.error, now);
     }
+    if (st == AZREDIS_OK || mine) {
+        memcpy(a->records, f->flow.records, sizeof a->records);
+        a->record_count = f->flow.record_count;
+    }
     azri_fetch_return(a, f);
-    azri_auth_wake(a);
     azri_lock_release(&a->lock);
+    azri_auth_wake(a);
     azri_fetch_free(a, f);
 }
 
@@ -12693,8 +12749,8 @@ static void azri_fetch_drop(azredis_auth *a, azri_fetch *f, uint64_t now) {
     azri_lock_acquire(&a->lock);
     azri_token_drop(&a->machine, f->claim, now);
     azri_fetch_return(a, f);
-    azri_auth_wake(a);
     azri_lock_release(&a->lock);
+    azri_auth_wake(a);
     azri_fetch_free(a, f);
 }
 
@@ -12948,6 +13004,7 @@ struct azredis_client {
     uint64_t       notes_seen;
     uint32_t       failures_seen;       /* of the auth's fetches */
     uint64_t       accepted;            /* hash of the token last seen accepted */
+    int            refused;             /* its server has refused a token, and none since has been accepted */
     azredis_error  broken;              /* wrong options; code OK: none */
     char           host[256], endpoint[272];
     uint16_t       tcp_port;
@@ -12996,6 +13053,7 @@ static void azri_pump_notes(azredis_client *c, uint64_t now) {
     uint64_t i, first = a->note_count > AZRI_NOTES_MAX ? a->note_count - AZRI_NOTES_MAX : 0;
     azri_item *item;
     uint32_t dropped;
+    if (first > c->notes_seen) c->hub.news.dropped += (uint32_t)(first - c->notes_seen);
     for (i = azri_max64(first, c->notes_seen); AZRI_WITH_EVENTS && i < a->note_count; i++) {
         const azri_item *note = &a->notes[i % AZRI_NOTES_MAX];
         if (note->type == AZREDIS_EV_LOG && note->level > c->hub.news.level) continue;
@@ -13010,6 +13068,12 @@ static void azri_pump_notes(azredis_client *c, uint64_t now) {
     c->failures_seen = a->token_failures;
 }
 
+/* Under the auth's lock. 1: it has a token that this client has not got yet, and that may be shown. */
+static int azri_pump_wants_blob(const azredis_client *c, uint64_t now) {
+    const azredis_auth *a = c->auth;
+    return a->blob && a->generation != c->generation && (a->conf.is_static || azri_token_live(&a->machine, now));
+}
+
 /* News between the hub and the auth, both ways. */
 static void azri_pump_auth(azredis_client *c, uint64_t now) {
     azredis_auth *a = c->auth;
@@ -13017,14 +13081,18 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
     azri_blob *mine = NULL;
     AZREDIS_ASSERT(s);                  /* a client has one from the start */
     azri_lock_acquire(&a->lock);
-    if (c->hub.rejected) azri_token_rejected(&a->machine, now, c->hub.rejected);
-    if (c->hub.rejected) azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_TOKEN_REJECTED, "Redis refused the token");
-    c->hub.rejected = 0;
+    if (c->hub.rejected) {
+        azri_token_rejected(&a->machine, now, c->hub.rejected);
+        azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_TOKEN_REJECTED, "%s refused the token", c->endpoint);
+        c->hub.rejected = c->accepted = 0;
+        c->refused = 1;
+    }
     if (s->blob && s->blob->hash != c->accepted) {
         c->accepted = s->blob->hash;
-        azri_token_accepted(&a->machine, c->accepted);
+        if (c->refused) azri_token_accepted(&a->machine, c->accepted);
+        if (c->accepted == a->machine.hash) c->refused = 0;
     }
-    if (a->blob && a->generation != c->generation) {
+    if (azri_pump_wants_blob(c, now)) {
         /* A copy of its own: the hub counts references without a lock. In an arena the auth is nobody else's. */
         mine = azri_shape_of(&a->port.mem) ? azri_blob_hold(a->blob)
                                  : azri_blob_new(&c->port.mem, a->blob->user, azri_blob_jwt(a->blob));
@@ -13045,6 +13113,18 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
     if (!mine) return;
     azri_hub_token(&c->hub, mine, now, c->headroom_at);
     azri_blob_drop(mine);
+}
+
+/* The news of a shared auth from before this client are not told again, but it knows why there is no token. */
+static void azri_pump_join(azredis_client *c) {
+    azredis_auth *a = c->auth;
+    azri_auth_watch(a, &c->watch, c->waker);
+    azri_lock_acquire(&a->lock);
+    c->notes_seen = a->note_count;
+    c->failures_seen = a->token_failures;
+    if (c->hub.news.level > a->wanted) a->wanted = c->hub.news.level;
+    if (a->failure.code != AZREDIS_OK && !azri_token_live(&a->machine, azri_auth_now(a))) c->hub.trouble = a->failure;
+    azri_lock_release(&a->lock);
 }
 
 /* 1: the token must wait for the end of the connection. */
@@ -13477,7 +13557,7 @@ static uint64_t azri_fetch_due(azredis_client *c, uint64_t now) {
     if (!c->auth->conf.is_static && !c->fetch && !(c->hub.resting && azri_pump_rests(c)))
         t = azri_min64(t, azri_token_deadline(&c->auth->machine, now));
     if (c->auth->note_count != c->notes_seen || c->auth->token_failures != c->failures_seen || c->hub.rejected) t = now;
-    if (c->auth->blob && c->auth->generation != c->generation) t = azri_min64(t, now + AZRI_COPY_AGAIN);
+    if (azri_pump_wants_blob(c, now)) t = azri_min64(t, now + AZRI_COPY_AGAIN);
     azri_lock_release(&c->auth->lock);
     return t;
 }
@@ -13564,7 +13644,7 @@ static void azri_client_free(azredis_client *c) {
     azri_grave_clear(&c->grave, &c->port, c->grave.count);
     if (c->auth) {
         azri_fetch_drop(c->auth, c->fetch, azri_now(c));
-        if (c->waker) azri_auth_unwatch(c->auth, &c->watch);
+        if (c->waker) azri_auth_unwatch(c->auth, &c->watch, c->refused);
     }
     azri_hub_free(&c->hub);             /* in an arena it has the auth's token */
     if (c->auth) azredis_auth_release(c->auth);
@@ -14280,6 +14360,187 @@ static void azri_threads_changed(azredis_client *c) { (void)c; }
 static void azri_threads_call(const azredis_client *c) { (void)c; }
 #endif
 
+/* ==== >>alone ============================================================= uses: above ==========
+ * Tokens for the program itself, beside hiredis or any other client: azredis_auth_token. The calls of all threads share
+ * one fetch, which outlives them; whichever is at hand steps it, one at a time.
+ * ================================================================================================ */
+
+#ifndef AZREDIS_NO_MALLOC
+/* The copy stands behind a head, so that azredis_token_wipe needs nothing else. */
+typedef struct azri_token_copy { azri_mem mem; size_t size; } azri_token_copy;
+
+AZREDIS_API void azredis_token_wipe(azredis_token *t) {
+    azri_token_copy *head;
+    azri_mem mem;
+    size_t size;
+    if (!t) return;
+    if (t->jwt) {
+        head = (azri_token_copy *)(void *)t->jwt - 1;
+        mem = head->mem;
+        size = head->size;
+        azri_wipe(head, size);
+        azri_free(&mem, head, size);
+    }
+    azri_wipe(t, sizeof *t);
+}
+
+/* Under the lock. */
+static azredis_status azri_auth_copy_token(azredis_auth *a, azredis_token *out, uint64_t now, azredis_error *why) {
+    azredis_str jwt = azri_blob_jwt(a->blob);
+    size_t size = sizeof(azri_token_copy) + jwt.len + 1;
+    azri_token_copy *head = (azri_token_copy *)azri_alloc(&a->port.mem, size);
+    int64_t left = azri_blob_left(a->blob, now);
+    if (!head) return azri_fail(why, AZREDIS_E_NOMEM, "token", "out of memory for a copy of the token");
+    head->mem = a->port.mem;
+    head->size = size;
+    out->jwt = (char *)(head + 1);
+    memcpy(out->jwt, jwt.ptr, jwt.len);
+    out->jwt[jwt.len] = '\0';
+    out->jwt_len = jwt.len;
+    azri_copy(out->user, sizeof out->user, a->blob->user);
+    out->expires_in_ms = left == AZREDIS_UNKNOWN ? AZREDIS_NEVER : (uint32_t)azri_min64((uint64_t)left, AZREDIS_NEVER - 1);
+    out->renew_in_ms = left == AZREDIS_UNKNOWN ? AZREDIS_NEVER
+                     : (uint32_t)azri_min64(azri_max64(a->machine.next_try, now) - now, AZREDIS_NEVER - 1);
+    return AZREDIS_OK;
+}
+
+/* Under the lock. 0: there is no more news, or another thread is telling it. */
+static int azri_auth_next_note(azredis_auth *a, int *mine, azri_item *it) {
+    if (a->telling && !*mine) return 0;
+    if (a->own_seen + AZRI_NOTES_MAX < a->note_count) a->own_seen = a->note_count - AZRI_NOTES_MAX;
+    *mine = a->telling = a->own_seen != a->note_count;
+    if (*mine) *it = a->notes[a->own_seen++ % AZRI_NOTES_MAX];
+    return *mine;
+}
+
+/* Events of an auth that stands alone go to its own handler, one at a time and in order. Not under the lock. */
+static void azri_auth_deliver(azredis_auth *a) {
+    int mine = 0, any;
+    for (;;) {
+        azri_item it;
+        azredis_event ev;
+        azri_lock_acquire(&a->lock);
+        any = azri_auth_next_note(a, &mine, &it);
+        azri_lock_release(&a->lock);
+        if (!any) return;
+        if (it.type == AZREDIS_EV_LOG && it.level > a->level) continue;
+        azri_item_event(&it, &ev);
+        if (a->on_event) a->on_event(&ev, a->event_user);
+        else if (it.type == AZREDIS_EV_LOG) azri_event_default(&ev);
+    }
+}
+
+/* OK: a copy of the live token. AGAIN: none yet; *why is the last failure, if there was one. Other errors:
+ * somebody must mend something, and no fetch is due until the slow lane looks whether they have. */
+static azredis_status azri_auth_look(azredis_auth *a, azredis_token *out, azredis_error *why) {
+    uint64_t now = azri_auth_now(a);
+    azredis_status st = AZREDIS_AGAIN;
+    azri_lock_acquire(&a->lock);
+    if (a->blob && (a->conf.is_static || azri_token_live(&a->machine, now))) {
+        st = azri_auth_copy_token(a, out, now, why);
+    } else if (a->failure.code != AZREDIS_OK) {
+        if (why) *why = a->failure;
+        if (!a->failure.retryable && now < a->machine.next_try && !azri_token_claimed(&a->machine, now))
+            st = a->failure.code;
+    } else {
+        (void)azri_fail(why, st, "token", "the request for a token has not been answered yet%s", !a->machine.held ? ""
+                        : a->machine.refused ? "; Redis refused the last one" : "; the last one has expired");
+    }
+    azri_lock_release(&a->lock);
+    return st;
+}
+
+/* The right to step the auth's own fetch, which one thread at a time has. */
+static int azri_auth_own(azredis_auth *a) {
+    int mine;
+    azri_lock_acquire(&a->lock);
+    mine = !a->own_busy && !a->conf.is_static;
+    if (mine) a->own_busy = 1;
+    azri_lock_release(&a->lock);
+    return mine;
+}
+
+/* One who leaves for good (last) lets the others take over a fetch that has not ended. */
+static void azri_auth_disown(azredis_auth *a, int last) {
+    int left;
+    azri_lock_acquire(&a->lock);
+    a->own_busy = 0;
+    left = last && a->own;
+    azri_lock_release(&a->lock);
+    if (left) azri_auth_wake(a);
+}
+
+/* The fetch outlives the call that began it, and so does the waker that its look-up calls. */
+static void azri_auth_step(azredis_auth *a) {
+    if (!a->own_waker) a->own_waker = azri_waker_new(&a->port);
+    if (!a->own_waker) return;
+    (void)azri_waker_drain(a->own_waker);
+    if (!a->own) a->own = azri_fetch_claim(a, azri_auth_now(a));
+    if (a->own && azri_fetch_step(a, a->own, a->own_waker, NULL)) a->own = NULL;
+}
+
+/* w: this call's own waker, which news of the token wakes. */
+static void azri_auth_sleep(azredis_auth *a, int mine, azri_waker *w, uint64_t until) {
+    azri_fd fds[AZRI_FDS_MAX];
+    size_t n = azri_waker_fds(w, fds, AZRI_FDS_MAX);
+    uint64_t now = azri_auth_now(a), t = azri_min64(until, now + AZRI_WAIT_MAX);
+    if (mine && a->own) {
+        n += azri_waker_fds(a->own_waker, fds + n, AZRI_FDS_MAX - n);
+        n += azri_minz(azri_fetch_fds(a->own, fds + n, AZRI_FDS_MAX - n), AZRI_FDS_MAX - n);
+        t = azri_min64(t, azri_fetch_deadline(a->own));
+    } else {
+        azri_lock_acquire(&a->lock);
+        t = azri_min64(t, azri_token_deadline(&a->machine, now));
+        if (t <= now) t = now + AZRI_OWN_PAUSE;         /* due, and another thread is about to fetch it */
+        azri_lock_release(&a->lock);
+    }
+    if (t > now) a->port.p.wait(a->port.p.user, fds, n, (uint32_t)(t - now));
+    (void)azri_waker_drain(w);
+}
+
+/* From now on news of the token wakes this call. AGAIN: some may have come before. */
+static azredis_status azri_auth_listen(azredis_auth *a, azri_watch *watch, azredis_error *why) {
+    azri_waker *w = azri_waker_new(&a->port);
+    if (!w) return azri_fail(why, AZREDIS_E_NOMEM, "auth", "no descriptor or memory for a wake-up pipe");
+    azri_auth_watch(a, watch, w);
+    return AZREDIS_AGAIN;
+}
+
+static azredis_status azri_auth_wait(azredis_auth *a, azredis_token *out, uint64_t until, azri_watch *watch, azredis_error *why) {
+    azredis_status st;
+    for (;;) {
+        int mine = azri_auth_own(a), last;
+        if (mine) azri_auth_step(a);                    /* also renews a token that is still good */
+        st = azri_auth_look(a, out, why);
+        if (st == AZREDIS_AGAIN && azri_auth_now(a) < until) {
+            if (watch->waker) azri_auth_sleep(a, mine, watch->waker, until);
+            else st = azri_auth_listen(a, watch, why);
+        }
+        last = st != AZREDIS_AGAIN || azri_auth_now(a) >= until;
+        if (mine) azri_auth_disown(a, last);
+        azri_auth_deliver(a);
+        if (last) return st;
+    }
+}
+
+AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *out, uint32_t wait_ms, azredis_error *why) {
+    azri_watch watch;
+    azredis_status st;
+    if (!a) return azri_fail(why, AZREDIS_E_NOMEM, "auth", "there is no auth object: azredis_auth_open had no memory");
+    if (!out) return azri_fail(why, AZREDIS_E_ARG, "auth", "out is NULL");
+    memset(out, 0, sizeof *out);
+    if (a->broken.code != AZREDIS_OK) {
+        if (why) *why = a->broken;
+        return a->broken.code;
+    }
+    memset(&watch, 0, sizeof watch);
+    st = azri_auth_wait(a, out, azri_after(azri_auth_now(a), wait_ms), &watch, why);
+    if (watch.waker) azri_auth_unwatch(a, &watch, 0);
+    azri_waker_unref(watch.waker);
+    return st;
+}
+#endif
+
 /* ==== >>options =========================================================== uses: above ==========
  * Options as the caller's version of the header has them, what a connection string adds, and what they come to.
  * ================================================================================================ */
@@ -14637,7 +14898,7 @@ static AZRI_APART azredis_auth *azri_auth_open(azredis_auth_options *o, const az
     a->ca_len = o->ca_len;
     a->on_event = o->on_event;
     a->event_user = o->event_user;
-    a->level = o->log_level ? o->log_level : AZREDIS_LOG_WARNING;
+    a->level = a->wanted = o->log_level ? o->log_level : AZREDIS_LOG_WARNING;
     if (azri_lock_init(&a->lock, &a->port) != AZREDIS_OK) {
         azri_free(&port.mem, a, sizeof *a);
         return NULL;
@@ -14667,163 +14928,6 @@ static azredis_auth *azri_auth_hold(azredis_auth *a) {
     azri_lock_release(&a->lock);
     return a;
 }
-
-#ifndef AZREDIS_NO_MALLOC
-/* The copy stands behind a head, so that azredis_token_wipe needs nothing else. */
-typedef struct azri_token_copy { azri_mem mem; size_t size; } azri_token_copy;
-
-AZREDIS_API void azredis_token_wipe(azredis_token *t) {
-    azri_token_copy *head;
-    azri_mem mem;
-    size_t size;
-    if (!t) return;
-    if (t->jwt) {
-        head = (azri_token_copy *)(void *)t->jwt - 1;
-        mem = head->mem;
-        size = head->size;
-        azri_wipe(head, size);
-        azri_free(&mem, head, size);
-    }
-    azri_wipe(t, sizeof *t);
-}
-
-/* Under the lock. */
-static azredis_status azri_auth_copy_token(azredis_auth *a, azredis_token *out, uint64_t now, azredis_error *why) {
-    azredis_str jwt = azri_blob_jwt(a->blob);
-    size_t size = sizeof(azri_token_copy) + jwt.len + 1;
-    azri_token_copy *head = (azri_token_copy *)azri_alloc(&a->port.mem, size);
-    int64_t left = azri_blob_left(a->blob, now);
-    if (!head) return azri_fail(why, AZREDIS_E_NOMEM, "token", "out of memory for a copy of the token");
-    head->mem = a->port.mem;
-    head->size = size;
-    out->jwt = (char *)(head + 1);
-    memcpy(out->jwt, jwt.ptr, jwt.len);
-    out->jwt[jwt.len] = '\0';
-    out->jwt_len = jwt.len;
-    azri_copy(out->user, sizeof out->user, a->blob->user);
-    out->expires_in_ms = left == AZREDIS_UNKNOWN ? AZREDIS_NEVER : (uint32_t)azri_min64((uint64_t)left, AZREDIS_NEVER - 1);
-    out->renew_in_ms = left == AZREDIS_UNKNOWN ? AZREDIS_NEVER
-                     : (uint32_t)azri_min64(azri_max64(a->machine.next_try, now) - now, AZREDIS_NEVER - 1);
-    return AZREDIS_OK;
-}
-
-/* Events of an auth that stands alone go to its own handler. Not under the lock. */
-static void azri_auth_deliver(azredis_auth *a) {
-    for (;;) {
-        azri_item it;
-        azredis_event ev;
-        azri_lock_acquire(&a->lock);
-        if (a->own_seen + AZRI_NOTES_MAX < a->note_count) a->own_seen = a->note_count - AZRI_NOTES_MAX;
-        if (a->own_seen == a->note_count) {
-            azri_lock_release(&a->lock);
-            return;
-        }
-        it = a->notes[a->own_seen++ % AZRI_NOTES_MAX];
-        azri_lock_release(&a->lock);
-        if (it.type == AZREDIS_EV_LOG && it.level > a->level) continue;
-        azri_item_event(&it, &ev);
-        if (a->on_event) a->on_event(&ev, a->event_user);
-        else if (it.type == AZREDIS_EV_LOG) azri_event_default(&ev);
-    }
-}
-
-/* OK: a copy of the live token. AGAIN: none yet; *why is the last failure, if there was one. Other errors:
- * somebody must mend something, and no fetch is due until the slow lane looks whether they have. */
-static azredis_status azri_auth_look(azredis_auth *a, azredis_token *out, azredis_error *why) {
-    uint64_t now = azri_auth_now(a);
-    azredis_status st = AZREDIS_AGAIN;
-    azri_lock_acquire(&a->lock);
-    if (a->blob && (a->conf.is_static || azri_token_live(&a->machine, now))) {
-        st = azri_auth_copy_token(a, out, now, why);
-    } else if (a->failure.code != AZREDIS_OK) {
-        if (why) *why = a->failure;
-        if (!a->failure.retryable && now < a->machine.next_try && !azri_token_claimed(&a->machine, now))
-            st = a->failure.code;
-    }
-    azri_lock_release(&a->lock);
-    return st;
-}
-
-/* The right to step the auth's own fetch, which one thread at a time has. */
-static int azri_auth_own(azredis_auth *a) {
-    int mine;
-    azri_lock_acquire(&a->lock);
-    mine = !a->own_busy && !a->conf.is_static;
-    if (mine) a->own_busy = 1;
-    azri_lock_release(&a->lock);
-    return mine;
-}
-
-/* One who leaves for good (last) lets the others take over a fetch that has not ended. */
-static void azri_auth_disown(azredis_auth *a, int last) {
-    azri_lock_acquire(&a->lock);
-    a->own_busy = 0;
-    if (last && a->own) azri_auth_wake(a);
-    azri_lock_release(&a->lock);
-}
-
-/* The fetch outlives the call that began it, and so does the waker that its look-up calls. */
-static void azri_auth_step(azredis_auth *a) {
-    if (!a->own_waker) a->own_waker = azri_waker_new(&a->port);
-    if (!a->own_waker) return;
-    (void)azri_waker_drain(a->own_waker);
-    if (!a->own) a->own = azri_fetch_claim(a, azri_auth_now(a));
-    if (a->own && azri_fetch_step(a, a->own, a->own_waker, NULL)) a->own = NULL;
-}
-
-/* w: this call's own waker, which news of the token wakes. */
-static void azri_auth_sleep(azredis_auth *a, int mine, azri_waker *w, uint64_t until) {
-    azri_fd fds[AZRI_FDS_MAX];
-    size_t n = azri_waker_fds(w, fds, AZRI_FDS_MAX);
-    uint64_t now = azri_auth_now(a), t = azri_min64(until, now + AZRI_WAIT_MAX);
-    if (mine && a->own) {
-        n += azri_waker_fds(a->own_waker, fds + n, AZRI_FDS_MAX - n);
-        n += azri_minz(azri_fetch_fds(a->own, fds + n, AZRI_FDS_MAX - n), AZRI_FDS_MAX - n);
-        t = azri_min64(t, azri_fetch_deadline(a->own));
-    } else {
-        azri_lock_acquire(&a->lock);
-        t = azri_min64(t, azri_token_deadline(&a->machine, now));
-        if (t <= now) t = now + AZRI_OWN_PAUSE;         /* due, and another thread is about to fetch it */
-        azri_lock_release(&a->lock);
-    }
-    if (t > now) a->port.p.wait(a->port.p.user, fds, n, (uint32_t)(t - now));
-    (void)azri_waker_drain(w);
-}
-
-static azredis_status azri_auth_wait(azredis_auth *a, azredis_token *out, uint64_t until, azri_waker *w, azredis_error *why) {
-    azredis_status st;
-    for (;;) {
-        int mine = azri_auth_own(a), last;
-        if (mine) azri_auth_step(a);                    /* also renews a token that is still good */
-        st = azri_auth_look(a, out, why);
-        if (st == AZREDIS_AGAIN && azri_auth_now(a) < until) azri_auth_sleep(a, mine, w, until);
-        last = st != AZREDIS_AGAIN || azri_auth_now(a) >= until;
-        if (mine) azri_auth_disown(a, last);
-        azri_auth_deliver(a);
-        if (last) return st;
-    }
-}
-
-AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *out, uint32_t wait_ms, azredis_error *why) {
-    azri_watch watch;
-    azri_waker *w;
-    azredis_status st;
-    if (!a) return azri_fail(why, AZREDIS_E_NOMEM, "auth", "there is no auth object: azredis_auth_open had no memory");
-    if (!out) return azri_fail(why, AZREDIS_E_ARG, "auth", "out is NULL");
-    memset(out, 0, sizeof *out);
-    if (a->broken.code != AZREDIS_OK) {
-        if (why) *why = a->broken;
-        return a->broken.code;
-    }
-    w = azri_waker_new(&a->port);
-    if (!w) return azri_fail(why, AZREDIS_E_NOMEM, "auth", "no descriptor or memory for a wake-up pipe");
-    azri_auth_watch(a, &watch, w);
-    st = azri_auth_wait(a, out, azri_after(azri_auth_now(a), wait_ms), w, why);
-    azri_auth_unwatch(a, &watch);
-    azri_waker_unref(w);
-    return st;
-}
-#endif
 
 AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, azredis_link_record *out) {
     azredis_status st = AZREDIS_AGAIN;
@@ -14912,7 +15016,7 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
     c->tls_host = azri_strdup(&c->port.mem, o.tls_host ? o.tls_host : c->host);
     c->ca_file = azri_strdup(&c->port.mem, o.ca_file);
     azri_config_free(config);
-    if (c->auth && c->waker) azri_auth_watch(c->auth, &c->watch, c->waker);
+    if (c->auth && c->waker) azri_pump_join(c);
     if (c->broken.code == AZREDIS_E_NOMEM || !c->auth || !c->waker || !c->tls_host || (o.ca_file && !c->ca_file) ||
         !azri_hub_add_session(&c->hub)) {
         azri_client_free(c);

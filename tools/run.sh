@@ -52,6 +52,7 @@ for_test() {
     need cppcheck program cppcheck
     need pkg-config program pkg-config
     need patch program patch
+    need dpkg-dev program dpkg-source
     need libuv1-dev header uv.h
     need libevent-dev header event2/event.h
     need locales test -f /usr/share/i18n/locales/de_DE

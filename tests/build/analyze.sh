@@ -42,7 +42,7 @@ fi
 if [ "${only:-tidy}" = tidy ]; then
     tidy "$header" -x c -DAZREDIS_ENTRA_IMPLEMENTATION
     for e in "$root"/examples/*.c; do          # port_lwip needs headers that only `make port-lwip` has
-        [ "${e##*/}" = port_lwip.c ] || tidy "$e" -I"$include"
+        [ "${e##*/}" = port_lwip.c ] || tidy "$e" -I"$include" -isystem "${BUILD:-build}/hiredis"
     done
 fi
 exit $failed

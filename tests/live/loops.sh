@@ -1,11 +1,12 @@
 #!/bin/sh
-# loops.sh EMULATOR_BINARY - the event-loop examples (BUILD/poll, epoll, libuv, libevent) live on tokens of 2 seconds:
-# through renewals to their end, and until Ctrl+C in the middle. Prints TAP lines; exit status 0 when all are ok.
+# loops.sh EMULATOR_BINARY - the event-loop examples (BUILD/poll, epoll, libuv, libevent) and hiredis on our tokens
+# (BUILD/hiredis_token, hiredis_async) live on tokens of 2 seconds: through renewals to their end, and until Ctrl+C in
+# the middle. Prints TAP lines; exit status 0 when all are ok.
 set -u
 [ $# -eq 1 ] || { echo "usage: loops.sh EMULATOR_BINARY" >&2; exit 2; }
 emulator=$1
 build=${BUILD:-build}
-programs='poll epoll libuv libevent'
+programs='poll epoll libuv libevent hiredis_token hiredis_async'
 scratch=$(mktemp -d) || exit 2
 pids=
 finish() {
@@ -49,7 +50,23 @@ os.execv(sys.argv[1], sys.argv[1:])' "$build/$2" "$AZREDIS_ENDPOINT" "$3" >"$scr
     pids="$! $pids"
     echo $! >"$scratch/$1.pid"
 }
-renewed() { [ "$(grep -c ConnectionReauthenticated "$scratch/$1.err")" -ge "$2" ]; }
+# renewed NAME TIMES: hiredis tells of its first token, too
+renewed() {
+    case $1 in
+    hiredis*) [ "$(grep -c 'signed in' "$scratch/$1.err")" -gt "$2" ] ;;
+    *) [ "$(grep -c ConnectionReauthenticated "$scratch/$1.err")" -ge "$2" ] ;;
+    esac
+}
+# The server names each connection by a number of its own.
+one_connection() { [ "$(sed -n 's/^connection \([0-9]*\) signed in.*/\1/p' "$scratch/$1.err" | sort -u | wc -l)" = 1 ]; }
+# refused NAME TEXT: exit status 1 and these words; a token would begin with eyJ.
+refused() {
+    wait "$(cat "$scratch/$1.pid")"
+    [ $? = 1 ] && grep -q "$2" "$scratch/$1.err" && ! grep -q eyJ "$scratch/$1.err" "$scratch/$1.out" && return
+    sed 's/^/# /' "$scratch/$1.out" "$scratch/$1.err"
+    return 1
+}
+fault() { curl -sS --noproxy '*' --max-time 10 -X POST "$EMULATOR_ADMIN/fault?name=$1&count=1" >/dev/null; }
 # ended NAME AT_LEAST: exit status 0, all answered, and so many of them; otherwise says what it printed.
 ended() {
     wait "$(cat "$scratch/$1.pid")"
@@ -76,4 +93,16 @@ for p in $programs; do
     kill -INT "$(cat "$scratch/$p-int.pid")"
     check "$p: Ctrl+C in the middle, every command answered" ended "$p-int" 5
 done
+check "hiredis_token: all on one connection" one_connection hiredis_token
+check "hiredis_async: all on one connection" one_connection hiredis_async
+fault auth-reject && start rejected hiredis_token 60
+check "hiredis_token: AUTH refused" refused rejected '^AUTH: WRONGPASS'
+AZURE_CLIENT_SECRET=wrong start secret hiredis_token 60
+check "hiredis_token: wrong secret" refused secret '^no token: .*AADSTS7000215'
+"$emulator" --port 0 --gateway-cert wrong-host --quiet --env-file "$scratch/other" &
+pids="$pids $!"
+within test -s "$scratch/other"
+. "$scratch/other"
+start name hiredis_token 60
+check "hiredis_token: a certificate for another name" refused name '^TLS with localhost: .*verify failed'
 exit $failed

@@ -326,6 +326,32 @@ static void test_rejected(void **state) {
     assert_true(azri_token_due(&t, now));
 }
 
+/* Several servers, one of which does not know the identity. */
+static void test_rejected_by_one(void **state) {
+    uint64_t now = 10 * S, renewal;
+    (void)state;
+    fresh(1);
+    (void)fetch(0, H, 0, 1);
+    azri_token_rejected(&t, now, 1);
+    assert_false(azri_token_live(&t, now));                      /* not shown to others while a fresh one is fetched */
+    azri_token_failed(&t, azri_token_claim(&t, now, WALK), now, 1, 0);
+    assert_true(azri_token_live(&t, now));                       /* which may take long */
+    now = t.next_try;
+    assert_int_equal(fetch(now, H, 0, 2), AZRI_TOKEN_NEW);
+    azri_token_rejected(&t, now, 2);
+    assert_true(azri_token_live(&t, now));                       /* it is not the token's fault */
+    assert_true(t.next_try - now >= 54 * S && t.next_try - now <= 60 * S);
+    now = t.next_try;
+    assert_int_equal(fetch(now, H / 2, 0, 3), AZRI_TOKEN_NEW);   /* another try, though it ends earlier */
+    renewal = t.next_try;
+    azri_token_rejected(&t, renewal - 10 * S, 3);
+    assert_int_equal(t.next_try, renewal);                       /* the others' token is renewed in time */
+    azri_token_forgive(&t);
+    assert_int_equal(fetch(renewal, H, 0, 4), AZRI_TOKEN_NEW);
+    azri_token_rejected(&t, renewal, 4);
+    assert_true(azri_token_due(&t, renewal));                    /* the one that refused is gone: begins anew */
+}
+
 /* An identity that Redis does not know must not fetch fresh tokens in a loop. */
 static void test_rejections_are_no_storm(void **state) {
     uint64_t now = 0, hash = 1;
@@ -462,7 +488,8 @@ int main(void) {
         cmocka_unit_test(test_retry_after_is_a_floor), cmocka_unit_test(test_slow_lane),
         cmocka_unit_test(test_failure_leaves_the_token), cmocka_unit_test(test_same_token),
         cmocka_unit_test(test_older_token_is_not_taken), cmocka_unit_test(test_expired_token_is_not_taken),
-        cmocka_unit_test(test_rejected), cmocka_unit_test(test_rejections_are_no_storm),
+        cmocka_unit_test(test_rejected), cmocka_unit_test(test_rejected_by_one),
+        cmocka_unit_test(test_rejections_are_no_storm),
         cmocka_unit_test(test_seed_policy), cmocka_unit_test(test_rotations),
             cmocka_unit_test(test_random_walk),
         cmocka_unit_test(test_clock_jumps), cmocka_unit_test(test_recovery_after_outage),
