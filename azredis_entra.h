@@ -5512,8 +5512,11 @@ static void azri_flow_header(void *user, azredis_str name, azredis_str value) {
 
 /* ---- ends ------------------------------------------------------------------------------------- */
 
+/* The reason does not repeat the name, with which messages begin. */
 static void azri_flow_record(azri_flow *f, const char *outcome, const char *reason, uint64_t now) {
     azredis_link_record *r = &f->records[f->record_count++];
+    size_t n = strlen(f->source->name);
+    if (strncmp(reason, f->source->name, n) == 0 && reason[n] == ':' && reason[n + 1] == ' ') reason += n + 2;
     memset(r, 0, sizeof *r);
     azri_copy(r->name, sizeof r->name, f->source->name);
     azri_copy(r->outcome, sizeof r->outcome, outcome);
@@ -5547,10 +5550,17 @@ static void azri_flow_end(azri_flow *f, azredis_status st) {
     f->phase = AZRI_FLOW_DONE;
 }
 
-/* The links before the last one, if they have something to say. */
+/* What the first n links said, each as much as leaves room for all; neighbours that say the same say it together. */
 static void azri_flow_add_records(azri_flow *f, size_t n, const char *before) {
-    size_t i;
-    for (i = 0; i < n; i++) azri_fail_add(&f->error, "%s%s", i ? "; " : before, f->records[i].reason);
+    size_t room = sizeof f->error.message - strlen(f->error.message) - strlen(before), want = 0, i;
+    for (i = 0; i < n; i++) want += strlen(f->records[i].name) + strlen(f->records[i].reason) + 4;
+    for (i = 0; i < n; i++) {
+        const azredis_link_record *r = &f->records[i];
+        size_t head = strlen(r->name) + 4, most = want < room ? sizeof r->reason : room / n > head ? room / n - head : 0;
+        int same = i + 1 < n && strcmp(r->reason, r[1].reason) == 0;
+        azri_fail_add(&f->error, "%s%s", i == 0 ? before : strcmp(r->reason, r[-1].reason) == 0 ? ", " : "; ", r->name);
+        if (!same) azri_fail_add(&f->error, ": %.*s", (int)most, r->reason);
+    }
 }
 
 /* The walk ends with f->error. */
