@@ -7577,6 +7577,85 @@ static void azri_log(azri_news *n, azredis_level level, int number, const char *
 }
 #endif
 
+/* ==== >>refused =========================================================== uses: core ===========
+ * Commands that would break the matching of answers on a connection that many share, or block it, and what to do
+ * instead. Entry point: azri_refused.
+ * ================================================================================================ */
+
+typedef struct azri_refusal { const char *word, *sub, *mend; } azri_refusal;
+
+/* Letters with which the table's words begin, and their lengths, as bits: abcde h m pqrs u wx; 4 to 12. */
+#define AZRI_REFUSED_LETTERS 0x00d7909fu
+#define AZRI_REFUSED_LENGTHS 0x00001ff0u
+
+static const azri_refusal azri_refusals[] = {
+    {"AUTH", NULL, AZRI_TEXT("the library authenticates by itself")},
+    {"HELLO", NULL, AZRI_TEXT("use the option protocol")},
+    {"RESET", NULL, AZRI_TEXT("close the client instead")},
+    {"QUIT", NULL, AZRI_TEXT("use azredis_close")},
+    {"MONITOR", NULL, AZRI_TEXT("use redis-cli")},
+    {"SYNC", NULL, AZRI_TEXT("this is no replica")},
+    {"PSYNC", NULL, AZRI_TEXT("this is no replica")},
+    {"REPLCONF", NULL, AZRI_TEXT("this is no replica")},
+    {"CLIENT", "REPLY", AZRI_TEXT("use AZREDIS_NO_REPLY")},
+    {"CLIENT", "TRACKING", AZRI_TEXT("client-side caching is not supported")},
+    {"CLIENT", "SETNAME", AZRI_TEXT("use the option client_name")},
+    {"SELECT", NULL, AZRI_TEXT("use the option database")},
+    {"MULTI", NULL, AZRI_TEXT("transactions are not supported yet; a Lua script by EVAL is atomic")},
+    {"EXEC", NULL, AZRI_TEXT("transactions are not supported yet; a Lua script by EVAL is atomic")},
+    {"DISCARD", NULL, AZRI_TEXT("transactions are not supported yet")},
+    {"WATCH", NULL, AZRI_TEXT("transactions are not supported yet; a Lua script by EVAL is atomic")},
+    {"UNWATCH", NULL, AZRI_TEXT("transactions are not supported yet")},
+    {"SUBSCRIBE", NULL, AZRI_TEXT("use azredis_subscribe")},
+    {"UNSUBSCRIBE", NULL, AZRI_TEXT("use azredis_unsubscribe")},
+    {"PSUBSCRIBE", NULL, AZRI_TEXT("patterns are not supported yet; use azredis_subscribe for channels")},
+    {"PUNSUBSCRIBE", NULL, AZRI_TEXT("patterns are not supported yet")},
+    {"SSUBSCRIBE", NULL, AZRI_TEXT("sharded channels are not supported yet; use azredis_subscribe")},
+    {"SUNSUBSCRIBE", NULL, AZRI_TEXT("sharded channels are not supported yet")},
+    {"BLPOP", NULL, AZRI_TEXT("it blocks a shared connection; use LPOP and azredis_wait")},
+    {"BRPOP", NULL, AZRI_TEXT("it blocks a shared connection; use RPOP and azredis_wait")},
+    {"BLMOVE", NULL, AZRI_TEXT("it blocks a shared connection; use LMOVE and azredis_wait")},
+    {"BRPOPLPUSH", NULL, AZRI_TEXT("it blocks a shared connection; use LMOVE and azredis_wait")},
+    {"BLMPOP", NULL, AZRI_TEXT("it blocks a shared connection; use LMPOP and azredis_wait")},
+    {"BZPOPMIN", NULL, AZRI_TEXT("it blocks a shared connection; use ZPOPMIN and azredis_wait")},
+    {"BZPOPMAX", NULL, AZRI_TEXT("it blocks a shared connection; use ZPOPMAX and azredis_wait")},
+    {"BZMPOP", NULL, AZRI_TEXT("it blocks a shared connection; use ZMPOP and azredis_wait")},
+    {"XREAD", "BLOCK", AZRI_TEXT("it blocks a shared connection; leave BLOCK out and use azredis_wait")},
+    {"XREADGROUP", "BLOCK", AZRI_TEXT("it blocks a shared connection; leave BLOCK out and use azredis_wait")},
+    {"WAIT", NULL, AZRI_TEXT("it blocks a shared connection")},
+    {"WAITAOF", NULL, AZRI_TEXT("it blocks a shared connection")}
+};
+
+/* 1: one of the arguments that may be an option, before the keys of STREAMS, is `word`. The names behind GROUP
+ * are the user's. */
+static int azri_has_option(int argc, const azredis_str *argv, const char *word) {
+    int i;
+    for (i = argc > 1 && azri_ieqz(argv[1], "GROUP") ? 4 : 1; i < argc && !azri_ieqz(argv[i], "STREAMS"); i++)
+        if (azri_ieqz(argv[i], word)) return 1;
+    return 0;
+}
+
+static AZRI_APART const azri_refusal *azri_refusal_of(int argc, const azredis_str *argv) {
+    char first = (char)(azri_lower(argv[0].ptr[0]) - 'a' + 'A');
+    size_t i;
+    for (i = 0; i < sizeof azri_refusals / sizeof azri_refusals[0]; i++) {
+        const azri_refusal *r = &azri_refusals[i];
+        if (r->word[0] != first || !azri_ieqz(argv[0], r->word)) continue;
+        if (!r->sub || (azri_eqz(azri_str(r->word), "CLIENT") ? argc > 1 && azri_ieqz(argv[1], r->sub)
+                                                              : azri_has_option(argc, argv, r->sub)))
+            return r;
+    }
+    return NULL;
+}
+
+/* Every command is looked at. Most have no length or no first letter of the table's words. */
+static inline const azri_refusal *azri_refused(int argc, const azredis_str *argv) {
+    char first = azri_lower(argv[0].ptr[0]);
+    if (argv[0].len > 12 || !(AZRI_REFUSED_LENGTHS >> argv[0].len & 1u)) return NULL;
+    if (first < 'a' || first > 'z' || !(AZRI_REFUSED_LETTERS >> (first - 'a') & 1u)) return NULL;
+    return azri_refusal_of(argc, argv);
+}
+
 /* ==== >>cmd =============================================================== uses: core mem fail reply resp ==
  * What travels through the sessions: credentials ready to be written, commands, and the queues that they
  * stand in. A command stands in one queue at a time and moves between them without a copy.
@@ -8855,7 +8934,7 @@ static void azri_sub_free(azredis_sub *s) {
     azri_free(mem, s, size);
 }
 
-/* ==== >>hub =============================================================== uses: core mem fail reply resp news cmd session pubsub ==
+/* ==== >>hub =============================================================== uses: core mem fail reply resp news refused cmd session pubsub ==
  * The client's pure half: a list of sessions, the backlog in front of them, reconnecting, and the rule that
  * every command ends exactly once. Contract: commands, tokens, frames and times come in; finished commands
  * (done), news, and sessions to dial or to close are taken out by the pump. There is one session, and a second
@@ -9006,81 +9085,6 @@ static inline void azri_hub_free_cmd(azri_hub *h, azri_cmd *c) {
     c->next = h->pool;
     h->pool = c;
     h->pool_count++;
-}
-
-/* Commands that would break the matching of answers on a connection that many share, or block it. */
-typedef struct azri_refusal { const char *word, *sub, *mend; } azri_refusal;
-
-/* Letters with which the table's words begin, and their lengths, as bits: abcde h m pqrs u wx; 4 to 12. */
-#define AZRI_REFUSED_LETTERS 0x00d7909fu
-#define AZRI_REFUSED_LENGTHS 0x00001ff0u
-
-static const azri_refusal azri_refusals[] = {
-    {"AUTH", NULL, AZRI_TEXT("the library authenticates by itself")},
-    {"HELLO", NULL, AZRI_TEXT("use the option protocol")},
-    {"RESET", NULL, AZRI_TEXT("close the client instead")},
-    {"QUIT", NULL, AZRI_TEXT("use azredis_close")},
-    {"MONITOR", NULL, AZRI_TEXT("use redis-cli")},
-    {"SYNC", NULL, AZRI_TEXT("this is no replica")},
-    {"PSYNC", NULL, AZRI_TEXT("this is no replica")},
-    {"REPLCONF", NULL, AZRI_TEXT("this is no replica")},
-    {"CLIENT", "REPLY", AZRI_TEXT("use AZREDIS_NO_REPLY")},
-    {"CLIENT", "TRACKING", AZRI_TEXT("client-side caching is not supported")},
-    {"CLIENT", "SETNAME", AZRI_TEXT("use the option client_name")},
-    {"SELECT", NULL, AZRI_TEXT("use the option database")},
-    {"MULTI", NULL, AZRI_TEXT("transactions are not supported yet; a Lua script by EVAL is atomic")},
-    {"EXEC", NULL, AZRI_TEXT("transactions are not supported yet; a Lua script by EVAL is atomic")},
-    {"DISCARD", NULL, AZRI_TEXT("transactions are not supported yet")},
-    {"WATCH", NULL, AZRI_TEXT("transactions are not supported yet; a Lua script by EVAL is atomic")},
-    {"UNWATCH", NULL, AZRI_TEXT("transactions are not supported yet")},
-    {"SUBSCRIBE", NULL, AZRI_TEXT("use azredis_subscribe")},
-    {"UNSUBSCRIBE", NULL, AZRI_TEXT("use azredis_unsubscribe")},
-    {"PSUBSCRIBE", NULL, AZRI_TEXT("patterns are not supported yet; use azredis_subscribe for channels")},
-    {"PUNSUBSCRIBE", NULL, AZRI_TEXT("patterns are not supported yet")},
-    {"SSUBSCRIBE", NULL, AZRI_TEXT("sharded channels are not supported yet; use azredis_subscribe")},
-    {"SUNSUBSCRIBE", NULL, AZRI_TEXT("sharded channels are not supported yet")},
-    {"BLPOP", NULL, AZRI_TEXT("it blocks a shared connection; use LPOP and azredis_wait")},
-    {"BRPOP", NULL, AZRI_TEXT("it blocks a shared connection; use RPOP and azredis_wait")},
-    {"BLMOVE", NULL, AZRI_TEXT("it blocks a shared connection; use LMOVE and azredis_wait")},
-    {"BRPOPLPUSH", NULL, AZRI_TEXT("it blocks a shared connection; use LMOVE and azredis_wait")},
-    {"BLMPOP", NULL, AZRI_TEXT("it blocks a shared connection; use LMPOP and azredis_wait")},
-    {"BZPOPMIN", NULL, AZRI_TEXT("it blocks a shared connection; use ZPOPMIN and azredis_wait")},
-    {"BZPOPMAX", NULL, AZRI_TEXT("it blocks a shared connection; use ZPOPMAX and azredis_wait")},
-    {"BZMPOP", NULL, AZRI_TEXT("it blocks a shared connection; use ZMPOP and azredis_wait")},
-    {"XREAD", "BLOCK", AZRI_TEXT("it blocks a shared connection; leave BLOCK out and use azredis_wait")},
-    {"XREADGROUP", "BLOCK", AZRI_TEXT("it blocks a shared connection; leave BLOCK out and use azredis_wait")},
-    {"WAIT", NULL, AZRI_TEXT("it blocks a shared connection")},
-    {"WAITAOF", NULL, AZRI_TEXT("it blocks a shared connection")}
-};
-
-/* 1: one of the arguments that may be an option, before the keys of STREAMS, is `word`. The names behind GROUP
- * are the user's. */
-static int azri_has_option(int argc, const azredis_str *argv, const char *word) {
-    int i;
-    for (i = argc > 1 && azri_ieqz(argv[1], "GROUP") ? 4 : 1; i < argc && !azri_ieqz(argv[i], "STREAMS"); i++)
-        if (azri_ieqz(argv[i], word)) return 1;
-    return 0;
-}
-
-static AZRI_APART const azri_refusal *azri_refusal_of(int argc, const azredis_str *argv) {
-    char first = (char)(azri_lower(argv[0].ptr[0]) - 'a' + 'A');
-    size_t i;
-    for (i = 0; i < sizeof azri_refusals / sizeof azri_refusals[0]; i++) {
-        const azri_refusal *r = &azri_refusals[i];
-        if (r->word[0] != first || !azri_ieqz(argv[0], r->word)) continue;
-        if (!r->sub || (azri_eqz(azri_str(r->word), "CLIENT") ? argc > 1 && azri_ieqz(argv[1], r->sub)
-                                                              : azri_has_option(argc, argv, r->sub)))
-            return r;
-    }
-    return NULL;
-}
-
-/* Every command is looked at. Most have no length or no first letter of the table's words. */
-static inline const azri_refusal *azri_refused(int argc, const azredis_str *argv) {
-    char first = azri_lower(argv[0].ptr[0]);
-    if (argv[0].len > 12 || !(AZRI_REFUSED_LENGTHS >> argv[0].len & 1u)) return NULL;
-    if (first < 'a' || first > 'z' || !(AZRI_REFUSED_LETTERS >> (first - 'a') & 1u)) return NULL;
-    return azri_refusal_of(argc, argv);
 }
 
 /* Bytes and number of the commands that hold memory: waiting, unanswered, or with a callback still to be made. */
