@@ -113,6 +113,7 @@ static void set_common(FILE *f, const struct environment *env) {
     set_value(f, "NODE_EXTRA_CA_CERTS", "%s/ca.pem", g.dir);
     set_value(f, "AZREDIS_ENDPOINT", "localhost:%d", g.gateway_port);
     set_value(f, "AZREDIS_CONNECTION", "localhost:%d,ssl=true,auth=%s,abortConnect=false", g.gateway_port, env->auth);
+    if (g.access_key_on) set_value(f, "AZREDIS_ACCESS_KEY", "%s", g.access_key);
     set_value(f, "EMULATOR_ADMIN", "http://127.0.0.1:%d", g.admin.port);
     set_value(f, "EMULATOR_OID", "%s", g.who[env->who].oid);
     set_value(f, "EMULATOR_REDIS_SOCKET", "%s", g.socket);
@@ -138,7 +139,6 @@ static void set_common(FILE *f, const struct environment *env) {
     set_value(f, "EMULATOR_USER2_RESOURCE_ID", "%s", g.who[P_USER_2].resource);
     set_value(f, "EMULATOR_ARC_DIR", "%s", g.arc_dir);
     set_value(f, "EMULATOR_THUMBPRINT", "%s", g.thumbprint);
-    if (g.access_key_on) set_value(f, "AZREDIS_ACCESS_KEY", "%s", g.access_key);
 }
 
 static char *settings_path(const struct environment *env) {
