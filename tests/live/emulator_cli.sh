@@ -262,6 +262,11 @@ for kind in huge endless; do
     curl -s --noproxy '*' -m 5 -H Metadata:true "$imds&resource=$redis" | head -c 2000000 >"$scratch/many"
     check "imds: fault $kind" equal "$(wc -c <"$scratch/many")" 2000000
 done
+fault imds-down
+ask -H Metadata:true "$imds&resource=$redis" >"$scratch/status"
+check "imds: nobody listens" equal "$?" 7
+admin -X DELETE "$EMULATOR_ADMIN/fault?name=imds-down" >"$scratch/armed"
+check "imds: someone listens again" equal "$(ask -H Metadata:true "$imds&resource=$redis")" 200
 fault imds-no-oid
 check "imds: a token without oid" equal "$(ask -H Metadata:true "$imds&resource=$redis") $(claim oid)" "200 null"
 fault imds-wrong-oid

@@ -174,17 +174,21 @@ static void write_environment(const struct environment *env) {
 }
 
 /* The main one comes last: who sees it finds everything listening and all the others written. */
+static bool settings_written[ENVIRONMENT_COUNT];
+
 static void write_settings(void) {
     size_t i;
-    g.env_made = true;
-    for (i = ENVIRONMENT_COUNT; i-- > 0;) write_environment(&ENVIRONMENTS[i]);
+    for (i = ENVIRONMENT_COUNT; i-- > 0;) {
+        write_environment(&ENVIRONMENTS[i]);
+        settings_written[i] = true;
+    }
 }
 
 static void remove_settings(void) {
     size_t i;
     for (i = 0; i < ENVIRONMENT_COUNT; i++) {
         char *path = settings_path(&ENVIRONMENTS[i]);
-        unlink(path);
+        if (settings_written[i]) unlink(path);
         free(path);
     }
 }
