@@ -136,7 +136,7 @@ static const char *const ENDPOINTS[E_COUNT] = {"token",      "imds",   "appservi
                                                "cloudshell", "fabric", "ml",         "aks", "proxy"};
 
 enum fault_kind {
-    K_REFUSE, K_HANG, K_400, K_401, K_403, K_UNREACHABLE, K_404, K_407, K_410, K_429, K_500, K_502, K_503,
+    K_DOWN, K_REFUSE, K_HANG, K_400, K_401, K_403, K_UNREACHABLE, K_404, K_407, K_410, K_429, K_500, K_502, K_503,
     K_HTML, K_EMPTY, K_NO_TOKEN, K_HUGE, K_ENDLESS, K_HEADERS, K_REDIRECT, K_EC2, K_GCE,
     K_CUT, K_TRUNCATED, K_SLOW, K_TYPES, K_EXPIRED, K_DATE, K_REFRESH_IN, K_SAME, K_NO_OID, K_WRONG_OID,
     K_SIZE, K_OLD, K_CHALLENGE, K_COUNT
@@ -153,6 +153,7 @@ static const struct {
     unsigned at; /* the endpoints that can have it */
     const char *help;
 } KINDS[K_COUNT] = {
+    [K_DOWN] = {"down", '-', AT_HTTP, "nobody listens there until it is disarmed"},
     [K_REFUSE] = {"refuse", '-', AT_ALL, "closes a new connection without a word"},
     [K_HANG] = {"hang", '-', AT_ALL, "takes the request, never answers"},
     [K_400] = {"400", '-', AT_HTTP, "HTTP 400: no such identity, as the endpoint words it"},
@@ -246,6 +247,8 @@ struct endpoint {
     answer_fn answer;
     int port;
     struct MHD_Daemon *daemon[2];
+    const struct identity *tls; /* NULL: plain HTTP */
+    bool both, up;              /* on ::1 too; listening. Under listen_lock once all run */
     int id; /* of enum endpoint_id; -1: admin */
     /* Under g.lock. */
     long connections, requests, answers;
@@ -303,7 +306,7 @@ static struct {
     pid_t redis_pid;
     int gateway_fd[2];
     int proxy_fd[2];
-    bool dir_made, env_made;
+    bool dir_made;
 
     pthread_mutex_t redis_lock; /* guards redis, and the ACL's agreement with the token list */
     struct rconn redis;
@@ -2394,10 +2397,19 @@ static void forget_sessions(void) {
     OPENSSL_cleanse(keys, sizeof keys);
 }
 
+static void endpoint_listen(struct endpoint *e, bool up);
+
+static bool is_down(int id) { return id >= F_COUNT && (id - F_COUNT) % K_COUNT == K_DOWN; }
+
 /* What an armed fault does at once. Also used for those of the command line. */
 static void fault_effect(int id) {
     bool once = id == F_EXPIRE_NOW || id == F_FORGET_SESSIONS;
     long n = 1;
+    if (is_down(id)) {
+        endpoint_listen(&g.endpoint[(id - F_COUNT) / K_COUNT], false);
+        fault_take(id, NULL);
+        return;
+    }
     if (id == F_FORGET_SESSIONS)
         forget_sessions();
     else if (id == F_EXPIRE_NOW)
@@ -2421,6 +2433,7 @@ static enum MHD_Result answer_fault(struct MHD_Connection *h, const char *method
         g.faults[id].left = 0;
         pthread_mutex_unlock(&g.lock);
         if (id == F_STALL) conns_tell(W_OPEN, false);
+        if (is_down(id)) endpoint_listen(&g.endpoint[(id - F_COUNT) / K_COUNT], true);
         say("fault %s disarmed", name);
         return reply_json(h, 200, json_pack("{ss}", "disarmed", name));
     }
@@ -2702,11 +2715,16 @@ static int remove_one(const char *path, const struct stat *st, int flag, struct 
 
 /* At every exit, whatever stands by then. */
 static void tidy(void) {
-    if (g.env_made) remove_settings();
+    remove_settings();
     arc_forget();
     redis_kill(SIGTERM);
     if (g.dir_made) nftw(g.dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
 }
+
+/* Those that listen no more; they serve what they had accepted, and end with us. */
+static struct retired { struct MHD_Daemon *daemon; int fd; } *retired;
+static size_t retired_count, retired_room;
+static pthread_mutex_t listen_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void stop_all(void) {
     struct timespec until;
@@ -2722,9 +2740,13 @@ static void stop_all(void) {
     pthread_mutex_lock(&g.lock);
     while (g.conn_threads > 0 && pthread_cond_timedwait(&g.changed, &g.lock, &until) == 0) {}
     pthread_mutex_unlock(&g.lock);
+    MHD_stop_daemon(g.admin.daemon[0]); /* first: it can make others listen */
     for (i = 0; i < 2 * E_COUNT; i++)
         if (g.endpoint[i / 2].daemon[i % 2]) MHD_stop_daemon(g.endpoint[i / 2].daemon[i % 2]);
-    MHD_stop_daemon(g.admin.daemon[0]);
+    while (retired_count) {
+        MHD_stop_daemon(retired[--retired_count].daemon);
+        close(retired[retired_count].fd);
+    }
 }
 
 static int block_signals(void) {
@@ -2825,9 +2847,34 @@ static void start_endpoint(struct endpoint *e, int id, answer_fn answer, int off
     int fd[2], i;
     e->id = id;
     e->answer = answer;
+    e->tls = tls;
+    e->both = both;
+    e->up = true;
     e->port = listen_local(g.port ? g.port + offset : 0, fd, both);
     for (i = 0; i < 2; i++)
         if (fd[i] >= 0) e->daemon[i] = http_start(fd[i], e, tls);
+    if (id >= 0 && fault_take(FAULT(id, K_DOWN), NULL)) endpoint_listen(e, false);
+}
+
+/* A listening socket that is shut down refuses at once. It is closed later: its daemon may still look at it. */
+static void endpoint_listen(struct endpoint *e, bool up) {
+    int fd[2], i;
+    pthread_mutex_lock(&listen_lock);
+    for (i = 0; !up && e->up && i < 2; i++) {
+        if (!e->daemon[i]) continue;
+        make_room(&retired, retired_count, &retired_room, sizeof *retired, SIZE_MAX);
+        retired[retired_count].daemon = e->daemon[i];
+        retired[retired_count].fd = MHD_quiesce_daemon(e->daemon[i]);
+        shutdown(retired[retired_count++].fd, SHUT_RDWR);
+        e->daemon[i] = NULL;
+    }
+    if (up && !e->up) {
+        listen_local(e->port, fd, e->both);
+        for (i = 0; i < 2; i++)
+            if (fd[i] >= 0) e->daemon[i] = http_start(fd[i], e, e->tls);
+    }
+    e->up = up;
+    pthread_mutex_unlock(&listen_lock);
 }
 
 static void start_servers(const struct identities *all) {
@@ -3002,12 +3049,12 @@ int main(int argc, char **argv) {
     write_assertions();
     if (!start_thread(retire_main, NULL)) die("cannot start a thread");
     write_settings();
+    screen();
+    serve(signals);
+    stop_all();
     free_identity(&all.gateway);
     free_identity(&all.authority);
     free_identity(&all.fabric);
     free_identity(&all.aks);
-    screen();
-    serve(signals);
-    stop_all();
     return 0;
 }

@@ -212,6 +212,67 @@ fault imds-expired
 check "imds: an expired token" equal "$(ask -H Metadata:true "$imds&resource=$redis") $(answer .expires_in)" "200 0"
 check "imds: ... is not let in" starts "$(as "$(answer .access_token)" PING)" "AUTH failed"
 
+# fires KIND STATUS WORDS: the fault's status, and something of its body or head; once only
+fires() {
+    fault "imds-$1"
+    status=$(ask -m 10 -H Metadata:true "$imds&resource=$redis")
+    cat "$scratch/head" "$scratch/answer" >"$scratch/all"
+    equal "$status" "$2" && grep -q "$3" "$scratch/all" &&
+        equal "$(number "faults[\"imds-${1%%&*}\"].left")" 0
+}
+fired() { [ "$(number "faults[\"imds-$1\"].fired")" = 1 ]; }
+while read -r kind code words; do
+    check "imds: fault $kind" fires "$kind" "$code" "$words"
+done <<'EOF'
+400 400 Identity not found
+401 401 unauthorized
+403 403 forbidden
+unreachable 403 unreachable network
+404 404 not_found
+500&value=3 500 Retry-After: 3
+502 502 <html>
+503 503 service_unavailable
+html 200 sign in
+empty 200 Content-Length: 0
+no-token 200 {}
+headers 200 X-Field-299
+redirect 302 /trap
+gce 403 Metadata-Flavor: Google
+gce&value=404 404 Metadata-Flavor: Google
+types 200 "access_token":5,
+types&value=1 200 "expires_in":\[\]
+types&value=2 200 ^\[{
+types&value=3 200 "access_token":"",
+date 200 "expires_on":"20..-..-..T
+date&value=5 200 "expires_on":"tomorrow"
+refresh-in&value=9 200 "refresh_in":"9"
+same 200 "access_token":"eyJ
+size&value=2000 200 "access_token":"[^"]\{2000\}"
+EOF
+for kind in hang slow; do
+    fault imds-$kind
+    ask -H Metadata:true "$imds&resource=$redis" >"$scratch/status" &
+    client=$!
+    check "imds: fault $kind" within fired $kind
+    check "imds: ... and no answer" kill $client
+    wait $client 2>/dev/null
+done
+for kind in huge endless; do
+    fault imds-$kind
+    curl -s --noproxy '*' -m 5 -H Metadata:true "$imds&resource=$redis" | head -c 2000000 >"$scratch/many"
+    check "imds: fault $kind" equal "$(wc -c <"$scratch/many")" 2000000
+done
+fault imds-down
+ask -H Metadata:true "$imds&resource=$redis" >"$scratch/status"
+check "imds: nobody listens" equal "$?" 7
+admin -X DELETE "$EMULATOR_ADMIN/fault?name=imds-down" >"$scratch/armed"
+check "imds: someone listens again" equal "$(ask -H Metadata:true "$imds&resource=$redis")" 200
+fault imds-no-oid
+check "imds: a token without oid" equal "$(ask -H Metadata:true "$imds&resource=$redis") $(claim oid)" "200 null"
+fault imds-wrong-oid
+check "imds: a token of a stranger" equal "$(ask -H Metadata:true "$imds&resource=$redis")" 200
+check "imds: ... is not let in" starts "$(EMULATOR_OID=$(claim oid) && as "$(answer .access_token)" PING)" "AUTH failed"
+
 in_place appservice
 app=$IDENTITY_ENDPOINT?api-version=2019-08-01\&resource=$redis
 check "appservice: a token" equal "$(ask -H "X-IDENTITY-HEADER: $IDENTITY_HEADER" "$app")" 200

@@ -43,7 +43,7 @@ static struct {                         /* the sample that runs */
 
 static char directory[64], env_path[96];
 static pid_t emulator;
-static struct setting settings[32];     /* the emulator's, for each sample */
+static struct setting settings[96];     /* the emulator's, for each sample */
 static size_t setting_count;
 static struct setting own[4];           /* of one test; value "": not set */
 static size_t own_count;

@@ -113,6 +113,7 @@ static void set_common(FILE *f, const struct environment *env) {
     set_value(f, "NODE_EXTRA_CA_CERTS", "%s/ca.pem", g.dir);
     set_value(f, "AZREDIS_ENDPOINT", "localhost:%d", g.gateway_port);
     set_value(f, "AZREDIS_CONNECTION", "localhost:%d,ssl=true,auth=%s,abortConnect=false", g.gateway_port, env->auth);
+    if (g.access_key_on) set_value(f, "AZREDIS_ACCESS_KEY", "%s", g.access_key);
     set_value(f, "EMULATOR_ADMIN", "http://127.0.0.1:%d", g.admin.port);
     set_value(f, "EMULATOR_OID", "%s", g.who[env->who].oid);
     set_value(f, "EMULATOR_REDIS_SOCKET", "%s", g.socket);
@@ -138,7 +139,6 @@ static void set_common(FILE *f, const struct environment *env) {
     set_value(f, "EMULATOR_USER2_RESOURCE_ID", "%s", g.who[P_USER_2].resource);
     set_value(f, "EMULATOR_ARC_DIR", "%s", g.arc_dir);
     set_value(f, "EMULATOR_THUMBPRINT", "%s", g.thumbprint);
-    if (g.access_key_on) set_value(f, "AZREDIS_ACCESS_KEY", "%s", g.access_key);
 }
 
 static char *settings_path(const struct environment *env) {
@@ -174,17 +174,21 @@ static void write_environment(const struct environment *env) {
 }
 
 /* The main one comes last: who sees it finds everything listening and all the others written. */
+static bool settings_written[ENVIRONMENT_COUNT];
+
 static void write_settings(void) {
     size_t i;
-    g.env_made = true;
-    for (i = ENVIRONMENT_COUNT; i-- > 0;) write_environment(&ENVIRONMENTS[i]);
+    for (i = ENVIRONMENT_COUNT; i-- > 0;) {
+        write_environment(&ENVIRONMENTS[i]);
+        settings_written[i] = true;
+    }
 }
 
 static void remove_settings(void) {
     size_t i;
     for (i = 0; i < ENVIRONMENT_COUNT; i++) {
         char *path = settings_path(&ENVIRONMENTS[i]);
-        unlink(path);
+        if (settings_written[i]) unlink(path);
         free(path);
     }
 }
