@@ -4392,6 +4392,12 @@ static azredis_status azri_identity_authority_parse(azri_url *u, const char *tex
     return AZREDIS_OK;
 }
 
+#ifdef AZREDIS_NO_MANAGED
+#define azri_identity_is_managed(id) ((void)(id), 0)
+#define azri_identity_check_managed(c, e) AZREDIS_OK
+#else
+static int azri_identity_is_managed(int id) { return id == AZRI_ID_MANAGED || id == AZRI_ID_MANAGED_APP; }
+
 /* What names a user-assigned managed identity. */
 enum { AZRI_BY_CLIENT, AZRI_BY_OBJECT, AZRI_BY_RESOURCE, AZRI_BYS };
 
@@ -4406,8 +4412,7 @@ static const char *azri_identity_managed_id(const azri_identity_conf *c, int *by
 static azredis_status azri_identity_check_managed(const azri_identity_conf *c, azredis_error *e) {
     const char *z = c->resource_id;
     int by;
-    if (c->identity != AZREDIS_ID_DEFAULT && (int)c->identity != AZRI_ID_MANAGED && (int)c->identity != AZRI_ID_MANAGED_APP)
-        return AZREDIS_OK;
+    if (c->identity != AZREDIS_ID_DEFAULT && !azri_identity_is_managed((int)c->identity)) return AZREDIS_OK;
     if (c->managed_client_id && (int)c->identity == AZRI_ID_MANAGED)
         return azri_identity_bad(e, "options.managed_client_id", "managed-identity takes its client id in the option client_id");
     (void)azri_identity_managed_id(c, &by);
@@ -4421,6 +4426,7 @@ static azredis_status azri_identity_check_managed(const azri_identity_conf *c, a
         return azri_identity_bad(e, "options.resource_id", "it must be an ARM resource id: /subscriptions/.../userAssignedIdentities/NAME");
     return AZREDIS_OK;
 }
+#endif
 
 #ifndef AZREDIS_NO_EXEC
 /* The scope becomes an argument of the program: nothing in it may look like an option, or mean something to a shell
@@ -4478,7 +4484,7 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
 
 /* A managed identity that was asked for by name may wait out an update of the metadata service: 70 s (410). */
 static uint32_t azri_identity_walk_ms(int id) {
-    return id == AZRI_ID_MANAGED || id == AZRI_ID_MANAGED_APP ? 100u * AZRI_SECOND : 30u * AZRI_SECOND;
+    return azri_identity_is_managed(id) ? 100u * AZRI_SECOND : 30u * AZRI_SECOND;
 }
 
 /* 0: out of memory. */
