@@ -12169,6 +12169,7 @@ static azredis_status azri_tls_open(azri_tls *t, const azri_port *port, const az
                                     azredis_error *e) {
     azredis_status st;
     int rc;
+    AZREDIS_ASSERT(!c->pin || !c->kept);             /* a session that is resumed shows no certificate */
     memset(t, 0, sizeof *t);
     t->port = port;
     t->conf = *c;
