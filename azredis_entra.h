@@ -6566,7 +6566,7 @@ static const char *azri_managed_mend(const azri_flow *f, int status) {
              : f->wanted && f->wanted == f->env->value[AZRI_ENV_CLIENT_ID] ? "the identity of AZURE_CLIENT_ID is not assigned here: "
                "assign it, or unset the variable to get the machine's own"
              : f->wanted ? "the identity that was asked for is not assigned here: assign it, or mend its id"
-             : "no system-assigned identity is here: switch it on, or name a user-assigned one";
+             : "switch on the system-assigned identity, or name another";
     if (azri_managed_unreachable(&f->answer, status)) return "this is Docker Desktop's proxy, not Azure";
     if (f->stage == AZRI_MI_ANSWER && status == 401) return "the agent does not take its own key: restart himds";
     if ((status == 401 || status == 403) && azri_managed_of(f)->secret != AZRI_ENV_COUNT)
@@ -6745,7 +6745,7 @@ static void azri_managed_net(azri_flow *f, uint64_t now) {
     (void)azri_flow_fail(f, was.code, "");
     azri_fail_add(&f->error, "%s at %s:%u: %s", azri_managed_of(f)->name, f->authority.host, (unsigned)f->authority.port,
                   was.message);
-    if (f->variant == AZRI_MI_IMDS && passes)
+    if (f->variant == AZRI_MI_IMDS && passes && !f->in_chain)
         azri_fail_add(&f->error, "; is this a machine of Azure's, and may this container reach its metadata service?");
     f->error.os_errno = was.os_errno;
     f->error.tls_code = was.tls_code;

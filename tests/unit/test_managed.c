@@ -765,9 +765,9 @@ static void test_foreign_alone(void **state) {
 /* c.7 row 8; where a variable proves the platform, it is no reason to go on. */
 static void test_no_such_identity(void **state) {
     static const struct { int chain; const char *client, *url, *body, *says; } row[] = {
-        { 1, NULL, NULL, NO_SUCH, "Identity not found; no system-assigned identity is here" },
+        { 1, NULL, NULL, NO_SUCH, "Identity not found; switch on the system-assigned identity, or name another" },
         { 1, CLIENT, NULL, NO_SUCH, "the identity that was asked for is not assigned here" },
-        { 0, NULL, NULL, NO_SUCH, "no system-assigned identity is here" }, { 0, CLIENT, NULL, NO_SUCH, "assign it, or mend its id" },
+        { 0, NULL, NULL, NO_SUCH, "switch on the system-assigned identity" }, { 0, CLIENT, NULL, NO_SUCH, "assign it, or mend its id" },
         { 1, NULL, "http://localhost:1/", "{\"statusCode\":400,\"message\":\"No User Assigned or Delegated Managed Identity found\","
           "\"correlationId\":\"c-1\"}", "App Service at localhost:1 answered HTTP 400, 400: No User Assigned" },
         { 0, CLIENT, "http://localhost:1/", "{\"statusCode\":400,\"message\":\"No User Assigned or Delegated Managed Identity found\","
