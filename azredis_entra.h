@@ -6743,8 +6743,10 @@ static void azri_managed_net(azri_flow *f, uint64_t now) {
         return;
     }
     (void)azri_flow_fail(f, was.code, "");
-    azri_fail_add(&f->error, "%s at %s:%u: %s", azri_managed_of(f)->name, f->authority.host, (unsigned)f->authority.port,
-                  was.message);
+    azri_fail_add(&f->error, "%s", azri_managed_of(f)->name);
+    if (!azri_managed_holds(was.message, strlen(was.message), f->authority.host))
+        azri_fail_add(&f->error, " at %s:%u", f->authority.host, (unsigned)f->authority.port);
+    azri_fail_add(&f->error, ": %s", was.message);
     if (f->variant == AZRI_MI_IMDS && passes && !f->in_chain)
         azri_fail_add(&f->error, "; is this a machine of Azure's, and may this container reach its metadata service?");
     f->error.os_errno = was.os_errno;

@@ -46,7 +46,7 @@ static azredis_status ask(azredis_identity which)
     identity = azredis_auth_open(&o);
     do
         st = azredis_auth_token(identity, &t, 20, &why);
-    while (st == AZREDIS_AGAIN && why.code == AZREDIS_OK && live_ms() < until);
+    while (st == AZREDIS_AGAIN && why.code == AZREDIS_AGAIN && live_ms() < until);
     if (st == AZREDIS_AGAIN)
         st = why.code;
     if (st == AZREDIS_OK && strcmp(t.user, getenv("EMULATOR_OID")) != 0)
