@@ -4392,6 +4392,12 @@ static azredis_status azri_identity_authority_parse(azri_url *u, const char *tex
     return AZREDIS_OK;
 }
 
+#ifdef AZREDIS_NO_MANAGED
+#define azri_identity_is_managed(id) ((void)(id), 0)
+#define azri_identity_check_managed(c, e) AZREDIS_OK
+#else
+static int azri_identity_is_managed(int id) { return id == AZRI_ID_MANAGED || id == AZRI_ID_MANAGED_APP; }
+
 /* What names a user-assigned managed identity. */
 enum { AZRI_BY_CLIENT, AZRI_BY_OBJECT, AZRI_BY_RESOURCE, AZRI_BYS };
 
@@ -4406,8 +4412,7 @@ static const char *azri_identity_managed_id(const azri_identity_conf *c, int *by
 static azredis_status azri_identity_check_managed(const azri_identity_conf *c, azredis_error *e) {
     const char *z = c->resource_id;
     int by;
-    if (c->identity != AZREDIS_ID_DEFAULT && (int)c->identity != AZRI_ID_MANAGED && (int)c->identity != AZRI_ID_MANAGED_APP)
-        return AZREDIS_OK;
+    if (c->identity != AZREDIS_ID_DEFAULT && !azri_identity_is_managed((int)c->identity)) return AZREDIS_OK;
     if (c->managed_client_id && (int)c->identity == AZRI_ID_MANAGED)
         return azri_identity_bad(e, "options.managed_client_id", "managed-identity takes its client id in the option client_id");
     (void)azri_identity_managed_id(c, &by);
@@ -4421,6 +4426,7 @@ static azredis_status azri_identity_check_managed(const azri_identity_conf *c, a
         return azri_identity_bad(e, "options.resource_id", "it must be an ARM resource id: /subscriptions/.../userAssignedIdentities/NAME");
     return AZREDIS_OK;
 }
+#endif
 
 #ifndef AZREDIS_NO_EXEC
 /* The scope becomes an argument of the program: nothing in it may look like an option, or mean something to a shell
@@ -4478,7 +4484,7 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
 
 /* A managed identity that was asked for by name may wait out an update of the metadata service: 70 s (410). */
 static uint32_t azri_identity_walk_ms(int id) {
-    return id == AZRI_ID_MANAGED || id == AZRI_ID_MANAGED_APP ? 100u * AZRI_SECOND : 30u * AZRI_SECOND;
+    return azri_identity_is_managed(id) ? 100u * AZRI_SECOND : 30u * AZRI_SECOND;
 }
 
 /* 0: out of memory. */
@@ -6314,13 +6320,14 @@ static azredis_status azri_managed_not_the_node(azri_flow *f) {
                           "workload-identity, or unset the variable");
 }
 
-/* An option's, in the chain AZURE_CLIENT_ID's, in Azure ML the workspace's default, else the machine's own. */
+/* An option's, else AZURE_CLIENT_ID's, which to an application by federation is that of the application; in Azure ML the
+ * workspace's default; else the machine's own. */
 static azredis_status azri_managed_whose(azri_flow *f) {
     static const char *const kinds[AZRI_BYS] = { "client id", "object id", "resource id" };
     const azri_managed *m = azri_managed_of(f);
     int from = AZRI_ENV_COUNT;
     f->wanted = azri_identity_managed_id(f->conf, &f->by);
-    if (!f->wanted && f->conf->identity == AZREDIS_ID_DEFAULT && f->env->value[AZRI_ENV_CLIENT_ID]) from = AZRI_ENV_CLIENT_ID;
+    if (!f->wanted && f->conf->identity != AZREDIS_ID_MANAGED_APP && f->env->value[AZRI_ENV_CLIENT_ID]) from = AZRI_ENV_CLIENT_ID;
     else if (!f->wanted && f->variant == AZRI_MI_ML) from = AZRI_ENV_ML_CLIENT_ID;
     if (from != AZRI_ENV_COUNT) f->wanted = f->env->value[from];
     if (!f->wanted) return AZREDIS_OK;
@@ -6566,8 +6573,10 @@ static void azri_managed_quote(azri_flow *f, int status) {
 static const char *azri_managed_mend(const azri_flow *f, int status) {
     if (azri_managed_no_such(f, status))
         return f->variant == AZRI_MI_FABRIC ? "the application's manifest gives this service no identity"
+             : f->wanted && f->wanted == f->env->value[AZRI_ENV_CLIENT_ID] ? "the identity of AZURE_CLIENT_ID is not assigned here: "
+               "assign it, or unset the variable to get the machine's own"
              : f->wanted ? "the identity that was asked for is not assigned here: assign it, or mend its id"
-             : "no system-assigned identity is here: switch it on, or name a user-assigned one";
+             : "switch on the system-assigned identity, or name another";
     if (azri_managed_unreachable(&f->answer, status)) return "this is Docker Desktop's proxy, not Azure";
     if (f->stage == AZRI_MI_ANSWER && status == 401) return "the agent does not take its own key: restart himds";
     if ((status == 401 || status == 403) && azri_managed_of(f)->secret != AZRI_ENV_COUNT)
@@ -6744,9 +6753,11 @@ static void azri_managed_net(azri_flow *f, uint64_t now) {
         return;
     }
     (void)azri_flow_fail(f, was.code, "");
-    azri_fail_add(&f->error, "%s at %s:%u: %s", azri_managed_of(f)->name, f->authority.host, (unsigned)f->authority.port,
-                  was.message);
-    if (f->variant == AZRI_MI_IMDS && passes)
+    azri_fail_add(&f->error, "%s", azri_managed_of(f)->name);
+    if (!azri_managed_holds(was.message, strlen(was.message), f->authority.host))
+        azri_fail_add(&f->error, " at %s:%u", f->authority.host, (unsigned)f->authority.port);
+    azri_fail_add(&f->error, ": %s", was.message);
+    if (f->variant == AZRI_MI_IMDS && passes && !f->in_chain)
         azri_fail_add(&f->error, "; is this a machine of Azure's, and may this container reach its metadata service?");
     f->error.os_errno = was.os_errno;
     f->error.tls_code = was.tls_code;
@@ -12177,6 +12188,7 @@ static azredis_status azri_tls_open(azri_tls *t, const azri_port *port, const az
                                     azredis_error *e) {
     azredis_status st;
     int rc;
+    AZREDIS_ASSERT(!c->pin || !c->kept);             /* a session that is resumed shows no certificate */
     memset(t, 0, sizeof *t);
     t->port = port;
     t->conf = *c;

@@ -657,8 +657,8 @@ static azredis_status fetch_token(azredis_token *t, azredis_error *why) {
         left = left_ms(since, TOKEN_MS) + SLICE_MS;
         memset(why, 0, sizeof *why);
         st = azredis_auth_token(app.identity, t, left < SLICE_MS ? left : SLICE_MS, why);
-    } while (st == AZREDIS_AGAIN && why->code == AZREDIS_OK && left > SLICE_MS);
-    if (st == AZREDIS_AGAIN && why->code == AZREDIS_OK)
+    } while (st == AZREDIS_AGAIN && why->code == AZREDIS_AGAIN && left > SLICE_MS);
+    if (st == AZREDIS_AGAIN && why->code == AZREDIS_AGAIN)
         snprintf(why->message, sizeof why->message, "no token in time");
     return st;
 }

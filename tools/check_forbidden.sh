@@ -9,7 +9,7 @@ failed=0
 
 # nowhere TEXT COMPLAINTS: one case; it fails if there are complaints.
 nowhere() {
-    found=$2
+    found=$(echo "$2" | grep .)
     count=$((count + 1))
     if [ -z "$found" ]; then
         echo "ok $count - $1"
@@ -41,6 +41,20 @@ nowhere "it is only ever set to required" \
     "$(code | grep 'mbedtls_ssl_conf_authmode' | grep -v 'MBEDTLS_SSL_VERIFY_REQUIRED')"
 nowhere "and it is set" \
     "$(code | grep -c 'mbedtls_ssl_conf_authmode(.*MBEDTLS_SSL_VERIFY_REQUIRED)' | grep -vx '[1-9]')"
+# A thumbprint stands for chain and name: for Service Fabric, whose clusters make their certificates themselves, and for
+# nobody else. sections: the header's lines, each with the section it stands in.
+sections() { awk '/^\/\* ==== >>/ { section = $3 } { print section ":" $0 }' "$header"; }
+once() { echo "$1" | grep -c . | grep -vx 1; }
+pinned=$(sections | grep -E '(step->|step\.|conf\.|conf->|c->)pin *= *[^=]')
+nowhere "a thumbprint is asked for by Service Fabric alone, and carried in one place" \
+    "$(echo "$pinned" | grep -vE '^>>managed: *if \(f->variant == AZRI_MI_FABRIC\) step->pin = f->proof\.ptr;$|^>>fetch: *conf\.pin = f->step\.pin;$')
+$(once "$(echo "$pinned" | grep '^>>managed')")$(once "$(echo "$pinned" | grep '^>>fetch')")"
+nowhere "the verdict on a certificate comes from chain and name, or from the thumbprint" \
+    "$(sections | grep -E '^>>(tls|roots|line|fetch).*\*flags *([|&^]?=|=) *[^=]' | grep -vE \
+    -e '\*flags &= ~\(uint32_t\)\(MBEDTLS_X509_BADCERT_EXPIRED \| MBEDTLS_X509_BADCERT_FUTURE\);$' \
+    -e '\*flags \|= azri_tls_check_time\(t, crt\);$' -e '^>>tls:        \*flags = 0;$' \
+    -e 'if \(t->conf\.pin\) \*flags = azri_tls_check_pin\(t, crt\);$' -e '\*flags = azri_tls_check_chain\(t, crt, &status\) \| name;$')
+$(once "$(sections | grep '^>>tls: *\*flags = 0;')")$(once "$(sections | grep 't->verified = ')")$(once "$(code | grep 'mbedtls_ssl_conf_verify(')")"
 nowhere "no script switches it off" \
     "$(files '*.sh' Makefile run '*.mjs' README.md | xargs grep -nE '(curl|wget)[^|;]* (-k|--insecure|--no-check-certificate)|NODE_TLS_REJECT_[U]NAUTHORIZED')"
 

@@ -44,6 +44,7 @@ for_test() {
     need libclang-rt-dev sanitizers
     need libcmocka-dev header cmocka.h
     need valgrind program valgrind
+    need strace program strace
     need openssl program openssl
     need jq program jq
     case $missing in *redis-tools*) ;; *) need redis-tools program redis-cli ;; esac

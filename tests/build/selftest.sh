@@ -43,6 +43,10 @@ broken macros "${at_core}#ifdef AZREDIS_UNTOLD\\
 complains "macros: a switch that the manual does not tell" "switches and hooks" python3 tools/check_macros.py "$header"
 broken verify 's/MBEDTLS_SSL_VERIFY_REQUIRED/MBEDTLS_SSL_VERIFY_'OPTIONAL'/'
 complains "forbidden: verification off" "switched off nowhere" sh tools/check_forbidden.sh "$header"
+broken pin 's/^    conf.pin = f->step.pin;/    conf.pin = "00";/'
+complains "forbidden: a thumbprint for somebody else" "by Service Fabric alone" sh tools/check_forbidden.sh "$header"
+broken chain 's/\*flags = azri_tls_check_chain(t, crt, &status) | name;/*flags = 0;/'
+complains "forbidden: a certificate without a verdict" "the verdict on a certificate" sh tools/check_forbidden.sh "$header"
 broken unbounded "${at_core}static void azri_core_copy(char *p) { (void)strcpy(p, p); }"
 complains "forbidden: an unbounded call" "nothing unbounded" sh tools/check_forbidden.sh "$header"
 broken recipe 's/printf("AUTH %s/printf("AUTX %s/'

@@ -249,12 +249,12 @@ static void test_resource(void **state) {
     }
 }
 
-/* 1.3: AZURE_CLIENT_ID counts in the chain, also where it is one link; c.7 row 3. An option counts more. */
+/* 1.3: AZURE_CLIENT_ID counts in the chain, c.7 row 3, and alone; an option counts more. */
 static void test_client_id_of_the_environment(void **state) {
     static const struct { int alone; const char *chosen, *client, *object, *has; } row[] = {
         { 0, NULL, NULL, NULL, "&client_id=" CLIENT " HTTP" }, { 0, "ManagedIdentityCredential", NULL, NULL, "&client_id=" CLIENT " HTTP" },
         { 0, NULL, "other", NULL, "&client_id=other HTTP" }, { 0, NULL, NULL, OBJECT, "&object_id=" OBJECT " HTTP" },
-        { 1, NULL, NULL, NULL, "azure.com HTTP" }, { 1, NULL, "other", NULL, "&client_id=other HTTP" },
+        { 1, NULL, NULL, NULL, "&client_id=" CLIENT " HTTP" }, { 1, NULL, NULL, OBJECT, "&object_id=" OBJECT " HTTP" }, { 1, NULL, "other", NULL, "&client_id=other HTTP" },
     };
     size_t i;
     (void)state;
@@ -268,7 +268,8 @@ static void test_client_id_of_the_environment(void **state) {
         begin();
         expect_request("GET " ARC_PATH, &row[i].has, 1);
         if (!row[i].alone && !row[i].chosen) assert_string_equal(flow.records[0].outcome, "unavailable");
-        net(AZREDIS_E_NOMEM, 0, "none");
+        answer(400, "", NO_SUCH);
+        expect_failed(AZREDIS_E_ENTRA, row[i].client || row[i].object ? "the identity that was asked for" : "the identity of AZURE_CLIENT_ID");
         finish();
     }
 }
@@ -764,9 +765,9 @@ static void test_foreign_alone(void **state) {
 /* c.7 row 8; where a variable proves the platform, it is no reason to go on. */
 static void test_no_such_identity(void **state) {
     static const struct { int chain; const char *client, *url, *body, *says; } row[] = {
-        { 1, NULL, NULL, NO_SUCH, "Identity not found; no system-assigned identity is here" },
+        { 1, NULL, NULL, NO_SUCH, "Identity not found; switch on the system-assigned identity, or name another" },
         { 1, CLIENT, NULL, NO_SUCH, "the identity that was asked for is not assigned here" },
-        { 0, NULL, NULL, NO_SUCH, "no system-assigned identity is here" }, { 0, CLIENT, NULL, NO_SUCH, "assign it, or mend its id" },
+        { 0, NULL, NULL, NO_SUCH, "switch on the system-assigned identity" }, { 0, CLIENT, NULL, NO_SUCH, "assign it, or mend its id" },
         { 1, NULL, "http://localhost:1/", "{\"statusCode\":400,\"message\":\"No User Assigned or Delegated Managed Identity found\","
           "\"correlationId\":\"c-1\"}", "App Service at localhost:1 answered HTTP 400, 400: No User Assigned" },
         { 0, CLIENT, "http://localhost:1/", "{\"statusCode\":400,\"message\":\"No User Assigned or Delegated Managed Identity found\","

@@ -749,6 +749,64 @@ static void test_bad_certificates(void **state) {
     drop(&fake);
 }
 
+/* ---- one certificate instead of a chain ------------------------------------------------------------ */
+
+static void print_of(const cert *c, char hex[41]) {
+    unsigned char md[EVP_MAX_MD_SIZE];
+    unsigned n = 0, i;
+    assert_int_equal(X509_digest(c->x, EVP_sha1(), md, &n), 1);
+    assert_int_equal(n, 20);
+    for (i = 0; i < n; i++) azri_fmt(hex + 2 * i, 3, "%02x", md[i]);
+}
+
+/* Service Fabric: the certificate of this thumbprint is taken whatever its chain, name and dates are, and no other,
+ * though its chain and name are good; nothing is written before that. */
+static void test_pin(void **state) {
+    shape s = with_san("DNS:cluster");
+    cert stranger, other;
+    char hex[41], near[41];
+    link_t k;
+    int version, i;
+    (void)state;
+    s.from = -20;
+    s.to = -10;
+    stranger = make("ServiceFabric", NULL, s);
+    other = make("ServiceFabric", NULL, s);
+    for (version = TLS1_2_VERSION; version <= (AZRI_MBEDTLS >= 3 ? TLS1_3_VERSION : TLS1_2_VERSION); version++) {
+        print_of(&stranger, hex);
+        link_init(&k, &stranger, "10.0.0.4");
+        k.conf.ca = NULL;                                   /* and no roots are looked for */
+        k.conf.ca_file = "/nowhere";
+        k.conf.pin = hex;
+        k.v.min = k.v.max = version;
+        works(&k);
+        for (i = 0; i < 40; i += 13) {                      /* one digit differs */
+            memcpy(near, hex, sizeof near);
+            near[i] = near[i] == '0' ? '1' : '0';
+            link_init(&k, &stranger, "10.0.0.4");
+            k.conf.pin = near;
+            k.v.min = k.v.max = version;
+            fails_with(&k, AZREDIS_E_CERT, "IDENTITY_SERVER_THUMBPRINT");
+            assert_string_equal(k.v.cipher, "");            /* the server has seen no finished handshake */
+        }
+        link_init(&k, &other, "10.0.0.4");                  /* the same names, another key */
+        k.conf.pin = hex;
+        k.v.min = k.v.max = version;
+        fails_with(&k, AZREDIS_E_CERT, "IDENTITY_SERVER_THUMBPRINT");
+        link_init(&k, &g.leaf, "cache.example");            /* good, but for the pin */
+        k.conf.pin = hex;
+        k.v.min = k.v.max = version;
+        fails_with(&k, AZREDIS_E_CERT, "IDENTITY_SERVER_THUMBPRINT");
+        link_init(&k, &other, "10.0.0.4");                  /* what is pinned must be the server's own, not one that it sends */
+        k.v.extra = &stranger;
+        k.conf.pin = hex;
+        k.v.min = k.v.max = version;
+        fails_with(&k, AZREDIS_E_CERT, "IDENTITY_SERVER_THUMBPRINT");
+    }
+    drop(&stranger);
+    drop(&other);
+}
+
 /* ---- protocol ------------------------------------------------------------------------------------ */
 
 static void test_azure_suites(void **state) {
@@ -1376,7 +1434,7 @@ static void test_no_entropy(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         T(test_good), T(test_intermediate), T(test_old_root_sent), T(test_addresses), T(test_sni),
-        T(test_times), T(test_clock), T(test_names), T(test_untrusted), T(test_usage), T(test_bad_certificates),
+        T(test_times), T(test_clock), T(test_names), T(test_untrusted), T(test_usage), T(test_bad_certificates), T(test_pin),
         T(test_azure_suites), T(test_versions), T(test_curves), T(test_client_certificate), T(test_renegotiation), T(test_not_tls), T(test_ends), T(test_bulk),
         T(test_frozen_write), T(test_session_kept), T(test_session_spoilt), T(test_session_no_memory),
 #if AZRI_MBEDTLS >= 3
