@@ -113,14 +113,14 @@ static void test_two_renewals(void **state)
     workload.federated_token_file = file;
     live_place(&em, "binding");                              /* the environment is that of the other one */
     binding.kubernetes_proxy = 1;
-    more[0] = as(&binding);
-    more[1] = as(&by_call);
     do {                                                     /* a slow machine may come too late for it */
         azredis_close(client);
         write_token_file("{\"write\":true,\"life\":3}");
         client = as(&workload);
     } while (live_stats(client).token_failures && live_ms() < tries);
     write_token_file("{\"write\":true,\"life\":6}");
+    more[0] = as(&binding);
+    more[1] = as(&by_call);
     assert_user(client, oid);
     assert_user(more[0], em.oid);
     assert_user(more[1], oid);
