@@ -2109,6 +2109,7 @@ typedef struct azri_url {
     char     path[1024];       /* with query; begins with '/' */
 } azri_url;
 
+#if !defined(AZREDIS_NO_WORKLOAD) || !defined(AZREDIS_NO_MANAGED)    /* of services that the environment names */
 /* NULL, or what is wrong. */
 static const char *azri_url_read(azri_url *u, azredis_str text) {
     azredis_str authority, rest;
@@ -2130,13 +2131,13 @@ static const char *azri_url_read(azri_url *u, azredis_str text) {
     return NULL;
 }
 
-/* Of services that the environment names; the switches say whether one of them is asked. */
-static AZRI_UNUSED azredis_status azri_url_parse(azri_url *u, azredis_str text, const char *where, azredis_error *e) {
+static azredis_status azri_url_parse(azri_url *u, azredis_str text, const char *where, azredis_error *e) {
     const char *why = azri_url_read(u, text);
     if (!why) return AZREDIS_OK;
     return azri_fail(e, AZREDIS_E_ARG, where, "%s: %s; expected https://host/path or https://host:port/path", where,
                      why);
 }
+#endif
 
 static int azri_ends_with(azredis_str s, const char *suffix) {
     size_t n = strlen(suffix);
@@ -4489,7 +4490,9 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
 
 /* A managed identity that was asked for by name may wait out an update of the metadata service: 70 s (410). */
 static uint32_t azri_identity_walk_ms(int id) {
-    return id == AZRI_ID_MANAGED || id == AZRI_ID_MANAGED_APP ? 100u * AZRI_SECOND : 30u * AZRI_SECOND;
+    int managed = id == AZRI_ID_MANAGED;
+    managed |= id == AZRI_ID_MANAGED_APP;
+    return managed ? 100u * AZRI_SECOND : 30u * AZRI_SECOND;
 }
 
 /* 0: out of memory. */
@@ -5594,6 +5597,7 @@ static void azri_flow_nothing(azri_flow *f) {
     azri_flow_end(f, AZREDIS_E_NO_CREDENTIAL);
 }
 
+#if !defined(AZREDIS_NO_ASSERTION) || !defined(AZREDIS_NO_WORKLOAD) || !defined(AZREDIS_NO_MANAGED)
 /* The next question of this link. */
 static void azri_flow_stage(azri_flow *f, int stage) {
     azri_flow_forget(f);
@@ -5601,6 +5605,7 @@ static void azri_flow_stage(azri_flow *f, int stage) {
     f->stage = stage;
     f->phase = AZRI_FLOW_ASK;
 }
+#endif
 
 /* Tries again if r, which is NULL for trouble that will not pass, allows it within this walk; else ends it with f->error. */
 static void azri_flow_again(azri_flow *f, uint64_t now, const azri_retry *r) {
