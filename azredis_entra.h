@@ -2109,6 +2109,7 @@ typedef struct azri_url {
     char     path[1024];       /* with query; begins with '/' */
 } azri_url;
 
+#if !defined(AZREDIS_NO_WORKLOAD) || !defined(AZREDIS_NO_MANAGED)    /* of services that the environment names */
 /* NULL, or what is wrong. */
 static const char *azri_url_read(azri_url *u, azredis_str text) {
     azredis_str authority, rest;
@@ -2130,13 +2131,13 @@ static const char *azri_url_read(azri_url *u, azredis_str text) {
     return NULL;
 }
 
-/* Of services that the environment names; the switches say whether one of them is asked. */
-static AZRI_UNUSED azredis_status azri_url_parse(azri_url *u, azredis_str text, const char *where, azredis_error *e) {
+static azredis_status azri_url_parse(azri_url *u, azredis_str text, const char *where, azredis_error *e) {
     const char *why = azri_url_read(u, text);
     if (!why) return AZREDIS_OK;
     return azri_fail(e, AZREDIS_E_ARG, where, "%s: %s; expected https://host/path or https://host:port/path", where,
                      why);
 }
+#endif
 
 static int azri_ends_with(azredis_str s, const char *suffix) {
     size_t n = strlen(suffix);
@@ -4163,7 +4164,7 @@ static const azri_identity_kind azri_identity_kinds[] = {
       AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_ASSERTION | AZRI_NEED_PROOF },
     { "workload-identity", AZRI_ID_WORKLOAD, AZRI_NEED_PROOF },
     { "managed-identity", AZRI_ID_MANAGED, 0 },
-    { "managed-identity-app", AZRI_ID_LATER, AZRI_NEED_TENANT | AZRI_NEED_CLIENT },
+    { "managed-identity-app", AZRI_ID_MANAGED_APP, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_PROOF },
     { "token-file", AZRI_ID_TOKEN_FILE, AZRI_NEED_TOKEN_FILE },
     { "exec", AZRI_ID_EXEC, AZRI_NEED_EXEC },
     { "client-certificate", AZRI_ID_LATER, 0 },
@@ -4312,24 +4313,32 @@ static azredis_status azri_identity_check_app(const char *tenant, const char *cl
 }
 
 /* The authorities of Microsoft's clouds, the public one first. Redis hosts of a cloud end in its domain, so that they
- * tell which authority knows them; one cloud's tokens are nothing to another. */
-typedef struct azri_authority { const char *host, *domain; } azri_authority;
+ * tell which authority knows them; one cloud's tokens are nothing to another. exchange: under which name the
+ * cloud takes a managed identity's token for an application's secret. */
+enum { AZRI_EXCHANGE_PUBLIC, AZRI_EXCHANGE_CHINA, AZRI_EXCHANGE_USGOV };
+typedef struct azri_authority { const char *host, *domain; int exchange; } azri_authority;
 
 static const azri_authority azri_identity_authorities[] = {
-    { "login.microsoftonline.com", NULL }, { "login.windows.net", NULL }, { "login.microsoft.com", NULL },
-    { "sts.windows.net", NULL },
-    { "login.partner.microsoftonline.cn", ".chinacloudapi.cn" }, { "login.chinacloudapi.cn", NULL },
-    { "login.microsoftonline.us", ".usgovcloudapi.net" }, { "login.usgovcloudapi.net", NULL },
-    { "login.sovcloud-identity.fr", ".sovcloud-api.fr" }, { "login.sovcloud-identity.de", ".sovcloud-api.de" },
-    { "login.sovcloud-identity.sg", NULL }
+    { "login.microsoftonline.com", NULL, AZRI_EXCHANGE_PUBLIC },
+    { "login.windows.net", NULL, AZRI_EXCHANGE_PUBLIC },
+    { "login.microsoft.com", NULL, AZRI_EXCHANGE_PUBLIC },
+    { "sts.windows.net", NULL, AZRI_EXCHANGE_PUBLIC },
+    { "login.partner.microsoftonline.cn", ".chinacloudapi.cn", AZRI_EXCHANGE_CHINA },
+    { "login.chinacloudapi.cn", NULL, AZRI_EXCHANGE_CHINA },
+    { "login.microsoftonline.us", ".usgovcloudapi.net", AZRI_EXCHANGE_USGOV },
+    { "login.usgovcloudapi.net", NULL, AZRI_EXCHANGE_USGOV },
+    { "login.sovcloud-identity.fr", ".sovcloud-api.fr", AZRI_EXCHANGE_PUBLIC },
+    { "login.sovcloud-identity.de", ".sovcloud-api.de", AZRI_EXCHANGE_PUBLIC },
+    { "login.sovcloud-identity.sg", NULL, AZRI_EXCHANGE_PUBLIC }
 };
 enum { AZRI_AUTHORITIES = sizeof azri_identity_authorities / sizeof azri_identity_authorities[0] };
 
-static int azri_identity_authority_known(azredis_str host) {
+/* NULL: it is none of Microsoft's. */
+static const azri_authority *azri_identity_authority_find(azredis_str host) {
     size_t i;
     for (i = 0; i < AZRI_AUTHORITIES; i++)
-        if (azri_ieqz(host, azri_identity_authorities[i].host)) return 1;
-    return 0;
+        if (azri_ieqz(host, azri_identity_authorities[i].host)) return &azri_identity_authorities[i];
+    return NULL;
 }
 
 /* The authority of the cloud in which this Redis stands; the public cloud's if the name does not tell. */
@@ -4373,7 +4382,7 @@ static azredis_status azri_identity_authority(azredis_str *host, uint16_t *port,
         if (st != AZREDIS_OK) return st;
         if (azri_ieq(*host, allowed) && *port == allowed_port) return AZREDIS_OK;
     }
-    if (azri_identity_authority_known(*host) && *port == 443) return AZREDIS_OK;
+    if (azri_identity_authority_find(*host) && *port == 443) return AZREDIS_OK;
     return azri_fail(e, AZREDIS_E_ARG, where, "%s: %.*s:%u is not an authority of Microsoft's, and it "
                      "would get the secret; if that is right, name it in the option allow_authority", where,
                      (int)host->len, host->ptr, (unsigned)*port);
@@ -4418,6 +4427,9 @@ static azredis_status azri_identity_check_managed(const azri_identity_conf *c, a
     (void)azri_identity_managed_id(c, &by);
     if ((by == AZRI_BY_CLIENT && (c->object_id || c->resource_id)) || (c->object_id && c->resource_id))
         return azri_identity_bad(e, "options", "client_id, object_id and resource_id are three names of one managed identity; give one");
+    if ((int)c->identity == AZRI_ID_MANAGED_APP && !azri_identity_managed_id(c, &by))
+        return azri_identity_bad(e, "options.identity", "managed-identity-app needs a user-assigned identity, which alone can be "
+                                 "a federated credential: give managed_client_id, object_id or resource_id");
     if (azri_identity_check_app(NULL, c->managed_client_id, "options.managed_client_id", e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (c->object_id && !azri_identity_clean(azri_str(c->object_id), "-", 63))
         return azri_identity_bad(e, "options.object_id", "it holds a character that no object id has; give the identity's GUID");
@@ -5361,6 +5373,7 @@ typedef struct azri_answer {
 typedef struct azri_flow azri_flow;
 
 /* As azri_json_fn. */
+typedef void (*azri_flow_token_fn)(azri_flow *f, uint64_t now);
 typedef void (*azri_flow_value_fn)(azri_flow *f, int depth, azredis_str parent, azredis_str key, int type,
                                    azredis_str text);
 
@@ -5430,6 +5443,8 @@ struct azri_flow {
     int           variant;                 /* which of a source's endpoints */
     const char   *header;                  /* of the answer, to be kept in proof; NULL: none */
     azri_flow_value_fn value;              /* is shown the answer's scalars; may be NULL */
+    const char   *resource;                /* of a managed identity's token; NULL: the scope's */
+    azri_flow_token_fn exchange;           /* takes that token, which is not the last one; NULL: it is */
     azri_url      authority;               /* or the metadata service */
     azri_buf      proof;                   /* secret: an assertion, a key */
     azri_buf      roots;                   /* PEM: what the endpoint is verified with */
@@ -5545,6 +5560,8 @@ static void azri_flow_leave(azri_flow *f) {
     azri_buf_free(&f->roots);
     f->tenant = f->client = f->secret = f->wanted = f->header = NULL;
     f->value = NULL;
+    f->resource = NULL;
+    f->exchange = NULL;
     f->stage = f->met = f->renewed = f->by = f->variant = 0;
     memset(f->tries, 0, sizeof f->tries);
 }
@@ -5594,6 +5611,7 @@ static void azri_flow_nothing(azri_flow *f) {
     azri_flow_end(f, AZREDIS_E_NO_CREDENTIAL);
 }
 
+#if !defined(AZREDIS_NO_ASSERTION) || !defined(AZREDIS_NO_WORKLOAD) || !defined(AZREDIS_NO_MANAGED)
 /* The next question of this link. */
 static void azri_flow_stage(azri_flow *f, int stage) {
     azri_flow_forget(f);
@@ -5601,6 +5619,7 @@ static void azri_flow_stage(azri_flow *f, int stage) {
     f->stage = stage;
     f->phase = AZRI_FLOW_ASK;
 }
+#endif
 
 /* Tries again if r, which is NULL for trouble that will not pass, allows it within this walk; else ends it with f->error. */
 static void azri_flow_again(azri_flow *f, uint64_t now, const azri_retry *r) {
@@ -5866,6 +5885,16 @@ static void azri_flow_ran(azri_flow *f, uint64_t now, azredis_status st, azredis
 }
 #endif
 
+#if !defined(AZREDIS_NO_TOKEN_FILE) || !defined(AZREDIS_NO_EXEC) || !defined(AZREDIS_NO_WORKLOAD)
+/* Without the byte order mark and the ASCII white space that editors and echo add. */
+static azredis_str azri_flow_trim(azredis_str s) {
+    if (s.len >= 3 && memcmp(s.ptr, "\xef\xbb\xbf", 3) == 0) s = azri_slice(s.ptr + 3, s.len - 3);
+    while (s.len && (s.ptr[0] == ' ' || (s.ptr[0] >= '\t' && s.ptr[0] <= '\r'))) s = azri_slice(s.ptr + 1, s.len - 1);
+    while (s.len && (s.ptr[s.len - 1] == ' ' || (s.ptr[s.len - 1] >= '\t' && s.ptr[s.len - 1] <= '\r'))) s.len--;
+    return s;
+}
+#endif
+
 /* The callback returned st: f->error says why it brought nothing, or out has what it wrote. */
 static azredis_status azri_flow_take_call(azri_flow *f, azri_buf *out, azredis_status st, const azredis_fetched *got) {
     char reason[AZRI_PEER_TEXT + 1];
@@ -6100,14 +6129,6 @@ static azredis_status azri_given_json(azri_flow *f, azredis_str text) {
     return f->json_status;
 }
 
-/* The byte order mark and the line ends that editors and echo add. */
-static azredis_str azri_given_trim(azredis_str s) {
-    if (s.len >= 3 && memcmp(s.ptr, "\xef\xbb\xbf", 3) == 0) s = azri_slice(s.ptr + 3, s.len - 3);
-    while (s.len && azri_json_is_blank(s.ptr[0])) s = azri_slice(s.ptr + 1, s.len - 1);
-    while (s.len && azri_json_is_blank(s.ptr[s.len - 1])) s.len--;
-    return s;
-}
-
 /* RFC 6750 2.1. A page, a message and a list are no token. */
 static int azri_given_is_token(azredis_str s) {
     size_t i;
@@ -6119,7 +6140,7 @@ static int azri_given_is_token(azredis_str s) {
 static azredis_status azri_given_read(azri_flow *f, azredis_str text, int is_file) {
     const char *what = is_file ? "file" : "output";
     azredis_status st = AZREDIS_OK;
-    text = azri_given_trim(text);
+    text = azri_flow_trim(text);
     if (text.len && text.ptr[0] == '{') st = azri_given_json(f, text);
     else if (!azri_given_is_token(text)) st = AZREDIS_E_JSON;
     else if (text.len) st = azri_buf_add(&f->token, text.ptr, text.len);
@@ -6189,7 +6210,7 @@ static azredis_str azri_exec_line(azredis_str said) {
         line = azri_slice(said.ptr, azri_find(said, '\n'));
         said = azri_slice(said.ptr + line.len, said.len - line.len);
         if (said.len) said = azri_slice(said.ptr + 1, said.len - 1);
-        line = azri_given_trim(line);
+        line = azri_flow_trim(line);
         if (line.len) best = line;
         for (i = 0; i + 4 <= line.len; i++)
             if (azri_ieqz(azri_slice(line.ptr + i, 4), "rror")) return line;
@@ -6403,7 +6424,7 @@ static azredis_status azri_managed_pin(azri_flow *f) {
 
 /* A scope is a resource with "/.default" behind it. */
 static azredis_str azri_managed_resource(const azri_flow *f) {
-    azredis_str scope = azri_str(f->conf->scope), tail = azri_str("/.default");
+    azredis_str scope = azri_str(f->resource ? f->resource : f->conf->scope), tail = azri_str("/.default");
     if (scope.len > tail.len && azri_eq(azri_slice(scope.ptr + scope.len - tail.len, tail.len), tail)) scope.len -= tail.len;
     return scope;
 }
@@ -6741,6 +6762,7 @@ static void azri_managed_http(azri_flow *f, uint64_t now, const azri_http *h) {
     if (f->variant == AZRI_MI_ARC && f->stage == AZRI_MI_ASK && (h->status == 401 || token)) azri_managed_challenged(f, now, h);
     else if (!token) azri_managed_refused(f, now, h);
     else if (azri_managed_check_whose(f) != AZREDIS_OK) azri_flow_failed(f, now);
+    else if (f->exchange) f->exchange(f, now);
     else azri_flow_accept(f, now, h->date);
 }
 
@@ -6768,16 +6790,16 @@ static void azri_managed_net(azri_flow *f, uint64_t now) {
 }
 #endif
 
-/* ==== >>federated ========================================================= uses: core mem fail text http identity flow app ==
+/* ==== >>federated ========================================================= uses: core mem fail text http identity flow app managed ==
  * Applications without a secret: an assertion, a JWT of somebody whom the application trusts (a federated credential,
- * RFC 7523), stands in its place. It comes from a callback of yours or from the file that Kubernetes keeps fresh, is
- * got anew for each token, and is never kept.
+ * RFC 7523), stands in its place. It comes from a callback of yours, from the file that Kubernetes keeps fresh or from
+ * the machine's managed identity, is got anew for each token, and is never kept.
  * ================================================================================================ */
 
 /* The last stage of these sources, which asks Entra; those before it, from 0, get the assertion. */
 enum { AZRI_FEDERATED_ASK = 100 };
 
-#if !defined(AZREDIS_NO_ASSERTION) || !defined(AZREDIS_NO_WORKLOAD)
+#if !defined(AZREDIS_NO_ASSERTION) || !defined(AZREDIS_NO_WORKLOAD) || !defined(AZREDIS_NO_MANAGED)
 /* Three parts in base64url, none of them empty (RFC 7515 7.1). Anything else is a slip, such as a file of another
  * purpose, and would be a secret told to the authority. */
 static int azri_assertion_is_jwt(azredis_str s) {
@@ -6806,7 +6828,8 @@ static void azri_assertion_judge(azri_flow *f, uint64_t now, const azri_http *h)
     }
     f->renewed = 1;
     azri_buf_free(&f->proof);
-    azri_flow_stage(f, 0);
+    if (f->source->begin(f) == AZREDIS_OK) azri_flow_stage(f, 0);
+    else azri_flow_failed(f, now);
 }
 #endif
 
@@ -6949,20 +6972,12 @@ static azredis_status azri_workload_begin(azri_flow *f) {
 }
 
 static azredis_status azri_workload_ask(azri_flow *f, azri_step *step) {
+    int roots = f->stage == AZRI_WORKLOAD_ROOTS;
     if (f->stage == AZRI_FEDERATED_ASK) return azri_workload_proxy(f) ? azri_workload_ask_proxy(f, step) : azri_app_ask(f, step);
     step->kind = AZRI_STEP_FILE;
-    step->file = f->stage == AZRI_WORKLOAD_FILE ? azri_workload_value(f, AZRI_WORKLOAD_PATH)
-                                                : f->env->value[AZRI_ENV_TOKEN_PROXY_CA_FILE];
+    step->file = roots ? f->env->value[AZRI_ENV_TOKEN_PROXY_CA_FILE] : azri_workload_value(f, AZRI_WORKLOAD_PATH);
     step->file_max = AZRI_WORKLOAD_FILE_MAX;
     return AZREDIS_OK;
-}
-
-/* Without ASCII white space around it and a byte order mark before it, which editors put there. */
-static azredis_str azri_workload_trim(azredis_str s) {
-    if (s.len >= 3 && memcmp(s.ptr, "\xef\xbb\xbf", 3) == 0) s = azri_slice(s.ptr + 3, s.len - 3);
-    while (s.len && (s.ptr[0] == ' ' || (s.ptr[0] >= '\t' && s.ptr[0] <= '\r'))) s = azri_slice(s.ptr + 1, s.len - 1);
-    while (s.len && (s.ptr[s.len - 1] == ' ' || (s.ptr[s.len - 1] >= '\t' && s.ptr[s.len - 1] <= '\r'))) s.len--;
-    return s;
 }
 
 static azredis_status azri_workload_keep(azri_flow *f, azri_buf *b, azredis_str text) {
@@ -6992,14 +7007,62 @@ static void azri_workload_text(azri_flow *f, uint64_t now, azredis_status st, az
         azri_workload_roots(f, now, text);
         return;
     }
-    text = azri_workload_trim(text);
+    text = azri_flow_trim(text);
     if (st == AZREDIS_OK && !azri_assertion_is_jwt(text))
         st = azri_fail(&f->error, AZREDIS_E_TOKEN, f->source->name, "%s: the file %s %s; it should hold the token of the service "
                        "account, and nothing else", f->source->name, path, text.len ? "holds no JWT" : "is empty");
     if (st == AZREDIS_OK) st = azri_workload_keep(f, &f->proof, text);
     if (st != AZREDIS_OK) azri_flow_failed(f, now);
-    else azri_flow_stage(f, azri_workload_proxy(f) && f->env->value[AZRI_ENV_TOKEN_PROXY_CA_FILE] ? AZRI_WORKLOAD_ROOTS
-                            : AZRI_FEDERATED_ASK);
+    else if (azri_workload_proxy(f) && f->env->value[AZRI_ENV_TOKEN_PROXY_CA_FILE]) azri_flow_stage(f, AZRI_WORKLOAD_ROOTS);
+    else azri_flow_stage(f, AZRI_FEDERATED_ASK);
+}
+#endif
+
+/* ---- from a managed identity of the machine ---- */
+
+#ifndef AZREDIS_NO_MANAGED
+/* The managed identity's token is an assertion: the next stage brings the application's. */
+static void azri_managed_app_exchange(azri_flow *f, uint64_t now) {
+    azredis_str token = azri_slice(f->token.ptr, f->token.len);
+    azredis_status st = AZREDIS_OK;
+    azri_buf_free(&f->proof);              /* Azure Arc's key */
+    if (!azri_assertion_is_jwt(token))
+        st = azri_flow_fail(f, AZREDIS_E_TOKEN, "the managed identity's token is no JWT, so that it cannot stand for a secret");
+    else if (azri_buf_add(&f->proof, token.ptr, token.len) != AZREDIS_OK)
+        st = azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for the managed identity's token");
+    if (st == AZREDIS_OK) st = azri_app_begin(f, f->conf->tenant_id, f->conf->client_id, f->source->name);
+    f->value = NULL;
+    f->wanted = f->header = NULL;
+    if (st == AZREDIS_OK) azri_flow_stage(f, AZRI_FEDERATED_ASK);
+    else azri_flow_failed(f, now);
+}
+
+/* The authority is looked at first: it decides under which name the token is asked for, and a wrong one is told before
+ * anybody is asked. */
+static azredis_status azri_managed_app_begin(azri_flow *f) {
+    static const char *const names[] = { "api://AzureADTokenExchange", "api://AzureADTokenExchangeChina",
+                                         "api://AzureADTokenExchangeUSGov" };
+    const azri_authority *a;
+    azredis_status st = azri_app_begin(f, f->conf->tenant_id, f->conf->client_id, f->source->name);
+    if (st != AZREDIS_OK) return st;
+    a = azri_identity_authority_find(azri_str(f->authority.host));
+    f->resource = names[a ? a->exchange : AZRI_EXCHANGE_PUBLIC];
+    f->exchange = azri_managed_app_exchange;
+    return azri_managed_begin(f);
+}
+
+static azredis_status azri_managed_app_ask(azri_flow *f, azri_step *step) {
+    return f->stage == AZRI_FEDERATED_ASK ? azri_app_ask(f, step) : azri_managed_ask(f, step);
+}
+
+static void azri_managed_app_http(azri_flow *f, uint64_t now, const azri_http *h) {
+    if (f->stage == AZRI_FEDERATED_ASK) azri_assertion_judge(f, now, h);
+    else azri_managed_http(f, now, h);
+}
+
+static void azri_managed_app_net(azri_flow *f, uint64_t now) {
+    if (f->stage == AZRI_FEDERATED_ASK) azri_flow_judge_net(f, now);
+    else azri_managed_net(f, now);
 }
 #endif
 
@@ -7041,6 +7104,10 @@ static azredis_status azri_source_foreign(azri_flow *f) {
 #else
 #  define AZRI_BY_MACHINE azri_managed_begin, azri_managed_ask, azri_managed_http, azri_managed_net, azri_managed_text, NULL
 #endif
+#ifndef AZREDIS_NO_MANAGED
+#  define AZRI_BY_MACHINE_FOR_APP azri_managed_app_begin, azri_managed_app_ask, azri_managed_app_http, azri_managed_app_net, \
+    azri_managed_text, NULL
+#endif
 #ifdef AZREDIS_NO_WORKLOAD
 #  define AZRI_BY_FILE azri_source_off, NULL, NULL, NULL, NULL, NULL
 #else
@@ -7070,6 +7137,9 @@ static const azri_source azri_sources[] = {        /* in the order of the defaul
       AZRI_IF_HTTP(azri_assertion_judge), AZRI_IF_HTTP(azri_flow_judge_net), NULL, AZRI_IF_HTTP(azri_assertion_call) },
 #endif
     { "callback", NULL, AZREDIS_ID_CALLBACK, 0, azri_callback_begin, azri_callback_ask, NULL, NULL, NULL, azri_callback_call },
+#ifndef AZREDIS_NO_MANAGED
+    { "managed-identity-app", NULL, AZREDIS_ID_MANAGED_APP, 0, AZRI_BY_MACHINE_FOR_APP },
+#endif
 #ifndef AZREDIS_NO_TOKEN_FILE
     { "token-file", NULL, AZREDIS_ID_TOKEN_FILE, 0, azri_token_file_begin, azri_token_file_ask, NULL, NULL,
       azri_token_file_text, NULL },

@@ -1,12 +1,13 @@
 /* Applications without a secret against the emulator: workload identity from a file that changes, the token proxy of
- * an AKS identity binding with its own CA and name, an assertion from a callback; each into Redis, with two renewals.
+ * an AKS identity binding with its own CA and name, an assertion from a callback, the machine's identity; each into
+ * Redis, with two renewals.
  *   cc -std=gnu11 -I. tests/live/test_workload.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
 #define AZREDIS_ENTRA_IMPLEMENTATION
 #include "azredis_entra.h"
 #include "live.h"
 
 static live em;
-static azredis_client *client, *more[2];
+static azredis_client *client, *more[3];
 
 static int setup(void **state)
 {
@@ -28,7 +29,8 @@ static int teardown(void **state)
     azredis_close(client);
     azredis_close(more[0]);
     azredis_close(more[1]);
-    client = more[0] = more[1] = NULL;
+    azredis_close(more[2]);
+    client = more[0] = more[1] = more[2] = NULL;
     live_stop(&em);
     return 0;
 }
@@ -63,6 +65,13 @@ static azredis_client *as(azredis_auth_options *id)
     return live_open(&em, &o);
 }
 
+/* The value of a variable, which the next place may change. */
+static const char *keep(char *out, size_t cap, const char *name)
+{
+    snprintf(out, cap, "%s", getenv(name));
+    return out;
+}
+
 /* Whom Redis takes the client for. */
 static void assert_user(azredis_client *c, const char *oid)
 {
@@ -81,13 +90,13 @@ static void assert_user(azredis_client *c, const char *oid)
 /* Pumps all clients until each has renewed its token n times. */
 static void await_renewals(uint32_t n)
 {
-    azredis_client *const all[] = {client, more[0], more[1]};
+    azredis_client *const all[] = {client, more[0], more[1], more[2]};
     size_t i;
     int64_t until = live_ms() + LIVE_SOON;
-    for (i = 0; i < 3; i++)
+    for (i = 0; i < 4; i++)
         while (all[i] && live_stats(all[i]).reauths < n) {
             size_t k;
-            for (k = 0; k < 3; k++)
+            for (k = 0; k < 4; k++)
                 if (all[k])
                     (void)azredis_wait(all[k], 5);
             if (live_ms() > until)
@@ -99,41 +108,51 @@ static void await_renewals(uint32_t n)
 static void test_two_renewals(void **state)
 {
     azredis_auth_options workload = {.identity = AZREDIS_ID_WORKLOAD}, binding = {.identity = AZREDIS_ID_WORKLOAD},
-                         by_call = {.identity = AZREDIS_ID_CLIENT_ASSERTION, .get_assertion = callback, .get_assertion_user = &em};
-    char tenant[40], app[40], file[200], oid[40];
+                         by_call = {.identity = AZREDIS_ID_CLIENT_ASSERTION, .get_assertion = callback, .get_assertion_user = &em},
+                         machine = {.identity = AZREDIS_ID_MANAGED_APP};
+    char tenant[40], app[40], file[200], oid[40], binding_file[200];
     int64_t tries = live_ms() + LIVE_SOON;
+    uint32_t failures = 0;
+    size_t i;
     (void)state;
     live_place(&em, "workload");
     snprintf(oid, sizeof oid, "%s", em.oid);
-    snprintf(tenant, sizeof tenant, "%s", getenv("AZURE_TENANT_ID"));
-    snprintf(app, sizeof app, "%s", getenv("AZURE_CLIENT_ID"));
-    snprintf(file, sizeof file, "%s", getenv("AZURE_FEDERATED_TOKEN_FILE"));
-    workload.tenant_id = by_call.tenant_id = tenant;
-    workload.client_id = by_call.client_id = app;
-    workload.federated_token_file = file;
-    live_place(&em, "binding");                              /* the environment is that of the other one */
+    workload.tenant_id = by_call.tenant_id = machine.tenant_id = keep(tenant, sizeof tenant, "AZURE_TENANT_ID");
+    workload.client_id = by_call.client_id = keep(app, sizeof app, "AZURE_CLIENT_ID");
+    workload.federated_token_file = keep(file, sizeof file, "AZURE_FEDERATED_TOKEN_FILE");
+    live_place(&em, "binding");                              /* the environment is that of the others */
     binding.kubernetes_proxy = 1;
-    more[0] = as(&binding);
-    more[1] = as(&by_call);
+    binding.federated_token_file = keep(binding_file, sizeof binding_file, "AZURE_FEDERATED_TOKEN_FILE");
+    unsetenv("AZURE_FEDERATED_TOKEN_FILE");                  /* a pod's IMDS is the node's */
+    setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", getenv("EMULATOR_IMDS"), 1);
+    machine.client_id = getenv("EMULATOR_EXCHANGE_CLIENT_ID");
+    machine.managed_client_id = getenv("EMULATOR_USER_CLIENT_ID");
     do {                                                     /* a slow machine may come too late for it */
         azredis_close(client);
         write_token_file("{\"write\":true,\"life\":3}");
         client = as(&workload);
     } while (live_stats(client).token_failures && live_ms() < tries);
     write_token_file("{\"write\":true,\"life\":6}");
+    more[0] = as(&binding);
+    more[1] = as(&by_call);
+    more[2] = as(&machine);
     assert_user(client, oid);
     assert_user(more[0], em.oid);
     assert_user(more[1], oid);
+    assert_user(more[2], getenv("EMULATOR_OID_EXCHANGE"));
     await_renewals(1);
     write_token_file("{\"write\":true}");
     await_renewals(2);
     assert_int_equal(live_incr(client, "n"), 1);
-    assert_int_equal(live_incr(more[0], "n"), 2);
-    assert_int_equal(live_incr(more[1], "n"), 3);
-    assert_int_equal(live_stats(client).token_failures + live_stats(more[0]).token_failures + live_stats(more[1]).token_failures, 0);
+    for (i = 0; i < 3; i++) {
+        assert_int_equal(live_incr(more[i], "n"), i + 2);
+        assert_int_equal(live_stats(more[i]).connects, 1);
+        failures += live_stats(more[i]).token_failures;
+    }
+    assert_int_equal(live_stats(client).token_failures + failures, 0);
     assert_int_equal(live_stats(client).connects, 1);
-    assert_true(live_number(&em, "aks_requests") >= 3);
     assert_int_equal(live_number(&em, "aks_requests"), live_stats(more[0]).tokens);
+    assert_int_equal(live_number(&em, "imds_requests"), live_stats(more[2]).tokens);
 }
 
 /* A renewal that finds no file: the token serves on, and the file's return is found in time. */
@@ -291,6 +310,24 @@ static void test_proxy_roots(void **state)
     unlink(path);
 }
 
+/* ---- the machine's identity ---------------------------------------------------------------------- */
+
+static void test_machine_refused(void **state)
+{
+    azredis_auth_options id = {.identity = AZREDIS_ID_MANAGED_APP};
+    char tenant[40], app[40];
+    (void)state;
+    live_place(&em, "exchange");
+    id.tenant_id = keep(tenant, sizeof tenant, "AZURE_TENANT_ID");
+    id.client_id = keep(app, sizeof app, "AZURE_CLIENT_ID");
+    id.managed_client_id = getenv("EMULATOR_USER2_CLIENT_ID");               /* assigned, but no credential of the application */
+    refused(&id, AZREDIS_E_ENTRA, 700213, "no federated credential", 1);
+    id.managed_client_id = id.client_id;                                     /* not assigned */
+    refused(&id, AZREDIS_E_ENTRA, 0, "assign it, or mend its id", 0);
+    id.managed_client_id = NULL;
+    refused(&id, AZREDIS_E_ARG, 0, "needs a user-assigned identity", 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -300,6 +337,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_stale_once, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_proxy_refused, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_proxy_roots, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_machine_refused, setup_hour, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,4 @@
-/* Assertions in place of a secret: workload identity, its token proxy, the callback; and the clouds. These tests play
+/* Assertions in place of a secret: workload identity, its token proxy, the callback, a machine's identity; the clouds. These tests play
  * the file system and the authority: requests byte for byte, answers whole and cut, virtual time. Vectors c.2 and c.3
  * and rows 14, 15 and 26 of c.7 are those of the wire specification; row 27 is in test_identity. */
 #include <unistd.h>
@@ -601,6 +601,201 @@ static void test_callback_fails(void **state) {
     no_options("get_assertion");
 }
 
+/* ---- a managed identity as the application's federated credential ---- */
+
+#define OTHER "bbbbbbbb-cccc-dddd-eeee-ffffffffffff"
+
+static void machine(void) {
+    opt.identity = AZREDIS_ID_MANAGED_APP;
+    opt.tenant_id = TENANT;
+    opt.client_id = CLIENT;
+    opt.managed_client_id = OTHER;
+}
+
+/* The machine's endpoint is asked for its token in that name. */
+static void expect_machine(const char *target) {
+    assert_int_equal(next(), AZRI_STEP_HTTP);
+    assert_string_equal(step.url.path, target);
+    assert_false(step.by_proxy);
+    assert_string_equal(step.where, "managed-identity-app");
+}
+
+#define TARGET "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=api%3A%2F%2FAzureADTokenExchange"
+
+static void test_machine(void **state) {
+    int i;
+    (void)state;
+    machine();
+    begin();
+    for (i = 0; i < 3; i++) {                                    /* stale once; then a walk of its own: nothing is kept */
+        expect_machine(TARGET "&client_id=" OTHER);
+        assert_string_equal(step.url.host, "169.254.169.254");
+        answer_token(jwt, "\"expires_in\":86400,\"client_id\":\"" OTHER "\"");
+        assert_int_equal(next(), AZRI_STEP_HTTP);
+        assert_string_equal(step.url.host, "login.microsoftonline.com");
+        assert_string_equal(step.url.path, "/" TENANT "/oauth2/v2.0/token");
+        assert_true(step.by_proxy && step.url.tls);
+        expect_body(jwt);
+        if (i == 0) {
+            refuse(700024);
+            continue;
+        }
+        answer_token(bare_token, "\"expires_in\":3599,\"client_id\":\"" CLIENT "\"");
+        expect_token();
+        assert_string_equal(flow.used, "managed-identity-app");
+        assert_int_equal(flow.life_ms, 3599000);
+        azri_flow_start(&flow, &env, now);
+    }
+    finish();
+}
+
+static void test_machine_of_a_cloud(void **state) {
+    static const struct { const char *authority, *name; } row[] = {
+        { "login.microsoftonline.com", "api%3A%2F%2FAzureADTokenExchange" }, { "login.windows.net", "api%3A%2F%2FAzureADTokenExchange" },
+        { "login.partner.microsoftonline.cn", "api%3A%2F%2FAzureADTokenExchangeChina" },
+        { "login.chinacloudapi.cn", "api%3A%2F%2FAzureADTokenExchangeChina" },
+        { "LOGIN.microsoftonline.us", "api%3A%2F%2FAzureADTokenExchangeUSGov" },
+        { "login.usgovcloudapi.net", "api%3A%2F%2FAzureADTokenExchangeUSGov" },
+        { "login.sovcloud-identity.fr", "api%3A%2F%2FAzureADTokenExchange" }, { "localhost:1", "api%3A%2F%2FAzureADTokenExchange" },
+    };
+    char target[200];
+    size_t i;
+    (void)state;
+    for (i = 0; i < COUNT(row); i++) {
+        (void)start(NULL);
+        machine();
+        opt.authority_host = row[i].authority;
+        opt.managed_client_id = NULL;
+        opt.object_id = OTHER;
+        begin();
+        (void)snprintf(target, sizeof target, "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=%s&object_id=" OTHER,
+                       row[i].name);
+        expect_machine(target);
+        answer_token("a.b.c", "\"expires_in\":86400");
+        assert_int_equal(next(), AZRI_STEP_HTTP);
+        assert_true(azri_eqz(azri_str(step.url.host), row[i].authority) || i + 1 == COUNT(row));
+        expect_body("a.b.c");
+        good();
+        expect_token();
+        finish();
+    }
+}
+
+/* Azure Arc proves itself first; then as anywhere else. */
+static void test_machine_of_arc(void **state) {
+    (void)state;
+    machine();
+    set_env(AZRI_ENV_IDENTITY_ENDPOINT, "http://127.0.0.1:40342/metadata/identity/oauth2/token");
+    set_env(AZRI_ENV_IMDS_ENDPOINT, "http://127.0.0.1:40342");
+    begin();
+    assert_int_equal(next(), AZRI_STEP_HTTP);
+    answer(401, "WWW-Authenticate: Basic realm=/var/opt/azcmagent/tokens/a1.key\r\n", "");
+    assert_int_equal(next(), AZRI_STEP_FILE);
+    assert_string_equal(step.file, "a1.key");
+    file("key");
+    assert_int_equal(next(), AZRI_STEP_HTTP);
+    assert_true(holds(step.request.ptr, step.request.len, "\r\nAuthorization: Basic key\r\n"));
+    answer_token(jwt, "\"expires_in\":86400,\"client_id\":\"" OTHER "\"");
+    assert_int_equal(next(), AZRI_STEP_HTTP);
+    assert_false(holds(step.request.ptr, step.request.len, "Authorization"));
+    expect_body(jwt);
+    good();
+    expect_token();
+    finish();
+}
+
+static void test_machine_fails(void **state) {
+    (void)state;
+    machine();
+    begin();
+    expect_machine(TARGET "&client_id=" OTHER);
+    answer(400, "", "{\"error\":\"invalid_request\",\"error_description\":\"Identity not found\"}");
+    expect_failed(AZREDIS_E_ENTRA, "managed-identity-app: IMDS at 169.254.169.254:80 answered HTTP 400");
+    finish();
+    machine();
+    begin();
+    expect_machine(TARGET "&client_id=" OTHER);
+    answer_token("opaque", "\"expires_in\":86400");
+    expect_failed(AZREDIS_E_TOKEN, "is no JWT");
+    finish();
+    machine();
+    begin();
+    expect_machine(TARGET "&client_id=" OTHER);
+    answer_token(jwt, "\"expires_in\":86400,\"client_id\":\"" CLIENT "\"");
+    expect_failed(AZREDIS_E_TOKEN, "of another identity");
+    finish();
+    machine();
+    begin();
+    expect_machine(TARGET "&client_id=" OTHER);
+    answer_token(jwt, "\"expires_in\":86400");
+    assert_int_equal(next(), AZRI_STEP_HTTP);
+    refuse(700213);
+    expect_failed(AZREDIS_E_ENTRA, "no federated credential");
+    finish();
+}
+
+/* Passing trouble of either endpoint is tried again there. */
+static void test_machine_retries(void **state) {
+    (void)state;
+    machine();
+    begin();
+    expect_machine(TARGET "&client_id=" OTHER);
+    answer(410, "", "");
+    assert_int_equal(next(), AZRI_STEP_WAIT);
+    assert_int_equal(step.wait_ms, 10000);
+    now += step.wait_ms;
+    expect_machine(TARGET "&client_id=" OTHER);
+    answer_token(jwt, "\"expires_in\":86400");
+    assert_int_equal(next(), AZRI_STEP_HTTP);
+    answer(503, "", "");
+    assert_int_equal(next(), AZRI_STEP_WAIT);
+    assert_in_range(step.wait_ms, 560, 1040);
+    now += step.wait_ms;
+    assert_int_equal(next(), AZRI_STEP_HTTP);
+    assert_string_equal(step.url.host, "login.microsoftonline.com");
+    expect_body(jwt);
+    good();
+    expect_token();
+    finish();
+}
+
+static void test_machine_options(void **state) {
+    (void)state;
+    machine();
+    opt.managed_client_id = NULL;
+    no_options("needs a user-assigned identity");
+    opt.managed_client_id = OTHER;
+    opt.object_id = OTHER;
+    no_options("give one");
+    opt.object_id = NULL;
+    opt.managed_client_id = "a b";
+    no_options("client id");
+    opt.managed_client_id = OTHER;
+    opt.client_id = NULL;
+    no_options("client_id");
+    machine();
+    opt.tenant_id = NULL;
+    no_options("tenant_id");
+    machine();                                                   /* it may not be chosen there */
+    set_env(AZRI_ENV_MSI_ENDPOINT, "http://localhost:50342/oauth2/token");
+    begin();
+    expect_failed(AZREDIS_E_ARG, "Cloud Shell cannot be asked for an identity by its client id");
+    finish();
+    machine();                                                   /* a wrong authority is told before IMDS is asked */
+    set_env(AZRI_ENV_AUTHORITY_HOST, "https://evil.example");
+    begin();
+    expect_failed(AZREDIS_E_ARG, "AZURE_AUTHORITY_HOST");
+    finish();
+    machine();
+    opt.managed_client_id = NULL;
+    opt.resource_id = "/subscriptions/s/resourcegroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/my id";
+    begin();
+    expect_machine(TARGET "&msi_res_id=%2Fsubscriptions%2Fs%2Fresourcegroups%2Frg%2Fproviders%2FMicrosoft.ManagedIdentity"
+                   "%2FuserAssignedIdentities%2Fmy%20id");
+    answer(500, "", "");
+    finish();
+}
+
 /* ---- the token proxy of an AKS identity binding ---- */
 
 static void test_proxy(void **state) {
@@ -816,7 +1011,7 @@ static void test_clouds(void **state) {
     (void)state;
     for (i = 0; i < COUNT(row); i++) {
         assert_string_equal(azri_identity_authority_of(row[i].redis), row[i].authority);
-        assert_true(azri_identity_authority_known(azri_str(row[i].authority)));
+        assert_true(azri_identity_authority_find(azri_str(row[i].authority)) != NULL);
         for (k = 0; k < 3; k++) {                                /* a variable counts more, and an option most */
             (void)start(NULL);
             pod();
@@ -908,7 +1103,8 @@ static void test_truncated(void **state) {
     cut(400, "{\"error\":\"invalid_request\",\"error_description\":\"AADSTS700211: x\",\"error_codes\":[700211]}", 0);
 }
 
-/* Every allocation fails in turn: workload identity through the proxy, and the callback; each with a stale first try. */
+/* Every allocation fails in turn: workload identity through the proxy, the callback, the machine; each with a stale
+ * first try. */
 static int walk_without_memory(void) {
     int stale = 1;
     for (;;) {
@@ -916,6 +1112,10 @@ static int walk_without_memory(void) {
         case AZRI_STEP_FILE: file(azri_eqz(azri_str(step.file), PATH) ? jwt : PEM); break;
         case AZRI_STEP_CALL: give(jwt); break;
         case AZRI_STEP_HTTP:
+            if (!step.url.tls) {
+                answer_token(jwt, "\"expires_in\":86400");
+                break;
+            }
             if (stale) refuse(700024);
             else good();
             stale = 0;
@@ -927,14 +1127,15 @@ static int walk_without_memory(void) {
 }
 
 static void test_no_memory(void **state) {
-    int by_callback, k, done;
+    static void (*const arrange[])(void) = { binding, caller, machine };
+    size_t i;
+    int k, done;
     (void)state;
-    for (by_callback = 0; by_callback < 2; by_callback++)
+    for (i = 0; i < COUNT(arrange); i++)
         for (k = done = 0; !done; k++) {
             assert_true(k < 100);
             (void)start(NULL);
-            if (by_callback) caller();
-            else binding();
+            arrange[i]();
             allow = k;
             if (azri_identity_conf_copy(&conf, &mem, &opt, &err) != AZREDIS_OK) {
                 assert_int_equal(err.code, AZREDIS_E_NOMEM);
@@ -960,7 +1161,8 @@ int main(void) {
 #endif
         T(test_long_assertion), T(test_lacks), T(test_options_over_variables), T(test_chain), T(test_stale_assertion),
         T(test_no_credential_matches), T(test_retries), T(test_echo), T(test_injection), T(test_callback), T(test_callback_fails),
-        T(test_proxy), T(test_proxy_of_fewer_variables), T(test_proxy_path), T(test_proxy_rules), T(test_proxy_is_asked_for),
+        T(test_machine), T(test_machine_of_a_cloud), T(test_machine_of_arc), T(test_machine_fails), T(test_machine_retries),
+        T(test_machine_options), T(test_proxy), T(test_proxy_of_fewer_variables), T(test_proxy_path), T(test_proxy_rules), T(test_proxy_is_asked_for),
         T(test_proxy_roots_rotate), T(test_clouds), T(test_wrong_authority), T(test_truncated), T(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
