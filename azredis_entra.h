@@ -4185,7 +4185,7 @@ static azredis_status azri_jwt_user(const azri_claims *c, char out[64], azredis_
                      azri_quote(names, sizeof names, c->names, strlen(c->names), azri_slice(NULL, 0)));
 }
 
-/* ==== >>identity ========================================================== uses: core mem fail text ==
+/* ==== >>identity ========================================================== uses: core mem fail text http ==
  * Names, options and environment of an identity, the authorities that may get a secret, advice for Entra's
  * error codes. Pure.
  * Entry points: azredis_identity_by_name azri_identity_conf_copy azri_env_free azri_hint.
@@ -4728,7 +4728,8 @@ typedef struct azri_config_key {
 #define AZRI_KEY_IGNORED(name) { name, AZRI_CK_NO_EFFECT, AZRI_CK_ALIAS, 0, NULL }
 #define AZRI_KEY_REFUSED(name, mend) { name, AZRI_CK_REFUSED, AZRI_CK_ALIAS, 0, mend }
 #define AZRI_CONFIG_LATER "its identity is not built yet"
-#define AZRI_CONFIG_PROXY "Redis is reached directly, leave the key out; authorityProxy is for token requests"
+#define AZRI_CONFIG_PROXY "a proxy to Redis is not supported; connect directly and leave the key out. For token requests: " \
+                          "authorityProxy"
 #define AZRI_CONFIG_SENTINEL "Sentinel is not supported; give the address of the primary and leave the key out"
 
 /* In the order of azredis_describe. Names are compared without regard to case. */
