@@ -44,7 +44,7 @@ INSTALL_CLI = $(if $(wildcard tools/azredis.c),$(B)/azredis)
 HEADER   = $(H)/azredis_entra.h
 UNIT     = $(patsubst tests/unit/%.c,%,$(sort $(wildcard tests/unit/test_*.c)))
 # Unit tests that need a system or mbedTLS; all others run on the pure half alone as well.
-IMPURE   = test_posix test_child test_tls test_config test_no_text
+IMPURE   = test_posix test_child test_proxy test_tls test_config test_no_text
 PURE_UNIT = $(filter-out $(IMPURE),$(UNIT))
 SIM      = $(patsubst tests/sim/%.c,%,$(sort $(wildcard tests/sim/*.c)))
 LIVE     = $(patsubst tests/live/%.c,%,$(sort $(wildcard tests/live/test_*.c)))

@@ -223,6 +223,7 @@
  *                               and azredis_memory_needed is not there; 2 KB less
  * AZREDIS_NO_ASSERTION          leaves out the identity client-assertion
  * AZREDIS_NO_WORKLOAD           leaves out workload-identity, and its link of the default chain; NO_OS and NO_HTTP imply it
+ * AZREDIS_NO_PROXY              no HTTP proxy before the authority: the option proxy is AZREDIS_E_ARG; AZREDIS_NO_HTTP implies it
  * AZREDIS_NO_TOKEN_FILE         no identity token-file; AZREDIS_NO_OS implies it
  * AZREDIS_NO_EXEC               no identity exec, and no program is ever started; AZREDIS_NO_OS implies it
  * AZREDIS_ASSERT(x)             our own bugs; default assert, nothing under NDEBUG
@@ -871,6 +872,12 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_WITH_HTTP 1
 #endif
 
+#if defined(AZREDIS_NO_HTTP) || defined(AZREDIS_NO_PROXY)
+#  define AZRI_WITH_PROXY 0
+#else
+#  define AZRI_WITH_PROXY 1
+#endif
+
 /* Identities that need more than this build has are left out of it. */
 #if defined(AZREDIS_NO_OS) || defined(AZREDIS_NO_HTTP)
 #  ifndef AZREDIS_NO_WORKLOAD
@@ -1389,7 +1396,7 @@ static void azri_out_end(const azri_out *o) {
 }
 
 static void azri_out_char(azri_out *o, char c) {
-    if (o->len + 1 < o->cap) o->p[o->len] = c;
+    if (o->cap && o->len < o->cap - 1) o->p[o->len] = c;
     o->len++;
 }
 
@@ -1613,6 +1620,33 @@ static int azri_b64_decode(azredis_str in, const char *last, char *out, size_t *
 }
 
 static int azri_b64url_decode(azredis_str in, char *out, size_t *out_len) { return azri_b64_decode(in, "-_", out, out_len); }
+
+static void azri_b64_out(azri_out *o, azredis_str in) {
+    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    size_t i, k;
+    for (i = 0; i < in.len; i += 3) {
+        uint32_t bits = 0;
+        for (k = 0; k < 3; k++) bits = bits << 8 | (i + k < in.len ? (unsigned char)in.ptr[i + k] : 0u);
+        for (k = 0; k < 4; k++) azri_out_char(o, i + k > in.len ? '=' : letters[bits >> (18 - 6 * k) & 63]);
+    }
+}
+
+/* Undoes %XX into out, which has room for in.len. 0: a broken escape, or a control character. */
+static int azri_percent_decode(azredis_str in, char *out, size_t *out_len) {
+    size_t i, n = 0;
+    for (i = 0; i < in.len; i++) {
+        int c = (unsigned char)in.ptr[i];
+        if (c == '%') {
+            if (i + 2 >= in.len || azri_hex(in.ptr[i + 1]) < 0 || azri_hex(in.ptr[i + 2]) < 0) return 0;
+            c = azri_hex(in.ptr[i + 1]) * 16 + azri_hex(in.ptr[i + 2]);
+            i += 2;
+        }
+        if (c < ' ' || c == 127) return 0;
+        out[n++] = (char)c;
+    }
+    *out_len = n;
+    return 1;
+}
 
 static azredis_status azri_percent_add(azri_buf *b, azredis_str raw) {
     azredis_status st = AZREDIS_OK;
@@ -2527,6 +2561,62 @@ static azredis_status azri_http_request(azri_buf *out, const char *method, const
     azri_http_put(out, &st, azri_str("\r\n"));
     azri_http_put(out, &st, body);
     return st;
+}
+
+/* ---- a tunnel by a proxy (RFC 9110 9.3.6), with a password by RFC 7617 ---- */
+
+#define AZRI_PROXY_LOGIN 255u                      /* bytes of user:password, percent-encoded */
+#define AZRI_PROXY_HEAD  1024u                     /* two names of 253, base64 of a login, and the words around them */
+
+/* http://[user:password@]host:port. NULL, or what is wrong; never quotes the text. *login, still encoded, points into it;
+ * its ptr is NULL if there is none. */
+static const char *azri_proxy_read(azredis_str text, char host[256], uint16_t *port, azredis_str *login) {
+    char decoded[AZRI_PROXY_LOGIN];
+    azredis_str authority, rest;
+    size_t at, n = 0;
+    const char *why;
+    int tls, good;
+    *login = azri_slice(NULL, 0);
+    if (!azri_url_split(text, &tls, &authority, &rest)) return "it does not begin with http://";
+    if (tls) return "a proxy that is itself reached by TLS is not supported";
+    if (rest.len && !azri_eqz(rest, "/")) return "something stands behind its port; '/', '?' and '#' in a password are %2F, %3F, %23";
+    for (at = authority.len; at > 0 && authority.ptr[at - 1] != '@'; at--) {}
+    if (at) *login = azri_slice(authority.ptr, at - 1);
+    if (login->len > AZRI_PROXY_LOGIN) return "user and password have more than 255 bytes";
+    good = azri_percent_decode(*login, decoded, &n) && azri_find(*login, ':') == azri_find(azri_slice(decoded, n), ':');
+    azri_wipe(decoded, sizeof decoded);
+    if (!good) return "'%' in user or password needs two hexadecimal digits behind it, and neither may hold a control character, "
+                      "nor the user a ':'";
+    why = azri_hostport_parse(azri_slice(authority.ptr + at, authority.len - at), 0, host, port);
+    return why ? why : *port ? NULL : "it names no port";
+}
+
+/* The head of a CONNECT to host:port. Returns its length; out holds a secret. */
+static size_t azri_proxy_head(char out[AZRI_PROXY_HEAD], const char *host, uint16_t port, azredis_str login) {
+    static const char agent[] = "\r\nUser-Agent: azredis-entra/" AZREDIS_VERSION_TEXT "\r\n";
+    char target[272], decoded[AZRI_PROXY_LOGIN + 1];
+    int ip6 = azri_find(azri_str(host), ':') < strlen(host);
+    size_t n = 0;
+    azri_out o;
+    (void)azri_fmt(target, sizeof target, "%s%s%s:%u", ip6 ? "[" : "", host, ip6 ? "]" : "", (unsigned)port);
+    o.p = out;
+    o.cap = AZRI_PROXY_HEAD;
+    o.len = 0;
+    azri_out_text(&o, "CONNECT ", 8);
+    azri_out_text(&o, target, strlen(target));
+    azri_out_text(&o, " HTTP/1.1\r\nHost: ", 17);
+    azri_out_text(&o, target, strlen(target));
+    azri_out_text(&o, agent, sizeof agent - 1);
+    if (login.ptr && azri_percent_decode(login, decoded, &n)) {
+        if (azri_find(login, ':') == login.len) decoded[n++] = ':';
+        azri_out_text(&o, "Proxy-Authorization: Basic ", 27);
+        azri_b64_out(&o, azri_slice(decoded, n));
+        azri_out_text(&o, "\r\n", 2);
+    }
+    azri_out_text(&o, "\r\n", 2);
+    azri_wipe(decoded, sizeof decoded);
+    AZREDIS_ASSERT(o.len < o.cap);
+    return o.len;
 }
 
 /* ---- answer ---- */
@@ -4096,7 +4186,7 @@ static azredis_status azri_jwt_user(const azri_claims *c, char out[64], azredis_
                      azri_quote(names, sizeof names, c->names, strlen(c->names), azri_slice(NULL, 0)));
 }
 
-/* ==== >>identity ========================================================== uses: core mem fail text ==
+/* ==== >>identity ========================================================== uses: core mem fail text http ==
  * Names, options and environment of an identity, the authorities that may get a secret, advice for Entra's
  * error codes. Pure.
  * Entry points: azredis_identity_by_name azri_identity_conf_copy azri_env_free azri_hint.
@@ -4453,6 +4543,16 @@ static azredis_status azri_identity_check_exec(const azri_identity_conf *c, azre
 }
 #endif
 
+static azredis_status azri_identity_check_proxy(const azri_identity_conf *c, azredis_error *e) {
+    char host[256];
+    uint16_t port = 0;
+    azredis_str login;
+    const char *why = "this program was built with AZREDIS_NO_PROXY";
+    if (AZRI_WITH_PROXY) why = azri_proxy_read(azri_str(c->proxy), host, &port, &login);
+    if (!why) return AZREDIS_OK;
+    return azri_fail(e, AZREDIS_E_ARG, "options.proxy", "options.proxy: %s; expected http://[user:password@]host:port", why);
+}
+
 static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_error *e) {
     const azri_identity_kind *k = azri_identity_find(NULL, (int)c->identity);
     const char *lacks;
@@ -4487,6 +4587,7 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
 #endif
     if (c->user && strlen(c->user) >= sizeof ((azredis_token *)0)->user)
         return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: user has more than 63 bytes");
+    if (c->proxy && azri_identity_check_proxy(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (AZRI_WITH_HTTP && c->authority_host)
         return azri_identity_authority(&host, &port, c->authority_host, c->allow_authority, "options.authority_host", e);
     if (AZRI_WITH_HTTP && c->allow_authority)
@@ -4645,7 +4746,8 @@ typedef struct azri_config_key {
 #define AZRI_KEY_IGNORED(name) { name, AZRI_CK_NO_EFFECT, AZRI_CK_ALIAS, 0, NULL }
 #define AZRI_KEY_REFUSED(name, mend) { name, AZRI_CK_REFUSED, AZRI_CK_ALIAS, 0, mend }
 #define AZRI_CONFIG_LATER "its identity is not built yet"
-#define AZRI_CONFIG_PROXY "a proxy is not supported; connect directly and leave the key out"
+#define AZRI_CONFIG_PROXY "a proxy to Redis is not supported; connect directly and leave the key out. For token requests: " \
+                          "authorityProxy"
 #define AZRI_CONFIG_SENTINEL "Sentinel is not supported; give the address of the primary and leave the key out"
 
 /* In the order of azredis_describe. Names are compared without regard to case. */
@@ -5843,6 +5945,12 @@ static int azri_flow_net_passes(azredis_status st) {
 
 /* No answer came from a token endpoint of Entra: f->error says why. */
 static void azri_flow_judge_net(azri_flow *f, uint64_t now) {
+    azredis_status st = f->error.code;
+    int by = f->env->value[AZRI_ENV_HTTPS_PROXY] ? AZRI_ENV_HTTPS_PROXY : AZRI_ENV_HTTPS_PROXY_SMALL;
+    if (AZRI_WITH_PROXY && !f->conf->proxy && f->env->value[by] &&
+        (st == AZREDIS_E_DNS || st == AZREDIS_E_NET || st == AZREDIS_E_TIMEOUT))
+        azri_fail_add(&f->error, "; %s is set, which is not obeyed: if the authority is behind a proxy, set the option proxy",
+                      azri_env_names[by]);
     azri_flow_again(f, now, azri_flow_net_passes(f->error.code) ? &azri_retry_sts : NULL);
 }
 
@@ -12363,7 +12471,7 @@ static void azri_tls_idle(azri_tls *t) {
     t->ahead = NULL;
 }
 
-/* ==== >>line ============================================================== uses: core fail text port posix bare tls ==
+/* ==== >>line ============================================================== uses: core mem fail text http port posix bare tls ==
  * A stream that is dialled, secured and then carries bytes, step by step and never blocking.
  * Entry points: azri_line_begin, _step, _read, _write, _end, _fds, _deadline.
  * ================================================================================================ */
@@ -12379,7 +12487,7 @@ static void azri_tls_enter(void) {}
 static void azri_tls_leave(void) {}
 #endif
 
-typedef enum azri_line_state { AZRI_LINE_OFF, AZRI_LINE_DIAL, AZRI_LINE_TLS, AZRI_LINE_OPEN } azri_line_state;
+typedef enum azri_line_state { AZRI_LINE_OFF, AZRI_LINE_DIAL, AZRI_LINE_PROXY, AZRI_LINE_TLS, AZRI_LINE_OPEN } azri_line_state;
 
 typedef struct azri_line {
     azri_line_state  state;
@@ -12395,6 +12503,9 @@ typedef struct azri_line {
     uint64_t         deadline;
     uint8_t          want;              /* AZRI_READ, AZRI_WRITE: what the open stream waits for */
     uint8_t          spent;             /* without TLS: see azri_tls.spent */
+    const char      *proxy;             /* lent; NULL: none */
+    azri_http       *answer;            /* lent: reads the proxy's, and is then as new */
+    size_t           put;               /* bytes of the CONNECT that it has */
 } azri_line;
 
 static void azri_line_unsecure(azri_line *l) {
@@ -12406,13 +12517,28 @@ static void azri_line_unsecure(azri_line *l) {
 static void azri_line_end(azri_line *l) {
     if (l->state == AZRI_LINE_DIAL) azri_dial_end(&l->dial);
     if ((l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_OPEN) && l->conf.name) azri_line_unsecure(l);
-    if (l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_OPEN) azri_bury(l->grave, l->port, l->sock);
+    if (l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_OPEN || l->state == AZRI_LINE_PROXY)
+        azri_bury(l->grave, l->port, l->sock);
     l->state = AZRI_LINE_OFF;
 }
 
 /* Nothing is expected: gives memory back that is there for speed. */
 static void azri_line_idle(azri_line *l) {
     if (l->state == AZRI_LINE_OPEN && l->conf.name) azri_tls_idle(&l->tls);
+}
+
+/* To the proxy, if there is one. */
+static void azri_line_aim(azri_line *l) {
+    char host[256];
+    uint16_t port = 0;
+    azredis_str login;
+    l->state = AZRI_LINE_DIAL;
+    l->put = 0;
+    if (AZRI_WITH_PROXY && l->proxy && !azri_proxy_read(azri_str(l->proxy), host, &port, &login))
+        azri_dial_begin(&l->dial, l->port, l->waker, host, port);
+    else
+        azri_dial_begin(&l->dial, l->port, l->waker, l->host, l->tcp_port);
+    l->dial.grave = l->grave;
 }
 
 /* conf's strings must outlive the line. The host is copied. g: see azri_grave; NULL: sockets are closed at once. */
@@ -12426,13 +12552,85 @@ static void azri_line_begin(azri_line *l, const azri_port *port, azri_waker *w, 
     l->tcp_port = tcp_port;
     l->deadline = azri_after(now, limit_ms);
     azri_copy(l->host, sizeof l->host, host);
-    l->state = AZRI_LINE_DIAL;
-    azri_dial_begin(&l->dial, port, w, l->host, tcp_port);
-    l->dial.grave = g;
+    azri_line_aim(l);
 }
 
+/* ---- a proxy before the host: a CONNECT, then TLS with the host itself --------------------------- */
+
+/* Right behind azri_line_begin. answer is initialised. Both, and the text, are lent. */
+static void azri_line_by(azri_line *l, const char *proxy, azri_http *answer) {
+    l->proxy = proxy;
+    l->answer = answer;
+    azri_line_aim(l);
+}
+
+/* Whose fault it was. */
+static azredis_status azri_line_blame(azri_line *l, azredis_status st, azredis_error *e) {
+    if (AZRI_WITH_PROXY && l->proxy && st != AZREDIS_OK && st != AZREDIS_AGAIN)
+        azri_fail_add(e, " (this is about the proxy of the option proxy, %s:%u)", l->dial.host, (unsigned)l->dial.tcp_port);
+    return st;
+}
+
+/* Its answer is not 2xx. */
+static azredis_status azri_line_refused(azri_line *l, azredis_str login, azredis_error *e) {
+    int status = l->answer->status, beyond = status >= 502 && status <= 504;
+    (void)azri_fail(e, beyond ? AZREDIS_E_NET : AZREDIS_E_HTTP, l->conf.where, "%s: the proxy %s:%u refused a tunnel to %s:%u with "
+                    "HTTP %d: %s", l->conf.where, l->dial.host, (unsigned)l->dial.tcp_port, l->host, (unsigned)l->tcp_port, status,
+                    status == 407 && login.ptr ? "it does not accept user and password of the option proxy (only Basic is spoken)"
+                    : status == 407 ? "it wants a login; write http://user:password@host:port into the option proxy"
+                    : beyond ? "it cannot reach that host, or does not know the name"
+                    : status == 403 || status == 405 ? "it does not allow it; ask who runs the proxy to permit CONNECT there"
+                    : "is it an HTTP proxy that knows CONNECT?");
+    if (!e) return beyond ? AZREDIS_E_NET : AZREDIS_E_HTTP;
+    e->http_status = status;
+    e->retryable = beyond || status == 429 || status == 408 || status == 500;
+    return e->code;
+}
+
+static azredis_status azri_line_ask(azri_line *l, azredis_str login, azredis_error *e) {
+    char head[AZRI_PROXY_HEAD];
+    size_t n = azri_proxy_head(head, l->host, l->tcp_port, login);
+    int k = 1;
+    while (l->put < n && k > 0) {
+        k = l->port->p.send(l->port->p.user, l->sock, head + l->put, n - l->put);
+        if (k > 0) l->put += (size_t)k;
+    }
+    azri_wipe(head, sizeof head);
+    if (k < 0) return azri_net_fail(e, l->conf.where, l->host, k);
+    l->want = k ? AZRI_READ : AZRI_WRITE;
+    return k ? AZREDIS_OK : AZREDIS_AGAIN;
+}
+
+/* OK: what follows is the host's. Byte by byte, so that none of it is read here. */
+static azredis_status azri_line_tunnel(azri_line *l, azredis_error *e) {
+    azri_http *h = l->answer;
+    char host[256], c;
+    uint16_t port;
+    azredis_str login;
+    azredis_status st;
+    int k;
+    (void)azri_proxy_read(azri_str(l->proxy), host, &port, &login);
+    st = azri_line_ask(l, login, e);
+    while (st == AZREDIS_OK && (h->state == AZRI_HTTP_STATUS_LINE || h->state == AZRI_HTTP_HEADERS)) {
+        k = l->port->p.recv(l->port->p.user, l->sock, &c, 1);
+        if (k == 0) return AZREDIS_AGAIN;
+        if (k < 0) st = azri_net_fail(e, l->conf.where, "CONNECT", k);
+        else st = azri_http_feed(h, &c, 1, e);
+        if (st == AZREDIS_AGAIN) st = AZREDIS_OK;
+    }
+    if (st != AZREDIS_OK) return azri_line_blame(l, st, e);
+    if (h->status < 200 || h->status > 299) return azri_line_refused(l, login, e);
+    azri_http_init(h, h->sink, h->user);
+    return AZREDIS_OK;
+}
+
+/* ---- step by step -------------------------------------------------------------------------------- */
+
 static azredis_status azri_line_late(azri_line *l, azredis_error *e) {
-    if (l->state == AZRI_LINE_DIAL) return azri_dial_timeout(&l->dial, e);
+    if (l->state == AZRI_LINE_DIAL) return azri_line_blame(l, azri_dial_timeout(&l->dial, e), e);
+    if (l->state == AZRI_LINE_PROXY)
+        return azri_line_blame(l, azri_fail(e, AZREDIS_E_TIMEOUT, l->conf.where, "CONNECT to %s:%u: no complete answer in time", l->host,
+                                            (unsigned)l->tcp_port), e);
     return azri_fail(e, AZREDIS_E_TIMEOUT, l->conf.where, "TLS with %s:%u: no answer in time%s", l->host, (unsigned)l->tcp_port,
                      l->tls.heard ? "" : "; is it a TLS port?");
 }
@@ -12442,14 +12640,11 @@ static void azri_line_again(azri_line *l) {
     l->conf.tls12 = l->tls.tls12;
     azri_line_unsecure(l);
     azri_bury(l->grave, l->port, l->sock);
-    l->state = AZRI_LINE_DIAL;
-    azri_dial_begin(&l->dial, l->port, l->waker, l->host, l->tcp_port);
-    l->dial.grave = l->grave;
+    azri_line_aim(l);
 }
 
-static azredis_status azri_line_dial(azri_line *l, uint64_t now, azredis_error *e) {
-    azredis_status st = azri_dial_step(&l->dial, now, &l->sock, e);
-    if (st != AZREDIS_OK) return st;
+static azredis_status azri_line_secure(azri_line *l, azredis_error *e) {
+    azredis_status st;
     l->state = l->conf.name ? AZRI_LINE_TLS : AZRI_LINE_OPEN;
     l->want = AZRI_WRITE;               /* TLS: the ClientHello */
     if (!l->conf.name) return AZREDIS_OK;
@@ -12457,6 +12652,15 @@ static azredis_status azri_line_dial(azri_line *l, uint64_t now, azredis_error *
     st = azri_tls_open(&l->tls, l->port, &l->conf, l->sock, e);
     azri_tls_leave();
     return st;
+}
+
+static azredis_status azri_line_dial(azri_line *l, uint64_t now, azredis_error *e) {
+    azredis_status st = azri_dial_step(&l->dial, now, &l->sock, e);
+    if (st != AZREDIS_OK) return azri_line_blame(l, st, e);
+    if (!AZRI_WITH_PROXY || !l->proxy) return azri_line_secure(l, e);
+    l->state = AZRI_LINE_PROXY;
+    l->want = AZRI_WRITE;
+    return AZREDIS_OK;
 }
 
 static azredis_status azri_line_handshake(azri_line *l, uint64_t now, azredis_error *e) {
@@ -12476,6 +12680,10 @@ static azredis_status azri_line_handshake(azri_line *l, uint64_t now, azredis_er
 static azredis_status azri_line_step(azri_line *l, uint64_t now, azredis_error *e) {
     azredis_status st = AZREDIS_OK;
     if (l->state == AZRI_LINE_DIAL) st = azri_line_dial(l, now, e);
+    if (AZRI_WITH_PROXY && st == AZREDIS_OK && l->state == AZRI_LINE_PROXY) {
+        st = azri_line_tunnel(l, e);
+        if (st == AZREDIS_OK) st = azri_line_secure(l, e);
+    }
     if (st == AZREDIS_OK && l->state == AZRI_LINE_TLS) st = azri_line_handshake(l, now, e);
     if (st == AZREDIS_AGAIN && now >= l->deadline) return azri_line_late(l, e);
     return st;
@@ -12517,7 +12725,7 @@ static size_t azri_line_fds(const azri_line *l, azri_fd *out, size_t cap, int ha
     if (l->state == AZRI_LINE_DIAL) return azri_dial_fds(&l->dial, out, cap);
     out->sock = l->sock;
     out->ready = 0;
-    out->want = l->state == AZRI_LINE_TLS ? l->want : (uint8_t)(AZRI_READ | (has_output ? AZRI_WRITE : 0));
+    out->want = l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_PROXY ? l->want : (uint8_t)(AZRI_READ | (has_output ? AZRI_WRITE : 0));
     return 1;
 }
 
@@ -12914,6 +13122,7 @@ static void azri_fetch_dial(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_
                     f->step.connect_ms ? (uint32_t)azri_min64(f->step.connect_ms, f->step.timeout_ms) : f->step.timeout_ms);
     azri_http_init(&f->http, azri_flow_body, &f->flow);
     f->http.header = azri_flow_header;
+    if (AZRI_WITH_PROXY && f->step.by_proxy && f->step.url.tls && a->conf.proxy) azri_line_by(&f->line, a->conf.proxy, &f->http);
     f->written = 0;
     f->until = azri_after(now, f->step.timeout_ms);
     f->phase = AZRI_FETCH_HTTP;

@@ -47,6 +47,7 @@ for_test() {
     need strace program strace
     need openssl program openssl
     need jq program jq
+    need tinyproxy-bin program tinyproxy
     case $missing in *redis-tools*) ;; *) need redis-tools program redis-cli ;; esac
     need python3 program python3
     need clang-tidy program clang-tidy
