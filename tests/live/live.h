@@ -1,7 +1,7 @@
 /* live.h - what the live tests share: the emulator, its counters and faults, events, a relay.
  *
- * A test program includes azredis_entra.h with its implementation, then this file, then talks to a
- * real redis-server through the emulator's TLS gateway:
+ * A test program includes azredis_entra.h (with its implementation only if it looks behind the public calls: see
+ * library.c), then this file, then talks to a real redis-server through the emulator's TLS gateway:
  *
  *     live_start(&em, "--token-ttl", "5", NULL);      own directory, free ports, AZURE_* in the environment
  *     live_fault(&em, "auth-reject", NULL, "1");      arm a fault; live_fired tells how often it fired
@@ -515,10 +515,17 @@ static LIVE_UNUSED int64_t live_incr(azredis_client *c, const char *key)
     return n;
 }
 
+/* The socket of the client's connection. */
+#ifdef AZREDIS_ENTRA_IMPLEMENTATION
+static LIVE_UNUSED int live_socket(azredis_client *c) { return (int)azri_conn_of(c->hub.sessions)->line.sock; }
+#else
+int live_socket(azredis_client *c);     /* library.c */
+#endif
+
 /* Waits until the end of the client's connection has come to its socket, where the next call will find it. */
 static LIVE_UNUSED void live_await_end(azredis_client *c)
 {
-    struct pollfd end = {(int)azri_conn_of(c->hub.sessions)->line.sock, POLLIN, 0};
+    struct pollfd end = {live_socket(c), POLLIN, 0};
     assert_int_equal(poll(&end, 1, LIVE_SOON), 1);
 }
 

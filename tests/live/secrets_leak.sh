@@ -26,7 +26,7 @@ build() {
         echo "# the place to change has gone from azredis_entra.h: $2"
         return 1
     fi
-    "$cc" -std=gnu11 -O1 -w -I"$dir/$1" -Itests/live tests/live/test_secrets.c -o "$dir/$1/test" -Wl,--as-needed \
+    "$cc" -std=gnu11 -O1 -w -I"$dir/$1" -Itests/live tests/live/test_secrets.c tests/live/library.c -o "$dir/$1/test" -Wl,--as-needed \
         -lcmocka -ljansson -lssl -lcrypto -lmbedtls -lmbedx509 -lmbedcrypto -lpthread 2>&1 | sed 's/^/# /'
     [ -x "$dir/$1/test" ]
 }

@@ -1,7 +1,6 @@
 /* Faults of AUTH: refused, without a word, slow; on connecting and on renewal under load. Each test asks the
  * emulator whether its fault fired as often as armed.
- *   cc -std=gnu11 -I. tests/live/test_auth.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
-#define AZREDIS_ENTRA_IMPLEMENTATION
+ *   cc -std=gnu11 -I. tests/live/test_auth.c tests/live/library.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
 #include "azredis_entra.h"
 #include "live.h"
 

@@ -1,10 +1,9 @@
 /* The command line tool (environment variable AZREDIS, else build/azredis) as its users meet it: beside the
  * redis-cli of Redis 7.0 for every byte that it prints, and against peers that refuse, hang and drip.
- *   cc -std=gnu11 -I. tests/live/test_azredis.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -lutil -pthread */
+ *   cc -std=gnu11 -I. tests/live/test_azredis.c tests/live/library.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -lutil -pthread */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#define AZREDIS_ENTRA_IMPLEMENTATION
 #include "azredis_entra.h"
 #include "live.h"
 

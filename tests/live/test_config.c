@@ -1,6 +1,5 @@
 /* Connection strings and URLs reach the server: over TLS with a token and with a key, and over a unix socket.
- *   cc -std=gnu11 -I. tests/live/test_config.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
-#define AZREDIS_ENTRA_IMPLEMENTATION
+ *   cc -std=gnu11 -I. tests/live/test_config.c tests/live/library.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
 #include "azredis_entra.h"
 #include "live.h"
 

@@ -1,7 +1,6 @@
 /* Calls while there is no connection: a command that could not be sent says so, one that waits runs once
  * there is a connection, and each failing call ends within its deadline.
- *   cc -std=gnu11 -I. tests/live/test_connect.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
-#define AZREDIS_ENTRA_IMPLEMENTATION
+ *   cc -std=gnu11 -I. tests/live/test_connect.c tests/live/library.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
 #include "azredis_entra.h"
 #include "live.h"
 

@@ -1,6 +1,5 @@
 /* Each event, provoked by a fault: order, count and fields; and the log lines of each step.
- *   cc -std=gnu11 -I. tests/live/test_events.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
-#define AZREDIS_ENTRA_IMPLEMENTATION
+ *   cc -std=gnu11 -I. tests/live/test_events.c tests/live/library.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
 #include "azredis_entra.h"
 #include "live.h"
 

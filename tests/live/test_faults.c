@@ -1,8 +1,7 @@
 /* Faults of connections: cut, expired, stalled, refused, a server that restarts or sends the client
  * elsewhere. Each test asks the emulator whether its fault fired as often as armed. Faults of AUTH are in
  * test_auth.c, those of the authority in test_authority.c.
- *   cc -std=gnu11 -I. tests/live/test_faults.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
-#define AZREDIS_ENTRA_IMPLEMENTATION
+ *   cc -std=gnu11 -I. tests/live/test_faults.c tests/live/library.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
 #include "azredis_entra.h"
 #include "live.h"
 

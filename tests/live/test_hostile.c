@@ -3,7 +3,6 @@
  * crashes, hangs or leaks, and no answer reaches the wrong question. The servers are threads of this program:
  * Redis in plain text, the authority over TLS. */
 #define _GNU_SOURCE
-#define AZREDIS_ENTRA_IMPLEMENTATION
 #include "azredis_entra.h"
 #include <dirent.h>
 #include "live.h"

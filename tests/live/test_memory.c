@@ -6,11 +6,11 @@
  * the first and the last of every call path fail, and every 17th of all. MEMORY_ALL=1 takes every single one
  * (2 minutes), MEMORY_SHOW=1 tells of each run. */
 #define _GNU_SOURCE
-#define AZREDIS_ENTRA_IMPLEMENTATION
 #include "azredis_entra.h"
 #include <dirent.h>
 #include <execinfo.h>
 #include <malloc.h>
+#include <mbedtls/version.h>
 #include "live.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)

@@ -1,7 +1,6 @@
 /* Plain calls: a program that exists only while it calls. Sleeping here is what is tested.
  * Every call leaves the next one working.
- *   cc -std=gnu11 -I. tests/live/test_plain.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
-#define AZREDIS_ENTRA_IMPLEMENTATION
+ *   cc -std=gnu11 -I. tests/live/test_plain.c tests/live/library.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
 #include "azredis_entra.h"
 #include "live.h"
 

@@ -1,7 +1,6 @@
 /* Tokens of 3 seconds are renewed and presented in place for more than four lives, once under pipelined
  * load and once with active subscriptions. Client, gateway and real server must agree on every number.
- *   cc -std=gnu11 -I. tests/live/test_rotation.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
-#define AZREDIS_ENTRA_IMPLEMENTATION
+ *   cc -std=gnu11 -I. tests/live/test_rotation.c tests/live/library.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
 #include "azredis_entra.h"
 #include "live.h"
 

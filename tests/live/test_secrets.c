@@ -5,7 +5,6 @@
  * secrets masked through a pipe, unmasks them where the library takes them, and wipes that place at once.
  *   test_secrets [TEST]      a cmocka filter, for secrets_leak.sh, which shows that the scan can fail */
 #define _GNU_SOURCE
-#define AZREDIS_ENTRA_IMPLEMENTATION
 #include "azredis_entra.h"
 #include <ctype.h>
 #include <dirent.h>

@@ -1,7 +1,6 @@
 /* azredis_start: calls from many threads on one client, and a client that lives while nobody calls.
- *   cc -std=gnu11 -I. tests/live/test_threads.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread
+ *   cc -std=gnu11 -I. tests/live/test_threads.c tests/live/library.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread
  * Environment: THREADS_CALLS, calls that each thread of the big tests makes at least (10000). */
-#define AZREDIS_ENTRA_IMPLEMENTATION
 #include "azredis_entra.h"
 #include "live.h"
 #include <stdatomic.h>

@@ -1,9 +1,9 @@
 /* Certificates, trust, names, ports where nothing good listens, versions and suites of TLS. Each failure
  * ends in time, names step, cause and mend, and tells nothing to a stranger.
- *   cc -std=gnu11 -I. tests/live/test_tls.c -lcmocka -ljansson -lssl -lcrypto -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
+ *   cc -std=gnu11 -I. tests/live/test_tls.c tests/live/library.c -lcmocka -ljansson -lssl -lcrypto -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
 #define _GNU_SOURCE
-#define AZREDIS_ENTRA_IMPLEMENTATION
 #include "azredis_entra.h"
+#include <mbedtls/version.h>
 #include "live.h"
 #include "hostile.h"
 #include <stdatomic.h>
