@@ -13824,21 +13824,27 @@ static void azri_pump_token(azredis_client *c, uint64_t now) {
     azri_pump_fetch(c, now);
 }
 
+static int azri_all_up(const azredis_client *c) {
+    const azri_session *s;
+    for (s = c->hub.sessions; s; s = s->next)
+        if (s->state != AZRI_READY && s->state != AZRI_DRAINING) return 0;
+    return 1;
+}
+
 /* The first parts of a turn: what came is read, the token is looked after (with threads beside it), time passes. Returns
  * the time; azri_turn_write must follow. */
-static uint64_t azri_pump_look(azredis_client *c) {
-    uint64_t now = azri_now(c);
+static uint64_t azri_pump_look(azredis_client *c, uint64_t now) {
     azri_turn_read(c, c->waker, now);
     if (!c->threads) azri_pump_token(c, now);
     if (c->hub.resting && !c->fetch) azri_hub_rest(&c->hub, now);
-    now = azri_now(c);
+    if (c->fetch || !azri_all_up(c)) now = azri_now(c);             /* a handshake may take its time */
     azri_pump_auth(c, now);
     azri_hub_tick(&c->hub, now);
     return now;
 }
 
 /* One turn without waiting. */
-static void azri_pump_turn(azredis_client *c) { azri_turn_write(c, azri_pump_look(c)); }
+static void azri_pump_turn(azredis_client *c) { azri_turn_write(c, azri_pump_look(c, azri_now(c))); }
 
 /* When the sessions want a turn. With the baton. */
 static uint64_t azri_turn_deadline(const azredis_client *c, uint64_t now) {
@@ -14138,11 +14144,7 @@ struct azri_threads {
 };
 
 static int azri_all_ready(const azredis_client *c) {
-    const azri_session *s;
-    if (c->hub.resting) return 0;                   /* the connection is to be closed */
-    for (s = c->hub.sessions; s; s = s->next)
-        if (s->state != AZRI_READY && s->state != AZRI_DRAINING) return 0;
-    return 1;
+    return !c->hub.resting && azri_all_up(c);       /* resting: the connection is to be closed */
 }
 
 /* Wakes when the lock is let go; there is one place for that. */
@@ -15394,12 +15396,13 @@ static void azri_leave(azredis_client *c) {
 
 static int azri_renewing(azredis_client *c) {
     const azri_session *s = azri_hub_main(&c->hub);
+    uint64_t now;
     int due;
     if (c->fetch) return 1;
-    if (s->state == AZRI_READY && (s->trying || (s->fresh && s->auth_at <= azri_now(c)))) return 1;
+    now = azri_now(c);
+    if (s->state == AZRI_READY && (s->trying || (s->fresh && s->auth_at <= now))) return 1;
     azri_lock_acquire(&c->auth->lock);
-    due = !c->auth->conf.is_static && azri_token_live(&c->auth->machine, azri_now(c)) &&
-          azri_token_due(&c->auth->machine, azri_now(c));
+    due = !c->auth->conf.is_static && azri_token_live(&c->auth->machine, now) && azri_token_due(&c->auth->machine, now);
     azri_lock_release(&c->auth->lock);
     return due;
 }
@@ -15407,8 +15410,9 @@ static int azri_renewing(azredis_client *c) {
 /* Rule 2: drives a renewal that is due to its end, and presents the token. The time for it is given once: an
  * authority that hangs slows one call, not every call. */
 static void azri_renew(azredis_client *c, uint64_t limit) {
-    uint64_t start = azri_now(c), until;
-    if (c->threads || c->renew_spent >= c->renew_ms) return;
+    uint64_t start, until;
+    if (c->threads || c->renew_spent >= c->renew_ms || !azri_renewing(c)) return;
+    start = azri_now(c);
     until = azri_min64(start + (c->renew_ms - c->renew_spent), limit);
     while (!c->closing && azri_renewing(c) && azri_now(c) < until) {
         azri_pump_turn(c);
@@ -15418,27 +15422,26 @@ static void azri_renew(azredis_client *c, uint64_t limit) {
 }
 
 /* Before a command a renewal may take half of the command's time, and must end while the old token still serves. */
-static void azri_before_call(azredis_client *c, uint64_t deadline) {
-    uint64_t now;
+static void azri_before_call(azredis_client *c, uint64_t now, uint64_t deadline) {
     if (c->threads) return;                                         /* theirs is all this */
-    now = azri_pump_look(c);                                        /* rule 1 */
+    now = azri_pump_look(c, now);                                   /* rule 1 */
     if (c->hub.blob && now >= c->headroom_at && azri_hub_live_blob(&c->hub, now))
         azri_renew(c, azri_min64(now + (deadline - azri_min64(now, deadline)) / 2,
                                  c->hub.blob->expires_at - c->hub.blob->life_ms / 10));
 }
 
 /* The rest of azri_before_call's turn. */
-static void azri_after_queueing(azredis_client *c) {
-    if (!c->threads) azri_turn_write(c, azri_now(c));
+static void azri_after_queueing(azredis_client *c, uint64_t now) {
+    if (!c->threads) azri_turn_write(c, now);
 }
 
 /* Each of the commands ends by its own deadline, so this ends. */
-static void azri_until_done(azredis_client *c, const int *done, int want) {
+static void azri_until_done(azredis_client *c, uint64_t now, const int *done, int want) {
     if (c->threads) {
         azri_threads_until(c, done, want);
         return;
     }
-    azri_after_queueing(c);
+    azri_after_queueing(c, now);
     while (*done < want && !c->closing) {
         azri_pump_sleep(c, AZRI_NEVER64);
         azri_pump_turn(c);
@@ -15499,17 +15502,18 @@ AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply
                                                 const azredis_str *argv) {
     azredis_reply own;
     azri_cmd *cmd;
-    uint64_t deadline;
+    uint64_t now, deadline;
     azredis_status st = azri_enter(c);
     int done = 0, waits = !how || !(how->flags & AZREDIS_NO_REPLY);
     if (st != AZREDIS_OK) return azri_refuse_enter(c, r, st);
     memset(&own, 0, sizeof own);
-    deadline = azri_call_deadline(c, how, azri_now(c));
-    azri_before_call(c, deadline);
+    now = azri_now(c);
+    deadline = azri_call_deadline(c, how, now);
+    azri_before_call(c, now, deadline);
     st = azri_new_cmd_wait(c, argc, argv, waits, deadline, &cmd, &c->hub.made);
     if (st != AZREDIS_OK) {
         st = azri_refuse_call(r, &c->port.mem, &c->hub.made);
-        azri_after_queueing(c);
+        azri_after_queueing(c, azri_now(c));
         azri_leave(c);
         return st;
     }
@@ -15517,13 +15521,14 @@ AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply
     cmd->reply = r ? r : &own;
     if (waits) cmd->done = &done;
     else cmd->reply = &cmd->own;
-    azri_hub_submit(&c->hub, cmd, azri_now(c));
+    now = azri_now(c);
+    azri_hub_submit(&c->hub, cmd, now);
     if (!waits) {
         if (r) azri_reply_reset(r);
         if (c->threads) azri_threads_kick(c);
         else azri_pump_turn(c);
     } else {
-        azri_until_done(c, &done, 1);
+        azri_until_done(c, now, &done, 1);
         azri_renew(c, AZRI_NEVER64);
     }
     azri_leave(c);                      /* a client closed in a callback ends the command here at the latest */
@@ -15624,24 +15629,26 @@ AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, con
     azredis_reply own, *part;
     azredis_error e;
     azri_mem mem;
+    uint64_t now;
     azredis_status st = azri_enter(c);
     int done = 0;
     size_t i;
     if (st != AZREDIS_OK) return azri_refuse_enter(c, r, st);
     mem = c->port.mem;
     memset(&own, 0, sizeof own);
-    azri_before_call(c, azri_call_deadline(c, how, azri_now(c)));
+    now = azri_now(c);
+    azri_before_call(c, now, azri_call_deadline(c, how, now));
     part = n && cmd && n <= c->hub.conf.backlog_count ? (azredis_reply *)azri_zalloc(&c->port.mem, n * sizeof *part) : NULL;
     if (!part) st = azri_fail(&e, n && cmd ? n <= c->hub.conf.backlog_count ? AZREDIS_E_NOMEM : AZREDIS_E_LIMIT : AZREDIS_E_ARG,
                               "exec", "azredis_exec takes 1 to backlog_count commands, and memory for their answers");
     else st = azri_exec_queue(c, part, how, cmd, n, &done, &e);
     if (st == AZREDIS_OK) {
-        azri_until_done(c, &done, (int)n);
+        azri_until_done(c, azri_now(c), &done, (int)n);
         azri_renew(c, AZRI_NEVER64);
         azri_leave(c);
         st = azri_exec_end(&mem, r ? r : &own, part, n);
     } else {
-        azri_after_queueing(c);
+        azri_after_queueing(c, azri_now(c));
         azri_leave(c);
         st = azri_refuse_call(r, &mem, &e);
     }
