@@ -39,11 +39,11 @@ export PEERS_STRANGER="$build/stranger.$$.jwt"
 "$emulator" --port 0 --token-ttl 12 --quiet --env-file "$env_file" $arc_flags &
 pid=$!
 finish() {
-    kill "$pid" 2>/dev/null
+    kill "$pid" 2>/dev/null || true
     wait "$pid" 2>/dev/null || true
     rm -f "$PEERS_STRANGER"
     # shellcheck disable=SC2086
-    [ -z "$made" ] || rmdir $made
+    [ -z "$made" ] || rmdir $made || true
 }
 trap finish EXIT
 trap 'exit 130' INT TERM
