@@ -27,9 +27,12 @@
  * as an ACL password of the real server, AUTH is forwarded as it came, and the real server
  * answers it. The gateway reads requests, only far enough to find AUTH and HELLO.
  *
- * Threads: main (accepts, signals, owner of the redis-server process), one per gateway
- * connection, one that retires tokens, and those of libmicrohttpd. Two locks: g.redis_lock is
- * held over commands to the real server, g.lock over memory only; taken in this order.
+ * Threads: main (accepts, signals, owner of the redis-server process), one per connection of the
+ * gateway and of the proxy, one that retires tokens and renews federated ones, and those of
+ * libmicrohttpd. Locks, taken in this order: listen_lock is held while an endpoint begins or ends to
+ * listen, g.redis_lock over commands to the real server, g.lock over memory only.
+ *
+ * The parts in emulator/ are included where they belong: it is one translation unit.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -482,6 +485,10 @@ static void fault_name(int id, char out[40]) {
         snprintf(out, 40, "%s-%s", ENDPOINTS[at / K_COUNT], KINDS[at % K_COUNT].name);
 }
 
+static bool is_kind(int id, enum fault_kind kind) {
+    return id >= F_COUNT && (id - F_COUNT) % K_COUNT == (int)kind;
+}
+
 static char fault_value(int id) {
     return id < F_COUNT ? FAULTS[id].value : KINDS[(id - F_COUNT) % K_COUNT].value;
 }
@@ -513,7 +520,8 @@ static const char *fault_arm(int id, const char *value, const char *count) {
     if (fault_value(id) == 'n' && (!value || !*value)) return "this fault needs a number: NAME=VALUE";
     if (fault_value(id) == '-' && value && *value) return "this fault takes no value";
     if (value && *value && !parse_number(value, &v)) return "the value of a fault is a whole number";
-    if ((id == F_TOKEN_SIZE || (id >= F_COUNT && (id - F_COUNT) % K_COUNT == K_SIZE)) && v > TOKEN_SIZE_MAX) return "a token has at most 1048576 characters";
+    if ((id == F_TOKEN_SIZE || is_kind(id, K_SIZE)) && v > TOKEN_SIZE_MAX)
+        return "a token has at most 1048576 characters";
     if (count && strcmp(count, "*") == 0)
         n = -1;
     else if (count && (!parse_number(count, &n) || n == 0))
@@ -2399,13 +2407,11 @@ static void forget_sessions(void) {
 
 static void endpoint_listen(struct endpoint *e, bool up);
 
-static bool is_down(int id) { return id >= F_COUNT && (id - F_COUNT) % K_COUNT == K_DOWN; }
-
 /* What an armed fault does at once. Also used for those of the command line. */
 static void fault_effect(int id) {
     bool once = id == F_EXPIRE_NOW || id == F_FORGET_SESSIONS;
     long n = 1;
-    if (is_down(id)) {
+    if (is_kind(id, K_DOWN)) {
         endpoint_listen(&g.endpoint[(id - F_COUNT) / K_COUNT], false);
         fault_take(id, NULL);
         return;
@@ -2433,7 +2439,7 @@ static enum MHD_Result answer_fault(struct MHD_Connection *h, const char *method
         g.faults[id].left = 0;
         pthread_mutex_unlock(&g.lock);
         if (id == F_STALL) conns_tell(W_OPEN, false);
-        if (is_down(id)) endpoint_listen(&g.endpoint[(id - F_COUNT) / K_COUNT], true);
+        if (is_kind(id, K_DOWN)) endpoint_listen(&g.endpoint[(id - F_COUNT) / K_COUNT], true);
         say("fault %s disarmed", name);
         return reply_json(h, 200, json_pack("{ss}", "disarmed", name));
     }

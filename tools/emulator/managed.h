@@ -296,9 +296,9 @@ static bool arc_make(const char *path, const char *text, size_t n, long how) {
 
 /* The text of a challenge file: 44 characters, or as the fault wants it. Returns how many bytes are written. */
 static size_t arc_text(char text[8192], long how) {
+    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     size_t n = how == 10 ? 4096 : how == 11 ? 4097 : how == 12 ? 0 : 44, i;
-    for (i = 0; i < n; i += 32)
-        random_text(text + i, n - i < 32 ? n - i : 32, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789");
+    for (i = 0; i < n; i += 32) random_text(text + i, n - i < 32 ? n - i : 32, letters);
     text[n] = 0;
     if (how == 13) memcpy(text + 20, "\r\nX-In: 1", 9);
     if (how == 14) text[20] = 0;

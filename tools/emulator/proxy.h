@@ -65,7 +65,8 @@ static void tunnel_keep(const struct tunnel *t, const char *method, const char *
     bool secret = tunnel_header(t, "Proxy-Authorization", value, sizeof value);
     struct endpoint *e = &g.endpoint[E_PROXY];
     json_t *last = json_pack("{ss so s{}}", "method", method, "target", json_bytes(target, strlen(target)), "headers");
-    if (secret) json_object_set_new(json_object_get(last, "headers"), "Proxy-Authorization", json_string("(not shown)"));
+    if (secret)
+        json_object_set_new(json_object_get(last, "headers"), "Proxy-Authorization", json_string("(not shown)"));
     pthread_mutex_lock(&g.lock);
     e->requests++;
     if (strcmp(method, "CONNECT") != 0) g.proxy_plain++;
@@ -84,8 +85,8 @@ static bool tunnel_login_good(const struct tunnel *t) {
 }
 
 static void tunnel_refuse(const struct tunnel *t, const char *status, const char *header) {
-    char *text = format_text("HTTP/1.1 %s\r\n%sContent-Type: text/html\r\nContent-Length: 28\r\nConnection: close\r\n\r\n"
-                             "<html>emulator proxy</html>\n", status, header);
+    char *text = format_text("HTTP/1.1 %s\r\n%sContent-Type: text/html\r\nContent-Length: 28\r\n"
+                             "Connection: close\r\n\r\n<html>emulator proxy</html>\n", status, header);
     send_all(t->fd, text, strlen(text));
     shutdown(t->fd, SHUT_WR);
     say("proxy: refused, %s", status);
@@ -94,7 +95,7 @@ static void tunnel_refuse(const struct tunnel *t, const char *status, const char
 
 /* Faults that end it before there is a tunnel. */
 static bool tunnel_fault(const struct tunnel *t) {
-    static const char pad[] = "X-Pad: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\r\n";
+    static const char pad[] = "X-Pad: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\r\n";
     const char *login = "Proxy-Authenticate: Basic realm=\"emulator\"\r\n";
     struct pollfd p[3] = {{.fd = t->fd, .events = POLLRDHUP}, {.fd = -1}};
     if (fault_take(FAULT(E_PROXY, K_407), NULL) || !tunnel_login_good(t)) {

@@ -156,7 +156,8 @@ async function letsIn(text, oid, place, credentialName, options = {}) {
 
 async function refused(text, words, place, credentialName, options = {}, scope = undefined) {
     const answer = await asked(place, credentialName, JSON.stringify(options), ...(scope ? [scope] : []));
-    check(answer.error?.includes(words), `@azure/identity: ${text}${answer.error?.includes(words) ? "" : ` # ${answer.error}`}`);
+    const told = answer.error?.includes(words);
+    check(told, `@azure/identity: ${text}${told ? "" : ` # ${answer.error}`}`);
 }
 
 async function identities() {

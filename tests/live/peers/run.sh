@@ -38,8 +38,14 @@ export PEERS_STRANGER="$build/stranger.$$.jwt"
 # shellcheck disable=SC2086
 "$emulator" --port 0 --token-ttl 12 --quiet --env-file "$env_file" $arc_flags &
 pid=$!
-# shellcheck disable=SC2086
-trap 'kill "$pid" 2>/dev/null; wait "$pid" 2>/dev/null || true; rm -f "$PEERS_STRANGER"; [ -z "$made" ] || rmdir $made' EXIT
+finish() {
+    kill "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+    rm -f "$PEERS_STRANGER"
+    # shellcheck disable=SC2086
+    [ -z "$made" ] || rmdir $made || true
+}
+trap finish EXIT
 trap 'exit 130' INT TERM
 tries=0
 until [ -f "$env_file" ]; do
