@@ -5639,7 +5639,7 @@ static void azri_flow_header(void *user, azredis_str name, azredis_str value) {
 static void azri_flow_record(azri_flow *f, const char *outcome, const char *reason, uint64_t now) {
     azredis_link_record *r = &f->records[f->record_count++];
     size_t n = strlen(f->source->name);
-    if (strncmp(reason, f->source->name, n) == 0 && reason[n] == ':' && reason[n + 1] == ' ') reason += n + 2;
+    if (strlen(reason) > n + 1 && memcmp(reason, f->source->name, n) == 0 && memcmp(reason + n, ": ", 2) == 0) reason += n + 2;
     memset(r, 0, sizeof *r);
     azri_copy(r->name, sizeof r->name, f->source->name);
     azri_copy(r->outcome, sizeof r->outcome, outcome);
@@ -5682,9 +5682,10 @@ static void azri_flow_add_records(azri_flow *f, size_t n, const char *before) {
     for (i = 0; i < n; i++) {
         const azredis_link_record *r = &f->records[i];
         size_t head = strlen(r->name) + 4, most = want < room ? sizeof r->reason : room / n > head ? room / n - head : 0;
-        int same = i + 1 < n && strcmp(r->reason, r[1].reason) == 0;
-        azri_fail_add(&f->error, "%s%s", i == 0 ? before : strcmp(r->reason, r[-1].reason) == 0 ? ", " : "; ", r->name);
+        int same = i + 1 < n && azri_eqz(azri_str(r->reason), r[1].reason);
+        azri_fail_add(&f->error, "%s%s", before, r->name);
         if (!same) azri_fail_add(&f->error, ": %.*s", (int)most, r->reason);
+        before = same ? ", " : "; ";
     }
 }
 

@@ -3,7 +3,7 @@
 #include "azredis_entra.h"
 #include <stdio.h>
 int main(int argc, char **argv) {
-    azredis_options o = {0};            /* signs in by AZURE_TENANT_ID, _CLIENT_ID, _CLIENT_SECRET */
+    azredis_options o = {0};            /* signs in by the default chain */
     azredis_reply r = {0};
     o.host = argc > 1 ? argv[1] : "";
     azredis_client *c = azredis_open(&o);
