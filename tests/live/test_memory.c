@@ -198,8 +198,8 @@ static azredis_status run(part which, const azredis_port *p, azredis_error *e) {
             return AZREDIS_E_NOMEM;
         /* In small steps, to meet the first failure and not the end of the waiting for a second try. */
         do st = azredis_auth_token(a, &t, 5, e);
-        while (st == AZREDIS_AGAIN && e->code == AZREDIS_OK && live_ms() < until);
-        if (st == AZREDIS_AGAIN && e->code != AZREDIS_OK)
+        while (st == AZREDIS_AGAIN && e->code == AZREDIS_AGAIN && live_ms() < until);
+        if (st == AZREDIS_AGAIN)
             st = e->code;
         if (st == AZREDIS_OK)
             memset(e, 0, sizeof *e);
