@@ -860,8 +860,7 @@ static void test_missing_secrets_are_named(void **state)
 static void test_identities_to_come(void **state)
 {
     static const char *const names[] = {
-        "client-certificate", "managed-identity", "azure-cli", "azure-developer-cli",
-        "azure-powershell", "device-code", "token-file", "exec"
+        "client-certificate", "azure-cli", "azure-developer-cli", "azure-powershell", "device-code"
     };
     size_t i;
     (void)state;
