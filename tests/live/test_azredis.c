@@ -869,8 +869,8 @@ static void test_identities_to_come(void **state)
         assert_complaint(3, names[i]);
         assert_has(tool.errors, "not built yet");
     }
-    run("--auth", "managed-identity", "--client-id", "a", "--object-id", "b", "--resource-id", "c", "PING");
-    assert_status(3);
+    run("--auth", "managed-identity", "--client-id", "a", "--object-id", "b", "PING");
+    assert_complaint(2, "give one");
     run("--auth", "client-certificate", "--certificate", "f", "--send-chain", "--key-file", "k", "PING");
     assert_status(3);
     run("--auth", "workload-identity", "--federated-token-file", "f", "PING");
