@@ -6450,14 +6450,14 @@ static azredis_status azri_managed_not_the_node(azri_flow *f) {
                           "workload-identity, or unset the variable");
 }
 
-/* An option's, else AZURE_CLIENT_ID's, which to an application by federation is that of the application; in Azure ML the
- * workspace's default; else the machine's own. */
+/* An option's; in the chain AZURE_CLIENT_ID's, which as in the SDKs means nothing to who asks for managed identity by name;
+ * in Azure ML the workspace's default; else the machine's own. */
 static azredis_status azri_managed_whose(azri_flow *f) {
     static const char *const kinds[AZRI_BYS] = { "client id", "object id", "resource id" };
     const azri_managed *m = azri_managed_of(f);
     int from = AZRI_ENV_COUNT;
     f->wanted = azri_identity_managed_id(f->conf, &f->by);
-    if (!f->wanted && f->conf->identity != AZREDIS_ID_MANAGED_APP && f->env->value[AZRI_ENV_CLIENT_ID]) from = AZRI_ENV_CLIENT_ID;
+    if (!f->wanted && f->conf->identity == AZREDIS_ID_DEFAULT && f->env->value[AZRI_ENV_CLIENT_ID]) from = AZRI_ENV_CLIENT_ID;
     else if (!f->wanted && f->variant == AZRI_MI_ML) from = AZRI_ENV_ML_CLIENT_ID;
     if (from != AZRI_ENV_COUNT) f->wanted = f->env->value[from];
     if (!f->wanted) return AZREDIS_OK;
@@ -6706,6 +6706,8 @@ static const char *azri_managed_mend(const azri_flow *f, int status) {
              : f->wanted && f->wanted == f->env->value[AZRI_ENV_CLIENT_ID] ? "the identity of AZURE_CLIENT_ID is not assigned here: "
                "assign it, or unset the variable to get the machine's own"
              : f->wanted ? "the identity that was asked for is not assigned here: assign it, or mend its id"
+             : f->env->value[AZRI_ENV_CLIENT_ID] ? "switch on the system-assigned identity, or name another by an option: "
+               "AZURE_CLIENT_ID counts in the default chain"
              : "switch on the system-assigned identity, or name another";
     if (azri_managed_unreachable(&f->answer, status)) return "this is Docker Desktop's proxy, not Azure";
     if (f->stage == AZRI_MI_ANSWER && status == 401) return "the agent does not take its own key: restart himds";

@@ -37,7 +37,8 @@ static int teardown(void **state)
 /* One walk: OK and the token is EMULATOR_OID's, or why says why not, whether or not it would be tried again. */
 static azredis_status ask(azredis_identity which)
 {
-    azredis_auth_options o = {.identity = which, .on_event = live_on_event, .event_user = &live_seen};
+    azredis_auth_options o = {.identity = which, .client_id = getenv("AZURE_CLIENT_ID"), .on_event = live_on_event,
+                              .event_user = &live_seen};
     azredis_token t = {0};
     azredis_status st;
     int64_t until = live_ms() + 2 * LIVE_SOON;
@@ -82,6 +83,7 @@ static const char *live_in(const char *place)
     azredis_client *c;
     int64_t until = live_ms() + 2 * LIVE_SOON;
     live_place(&em, place);
+    id.client_id = getenv("AZURE_CLIENT_ID");
     setenv("HTTP_PROXY", "http://127.0.0.1:9", 1);     /* nobody asks for it; c.7 row 23 */
     setenv("http_proxy", "http://127.0.0.1:9", 1);
     c = azredis_open(&o);

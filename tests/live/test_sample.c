@@ -74,7 +74,7 @@ static int read_settings(void) {
     char line[512];
     FILE *f = fopen(env_path, "r");
     if (f == NULL) return 0;
-    while (fgets(line, sizeof line, f) != NULL && setting_count < 32) {
+    while (fgets(line, sizeof line, f) != NULL && setting_count < sizeof settings / sizeof settings[0]) {
         struct setting *s = &settings[setting_count];
         if (sscanf(line, "export %63[A-Za-z0-9_]='%255[^']'", s->name, s->value) == 2) setting_count++;
     }
@@ -367,10 +367,6 @@ static void menu_refuses_what_is_no_entry(void **state) {
 static void entries_to_come_say_so(void **state) {
     (void)state;
     start(NULL);
-    answer(MENU_END, "2");
-    expect("User-assigned managed identity (client id, object id or resource id): not built yet.\r\n");
-    answer(MENU_END, "3");
-    expect("System-assigned managed identity: not built yet.\r\n");
     answer(MENU_END, "5");
     expect("Service principal with a certificate: not built yet.\r\n");
     answer(MENU_END, "6");
@@ -483,6 +479,37 @@ static void entry_4_takes_a_secret_unseen(void **state) {
     assert_end(0);
     assert_good_summary();
     assert_hidden(setting("AZURE_CLIENT_SECRET"));
+}
+
+/* Who the last AUTH was for. */
+static const char *last_user(void) {
+    static char user[64];
+    const char *at = admin("GET", "/counters");
+    while ((at = strstr(at, "\"user\":\"")) != NULL && sscanf(at += 8, "%63[^\"]", user) == 1) {}
+    return user;
+}
+
+/* On a machine of Azure's: by resource id, by object id, and its own identity, whatever AZURE_CLIENT_ID says. */
+static void entries_2_and_3(void **state) {
+    static const char *const ids[] = {"EMULATOR_USER_RESOURCE_ID", "EMULATOR_OID_USER", NULL};
+    char id[300];
+    size_t i;
+    for (i = 0; i < sizeof ids / sizeof ids[0]; i++) {
+        set_own("AZURE_POD_IDENTITY_AUTHORITY_HOST", setting("EMULATOR_IMDS"));
+        start(NULL);
+        answer(MENU_END, ids[i] != NULL ? "2" : "3");
+        answer("HOST:PORT: ", setting("AZREDIS_ENDPOINT"));
+        if (ids[i] != NULL) {
+            snprintf(id, sizeof id, "%s%s", strstr(ids[i], "OID") != NULL ? "object:" : "", setting(ids[i]));
+            answer("resource id: ", id);
+        }
+        expect("+");
+        type(CTRL_C);
+        assert_end(0);
+        assert_good_summary();
+        assert_string_equal(last_user(), setting(ids[i] != NULL ? "EMULATOR_OID_USER" : "EMULATOR_OID_IMDS"));
+        clean_up(state);
+    }
 }
 
 static void entry_4_wrong_secret_is_told_once(void **state) {
@@ -612,8 +639,7 @@ static void flags_take_no_secret(void **state) {
 
 static void flags_identities_to_come_exit_2(void **state) {
     static const char *const names[] = {
-        "client-certificate", "managed-identity", "azure-cli", "azure-developer-cli",
-        "azure-powershell", "device-code", "token-file", "exec"
+        "client-certificate", "azure-cli", "azure-developer-cli", "azure-powershell", "device-code"
     };
     size_t i;
     (void)state;
@@ -780,6 +806,7 @@ int main(void) {
         cmocka_unit_test_teardown(entry_1_runs, clean_up),
         cmocka_unit_test_teardown(renewals_are_seen_and_ctrl_c_ends_cleanly, clean_up),
         cmocka_unit_test_teardown(entry_4_takes_a_secret_unseen, clean_up),
+        cmocka_unit_test_teardown(entries_2_and_3, clean_up),
         cmocka_unit_test_teardown(entry_4_wrong_secret_is_told_once, clean_up),
         cmocka_unit_test_teardown(entry_7_refused_key, clean_up),
         cmocka_unit_test_teardown(entry_7_right_key, clean_up),

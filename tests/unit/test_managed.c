@@ -249,12 +249,12 @@ static void test_resource(void **state) {
     }
 }
 
-/* 1.3: AZURE_CLIENT_ID counts in the chain, c.7 row 3, and alone; an option counts more. */
+/* 1.3: AZURE_CLIENT_ID counts in the chain, also where it has one link; c.7 row 3. An option counts more. */
 static void test_client_id_of_the_environment(void **state) {
     static const struct { int alone; const char *chosen, *client, *object, *has; } row[] = {
         { 0, NULL, NULL, NULL, "&client_id=" CLIENT " HTTP" }, { 0, "ManagedIdentityCredential", NULL, NULL, "&client_id=" CLIENT " HTTP" },
         { 0, NULL, "other", NULL, "&client_id=other HTTP" }, { 0, NULL, NULL, OBJECT, "&object_id=" OBJECT " HTTP" },
-        { 1, NULL, NULL, NULL, "&client_id=" CLIENT " HTTP" }, { 1, NULL, NULL, OBJECT, "&object_id=" OBJECT " HTTP" }, { 1, NULL, "other", NULL, "&client_id=other HTTP" },
+        { 1, NULL, NULL, NULL, "azure.com HTTP" }, { 1, NULL, NULL, OBJECT, "&object_id=" OBJECT " HTTP" }, { 1, NULL, "other", NULL, "&client_id=other HTTP" },
     };
     size_t i;
     (void)state;
@@ -269,7 +269,8 @@ static void test_client_id_of_the_environment(void **state) {
         expect_request("GET " ARC_PATH, &row[i].has, 1);
         if (!row[i].alone && !row[i].chosen) assert_string_equal(flow.records[0].outcome, "unavailable");
         answer(400, "", NO_SUCH);
-        expect_failed(AZREDIS_E_ENTRA, row[i].client || row[i].object ? "the identity that was asked for" : "the identity of AZURE_CLIENT_ID");
+        expect_failed(AZREDIS_E_ENTRA, row[i].client || row[i].object ? "the identity that was asked for is not"
+                      : row[i].alone ? "AZURE_CLIENT_ID counts in the default chain" : "the identity of AZURE_CLIENT_ID is not");
         finish();
     }
 }
