@@ -294,6 +294,33 @@ static void test_exact_reconnect(void **state) {
     assert_int_equal(high_water(1), needed);
 }
 
+static azredis_status assertion(void *user, const char *scope, azredis_fetched *out) {
+    json_t *made = live_json(&em, "POST", "/assertion", "{}");
+    (void)user; (void)scope;
+    out->len = (size_t)snprintf(out->token, out->cap, "%s", json_string_value(json_object_get(made, "assertion")));
+    json_decref(made);
+    return AZREDIS_OK;
+}
+
+/* An assertion has its own place beside the token that it brings. */
+static void test_exact_assertion(void **state) {
+    azredis_options o;
+    (void)state;
+    live_place(&em, "workload");
+    o = arena_options();
+    device_id.identity = AZREDIS_ID_CLIENT_ASSERTION;
+    device_id.client_id = getenv("AZURE_CLIENT_ID");
+    device_id.client_secret = NULL;
+    device_id.get_assertion = assertion;
+    o.backlog_count = 5;
+    o.sub_queue = 2;
+    o.subscriptions = 1;
+    o.rx_bytes = 1024;
+    use_all(&o);
+    print_message("azredis_memory_needed: %zu bytes for a client assertion and renewal in place\n", needed);
+    assert_int_equal(high_water(1), needed);
+}
+
 static void test_exact_key(void **state) {
     azredis_options o = arena_options();
     azredis_reply r = {0};
@@ -346,6 +373,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_no_place, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_exact, setup, teardown),
         cmocka_unit_test_setup_teardown(test_exact_reconnect, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_exact_assertion, setup, teardown),
         cmocka_unit_test_setup_teardown(test_exact_key, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_reconnect, setup, teardown),
     };

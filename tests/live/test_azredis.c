@@ -870,21 +870,19 @@ static void test_identities_to_come(void **state)
         assert_has(tool.errors, "not built yet");
     }
     run("--auth", "client-certificate", "--certificate", "f", "--send-chain", "--key-file", "k", "PING");
-    assert_status(3);
+    assert_complaint(3, "not built yet");
 }
 
-/* What is wrong with their sources is told before anything is sent. */
-static void test_identities_of_a_place(void **state)
+/* Each flag arrives at its option: the complaint is about what it holds. */
+static void test_flags_of_identities(void **state)
 {
     (void)state;
-    run("--auth", "managed-identity", "--client-id", "a", "--object-id", "b", "PING");
-    assert_complaint(2, "give one");
-    run("--auth", "workload-identity", "--federated-token-file", "/nowhere/f", "token");
-    assert_status(3);
-    assert_has(tool.errors, "cannot read the file /nowhere/f");
-    run("--auth", "token-file", "--token-file", "/nowhere/f", "token");
-    assert_status(3);
-    assert_has(tool.errors, "cannot read the file /nowhere/f");
+    run("--auth", "managed-identity", "--client-id", "a", "--object-id", "b", "--resource-id", "c", "PING");
+    assert_complaint(2, "--object-id: ");
+    run("--auth", "workload-identity", "--federated-token-file", "/no/such/file", "PING");
+    assert_complaint(3, "cannot read the file /no/such/file");
+    run("--auth", "token-file", "--token-file", "/no/such/file", "PING");
+    assert_complaint(3, "cannot read the file /no/such/file");
     run("--auth", "exec", "--exec", "f", "PING");
     assert_complaint(2, "absolute path");
 }
@@ -1399,7 +1397,8 @@ int main(int argc, char **argv)
         T(test_subscribe_survives_a_cut), T(test_subscribe_among_lines), T(test_subscribe_refused),
         T(test_secrets_from_files), T(test_secrets_as_arguments_are_refused), T(test_connection_strings),
         T(test_no_secret_in_the_command_line),
-        T(test_missing_secrets_are_named), T(test_identities_to_come), T(test_identities_of_a_place), T(test_authorities), T(test_usage), T(test_help),
+        T(test_missing_secrets_are_named), T(test_identities_to_come), T(test_flags_of_identities),
+        T(test_authorities), T(test_usage), T(test_help),
         T(test_refused_commands_tell_why), T(test_verbose), T(test_status_of_replies), T(test_status_without_a_token),
         T(test_status_without_a_way), T(test_status_of_a_rejection), T(test_timeout_of_the_authority),
         T(test_timeout_of_redis), T(test_timeout_of_a_slow_answer), T(test_timeout_of_a_command_and_of_lines),

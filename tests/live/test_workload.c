@@ -230,6 +230,21 @@ static void test_refused(void **state)
     refused(&id, AZREDIS_E_NO_CREDENTIAL, 0, "missing AZURE_CLIENT_ID", 0);
 }
 
+/* c.7, row 26: no socket is opened to such an authority, nor to another one in its place. */
+static void test_wrong_authority(void **state)
+{
+    static const char *const bad[] = {"http://login.microsoftonline.com", "https://u@localhost", "https://evil.example"};
+    azredis_auth_options id = {.identity = AZREDIS_ID_WORKLOAD};
+    size_t i;
+    (void)state;
+    live_place(&em, "workload");
+    for (i = 0; i < 3; i++) {
+        setenv("AZURE_AUTHORITY_HOST", bad[i], 1);
+        refused(&id, AZREDIS_E_ARG, 0, "AZURE_AUTHORITY_HOST: ", 0);
+    }
+    assert_int_equal(live_number(&em, "token_connections"), 0);
+}
+
 /* The file was renewed between the reading and the answer: read again, once. In the default chain, too. */
 static void test_stale_once(void **state)
 {
@@ -334,6 +349,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_two_renewals, setup, teardown),
         cmocka_unit_test_setup_teardown(test_file_is_away, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refused, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_wrong_authority, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_stale_once, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_proxy_refused, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_proxy_roots, setup_hour, teardown),

@@ -12,6 +12,7 @@ static int test_getaddrinfo(const char *host, const char *service, const struct 
 #include <arpa/inet.h>
 #include <setjmp.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <cmocka.h>
 
 /* ---- the resolver under test: addresses from a list, an error, or silence ------------------------- */
@@ -233,6 +234,44 @@ static void test_getenv(void **state) {
     assert_null(azri_getenv("AZRI_TEST_VARIABLE"));
     unsetenv("AZRI_TEST_VARIABLE");
     assert_null(azri_getenv("AZRI_TEST_VARIABLE"));
+}
+
+/* What this program says when it is started anew: 10 it sees the variable, 11 it does not, 12 its user did not change. */
+static int seen_from_another_user(int changed) {
+    if (changed && getuid() == geteuid()) return 12;
+    return azri_getenv("AZRI_TEST_VARIABLE") ? 10 : 11;
+}
+
+static int start_as(const char *path, const char *how) {
+    int status = 0;
+    pid_t child = fork();
+    if (child == 0) {
+        (void)execl(path, path, how, (char *)NULL);
+        _exit(127);
+    }
+    assert_true(child > 0 && waitpid(child, &status, 0) == child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* The caller of a set-user-id program writes its environment, and must not choose where a secret goes. */
+static void test_getenv_of_a_stranger(void **state) {
+    char path[] = "/tmp/azredis_posix_XXXXXX", piece[65536];
+    int from = open("/proc/self/exe", O_RDONLY | O_CLOEXEC), to = mkstemp(path), mine, theirs;
+    ssize_t n;
+    (void)state;
+    assert_true(to >= 0);
+    while (from >= 0 && (n = read(from, piece, sizeof piece)) > 0) assert_int_equal(write(to, piece, (size_t)n), n);
+    (void)close(from);
+    (void)fchmod(to, 0755);
+    (void)close(to);
+    setenv("AZRI_TEST_VARIABLE", "x", 1);
+    mine = start_as(path, "same");
+    theirs = chown(path, 65534, 65534) == 0 && chmod(path, 04755) == 0 ? start_as(path, "other") : 12;
+    unsetenv("AZRI_TEST_VARIABLE");
+    (void)unlink(path);
+    if (mine == 127 || theirs == 12) skip();                 /* not root, or a file system without set-user-id */
+    assert_int_equal(mine, 10);
+    assert_int_equal(theirs, 11);
 }
 
 static void test_bytes(void **state) {
@@ -803,14 +842,15 @@ static void test_print_event(void **state) {
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        T(test_clock), T(test_entropy), T(test_port_fill), T(test_getenv), T(test_bytes), T(test_net_fail),
+        T(test_clock), T(test_entropy), T(test_port_fill), T(test_getenv), T(test_getenv_of_a_stranger), T(test_bytes), T(test_net_fail),
         T(test_poll), T(test_lock), T(test_waker),
         T(test_dial_loopback), T(test_dial_refused), T(test_dial_second_address), T(test_dial_stagger),
         T(test_dial_all_silent), T(test_dial_unknown_name), T(test_dial_hanging_resolver), T(test_dial_cap_message),
         T(test_dial_client_gone), T(test_dial_local_name), T(test_dial_ipv6), T(test_dial_unix), T(test_dial_hook),
         T(test_event_lines), T(test_event_cut), T(test_print_event)
     };
+    if (argc == 2) _exit(seen_from_another_user(strcmp(argv[1], "other") == 0));   /* no leak check: it may not trace itself */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
