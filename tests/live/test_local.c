@@ -296,6 +296,28 @@ static void test_variables_change_nothing(void **state)
     assert_int_equal(live_number(&em, "proxy_plain"), plain);
 }
 
+/* The proxy is for the authority alone: metadata services are on this machine or next to it, Service Fabric's by TLS. */
+static void test_metadata_goes_direct(void **state)
+{
+    static const char *const places[] = {"imds", "appservice", "fabric"};
+    azredis_auth_options a = {.identity = AZREDIS_ID_MANAGED, .proxy = getenv("EMULATOR_PROXY")};
+    azredis_options o = {.identity = &a};
+    long tunnels = live_number(&em, "proxy_tunnels"), plain = live_number(&em, "proxy_plain");
+    size_t i;
+    (void)state;
+    setenv("HTTP_PROXY", a.proxy, 1);
+    setenv("HTTPS_PROXY", a.proxy, 1);
+    for (i = 0; i < sizeof places / sizeof places[0]; i++) {
+        live_place(&em, places[i]);
+        client = live_open(&em, &o);
+        azredis_close(client);
+        client = NULL;
+    }
+    live_place(&em, "");
+    assert_int_equal(live_number(&em, "proxy_tunnels"), tunnels);
+    assert_int_equal(live_number(&em, "proxy_plain"), plain);
+}
+
 /* In another cloud: the proxy knows the way, this machine does not; TLS is with the authority by its name. */
 static void test_proxy_to_another_cloud(void **state)
 {
@@ -456,7 +478,7 @@ int main(void)
     const struct CMUnitTest once[] = {
         cmocka_unit_test_teardown(test_token_file_errors, done), cmocka_unit_test_teardown(test_exec_in_a_loop, done),
         cmocka_unit_test_teardown(test_exec_errors, done), cmocka_unit_test_teardown(test_variables_change_nothing, done),
-        cmocka_unit_test_teardown(test_proxy_to_another_cloud, done), cmocka_unit_test_teardown(test_proxy_errors, done),
+        cmocka_unit_test_teardown(test_metadata_goes_direct, done), cmocka_unit_test_teardown(test_proxy_to_another_cloud, done), cmocka_unit_test_teardown(test_proxy_errors, done),
         cmocka_unit_test_teardown(test_proxy_cut, done), cmocka_unit_test_teardown(test_tinyproxy, done)
     };
     return cmocka_run_group_tests(renewals, NULL, NULL) + cmocka_run_group_tests(once, setup_hour, teardown);

@@ -36,6 +36,7 @@ int mbedtls_hardware_poll(void *user, unsigned char *p, size_t n, size_t *got) {
 #define AZREDIS_NO_ARENA
 #define AZREDIS_NO_EVENTS
 #define AZREDIS_NO_HANDOVER
+#define AZREDIS_NO_PROXY
 #ifndef SECRET
 #define AZREDIS_NO_HTTP
 #endif
