@@ -908,6 +908,13 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_WITH_EVENTS 1
 #endif
 
+/* Short cuts for what most commands are, and large values sent from where they stand. A device rather has the 1 KB. */
+#ifdef AZREDIS_NO_OS
+#  define AZRI_WITH_SHORT_CUTS 0
+#else
+#  define AZRI_WITH_SHORT_CUTS 1
+#endif
+
 #ifdef AZREDIS_NO_ARENA
 #  define AZRI_WITH_ARENA 0
 #else
@@ -3922,7 +3929,7 @@ static AZRI_APART azredis_status azri_resp_general(azri_resp *d, azri_frame *f, 
 /* OK: *f is one complete frame, lent until the next call of room, got, next or idle; if f->status is not OK
  * it was skipped, and *e (which may be NULL) says why. AGAIN: more bytes are wanted. E_RESP: for good. */
 static azredis_status azri_resp_next(azri_resp *d, azri_frame *f, azredis_error *e) {
-    if (d->end - d->start >= AZRI_RESP_LEAST && !d->why && azri_resp_short(d, f)) return AZREDIS_OK;
+    if (AZRI_WITH_SHORT_CUTS && d->end - d->start >= AZRI_RESP_LEAST && !d->why && azri_resp_short(d, f)) return AZREDIS_OK;
     return azri_resp_general(d, f, e);
 }
 
@@ -7965,10 +7972,12 @@ struct azri_cmd {
     azredis_reply    own;
 };
 
+static const char *azri_cmd_value(const azri_cmd *c) { return AZRI_WITH_SHORT_CUTS ? c->value : NULL; }
+
 /* The bytes of the frame that stand in one piece from `at` on; *n: how many. */
 static inline const char *azri_cmd_piece(const azri_cmd *c, size_t at, size_t *n) {
-    if (!c->value || at < c->value_at) {
-        *n = (c->value ? c->value_at : c->len) - at;
+    if (!azri_cmd_value(c) || at < c->value_at) {
+        *n = (azri_cmd_value(c) ? c->value_at : c->len) - at;
         return c->bytes + at;
     }
     if (at - c->value_at < c->value_len) {
@@ -8262,7 +8271,7 @@ static size_t azri_session_output(azri_session *s, char *out, size_t cap, uint64
     azri_cmd *c = azri_session_unsent(s);
     while (c && n < cap && (flows || azri_session_may_write(s, c))) {
         const char *p = azri_cmd_piece(c, s->offset, &k);
-        int stands = lent && c->value && s->offset >= c->value_at && s->offset - c->value_at < c->value_len;
+        int stands = lent && azri_cmd_value(c) && s->offset >= c->value_at && s->offset - c->value_at < c->value_len;
         if (stands && n) break;
         k = azri_minz(cap - n, k);
         if (stands) *lent = p;
@@ -8720,7 +8729,7 @@ static azri_cmd *azri_session_withdraw(azri_session *s, azri_cmd *at) {
 
 /* The frame is finished although its caller takes the value back. Without memory for a copy nothing more is written. */
 static void azri_session_keep_value(azri_session *s, azri_cmd *c) {
-    if (!c->value || c->copy || c->sent) return;
+    if (!azri_cmd_value(c) || c->copy || c->sent) return;
     c->copy = (char *)azri_alloc(s->mem, c->value_len);
     if (c->copy) memcpy(c->copy, c->value, c->value_len);
     else s->wants_close = AZRI_TEXT("out of memory for the rest of a value whose command ran out of time");
@@ -9265,7 +9274,7 @@ static AZRI_APART void azri_hub_drop_cmd(azri_hub *h, azri_cmd *c) {
 /* The arguments are wiped: they may be secrets of the caller. */
 static inline void azri_hub_free_cmd(azri_hub *h, azri_cmd *c) {
     azri_wipe(c + 1, c->len - c->value_len);
-    if (c->copy) {
+    if (azri_cmd_value(c) && c->copy) {
         azri_wipe(c->copy, c->value_len);
         azri_free(h->mem, c->copy, c->value_len);
     }
@@ -9331,7 +9340,7 @@ static AZRI_APART azredis_status azri_hub_new_cmd_from(azri_hub *h, int argc, co
     if (frame == 0 || frame > h->conf.backlog_bytes || (azri_shape_of(h->mem) && frame > azri_shape_of(h->mem)->command))
         return azri_fail(e, AZREDIS_E_LIMIT, "command", "the command is larger than %s",
                          azri_shape_of(h->mem) ? "command_bytes" : "backlog_bytes");
-    if (lent) hole = azri_hub_lends(h, argc, argv);
+    if (lent && AZRI_WITH_SHORT_CUTS) hole = azri_hub_lends(h, argc, argv);
     value = hole < 0 ? 0 : argv[hole].len;
     *out = azri_hub_full(h, frame) ? NULL : azri_hub_alloc_cmd(h, frame - value);
     if (!*out && (azri_shape_of(h->mem) || azri_hub_full(h, frame))) {
@@ -9353,7 +9362,7 @@ static AZRI_APART azredis_status azri_hub_new_cmd_from(azri_hub *h, int argc, co
 /* Most commands are short and find an object in the pool. NULL: this one goes the general way. */
 static inline azri_cmd *azri_hub_short_cmd(azri_hub *h, int argc, const azredis_str *argv) {
     size_t frame;
-    if (!argv || argc < 1 || !argv[0].ptr || !argv[0].len || !h->pool) return NULL;
+    if (!AZRI_WITH_SHORT_CUTS || !argv || argc < 1 || !argv[0].ptr || !argv[0].len || !h->pool) return NULL;
     if (azri_hub_full(h, AZRI_POOL_ROOM) || azri_refused(argc, argv)) return NULL;
     frame = azri_resp_write_short((char *)(h->pool + 1), AZRI_POOL_ROOM, argc, argv);
     return frame ? azri_hub_pool_cmd(h, frame) : NULL;

@@ -267,6 +267,59 @@ static void test_vanished_under_command(void **state)
     done();
 }
 
+/* ---- large values -------------------------------------------------------------------------------- */
+
+#define LARGE (16u << 20)               /* more than the sockets of the way hold */
+
+static azredis_status set_large(char *value, uint32_t timeout_ms, azredis_fate *fate)
+{
+    azredis_call how = {.timeout_ms = timeout_ms};
+    azredis_str argv[3] = {{"SET", 3}, {"large", 5}, {value, LARGE}};
+    azredis_reply r = {0};
+    azredis_status st;
+    size_t i;
+    for (i = 0; i < LARGE; i++) value[i] = (char)('a' + i % 23);
+    st = azredis_command_argv(client, &r, &how, 3, argv);
+    *fate = r.fate;
+    azredis_reply_free(&r);
+    memset(value, 'Z', LARGE);          /* the call is over: the value is the caller's again */
+    return st;
+}
+
+static void large_is_whole(void)
+{
+    azredis_reply r = {0};
+    size_t i;
+    assert_int_equal(azredis_command(client, &r, "GET", "large"), AZREDIS_OK);
+    assert_int_equal(r.value->len, LARGE);
+    for (i = 0; i < LARGE; i++)
+        if (r.value->as.str[i] != (char)('a' + i % 23)) fail_msg("byte %lu", (unsigned long)i);
+    azredis_reply_free(&r);
+}
+
+/* It is sent from where it stands. If its call ends while it is on its way, what was begun is finished. */
+static void test_large_value(void **state)
+{
+    char *value = malloc(LARGE);
+    azredis_options o = {.command_ms = LIVE_SOON};
+    azredis_fate fate;
+    int64_t id;
+    (void)state;
+    assert_non_null(value);
+    client = live_open(&em, &o);
+    id = live_client_id(client);
+    assert_int_equal(set_large(value, LIVE_SOON, &fate), AZREDIS_OK);
+    large_is_whole();
+    live_fault(&em, "stall", NULL, "1");
+    assert_int_equal(set_large(value, 500, &fate), AZREDIS_E_TIMEOUT);
+    assert_int_equal(fate, AZREDIS_MAYBE_RUN);
+    live_disarm(&em, "stall");
+    large_is_whole();
+    assert_int_equal(live_client_id(client), id);
+    free(value);
+    done();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -278,6 +331,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_vanished_while_idle, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_vanished_while_waiting, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_vanished_under_command, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_large_value, setup_hour, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
