@@ -4274,8 +4274,8 @@ static const azri_identity_kind *azri_identity_find(const char *name, int id) {
     return NULL;
 }
 
-static const char *azri_identity_name(azredis_identity id) {
-    const azri_identity_kind *k = azri_identity_find(NULL, (int)id);
+static const char *azri_identity_name(int id) {
+    const azri_identity_kind *k = azri_identity_find(NULL, id);
     return k ? k->name : "?";
 }
 
@@ -4331,7 +4331,7 @@ static void azri_env_free(azri_env *env, const azri_mem *m) {
 /* ---- options ---------------------------------------------------------------------------------- */
 
 typedef struct azri_identity_conf {        /* strings are owned; NULL: unset */
-    azredis_identity identity;
+    int identity;                          /* azredis_identity; what is left out of the build is negative */
     char *tenant_id, *client_id, *client_secret, *user, *password;
     char *object_id, *resource_id, *managed_client_id;
     char *federated_token_file, *token_file, *exec;
@@ -4502,7 +4502,7 @@ enum { AZRI_BY_CLIENT, AZRI_BY_OBJECT, AZRI_BY_RESOURCE, AZRI_BYS };
 
 /* NULL: the machine's own. client_id is its name unless it is that of an application. */
 static const char *azri_identity_managed_id(const azri_identity_conf *c, int *by) {
-    const char *client = c->managed_client_id || (int)c->identity == AZRI_ID_MANAGED_APP ? c->managed_client_id : c->client_id;
+    const char *client = c->managed_client_id || c->identity == AZRI_ID_MANAGED_APP ? c->managed_client_id : c->client_id;
     *by = client ? AZRI_BY_CLIENT : c->object_id ? AZRI_BY_OBJECT : c->resource_id ? AZRI_BY_RESOURCE : AZRI_BY_CLIENT;
     return client ? client : c->object_id ? c->object_id : c->resource_id;
 }
@@ -4511,8 +4511,8 @@ static const char *azri_identity_managed_id(const azri_identity_conf *c, int *by
 static azredis_status azri_identity_check_managed(const azri_identity_conf *c, azredis_error *e) {
     const char *z = c->resource_id;
     int by;
-    if (c->identity != AZREDIS_ID_DEFAULT && !azri_identity_is_managed((int)c->identity)) return AZREDIS_OK;
-    if (c->managed_client_id && (int)c->identity == AZRI_ID_MANAGED)
+    if (c->identity != AZREDIS_ID_DEFAULT && !azri_identity_is_managed(c->identity)) return AZREDIS_OK;
+    if (c->managed_client_id && c->identity == AZRI_ID_MANAGED)
         return azri_identity_bad(e, "options.managed_client_id", "managed-identity takes its client id in the option client_id");
     (void)azri_identity_managed_id(c, &by);
     if ((by == AZRI_BY_CLIENT && (c->object_id || c->resource_id)) || (c->object_id && c->resource_id))
@@ -4554,13 +4554,13 @@ static azredis_status azri_identity_check_proxy(const azri_identity_conf *c, azr
 }
 
 static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_error *e) {
-    const azri_identity_kind *k = azri_identity_find(NULL, (int)c->identity);
+    const azri_identity_kind *k = azri_identity_find(NULL, c->identity);
     const char *lacks;
     azredis_str host;
     uint16_t port;
     if (!k)
         return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %d is unknown, not built yet or left "
-                         "out of this build by an AZREDIS_NO_ switch", (int)c->identity);
+                         "out of this build by an AZREDIS_NO_ switch", c->identity);
     lacks = (k->needs & AZRI_NEED_TENANT) && !c->tenant_id ? "tenant_id"
           : (k->needs & AZRI_NEED_CLIENT) && !c->client_id ? "client_id"
           : (k->needs & AZRI_NEED_SECRET) && !c->client_secret ? "client_secret"
@@ -4573,12 +4573,12 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
     if (lacks)
         return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %s needs the option "
                          "%s", k->name, lacks);
-    if (c->kubernetes_proxy && (int)c->identity != AZRI_ID_WORKLOAD)
+    if (c->kubernetes_proxy && c->identity != AZRI_ID_WORKLOAD)
         return azri_fail(e, AZREDIS_E_ARG, "options.kubernetes_proxy", "options: kubernetes_proxy is for the identity "
                          "workload-identity alone; the default chain never asks a token proxy");
     if (azri_identity_check_app(c->tenant_id, c->client_id, "options", e) != AZREDIS_OK)
         return AZREDIS_E_ARG;
-    if (azri_identity_check_managed(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
+    if ((int)AZRI_ID_MANAGED >= 0 && azri_identity_check_managed(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (!azri_identity_clean(azri_str(c->scope), ":/.-_~", 253))
         return azri_fail(e, AZREDIS_E_ARG, "options.scope", "options: scope must be one resource, such as "
                          AZRI_REDIS_SCOPE);
@@ -7326,7 +7326,7 @@ static azredis_status azri_walk_plan(azri_flow *f) {
     if (f->pin) azri_walk_add(f, (size_t)f->pin - 1);
     else if (f->conf->identity != AZREDIS_ID_DEFAULT) {
         for (i = 0; i < AZRI_SOURCES; i++)
-            if (azri_sources[i].id == (int)f->conf->identity) azri_walk_add(f, i);
+            if (azri_sources[i].id == f->conf->identity) azri_walk_add(f, i);
     } else if (chosen) st = azri_walk_by_variable(f, chosen);
     else azri_walk_add_chain(f, AZRI_CHAIN_PROD | AZRI_CHAIN_DEV);
     f->in_chain = f->link_count > 1;
@@ -15215,7 +15215,7 @@ static AZRI_APART azredis_auth *azri_auth_open(azredis_auth_options *o, const az
     azri_token_init(&a->machine, &a->rng, o->policy);
     a->ca_file = azri_strdup(&a->port.mem, o->ca_file);
     if (a->broken.code == AZREDIS_OK) (void)azri_identity_conf_copy(&a->conf, &a->port.mem, o, &a->broken);
-    a->conf.cloud = azri_identity_authority_of(redis_host);
+    a->conf.cloud = AZRI_WITH_HTTP ? azri_identity_authority_of(redis_host) : NULL;
     azri_config_free(config);
     if (a->broken.code != AZREDIS_E_NOMEM && port.missing) (void)azri_port_check(&port, &a->broken);
     if ((o->ca_file && !a->ca_file) || a->broken.code == AZREDIS_E_NOMEM || azri_auth_static(a) != AZREDIS_OK) {

@@ -34,6 +34,7 @@ int mbedtls_hardware_poll(void *user, unsigned char *p, size_t n, size_t *got) {
 #define AZREDIS_NO_TEXT
 #define AZREDIS_NO_CONFIG
 #define AZREDIS_NO_ARENA
+#define AZREDIS_NO_ASSERTION
 #define AZREDIS_NO_EVENTS
 #define AZREDIS_NO_HANDOVER
 #ifndef SECRET
