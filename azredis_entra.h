@@ -4517,7 +4517,7 @@ static azredis_status azri_identity_check_managed(const azri_identity_conf *c, a
     (void)azri_identity_managed_id(c, &by);
     if ((by == AZRI_BY_CLIENT && (c->object_id || c->resource_id)) || (c->object_id && c->resource_id))
         return azri_identity_bad(e, "options", "client_id, object_id and resource_id are three names of one managed identity; give one");
-    if ((int)c->identity == AZRI_ID_MANAGED_APP && !azri_identity_managed_id(c, &by))
+    if (c->identity == AZRI_ID_MANAGED_APP && !azri_identity_managed_id(c, &by))
         return azri_identity_bad(e, "options.identity", "managed-identity-app needs a user-assigned identity, which alone can be "
                                  "a federated credential: give managed_client_id, object_id or resource_id");
     if (azri_identity_check_app(NULL, c->managed_client_id, "options.managed_client_id", e) != AZREDIS_OK) return AZREDIS_E_ARG;
@@ -4618,7 +4618,7 @@ static AZRI_APART azredis_status azri_identity_conf_copy(azri_identity_conf *c, 
                                               const azredis_auth_options *o, azredis_error *e) {
     azredis_status st;
     memset(c, 0, sizeof *c);
-    c->identity = o->identity;
+    c->identity = (int)o->identity;
     c->get_token = o->get_token;
     c->get_token_user = o->get_token_user;
     c->get_assertion = o->get_assertion;
@@ -5379,7 +5379,7 @@ static void azri_config_write_key(azri_config_writer *w, const azri_config_key *
         if (w->url || (o->host && o->host[0] == '/')) return;
         azri_config_write_pair(w, name, o->plaintext ? "false" : "true", 1);
     } else if (k->kind == AZRI_CK_AUTH) {
-        if (id->identity || id->password) azri_config_write_pair(w, name, azri_identity_name(id->identity), 1);
+        if (id->identity || id->password) azri_config_write_pair(w, name, azri_identity_name((int)id->identity), 1);
     } else if (azri_config_is_set(k, member)) {
         if (k->kind == AZRI_CK_SECONDS && o->keepalive_ms != AZREDIS_NEVER && o->keepalive_ms % AZRI_SECOND)
             name = "keepAliveMs";
