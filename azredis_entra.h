@@ -221,6 +221,8 @@
  *                               suffer from it; 2 KB less, and 7 KB of memory
  * AZREDIS_NO_ARENA              memory comes from port.alloc or malloc: options.memory is refused (azredis_open returns NULL),
  *                               and azredis_memory_needed is not there; 2 KB less
+ * AZREDIS_NO_CLAIMS             tokens are not read: the option user must name the object id, get_token must tell when its token
+ *                               ends, and nothing tells of a token for another service; 3 KB less with NO_HTTP, else 1 KB
  * AZREDIS_NO_ASSERTION          leaves out the identity client-assertion
  * AZREDIS_NO_WORKLOAD           leaves out workload-identity, and its link of the default chain; NO_OS and NO_HTTP imply it
  * AZREDIS_NO_PROXY              no HTTP proxy before the authority: the option proxy is AZREDIS_E_ARG; AZREDIS_NO_HTTP implies it
@@ -908,6 +910,11 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_WITH_EVENTS 1
 #endif
 
+#ifdef AZREDIS_NO_CLAIMS
+#  define AZRI_WITH_CLAIMS 0
+#else
+#  define AZRI_WITH_CLAIMS 1
+#endif
 #ifdef AZREDIS_NO_ARENA
 #  define AZRI_WITH_ARENA 0
 #else
@@ -4585,6 +4592,9 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
 #ifndef AZREDIS_NO_EXEC
     if (c->identity == AZREDIS_ID_EXEC && azri_identity_check_exec(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
 #endif
+    if (!AZRI_WITH_CLAIMS && !c->user && !c->is_static)
+        return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: this program was built with AZREDIS_NO_CLAIMS, which reads no "
+                         "tokens; set user to the object id of the identity");
     if (c->user && strlen(c->user) >= sizeof ((azredis_token *)0)->user)
         return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: user has more than 63 bytes");
     if (c->proxy && azri_identity_check_proxy(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
@@ -5764,10 +5774,11 @@ static azredis_status azri_flow_check_token(azri_flow *f) {
 
 /* The Redis user name: the option, else a claim. With the option a token need not be readable. */
 static azredis_status azri_flow_check_user(azri_flow *f) {
-    azredis_status st = azri_jwt_claims(azri_slice(f->token.ptr, f->token.len), f->mem, &f->json, &f->claims,
-                                        &f->error);
+    azredis_status st = AZREDIS_E_TOKEN;
+    if (AZRI_WITH_CLAIMS)
+        st = azri_jwt_claims(azri_slice(f->token.ptr, f->token.len), f->mem, &f->json, &f->claims, &f->error);
     if (st == AZREDIS_E_NOMEM) return st;
-    if (f->conf->user) {
+    if (f->conf->user) {        /* azri_identity_check has seen to it, if claims are not read */
         azri_copy(f->user, sizeof f->user, f->conf->user);
         return AZREDIS_OK;
     }
@@ -5815,6 +5826,7 @@ static azredis_status azri_flow_check_life(azri_flow *f, int64_t server_unix) {
 static void azri_flow_check_audience(azri_flow *f) {
     azredis_str aud = azri_str(f->claims.aud);
     char quoted[100];
+    if (!AZRI_WITH_CLAIMS || !AZRI_WITH_EVENTS) return;            /* nobody could be told */
     if (!azri_eqz(azri_str(f->conf->scope), AZRI_REDIS_SCOPE) || !aud.len) return;
     if (azri_eqz(aud, AZRI_REDIS_RESOURCE) || azri_eqz(aud, AZRI_REDIS_RESOURCE "/")) return;
     if (azri_ieqz(aud, AZRI_REDIS_GUID)) return;
@@ -6780,7 +6792,8 @@ static azredis_status azri_managed_check_whose(azri_flow *f) {
     int same = f->answer.same;
     if (!f->wanted) return AZREDIS_OK;
     azri_json_free(&f->json);              /* the answer has been read; the token's claims are next */
-    if (azri_jwt_claims(azri_slice(f->token.ptr, f->token.len), f->mem, &f->json, &f->claims, &f->error) == AZREDIS_E_NOMEM)
+    if (AZRI_WITH_CLAIMS &&
+        azri_jwt_claims(azri_slice(f->token.ptr, f->token.len), f->mem, &f->json, &f->claims, &f->error) == AZREDIS_E_NOMEM)
         return AZREDIS_E_NOMEM;
     if (is[0] && !azri_ieqz(azri_str(is), f->wanted)) same = -1;
     if (same > 0 || (same == 0 && f->variant != AZRI_MI_ARC)) return AZREDIS_OK;

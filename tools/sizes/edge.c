@@ -34,6 +34,7 @@ int mbedtls_hardware_poll(void *user, unsigned char *p, size_t n, size_t *got) {
 #define AZREDIS_NO_TEXT
 #define AZREDIS_NO_CONFIG
 #define AZREDIS_NO_ARENA
+#define AZREDIS_NO_CLAIMS
 #define AZREDIS_NO_ASSERTION
 #define AZREDIS_NO_EVENTS
 #define AZREDIS_NO_HANDOVER
@@ -57,6 +58,7 @@ static azredis_status board_token(void *user, const char *scope, azredis_fetched
     (void)scope;
     memset(out->token, (int)noise, 1000);
     out->len = 1000;
+    out->expires_in = 3600;
     return AZREDIS_OK;
 }
 #endif
@@ -81,6 +83,7 @@ int main(void) {
     id.identity = AZREDIS_ID_CALLBACK;
     id.get_token = board_token;
 #endif
+    id.user = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
     mbedtls_platform_set_calloc_free(board_calloc, board_free);
     o.host = "name.region.redis.azure.net";
     o.identity = &id;
