@@ -223,6 +223,7 @@
  *                               and azredis_memory_needed is not there; 2 KB less
  * AZREDIS_NO_CLAIMS             tokens are not read: the option user must name the object id, get_token must tell when its token
  *                               ends, and nothing tells of a token for another service; 3 KB less with NO_HTTP, else 1 KB
+ * AZREDIS_NO_RESUMPTION         TLS sessions are not kept: each connection makes a full handshake; 1 KB less
  * AZREDIS_NO_ASSERTION          leaves out the identity client-assertion
  * AZREDIS_NO_WORKLOAD           leaves out workload-identity, and its link of the default chain; NO_OS and NO_HTTP imply it
  * AZREDIS_NO_PROXY              no HTTP proxy before the authority: the option proxy is AZREDIS_E_ARG; AZREDIS_NO_HTTP implies it
@@ -910,6 +911,11 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_WITH_EVENTS 1
 #endif
 
+#ifdef AZREDIS_NO_RESUMPTION
+#  define AZRI_WITH_RESUMPTION 0
+#else
+#  define AZRI_WITH_RESUMPTION 1
+#endif
 #ifdef AZREDIS_NO_CLAIMS
 #  define AZRI_WITH_CLAIMS 0
 #else
@@ -966,6 +972,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_RESP_BLOCK    2048u       /* least receive block */
 #  define AZRI_RESP_RESERVE  8192u       /* most that is reserved because a length was announced */
 #  define AZRI_RESP_NODES    16u         /* first node array */
+#  define AZRI_RESP_SHORTCUT 0           /* code for speed alone: the network is slower */
 #  define AZRI_POOL_ROOM     128u        /* frames up to this size come from the pool */
 #  define AZRI_POOL_MAX      8u          /* commands kept for reuse */
 #  define AZRI_POOL_REPLY    1024u       /* memory of its answer that such a command may keep */
@@ -997,6 +1004,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_RESP_BLOCK    16384u      /* one TLS record */
 #  define AZRI_RESP_RESERVE  1048576u
 #  define AZRI_RESP_NODES    64u
+#  define AZRI_RESP_SHORTCUT 1
 #  define AZRI_POOL_ROOM     256u
 #  define AZRI_POOL_MAX      1024u
 #  define AZRI_POOL_REPLY    4096u
@@ -3929,7 +3937,7 @@ static AZRI_APART azredis_status azri_resp_general(azri_resp *d, azri_frame *f, 
 /* OK: *f is one complete frame, lent until the next call of room, got, next or idle; if f->status is not OK
  * it was skipped, and *e (which may be NULL) says why. AGAIN: more bytes are wanted. E_RESP: for good. */
 static azredis_status azri_resp_next(azri_resp *d, azri_frame *f, azredis_error *e) {
-    if (d->end - d->start >= AZRI_RESP_LEAST && !d->why && azri_resp_short(d, f)) return AZREDIS_OK;
+    if (AZRI_RESP_SHORTCUT && d->end - d->start >= AZRI_RESP_LEAST && !d->why && azri_resp_short(d, f)) return AZREDIS_OK;
     return azri_resp_general(d, f, e);
 }
 
@@ -12008,27 +12016,38 @@ static size_t azri_tls_address(const char *name, unsigned char out[16]) {
 #define AZRI_SAN_DNS 0x82            /* RFC 5280 4.2.1.6: [2] dNSName, [7] iPAddress, both primitive */
 #define AZRI_SAN_IP  0x87
 
+#ifdef AZREDIS_NO_TEXT
+#define azri_tls_note_names(t, leaf, address) ((void)(t), (void)(leaf), (void)(address))
+#else
+/* For whom the certificate is instead. address: it had to be for one. */
+static void azri_tls_note_names(azri_tls *t, const mbedtls_x509_crt *leaf, int address) {
+    const mbedtls_x509_sequence *s;
+    char list[128], text[96];
+    list[0] = '\0';
+    for (s = &leaf->subject_alt_names; s; s = s->next) {
+        size_t at = strlen(list);
+        if (s->buf.tag == AZRI_SAN_DNS) (void)azri_quote(text, sizeof text, (const char *)s->buf.p, s->buf.len, azri_str(""));
+        else if (s->buf.tag == AZRI_SAN_IP) azri_copy(text, sizeof text, "an address");
+        else continue;
+        (void)azri_fmt(list + at, sizeof list - at, "%s%s", at ? ", " : "", text);
+    }
+    azri_tls_note(t, "wrong host: it is %s%s, not for %s%s; check host and tls_host",
+                  list[0] ? "for " : "without names", list, address ? "the address " : "", t->name);
+}
+#endif
+
 /* mbedTLS's own check falls back on the common name, which RFC 9525 6.3 forbids, and 2.28 knows no iPAddress.
  * by_library: what it said of the name. */
 static AZRI_APART uint32_t azri_tls_check_name(azri_tls *t, const mbedtls_x509_crt *leaf, uint32_t by_library) {
     const mbedtls_x509_sequence *s;
     unsigned char ip[16];
     size_t n = azri_tls_address(t->name, ip), names = 0;
-    char list[128], text[96];
-    list[0] = '\0';
     for (s = &leaf->subject_alt_names; s; s = s->next) {
-        const char *p = (const char *)s->buf.p;
-        size_t at = strlen(list);
-        if (n > 0 && s->buf.tag == AZRI_SAN_IP && s->buf.len == n && memcmp(p, ip, n) == 0) return 0;
+        if (n > 0 && s->buf.tag == AZRI_SAN_IP && s->buf.len == n && memcmp(s->buf.p, ip, n) == 0) return 0;
         names += s->buf.tag == AZRI_SAN_DNS;
-        if (s->buf.tag == AZRI_SAN_DNS) (void)azri_quote(text, sizeof text, p, s->buf.len, azri_str(""));
-        else if (s->buf.tag == AZRI_SAN_IP) AZRI_SAY(text, sizeof text, "an address");
-        else continue;
-        AZRI_SAY(list + at, sizeof list - at, "%s%s", at ? ", " : "", text);
     }
     if (n == 0 && names > 0 && !by_library) return 0;
-    azri_tls_note(t, "wrong host: it is %s%s, not for %s%s; check host and tls_host",
-                  list[0] ? "for " : "without names", list, n ? "the address " : "", t->name);
+    azri_tls_note_names(t, leaf, n > 0);
     return MBEDTLS_X509_BADCERT_CN_MISMATCH;
 }
 
@@ -12078,7 +12097,10 @@ static int azri_tls_verify(void *user, mbedtls_x509_crt *crt, int depth, uint32_
 
 /* ---- resumption --------------------------------------------------------------------------------- */
 
+static azri_tls_kept *azri_tls_kept_of(const azri_tls *t) { return AZRI_WITH_RESUMPTION ? t->conf.kept : NULL; }
+
 static void azri_tls_forget(azri_tls_kept *k, const azri_mem *m) {
+    if (!AZRI_WITH_RESUMPTION) return;
     if (k->blob) {
         azri_wipe(k->blob, k->len);
         azri_free(m, k->blob, k->len);
@@ -12096,7 +12118,7 @@ static int azri_tls_fits(const azri_tls *t, const azri_tls_kept *k) {
 
 /* Before the handshake. What cannot be resumed is only slower. */
 static void azri_tls_offer(azri_tls *t) {
-    const azri_tls_kept *k = t->conf.kept;
+    const azri_tls_kept *k = azri_tls_kept_of(t);
     mbedtls_ssl_session s;
     if (!k || !azri_tls_fits(t, k)) return;
     mbedtls_ssl_session_init(&s);
@@ -12111,7 +12133,7 @@ static void azri_tls_offer(azri_tls *t) {
 
 /* Takes the session of this connection: at the end of a handshake of TLS 1.2, at each ticket of TLS 1.3. */
 static void azri_tls_keep(azri_tls *t) {
-    azri_tls_kept *k = t->conf.kept;
+    azri_tls_kept *k = azri_tls_kept_of(t);
     const azri_mem *m = &t->port->mem;
     mbedtls_ssl_session s;
     size_t n = 0;
@@ -12355,7 +12377,7 @@ static int azri_tls_setup(azri_tls *t) {
     mbedtls_ssl_conf_ca_chain(&t->cfg, &t->no_roots, NULL);
     mbedtls_ssl_conf_verify(&t->cfg, azri_tls_verify, t);
     azri_mbedtls_protocol(&t->cfg, t->conf.tls12);
-    if (t->conf.kept) AZRI_CONF_TICKETS(&t->cfg);
+    if (azri_tls_kept_of(t)) AZRI_CONF_TICKETS(&t->cfg);
     rc = mbedtls_ssl_setup(&t->ssl, &t->cfg);
     if (rc == 0) rc = mbedtls_ssl_set_hostname(&t->ssl, t->name);
     if (rc == 0) mbedtls_ssl_set_bio(&t->ssl, t, azri_tls_bio_send, azri_tls_bio_recv, NULL);
@@ -12406,7 +12428,7 @@ static azredis_status azri_tls_shaken(azri_tls *t, azredis_error *e) {
     if (!t->verified && !t->offered) return azri_tls_fail(t, e, MBEDTLS_ERR_X509_CERT_VERIFY_FAILED);
     t->ready = 1;
     t->spent = 0;                       /* a ticket may have come behind the handshake */
-    if (azri_eqz(azri_str(mbedtls_ssl_get_version(&t->ssl)), "TLSv1.2")) azri_tls_keep(t);
+    if (AZRI_WITH_RESUMPTION && azri_eqz(azri_str(mbedtls_ssl_get_version(&t->ssl)), "TLSv1.2")) azri_tls_keep(t);
     return AZREDIS_OK;
 }
 
@@ -12968,8 +12990,10 @@ static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
     if (!f) return azri_fetch_no_memory(a, claim, now);
     azri_lock_acquire(&a->lock);
     f->claim = claim;
-    f->kept = a->kept;
-    memset(&a->kept, 0, sizeof a->kept);
+    if (AZRI_WITH_RESUMPTION) {
+        f->kept = a->kept;
+        memset(&a->kept, 0, sizeof a->kept);
+    }
     f->rng.state = azri_rng_next(&a->rng);
     azri_flow_init(&f->flow, &a->port.mem, &a->conf, &f->rng);
 #ifndef AZREDIS_NO_OS
@@ -13033,7 +13057,7 @@ static azredis_status azri_fetch_take(azredis_auth *a, azri_fetch *f, uint64_t n
 
 /* Under the lock. Two can come back when a void claim is still at work. */
 static void azri_fetch_return(azredis_auth *a, azri_fetch *f) {
-    if (a->kept.blob) return;
+    if (!AZRI_WITH_RESUMPTION || a->kept.blob) return;
     a->kept = f->kept;
     memset(&f->kept, 0, sizeof f->kept);
 }
