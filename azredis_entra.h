@@ -223,6 +223,7 @@
  *                               and azredis_memory_needed is not there; 2 KB less
  * AZREDIS_NO_CLAIMS             tokens are not read: the option user must name the object id, get_token must tell when its token
  *                               ends, and nothing tells of a token for another service; 3 KB less with NO_HTTP, else 1 KB
+ * AZREDIS_NO_ADDRESSES          hosts are names: no address is understood, and no certificate for one; 1 KB less
  * AZREDIS_NO_RESUMPTION         TLS sessions are not kept: each connection makes a full handshake; 1 KB less
  * AZREDIS_NO_ASSERTION          leaves out the identity client-assertion
  * AZREDIS_NO_WORKLOAD           leaves out workload-identity, and its link of the default chain; NO_OS and NO_HTTP imply it
@@ -911,6 +912,16 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_WITH_EVENTS 1
 #endif
 
+#ifdef AZREDIS_NO_OS
+#  define AZRI_WITH_ENV 0
+#else
+#  define AZRI_WITH_ENV 1
+#endif
+#ifdef AZREDIS_NO_ADDRESSES
+#  define AZRI_WITH_ADDRESSES 0
+#else
+#  define AZRI_WITH_ADDRESSES 1
+#endif
 #ifdef AZREDIS_NO_RESUMPTION
 #  define AZRI_WITH_RESUMPTION 0
 #else
@@ -972,7 +983,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_RESP_BLOCK    2048u       /* least receive block */
 #  define AZRI_RESP_RESERVE  8192u       /* most that is reserved because a length was announced */
 #  define AZRI_RESP_NODES    16u         /* first node array */
-#  define AZRI_RESP_SHORTCUT 0           /* code for speed alone: the network is slower */
+#  define AZRI_SHORTCUTS 0           /* code for speed alone: the network is slower */
 #  define AZRI_POOL_ROOM     128u        /* frames up to this size come from the pool */
 #  define AZRI_POOL_MAX      8u          /* commands kept for reuse */
 #  define AZRI_POOL_REPLY    1024u       /* memory of its answer that such a command may keep */
@@ -1004,7 +1015,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_RESP_BLOCK    16384u      /* one TLS record */
 #  define AZRI_RESP_RESERVE  1048576u
 #  define AZRI_RESP_NODES    64u
-#  define AZRI_RESP_SHORTCUT 1
+#  define AZRI_SHORTCUTS 1
 #  define AZRI_POOL_ROOM     256u
 #  define AZRI_POOL_MAX      1024u
 #  define AZRI_POOL_REPLY    4096u
@@ -2016,6 +2027,7 @@ static int azri_ip4_parse(azredis_str s, uint8_t out[4]) {
 /* RFC 4291 2.2, without zone. */
 static int azri_ip6_parse(azredis_str s, uint8_t out[16]) {
     size_t i = 0, n = 0, gap = 17, digits, v;     /* gap: where "::" stood; 17: nowhere */
+    if (!AZRI_WITH_ADDRESSES) return 0;
     memset(out, 0, 16);
     if (s.len >= 2 && s.ptr[0] == ':' && s.ptr[1] == ':') {
         gap = 0;
@@ -2047,6 +2059,7 @@ static int azri_ip6_parse(azredis_str s, uint8_t out[16]) {
 
 /* The bytes of an address in text: 4, 16, or 0 if it is none. out is written either way. */
 static size_t azri_ip_parse(azredis_str s, uint8_t out[16]) {
+    if (!AZRI_WITH_ADDRESSES) return 0;
     if (azri_ip4_parse(s, out)) return 4;
     return azri_ip6_parse(s, out) ? 16 : 0;
 }
@@ -3937,7 +3950,7 @@ static AZRI_APART azredis_status azri_resp_general(azri_resp *d, azri_frame *f, 
 /* OK: *f is one complete frame, lent until the next call of room, got, next or idle; if f->status is not OK
  * it was skipped, and *e (which may be NULL) says why. AGAIN: more bytes are wanted. E_RESP: for good. */
 static azredis_status azri_resp_next(azri_resp *d, azri_frame *f, azredis_error *e) {
-    if (AZRI_RESP_SHORTCUT && d->end - d->start >= AZRI_RESP_LEAST && !d->why && azri_resp_short(d, f)) return AZREDIS_OK;
+    if (AZRI_SHORTCUTS && d->end - d->start >= AZRI_RESP_LEAST && !d->why && azri_resp_short(d, f)) return AZREDIS_OK;
     return azri_resp_general(d, f, e);
 }
 
@@ -4591,7 +4604,7 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
     if (c->kubernetes_proxy && c->identity != AZRI_ID_WORKLOAD)
         return azri_fail(e, AZREDIS_E_ARG, "options.kubernetes_proxy", "options: kubernetes_proxy is for the identity "
                          "workload-identity alone; the default chain never asks a token proxy");
-    if (azri_identity_check_app(c->tenant_id, c->client_id, "options", e) != AZREDIS_OK)
+    if (AZRI_WITH_HTTP && azri_identity_check_app(c->tenant_id, c->client_id, "options", e) != AZREDIS_OK)
         return AZREDIS_E_ARG;
     if ((int)AZRI_ID_MANAGED >= 0 && azri_identity_check_managed(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (!azri_identity_clean(azri_str(c->scope), ":/.-_~", 253))
@@ -4642,7 +4655,7 @@ static AZRI_APART azredis_status azri_identity_conf_copy(azri_identity_conf *c, 
     c->get_assertion = o->get_assertion;
     c->get_assertion_user = o->get_assertion_user;
     c->kubernetes_proxy = o->kubernetes_proxy;
-    c->cloud = azri_identity_authority_of("");
+    c->cloud = AZRI_WITH_HTTP ? azri_identity_authority_of("") : NULL;
     c->is_static = o->identity == AZREDIS_ID_ACCESS_KEY || o->identity == AZREDIS_ID_PASSWORD;
     c->request_ms = azri_or(o->request_ms, 30u * AZRI_SECOND);
     c->chain_ms = azri_or(o->chain_ms, azri_identity_walk_ms((int)o->identity));
@@ -7340,7 +7353,7 @@ static azredis_status azri_walk_by_variable(azri_flow *f, const char *text) {
 
 /* The links of this walk: the one that won before, the chain, or the one identity that the options name. */
 static azredis_status azri_walk_plan(azri_flow *f) {
-    const char *chosen = f->env->value[AZRI_ENV_TOKEN_CREDENTIALS];
+    const char *chosen = AZRI_WITH_ENV ? f->env->value[AZRI_ENV_TOKEN_CREDENTIALS] : NULL;
     azredis_status st = AZREDIS_OK;
     size_t i;
     f->link_count = f->link = 0;
@@ -9372,7 +9385,7 @@ static AZRI_APART azredis_status azri_hub_new_cmd_from(azri_hub *h, int argc, co
 /* Most commands are short and find an object in the pool. NULL: this one goes the general way. */
 static inline azri_cmd *azri_hub_short_cmd(azri_hub *h, int argc, const azredis_str *argv) {
     size_t frame;
-    if (!argv || argc < 1 || !argv[0].ptr || !argv[0].len || !h->pool) return NULL;
+    if (!AZRI_SHORTCUTS || !argv || argc < 1 || !argv[0].ptr || !argv[0].len || !h->pool) return NULL;
     if (azri_hub_full(h, AZRI_POOL_ROOM) || azri_refused(argc, argv)) return NULL;
     frame = azri_resp_write_short((char *)(h->pool + 1), AZRI_POOL_ROOM, argc, argv);
     return frame ? azri_hub_pool_cmd(h, frame) : NULL;

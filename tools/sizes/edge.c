@@ -33,6 +33,7 @@ int mbedtls_hardware_poll(void *user, unsigned char *p, size_t n, size_t *got) {
 #define AZREDIS_NO_OS
 #define AZREDIS_NO_TEXT
 #define AZREDIS_NO_CONFIG
+#define AZREDIS_NO_ADDRESSES
 #define AZREDIS_NO_ARENA
 #define AZREDIS_NO_CLAIMS
 #define AZREDIS_NO_PROXY
