@@ -861,10 +861,12 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 /* Words for people. AZREDIS_NO_TEXT drops them where they stand: the compiler looks at what they would show, so that
  * nothing is unused, and computes none of it. */
 #ifdef AZREDIS_NO_TEXT
+#  define AZRI_WITH_TEXT 0
 #  define AZRI_TEXT(words) ""
 #  define AZRI_UNSAID(...) ((void)(0 && azri_words(__VA_ARGS__)))
 #  define AZRI_SAY(to, cap, ...) (AZRI_UNSAID(__VA_ARGS__), (void)(cap), *(to) = '\0')
 #else
+#  define AZRI_WITH_TEXT 1
 #  define AZRI_TEXT(words) words
 #  define AZRI_SAY(...) ((void)azri_fmt(__VA_ARGS__))
 #endif
@@ -936,6 +938,13 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_WITH_ARENA 0
 #else
 #  define AZRI_WITH_ARENA 1
+#endif
+
+/* Entra writes seconds. Others who bring tokens write dates in words. */
+#if defined(AZREDIS_NO_MANAGED) && defined(AZREDIS_NO_EXEC) && defined(AZREDIS_NO_TOKEN_FILE)
+#  define AZRI_WITH_DATES 0
+#else
+#  define AZRI_WITH_DATES 1
 #endif
 
 #define AZRI_STATIC_ASSERT(name, cond) typedef char azri_assert_##name[(cond) ? 1 : -1] AZRI_UNUSED
@@ -2774,7 +2783,7 @@ static azredis_status azri_http_header(azri_http *h, azredis_str line, azredis_e
     int cut = h->line_len > sizeof h->line;
     azredis_status st = azri_http_split(line, &name, &value, e);
     if (st != AZREDIS_OK) return st;
-    if (azri_ieqz(name, "location")) azri_http_location(h, value);    /* its host is safe in what was kept */
+    if (AZRI_WITH_TEXT && azri_ieqz(name, "location")) azri_http_location(h, value);  /* its host is safe in what was kept */
     if (azri_ieqz(name, "content-length")) return azri_http_content_length(h, cut ? azri_str("") : value, e);
     if (azri_ieqz(name, "transfer-encoding")) {
         if (cut || h->chunked || !azri_ieqz(value, "chunked"))
@@ -5604,7 +5613,7 @@ static void azri_answer_number(azri_answer *a, azredis_str key, int type, azredi
     if (azri_eqz(key, "expires_in")) azri_jwt_number(&a->expires_in, text);
     if (azri_eqz(key, "refresh_in")) azri_jwt_number(&a->refresh_in, text);
     if (!azri_eqz(key, "expires_on") || a->expires_on) return;
-    if (type == AZRI_JSON_NUMBER) azri_jwt_number(&a->expires_on, text);
+    if (type == AZRI_JSON_NUMBER || !AZRI_WITH_DATES) azri_jwt_number(&a->expires_on, text);
     else if (azri_date_parse(text, &v) && v > 0) a->expires_on = v;
 }
 
