@@ -4081,7 +4081,7 @@ static AZRI_APART azredis_status azri_resp_swap(azri_resp *d, const azri_frame *
  * unless the block is far larger still. E_NOMEM; E_LIMIT: the reply's fixed buffer is too small. */
 static azredis_status azri_resp_keep(azri_resp *d, const azri_frame *f, azredis_reply *r) {
     if (!f->root) return f->status;
-    if (f->bytes >= AZRI_RESP_SWAP && f->bytes >= d->size / 4 && !r->mem.fixed && !azri_shape_of(d->mem))
+    if (AZRI_SHORTCUTS && f->bytes >= AZRI_RESP_SWAP && f->bytes >= d->size / 4 && !r->mem.fixed && !azri_shape_of(d->mem))
         return azri_resp_swap(d, f, r);
     return azri_reply_store(r, d->mem, f->root);
 }
@@ -7815,48 +7815,56 @@ static void azri_log(azri_news *n, azredis_level level, int number, const char *
  * instead. Entry point: azri_refused.
  * ================================================================================================ */
 
+#ifdef AZREDIS_NO_TEXT
+typedef struct azri_refusal { const char *word, *sub; } azri_refusal;
+#  define AZRI_REFUSAL(word, sub, mend) {word, sub}
+#  define AZRI_MEND(r) ""
+#else
 typedef struct azri_refusal { const char *word, *sub, *mend; } azri_refusal;
+#  define AZRI_REFUSAL(word, sub, mend) {word, sub, mend}
+#  define AZRI_MEND(r) ((r)->mend)
+#endif
 
 /* Letters with which the table's words begin, and their lengths, as bits: abcde h m pqrs u wx; 4 to 12. */
 #define AZRI_REFUSED_LETTERS 0x00d7909fu
 #define AZRI_REFUSED_LENGTHS 0x00001ff0u
 
 static const azri_refusal azri_refusals[] = {
-    {"AUTH", NULL, AZRI_TEXT("the library authenticates by itself")},
-    {"HELLO", NULL, AZRI_TEXT("use the option protocol")},
-    {"RESET", NULL, AZRI_TEXT("close the client instead")},
-    {"QUIT", NULL, AZRI_TEXT("use azredis_close")},
-    {"MONITOR", NULL, AZRI_TEXT("use redis-cli")},
-    {"SYNC", NULL, AZRI_TEXT("this is no replica")},
-    {"PSYNC", NULL, AZRI_TEXT("this is no replica")},
-    {"REPLCONF", NULL, AZRI_TEXT("this is no replica")},
-    {"CLIENT", "REPLY", AZRI_TEXT("use AZREDIS_NO_REPLY")},
-    {"CLIENT", "TRACKING", AZRI_TEXT("client-side caching is not supported")},
-    {"CLIENT", "SETNAME", AZRI_TEXT("use the option client_name")},
-    {"SELECT", NULL, AZRI_TEXT("use the option database")},
-    {"MULTI", NULL, AZRI_TEXT("transactions are not supported yet; a Lua script by EVAL is atomic")},
-    {"EXEC", NULL, AZRI_TEXT("transactions are not supported yet; a Lua script by EVAL is atomic")},
-    {"DISCARD", NULL, AZRI_TEXT("transactions are not supported yet")},
-    {"WATCH", NULL, AZRI_TEXT("transactions are not supported yet; a Lua script by EVAL is atomic")},
-    {"UNWATCH", NULL, AZRI_TEXT("transactions are not supported yet")},
-    {"SUBSCRIBE", NULL, AZRI_TEXT("use azredis_subscribe")},
-    {"UNSUBSCRIBE", NULL, AZRI_TEXT("use azredis_unsubscribe")},
-    {"PSUBSCRIBE", NULL, AZRI_TEXT("patterns are not supported yet; use azredis_subscribe for channels")},
-    {"PUNSUBSCRIBE", NULL, AZRI_TEXT("patterns are not supported yet")},
-    {"SSUBSCRIBE", NULL, AZRI_TEXT("sharded channels are not supported yet; use azredis_subscribe")},
-    {"SUNSUBSCRIBE", NULL, AZRI_TEXT("sharded channels are not supported yet")},
-    {"BLPOP", NULL, AZRI_TEXT("it blocks a shared connection; use LPOP and azredis_wait")},
-    {"BRPOP", NULL, AZRI_TEXT("it blocks a shared connection; use RPOP and azredis_wait")},
-    {"BLMOVE", NULL, AZRI_TEXT("it blocks a shared connection; use LMOVE and azredis_wait")},
-    {"BRPOPLPUSH", NULL, AZRI_TEXT("it blocks a shared connection; use LMOVE and azredis_wait")},
-    {"BLMPOP", NULL, AZRI_TEXT("it blocks a shared connection; use LMPOP and azredis_wait")},
-    {"BZPOPMIN", NULL, AZRI_TEXT("it blocks a shared connection; use ZPOPMIN and azredis_wait")},
-    {"BZPOPMAX", NULL, AZRI_TEXT("it blocks a shared connection; use ZPOPMAX and azredis_wait")},
-    {"BZMPOP", NULL, AZRI_TEXT("it blocks a shared connection; use ZMPOP and azredis_wait")},
-    {"XREAD", "BLOCK", AZRI_TEXT("it blocks a shared connection; leave BLOCK out and use azredis_wait")},
-    {"XREADGROUP", "BLOCK", AZRI_TEXT("it blocks a shared connection; leave BLOCK out and use azredis_wait")},
-    {"WAIT", NULL, AZRI_TEXT("it blocks a shared connection")},
-    {"WAITAOF", NULL, AZRI_TEXT("it blocks a shared connection")}
+    AZRI_REFUSAL("AUTH", NULL, "the library authenticates by itself"),
+    AZRI_REFUSAL("HELLO", NULL, "use the option protocol"),
+    AZRI_REFUSAL("RESET", NULL, "close the client instead"),
+    AZRI_REFUSAL("QUIT", NULL, "use azredis_close"),
+    AZRI_REFUSAL("MONITOR", NULL, "use redis-cli"),
+    AZRI_REFUSAL("SYNC", NULL, "this is no replica"),
+    AZRI_REFUSAL("PSYNC", NULL, "this is no replica"),
+    AZRI_REFUSAL("REPLCONF", NULL, "this is no replica"),
+    AZRI_REFUSAL("CLIENT", "REPLY", "use AZREDIS_NO_REPLY"),
+    AZRI_REFUSAL("CLIENT", "TRACKING", "client-side caching is not supported"),
+    AZRI_REFUSAL("CLIENT", "SETNAME", "use the option client_name"),
+    AZRI_REFUSAL("SELECT", NULL, "use the option database"),
+    AZRI_REFUSAL("MULTI", NULL, "transactions are not supported yet; a Lua script by EVAL is atomic"),
+    AZRI_REFUSAL("EXEC", NULL, "transactions are not supported yet; a Lua script by EVAL is atomic"),
+    AZRI_REFUSAL("DISCARD", NULL, "transactions are not supported yet"),
+    AZRI_REFUSAL("WATCH", NULL, "transactions are not supported yet; a Lua script by EVAL is atomic"),
+    AZRI_REFUSAL("UNWATCH", NULL, "transactions are not supported yet"),
+    AZRI_REFUSAL("SUBSCRIBE", NULL, "use azredis_subscribe"),
+    AZRI_REFUSAL("UNSUBSCRIBE", NULL, "use azredis_unsubscribe"),
+    AZRI_REFUSAL("PSUBSCRIBE", NULL, "patterns are not supported yet; use azredis_subscribe for channels"),
+    AZRI_REFUSAL("PUNSUBSCRIBE", NULL, "patterns are not supported yet"),
+    AZRI_REFUSAL("SSUBSCRIBE", NULL, "sharded channels are not supported yet; use azredis_subscribe"),
+    AZRI_REFUSAL("SUNSUBSCRIBE", NULL, "sharded channels are not supported yet"),
+    AZRI_REFUSAL("BLPOP", NULL, "it blocks a shared connection; use LPOP and azredis_wait"),
+    AZRI_REFUSAL("BRPOP", NULL, "it blocks a shared connection; use RPOP and azredis_wait"),
+    AZRI_REFUSAL("BLMOVE", NULL, "it blocks a shared connection; use LMOVE and azredis_wait"),
+    AZRI_REFUSAL("BRPOPLPUSH", NULL, "it blocks a shared connection; use LMOVE and azredis_wait"),
+    AZRI_REFUSAL("BLMPOP", NULL, "it blocks a shared connection; use LMPOP and azredis_wait"),
+    AZRI_REFUSAL("BZPOPMIN", NULL, "it blocks a shared connection; use ZPOPMIN and azredis_wait"),
+    AZRI_REFUSAL("BZPOPMAX", NULL, "it blocks a shared connection; use ZPOPMAX and azredis_wait"),
+    AZRI_REFUSAL("BZMPOP", NULL, "it blocks a shared connection; use ZMPOP and azredis_wait"),
+    AZRI_REFUSAL("XREAD", "BLOCK", "it blocks a shared connection; leave BLOCK out and use azredis_wait"),
+    AZRI_REFUSAL("XREADGROUP", "BLOCK", "it blocks a shared connection; leave BLOCK out and use azredis_wait"),
+    AZRI_REFUSAL("WAIT", NULL, "it blocks a shared connection"),
+    AZRI_REFUSAL("WAITAOF", NULL, "it blocks a shared connection")
 };
 
 /* 1: one of the arguments that may be an option, before the keys of STREAMS, is `word`. The names behind GROUP
@@ -9368,7 +9376,7 @@ static AZRI_APART azredis_status azri_hub_new_cmd_from(azri_hub *h, int argc, co
         return azri_fail(e, AZREDIS_E_ARG, "command", "a command needs a name, and an argument of a length needs bytes");
     r = azri_refused(argc, argv);
     if (r) return azri_fail(e, AZREDIS_E_ARG, "command", "%s%s%s is refused on a shared connection: %s", r->word,
-                            r->sub ? " " : "", r->sub ? r->sub : "", r->mend);
+                            r->sub ? " " : "", r->sub ? r->sub : "", AZRI_MEND(r));
     if (frame == 0 || frame > h->conf.backlog_bytes || (azri_shape_of(h->mem) && frame > azri_shape_of(h->mem)->command))
         return azri_fail(e, AZREDIS_E_LIMIT, "command", "the command is larger than %s",
                          azri_shape_of(h->mem) ? "command_bytes" : "backlog_bytes");
