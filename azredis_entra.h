@@ -221,6 +221,10 @@
  *                               suffer from it; 2 KB less, and 7 KB of memory
  * AZREDIS_NO_ARENA              memory comes from port.alloc or malloc: options.memory is refused (azredis_open returns NULL),
  *                               and azredis_memory_needed is not there; 2 KB less
+ * AZREDIS_NO_CLAIMS             tokens are not read: the option user must name the object id, get_token must tell when its token
+ *                               ends, and nothing tells of a token for another service; 3 KB less with NO_HTTP, else 1 KB
+ * AZREDIS_NO_ADDRESSES          hosts are names: no address is understood, and no certificate for one; 1 KB less
+ * AZREDIS_NO_RESUMPTION         TLS sessions are not kept: each connection makes a full handshake; 1 KB less
  * AZREDIS_NO_ASSERTION          leaves out the identity client-assertion
  * AZREDIS_NO_WORKLOAD           leaves out workload-identity, and its link of the default chain; NO_OS and NO_HTTP imply it
  * AZREDIS_NO_PROXY              no HTTP proxy before the authority: the option proxy is AZREDIS_E_ARG; AZREDIS_NO_HTTP implies it
@@ -857,10 +861,12 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 /* Words for people. AZREDIS_NO_TEXT drops them where they stand: the compiler looks at what they would show, so that
  * nothing is unused, and computes none of it. */
 #ifdef AZREDIS_NO_TEXT
+#  define AZRI_WITH_TEXT 0
 #  define AZRI_TEXT(words) ""
 #  define AZRI_UNSAID(...) ((void)(0 && azri_words(__VA_ARGS__)))
 #  define AZRI_SAY(to, cap, ...) (AZRI_UNSAID(__VA_ARGS__), (void)(cap), *(to) = '\0')
 #else
+#  define AZRI_WITH_TEXT 1
 #  define AZRI_TEXT(words) words
 #  define AZRI_SAY(...) ((void)azri_fmt(__VA_ARGS__))
 #endif
@@ -915,10 +921,37 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_WITH_SHORT_CUTS 1
 #endif
 
+#ifdef AZREDIS_NO_OS
+#  define AZRI_WITH_ENV 0
+#else
+#  define AZRI_WITH_ENV 1
+#endif
+#ifdef AZREDIS_NO_ADDRESSES
+#  define AZRI_WITH_ADDRESSES 0
+#else
+#  define AZRI_WITH_ADDRESSES 1
+#endif
+#ifdef AZREDIS_NO_RESUMPTION
+#  define AZRI_WITH_RESUMPTION 0
+#else
+#  define AZRI_WITH_RESUMPTION 1
+#endif
+#ifdef AZREDIS_NO_CLAIMS
+#  define AZRI_WITH_CLAIMS 0
+#else
+#  define AZRI_WITH_CLAIMS 1
+#endif
 #ifdef AZREDIS_NO_ARENA
 #  define AZRI_WITH_ARENA 0
 #else
 #  define AZRI_WITH_ARENA 1
+#endif
+
+/* Entra writes seconds. Others who bring tokens write dates in words. */
+#if defined(AZREDIS_NO_MANAGED) && defined(AZREDIS_NO_EXEC) && defined(AZREDIS_NO_TOKEN_FILE)
+#  define AZRI_WITH_DATES 0
+#else
+#  define AZRI_WITH_DATES 1
 #endif
 
 #define AZRI_STATIC_ASSERT(name, cond) typedef char azri_assert_##name[(cond) ? 1 : -1] AZRI_UNUSED
@@ -2008,6 +2041,7 @@ static int azri_ip4_parse(azredis_str s, uint8_t out[4]) {
 /* RFC 4291 2.2, without zone. */
 static int azri_ip6_parse(azredis_str s, uint8_t out[16]) {
     size_t i = 0, n = 0, gap = 17, digits, v;     /* gap: where "::" stood; 17: nowhere */
+    if (!AZRI_WITH_ADDRESSES) return 0;
     memset(out, 0, 16);
     if (s.len >= 2 && s.ptr[0] == ':' && s.ptr[1] == ':') {
         gap = 0;
@@ -2039,6 +2073,7 @@ static int azri_ip6_parse(azredis_str s, uint8_t out[16]) {
 
 /* The bytes of an address in text: 4, 16, or 0 if it is none. out is written either way. */
 static size_t azri_ip_parse(azredis_str s, uint8_t out[16]) {
+    if (!AZRI_WITH_ADDRESSES) return 0;
     if (azri_ip4_parse(s, out)) return 4;
     return azri_ip6_parse(s, out) ? 16 : 0;
 }
@@ -2753,7 +2788,7 @@ static azredis_status azri_http_header(azri_http *h, azredis_str line, azredis_e
     int cut = h->line_len > sizeof h->line;
     azredis_status st = azri_http_split(line, &name, &value, e);
     if (st != AZREDIS_OK) return st;
-    if (azri_ieqz(name, "location")) azri_http_location(h, value);    /* its host is safe in what was kept */
+    if (AZRI_WITH_TEXT && azri_ieqz(name, "location")) azri_http_location(h, value);  /* its host is safe in what was kept */
     if (azri_ieqz(name, "content-length")) return azri_http_content_length(h, cut ? azri_str("") : value, e);
     if (azri_ieqz(name, "transfer-encoding")) {
         if (cut || h->chunked || !azri_ieqz(value, "chunked"))
@@ -4051,7 +4086,7 @@ static AZRI_APART azredis_status azri_resp_swap(azri_resp *d, const azri_frame *
  * unless the block is far larger still. E_NOMEM; E_LIMIT: the reply's fixed buffer is too small. */
 static azredis_status azri_resp_keep(azri_resp *d, const azri_frame *f, azredis_reply *r) {
     if (!f->root) return f->status;
-    if (f->bytes >= AZRI_RESP_SWAP && f->bytes >= d->size / 4 && !r->mem.fixed && !azri_shape_of(d->mem))
+    if (AZRI_WITH_SHORT_CUTS && f->bytes >= AZRI_RESP_SWAP && f->bytes >= d->size / 4 && !r->mem.fixed && !azri_shape_of(d->mem))
         return azri_resp_swap(d, f, r);
     return azri_reply_store(r, d->mem, f->root);
 }
@@ -4281,8 +4316,8 @@ static const azri_identity_kind *azri_identity_find(const char *name, int id) {
     return NULL;
 }
 
-static const char *azri_identity_name(azredis_identity id) {
-    const azri_identity_kind *k = azri_identity_find(NULL, (int)id);
+static const char *azri_identity_name(int id) {
+    const azri_identity_kind *k = azri_identity_find(NULL, id);
     return k ? k->name : "?";
 }
 
@@ -4338,7 +4373,7 @@ static void azri_env_free(azri_env *env, const azri_mem *m) {
 /* ---- options ---------------------------------------------------------------------------------- */
 
 typedef struct azri_identity_conf {        /* strings are owned; NULL: unset */
-    azredis_identity identity;
+    int identity;                          /* azredis_identity; what is left out of the build is negative */
     char *tenant_id, *client_id, *client_secret, *user, *password;
     char *object_id, *resource_id, *managed_client_id;
     char *federated_token_file, *token_file, *exec;
@@ -4509,7 +4544,7 @@ enum { AZRI_BY_CLIENT, AZRI_BY_OBJECT, AZRI_BY_RESOURCE, AZRI_BYS };
 
 /* NULL: the machine's own. client_id is its name unless it is that of an application. */
 static const char *azri_identity_managed_id(const azri_identity_conf *c, int *by) {
-    const char *client = c->managed_client_id || (int)c->identity == AZRI_ID_MANAGED_APP ? c->managed_client_id : c->client_id;
+    const char *client = c->managed_client_id || c->identity == AZRI_ID_MANAGED_APP ? c->managed_client_id : c->client_id;
     *by = client ? AZRI_BY_CLIENT : c->object_id ? AZRI_BY_OBJECT : c->resource_id ? AZRI_BY_RESOURCE : AZRI_BY_CLIENT;
     return client ? client : c->object_id ? c->object_id : c->resource_id;
 }
@@ -4518,13 +4553,13 @@ static const char *azri_identity_managed_id(const azri_identity_conf *c, int *by
 static azredis_status azri_identity_check_managed(const azri_identity_conf *c, azredis_error *e) {
     const char *z = c->resource_id;
     int by;
-    if (c->identity != AZREDIS_ID_DEFAULT && !azri_identity_is_managed((int)c->identity)) return AZREDIS_OK;
-    if (c->managed_client_id && (int)c->identity == AZRI_ID_MANAGED)
+    if (c->identity != AZREDIS_ID_DEFAULT && !azri_identity_is_managed(c->identity)) return AZREDIS_OK;
+    if (c->managed_client_id && c->identity == AZRI_ID_MANAGED)
         return azri_identity_bad(e, "options.managed_client_id", "managed-identity takes its client id in the option client_id");
     (void)azri_identity_managed_id(c, &by);
     if ((by == AZRI_BY_CLIENT && (c->object_id || c->resource_id)) || (c->object_id && c->resource_id))
         return azri_identity_bad(e, "options", "client_id, object_id and resource_id are three names of one managed identity; give one");
-    if ((int)c->identity == AZRI_ID_MANAGED_APP && !azri_identity_managed_id(c, &by))
+    if (c->identity == AZRI_ID_MANAGED_APP && !azri_identity_managed_id(c, &by))
         return azri_identity_bad(e, "options.identity", "managed-identity-app needs a user-assigned identity, which alone can be "
                                  "a federated credential: give managed_client_id, object_id or resource_id");
     if (azri_identity_check_app(NULL, c->managed_client_id, "options.managed_client_id", e) != AZREDIS_OK) return AZREDIS_E_ARG;
@@ -4561,13 +4596,13 @@ static azredis_status azri_identity_check_proxy(const azri_identity_conf *c, azr
 }
 
 static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_error *e) {
-    const azri_identity_kind *k = azri_identity_find(NULL, (int)c->identity);
+    const azri_identity_kind *k = azri_identity_find(NULL, c->identity);
     const char *lacks;
     azredis_str host;
     uint16_t port;
     if (!k)
         return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %d is unknown, not built yet or left "
-                         "out of this build by an AZREDIS_NO_ switch", (int)c->identity);
+                         "out of this build by an AZREDIS_NO_ switch", c->identity);
     lacks = (k->needs & AZRI_NEED_TENANT) && !c->tenant_id ? "tenant_id"
           : (k->needs & AZRI_NEED_CLIENT) && !c->client_id ? "client_id"
           : (k->needs & AZRI_NEED_SECRET) && !c->client_secret ? "client_secret"
@@ -4580,18 +4615,21 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
     if (lacks)
         return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %s needs the option "
                          "%s", k->name, lacks);
-    if (c->kubernetes_proxy && (int)c->identity != AZRI_ID_WORKLOAD)
+    if (c->kubernetes_proxy && c->identity != AZRI_ID_WORKLOAD)
         return azri_fail(e, AZREDIS_E_ARG, "options.kubernetes_proxy", "options: kubernetes_proxy is for the identity "
                          "workload-identity alone; the default chain never asks a token proxy");
-    if (azri_identity_check_app(c->tenant_id, c->client_id, "options", e) != AZREDIS_OK)
+    if (AZRI_WITH_HTTP && azri_identity_check_app(c->tenant_id, c->client_id, "options", e) != AZREDIS_OK)
         return AZREDIS_E_ARG;
-    if (azri_identity_check_managed(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
+    if ((int)AZRI_ID_MANAGED >= 0 && azri_identity_check_managed(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (!azri_identity_clean(azri_str(c->scope), ":/.-_~", 253))
         return azri_fail(e, AZREDIS_E_ARG, "options.scope", "options: scope must be one resource, such as "
                          AZRI_REDIS_SCOPE);
 #ifndef AZREDIS_NO_EXEC
     if (c->identity == AZREDIS_ID_EXEC && azri_identity_check_exec(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
 #endif
+    if (!AZRI_WITH_CLAIMS && !c->user && !c->is_static)
+        return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: this program was built with AZREDIS_NO_CLAIMS, which reads no "
+                         "tokens; set user to the object id of the identity");
     if (c->user && strlen(c->user) >= sizeof ((azredis_token *)0)->user)
         return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: user has more than 63 bytes");
     if (c->proxy && azri_identity_check_proxy(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
@@ -4625,13 +4663,13 @@ static AZRI_APART azredis_status azri_identity_conf_copy(azri_identity_conf *c, 
                                               const azredis_auth_options *o, azredis_error *e) {
     azredis_status st;
     memset(c, 0, sizeof *c);
-    c->identity = o->identity;
+    c->identity = (int)o->identity;
     c->get_token = o->get_token;
     c->get_token_user = o->get_token_user;
     c->get_assertion = o->get_assertion;
     c->get_assertion_user = o->get_assertion_user;
     c->kubernetes_proxy = o->kubernetes_proxy;
-    c->cloud = azri_identity_authority_of("");
+    c->cloud = AZRI_WITH_HTTP ? azri_identity_authority_of("") : NULL;
     c->is_static = o->identity == AZREDIS_ID_ACCESS_KEY || o->identity == AZREDIS_ID_PASSWORD;
     c->request_ms = azri_or(o->request_ms, 30u * AZRI_SECOND);
     c->chain_ms = azri_or(o->chain_ms, azri_identity_walk_ms((int)o->identity));
@@ -5386,7 +5424,7 @@ static void azri_config_write_key(azri_config_writer *w, const azri_config_key *
         if (w->url || (o->host && o->host[0] == '/')) return;
         azri_config_write_pair(w, name, o->plaintext ? "false" : "true", 1);
     } else if (k->kind == AZRI_CK_AUTH) {
-        if (id->identity || id->password) azri_config_write_pair(w, name, azri_identity_name(id->identity), 1);
+        if (id->identity || id->password) azri_config_write_pair(w, name, azri_identity_name((int)id->identity), 1);
     } else if (azri_config_is_set(k, member)) {
         if (k->kind == AZRI_CK_SECONDS && o->keepalive_ms != AZREDIS_NEVER && o->keepalive_ms % AZRI_SECOND)
             name = "keepAliveMs";
@@ -5580,7 +5618,7 @@ static void azri_answer_number(azri_answer *a, azredis_str key, int type, azredi
     if (azri_eqz(key, "expires_in")) azri_jwt_number(&a->expires_in, text);
     if (azri_eqz(key, "refresh_in")) azri_jwt_number(&a->refresh_in, text);
     if (!azri_eqz(key, "expires_on") || a->expires_on) return;
-    if (type == AZRI_JSON_NUMBER) azri_jwt_number(&a->expires_on, text);
+    if (type == AZRI_JSON_NUMBER || !AZRI_WITH_DATES) azri_jwt_number(&a->expires_on, text);
     else if (azri_date_parse(text, &v) && v > 0) a->expires_on = v;
 }
 
@@ -5771,10 +5809,11 @@ static azredis_status azri_flow_check_token(azri_flow *f) {
 
 /* The Redis user name: the option, else a claim. With the option a token need not be readable. */
 static azredis_status azri_flow_check_user(azri_flow *f) {
-    azredis_status st = azri_jwt_claims(azri_slice(f->token.ptr, f->token.len), f->mem, &f->json, &f->claims,
-                                        &f->error);
+    azredis_status st = AZREDIS_E_TOKEN;
+    if (AZRI_WITH_CLAIMS)
+        st = azri_jwt_claims(azri_slice(f->token.ptr, f->token.len), f->mem, &f->json, &f->claims, &f->error);
     if (st == AZREDIS_E_NOMEM) return st;
-    if (f->conf->user) {
+    if (f->conf->user) {        /* azri_identity_check has seen to it, if claims are not read */
         azri_copy(f->user, sizeof f->user, f->conf->user);
         return AZREDIS_OK;
     }
@@ -5822,6 +5861,7 @@ static azredis_status azri_flow_check_life(azri_flow *f, int64_t server_unix) {
 static void azri_flow_check_audience(azri_flow *f) {
     azredis_str aud = azri_str(f->claims.aud);
     char quoted[100];
+    if (!AZRI_WITH_CLAIMS || !AZRI_WITH_EVENTS) return;            /* nobody could be told */
     if (!azri_eqz(azri_str(f->conf->scope), AZRI_REDIS_SCOPE) || !aud.len) return;
     if (azri_eqz(aud, AZRI_REDIS_RESOURCE) || azri_eqz(aud, AZRI_REDIS_RESOURCE "/")) return;
     if (azri_ieqz(aud, AZRI_REDIS_GUID)) return;
@@ -6789,7 +6829,8 @@ static azredis_status azri_managed_check_whose(azri_flow *f) {
     int same = f->answer.same;
     if (!f->wanted) return AZREDIS_OK;
     azri_json_free(&f->json);              /* the answer has been read; the token's claims are next */
-    if (azri_jwt_claims(azri_slice(f->token.ptr, f->token.len), f->mem, &f->json, &f->claims, &f->error) == AZREDIS_E_NOMEM)
+    if (AZRI_WITH_CLAIMS &&
+        azri_jwt_claims(azri_slice(f->token.ptr, f->token.len), f->mem, &f->json, &f->claims, &f->error) == AZREDIS_E_NOMEM)
         return AZREDIS_E_NOMEM;
     if (is[0] && !azri_ieqz(azri_str(is), f->wanted)) same = -1;
     if (same > 0 || (same == 0 && f->variant != AZRI_MI_ARC)) return AZREDIS_OK;
@@ -7328,14 +7369,14 @@ static azredis_status azri_walk_by_variable(azri_flow *f, const char *text) {
 
 /* The links of this walk: the one that won before, the chain, or the one identity that the options name. */
 static azredis_status azri_walk_plan(azri_flow *f) {
-    const char *chosen = f->env->value[AZRI_ENV_TOKEN_CREDENTIALS];
+    const char *chosen = AZRI_WITH_ENV ? f->env->value[AZRI_ENV_TOKEN_CREDENTIALS] : NULL;
     azredis_status st = AZREDIS_OK;
     size_t i;
     f->link_count = f->link = 0;
     if (f->pin) azri_walk_add(f, (size_t)f->pin - 1);
     else if (f->conf->identity != AZREDIS_ID_DEFAULT) {
         for (i = 0; i < AZRI_SOURCES; i++)
-            if (azri_sources[i].id == (int)f->conf->identity) azri_walk_add(f, i);
+            if (azri_sources[i].id == f->conf->identity) azri_walk_add(f, i);
     } else if (chosen) st = azri_walk_by_variable(f, chosen);
     else azri_walk_add_chain(f, AZRI_CHAIN_PROD | AZRI_CHAIN_DEV);
     f->in_chain = f->link_count > 1;
@@ -7781,48 +7822,56 @@ static void azri_log(azri_news *n, azredis_level level, int number, const char *
  * instead. Entry point: azri_refused.
  * ================================================================================================ */
 
+#ifdef AZREDIS_NO_TEXT
+typedef struct azri_refusal { const char *word, *sub; } azri_refusal;
+#  define AZRI_REFUSAL(word, sub, mend) {word, sub}
+#  define AZRI_MEND(r) ""
+#else
 typedef struct azri_refusal { const char *word, *sub, *mend; } azri_refusal;
+#  define AZRI_REFUSAL(word, sub, mend) {word, sub, mend}
+#  define AZRI_MEND(r) ((r)->mend)
+#endif
 
 /* Letters with which the table's words begin, and their lengths, as bits: abcde h m pqrs u wx; 4 to 12. */
 #define AZRI_REFUSED_LETTERS 0x00d7909fu
 #define AZRI_REFUSED_LENGTHS 0x00001ff0u
 
 static const azri_refusal azri_refusals[] = {
-    {"AUTH", NULL, AZRI_TEXT("the library authenticates by itself")},
-    {"HELLO", NULL, AZRI_TEXT("use the option protocol")},
-    {"RESET", NULL, AZRI_TEXT("close the client instead")},
-    {"QUIT", NULL, AZRI_TEXT("use azredis_close")},
-    {"MONITOR", NULL, AZRI_TEXT("use redis-cli")},
-    {"SYNC", NULL, AZRI_TEXT("this is no replica")},
-    {"PSYNC", NULL, AZRI_TEXT("this is no replica")},
-    {"REPLCONF", NULL, AZRI_TEXT("this is no replica")},
-    {"CLIENT", "REPLY", AZRI_TEXT("use AZREDIS_NO_REPLY")},
-    {"CLIENT", "TRACKING", AZRI_TEXT("client-side caching is not supported")},
-    {"CLIENT", "SETNAME", AZRI_TEXT("use the option client_name")},
-    {"SELECT", NULL, AZRI_TEXT("use the option database")},
-    {"MULTI", NULL, AZRI_TEXT("transactions are not supported yet; a Lua script by EVAL is atomic")},
-    {"EXEC", NULL, AZRI_TEXT("transactions are not supported yet; a Lua script by EVAL is atomic")},
-    {"DISCARD", NULL, AZRI_TEXT("transactions are not supported yet")},
-    {"WATCH", NULL, AZRI_TEXT("transactions are not supported yet; a Lua script by EVAL is atomic")},
-    {"UNWATCH", NULL, AZRI_TEXT("transactions are not supported yet")},
-    {"SUBSCRIBE", NULL, AZRI_TEXT("use azredis_subscribe")},
-    {"UNSUBSCRIBE", NULL, AZRI_TEXT("use azredis_unsubscribe")},
-    {"PSUBSCRIBE", NULL, AZRI_TEXT("patterns are not supported yet; use azredis_subscribe for channels")},
-    {"PUNSUBSCRIBE", NULL, AZRI_TEXT("patterns are not supported yet")},
-    {"SSUBSCRIBE", NULL, AZRI_TEXT("sharded channels are not supported yet; use azredis_subscribe")},
-    {"SUNSUBSCRIBE", NULL, AZRI_TEXT("sharded channels are not supported yet")},
-    {"BLPOP", NULL, AZRI_TEXT("it blocks a shared connection; use LPOP and azredis_wait")},
-    {"BRPOP", NULL, AZRI_TEXT("it blocks a shared connection; use RPOP and azredis_wait")},
-    {"BLMOVE", NULL, AZRI_TEXT("it blocks a shared connection; use LMOVE and azredis_wait")},
-    {"BRPOPLPUSH", NULL, AZRI_TEXT("it blocks a shared connection; use LMOVE and azredis_wait")},
-    {"BLMPOP", NULL, AZRI_TEXT("it blocks a shared connection; use LMPOP and azredis_wait")},
-    {"BZPOPMIN", NULL, AZRI_TEXT("it blocks a shared connection; use ZPOPMIN and azredis_wait")},
-    {"BZPOPMAX", NULL, AZRI_TEXT("it blocks a shared connection; use ZPOPMAX and azredis_wait")},
-    {"BZMPOP", NULL, AZRI_TEXT("it blocks a shared connection; use ZMPOP and azredis_wait")},
-    {"XREAD", "BLOCK", AZRI_TEXT("it blocks a shared connection; leave BLOCK out and use azredis_wait")},
-    {"XREADGROUP", "BLOCK", AZRI_TEXT("it blocks a shared connection; leave BLOCK out and use azredis_wait")},
-    {"WAIT", NULL, AZRI_TEXT("it blocks a shared connection")},
-    {"WAITAOF", NULL, AZRI_TEXT("it blocks a shared connection")}
+    AZRI_REFUSAL("AUTH", NULL, "the library authenticates by itself"),
+    AZRI_REFUSAL("HELLO", NULL, "use the option protocol"),
+    AZRI_REFUSAL("RESET", NULL, "close the client instead"),
+    AZRI_REFUSAL("QUIT", NULL, "use azredis_close"),
+    AZRI_REFUSAL("MONITOR", NULL, "use redis-cli"),
+    AZRI_REFUSAL("SYNC", NULL, "this is no replica"),
+    AZRI_REFUSAL("PSYNC", NULL, "this is no replica"),
+    AZRI_REFUSAL("REPLCONF", NULL, "this is no replica"),
+    AZRI_REFUSAL("CLIENT", "REPLY", "use AZREDIS_NO_REPLY"),
+    AZRI_REFUSAL("CLIENT", "TRACKING", "client-side caching is not supported"),
+    AZRI_REFUSAL("CLIENT", "SETNAME", "use the option client_name"),
+    AZRI_REFUSAL("SELECT", NULL, "use the option database"),
+    AZRI_REFUSAL("MULTI", NULL, "transactions are not supported yet; a Lua script by EVAL is atomic"),
+    AZRI_REFUSAL("EXEC", NULL, "transactions are not supported yet; a Lua script by EVAL is atomic"),
+    AZRI_REFUSAL("DISCARD", NULL, "transactions are not supported yet"),
+    AZRI_REFUSAL("WATCH", NULL, "transactions are not supported yet; a Lua script by EVAL is atomic"),
+    AZRI_REFUSAL("UNWATCH", NULL, "transactions are not supported yet"),
+    AZRI_REFUSAL("SUBSCRIBE", NULL, "use azredis_subscribe"),
+    AZRI_REFUSAL("UNSUBSCRIBE", NULL, "use azredis_unsubscribe"),
+    AZRI_REFUSAL("PSUBSCRIBE", NULL, "patterns are not supported yet; use azredis_subscribe for channels"),
+    AZRI_REFUSAL("PUNSUBSCRIBE", NULL, "patterns are not supported yet"),
+    AZRI_REFUSAL("SSUBSCRIBE", NULL, "sharded channels are not supported yet; use azredis_subscribe"),
+    AZRI_REFUSAL("SUNSUBSCRIBE", NULL, "sharded channels are not supported yet"),
+    AZRI_REFUSAL("BLPOP", NULL, "it blocks a shared connection; use LPOP and azredis_wait"),
+    AZRI_REFUSAL("BRPOP", NULL, "it blocks a shared connection; use RPOP and azredis_wait"),
+    AZRI_REFUSAL("BLMOVE", NULL, "it blocks a shared connection; use LMOVE and azredis_wait"),
+    AZRI_REFUSAL("BRPOPLPUSH", NULL, "it blocks a shared connection; use LMOVE and azredis_wait"),
+    AZRI_REFUSAL("BLMPOP", NULL, "it blocks a shared connection; use LMPOP and azredis_wait"),
+    AZRI_REFUSAL("BZPOPMIN", NULL, "it blocks a shared connection; use ZPOPMIN and azredis_wait"),
+    AZRI_REFUSAL("BZPOPMAX", NULL, "it blocks a shared connection; use ZPOPMAX and azredis_wait"),
+    AZRI_REFUSAL("BZMPOP", NULL, "it blocks a shared connection; use ZMPOP and azredis_wait"),
+    AZRI_REFUSAL("XREAD", "BLOCK", "it blocks a shared connection; leave BLOCK out and use azredis_wait"),
+    AZRI_REFUSAL("XREADGROUP", "BLOCK", "it blocks a shared connection; leave BLOCK out and use azredis_wait"),
+    AZRI_REFUSAL("WAIT", NULL, "it blocks a shared connection"),
+    AZRI_REFUSAL("WAITAOF", NULL, "it blocks a shared connection")
 };
 
 /* 1: one of the arguments that may be an option, before the keys of STREAMS, is `word`. The names behind GROUP
@@ -9336,7 +9385,7 @@ static AZRI_APART azredis_status azri_hub_new_cmd_from(azri_hub *h, int argc, co
         return azri_fail(e, AZREDIS_E_ARG, "command", "a command needs a name, and an argument of a length needs bytes");
     r = azri_refused(argc, argv);
     if (r) return azri_fail(e, AZREDIS_E_ARG, "command", "%s%s%s is refused on a shared connection: %s", r->word,
-                            r->sub ? " " : "", r->sub ? r->sub : "", r->mend);
+                            r->sub ? " " : "", r->sub ? r->sub : "", AZRI_MEND(r));
     if (frame == 0 || frame > h->conf.backlog_bytes || (azri_shape_of(h->mem) && frame > azri_shape_of(h->mem)->command))
         return azri_fail(e, AZREDIS_E_LIMIT, "command", "the command is larger than %s",
                          azri_shape_of(h->mem) ? "command_bytes" : "backlog_bytes");
@@ -12006,27 +12055,38 @@ static size_t azri_tls_address(const char *name, unsigned char out[16]) {
 #define AZRI_SAN_DNS 0x82            /* RFC 5280 4.2.1.6: [2] dNSName, [7] iPAddress, both primitive */
 #define AZRI_SAN_IP  0x87
 
+#ifdef AZREDIS_NO_TEXT
+#define azri_tls_note_names(t, leaf, address) ((void)(t), (void)(leaf), (void)(address))
+#else
+/* For whom the certificate is instead. address: it had to be for one. */
+static void azri_tls_note_names(azri_tls *t, const mbedtls_x509_crt *leaf, int address) {
+    const mbedtls_x509_sequence *s;
+    char list[128], text[96];
+    list[0] = '\0';
+    for (s = &leaf->subject_alt_names; s; s = s->next) {
+        size_t at = strlen(list);
+        if (s->buf.tag == AZRI_SAN_DNS) (void)azri_quote(text, sizeof text, (const char *)s->buf.p, s->buf.len, azri_str(""));
+        else if (s->buf.tag == AZRI_SAN_IP) azri_copy(text, sizeof text, "an address");
+        else continue;
+        (void)azri_fmt(list + at, sizeof list - at, "%s%s", at ? ", " : "", text);
+    }
+    azri_tls_note(t, "wrong host: it is %s%s, not for %s%s; check host and tls_host",
+                  list[0] ? "for " : "without names", list, address ? "the address " : "", t->name);
+}
+#endif
+
 /* mbedTLS's own check falls back on the common name, which RFC 9525 6.3 forbids, and 2.28 knows no iPAddress.
  * by_library: what it said of the name. */
 static AZRI_APART uint32_t azri_tls_check_name(azri_tls *t, const mbedtls_x509_crt *leaf, uint32_t by_library) {
     const mbedtls_x509_sequence *s;
     unsigned char ip[16];
     size_t n = azri_tls_address(t->name, ip), names = 0;
-    char list[128], text[96];
-    list[0] = '\0';
     for (s = &leaf->subject_alt_names; s; s = s->next) {
-        const char *p = (const char *)s->buf.p;
-        size_t at = strlen(list);
-        if (n > 0 && s->buf.tag == AZRI_SAN_IP && s->buf.len == n && memcmp(p, ip, n) == 0) return 0;
+        if (n > 0 && s->buf.tag == AZRI_SAN_IP && s->buf.len == n && memcmp(s->buf.p, ip, n) == 0) return 0;
         names += s->buf.tag == AZRI_SAN_DNS;
-        if (s->buf.tag == AZRI_SAN_DNS) (void)azri_quote(text, sizeof text, p, s->buf.len, azri_str(""));
-        else if (s->buf.tag == AZRI_SAN_IP) AZRI_SAY(text, sizeof text, "an address");
-        else continue;
-        AZRI_SAY(list + at, sizeof list - at, "%s%s", at ? ", " : "", text);
     }
     if (n == 0 && names > 0 && !by_library) return 0;
-    azri_tls_note(t, "wrong host: it is %s%s, not for %s%s; check host and tls_host",
-                  list[0] ? "for " : "without names", list, n ? "the address " : "", t->name);
+    azri_tls_note_names(t, leaf, n > 0);
     return MBEDTLS_X509_BADCERT_CN_MISMATCH;
 }
 
@@ -12076,7 +12136,10 @@ static int azri_tls_verify(void *user, mbedtls_x509_crt *crt, int depth, uint32_
 
 /* ---- resumption --------------------------------------------------------------------------------- */
 
+static azri_tls_kept *azri_tls_kept_of(const azri_tls *t) { return AZRI_WITH_RESUMPTION ? t->conf.kept : NULL; }
+
 static void azri_tls_forget(azri_tls_kept *k, const azri_mem *m) {
+    if (!AZRI_WITH_RESUMPTION) return;
     if (k->blob) {
         azri_wipe(k->blob, k->len);
         azri_free(m, k->blob, k->len);
@@ -12094,7 +12157,7 @@ static int azri_tls_fits(const azri_tls *t, const azri_tls_kept *k) {
 
 /* Before the handshake. What cannot be resumed is only slower. */
 static void azri_tls_offer(azri_tls *t) {
-    const azri_tls_kept *k = t->conf.kept;
+    const azri_tls_kept *k = azri_tls_kept_of(t);
     mbedtls_ssl_session s;
     if (!k || !azri_tls_fits(t, k)) return;
     mbedtls_ssl_session_init(&s);
@@ -12109,7 +12172,7 @@ static void azri_tls_offer(azri_tls *t) {
 
 /* Takes the session of this connection: at the end of a handshake of TLS 1.2, at each ticket of TLS 1.3. */
 static void azri_tls_keep(azri_tls *t) {
-    azri_tls_kept *k = t->conf.kept;
+    azri_tls_kept *k = azri_tls_kept_of(t);
     const azri_mem *m = &t->port->mem;
     mbedtls_ssl_session s;
     size_t n = 0;
@@ -12353,7 +12416,7 @@ static int azri_tls_setup(azri_tls *t) {
     mbedtls_ssl_conf_ca_chain(&t->cfg, &t->no_roots, NULL);
     mbedtls_ssl_conf_verify(&t->cfg, azri_tls_verify, t);
     azri_mbedtls_protocol(&t->cfg, t->conf.tls12);
-    if (t->conf.kept) AZRI_CONF_TICKETS(&t->cfg);
+    if (azri_tls_kept_of(t)) AZRI_CONF_TICKETS(&t->cfg);
     rc = mbedtls_ssl_setup(&t->ssl, &t->cfg);
     if (rc == 0) rc = mbedtls_ssl_set_hostname(&t->ssl, t->name);
     if (rc == 0) mbedtls_ssl_set_bio(&t->ssl, t, azri_tls_bio_send, azri_tls_bio_recv, NULL);
@@ -12404,7 +12467,7 @@ static azredis_status azri_tls_shaken(azri_tls *t, azredis_error *e) {
     if (!t->verified && !t->offered) return azri_tls_fail(t, e, MBEDTLS_ERR_X509_CERT_VERIFY_FAILED);
     t->ready = 1;
     t->spent = 0;                       /* a ticket may have come behind the handshake */
-    if (azri_eqz(azri_str(mbedtls_ssl_get_version(&t->ssl)), "TLSv1.2")) azri_tls_keep(t);
+    if (AZRI_WITH_RESUMPTION && azri_eqz(azri_str(mbedtls_ssl_get_version(&t->ssl)), "TLSv1.2")) azri_tls_keep(t);
     return AZREDIS_OK;
 }
 
@@ -12966,8 +13029,10 @@ static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
     if (!f) return azri_fetch_no_memory(a, claim, now);
     azri_lock_acquire(&a->lock);
     f->claim = claim;
-    f->kept = a->kept;
-    memset(&a->kept, 0, sizeof a->kept);
+    if (AZRI_WITH_RESUMPTION) {
+        f->kept = a->kept;
+        memset(&a->kept, 0, sizeof a->kept);
+    }
     f->rng.state = azri_rng_next(&a->rng);
     azri_flow_init(&f->flow, &a->port.mem, &a->conf, &f->rng);
 #ifndef AZREDIS_NO_OS
@@ -13031,7 +13096,7 @@ static azredis_status azri_fetch_take(azredis_auth *a, azri_fetch *f, uint64_t n
 
 /* Under the lock. Two can come back when a void claim is still at work. */
 static void azri_fetch_return(azredis_auth *a, azri_fetch *f) {
-    if (a->kept.blob) return;
+    if (!AZRI_WITH_RESUMPTION || a->kept.blob) return;
     a->kept = f->kept;
     memset(&f->kept, 0, sizeof f->kept);
 }
@@ -15226,7 +15291,7 @@ static AZRI_APART azredis_auth *azri_auth_open(azredis_auth_options *o, const az
     azri_token_init(&a->machine, &a->rng, o->policy);
     a->ca_file = azri_strdup(&a->port.mem, o->ca_file);
     if (a->broken.code == AZREDIS_OK) (void)azri_identity_conf_copy(&a->conf, &a->port.mem, o, &a->broken);
-    a->conf.cloud = azri_identity_authority_of(redis_host);
+    a->conf.cloud = AZRI_WITH_HTTP ? azri_identity_authority_of(redis_host) : NULL;
     azri_config_free(config);
     if (a->broken.code != AZREDIS_E_NOMEM && port.missing) (void)azri_port_check(&port, &a->broken);
     if ((o->ca_file && !a->ca_file) || a->broken.code == AZREDIS_E_NOMEM || azri_auth_static(a) != AZREDIS_OK) {

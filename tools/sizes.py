@@ -22,8 +22,12 @@ PROFILES = {"edge-callback": [], "edge-secret": ["-DSECRET"]}
 # Calls that the compiler cannot follow: back from mbedTLS, and through pointers (who makes them: whom they reach).
 CALLBACKS = {"mbedtls_ssl_handshake": ["azri_tls_verify", "azri_tls_bio_recv"], "mbedtls_x509_crt_verify": ["azri_tls_each"],
              "mbedtls_ssl_read": ["azri_tls_bio_recv"], "mbedtls_ssl_write": ["azri_tls_bio_send"]}
-POINTERS = [(r"azri_fetch_read|azri_http_\w+", r"azri_flow_body"), (r"azri_json_\w+", r"azri_(flow|jwt)_value"),
-            (r"azri_fetch_\w+|azri_flow_\w+", r"azri_(secret|app|assertion|callback|environment|source)_\w+|azri_flow_judge\w*")]
+POINTERS = [(r"azri_fetch_read|azri_http_\w+", r"azri_flow_body"), (r"azri_flow_value", r"azri_managed_value"),
+            (r"azri_json_\w+|azri_jwt_claims|azri_flow_accept", r"azri_(flow|jwt)_value"),
+            (r"azri_fetch_call|azri_flow_call\w*", r"azri_(assertion|callback|managed)_call"),
+            (r"azri_fetch_step|azri_flow_(next|ask|begin|http|net)\w*",
+             r"azri_(secret|app|assertion|callback|environment|source|federated|managed|file|exec)_\w+|azri_flow_judge\w*")]
+
 
 def size(path, tool="size"):
     """text, data, bss; constants that only the loader writes to count as text."""
@@ -46,7 +50,7 @@ def stack(info):
     ours = {name: n for name, n in frames.items() if name.startswith("az")}
     for caller, called in POINTERS:
         for name in ours:
-            if "__indirect_call" in calls.get(name, ()) and re.fullmatch(caller, name):
+            if "__indirect_call" in calls.get(name, ()) and re.fullmatch(caller, name):     # the first that fits
                 calls[name] = calls[name] - {"__indirect_call"} | {n for n in ours if re.fullmatch(called, n)}
     deep = {}
     def depth(name, above=()):

@@ -33,7 +33,12 @@ int mbedtls_hardware_poll(void *user, unsigned char *p, size_t n, size_t *got) {
 #define AZREDIS_NO_OS
 #define AZREDIS_NO_TEXT
 #define AZREDIS_NO_CONFIG
+#define AZREDIS_NO_ADDRESSES
 #define AZREDIS_NO_ARENA
+#define AZREDIS_NO_CLAIMS
+#define AZREDIS_NO_PROXY
+#define AZREDIS_NO_RESUMPTION
+#define AZREDIS_NO_ASSERTION
 #define AZREDIS_NO_EVENTS
 #define AZREDIS_NO_HANDOVER
 #define AZREDIS_NO_PROXY
@@ -57,6 +62,7 @@ static azredis_status board_token(void *user, const char *scope, azredis_fetched
     (void)scope;
     memset(out->token, (int)noise, 1000);
     out->len = 1000;
+    out->expires_in = 3600;
     return AZREDIS_OK;
 }
 #endif
@@ -81,6 +87,7 @@ int main(void) {
     id.identity = AZREDIS_ID_CALLBACK;
     id.get_token = board_token;
 #endif
+    id.user = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
     mbedtls_platform_set_calloc_free(board_calloc, board_free);
     o.host = "name.region.redis.azure.net";
     o.identity = &id;
@@ -106,21 +113,17 @@ static int bio_send(void *user, const unsigned char *p, size_t n) { return board
 static int bio_recv(void *user, unsigned char *p, size_t n) { return board_recv(user, 1, p, n); }
 static int rng(void *user, unsigned char *p, size_t n) { return board_entropy(user, p, n); }
 
-/* Connect with verification, keep the session, write, read, connect again with it. */
+/* Connect with verification, write, read, connect again. */
 int main(void) {
     static const int suites[] = {MBEDTLS_TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA384, 0};
     mbedtls_ssl_context ssl;
     mbedtls_ssl_config conf;
-    mbedtls_ssl_session session;
     mbedtls_x509_crt ca;
-    unsigned char kept[2048];
-    size_t kept_len = 0;
     uint32_t flags;
     mbedtls_platform_set_calloc_free(board_calloc, board_free);
     for (;; clock_ms++) {
         mbedtls_ssl_init(&ssl);
         mbedtls_ssl_config_init(&conf);
-        mbedtls_ssl_session_init(&session);
         mbedtls_x509_crt_init(&ca);
 #ifdef SIZES_TLS13
         if (psa_crypto_init() != PSA_SUCCESS) return 1;
@@ -133,16 +136,13 @@ int main(void) {
         mbedtls_ssl_conf_ciphersuites(&conf, suites);
         mbedtls_ssl_conf_rng(&conf, rng, NULL);
         if (mbedtls_ssl_setup(&ssl, &conf) != 0 || mbedtls_ssl_set_hostname(&ssl, "name.region.redis.azure.net") != 0) return 1;
-        if (kept_len && mbedtls_ssl_session_load(&session, kept, kept_len) == 0) mbedtls_ssl_set_session(&ssl, &session);
         mbedtls_ssl_set_bio(&ssl, NULL, bio_send, bio_recv, NULL);
         while (mbedtls_ssl_handshake(&ssl) != 0) uart = mbedtls_ssl_get_verify_result(&ssl);
-        if (mbedtls_ssl_get_session(&ssl, &session) == 0) (void)mbedtls_ssl_session_save(&session, kept, sizeof kept, &kept_len);
         while (mbedtls_ssl_write(&ssl, root_der, 32) > 0 && mbedtls_ssl_read(&ssl, heap, sizeof heap) > 0)
             uart = (uint32_t)mbedtls_ssl_get_bytes_avail(&ssl);
         flags = 0;
         uart = (uint32_t)mbedtls_x509_crt_verify(&ca, &ca, NULL, "name", &flags, verify, NULL);
         mbedtls_ssl_close_notify(&ssl);
-        mbedtls_ssl_session_free(&session);
         mbedtls_ssl_free(&ssl);
         mbedtls_ssl_config_free(&conf);
         mbedtls_x509_crt_free(&ca);
