@@ -4595,26 +4595,22 @@ static azredis_status azri_identity_check_proxy(const azri_identity_conf *c, azr
     return azri_fail(e, AZREDIS_E_ARG, "options.proxy", "options.proxy: %s; expected http://[user:password@]host:port", why);
 }
 
-static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_error *e) {
-    const azri_identity_kind *k = azri_identity_find(NULL, c->identity);
-    const char *lacks;
-    azredis_str host;
-    uint16_t port;
-    if (!k)
-        return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %d is unknown, not built yet or left "
-                         "out of this build by an AZREDIS_NO_ switch", c->identity);
-    lacks = (k->needs & AZRI_NEED_TENANT) && !c->tenant_id ? "tenant_id"
-          : (k->needs & AZRI_NEED_CLIENT) && !c->client_id ? "client_id"
-          : (k->needs & AZRI_NEED_SECRET) && !c->client_secret ? "client_secret"
-          : (k->needs & AZRI_NEED_CALLBACK) && !c->get_token ? "get_token"
-          : (k->needs & AZRI_NEED_USER) && !c->user ? "user"
-          : (k->needs & AZRI_NEED_PASSWORD) && !c->password ? "password"
-          : (k->needs & AZRI_NEED_ASSERTION) && !c->get_assertion ? "get_assertion"
-          : (k->needs & AZRI_NEED_TOKEN_FILE) && !c->token_file ? "token_file"
-          : (k->needs & AZRI_NEED_EXEC) && !c->exec ? "exec" : NULL;
-    if (lacks)
-        return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %s needs the option "
-                         "%s", k->name, lacks);
+/* The first option that it needs and has not; NULL: none. */
+static const char *azri_identity_lacks(const azri_identity_kind *k, const azri_identity_conf *c) {
+    const struct { unsigned need; int given; const char *name; } all[] = {
+        { AZRI_NEED_TENANT, c->tenant_id != NULL, "tenant_id" }, { AZRI_NEED_CLIENT, c->client_id != NULL, "client_id" },
+        { AZRI_NEED_SECRET, c->client_secret != NULL, "client_secret" }, { AZRI_NEED_CALLBACK, c->get_token != NULL, "get_token" },
+        { AZRI_NEED_USER, c->user != NULL, "user" }, { AZRI_NEED_PASSWORD, c->password != NULL, "password" },
+        { AZRI_NEED_ASSERTION, c->get_assertion != NULL, "get_assertion" },
+        { AZRI_NEED_TOKEN_FILE, c->token_file != NULL, "token_file" }, { AZRI_NEED_EXEC, c->exec != NULL, "exec" }
+    };
+    size_t i;
+    for (i = 0; i < sizeof all / sizeof all[0]; i++)
+        if ((k->needs & all[i].need) && !all[i].given) return all[i].name;
+    return NULL;
+}
+
+static azredis_status azri_identity_check_values(const azri_identity_conf *c, azredis_error *e) {
     if (c->kubernetes_proxy && c->identity != AZRI_ID_WORKLOAD)
         return azri_fail(e, AZREDIS_E_ARG, "options.kubernetes_proxy", "options: kubernetes_proxy is for the identity "
                          "workload-identity alone; the default chain never asks a token proxy");
@@ -4632,6 +4628,21 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
                          "tokens; set user to the object id of the identity");
     if (c->user && strlen(c->user) >= sizeof ((azredis_token *)0)->user)
         return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: user has more than 63 bytes");
+    return AZREDIS_OK;
+}
+
+static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_error *e) {
+    const azri_identity_kind *k = azri_identity_find(NULL, (int)c->identity);
+    const char *lacks = k ? azri_identity_lacks(k, c) : NULL;
+    azredis_str host;
+    uint16_t port;
+    if (!k)
+        return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %d is unknown, not built yet or left "
+                         "out of this build by an AZREDIS_NO_ switch", (int)c->identity);
+    if (lacks)
+        return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %s needs the option "
+                         "%s", k->name, lacks);
+    if (azri_identity_check_values(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (c->proxy && azri_identity_check_proxy(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (AZRI_WITH_HTTP && c->authority_host)
         return azri_identity_authority(&host, &port, c->authority_host, c->allow_authority, "options.authority_host", e);
