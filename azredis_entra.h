@@ -78,6 +78,12 @@
  *     else puts(why.message);
  *     azredis_token_wipe(&t);
  *     azredis_auth_release(a);
+ * Beside another client (hiredis 1.2, libvalkey) one timer does it. At first, and whenever it fires, call
+ * azredis_auth_token(a, &t, 0, &why). OK: if t.jwt differs from the last one shown, send AUTH t.user t.jwt on the live
+ * connection; wipe the last, keep t, set the timer to t.renew_in_ms, or to 20 ms while that is 0: a request is under
+ * way, and each call takes it a step further. AGAIN: no token yet; 20 ms. Anything else: why.message says what to
+ * mend; look again in a second. A new connection begins with AUTH and the last token. Check the server's name yourself
+ * (SSL_set1_host): hiredis does not. examples/hiredis_token.c does the same without a loop.
  *
  * 4 RENEWAL
  * A token is renewed at its soft point: refresh_in if Entra gave one, else half of a life of 2 h or more, else 70 %;
@@ -251,8 +257,8 @@
  * There a TLS session is not kept, no second connection takes over, and one thread calls.
  *
  * 15 NOT YET
- * Managed and workload identity, certificates, developer tools and device code; the OSS cluster policy; transactions;
- * blocking commands; pattern and sharded subscriptions; subscriptions over RESP2; mbedTLS 4; a built-in port for Windows.
+ * Certificates, developer tools (az, azd, PowerShell) and device code; the OSS cluster policy; transactions; blocking
+ * commands; pattern and sharded subscriptions; subscriptions over RESP2; mbedTLS 4; a built-in port for Windows.
  */
 
 /* Under -std=cNN the C library hides POSIX until it is asked for, and it must be asked before the first header. */
