@@ -50,7 +50,7 @@ alone 2500 "metadata address black-holed" \
 "$emulator" --port 0 --quiet --env-file "$dir/env" >"$dir/log" 2>&1 &
 pid=$!
 i=0
-while [ ! -s "$dir/env.ml" ] && [ $i -lt 300 ]; do
+while [ ! -s "$dir/env" ] && [ $i -lt 300 ]; do
     sleep 0.1
     i=$((i + 1))
 done
