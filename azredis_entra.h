@@ -6469,7 +6469,7 @@ static const azri_managed azri_manageds[] = {
       { NULL, NULL, NULL } },
     { "App Service", "", AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_IDENTITY_HEADER, "X-IDENTITY-HEADER", 1, "2019-08-01",
       { "client_id", "object_id", "mi_res_id" } },
-    { "Azure ML", "", AZRI_ENV_MSI_ENDPOINT, AZRI_ENV_MSI_SECRET, "secret", 0, "2017-09-01",
+    { "Azure ML (App Service 2017)", "", AZRI_ENV_MSI_ENDPOINT, AZRI_ENV_MSI_SECRET, "secret", 0, "2017-09-01",
       { "clientid", NULL, NULL } },
     { "Cloud Shell", "", AZRI_ENV_MSI_ENDPOINT, AZRI_ENV_COUNT, NULL, 1, NULL, { NULL, NULL, NULL } },
     { "Azure Arc", AZRI_ARC_URL, AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_COUNT, NULL, 1, "2020-06-01",

@@ -83,7 +83,8 @@ static const char *live_in(const char *place)
     azredis_client *c;
     int64_t until = live_ms() + 2 * LIVE_SOON;
     live_place(&em, place);
-    id.client_id = getenv("AZURE_CLIENT_ID");
+    if (getenv("AZURE_CLIENT_ID"))
+        id.identity = AZREDIS_ID_DEFAULT;               /* where that variable counts */
     setenv("HTTP_PROXY", "http://127.0.0.1:9", 1);     /* nobody asks for it; c.7 row 23 */
     setenv("http_proxy", "http://127.0.0.1:9", 1);
     c = azredis_open(&o);

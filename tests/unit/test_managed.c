@@ -283,7 +283,7 @@ static void test_what_cannot_be_asked(void **state) {
         { NULL, NULL, "http://localhost:1/", NULL, NULL, NULL, RESOURCE, NULL, "by its resource id" },
         { NULL, NULL, "http://localhost:1/", NULL, NULL, NULL, NULL, CLIENT, "unset AZURE_CLIENT_ID" },
         { "https://localhost:1/", PRINT, NULL, NULL, CLIENT, NULL, NULL, NULL, "Service Fabric cannot be asked" },
-        { NULL, NULL, "http://localhost:1/", "S", NULL, OBJECT, NULL, NULL, "Azure ML cannot be asked for an identity by its object id; unset "
+        { NULL, NULL, "http://localhost:1/", "S", NULL, OBJECT, NULL, NULL, "Azure ML (App Service 2017) cannot be asked for an identity by its object id; unset "
           "the option and give its client id" },
         { NULL, NULL, "http://localhost:1/", "S", NULL, NULL, RESOURCE, NULL, "by its resource id" },
     };
@@ -670,6 +670,38 @@ static void test_probe(void **state) {
     }
 }
 
+/* One answer of Azure's proves that it is there: from then on trouble is trouble, also in a chain. */
+static void test_proven(void **state) {
+    static const struct { int status; const char *body; azredis_status st; } row[] = {
+        { 0, "", AZREDIS_OK }, { 502, "<html>", AZREDIS_OK }, { 401, "<html>", AZREDIS_E_HTTP }, { 200, "<html>", AZREDIS_E_JSON },
+    };
+    size_t i;
+    (void)state;
+    for (i = 0; i < sizeof row / sizeof row[0]; i++) {
+        (void)setup(NULL);
+        chained();
+        begin();
+        expect_asked();
+        answer(404, "", "{\"error\":\"not_found\"}");
+        assert_in_range(wait_for(), 800, 1200);
+        expect_asked();
+        assert_int_equal(step.connect_ms, 5000);
+        assert_int_equal(step.timeout_ms, 10000);
+        if (row[i].status) answer(row[i].status, "", row[i].body);
+        else net(AZREDIS_E_NET, 111, "Connection refused");
+        if (row[i].st == AZREDIS_OK) {
+            assert_in_range(wait_for(), 1600, 2400);
+            expect_asked();
+            answer_token(day_token, BODY);
+            expect_token();
+        } else {
+            expect_failed(row[i].st, "IMDS at 169.254.169.254:80 answered HTTP");
+            assert_string_equal(flow.records[2].outcome, "failed");
+        }
+        finish();
+    }
+}
+
 /* Alone it is asked again, and fails at last; c.7 row 2. */
 static void test_alone(void **state) {
     static const uint32_t waits[] = { 1000, 2000, 4000, 8000, 16000 };
@@ -985,8 +1017,16 @@ static void test_lives(void **state) {
         { "\"expires_on\":1800007199", 7199, 0 }, { "\"expires_in\":86400,\"refresh_in\":43200", 86400, 43200 },
         { "\"expires_on\":\"01/15/2027 10:00:00 +00:00\"", 7200, 0 }, { "\"expires_on\":\"1/15/2027 10:00:00 AM +00:00\"", 7200, 0 },
         { "\"expires_on\":\"2027-01-15T10:00:00.0000000+00:00\"", 7200, 0 }, { "\"expires_on\":\"3600\"", 3600, 0 },
+        { "\"expires_in\":3599", 3599, 0 }, { "\"expires_in\":\"3599\"", 3599, 0 }, { "\"expires_in\":200", 200, 0 },
+        { "\"expires_in\":3600,\"refresh_in\":7200", 3600, 7200 },           /* >>token passes over such a refresh_in */
+        { "\"expires_in\":1e3", 1000, 0 }, { "\"expires_in\":3599.7", 3599, 0 }, { "\"expires_in\":99999999999", 2592000, 0 },
+        { "\"expires_in\":0", 86400, 0 }, { "\"expires_in\":-5", 86400, 0 }, { "\"expires_on\":\" 1800007200 \"", 7200, 0 },
+        { "\"expires_on\":\"2027-01-15 10:00:00\"", 7200, 0 }, { "\"expires_on\":\"2027-01-15T15:30:00+05:30\"", 7200, 0 },
+        { "\"expires_on\":\"1/15/2027 10:00:00\"", 7200, 0 }, { "\"expires_on\":\"2023-02-29T00:00:00Z\"", 86400, 0 },
+        { "\"expires_on\":\"13/01/2020 0:00:00\"", 86400, 0 }, { "\"expires_on\":\"\"", 86400, 0 },
         { "\"expires_on\":\"tomorrow\"", 86400, 0 }, { "\"resource\":\"x\"", 86400, 0 }, { "\"expires_in\":\"abc\"", 86400, 0 },
     };
+    static const char *const none[] = { "\"expires_in\":0", "\"expires_in\":-5", "\"expires_in\":\"abc\"", "" };
     size_t i;
     (void)state;
     for (i = 0; i < sizeof row / sizeof row[0]; i++) {
@@ -999,6 +1039,15 @@ static void test_lives(void **state) {
         expect_token();
         if (flow.life_ms != row[i].life * 1000) fail_msg("%s: %llu", row[i].members, (unsigned long long)flow.life_ms);
         assert_int_equal(flow.refresh_ms, row[i].refresh * 1000);
+        finish();
+    }
+    for (i = 0; i < sizeof none / sizeof none[0]; i++) {        /* and the token itself does not say either */
+        (void)setup(NULL);
+        managed();
+        begin();
+        expect_asked();
+        answer_token(bare_token, none[i]);
+        expect_failed(AZREDIS_E_TOKEN, "nothing says when the token expires");
         finish();
     }
 }
@@ -1071,7 +1120,7 @@ int main(void) {
         T(test_detection), T(test_not_the_node), T(test_imds), T(test_other_requests), T(test_resource),
         T(test_client_id_of_the_environment), T(test_what_cannot_be_asked), T(test_options), T(test_environment),
         T(test_thumbprint), T(test_arc), T(test_arc_challenges), T(test_arc_keys), T(test_arc_without_challenge),
-        T(test_arc_retries), T(test_whose), T(test_probe), T(test_alone), T(test_pod_authority), T(test_foreign),
+        T(test_arc_retries), T(test_whose), T(test_probe), T(test_proven), T(test_alone), T(test_pod_authority), T(test_foreign),
         T(test_foreign_alone), T(test_no_such_identity), T(test_refusals), T(test_imds_retries), T(test_imds_updated),
         T(test_retry_after), T(test_other_retries), T(test_transport), T(test_read_again), T(test_lives),
         T(test_truncated), T(test_no_memory),

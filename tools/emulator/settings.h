@@ -83,7 +83,7 @@ static const struct environment {
     enum who who; /* whose token a program gets there */
     const char *auth;
     void (*set)(FILE *);
-    bool user; /* AZURE_CLIENT_ID names the user-assigned identity */
+    bool user; /* AZURE_CLIENT_ID names the user-assigned identity, which it does in a default chain only */
     const char *help;
 } ENVIRONMENTS[] = {
     {"", P_SECRET, "environment", set_environment, false, "an application with a secret (the file itself)"},
@@ -92,13 +92,13 @@ static const struct environment {
     {"exchange", P_EXCHANGE, "default", set_exchange, false,
      "an application whose secret is a managed identity's token"},
     {"imds", P_IMDS, "managed-identity", set_imds, false, "a virtual machine, its own identity"},
-    {"imds-user", P_USER_1, "managed-identity", set_imds, true, "the same, a user-assigned identity"},
+    {"imds-user", P_USER_1, "default", set_imds, true, "the same, a user-assigned identity"},
     {"appservice", P_APPSERVICE, "managed-identity", set_appservice, false,
      "App Service, Functions, Container Apps"},
-    {"appservice-user", P_USER_1, "managed-identity", set_appservice, true, "the same, user-assigned"},
+    {"appservice-user", P_USER_1, "default", set_appservice, true, "the same, user-assigned"},
     {"msi", P_MSI, "managed-identity", set_msi, false, "App Service as of 2017"},
     {"arc", P_ARC, "managed-identity", set_arc, false, "a server with Azure Arc"},
-    {"arc-user", P_USER_1, "managed-identity", set_arc, true, "the same, user-assigned"},
+    {"arc-user", P_USER_1, "default", set_arc, true, "the same, user-assigned"},
     {"cloudshell", P_CLOUDSHELL, "managed-identity", set_cloudshell, false, "Cloud Shell: a person's token"},
     {"fabric", P_FABRIC, "managed-identity", set_fabric, false, "Service Fabric"},
     {"ml", P_ML_DEFAULT, "managed-identity", set_ml, false, "Azure Machine Learning"},
