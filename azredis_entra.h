@@ -4595,6 +4595,21 @@ static azredis_status azri_identity_check_proxy(const azri_identity_conf *c, azr
     return azri_fail(e, AZREDIS_E_ARG, "options.proxy", "options.proxy: %s; expected http://[user:password@]host:port", why);
 }
 
+/* The name of the first option that an identity needs and that is not set; NULL: none. */
+static const char *azri_identity_lacks(const azri_identity_conf *c, unsigned needs) {
+    const struct { unsigned need; int is_set; const char *name; } rows[] = {
+        { AZRI_NEED_TENANT, c->tenant_id != NULL, "tenant_id" }, { AZRI_NEED_CLIENT, c->client_id != NULL, "client_id" },
+        { AZRI_NEED_SECRET, c->client_secret != NULL, "client_secret" }, { AZRI_NEED_CALLBACK, c->get_token != NULL, "get_token" },
+        { AZRI_NEED_USER, c->user != NULL, "user" }, { AZRI_NEED_PASSWORD, c->password != NULL, "password" },
+        { AZRI_NEED_ASSERTION, c->get_assertion != NULL, "get_assertion" },
+        { AZRI_NEED_TOKEN_FILE, c->token_file != NULL, "token_file" }, { AZRI_NEED_EXEC, c->exec != NULL, "exec" }
+    };
+    size_t i;
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        if ((needs & rows[i].need) && !rows[i].is_set) return rows[i].name;
+    return NULL;
+}
+
 static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_error *e) {
     const azri_identity_kind *k = azri_identity_find(NULL, c->identity);
     const char *lacks;
@@ -4603,15 +4618,7 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
     if (!k)
         return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %d is unknown, not built yet or left "
                          "out of this build by an AZREDIS_NO_ switch", c->identity);
-    lacks = (k->needs & AZRI_NEED_TENANT) && !c->tenant_id ? "tenant_id"
-          : (k->needs & AZRI_NEED_CLIENT) && !c->client_id ? "client_id"
-          : (k->needs & AZRI_NEED_SECRET) && !c->client_secret ? "client_secret"
-          : (k->needs & AZRI_NEED_CALLBACK) && !c->get_token ? "get_token"
-          : (k->needs & AZRI_NEED_USER) && !c->user ? "user"
-          : (k->needs & AZRI_NEED_PASSWORD) && !c->password ? "password"
-          : (k->needs & AZRI_NEED_ASSERTION) && !c->get_assertion ? "get_assertion"
-          : (k->needs & AZRI_NEED_TOKEN_FILE) && !c->token_file ? "token_file"
-          : (k->needs & AZRI_NEED_EXEC) && !c->exec ? "exec" : NULL;
+    lacks = azri_identity_lacks(c, k->needs);
     if (lacks)
         return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %s needs the option "
                          "%s", k->name, lacks);
