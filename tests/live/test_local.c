@@ -205,6 +205,32 @@ static void test_exec_errors(void **state)
     exec_fails(NULL, AZREDIS_E_NO_CREDENTIAL, 0, "no such file");
 }
 
+/* Whoever gives up takes the program along: nothing of it is left, not even a zombie. */
+static void test_exec_given_up(void **state)
+{
+    azredis_auth_options a = {.identity = AZREDIS_ID_EXEC, .exec = script};
+    azredis_error why = {0};
+    azredis_token t;
+    azredis_auth *auth;
+    char body[200];
+    long pid = 0;
+    FILE *f;
+    (void)state;
+    snprintf(body, sizeof body, "echo $$ >%s; sleep 60", file);
+    write_script(body);
+    auth = azredis_auth_open(&a);
+    assert_non_null(auth);
+    memset(&t, 0, sizeof t);
+    await((azredis_auth_token(auth, &t, 50, &why) == AZREDIS_AGAIN && (f = fopen(file, "re")) != NULL), LIVE_SOON);
+    await(fscanf(f, "%ld", &pid) == 1 || (rewind(f), 0), LIVE_SOON);
+    fclose(f);
+    azredis_auth_release(auth);
+    assert_int_equal(kill((pid_t)pid, 0), -1);
+    assert_int_equal(errno, ESRCH);
+    unlink(file);
+    write_script(ASK);
+}
+
 /* ---- a file ------------------------------------------------------------------------------------ */
 
 static int64_t kept_at;
@@ -477,7 +503,7 @@ int main(void)
     };
     const struct CMUnitTest once[] = {
         cmocka_unit_test_teardown(test_token_file_errors, done), cmocka_unit_test_teardown(test_exec_in_a_loop, done),
-        cmocka_unit_test_teardown(test_exec_errors, done), cmocka_unit_test_teardown(test_variables_change_nothing, done),
+        cmocka_unit_test_teardown(test_exec_given_up, done), cmocka_unit_test_teardown(test_exec_errors, done), cmocka_unit_test_teardown(test_variables_change_nothing, done),
         cmocka_unit_test_teardown(test_metadata_goes_direct, done), cmocka_unit_test_teardown(test_proxy_to_another_cloud, done), cmocka_unit_test_teardown(test_proxy_errors, done),
         cmocka_unit_test_teardown(test_proxy_cut, done), cmocka_unit_test_teardown(test_tinyproxy, done)
     };

@@ -86,6 +86,21 @@ static void test_bad_urls(void **state) {
     assert_non_null(strstr(e.message, "more than 255 bytes"));
 }
 
+static void test_described_without_password(void **state) {
+    azredis_auth_options a;
+    azredis_options o;
+    char text[300];
+    (void)state;
+    memset(&o, 0, sizeof o);
+    memset(&a, 0, sizeof a);
+    a.proxy = "http://proxy-user:hunter2@proxy:3128";
+    o.host = "cache.example";
+    o.identity = &a;
+    (void)azredis_describe(&o, text, sizeof text);
+    assert_non_null(strstr(text, "authorityProxy=***"));
+    assert_null(strstr(text, "hunter2"));
+}
+
 /* ---- a network that is two strings ---- */
 
 static struct {
@@ -416,7 +431,8 @@ static void test_variable_is_named(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good_urls), cmocka_unit_test(test_bad_urls), cmocka_unit_test(test_connect),
+        cmocka_unit_test(test_good_urls), cmocka_unit_test(test_bad_urls),
+        cmocka_unit_test(test_described_without_password), cmocka_unit_test(test_connect),
         cmocka_unit_test(test_login), cmocka_unit_test(test_base64), cmocka_unit_test(test_longest),
         cmocka_unit_test(test_no_body_behind_200), cmocka_unit_test(test_refusals), cmocka_unit_test(test_huge_head),
         cmocka_unit_test(test_cut), cmocka_unit_test(test_unreachable), cmocka_unit_test(test_sockets),
