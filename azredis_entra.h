@@ -6429,7 +6429,7 @@ static void azri_exec_text(azri_flow *f, uint64_t now, azredis_status st, azredi
  * ================================================================================================ */
 
 #define AZRI_PROBE_CONNECT_MS 1000u        /* IMDS is one hop away, or nowhere */
-#define AZRI_PROBE_MS         3000u        /* a first token may take it two seconds */
+#define AZRI_PROBE_MS         2200u        /* two seconds for a first token; a chain has said all after 2.5 */
 #define AZRI_NEAR_CONNECT_MS  5000u
 #define AZRI_NEAR_MS          10000u       /* one request: they have their tokens at hand */
 #define AZRI_ARC_KEY_MAX      4096u        /* bytes of a challenge file: what the SDKs take */

@@ -221,10 +221,13 @@ static void print_help(void) {
     for (i = 0; identities[i]; i++) printf("%s%s", i == 0 ? "" : i == 7 ? "\n      " : " ", identities[i]);
     fputs("\nnot built yet:", stdout);
     for (i = 0; identities[i]; i++)
-        if (azredis_identity_why(identities[i])) printf("%s%s", i == 6 ? "\n      " : " ", identities[i]);
+        if (azredis_identity_why(identities[i])) printf(" %s", identities[i]);
     puts("\n\nSecrets are never taken from the command line, which every user of the machine can read:\n"
          "  default, environment, client-secret   AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET\n"
          "  client-secret                         or --tenant-id, --client-id, --secret-file\n"
+         "  workload-identity                     AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_FEDERATED_TOKEN_FILE\n"
+         "  managed-identity                      what Azure sets there: IDENTITY_ENDPOINT, MSI_ENDPOINT, or nothing\n"
+         "  default                               the first of these; AZURE_TOKEN_CREDENTIALS says which are asked\n"
          "  access-key                            AZREDIS_ACCESS_KEY or --key-file\n"
          "  password                              AZREDIS_USER or --user, AZREDIS_PASSWORD or --secret-file\n"
          "\nExit status: 0 ok, 1 an error reply from Redis, 2 wrong usage, 3 no token, 4 no way to Redis\n"
@@ -566,7 +569,7 @@ static void die_of(int status, const azredis_error *why) {
     static const struct { int option; const char *word; } words[] = {
         {TENANT, "tenant id"}, {CLIENT, "client id"}, {SCOPE, "scope must"}, {USER, "user has"},
         {OBJECT, "object_id"}, {RESOURCE, "resource_id"}, {FEDERATED, "federated_token_file"}, {TOKEN_FILE, "token_file"},
-        {EXEC, "option exec"}, {PROXY, "options.proxy"},
+        {EXEC, "option exec"}, {EXEC, "options.exec"}, {PROXY, "options.proxy"},
         {AUTHORITY, "options.authority_host"}, {ALLOW, "options.allow_authority"}, {HOST, "options.config"}
     };
     const char *hint = strstr(why->message, "option allow_authority") ? " (here --allow-authority HOST)" : "";

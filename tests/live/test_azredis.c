@@ -52,6 +52,7 @@ typedef struct job {
 static job tool, witness;               /* azredis, redis-cli */
 static struct { char name[40], value[300]; int was; } changed[8];   /* variables, put back by clean_up */
 static size_t changed_count;
+static int moved;                       /* by go_to, put back by clean_up */
 
 /* For this test alone; NULL: not set. */
 static void env(const char *name, const char *value)
@@ -65,6 +66,14 @@ static void env(const char *name, const char *value)
         setenv(name, value, 1);
     else
         unsetenv(name);
+}
+
+/* The environment of another place, for this test alone: see live_place. */
+static void go_to(const char *place)
+{
+    live_place(&em, place);
+    unsetenv("AZREDIS_CONNECTION");
+    moved = 1;
 }
 
 static void job_close(int *fd)
@@ -91,6 +100,11 @@ static int clean_up(void **state)
     (void)state;
     job_end(&tool);
     job_end(&witness);
+    if (moved) {
+        live_place(&em, "");
+        unsetenv("AZREDIS_CONNECTION");
+        moved = 0;
+    }
     while (changed_count > 0) {
         changed_count--;
         if (changed[changed_count].was)
@@ -887,6 +901,169 @@ static void test_flags_of_identities(void **state)
     assert_complaint(2, "absolute path");
 }
 
+/* Whose token it was, by which link, and each link before it. */
+static void assert_token_of(const char *oid, const char *credential, size_t links)
+{
+    json_t *o, *steps;
+    assert_status(0);
+    assert_string_equal(tool.errors, "");
+    o = token_object();
+    assert_string_equal(member(o, "user"), oid);
+    assert_string_equal(member(o, "credential"), credential);
+    steps = json_object_get(o, "steps");
+    assert_int_equal(json_array_size(steps), links);
+    assert_string_equal(member(json_array_get(steps, links - 1), "name"), credential);
+    assert_string_equal(member(json_array_get(steps, links - 1), "outcome"), "token");
+    json_decref(o);
+}
+
+static void test_managed_identity(void **state)
+{
+    static const char *const ours[][2] = {
+        {"--client-id", "EMULATOR_USER_CLIENT_ID"}, {"--object-id", "EMULATOR_OID_USER"},
+        {"--resource-id", "EMULATOR_USER_RESOURCE_ID"}
+    };
+    static const char *const strange[][2] = {
+        {"--client-id", "11111111-2222-3333-4444-555555555555"}, {"--object-id", "11111111-2222-3333-4444-555555555555"},
+        {"--resource-id", "/subscriptions/1/resourcegroups/rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/x"}
+    };
+    char oid[40];
+    size_t i;
+    (void)state;
+    go_to("imds");
+    snprintf(oid, sizeof oid, "%s", getenv("EMULATOR_OID_USER"));
+    run("token", "--auth", "managed-identity", "--json");
+    assert_token_of(em.oid, "managed-identity", 1);
+    run("--auth", "managed-identity", "ACL", "WHOAMI");
+    assert_status(0);
+    assert_has(tool.text, em.oid);
+    for (i = 0; i < COUNT(ours); i++) {
+        run("token", "--auth", "managed-identity", ours[i][0], getenv(ours[i][1]), "--json");
+        assert_token_of(oid, "managed-identity", 1);
+        run("token", "--auth", "default", ours[i][0], getenv(ours[i][1]), "--json");
+        assert_token_of(oid, "managed-identity", 3);
+        run("--auth", "managed-identity", ours[i][0], getenv(ours[i][1]), "ACL", "WHOAMI");
+        assert_status(0);
+        assert_has(tool.text, oid);
+        run("--auth", "managed-identity", strange[i][0], strange[i][1], "PING");
+        assert_complaint(3, "not assigned here");
+    }
+    run("--auth", "managed-identity", "--client-id", "a", "--object-id", "b", "PING");
+    assert_complaint(2, "--");
+    run("--auth", "managed-identity", "--client-id", "a;b", "PING");
+    assert_complaint(2, "--client-id");
+    run("--auth", "environment", "--object-id", "b", "PING");
+    assert_complaint(2, "--object-id");
+    go_to("cloudshell");                /* it has nobody but the person */
+    run("--auth", "managed-identity", "--client-id", "11111111-2222-3333-4444-555555555555", "PING");
+    assert_complaint(3, "Cloud Shell");
+}
+
+static void test_workload_identity(void **state)
+{
+    char path[160];
+    (void)state;
+    go_to("workload");
+    run("token", "--auth", "workload-identity", "--json");
+    assert_token_of(em.oid, "workload-identity", 1);
+    run("token", "--auth", "default", "--json");
+    assert_token_of(em.oid, "workload-identity", 2);
+    snprintf(path, sizeof path, "%s", getenv("AZURE_FEDERATED_TOKEN_FILE"));
+    env("AZURE_FEDERATED_TOKEN_FILE", NULL);
+    run("--auth", "workload-identity", "PING");
+    assert_complaint(3, "AZURE_FEDERATED_TOKEN_FILE");
+    run("--auth", "workload-identity", "--federated-token-file", path, "ACL", "WHOAMI");
+    assert_status(0);
+    assert_has(tool.text, em.oid);
+    run("--auth", "workload-identity", "--federated-token-file", "/nowhere/token", "PING");
+    assert_complaint(3, "/nowhere/token");
+    run("--auth", "default", "--federated-token-file", path, "PING");
+    assert_complaint(2, "--federated-token-file");
+}
+
+/* A file with the token that this identity gives, and a program that prints it. */
+static void test_token_file_and_exec(void **state)
+{
+    char file[128], script[128], body[9000];
+    json_t *o;
+    FILE *f;
+    (void)state;
+    run("token", "--show", "--json");
+    assert_status(0);
+    o = token_object();
+    snprintf(body, sizeof body, "{\"access_token\":\"%s\",\"expires_in\":3600}", member(o, "token"));
+    json_decref(o);
+    snprintf(file, sizeof file, "%s", secret_file(body, strlen(body)));
+    snprintf(script, sizeof script, "%s/give", em.dir);
+    f = fopen(script, "we");
+    assert_non_null(f);
+    fprintf(f, "#!/bin/sh\ncat %s\n", file);
+    fclose(f);
+    assert_int_equal(chmod(script, 0700), 0);
+    run("token", "--auth", "token-file", "--token-file", file, "--json");
+    assert_token_of(em.oid, "token-file", 1);
+    run("--auth", "token-file", "--token-file", file, "ACL", "WHOAMI");
+    assert_status(0);
+    assert_has(tool.text, em.oid);
+    run("token", "--auth", "exec", "--exec", script, "--json");
+    assert_token_of(em.oid, "exec", 1);
+    run("--auth", "exec", "--exec", script, "ACL", "WHOAMI");
+    assert_status(0);
+    assert_has(tool.text, em.oid);
+    run("--auth", "exec", "--exec", file, "PING");               /* not a program */
+    assert_complaint(3, "exec: ");
+    assert_int_equal(unlink(file), 0);
+    run("--auth", "token-file", "--token-file", file, "PING");
+    assert_complaint(3, "token-file: ");
+    assert_has(tool.errors, file);
+    run("--auth", "exec", "--exec", script, "PING");
+    assert_complaint(3, "ended with status 1");
+    assert_int_equal(unlink(script), 0);
+    run("--auth", "exec", "--exec", "give", "PING");             /* found by no PATH */
+    assert_complaint(2, "--exec");
+    run("--auth", "token-file", "PING");
+    assert_complaint(2, "--token-file");
+    run("--auth", "exec", "PING");
+    assert_complaint(2, "--exec");
+}
+
+static void test_proxy(void **state)
+{
+    char with_login[100];
+    const char *proxy = getenv("EMULATOR_PROXY");
+    long tunnels = live_number(&em, "proxy_tunnels");
+    (void)state;
+    run("--proxy", proxy, "PING");
+    assert_status(0);
+    assert_string_equal(tool.text, "PONG\n");
+    assert_int_equal(live_number(&em, "proxy_tunnels"), tunnels + 1);
+    env("AZREDIS_PROXY", proxy);
+    run("token", "--json");
+    assert_token_of(em.oid, "environment", 1);
+    assert_int_equal(live_number(&em, "proxy_tunnels"), tunnels + 2);
+    live_fault(&em, "proxy-407", NULL, "1");
+    run("PING");
+    assert_complaint(3, "407");
+    live_fault(&em, "proxy-403", NULL, "1");
+    run("PING");
+    assert_complaint(3, "403");
+    snprintf(with_login, sizeof with_login, "http://user:hunter2hunter2@%s", strchr(proxy, '/') + 2);
+    run("--proxy", with_login, "PING");
+    assert_complaint(2, "--proxy: a password is not taken from the command line");
+    assert_unseen("hunter2hunter2");
+    run("--proxy", "https://localhost:1", "PING");
+    assert_complaint(2, "proxy");
+    run("--proxy", "http://127.0.0.1:1", "--timeout", "800", "PING");       /* nobody there */
+    assert_status(3);
+    assert_has(tool.errors, "proxy");
+    go_to("imds");                      /* metadata services are never asked through it */
+    tunnels = live_number(&em, "proxy_connections");
+    env("AZREDIS_PROXY", "http://127.0.0.1:1");
+    run("token", "--json");
+    assert_token_of(em.oid, "managed-identity", 3);
+    assert_int_equal(live_number(&em, "proxy_connections"), tunnels);
+}
+
 static void test_authorities(void **state)
 {
     char by_address[64], by_name[64];
@@ -958,6 +1135,8 @@ static void test_help(void **state)
         "--user NAME", "--cacert FILE", "--authority-host URL", "--allow-authority HOST", "--proxy URL", "--scope SCOPE",
         "--protocol 2|3", "--timeout MS", "--json", "-v, --verbose", "default environment client-secret",
         "access-key password",
+        "AZURE_FEDERATED_TOKEN_FILE", "IDENTITY_ENDPOINT", "MSI_ENDPOINT", "AZURE_TOKEN_CREDENTIALS",
+        "not built yet: client-certificate azure-cli azure-developer-cli azure-powershell device-code\n",
         "AZREDIS_ACCESS_KEY", "AZREDIS_PASSWORD", "5 Redis rejected the token"
     };
     size_t i;
@@ -1398,7 +1577,8 @@ int main(int argc, char **argv)
         T(test_secrets_from_files), T(test_secrets_as_arguments_are_refused), T(test_connection_strings),
         T(test_no_secret_in_the_command_line),
         T(test_missing_secrets_are_named), T(test_identities_to_come), T(test_flags_of_identities),
-        T(test_authorities), T(test_usage), T(test_help),
+        T(test_managed_identity),
+        T(test_workload_identity), T(test_token_file_and_exec), T(test_proxy), T(test_authorities), T(test_usage), T(test_help),
         T(test_refused_commands_tell_why), T(test_verbose), T(test_status_of_replies), T(test_status_without_a_token),
         T(test_status_without_a_way), T(test_status_of_a_rejection), T(test_timeout_of_the_authority),
         T(test_timeout_of_redis), T(test_timeout_of_a_slow_answer), T(test_timeout_of_a_command_and_of_lines),

@@ -34,12 +34,15 @@
 
 struct setting { char name[64], value[256]; };
 
-static struct {                         /* the sample that runs */
+#define TERMS 5
+static struct {                         /* samples that run, mostly one */
     pid_t pid;                          /* 0: none */
     int fd;
     size_t len, seen;
     char text[200000];                  /* all that it printed */
-} term;
+} terms[TERMS];
+static size_t at_term;
+#define term terms[at_term]             /* the one that is talked to */
 
 static char directory[64], env_path[96];
 static pid_t emulator;
@@ -47,6 +50,7 @@ static struct setting settings[96];     /* the emulator's, for each sample */
 static size_t setting_count;
 static struct setting own[4];           /* of one test; value "": not set */
 static size_t own_count;
+static const char *place = "";          /* of one test: where the sample runs, see the emulator's --help */
 
 static int64_t now_ms(void) {
     struct timespec t;
@@ -122,7 +126,7 @@ static int stop_emulator(void **state) {
 
 /* Sends one request to the admin port; the answer, head included, is in a static buffer. */
 static const char *admin(const char *method, const char *path) {
-    static char answer[65536];
+    static char answer[400000];
     char request[512];
     struct sockaddr_in a;
     size_t n = 0;
@@ -160,11 +164,27 @@ static void set_own(const char *name, const char *value) {
     snprintf(own[own_count++].value, sizeof own[0].value, "%s", value);
 }
 
+/* The environment of that place instead of an application's with a secret. */
+static void go_to_place(void) {
+    char path[128], line[512], *word;
+    struct setting s;
+    FILE *f;
+    snprintf(path, sizeof path, "%s.%s", env_path, place);
+    if ((f = fopen(path, "r")) == NULL) _exit(126);
+    while (fgets(line, sizeof line, f) != NULL) {
+        if (sscanf(line, "export %63[A-Za-z0-9_]='%255[^']'", s.name, s.value) == 2) setenv(s.name, s.value, 1);
+        word = strncmp(line, "unset ", 6) == 0 ? strtok(line + 6, " \n") : NULL;
+        for (; word != NULL; word = strtok(NULL, " \n")) unsetenv(word);
+    }
+    fclose(f);
+}
+
 static void set_environment(void) {
     static const char *const not_ours[] = {"AZREDIS_ACCESS_KEY", "AZREDIS_USER", "AZREDIS_PASSWORD",
                                            "AZREDIS_CONNECTION"};
     size_t i;
     for (i = 0; i < setting_count; i++) setenv(settings[i].name, settings[i].value, 1);
+    if (*place) go_to_place();
     for (i = 0; i < 4; i++) unsetenv(not_ours[i]);
     for (i = 0; i < own_count; i++) {
         if (own[i].value[0] != '\0') setenv(own[i].name, own[i].value, 1);
@@ -312,13 +332,17 @@ static void assert_good_summary(void) {
 static int clean_up(void **state) {
     (void)state;
     own_count = 0;
-    if (term.pid > 0) {
-        kill(term.pid, SIGKILL);
-        waitpid(term.pid, NULL, 0);
-        term.pid = 0;
+    place = "";
+    for (at_term = TERMS; at_term-- > 0;) {
+        if (term.pid > 0) {
+            kill(term.pid, SIGKILL);
+            waitpid(term.pid, NULL, 0);
+            term.pid = 0;
+        }
+        if (term.fd > 0) close(term.fd);
+        term.fd = 0;
     }
-    if (term.fd > 0) close(term.fd);
-    term.fd = 0;
+    at_term = 0;
     return 0;
 }
 
@@ -459,6 +483,66 @@ static void renewals_are_seen_and_ctrl_c_ends_cleanly(void **state) {
     assert_int_equal(summary("reauths"), count("ConnectionReauthenticated:"));
     assert_int_equal(summary("tokens"), count("TokenRefreshed:"));
     assert_true(summary("latency_near_reauth_max_us") > 0);
+}
+
+/* How many AUTHs of this user the server let in. */
+static int accepted(const char *oid) {
+    char key[64];
+    const char *at = admin("GET", "/counters");
+    int n = 0;
+    snprintf(key, sizeof key, "\"user\":\"%s\",\"accepted\":true", oid);
+    for (; (at = strstr(at, key)) != NULL; at += strlen(key)) n++;
+    return n;
+}
+
+/* On a virtual machine: five samples beside each other, each until its first renewal. */
+static void entries_1_to_3_on_a_virtual_machine(void **state) {
+    static const struct { const char *entry, *prefix, *id, *oid; } row[TERMS] = {
+        {"1", NULL, NULL, "EMULATOR_OID_IMDS"}, {"2", "", "EMULATOR_USER_CLIENT_ID", "EMULATOR_OID_USER"},
+        {"2", "object:", "EMULATOR_OID_USER", "EMULATOR_OID_USER"},
+        {"2", "", "EMULATOR_USER_RESOURCE_ID", "EMULATOR_OID_USER"}, {"3", NULL, NULL, "EMULATOR_OID_IMDS"}
+    };
+    char id[300];
+    int system_before = accepted(setting("EMULATOR_OID_IMDS")), user_before = accepted(setting("EMULATOR_OID_USER"));
+    (void)state;
+    place = "imds";
+    for (at_term = 0; at_term < TERMS; at_term++) {
+        start(NULL);
+        answer(MENU_END, row[at_term].entry);
+        answer("Redis endpoint, HOST or HOST:PORT: ", setting("AZREDIS_ENDPOINT"));
+        if (row[at_term].id == NULL) continue;
+        snprintf(id, sizeof id, "%s%s", row[at_term].prefix, setting(row[at_term].id));
+        answer("Client id, object:OBJECT_ID or resource id: ", id);
+    }
+    for (at_term = 0; at_term < TERMS; at_term++) {
+        expect("Connected.");
+        expect("TokenRefreshed: old_left=");
+        expect("ConnectionReauthenticated: localhost:");
+        expect("+");
+        type(CTRL_C);
+    }
+    for (at_term = 0; at_term < TERMS; at_term++) {
+        assert_end(0);
+        assert_good_summary();
+        assert_true(summary("reauths") >= 1);
+        assert_shown("eyJ", 0);         /* a token begins so */
+    }
+    at_term = 0;
+    assert_true(accepted(setting("EMULATOR_OID_IMDS")) >= system_before + 2 * 2);
+    assert_true(accepted(setting("EMULATOR_OID_USER")) >= user_before + 3 * 2);
+}
+
+/* One that is not assigned to this machine: told once, with the mend. */
+static void entry_2_of_nobody(void **state) {
+    (void)state;
+    place = "imds";
+    start("--endpoint", setting("AZREDIS_ENDPOINT"), NULL);
+    answer(MENU_END, "2");
+    answer("Client id, object:OBJECT_ID or resource id: ", "11111111-2222-3333-4444-555555555555");
+    expect("Cannot connect: ");
+    expect("not assigned here");
+    assert_end(1);
+    assert_shown("Connected.", 0);
 }
 
 static void entry_4_takes_a_secret_unseen(void **state) {
@@ -805,6 +889,8 @@ int main(void) {
         cmocka_unit_test_teardown(secret_ctrl_c_restores_the_terminal, clean_up),
         cmocka_unit_test_teardown(entry_1_runs, clean_up),
         cmocka_unit_test_teardown(renewals_are_seen_and_ctrl_c_ends_cleanly, clean_up),
+        cmocka_unit_test_teardown(entries_1_to_3_on_a_virtual_machine, clean_up),
+        cmocka_unit_test_teardown(entry_2_of_nobody, clean_up),
         cmocka_unit_test_teardown(entry_4_takes_a_secret_unseen, clean_up),
         cmocka_unit_test_teardown(entries_2_and_3, clean_up),
         cmocka_unit_test_teardown(entry_4_wrong_secret_is_told_once, clean_up),

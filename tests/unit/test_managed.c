@@ -648,7 +648,7 @@ static void test_probe(void **state) {
         begin();
         expect_asked();
         assert_int_equal(step.connect_ms, 1000);
-        assert_int_equal(step.timeout_ms, 3000);
+        assert_int_equal(step.timeout_ms, 2200);
         now += 1000;
         net(row[i].st, row[i].code, "no way");
         expect_unavailable("IMDS at 169.254.169.254:80: no way");
@@ -657,7 +657,7 @@ static void test_probe(void **state) {
         assert_int_equal(flow.error.retryable, 1);                  /* nothing negative is kept */
         azri_flow_start(&flow, &env, now);
         expect_asked();
-        assert_int_equal(step.timeout_ms, 3000);
+        assert_int_equal(step.timeout_ms, 2200);
         answer_token(day_token, BODY);
         expect_token();
         azri_flow_start(&flow, &env, now);                          /* it won: it is asked alone, with all its time */
