@@ -4,7 +4,8 @@ B        ?= build
 H        ?= .
 Q         = $(if $(V),,@)
 JOBS     ?= 2
-LIVE_JOBS ?= 4
+# Live tests wait for most of their time.
+LIVE_JOBS ?= 8
 FUZZ_RUNS ?= 20000
 TIMEOUT  ?= 120
 LIVE_TIMEOUT ?= 240
@@ -47,7 +48,10 @@ UNIT     = $(patsubst tests/unit/%.c,%,$(sort $(wildcard tests/unit/test_*.c)))
 IMPURE   = test_posix test_child test_proxy test_tls test_config test_no_text
 PURE_UNIT = $(filter-out $(IMPURE),$(UNIT))
 SIM      = $(patsubst tests/sim/%.c,%,$(sort $(wildcard tests/sim/*.c)))
-LIVE     = $(patsubst tests/live/%.c,%,$(sort $(wildcard tests/live/test_*.c)))
+# Those that take longest begin first, so that none is left over at the end.
+LIVE_LONG = $(addprefix test_,plain authority threads auth rotation shared threads_poll loop sample)
+LIVE_ALL = $(patsubst tests/live/%.c,%,$(sort $(wildcard tests/live/test_*.c)))
+LIVE     = $(filter $(LIVE_LONG),$(LIVE_ALL)) $(filter-out $(LIVE_LONG),$(LIVE_ALL))
 LIVE_SH  = $(sort $(wildcard tests/live/*.sh))
 FUZZ     = $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 # A port is for another machine: see port-lwip. hiredis is fetched: see the target of that name.

@@ -71,7 +71,10 @@ for tool in tidy:clang-tidy cppcheck:cppcheck; do
 done
 broken twice "${at_core}void azredis_twice(void *p);\\
 void azredis_twice(void *p) { __builtin_free(p); __builtin_free(p); }"
-complains "analyze: gcc sees a double free" "fanalyzer" sh $here/analyze.sh "$dir/h" gcc
+complains "analyze: gcc sees a double free" "fanalyzer, pure" sh $here/analyze.sh "$dir/h" gcc
+broken unchecked '/^static void azri_conn_dial/,/^}/{/^    if (!k) {$/,/^    }$/d}'
+complains "analyze: gcc sees that there may be no memory" "fanalyzer, >>pump" sh $here/analyze.sh "$dir/h" gcc
+check "analyze: gcc goes through all sections" sh -c "sh $here/analyze.sh . planted | grep -v ^ok; true"
 
 # sanitizer WHAT PROGRAM WORDS: the program is built with the broken header, and dies of it.
 sanitizer() {
