@@ -3899,41 +3899,55 @@ static azredis_status azri_resp_tell(const azri_resp *d, azredis_error *e) {
     return AZREDIS_E_RESP;
 }
 
+/* The digits from `line` on, at most AZRI_RESP_DIGITS; returns their end, with two more bytes before `end`. NULL: none. */
+static inline char *azri_resp_count(char *line, char *end, size_t *n) {
+    char *text = line, *stop = end - line > AZRI_RESP_DIGITS + 2 ? line + AZRI_RESP_DIGITS : end - 2;
+    for (*n = 0; text < stop && azri_is_digit(*text); text++) *n = *n * 10 + (size_t)(*text - '0');
+    return text == line ? NULL : text;
+}
+
+/* The string whose length stands at `line`, if it stands before `end` as a whole; else NULL. */
+static inline char *azri_resp_string(char *line, char *end, size_t *n) {
+    char *text = azri_resp_count(line, end, n);
+    if (!text || memcmp(text, "\r\n", 2) != 0 || (size_t)(end - text) < *n + 4) return NULL;
+    return memcmp(text + 2 + *n, "\r\n", 2) == 0 ? text + 2 : NULL;
+}
+
 /* Most answers are one string, status or integer, and stand in the block as a whole. They are read here in one go. All
  * else, what is wrong or too large or finds no memory included, is left untouched for the general way. */
 static int azri_resp_short(azri_resp *d, azri_frame *f) {
-    char *p = azri_resp_data(d) + d->start, *end = azri_resp_data(d) + d->end, *line = p + 1, *text = line;
+    char *p = azri_resp_data(d) + d->start, *end = azri_resp_data(d) + d->end, *line = p + 1, *text;
     azredis_value *v = d->nodes;
-    size_t n = 0;
-    azredis_type type = AZREDIS_T_STATUS;
+    size_t n;
     if (d->pos != d->start || d->lost != AZREDIS_OK || !v) return 0;
-    if (*p == '$' || *p == ':') {
-        char *stop = end - line > AZRI_RESP_DIGITS + 2 ? line + AZRI_RESP_DIGITS : end - 2;
-        for (; text < stop && azri_is_digit(*text); text++) n = n * 10 + (size_t)(*text - '0');
-        if (text == line) return 0;
-        type = AZREDIS_T_INTEGER;
-        if (*p == '$') {
-            if (memcmp(text, "\r\n", 2) != 0 || (size_t)(end - text) < n + 4) return 0;
-            line = text + 2;
-            text = line + n;
-            type = AZREDIS_T_STRING;
-        }
+    if (*p == '$') {
+        line = azri_resp_string(line, end, &n);
+        if (!line) return 0;
+        text = line + n;
+    } else if (*p == ':') {
+        text = azri_resp_count(line, end, &n);
+        if (!text || memcmp(text, "\r\n", 2) != 0) return 0;
     } else if (*p == '+') {
-        while (text < end - 2 && *text != '\r' && *text != '\n') text++;
+        for (text = line; text < end - 2 && *text != '\r' && *text != '\n'; text++) {}
         n = (size_t)(text - line);
-        if (n > AZRI_RESP_LINE_MAX) return 0;
+        if (n > AZRI_RESP_LINE_MAX || memcmp(text, "\r\n", 2) != 0) return 0;
     } else {
         return 0;
     }
     f->bytes = (size_t)(text + 2 - p);
-    if (memcmp(text, "\r\n", 2) != 0 || f->bytes + sizeof *v > d->max_reply) return 0;
-    *text = '\0';
-    v->type = (uint8_t)type;
+    if (f->bytes + sizeof *v > d->max_reply) return 0;
     v->flags = 0;
     v->reserved = 0;
-    v->len = type == AZREDIS_T_INTEGER ? 0 : (uint32_t)n;
-    if (type == AZREDIS_T_INTEGER) v->as.integer = (int64_t)n;
-    else v->as.str = line;
+    if (*p == ':') {
+        v->type = AZREDIS_T_INTEGER;
+        v->len = 0;
+        v->as.integer = (int64_t)n;
+    } else {
+        v->type = (uint8_t)(*p == '$' ? AZREDIS_T_STRING : AZREDIS_T_STATUS);
+        v->len = (uint32_t)n;
+        v->as.str = line;
+    }
+    *text = '\0';
     d->start = d->pos += f->bytes;
     f->root = v;
     f->status = AZREDIS_OK;
@@ -3941,12 +3955,38 @@ static int azri_resp_short(azri_resp *d, azri_frame *f) {
     return 1;
 }
 
+/* The same for a string among others: 1 if it was taken. */
+static int azri_resp_short_item(azri_resp *d) {
+    char *data = azri_resp_data(d), *p = data + d->pos, *text;
+    size_t n, used = d->work + d->done;
+    azredis_value *v;
+    if (d->quiet || d->streaming || used == d->nodes_cap || d->end - d->pos < AZRI_RESP_LEAST || *p != '$') return 0;
+    text = azri_resp_string(p + 1, data + d->end, &n);
+    if (!text) return 0;
+    used = (size_t)(text + n + 2 - data) - d->start + (used + 1) * sizeof *v;
+    if (used > d->max_reply) return 0;
+    v = &d->nodes[d->work++];
+    v->type = AZREDIS_T_STRING;
+    v->flags = 0;
+    v->reserved = 0;
+    v->len = (uint32_t)n;
+    v->as.integer = text - data - (int64_t)d->start;
+    text[n] = '\0';
+    d->pos = (size_t)(text + n + 2 - data);
+    d->attribute = 0;
+    return 1;
+}
+
+static azredis_status azri_resp_step(azri_resp *d) {
+    if (d->state == AZRI_RESP_BODY) return azri_resp_body(d);
+    if (d->state == AZRI_RESP_SKIP_LINE) return azri_resp_skip_line(d);
+    return AZRI_WITH_SHORT_CUTS && azri_resp_short_item(d) ? azri_resp_item(d) : azri_resp_head(d);
+}
+
 static AZRI_APART azredis_status azri_resp_general(azri_resp *d, azri_frame *f, azredis_error *e) {
     azredis_status st = d->block ? AZREDIS_OK : AZREDIS_AGAIN;
     if (d->why) return azri_resp_tell(d, e);
-    while (st == AZREDIS_OK && !d->complete)
-        st = d->state == AZRI_RESP_LINE ? azri_resp_head(d)
-           : d->state == AZRI_RESP_BODY ? azri_resp_body(d) : azri_resp_skip_line(d);
+    while (st == AZREDIS_OK && !d->complete) st = azri_resp_step(d);
     if (d->lost != AZREDIS_OK) {
         d->dropped += d->pos - d->start;
         d->start = d->pos;

@@ -1,7 +1,8 @@
 /* The work that tools/bench.py counts, once over azredis_entra.h and once (-DBENCH_HIREDIS) over hiredis.
  *   bench PORT CA-FILE|- WORKLOAD...
  * PORT on 127.0.0.1; "-": plain TCP. Workloads: ping-pong (SET, GET of 32 bytes, one at a time), pipeline-64 (64 GETs
- * in a flight), set-64k and get-64k. Under callgrind each workload is a dump of its own, "WORKLOAD OPERATIONS"; built
+ * in a flight), set-64k, get-64k, mget-1000 (keys of 32 bytes), publish-64 (64 messages, published and received; not
+ * hiredis), parse-bulk and parse-array (16 KB at a time, from memory), connect (with AUTH). Under callgrind each workload is a dump of its own, "WORKLOAD OPERATIONS"; built
  * with -DBENCH_COUNT each prints a line: allocations, bytes the header copied, calls that write, read and wait. */
 #define _GNU_SOURCE
 #include <stdint.h>
@@ -36,9 +37,13 @@ int poll(struct pollfd *f, nfds_t n, int ms) { count.polls++; return (int)syscal
 
 #define FLIGHT 64
 #define LARGE  65536
+#define KEYS   1000
 
-static char value[LARGE + 1];
-static unsigned answered;
+static char value[LARGE + 1], chunk[16384];
+static size_t chunk_len;
+static unsigned answered, received;
+static const char *ca_file;
+static int server_port;
 
 static void need(int ok, const char *what)
 {
@@ -58,10 +63,13 @@ static void begin(int port, const char *ca)
     redisSSLContext *ssl;
     c = redisConnect("127.0.0.1", port);
     need(c && !c->err, "hiredis cannot connect");
-    if (!ca) return;
-    redisInitOpenSSL();
-    ssl = redisCreateSSLContext(ca, NULL, NULL, NULL, "localhost", NULL);
-    need(ssl && redisInitiateSSLWithContext(c, ssl) == REDIS_OK, "hiredis: no TLS");
+    if (ca) {
+        redisInitOpenSSL();
+        ssl = redisCreateSSLContext(ca, NULL, NULL, NULL, "localhost", NULL);
+        need(ssl && redisInitiateSSLWithContext(c, ssl) == REDIS_OK, "hiredis: no TLS");
+        redisFreeSSLContext(ssl);
+    }
+    freeReplyObject(redisCommand(c, "AUTH default bench-password"));
 }
 
 static void get(size_t n)
@@ -90,6 +98,34 @@ static void flight(void)
         answered++;
         freeReplyObject(r);
     }
+}
+
+static void mget(void)
+{
+    static const char *argv[KEYS + 1];
+    redisReply *r;
+    int i;
+    argv[0] = "MGET";
+    for (i = 1; i <= KEYS; i++) argv[i] = "bench:key";
+    r = redisCommandArgv(c, KEYS + 1, argv, NULL);
+    need(r && r->elements == KEYS && r->element[KEYS - 1]->len == 32, "MGET");
+    freeReplyObject(r);
+}
+
+static void publish(void) {}
+
+static int parse(void)
+{
+    static redisReader *reader;
+    redisReply *r;
+    int n = 0;
+    if (!reader) reader = redisReaderCreate();
+    redisReaderFeed(reader, chunk, chunk_len);
+    while (redisReaderGetReply(reader, (void **)&r) == REDIS_OK && r) {
+        freeReplyObject(r);
+        n++;
+    }
+    return n;
 }
 
 static void end(void) { redisFree(c); }
@@ -152,31 +188,108 @@ static void flight(void)
     while (answered < all) need(azredis_wait(c, 1) == AZREDIS_OK, "wait");
 }
 
-static void end(void)
+static void mget(void)
 {
-    azredis_reply_free(&reply);
-    azredis_close(c);
+    static azredis_str argv[KEYS + 1];
+    int i;
+    argv[0] = azri_str("MGET");
+    for (i = 1; i <= KEYS; i++) argv[i] = azri_str("bench:key");
+    need(azredis_command_argv(c, &reply, NULL, KEYS + 1, argv) == AZREDIS_OK && reply.value->len == KEYS &&
+         reply.value->as.items[KEYS - 1].len == 32, "MGET");
 }
+
+static void on_message(azredis_client *lent_client, const azredis_message *lent, void *user)
+{
+    (void)lent_client;
+    (void)user;
+    need(lent->payload.len == 64, "message");
+    received++;
+}
+
+static void on_published(azredis_client *lent_client, const azredis_reply *lent, void *user)
+{
+    (void)lent_client;
+    (void)user;
+    need(lent->status == AZREDIS_OK, "PUBLISH");
+    answered++;
+}
+
+static void publish(void)
+{
+    static azredis_sub *sub;
+    azredis_str argv[3];
+    unsigned i, all = received + FLIGHT;
+    if (!sub) sub = azredis_subscribe(c, AZREDIS_CHANNEL, "bench:channel", on_message, NULL);
+    need(sub != NULL, "SUBSCRIBE");
+    argv[0] = azri_str("PUBLISH");
+    argv[1] = azri_str("bench:channel");
+    argv[2] = azri_slice(value, 64);
+    for (i = 0; i < FLIGHT; i++) need(azredis_submit(c, NULL, 3, argv, on_published, NULL) == AZREDIS_OK, "submit");
+    while (received < all) need(azredis_wait(c, 1) == AZREDIS_OK, "wait");
+}
+
+static int parse(void)
+{
+    static azri_resp parser;
+    azri_frame f;
+    char *p;
+    size_t room;
+    int n = 0;
+    if (!parser.mem) azri_resp_init(&parser, &c->port.mem, SIZE_MAX);
+    need(azri_resp_room(&parser, chunk_len, &p, &room) == AZREDIS_OK && room >= chunk_len, "room");
+    memcpy(p, chunk, chunk_len);
+    azri_resp_got(&parser, chunk_len);
+    while (azri_resp_next(&parser, &f, NULL) == AZREDIS_OK) n++;
+    return n;
+}
+
+static void end(void) { azredis_close(c); }
 #endif
+
+static int connect_again(void)
+{
+    end();
+    begin(server_port, ca_file);
+    return 1;
+}
 
 /* What is measured is inside this one function. Returns the number of operations. */
 __attribute__((noinline)) static int bench_run(const char *what, int rounds)
 {
-    int i;
+    int i, n = 0;
     for (i = 0; i < rounds; i++) {
-        if (!strcmp(what, "pipeline-64")) flight();
+        if (!strncmp(what, "parse-", 6)) n += parse();
+        else if (!strcmp(what, "pipeline-64")) flight();
+        else if (!strcmp(what, "publish-64")) publish();
+        else if (!strcmp(what, "mget-1000")) mget();
+        else if (!strcmp(what, "connect")) n += connect_again();
         else if (!strcmp(what, "set-64k")) set(LARGE);
         else if (!strcmp(what, "get-64k")) get(LARGE);
         else if (i % 2) get(32);
         else set(32);
     }
-    return strcmp(what, "pipeline-64") ? rounds : rounds * FLIGHT;
+    return n ? n : !strcmp(what, "pipeline-64") || !strcmp(what, "publish-64") ? rounds * FLIGHT : rounds;
+}
+
+/* 16 KB of answers: strings of 32 bytes, alone or a hundred in an array. */
+static void fill_chunk(int array)
+{
+    size_t one = 39, whole = array ? 6 + 100 * one : one, i, k;
+    for (chunk_len = 0; chunk_len + whole <= sizeof chunk; chunk_len += whole) {
+        if (array) memcpy(chunk + chunk_len, "*100\r\n", 6);
+        for (i = array ? 6 : 0, k = 0; k < (array ? 100u : 1u); k++, i += one) {
+            memcpy(chunk + chunk_len + i, "$32\r\n", 5);
+            memset(chunk + chunk_len + i + 5, 'x', 32);
+            memcpy(chunk + chunk_len + i + 37, "\r\n", 2);
+        }
+    }
 }
 
 static void workload(const char *what)
 {
-    int rounds = !strcmp(what, "ping-pong") ? 400 : 40, n;
+    int rounds = !strcmp(what, "ping-pong") ? 400 : !strcmp(what, "connect") ? 3 : 40, n;
     char name[64];
+    if (!strncmp(what, "parse-", 6)) fill_chunk(!strcmp(what, "parse-array"));
     bench_run(what, rounds);                        /* buffers and pools reach their size */
     CALLGRIND_ZERO_STATS;
     answered = 0;
@@ -198,7 +311,9 @@ int main(int argc, char **argv)
     int i;
     need(argc > 3, "usage: bench PORT CA-FILE|- WORKLOAD...");
     memset(value, 'x', LARGE);
-    begin(atoi(argv[1]), strcmp(argv[2], "-") ? argv[2] : NULL);
+    server_port = atoi(argv[1]);
+    ca_file = strcmp(argv[2], "-") ? argv[2] : NULL;
+    begin(server_port, ca_file);
     set(32);
     set(LARGE);
     for (i = 3; i < argc; i++) workload(argv[i]);

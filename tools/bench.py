@@ -10,7 +10,7 @@ bench.py [-B build] [--short | --selftest]
 """
 import argparse, glob, os, re, socket, subprocess, sys, tempfile, time
 
-WORKLOADS = ["ping-pong", "pipeline-64", "set-64k", "get-64k"]
+WORKLOADS = ["ping-pong", "pipeline-64", "set-64k", "get-64k", "mget-1000", "publish-64", "parse-bulk", "parse-array", "connect"]
 TLS = {"plain": None,
        "cbc": ["--tls-protocols", "TLSv1.2", "--tls-ciphers", "ECDHE-RSA-AES256-SHA384"],
        "gcm": ["--tls-protocols", "TLSv1.3", "--tls-ciphersuites", "TLS_AES_128_GCM_SHA256"]}
