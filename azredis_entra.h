@@ -3166,17 +3166,19 @@ static azredis_status azri_reply_no_room(const azredis_reply *r) {
 static inline azredis_status azri_reply_store_one(azredis_reply *r, const azri_mem *m, const azredis_value *from) {
     size_t bytes = azri_is_text(from->type) ? (size_t)from->len + 1 : 0;
     azredis_value *to = (azredis_value *)azri_reply_block(r, m, sizeof *to + bytes);
+    char *text;
     if (!to) return azri_reply_no_room(r);
     *to = *from;
     r->value = to;
     if (!bytes) return AZREDIS_OK;
-    to->as.str = (char *)memcpy(to + 1, from->as.str, bytes - 1);
-    ((char *)(to + 1))[bytes - 1] = '\0';
+    text = (char *)memcpy(to + 1, from->as.str, bytes - 1);
+    text[bytes - 1] = '\0';
+    to->as.str = text;
     return AZREDIS_OK;
 }
 
 static AZRI_APART azredis_status azri_reply_store_tree(azredis_reply *r, const azri_mem *m, const azredis_value *root) {
-    size_t nodes, bytes;
+    size_t nodes = 0, bytes = 0;
     azredis_value *to;
     if (!azri_tree_measure(root, &nodes, &bytes)) return AZREDIS_E_LIMIT;
     to = (azredis_value *)azri_reply_block(r, m, nodes * sizeof *root + bytes);
@@ -3398,9 +3400,11 @@ static inline size_t azri_resp_write_short(char *out, size_t cap, int argc, cons
         if (n > 99) *p++ = (char)('0' + n / 100);
         if (n > 9) *p++ = (char)('0' + n / 10 % 10);
         *p = (char)('0' + n % 10);
-        memcpy(p + 1, "\r\n", 2);
-        p = (char *)memcpy(p + 3, argv->ptr, n) + n + 2;
-        memcpy(p - 2, "\r\n", 2);
+        p[1] = '\r';
+        p[2] = '\n';
+        p = (char *)memcpy(p + 3, argv->ptr, n) + n;
+        *p++ = '\r';
+        *p++ = '\n';
     }
     return (size_t)(p - out);
 }
@@ -5918,7 +5922,7 @@ static azredis_status azri_flow_check_life(azri_flow *f, int64_t server_unix) {
 static void azri_flow_check_audience(azri_flow *f) {
     azredis_str aud = azri_str(f->claims.aud);
     char quoted[100];
-    if (!AZRI_WITH_CLAIMS || !AZRI_WITH_EVENTS) return;            /* nobody could be told */
+    if (AZRI_WITH_CLAIMS + AZRI_WITH_EVENTS < 2) return;           /* nobody could be told */
     if (!azri_eqz(azri_str(f->conf->scope), AZRI_REDIS_SCOPE) || !aud.len) return;
     if (azri_eqz(aud, AZRI_REDIS_RESOURCE) || azri_eqz(aud, AZRI_REDIS_RESOURCE "/")) return;
     if (azri_ieqz(aud, AZRI_REDIS_GUID)) return;
@@ -12161,7 +12165,7 @@ static uint32_t azri_tls_check_pin(azri_tls *t, const mbedtls_x509_crt *leaf) {
         return MBEDTLS_X509_BADCERT_OTHER;
     }
     for (i = 0; i < sizeof is; i++)
-        differs |= (unsigned)(azri_hex(t->conf.pin[2 * i]) << 4 | azri_hex(t->conf.pin[2 * i + 1])) ^ is[i];
+        differs |= ((unsigned)azri_hex(t->conf.pin[2 * i]) << 4 | (unsigned)azri_hex(t->conf.pin[2 * i + 1])) ^ is[i];
     if (!differs) return 0;
     azri_tls_note(t, "it is not the one of IDENTITY_SERVER_THUMBPRINT; start the program with the platform's present variables");
     return MBEDTLS_X509_BADCERT_NOT_TRUSTED;
