@@ -6480,18 +6480,11 @@ static void azri_exec_text(azri_flow *f, uint64_t now, azredis_status st, azredi
 #define AZRI_ARC_NAME_MAX     255u         /* of its name: what file systems take */
 #define AZRI_EACCES           13           /* on every system that has Azure Arc; this half knows no <errno.h> */
 
-/* Tests move these. */
-#ifndef AZRI_IMDS_URL
-#  define AZRI_IMDS_URL "http://169.254.169.254"
-#endif
-#ifndef AZRI_ARC_URL
-#  define AZRI_ARC_URL "http://127.0.0.1:40342/metadata/identity/oauth2/token"
-#endif
-#ifndef AZRI_ARC_AGENT                     /* there where the agent is installed */
-#  define AZRI_ARC_AGENT "/opt/azcmagent/bin/himds"
-#endif
-#ifndef AZRI_ARC_DIRECTORY                 /* the only one whose files are read because an endpoint says so */
-#  define AZRI_ARC_DIRECTORY "/var/opt/azcmagent/tokens"
+#define AZRI_IMDS_URL         "http://169.254.169.254"
+#define AZRI_ARC_URL          "http://127.0.0.1:40342/metadata/identity/oauth2/token"
+#define AZRI_ARC_AGENT        "/opt/azcmagent/bin/himds"   /* is there where Azure Arc's agent is installed */
+#ifndef AZRI_ARC_DIRECTORY                 /* the only one whose files are read because an endpoint says so; tests move it */
+#  define AZRI_ARC_DIRECTORY  "/var/opt/azcmagent/tokens"
 #endif
 
 enum { AZRI_MI_FABRIC, AZRI_MI_APP, AZRI_MI_ML, AZRI_MI_SHELL, AZRI_MI_ARC, AZRI_MI_IMDS };
@@ -6750,7 +6743,7 @@ static void azri_managed_value(azri_flow *f, int depth, azredis_str parent, azre
     if (f->wanted && depth == 1 && type == AZRI_JSON_STRING && named)
         a->same = azri_ieqz(text, f->wanted) && a->same >= 0 ? 1 : -1;
     if (f->variant == AZRI_MI_IMDS || f->variant == AZRI_MI_ARC) return;
-    if (depth == 1 && azri_eqz(key, "statusCode") && type == AZRI_JSON_NUMBER) azri_answer_cut(a->error, sizeof a->error, text);
+    if (depth == 1 && azri_eqz(key, "statusCode")) azri_answer_cut(a->error, sizeof a->error, azri_str("error"));
     if (type != AZRI_JSON_STRING || depth > 2 || (depth == 2 && !azri_eqz(parent, "error"))) return;
     if (depth == 2 && azri_eqz(key, "code")) azri_answer_cut(a->error, sizeof a->error, text);
     if (azri_eqz(key, "message")) azri_answer_cut(a->about, sizeof a->about, text);

@@ -45,7 +45,6 @@ for_test() {
     need libcmocka-dev header cmocka.h
     need valgrind program valgrind
     need strace program strace
-    need iproute2 program ip
     need openssl program openssl
     need jq program jq
     need tinyproxy-bin program tinyproxy

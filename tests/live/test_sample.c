@@ -565,37 +565,6 @@ static void entry_4_takes_a_secret_unseen(void **state) {
     assert_hidden(setting("AZURE_CLIENT_SECRET"));
 }
 
-/* Who the last AUTH was for. */
-static const char *last_user(void) {
-    static char user[64];
-    const char *at = admin("GET", "/counters");
-    while ((at = strstr(at, "\"user\":\"")) != NULL && sscanf(at += 8, "%63[^\"]", user) == 1) {}
-    return user;
-}
-
-/* On a machine of Azure's: by resource id, by object id, and its own identity, whatever AZURE_CLIENT_ID says. */
-static void entries_2_and_3(void **state) {
-    static const char *const ids[] = {"EMULATOR_USER_RESOURCE_ID", "EMULATOR_OID_USER", NULL};
-    char id[300];
-    size_t i;
-    for (i = 0; i < sizeof ids / sizeof ids[0]; i++) {
-        set_own("AZURE_POD_IDENTITY_AUTHORITY_HOST", setting("EMULATOR_IMDS"));
-        start(NULL);
-        answer(MENU_END, ids[i] != NULL ? "2" : "3");
-        answer("HOST:PORT: ", setting("AZREDIS_ENDPOINT"));
-        if (ids[i] != NULL) {
-            snprintf(id, sizeof id, "%s%s", strstr(ids[i], "OID") != NULL ? "object:" : "", setting(ids[i]));
-            answer("resource id: ", id);
-        }
-        expect("+");
-        type(CTRL_C);
-        assert_end(0);
-        assert_good_summary();
-        assert_string_equal(last_user(), setting(ids[i] != NULL ? "EMULATOR_OID_USER" : "EMULATOR_OID_IMDS"));
-        clean_up(state);
-    }
-}
-
 static void entry_4_wrong_secret_is_told_once(void **state) {
     (void)state;
     start("--endpoint", setting("AZREDIS_ENDPOINT"), NULL);
@@ -892,7 +861,6 @@ int main(void) {
         cmocka_unit_test_teardown(entries_1_to_3_on_a_virtual_machine, clean_up),
         cmocka_unit_test_teardown(entry_2_of_nobody, clean_up),
         cmocka_unit_test_teardown(entry_4_takes_a_secret_unseen, clean_up),
-        cmocka_unit_test_teardown(entries_2_and_3, clean_up),
         cmocka_unit_test_teardown(entry_4_wrong_secret_is_told_once, clean_up),
         cmocka_unit_test_teardown(entry_7_refused_key, clean_up),
         cmocka_unit_test_teardown(entry_7_right_key, clean_up),

@@ -472,7 +472,7 @@ static void test_arc_challenges(void **state) {
         { "WWW-Authenticate: Basic realm='/var/opt/azcmagent/tokens/a1.key'\r\n", 0 },
         { REALM REALM, 0 }, { REALM "WWW-Authenticate: Basic realm=/etc/b.key\r\n", 0 },
     };
-    char longest[400];
+    char longest[1300];
     size_t i;
     (void)state;
     for (i = 0; i < sizeof row / sizeof row[0]; i++) {
@@ -492,6 +492,14 @@ static void test_arc_challenges(void **state) {
         }
         finish();
     }
+    (void)setup(NULL);
+    arc();
+    begin();
+    expect_asked();
+    (void)snprintf(longest, sizeof longest, "WWW-Authenticate: Basic realm=/var/opt/azcmagent/tokens/%0*d.key\r\n", 1100, 1);
+    answer(401, longest, "{}");                        /* a line that is not kept whole counts for nothing */
+    expect_failed(AZREDIS_E_HTTP, "without a challenge");
+    finish();
     for (i = 250; i < 260; i++) {                      /* names of at most 255 bytes */
         (void)setup(NULL);
         (void)snprintf(longest, sizeof longest, "WWW-Authenticate: Basic realm=/var/opt/azcmagent/tokens/%0*d.key\r\n", (int)i - 4, 1);
@@ -802,7 +810,7 @@ static void test_no_such_identity(void **state) {
         { 1, CLIENT, NULL, NO_SUCH, "the identity that was asked for is not assigned here" },
         { 0, NULL, NULL, NO_SUCH, "switch on the system-assigned identity" }, { 0, CLIENT, NULL, NO_SUCH, "assign it, or mend its id" },
         { 1, NULL, "http://localhost:1/", "{\"statusCode\":400,\"message\":\"No User Assigned or Delegated Managed Identity found\","
-          "\"correlationId\":\"c-1\"}", "App Service at localhost:1 answered HTTP 400, 400: No User Assigned" },
+          "\"correlationId\":\"c-1\"}", "App Service at localhost:1 answered HTTP 400, error: No User Assigned" },
         { 0, CLIENT, "http://localhost:1/", "{\"statusCode\":400,\"message\":\"No User Assigned or Delegated Managed Identity found\","
           "\"correlationId\":\"c-1\"}", "not assigned here" },
     };
