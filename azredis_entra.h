@@ -11114,7 +11114,7 @@ static azredis_status azri_file_read(azri_buf *out, const char *path, const char
 #endif
 
 #ifndef AZREDIS_NO_EXEC
-/* ==== >>child ============================================================= uses: core mem fail posix ==
+/* ==== >>child ============================================================= uses: core mem fail port posix ==
  * A program that is run for what it prints: all of its stdout, how its stderr ends, its exit status; never blocking.
  * posix_spawn does what must not be done by hand between fork and exec in a process with threads. Three traps:
  *   - Its end is not ours alone. The program around us may ignore SIGCHLD or collect every child: waitpid then says
@@ -11122,7 +11122,8 @@ static azredis_status azri_file_read(azri_buf *out, const char *path, const char
  *     that it lives: its number may be another's by now.
  *   - A grandchild may keep stdout open long after the end. What came by AZRI_CHILD_LINGER after it is the output.
  *   - Killing the program alone would leave its children at work, so it leads a process group, which dies as a whole.
- * It inherits the environment, and of our descriptors none: all close on exec from their first moment.
+ * It inherits the environment, and of our descriptors none: all close on exec from their first moment. Pipes that an
+ * event loop may watch are closed like sockets: see azri_grave.
  * Entry points: azri_child_start, _step, _fds, _deadline, _end.
  * ================================================================================================ */
 #include <signal.h>
@@ -11158,6 +11159,8 @@ typedef struct azri_child {              /* zeroed: none */
     uint64_t       until, look_at;       /* deadline, then end of the patience with it; the next look */
     uint32_t       limit_ms;
     const char    *path, *where;         /* lent */
+    const azri_port *port;               /* lent */
+    azri_grave    *grave;                /* lent; NULL: close at once */
     azri_buf       text;                 /* secret: stdout */
     size_t         said_len;
     char           said[AZRI_CHILD_SAID];
@@ -11248,13 +11251,15 @@ static azredis_status azri_child_cannot(const azri_child *c, int err, azredis_er
     return AZREDIS_E_NO_CREDENTIAL;
 }
 
-/* argv: AZRI_STEP_ARGS entries, ended by NULL. Strings are lent until azri_child_end. After a failure *c is as before. */
-static azredis_status azri_child_start(azri_child *c, const azri_mem *m, const char *const *argv, const char *where,
-                                       uint64_t now, uint32_t limit_ms, azredis_error *e) {
+/* argv: AZRI_STEP_ARGS entries, ended by NULL. Strings are lent until azri_child_end. After a failure there is none. */
+static azredis_status azri_child_start(azri_child *c, const azri_port *port, azri_grave *g, const char *const *argv,
+                                       const char *where, uint64_t now, uint32_t limit_ms, azredis_error *e) {
     int out[2] = {-1, -1}, err[2] = {-1, -1}, r;
     memset(c, 0, sizeof *c);
     c->path = argv[0];
     c->where = where;
+    c->port = port;
+    c->grave = g;
     r = azri_child_pipe(out);
     if (r == 0) r = azri_child_pipe(err);
     if (r == 0) r = azri_child_spawn(&c->pid, argv, out[1], err[1]);
@@ -11264,7 +11269,7 @@ static azredis_status azri_child_start(azri_child *c, const azri_mem *m, const c
     c->err = err[0];
     c->limit_ms = limit_ms;
     c->until = azri_after(now, limit_ms);
-    azri_buf_init(&c->text, m, AZRI_CHILD_OUT, 1);
+    azri_buf_init(&c->text, &port->mem, AZRI_CHILD_OUT, 1);
     if (r == 0) return AZREDIS_OK;
     azri_child_shut(&c->out);
     azri_child_shut(&c->err);
@@ -11283,22 +11288,29 @@ static void azri_child_collect(azri_child *c) {
     c->code = r < 0 ? AZRI_EXIT_UNKNOWN : WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
+/* A close hook of the program's own knows nothing of pipes. */
+static void azri_child_leave(azri_child *c, int *fd) {
+    if (*fd >= 0 && c->port->p.close == azri_posix_close) azri_bury(c->grave, c->port, *fd);
+    else if (*fd >= 0) (void)close(*fd);
+    *fd = -1;
+}
+
 /* It and what it has started. */
 static void azri_child_kill(azri_child *c) {
     azri_child_collect(c);
     if (!c->gone) (void)kill(-c->pid, SIGKILL);
-    azri_child_shut(&c->out);
-    azri_child_shut(&c->err);
+    azri_child_leave(c, &c->out);
+    azri_child_leave(c, &c->err);
 }
 
 /* What has come on fd, up to n bytes. 0: nothing now; -1: no more will. */
-static ssize_t azri_child_read(int *fd, char *p, size_t n) {
+static ssize_t azri_child_read(azri_child *c, int *fd, char *p, size_t n) {
     ssize_t r;
     if (*fd < 0) return -1;
     do r = read(*fd, p, n); while (r < 0 && errno == EINTR);
     if (r > 0) return r;
     if (r < 0 && azri_would_block(errno)) return 0;
-    azri_child_shut(fd);
+    azri_child_leave(c, fd);
     return -1;
 }
 
@@ -11312,7 +11324,7 @@ static void azri_child_hear(azri_child *c) {
             memmove(c->said, c->said + c->said_len - half, half);
             c->said_len = half;
         }
-        n = azri_child_read(&c->err, c->said + c->said_len, sizeof c->said - c->said_len);
+        n = azri_child_read(c, &c->err, c->said + c->said_len, sizeof c->said - c->said_len);
         if (n > 0) c->said_len += (size_t)n;
     }
 }
@@ -11322,7 +11334,7 @@ static azredis_status azri_child_listen(azri_child *c, azredis_error *e) {
     azredis_status st = AZREDIS_OK;
     ssize_t n = 1;
     while (n > 0 && st == AZREDIS_OK) {
-        n = azri_child_read(&c->out, piece, sizeof piece);
+        n = azri_child_read(c, &c->out, piece, sizeof piece);
         if (n > 0) st = azri_buf_add(&c->text, piece, (size_t)n);
     }
     azri_wipe(piece, sizeof piece);
@@ -13224,10 +13236,10 @@ static void azri_fetch_ran(azredis_auth *a, azri_fetch *f, azredis_status st) {
     f->phase = AZRI_FETCH_NEXT;
 }
 
-static void azri_fetch_exec(azredis_auth *a, azri_fetch *f, uint64_t now) {
+static void azri_fetch_exec(azredis_auth *a, azri_fetch *f, azri_grave *g, uint64_t now) {
     azredis_status st;
     memset(&f->child_error, 0, sizeof f->child_error);
-    st = azri_child_start(&f->child, &a->port.mem, f->step.argv, f->step.where, now, f->step.timeout_ms, &f->child_error);
+    st = azri_child_start(&f->child, &a->port, g, f->step.argv, f->step.where, now, f->step.timeout_ms, &f->child_error);
     if (st == AZREDIS_OK) f->phase = AZRI_FETCH_EXEC;
     else azri_fetch_ran(a, f, st);
 }
@@ -13341,7 +13353,7 @@ static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_g
             break;
         case AZRI_STEP_EXEC:
 #ifndef AZREDIS_NO_EXEC
-            azri_fetch_exec(a, f, now);
+            azri_fetch_exec(a, f, g, now);
 #endif
             break;
         case AZRI_STEP_CALL:

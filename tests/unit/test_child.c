@@ -104,7 +104,8 @@ static void t_free(void *user, void *p, size_t n) {
     free(p);
 }
 
-static const azri_mem mem = { t_alloc, t_free, NULL, NULL };
+static azri_port port;
+static azri_grave grave;                  /* open: an event loop watches what we have named to it */
 
 static int fds_open(void) {
     DIR *d = opendir("/proc/self/fd");
@@ -133,7 +134,7 @@ static azredis_status start_path(const char *path, const char *what, uint32_t li
     steps = 0;
     slowest = 0;
     fds_before = fds_open();
-    st = azri_child_start(&child, &mem, argv, "exec", now(), limit_ms, &err);
+    st = azri_child_start(&child, &port, &grave, argv, "exec", now(), limit_ms, &err);
     pid = child.pid;
     return st;
 }
@@ -241,13 +242,11 @@ static void test_signals_are_as_from_a_shell(void **state) {
 
 /* It gets what this program would hand to any other, and nothing of ours. */
 static void test_no_descriptor_is_handed_on(void **state) {
-    azri_port port;
     azri_waker *w;
     char text[1024];
     size_t n;
     int fd;
     (void)state;
-    azri_port_fill(&port, NULL);
     w = azri_waker_new(&port);
     assert_non_null(w);
     (void)azri_fmt(text, sizeof text, "0 1 2 ");
@@ -427,6 +426,22 @@ static void test_grandchild_keeps_stdout(void **state) {
     assert_int_equal(kill((pid_t)atoi(text), SIGKILL), 0);
 }
 
+/* What a loop watches stays open until it has been told: the number must not become another's before. */
+static void test_closed_like_sockets(void **state) {
+    size_t n;
+    (void)state;
+    grave.open = 1;
+    start("hello", SOON);
+    assert_int_equal(run_on(), AZREDIS_OK);
+    azri_child_end(&child);
+    assert_int_equal(grave.count, 2);
+    assert_int_equal(fds_open(), fds_before + 2);
+    for (n = 0; n < 2; n++) assert_true(fcntl((int)grave.sock[n], F_GETFD) != -1);
+    azri_grave_clear(&grave, &port, grave.count);
+    grave.open = 0;
+    end();
+}
+
 static void test_dropped(void **state) {
     int hold = fifo_open();
     (void)state;
@@ -509,7 +524,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_too_much), cmocka_unit_test(test_no_memory), cmocka_unit_test(test_cannot_start),
         cmocka_unit_test(test_no_descriptors), cmocka_unit_test(test_host_without_stdio),
         cmocka_unit_test(test_deadline_ends_the_group), cmocka_unit_test(test_stdout_closed_early),
-        cmocka_unit_test(test_grandchild_keeps_stdout), cmocka_unit_test(test_dropped),
+        cmocka_unit_test(test_grandchild_keeps_stdout), cmocka_unit_test(test_closed_like_sockets),
+        cmocka_unit_test(test_dropped),
         cmocka_unit_test(test_host_ignores_children), cmocka_unit_test(test_host_collects_all),
         cmocka_unit_test(test_fork_of_the_host), cmocka_unit_test(test_local_time)
     };
@@ -519,6 +535,13 @@ int main(int argc, char **argv) {
     if (!realpath("/proc/self/exe", self) || !mkdtemp(dir)) return 2;
     (void)azri_fmt(fifo, sizeof fifo, "%s/fifo", dir);
     if (mkfifo(fifo, 0600) != 0) return 2;
+    {
+        azredis_port hooks;
+        memset(&hooks, 0, sizeof hooks);
+        hooks.alloc = t_alloc;
+        hooks.free = t_free;
+        azri_port_fill(&port, &hooks);
+    }
     (void)setenv("TEST_FIFO", fifo, 1);
     (void)setenv("TEST_CHILD", "1", 1);
     failed = cmocka_run_group_tests(tests, NULL, NULL);
