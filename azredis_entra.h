@@ -218,8 +218,8 @@
  * AZREDIS_NO_THREADS            POSIX without pthread: no locks, and a name look-up blocks the call (getaddrinfo)
  * AZREDIS_ONLY_PURE             stop before mbedTLS, sockets, clocks: for tests of the pure half
  * AZREDIS_NO_TEXT               errors and log lines without words: code, numbers, where and level stay, message and text
- *                               are ""; 14 KB less code on a microcontroller
- * AZREDIS_NO_HTTP               no token endpoints: of the identities callback, access key and password remain; 9 KB less
+ *                               are ""; 18 KB less code on a microcontroller
+ * AZREDIS_NO_HTTP               no token endpoints: of the identities callback, access key and password remain; 12 KB less
  * AZREDIS_NO_MANAGED            without managed identity: no metadata service is asked, no certificate is taken by its thumbprint
  * AZREDIS_NO_HANDOVER           a connection whose TLS key is worn is drained and made again, instead of being replaced without
  *                               a break; 3 KB less
@@ -229,8 +229,8 @@
  *                               and azredis_memory_needed is not there; 2 KB less
  * AZREDIS_NO_CLAIMS             tokens are not read: the option user must name the object id, get_token must tell when its token
  *                               ends, and nothing tells of a token for another service; 3 KB less with NO_HTTP, else 1 KB
- * AZREDIS_NO_ADDRESSES          hosts are names: no address is understood, and no certificate for one; 1 KB less
- * AZREDIS_NO_RESUMPTION         TLS sessions are not kept: each connection makes a full handshake; 1 KB less
+ * AZREDIS_NO_ADDRESSES          hosts are names: no address is understood, and no certificate for one; 0.7 KB less
+ * AZREDIS_NO_RESUMPTION         TLS sessions are not kept: each connection makes a full handshake; 2 KB less, mbedTLS's part included
  * AZREDIS_NO_ASSERTION          leaves out the identity client-assertion
  * AZREDIS_NO_WORKLOAD           leaves out workload-identity, and its link of the default chain; NO_OS and NO_HTTP imply it
  * AZREDIS_NO_PROXY              no HTTP proxy before the authority: the option proxy is AZREDIS_E_ARG; AZREDIS_NO_HTTP implies it
