@@ -221,16 +221,18 @@
  *                               are ""; 18 KB less code on a microcontroller
  * AZREDIS_NO_HTTP               no token endpoints: of the identities callback, access key and password remain; 12 KB less
  * AZREDIS_NO_MANAGED            without managed identity: no metadata service is asked, no certificate is taken by its thumbprint
- * AZREDIS_NO_HANDOVER           a connection whose TLS key is worn is drained and made again, instead of being replaced without
- *                               a break; 3 KB less
- * AZREDIS_NO_EVENTS             no events and no log lines: on_event is never called, what fails is told by the calls that
- *                               suffer from it; 2 KB less, and 7 KB of memory
- * AZREDIS_NO_ARENA              memory comes from port.alloc or malloc: options.memory is refused (azredis_open returns NULL),
- *                               and azredis_memory_needed is not there; 2 KB less
- * AZREDIS_NO_CLAIMS             tokens are not read: the option user must name the object id, get_token must tell when its token
- *                               ends, and nothing tells of a token for another service; 3 KB less with NO_HTTP, else 1 KB
+ * AZREDIS_NO_HANDOVER           a connection whose TLS key is worn is drained and made again, instead of being replaced
+ *                               without a break; 3 KB less
+ * AZREDIS_NO_EVENTS             no events and no log lines: on_event is never called, what fails is told by the calls
+ *                               that suffer from it; 2 KB less, and 7 KB of memory
+ * AZREDIS_NO_ARENA              memory comes from port.alloc or malloc: options.memory is refused (azredis_open returns
+ *                               NULL), and azredis_memory_needed is not there; 2 KB less
+ * AZREDIS_NO_CLAIMS             tokens are not read: the option user must name the object id, get_token must tell when
+ *                               its token ends, and nothing tells of a token for another service; 3 KB less with
+ *                               AZREDIS_NO_HTTP, else 1 KB
  * AZREDIS_NO_ADDRESSES          hosts are names: no address is understood, and no certificate for one; 0.7 KB less
- * AZREDIS_NO_RESUMPTION         TLS sessions are not kept: each connection makes a full handshake; 2 KB less, mbedTLS's part included
+ * AZREDIS_NO_RESUMPTION         TLS sessions are not kept: each connection makes a full handshake; 2 KB less, mbedTLS's
+ *                               part included
  * AZREDIS_NO_ASSERTION          leaves out the identity client-assertion
  * AZREDIS_NO_WORKLOAD           leaves out workload-identity, and its link of the default chain; NO_OS and NO_HTTP imply it
  * AZREDIS_NO_PROXY              no HTTP proxy before the authority: the option proxy is AZREDIS_E_ARG; AZREDIS_NO_HTTP implies it
@@ -1009,7 +1011,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_POOL_MAX      8u          /* commands kept for reuse */
 #  define AZRI_POOL_REPLY    1024u       /* memory of its answer that such a command may keep */
 #  define AZRI_NEWS_MAX      (AZRI_WITH_EVENTS ? 4u : 1u)   /* events waiting for a client's handler */
-#  define AZRI_NOTES_MAX     (AZRI_WITH_EVENTS ? 4u : 1u)   /* events of an auth that a client which seldom pumps can still get */
+#  define AZRI_NOTES_MAX     (AZRI_WITH_EVENTS ? 4u : 1u)   /* of an auth that a client which seldom pumps can still get */
 #  define AZRI_GRAVES        4           /* sockets that wait to be closed, if an event loop of yours watches them */
 #  define AZRI_FDS_MAX       4u          /* sockets of one wait: token request, connections */
 #  define AZRI_LINKS_MAX     4           /* records of one walk of the chain */
@@ -1665,7 +1667,9 @@ static int azri_b64_decode(azredis_str in, const char *last, char *out, size_t *
     return 1;
 }
 
-static int azri_b64url_decode(azredis_str in, char *out, size_t *out_len) { return azri_b64_decode(in, "-_", out, out_len); }
+static int azri_b64url_decode(azredis_str in, char *out, size_t *out_len) {
+    return azri_b64_decode(in, "-_", out, out_len);
+}
 
 static void azri_b64_out(azri_out *o, azredis_str in) {
     static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -2794,7 +2798,7 @@ static azredis_status azri_http_header(azri_http *h, azredis_str line, azredis_e
     int cut = h->line_len > sizeof h->line;
     azredis_status st = azri_http_split(line, &name, &value, e);
     if (st != AZREDIS_OK) return st;
-    if (AZRI_WITH_TEXT && azri_ieqz(name, "location")) azri_http_location(h, value);  /* its host is safe in what was kept */
+    if (AZRI_WITH_TEXT && azri_ieqz(name, "location")) azri_http_location(h, value);   /* its host is safe in what was kept */
     if (azri_ieqz(name, "content-length")) return azri_http_content_length(h, cut ? azri_str("") : value, e);
     if (azri_ieqz(name, "transfer-encoding")) {
         if (cut || h->chunked || !azri_ieqz(value, "chunked"))
@@ -4630,8 +4634,8 @@ static azredis_status azri_identity_check_values(const azri_identity_conf *c, az
     if (c->identity == AZREDIS_ID_EXEC && azri_identity_check_exec(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
 #endif
     if (!AZRI_WITH_CLAIMS && !c->user && !c->is_static)
-        return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: this program was built with AZREDIS_NO_CLAIMS, which reads no "
-                         "tokens; set user to the object id of the identity");
+        return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: AZREDIS_NO_CLAIMS reads no tokens; set user to the "
+                         "object id of the identity");
     if (c->user && strlen(c->user) >= sizeof ((azredis_token *)0)->user)
         return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: user has more than 63 bytes");
     return AZREDIS_OK;
