@@ -4308,12 +4308,12 @@ static const azri_identity_kind azri_identity_kinds[] = {
     { "managed-identity", AZRI_ID_MANAGED, 0 },
     { "managed-identity-app", AZRI_ID_MANAGED_APP, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_PROOF },
     { "token-file", AZRI_ID_TOKEN_FILE, AZRI_NEED_TOKEN_FILE },
-    { "exec", AZRI_ID_EXEC, AZRI_NEED_EXEC },
-    { "client-certificate", AZRI_ID_LATER, 0 },
-    { "azure-cli", AZRI_ID_LATER, 0 },
-    { "azure-developer-cli", AZRI_ID_LATER, 0 },
-    { "azure-powershell", AZRI_ID_LATER, 0 },
-    { "device-code", AZRI_ID_LATER, 0 }
+    { "exec", AZRI_ID_EXEC, AZRI_NEED_EXEC }
+};
+
+/* Known names of identities that are not built yet. */
+static const char *const azri_identity_later[] = {
+    "client-certificate", "azure-cli", "azure-developer-cli", "azure-powershell", "device-code"
 };
 
 /* NULL: no such name, or no such id. */
@@ -4340,7 +4340,10 @@ AZREDIS_API azredis_status azredis_identity_by_name(const char *name, azredis_id
 
 AZREDIS_API const char *azredis_identity_why(const char *name) {
     const azri_identity_kind *k = name ? azri_identity_find(name, 0) : NULL;
-    if (k) return k->id >= 0 ? NULL : k->id == AZRI_ID_LATER ? "not built yet" : "left out of this build by an AZREDIS_NO_ switch";
+    size_t i;
+    if (k) return k->id >= 0 ? NULL : "left out of this build by an AZREDIS_NO_ switch";
+    for (i = 0; name && i < sizeof azri_identity_later / sizeof azri_identity_later[0]; i++)
+        if (azri_eqz(azri_str(name), azri_identity_later[i])) return "not built yet";
     return "no identity has this name; there are default environment client-secret client-certificate client-assertion "
            "workload-identity managed-identity managed-identity-app azure-cli azure-developer-cli azure-powershell "
            "device-code token-file exec callback access-key password";
@@ -4605,19 +4608,28 @@ static azredis_status azri_identity_check_proxy(const azri_identity_conf *c, azr
     return azri_fail(e, AZREDIS_E_ARG, "options.proxy", "options.proxy: %s; expected http://[user:password@]host:port", why);
 }
 
-/* The first option that it needs and has not; NULL: none. */
-static const char *azri_identity_lacks(const azri_identity_kind *k, const azri_identity_conf *c) {
-    const struct { unsigned need; int given; const char *name; } all[] = {
-        { AZRI_NEED_TENANT, c->tenant_id != NULL, "tenant_id" }, { AZRI_NEED_CLIENT, c->client_id != NULL, "client_id" },
-        { AZRI_NEED_SECRET, c->client_secret != NULL, "client_secret" }, { AZRI_NEED_CALLBACK, c->get_token != NULL, "get_token" },
-        { AZRI_NEED_USER, c->user != NULL, "user" }, { AZRI_NEED_PASSWORD, c->password != NULL, "password" },
-        { AZRI_NEED_ASSERTION, c->get_assertion != NULL, "get_assertion" },
-        { AZRI_NEED_TOKEN_FILE, c->token_file != NULL, "token_file" }, { AZRI_NEED_EXEC, c->exec != NULL, "exec" }
-    };
-    size_t i;
-    for (i = 0; i < sizeof all / sizeof all[0]; i++)
-        if ((k->needs & all[i].need) && !all[i].given) return all[i].name;
-    return NULL;
+/* What it needs and has not. */
+static unsigned azri_identity_lacks(const azri_identity_kind *k, const azri_identity_conf *c) {
+    unsigned has = AZRI_NEED_PROOF;
+    if (c->tenant_id) has |= AZRI_NEED_TENANT;
+    if (c->client_id) has |= AZRI_NEED_CLIENT;
+    if (c->client_secret) has |= AZRI_NEED_SECRET;
+    if (c->get_token) has |= AZRI_NEED_CALLBACK;
+    if (c->user) has |= AZRI_NEED_USER;
+    if (c->password) has |= AZRI_NEED_PASSWORD;
+    if (c->get_assertion) has |= AZRI_NEED_ASSERTION;
+    if (c->token_file) has |= AZRI_NEED_TOKEN_FILE;
+    if (c->exec) has |= AZRI_NEED_EXEC;
+    return k->needs & ~has;
+}
+
+/* The option that the lowest of the needs is about. */
+static const char *azri_identity_need(unsigned needs) {
+    static const char *const names[] = { "tenant_id", "client_id", "client_secret", "get_token", "user", "password",
+                                         "get_assertion", "token_file", "exec" };
+    size_t i = 0;
+    while (i + 1 < sizeof names / sizeof names[0] && !(needs >> i & 1u)) i++;
+    return names[i];
 }
 
 static azredis_status azri_identity_check_values(const azri_identity_conf *c, azredis_error *e) {
@@ -4643,7 +4655,7 @@ static azredis_status azri_identity_check_values(const azri_identity_conf *c, az
 
 static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_error *e) {
     const azri_identity_kind *k = azri_identity_find(NULL, (int)c->identity);
-    const char *lacks = k ? azri_identity_lacks(k, c) : NULL;
+    unsigned lacks = k ? azri_identity_lacks(k, c) : 0;
     azredis_str host;
     uint16_t port;
     if (!k)
@@ -4651,7 +4663,7 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
                          "out of this build by an AZREDIS_NO_ switch", (int)c->identity);
     if (lacks)
         return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %s needs the option "
-                         "%s", k->name, lacks);
+                         "%s", k->name, azri_identity_need(lacks));
     if (azri_identity_check_values(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (c->proxy && azri_identity_check_proxy(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (AZRI_WITH_HTTP && c->authority_host)
@@ -13736,7 +13748,7 @@ static int azri_conn_worn(const azri_session *s) {
 static void azri_conn_flush(azredis_client *c, azri_session *s, uint64_t now) {
     if (!azri_is_up(s) || !s->link) return;
     if (azri_conn_write(c, s, now, &s->error) != AZREDIS_OK) azri_hub_closed(&c->hub, s, &s->error, now);
-    else if (azri_conn_worn(s)) azri_hub_handover(&c->hub, s, "its TLS key has sealed as much as one key may", now);
+    else if (azri_conn_worn(s)) azri_hub_handover(&c->hub, s, AZRI_TEXT("its TLS key has sealed as much as one key may"), now);
 }
 
 /* ---- what leaves towards the user ---- */
