@@ -218,19 +218,21 @@
  * AZREDIS_NO_THREADS            POSIX without pthread: no locks, and a name look-up blocks the call (getaddrinfo)
  * AZREDIS_ONLY_PURE             stop before mbedTLS, sockets, clocks: for tests of the pure half
  * AZREDIS_NO_TEXT               errors and log lines without words: code, numbers, where and level stay, message and text
- *                               are ""; 14 KB less code on a microcontroller
- * AZREDIS_NO_HTTP               no token endpoints: of the identities callback, access key and password remain; 9 KB less
+ *                               are ""; 18 KB less code on a microcontroller
+ * AZREDIS_NO_HTTP               no token endpoints: of the identities callback, access key and password remain; 12 KB less
  * AZREDIS_NO_MANAGED            without managed identity: no metadata service is asked, no certificate is taken by its thumbprint
- * AZREDIS_NO_HANDOVER           a connection whose TLS key is worn is drained and made again, instead of being replaced without
- *                               a break; 3 KB less
- * AZREDIS_NO_EVENTS             no events and no log lines: on_event is never called, what fails is told by the calls that
- *                               suffer from it; 2 KB less, and 7 KB of memory
- * AZREDIS_NO_ARENA              memory comes from port.alloc or malloc: options.memory is refused (azredis_open returns NULL),
- *                               and azredis_memory_needed is not there; 2 KB less
- * AZREDIS_NO_CLAIMS             tokens are not read: the option user must name the object id, get_token must tell when its token
- *                               ends, and nothing tells of a token for another service; 3 KB less with NO_HTTP, else 1 KB
- * AZREDIS_NO_ADDRESSES          hosts are names: no address is understood, and no certificate for one; 1 KB less
- * AZREDIS_NO_RESUMPTION         TLS sessions are not kept: each connection makes a full handshake; 1 KB less
+ * AZREDIS_NO_HANDOVER           a connection whose TLS key is worn is drained and made again, instead of being replaced
+ *                               without a break; 3 KB less
+ * AZREDIS_NO_EVENTS             no events and no log lines: on_event is never called, what fails is told by the calls
+ *                               that suffer from it; 2 KB less, and 7 KB of memory
+ * AZREDIS_NO_ARENA              memory comes from port.alloc or malloc: options.memory is refused (azredis_open returns
+ *                               NULL), and azredis_memory_needed is not there; 2 KB less
+ * AZREDIS_NO_CLAIMS             tokens are not read: the option user must name the object id, get_token must tell when
+ *                               its token ends, and nothing tells of a token for another service; 3 KB less with
+ *                               AZREDIS_NO_HTTP, else 1 KB
+ * AZREDIS_NO_ADDRESSES          hosts are names: no address is understood, and no certificate for one; 0.7 KB less
+ * AZREDIS_NO_RESUMPTION         TLS sessions are not kept: each connection makes a full handshake; 2 KB less, mbedTLS's
+ *                               part included
  * AZREDIS_NO_ASSERTION          leaves out the identity client-assertion
  * AZREDIS_NO_WORKLOAD           leaves out workload-identity, and its link of the default chain; NO_OS and NO_HTTP imply it
  * AZREDIS_NO_PROXY              no HTTP proxy before the authority: the option proxy is AZREDIS_E_ARG; AZREDIS_NO_HTTP implies it
@@ -1009,7 +1011,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_POOL_MAX      8u          /* commands kept for reuse */
 #  define AZRI_POOL_REPLY    1024u       /* memory of its answer that such a command may keep */
 #  define AZRI_NEWS_MAX      (AZRI_WITH_EVENTS ? 4u : 1u)   /* events waiting for a client's handler */
-#  define AZRI_NOTES_MAX     (AZRI_WITH_EVENTS ? 4u : 1u)   /* events of an auth that a client which seldom pumps can still get */
+#  define AZRI_NOTES_MAX     (AZRI_WITH_EVENTS ? 4u : 1u)   /* of an auth that a client which seldom pumps can still get */
 #  define AZRI_GRAVES        4           /* sockets that wait to be closed, if an event loop of yours watches them */
 #  define AZRI_FDS_MAX       4u          /* sockets of one wait: token request, connections */
 #  define AZRI_LINKS_MAX     4           /* records of one walk of the chain */
@@ -1665,7 +1667,9 @@ static int azri_b64_decode(azredis_str in, const char *last, char *out, size_t *
     return 1;
 }
 
-static int azri_b64url_decode(azredis_str in, char *out, size_t *out_len) { return azri_b64_decode(in, "-_", out, out_len); }
+static int azri_b64url_decode(azredis_str in, char *out, size_t *out_len) {
+    return azri_b64_decode(in, "-_", out, out_len);
+}
 
 static void azri_b64_out(azri_out *o, azredis_str in) {
     static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -2794,7 +2798,7 @@ static azredis_status azri_http_header(azri_http *h, azredis_str line, azredis_e
     int cut = h->line_len > sizeof h->line;
     azredis_status st = azri_http_split(line, &name, &value, e);
     if (st != AZREDIS_OK) return st;
-    if (AZRI_WITH_TEXT && azri_ieqz(name, "location")) azri_http_location(h, value);  /* its host is safe in what was kept */
+    if (AZRI_WITH_TEXT && azri_ieqz(name, "location")) azri_http_location(h, value);   /* its host is safe in what was kept */
     if (azri_ieqz(name, "content-length")) return azri_http_content_length(h, cut ? azri_str("") : value, e);
     if (azri_ieqz(name, "transfer-encoding")) {
         if (cut || h->chunked || !azri_ieqz(value, "chunked"))
@@ -4348,12 +4352,12 @@ static const azri_identity_kind azri_identity_kinds[] = {
     { "managed-identity", AZRI_ID_MANAGED, 0 },
     { "managed-identity-app", AZRI_ID_MANAGED_APP, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_PROOF },
     { "token-file", AZRI_ID_TOKEN_FILE, AZRI_NEED_TOKEN_FILE },
-    { "exec", AZRI_ID_EXEC, AZRI_NEED_EXEC },
-    { "client-certificate", AZRI_ID_LATER, 0 },
-    { "azure-cli", AZRI_ID_LATER, 0 },
-    { "azure-developer-cli", AZRI_ID_LATER, 0 },
-    { "azure-powershell", AZRI_ID_LATER, 0 },
-    { "device-code", AZRI_ID_LATER, 0 }
+    { "exec", AZRI_ID_EXEC, AZRI_NEED_EXEC }
+};
+
+/* Known names of identities that are not built yet. */
+static const char *const azri_identity_later[] = {
+    "client-certificate", "azure-cli", "azure-developer-cli", "azure-powershell", "device-code"
 };
 
 /* NULL: no such name, or no such id. */
@@ -4380,7 +4384,10 @@ AZREDIS_API azredis_status azredis_identity_by_name(const char *name, azredis_id
 
 AZREDIS_API const char *azredis_identity_why(const char *name) {
     const azri_identity_kind *k = name ? azri_identity_find(name, 0) : NULL;
-    if (k) return k->id >= 0 ? NULL : k->id == AZRI_ID_LATER ? "not built yet" : "left out of this build by an AZREDIS_NO_ switch";
+    size_t i;
+    if (k) return k->id >= 0 ? NULL : "left out of this build by an AZREDIS_NO_ switch";
+    for (i = 0; name && i < sizeof azri_identity_later / sizeof azri_identity_later[0]; i++)
+        if (azri_eqz(azri_str(name), azri_identity_later[i])) return "not built yet";
     return "no identity has this name; there are default environment client-secret client-certificate client-assertion "
            "workload-identity managed-identity managed-identity-app azure-cli azure-developer-cli azure-powershell "
            "device-code token-file exec callback access-key password";
@@ -4645,19 +4652,28 @@ static azredis_status azri_identity_check_proxy(const azri_identity_conf *c, azr
     return azri_fail(e, AZREDIS_E_ARG, "options.proxy", "options.proxy: %s; expected http://[user:password@]host:port", why);
 }
 
-/* The first option that it needs and has not; NULL: none. */
-static const char *azri_identity_lacks(const azri_identity_kind *k, const azri_identity_conf *c) {
-    const struct { unsigned need; int given; const char *name; } all[] = {
-        { AZRI_NEED_TENANT, c->tenant_id != NULL, "tenant_id" }, { AZRI_NEED_CLIENT, c->client_id != NULL, "client_id" },
-        { AZRI_NEED_SECRET, c->client_secret != NULL, "client_secret" }, { AZRI_NEED_CALLBACK, c->get_token != NULL, "get_token" },
-        { AZRI_NEED_USER, c->user != NULL, "user" }, { AZRI_NEED_PASSWORD, c->password != NULL, "password" },
-        { AZRI_NEED_ASSERTION, c->get_assertion != NULL, "get_assertion" },
-        { AZRI_NEED_TOKEN_FILE, c->token_file != NULL, "token_file" }, { AZRI_NEED_EXEC, c->exec != NULL, "exec" }
-    };
-    size_t i;
-    for (i = 0; i < sizeof all / sizeof all[0]; i++)
-        if ((k->needs & all[i].need) && !all[i].given) return all[i].name;
-    return NULL;
+/* What it needs and has not. */
+static unsigned azri_identity_lacks(const azri_identity_kind *k, const azri_identity_conf *c) {
+    unsigned has = AZRI_NEED_PROOF;
+    if (c->tenant_id) has |= AZRI_NEED_TENANT;
+    if (c->client_id) has |= AZRI_NEED_CLIENT;
+    if (c->client_secret) has |= AZRI_NEED_SECRET;
+    if (c->get_token) has |= AZRI_NEED_CALLBACK;
+    if (c->user) has |= AZRI_NEED_USER;
+    if (c->password) has |= AZRI_NEED_PASSWORD;
+    if (c->get_assertion) has |= AZRI_NEED_ASSERTION;
+    if (c->token_file) has |= AZRI_NEED_TOKEN_FILE;
+    if (c->exec) has |= AZRI_NEED_EXEC;
+    return k->needs & ~has;
+}
+
+/* The option that the lowest of the needs is about. */
+static const char *azri_identity_need(unsigned needs) {
+    static const char *const names[] = { "tenant_id", "client_id", "client_secret", "get_token", "user", "password",
+                                         "get_assertion", "token_file", "exec" };
+    size_t i = 0;
+    while (i + 1 < sizeof names / sizeof names[0] && !(needs >> i & 1u)) i++;
+    return names[i];
 }
 
 static azredis_status azri_identity_check_values(const azri_identity_conf *c, azredis_error *e) {
@@ -4674,8 +4690,8 @@ static azredis_status azri_identity_check_values(const azri_identity_conf *c, az
     if (c->identity == AZREDIS_ID_EXEC && azri_identity_check_exec(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
 #endif
     if (!AZRI_WITH_CLAIMS && !c->user && !c->is_static)
-        return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: this program was built with AZREDIS_NO_CLAIMS, which reads no "
-                         "tokens; set user to the object id of the identity");
+        return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: AZREDIS_NO_CLAIMS reads no tokens; set user to the "
+                         "object id of the identity");
     if (c->user && strlen(c->user) >= sizeof ((azredis_token *)0)->user)
         return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: user has more than 63 bytes");
     return AZREDIS_OK;
@@ -4683,7 +4699,7 @@ static azredis_status azri_identity_check_values(const azri_identity_conf *c, az
 
 static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_error *e) {
     const azri_identity_kind *k = azri_identity_find(NULL, (int)c->identity);
-    const char *lacks = k ? azri_identity_lacks(k, c) : NULL;
+    unsigned lacks = k ? azri_identity_lacks(k, c) : 0;
     azredis_str host;
     uint16_t port;
     if (!k)
@@ -4691,7 +4707,7 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
                          "out of this build by an AZREDIS_NO_ switch", (int)c->identity);
     if (lacks)
         return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %s needs the option "
-                         "%s", k->name, lacks);
+                         "%s", k->name, azri_identity_need(lacks));
     if (azri_identity_check_values(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (c->proxy && azri_identity_check_proxy(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (AZRI_WITH_HTTP && c->authority_host)
@@ -13781,7 +13797,7 @@ static int azri_conn_worn(const azri_session *s) {
 static void azri_conn_flush(azredis_client *c, azri_session *s, uint64_t now) {
     if (!azri_is_up(s) || !s->link) return;
     if (azri_conn_write(c, s, now, &s->error) != AZREDIS_OK) azri_hub_closed(&c->hub, s, &s->error, now);
-    else if (azri_conn_worn(s)) azri_hub_handover(&c->hub, s, "its TLS key has sealed as much as one key may", now);
+    else if (azri_conn_worn(s)) azri_hub_handover(&c->hub, s, AZRI_TEXT("its TLS key has sealed as much as one key may"), now);
 }
 
 /* ---- what leaves towards the user ---- */
