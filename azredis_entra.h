@@ -3160,17 +3160,20 @@ static azredis_status azri_reply_no_room(const azredis_reply *r) {
 static inline azredis_status azri_reply_store_one(azredis_reply *r, const azri_mem *m, const azredis_value *from) {
     size_t bytes = azri_is_text(from->type) ? (size_t)from->len + 1 : 0;
     azredis_value *to = (azredis_value *)azri_reply_block(r, m, sizeof *to + bytes);
+    char *text;
     if (!to) return azri_reply_no_room(r);
     *to = *from;
     r->value = to;
     if (!bytes) return AZREDIS_OK;
-    to->as.str = (char *)memcpy(to + 1, from->as.str, bytes - 1);
-    ((char *)(to + 1))[bytes - 1] = '\0';
+    text = (char *)(to + 1);
+    memcpy(text, from->as.str, bytes - 1);
+    text[bytes - 1] = '\0';
+    to->as.str = text;
     return AZREDIS_OK;
 }
 
 static AZRI_APART azredis_status azri_reply_store_tree(azredis_reply *r, const azri_mem *m, const azredis_value *root) {
-    size_t nodes, bytes;
+    size_t nodes = 0, bytes = 0;
     azredis_value *to;
     if (!azri_tree_measure(root, &nodes, &bytes)) return AZREDIS_E_LIMIT;
     to = (azredis_value *)azri_reply_block(r, m, nodes * sizeof *root + bytes);
@@ -3392,9 +3395,11 @@ static inline size_t azri_resp_write_short(char *out, size_t cap, int argc, cons
         if (n > 99) *p++ = (char)('0' + n / 100);
         if (n > 9) *p++ = (char)('0' + n / 10 % 10);
         *p = (char)('0' + n % 10);
-        memcpy(p + 1, "\r\n", 2);
+        p[1] = '\r';
+        p[2] = '\n';
         p = (char *)memcpy(p + 3, argv->ptr, n) + n + 2;
-        memcpy(p - 2, "\r\n", 2);
+        p[-2] = '\r';
+        p[-1] = '\n';
     }
     return (size_t)(p - out);
 }
