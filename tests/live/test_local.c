@@ -1,8 +1,7 @@
 /* Tokens that a program prints or a file holds, and a proxy before the authority, on the way into Redis: two renewals
  * each; the program is a shell script that asks the emulator's token endpoint by curl. Debian's tinyproxy is a proxy
  * that somebody else wrote.
- *   cc -std=gnu11 -I. tests/live/test_local.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
-#define AZREDIS_ENTRA_IMPLEMENTATION
+ *   cc -std=gnu11 -I. tests/live/test_local.c tests/live/library.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
 #include "azredis_entra.h"
 #include "live.h"
 

@@ -1,8 +1,7 @@
 /* Applications without a secret against the emulator: workload identity from a file that changes, the token proxy of
  * an AKS identity binding with its own CA and name, an assertion from a callback, the machine's identity; each into
  * Redis, with two renewals.
- *   cc -std=gnu11 -I. tests/live/test_workload.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
-#define AZREDIS_ENTRA_IMPLEMENTATION
+ *   cc -std=gnu11 -I. tests/live/test_workload.c tests/live/library.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
 #include "azredis_entra.h"
 #include "live.h"
 
