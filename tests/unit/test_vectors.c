@@ -154,6 +154,25 @@ static void test_expires_on(void **state) {
     finish();
 }
 
+/* ---- c.5: variables ---- */
+
+#ifndef AZREDIS_ONLY_PURE
+/* Set to "" is as good as not set, for each of them. */
+static void test_empty_is_unset(void **state) {
+    int i, is_set;
+    (void)state;
+    for (is_set = 0; is_set < 2; is_set++) {
+        (void)setup(NULL);
+        for (i = 0; i < AZRI_ENV_COUNT; i++) assert_int_equal(setenv(azri_env_names[i], is_set ? "x" : "", 1), 0);
+        assert_true(azri_env_load(&env, &mem));
+        for (i = 0; i < AZRI_ENV_COUNT; i++) assert_int_equal(env.value[i] != NULL, is_set);
+        azri_env_free(&env, &mem);
+        for (i = 0; i < AZRI_ENV_COUNT; i++) assert_int_equal(unsetenv(azri_env_names[i]), 0);
+        assert_int_equal(living, 0);
+    }
+}
+#endif
+
 /* ---- c.7: behaviour ---- */
 
 /* A walk that fails, as often as it likes to ask. */
@@ -233,6 +252,9 @@ static void test_renewal_fails_three_times(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bodies_cut_at_each_byte), cmocka_unit_test(test_expires_on), cmocka_unit_test(test_nobody),
+#ifndef AZREDIS_ONLY_PURE
+        cmocka_unit_test(test_empty_is_unset),
+#endif
         cmocka_unit_test(test_renewal_fails_three_times),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
