@@ -41,27 +41,29 @@ static void ask(enum source which) {
 typedef struct { unsigned from; int status; const char *body; uint64_t life; } body;   /* from: a bit for each source */
 
 #define BIT(s) (1u << (s))
+#define ALL   (BIT(SOURCES) - 1)
 #define LOCAL (BIT(APP_SERVICE) | BIT(ARC) | BIT(CLOUD_SHELL) | BIT(FABRIC) | BIT(ML))
 
 static const body bodies[] = {                /* %s: a token of c.4 */
     { BIT(STS), 200, "{\"token_type\":\"Bearer\",\"expires_in\":3599,\"ext_expires_in\":3599,\"access_token\":\"%s\"}", 3599 },
-    { BIT(IMDS) | LOCAL, 200, "{\"access_token\":\"%s\",\"client_id\":\"" CLIENT "\",\"expires_in\":\"86399\",\"expires_on\":\"1800086399\","
-      "\"ext_expires_in\":\"86399\",\"not_before\":\"1799999700\",\"resource\":\"https://redis.azure.com\",\"token_type\":\"Bearer\","
-      "\"refresh_token\":\"\"}", 86399 },
-    { LOCAL, 200, "{\"access_token\":\"%s\",\"expires_on\":\"1800086399\",\"resource\":\"https://redis.azure.com\",\"token_type\":\"Bearer\","
-      "\"client_id\":\"AAAAAAAA-BBBB-CCCC-DDDD-EEEEEEEEEEEE\"}", 86399 },
+    { BIT(IMDS) | LOCAL, 200, "{\"access_token\":\"%s\",\"client_id\":\"" CLIENT "\",\"expires_in\":\"86399\","
+      "\"expires_on\":\"1800086399\",\"ext_expires_in\":\"86399\",\"not_before\":\"1799999700\","
+      "\"resource\":\"https://redis.azure.com\",\"token_type\":\"Bearer\",\"refresh_token\":\"\"}", 86399 },
+    { LOCAL, 200, "{\"access_token\":\"%s\",\"expires_on\":\"1800086399\",\"resource\":\"https://redis.azure.com\","
+      "\"token_type\":\"Bearer\",\"client_id\":\"AAAAAAAA-BBBB-CCCC-DDDD-EEEEEEEEEEEE\"}", 86399 },
     { BIT(FABRIC) | BIT(ML), 200, "{\"token_type\":\"Bearer\",\"access_token\":\"%s\",\"expires_on\":1800086399,\"resource\":"
       "\"https://redis.azure.com\"}", 86399 },
-    { BIT(STS), 401, "{\"error\":\"invalid_client\",\"error_description\":\"AADSTS7000215: x\\r\\nTrace ID: 1\\r\\nCorrelation ID: 2\\r\\n"
-      "Timestamp: 2027-01-15 08:00:00Z\",\"error_codes\":[7000215],\"timestamp\":\"2027-01-15 08:00:00Z\",\"trace_id\":\"1\","
+    { BIT(STS), 401, "{\"error\":\"invalid_client\",\"error_description\":\"AADSTS7000215: x\\r\\nTrace ID: 1\\r\\n"
+      "Correlation ID: 2\\r\\nTimestamp: 2027-01-15 08:00:00Z\",\"error_codes\":[7000215],"
+      "\"timestamp\":\"2027-01-15 08:00:00Z\",\"trace_id\":\"1\","
       "\"correlation_id\":\"2\",\"error_uri\":\"https://x/error?code=7000215\"}", 0 },
     { BIT(STS), 400, "{\"error\":\"invalid_request\",\"error_description\":\"AADSTS900023: x\"}", 0 },
     { BIT(IMDS), 400, "{\"error\":\"invalid_request\",\"error_description\":\"Identity not found\"}", 0 },
-    { BIT(APP_SERVICE), 400, "{\"statusCode\":400,\"message\":\"No User Assigned or Delegated Managed Identity found\",\"correlationId\":\"c\"}", 0 },
+    { BIT(APP_SERVICE), 400, "{\"statusCode\":400,\"message\":\"No User Assigned or Delegated Managed Identity found\","
+      "\"correlationId\":\"c\"}", 0 },
     { BIT(CLOUD_SHELL), 400, NOT_FOUND, 0 }, { BIT(FABRIC), 404, NOT_FOUND, 0 },
-    { BIT(STS) | BIT(IMDS) | LOCAL, 502, "<html>Bad Gateway</html>", 0 }, { BIT(STS) | BIT(IMDS) | LOCAL, 200, "<html>Welcome</html>", 0 },
-    { BIT(STS) | BIT(IMDS) | LOCAL, 200, "{}", 0 }, { BIT(STS) | BIT(IMDS) | LOCAL, 200, "{\"access_token\":\"\"}", 0 },
-    { BIT(STS) | BIT(IMDS) | LOCAL, 200, "{\"access_token\":5}", 0 },
+    { ALL, 502, "<html>Bad Gateway</html>", 0 }, { ALL, 200, "<html>Welcome</html>", 0 }, { ALL, 200, "{}", 0 },
+    { ALL, 200, "{\"access_token\":\"\"}", 0 }, { ALL, 200, "{\"access_token\":5}", 0 },
 };
 
 /* The answer's first n bytes of a body that says it has all of them (whole: it says that these are all). */
@@ -84,7 +86,8 @@ static void each_cut(const body *b, enum source which, const char *text) {
             kind = next();
             assert_true(kind == AZRI_STEP_DONE || kind == AZRI_STEP_WAIT);
             if ((kind == AZRI_STEP_DONE && flow.status == AZREDIS_OK) != (b->life && k == n))
-                fail_msg("source %d, %zu of %zu bytes of %s: %d %s", (int)which, k, n, text, (int)flow.status, flow.error.message);
+                fail_msg("source %d, %zu of %zu bytes of %s: %d %s", (int)which, k, n, text, (int)flow.status,
+                         flow.error.message);
             if (b->life && k == n) assert_int_equal(flow.life_ms, b->life * 1000);
             finish();
         }
@@ -99,8 +102,8 @@ static void test_bodies_cut_at_each_byte(void **state) {
         for (which = STS; which < SOURCES; which++) {
             const char *at = strstr(bodies[i].body, "%s");
             if (!(bodies[i].from & BIT(which))) continue;
-            (void)snprintf(text, sizeof text, "%.*s%s%s", at ? (int)(at - bodies[i].body) : (int)strlen(bodies[i].body), bodies[i].body,
-                           at ? exp_token : "", at ? at + 2 : "");
+            (void)snprintf(text, sizeof text, "%.*s%s%s", (int)(at ? (size_t)(at - bodies[i].body) : strlen(bodies[i].body)),
+                           bodies[i].body, at ? exp_token : "", at ? at + 2 : "");
             each_cut(&bodies[i], (enum source)which, text);
         }
 }
