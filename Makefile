@@ -64,7 +64,7 @@ PEERS    = $(sort $(wildcard tests/live/peers/*.sh))
 # The longest first: two run at a time.
 CHECKS   = tests/build/analyze.sh tests/build/standards.sh tests/build/switches.sh tests/build/bare.sh tests/build/mbedtls.sh \
            tools/check_readme.py tools/check_dotnet.py tests/build/install.sh tests/build/vendored.sh tools/check_layers.py \
-           tools/check_names.sh tools/check_macros.py tools/check_forbidden.sh tests/build/sizes.sh
+           tools/check_names.sh tools/check_macros.py tools/check_forbidden.sh tests/build/vectors.sh tests/build/sizes.sh
 # The live test that `make test` repeats under valgrind: it takes the whole path through TLS once.
 VALGRIND_LIVE ?= $(firstword $(filter test_calls test_plain test_connect test_basic,$(LIVE_ALL)) $(LIVE_ALL))
 VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite,possible \

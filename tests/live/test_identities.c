@@ -1,7 +1,7 @@
 /* What the default chain is measured by, on the command line tool (environment variable AZREDIS, else build/azredis):
  * the same program in other environments is somebody else; it gives up soon where there is no identity; and it opens
  * one connection and sends one request where the environment says all. "c.7" are rows of the wire specification.
- *   cc -std=gnu11 -I. tests/live/test_identities.c tests/live/library.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
+ *   cc -std=gnu11 -I. tests/live/test_identities.c tests/live/library.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -66,7 +66,8 @@ typedef enum network {
 /* In the process that becomes azredis. 0: not on this machine. */
 static int enter(network which)
 {
-    struct sockaddr_in imds = {.sin_family = AF_INET, .sin_port = htons(80), .sin_addr.s_addr = inet_addr("169.254.169.254")};
+    struct sockaddr_in imds = {.sin_family = AF_INET, .sin_port = htons(80),
+                               .sin_addr.s_addr = inet_addr("169.254.169.254")};
     struct ifreq up = {.ifr_name = "lo"}, has = {.ifr_name = "lo:1"};
     struct rtentry to = {.rt_flags = RTF_UP | RTF_HOST, .rt_dev = up.ifr_name};
     int fd, silent, done;
@@ -180,8 +181,8 @@ static json_t *told(void)
 static void test_same_program_in_other_environments(void **state)
 {
     static const char *const place[][2] = {
-        {"", "environment"}, {"workload", "workload-identity"}, {"imds", "managed-identity"}, {"appservice", "managed-identity"},
-        {"msi", "managed-identity"}, {"arc", "managed-identity"}
+        {"", "environment"}, {"workload", "workload-identity"}, {"imds", "managed-identity"},
+        {"appservice", "managed-identity"}, {"msi", "managed-identity"}, {"arc", "managed-identity"}
     };
     char oid[COUNT(place)][40];
     struct stat before, after;
@@ -316,7 +317,8 @@ static int begun(const char *path, int *others)
         fail_msg("strace wrote nothing: may this machine trace processes?");
     *others = 0;
     while (fgets(line, sizeof line, f)) {
-        const char *made = strstr(line, "socket(AF_INET"), *used = strstr(line, "connect("), *result = strrchr(line, '=');
+        const char *made = strstr(line, "socket(AF_INET"), *used = strstr(line, "connect(");
+        const char *result = strrchr(line, '=');
         if (made && result && (fd = atoi(result + 1)) >= 0 && fd < 1024)
             stream[fd] = strstr(made, "SOCK_STREAM") != NULL;
         if (!used || strstr(line, "AF_UNIX") || strstr(line, "AF_UNSPEC"))
@@ -334,7 +336,8 @@ static int begun(const char *path, int *others)
 /* Every endpoint's counters of that kind, summed up. */
 static long all_of(const char *kind)
 {
-    static const char *const endpoint[] = {"token", "imds", "appservice", "msi", "arc", "cloudshell", "fabric", "ml", "aks", "proxy"};
+    static const char *const endpoint[] = {"token", "imds", "appservice", "msi", "arc", "cloudshell", "fabric", "ml", "aks",
+                                           "proxy"};
     char name[40];
     long n = 0;
     size_t i;
