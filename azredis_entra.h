@@ -55,6 +55,7 @@
  *                           access_token, expires_in or expires_on; what az and azd print is understood too
  * AZREDIS_ID_ACCESS_KEY     password: the cache's access key (no Entra)
  * AZREDIS_ID_PASSWORD       user, password (no Entra)
+ * In the chain AZURE_CLIENT_ID, or client_id, object_id, resource_id or managed_client_id, names a user-assigned identity.
  * The authority (Entra's host) is authority_host, else AZURE_AUTHORITY_HOST, else that of the cloud in which the cache's
  * name lies: public, China, US Government, France, Germany. Requests to it may go through options.proxy; those to a
  * metadata service never do.
@@ -193,11 +194,13 @@
  * that stands alone has the same member: azredis_auth_options.config.
  *
  * 11 SECURITY
- * TLS 1.2 or later, chain and host name always verified; no switch turns that off. Roots: ca, ca_file,
- * SSL_CERT_FILE, the system's bundle. Plain text only to this machine and only if asked. The authority must be one
- * of Microsoft's hosts, this machine (localhost must also be at a loopback address), or named by allow_authority;
- * redirects are never followed. A TLS session kept for the next connection is bound to the name and the roots. Tokens and secrets
- * are wiped when freed and appear in no message. What the C library leaves of CPU registers on a thread's stack
+ * TLS 1.2 or later, chain and host name always verified; no switch turns that off. Roots: ca, ca_file, SSL_CERT_FILE,
+ * the system's bundle. In Service Fabric alone, whose certificate no authority has signed, the thumbprint that the
+ * platform names stands for the chain; it is compared before anything is written. Plain text goes to this machine, if
+ * asked for, and to the metadata services of a platform. The authority must be one of Microsoft's hosts, this machine
+ * (localhost must also be at a loopback address), or named by allow_authority; redirects are never followed. A TLS
+ * session kept for the next connection is bound to the name and the roots. Programs are run without a shell and are
+ * given no secret. Tokens and secrets are wiped when freed and appear in no message. What the C library leaves of CPU registers on a thread's stack
  * is beyond the library's reach. A machine without a clock (port.unix_time 0) holds certificates against the day of
  * this release and learns the time from the Date of the token answer, whose own chain must then be good at that time.
  * Names are looked up on a helper thread with a deadline.
