@@ -50,9 +50,12 @@
  * AZREDIS_ID_CLIENT_SECRET  tenant_id, client_id, client_secret: a service principal
  * AZREDIS_ID_CLIENT_ASSERTION  tenant_id, client_id, get_assertion: your function writes the assertion
  * AZREDIS_ID_CALLBACK       get_token: any source of tokens that the program already has
- * AZREDIS_ID_TOKEN_FILE     token_file: a token, or JSON with one, that another program keeps fresh
+ * AZREDIS_ID_TOKEN_FILE     token_file: a token with exp, or JSON with access_token and expires_on, that another program
+ *                           keeps fresh; it should replace the file by a rename
  * AZREDIS_ID_EXEC           exec: a program, run as "PROGRAM SCOPE" without a shell, that prints a token or JSON with one:
- *                           access_token, expires_in or expires_on; what az and azd print is understood too
+ *                           access_token, expires_in or expires_on; what az and azd print is understood too. It has
+ *                           10 s and is then stopped with all it has started. Of its stderr one line is told, of its
+ *                           stdout nothing. A renewal within a plain call may take up to renew_ms
  * AZREDIS_ID_ACCESS_KEY     password: the cache's access key (no Entra)
  * AZREDIS_ID_PASSWORD       user, password (no Entra)
  * In the chain AZURE_CLIENT_ID, or client_id, object_id, resource_id or managed_client_id, names a user-assigned identity.
@@ -176,7 +179,8 @@
  * Without TLS (redis://, ssl=false, /path or unix:///path) only this machine is reached. The last of two wins. At most
  * 64 KiB.
  *   ssl sslHost caFile                    plaintext tls_host ca_file; TLS unless ssl=false
- *   auth tenantId clientId scope authorityHost allowAuthority authorityCaFile policy     members of identity
+ *   auth tenantId clientId objectId resourceId managedClientId federatedTokenFile kubernetesProxy tokenFile exec scope
+ *   authorityHost allowAuthority authorityCaFile authorityProxy policy     members of identity; authorityProxy: proxy
  *   user password                         without auth: an access key, with user an ACL user's password
  *   protocol name defaultDatabase         resp2 or resp3; client_name (also clientName); database (also db)
  *   connectTimeout authTimeout syncTimeout renewTimeout tokenTimeout chainTimeout        ms, or never: connect_ms
@@ -200,15 +204,17 @@
  * asked for, and to the metadata services of a platform. The authority must be one of Microsoft's hosts, this machine
  * (localhost must also be at a loopback address), or named by allow_authority; redirects are never followed. A TLS
  * session kept for the next connection is bound to the name and the roots. Programs are run without a shell and are
- * given no secret. Tokens and secrets are wiped when freed and appear in no message. What the C library leaves of CPU registers on a thread's stack
- * is beyond the library's reach. A machine without a clock (port.unix_time 0) holds certificates against the day of
+ * given no secret. By a proxy TLS is with the authority; the proxy's own password goes to it in clear. Tokens and secrets
+ * are wiped when freed and appear in no message. What the C library leaves of CPU registers on a thread's stack is
+ * beyond the library's reach. A machine without a clock (port.unix_time 0) holds certificates against the day of
  * this release and learns the time from the Date of the token answer, whose own chain must then be good at that time.
  * Names are looked up on a helper thread with a deadline.
  *
  * 12 LIMITS
  * token 16 384 bytes (Redis takes no longer argument before AUTH), HTTP head 16 KiB, body 64 KiB, JSON depth 16,
  * RESP depth 128 (NO_OS: token 4096 bytes, JSON 8, RESP 16), 2^24 elements, bulk 512 MiB, reply max_reply, 10 000
- * commands or 64 MiB waiting, 63 arguments of azredis_command. A reply costs at most twice its bytes, 16 bytes a node doubled, and 1 MiB.
+ * commands or 64 MiB waiting, 63 arguments of azredis_command, 64 KiB of a token file or a program's output. A reply costs
+ * at most twice its bytes, 16 bytes a node doubled, and 1 MiB.
  *
  * 13 MACROS
  * AZREDIS_ENTRA_IMPLEMENTATION  in one file: the implementation, not only the declarations
@@ -10336,15 +10342,18 @@ static void azri_posix_free(void *user, void *p, size_t n) {
 
 /* ---- environment, error texts ------------------------------------------------------------------- */
 
-/* NULL for an empty variable too, and for all of them in a set-user-id program, whose caller wrote them. */
-static const char *azri_getenv(const char *name) {
-    const char *v;
+/* 1: a set-user-id program, whose caller wrote the environment and has fewer rights. */
+static int azri_is_privileged(void) {
 #if defined(__linux__)
-    if (getauxval(AT_SECURE)) return NULL;
+    return getauxval(AT_SECURE) != 0;
 #else
-    if (getuid() != geteuid() || getgid() != getegid()) return NULL;
+    return getuid() != geteuid() || getgid() != getegid();
 #endif
-    v = getenv(name);
+}
+
+/* NULL for an empty variable too, and for all of them in a privileged program. */
+static const char *azri_getenv(const char *name) {
+    const char *v = azri_is_privileged() ? NULL : getenv(name);
     return v && *v ? v : NULL;
 }
 
@@ -11141,8 +11150,8 @@ static azredis_status azri_file_read(azri_buf *out, const char *path, const char
  *     that it lives: its number may be another's by now.
  *   - A grandchild may keep stdout open long after the end. What came by AZRI_CHILD_LINGER after it is the output.
  *   - Killing the program alone would leave its children at work, so it leads a process group, which dies as a whole.
- * It inherits the environment, and of our descriptors none: all close on exec from their first moment. Pipes that an
- * event loop may watch are closed like sockets: see azri_grave.
+ * It inherits the environment, unless a caller with fewer rights wrote that, and of our descriptors none: all close on
+ * exec from their first moment. Pipes that an event loop may watch are closed like sockets: see azri_grave.
  * Entry points: azri_child_start, _step, _fds, _deadline, _end.
  * ================================================================================================ */
 #include <signal.h>
@@ -11244,14 +11253,14 @@ static int azri_child_plan(posix_spawn_file_actions_t *files, posix_spawnattr_t 
 static int azri_child_spawn(pid_t *pid, const char *const *argv, int out, int err) {
     posix_spawn_file_actions_t files;
     posix_spawnattr_t how;
-    char *args[AZRI_STEP_ARGS];
+    char *args[AZRI_STEP_ARGS], *none[1] = {NULL};
     int r = posix_spawn_file_actions_init(&files);
     if (r != 0) return r;
     r = posix_spawnattr_init(&how);
     if (r == 0) {
         memcpy(args, argv, sizeof args);            /* posix_spawn takes char *const * and changes nothing */
         r = azri_child_plan(&files, &how, out, err);
-        if (r == 0) r = posix_spawn(pid, argv[0], &files, &how, args, AZRI_ENVIRON);
+        if (r == 0) r = posix_spawn(pid, argv[0], &files, &how, args, azri_is_privileged() ? none : AZRI_ENVIRON);
         (void)posix_spawnattr_destroy(&how);
     }
     (void)posix_spawn_file_actions_destroy(&files);
