@@ -9005,6 +9005,9 @@ static void azri_session_closed(azri_session *s, const azredis_error *why, azri_
 
 #define AZRI_TRAIL_FIRST 32u            /* messages; doubled when more come while a seam is open */
 
+#define AZRI_MSG_ROOM   256u            /* of a channel and a payload whose memory may be used again */
+#define AZRI_MSG_SPARES 64u             /* so many of them for each subscription: a flight */
+
 typedef struct azri_msg azri_msg;
 struct azri_msg {
     azri_msg *next;
@@ -9046,7 +9049,8 @@ struct azredis_sub {
     int                dead;            /* unsubscribed; freed by the next sweep that finds it not busy */
     int                busy;            /* calls that use it, its callback included */
     azri_msg          *head, *tail, *lent;
-    uint32_t           count, max, lost, gap;
+    azri_msg          *spare;           /* of AZRI_MSG_ROOM each, kept for reuse */
+    uint32_t           spares, count, max, lost, gap;
     azredis_error      error;
 };
 
@@ -9063,14 +9067,40 @@ static azri_msg *azri_sub_pop(azredis_sub *s) {
     return m;
 }
 
-static azri_msg *azri_msg_new(const azri_mem *mem, azredis_str channel, azredis_str payload) {
-    size_t n = channel.len + payload.len + 2;
-    size_t size = sizeof(azri_msg) + (azri_shape_of(mem) ? azri_room(mem, n, azri_shape_of(mem)->message) : n);
-    azri_msg *m = (azri_msg *)azri_alloc(mem, size);
+/* A message that was read may serve the next one of its subscription, so that a steady stream needs no allocation. */
+static void azri_msg_spare(azredis_sub *s, azri_msg *m) {
+    if (!AZRI_WITH_SHORT_CUTS || !m || m->size != sizeof *m + AZRI_MSG_ROOM || s->spares == AZRI_MSG_SPARES ||
+        azri_shape_of(s->mem)) {
+        azri_msg_free(s->mem, m);
+        return;
+    }
+    m->next = s->spare;
+    s->spare = m;
+    s->spares++;
+}
+
+static azri_msg *azri_msg_alloc(azredis_sub *s, size_t n) {
+    const azri_mem *mem = s->mem;
+    azri_msg *m = s->spare;
+    size_t size;
+    if (m && n <= AZRI_MSG_ROOM) {
+        s->spare = m->next;
+        s->spares--;
+        return m;
+    }
+    if (azri_shape_of(mem)) n = azri_room(mem, n, azri_shape_of(mem)->message);
+    else if (AZRI_WITH_SHORT_CUTS && n < AZRI_MSG_ROOM) n = AZRI_MSG_ROOM;
+    size = sizeof *m + n;
+    m = (azri_msg *)azri_alloc(mem, size);
+    if (m) m->size = size;
+    return m;
+}
+
+static azri_msg *azri_msg_new(azredis_sub *s, azredis_str channel, azredis_str payload) {
+    azri_msg *m = azri_msg_alloc(s, channel.len + payload.len + 2);
     AZREDIS_ASSERT(channel.ptr && payload.ptr);                 /* azri_is_message has looked */
     if (!m) return NULL;
     m->next = NULL;
-    m->size = size;
     m->channel_len = channel.len;
     m->payload_len = payload.len;
     m->arrival = 0;
@@ -9096,13 +9126,13 @@ static uint32_t azri_sub_append(azredis_sub *s, azri_msg *m) {
     if (!old) return 0;
     s->lost++;
     s->head->gap |= old->gap;
-    azri_msg_free(s->mem, old);
+    azri_msg_spare(s, old);
     return 1;
 }
 
 /* Queues a copy. Without memory the message is lost and counted. Returns how many were lost. */
 static uint32_t azri_sub_push(azredis_sub *s, azredis_str channel, azredis_str payload) {
-    azri_msg *m = azri_msg_new(s->mem, channel, payload);
+    azri_msg *m = azri_msg_new(s, channel, payload);
     if (m) return azri_sub_append(s, m);
     s->lost++;
     return 1;
@@ -9113,7 +9143,7 @@ static uint32_t azri_sub_push(azredis_sub *s, azredis_str channel, azredis_str p
 static int azri_sub_next(azredis_sub *s, azredis_message *out) {
     azri_msg *m = azri_sub_pop(s);
     if (!m) return 0;
-    azri_msg_free(s->mem, s->lent);
+    azri_msg_spare(s, s->lent);
     s->lent = m;
     out->channel = azri_slice(m->text, m->channel_len);
     out->payload = azri_slice(m->text + m->channel_len + 1, m->payload_len);
@@ -9197,7 +9227,7 @@ static void azri_seam_old(azredis_sub *s, azredis_str payload) {
 static void azri_seam_young(azredis_sub *s, azredis_str channel, azredis_str payload) {
     azri_seam *m = s->seam;
     azri_trail *t = &m->young;
-    azri_msg *old, *msg = azri_msg_new(s->mem, channel, payload);
+    azri_msg *old, *msg = azri_msg_new(s, channel, payload);
     int room = msg && (t->count < t->cap || t->count >= s->max || azri_trail_grow(t, s->mem));
     while (t->count >= (room ? s->max : 1) && (old = azri_seam_pop(m)) != NULL) {
         azri_msg_free(s->mem, old);
@@ -9252,6 +9282,10 @@ static void azri_sub_free(azredis_sub *s) {
     azri_msg *m;
     while ((m = azri_sub_pop(s)) != NULL) azri_msg_free(mem, m);
     azri_msg_free(mem, s->lent);
+    while ((m = s->spare) != NULL) {
+        s->spare = m->next;
+        azri_msg_free(mem, m);
+    }
     azri_seam_drop(s);
     azri_wipe(s, s->size);
     azri_free(mem, s, size);
