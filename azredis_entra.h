@@ -12658,6 +12658,13 @@ static int azri_tls_pending(const azri_tls *t) {
     return t->open && (t->ahead_at < t->ahead_len || mbedtls_ssl_get_bytes_avail(&t->ssl) > 0);
 }
 
+/* Behind a read that gave something: 1 if the next would come back empty, once. */
+static int azri_tls_dry(azri_tls *t) {
+    if (!t->spent || azri_tls_pending(t)) return 0;
+    t->spent = 0;
+    return 1;
+}
+
 /* A quiet connection holds no read-ahead block. */
 static void azri_tls_idle(azri_tls *t) {
     if (t->ahead_at < t->ahead_len) return;
@@ -12696,7 +12703,7 @@ typedef struct azri_line {
     intptr_t         sock;
     uint64_t         deadline;
     uint8_t          want;              /* AZRI_READ, AZRI_WRITE: what the open stream waits for */
-    uint8_t          spent;             /* without TLS: see azri_tls.spent */
+    uint8_t          spent;             /* without TLS: the last read took less than it asked for */
     const char      *proxy;             /* lent; NULL: none */
     azri_http       *answer;            /* lent: reads the proxy's, and is then as new */
     size_t           put;               /* bytes of the CONNECT that it has */
@@ -12892,12 +12899,15 @@ static azredis_status azri_line_read(azri_line *l, char *p, size_t n, size_t *go
         azri_tls_leave();
         return st;
     }
-    k = l->spent ? 0 : l->port->p.recv(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX));
+    k = l->port->p.recv(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX));
     *got = k > 0 ? (size_t)k : 0;
     l->spent = k > 0 && *got < n;
     if (k < 0) return azri_net_fail(e, l->conf.where, l->host, k);
     return k ? AZREDIS_OK : AZREDIS_AGAIN;
 }
+
+/* Behind a read that gave something: 1 if there is no more now. */
+static int azri_line_dry(azri_line *l) { return l->conf.name ? azri_tls_dry(&l->tls) : l->spent; }
 
 static azredis_status azri_line_write(azri_line *l, const char *p, size_t n, size_t *put, azredis_error *e) {
     int k;
@@ -13739,6 +13749,7 @@ static azredis_status azri_conn_read(azredis_client *c, azri_session *s, uint64_
         size_t n;
         st = azri_conn_frames(c, s, now, e);
         if (st != AZREDIS_AGAIN) return st == AZREDIS_OK ? AZREDIS_AGAIN : st;
+        if (reads && azri_line_dry(&k->line)) return AZREDIS_AGAIN;
         if (reads == AZRI_READS_MAX) {
             c->busy = 1;
             return AZREDIS_AGAIN;
@@ -14016,6 +14027,7 @@ static void azri_turn_write(azredis_client *c, uint64_t now) {
 
 /* The walk for the next token: of the thread that pumps, the baton is not needed. */
 static void azri_pump_token(azredis_client *c, uint64_t now) {
+    if (c->auth->conf.is_static) return;
     azri_pump_rest(c, now);
     azri_pump_fetch(c, now);
 }
