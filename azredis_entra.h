@@ -9011,6 +9011,9 @@ static void azri_session_closed(azri_session *s, const azredis_error *why, azri_
 
 #define AZRI_TRAIL_FIRST 32u            /* messages; doubled when more come while a seam is open */
 
+#define AZRI_MSG_ROOM   256u            /* of a channel and a payload whose memory may be used again */
+#define AZRI_MSG_SPARES 64u             /* so many of them for each subscription: a flight */
+
 typedef struct azri_msg azri_msg;
 struct azri_msg {
     azri_msg *next;
@@ -9052,7 +9055,8 @@ struct azredis_sub {
     int                dead;            /* unsubscribed; freed by the next sweep that finds it not busy */
     int                busy;            /* calls that use it, its callback included */
     azri_msg          *head, *tail, *lent;
-    uint32_t           count, max, lost, gap;
+    azri_msg          *spare;           /* of AZRI_MSG_ROOM each, kept for reuse */
+    uint32_t           spares, count, max, lost, gap;
     azredis_error      error;
 };
 
@@ -9069,14 +9073,40 @@ static azri_msg *azri_sub_pop(azredis_sub *s) {
     return m;
 }
 
-static azri_msg *azri_msg_new(const azri_mem *mem, azredis_str channel, azredis_str payload) {
-    size_t n = channel.len + payload.len + 2;
-    size_t size = sizeof(azri_msg) + (azri_shape_of(mem) ? azri_room(mem, n, azri_shape_of(mem)->message) : n);
-    azri_msg *m = (azri_msg *)azri_alloc(mem, size);
+/* A message that was read may serve the next one of its subscription, so that a steady stream needs no allocation. */
+static void azri_msg_spare(azredis_sub *s, azri_msg *m) {
+    if (!AZRI_WITH_SHORT_CUTS || !m || m->size != sizeof *m + AZRI_MSG_ROOM || s->spares == AZRI_MSG_SPARES ||
+        azri_shape_of(s->mem)) {
+        azri_msg_free(s->mem, m);
+        return;
+    }
+    m->next = s->spare;
+    s->spare = m;
+    s->spares++;
+}
+
+static azri_msg *azri_msg_alloc(azredis_sub *s, size_t n) {
+    const azri_mem *mem = s->mem;
+    azri_msg *m = s->spare;
+    size_t size;
+    if (m && n <= AZRI_MSG_ROOM) {
+        s->spare = m->next;
+        s->spares--;
+        return m;
+    }
+    if (azri_shape_of(mem)) n = azri_room(mem, n, azri_shape_of(mem)->message);
+    else if (AZRI_WITH_SHORT_CUTS && n < AZRI_MSG_ROOM) n = AZRI_MSG_ROOM;
+    size = sizeof *m + n;
+    m = (azri_msg *)azri_alloc(mem, size);
+    if (m) m->size = size;
+    return m;
+}
+
+static azri_msg *azri_msg_new(azredis_sub *s, azredis_str channel, azredis_str payload) {
+    azri_msg *m = azri_msg_alloc(s, channel.len + payload.len + 2);
     AZREDIS_ASSERT(channel.ptr && payload.ptr);                 /* azri_is_message has looked */
     if (!m) return NULL;
     m->next = NULL;
-    m->size = size;
     m->channel_len = channel.len;
     m->payload_len = payload.len;
     m->arrival = 0;
@@ -9102,13 +9132,13 @@ static uint32_t azri_sub_append(azredis_sub *s, azri_msg *m) {
     if (!old) return 0;
     s->lost++;
     s->head->gap |= old->gap;
-    azri_msg_free(s->mem, old);
+    azri_msg_spare(s, old);
     return 1;
 }
 
 /* Queues a copy. Without memory the message is lost and counted. Returns how many were lost. */
 static uint32_t azri_sub_push(azredis_sub *s, azredis_str channel, azredis_str payload) {
-    azri_msg *m = azri_msg_new(s->mem, channel, payload);
+    azri_msg *m = azri_msg_new(s, channel, payload);
     if (m) return azri_sub_append(s, m);
     s->lost++;
     return 1;
@@ -9119,7 +9149,7 @@ static uint32_t azri_sub_push(azredis_sub *s, azredis_str channel, azredis_str p
 static int azri_sub_next(azredis_sub *s, azredis_message *out) {
     azri_msg *m = azri_sub_pop(s);
     if (!m) return 0;
-    azri_msg_free(s->mem, s->lent);
+    azri_msg_spare(s, s->lent);
     s->lent = m;
     out->channel = azri_slice(m->text, m->channel_len);
     out->payload = azri_slice(m->text + m->channel_len + 1, m->payload_len);
@@ -9203,7 +9233,7 @@ static void azri_seam_old(azredis_sub *s, azredis_str payload) {
 static void azri_seam_young(azredis_sub *s, azredis_str channel, azredis_str payload) {
     azri_seam *m = s->seam;
     azri_trail *t = &m->young;
-    azri_msg *old, *msg = azri_msg_new(s->mem, channel, payload);
+    azri_msg *old, *msg = azri_msg_new(s, channel, payload);
     int room = msg && (t->count < t->cap || t->count >= s->max || azri_trail_grow(t, s->mem));
     while (t->count >= (room ? s->max : 1) && (old = azri_seam_pop(m)) != NULL) {
         azri_msg_free(s->mem, old);
@@ -9258,6 +9288,10 @@ static void azri_sub_free(azredis_sub *s) {
     azri_msg *m;
     while ((m = azri_sub_pop(s)) != NULL) azri_msg_free(mem, m);
     azri_msg_free(mem, s->lent);
+    while ((m = s->spare) != NULL) {
+        s->spare = m->next;
+        azri_msg_free(mem, m);
+    }
     azri_seam_drop(s);
     azri_wipe(s, s->size);
     azri_free(mem, s, size);
@@ -12633,6 +12667,13 @@ static int azri_tls_pending(const azri_tls *t) {
     return t->open && (t->ahead_at < t->ahead_len || mbedtls_ssl_get_bytes_avail(&t->ssl) > 0);
 }
 
+/* Behind a read that gave something: 1 if the next would come back empty, once. */
+static int azri_tls_dry(azri_tls *t) {
+    if (!t->spent || azri_tls_pending(t)) return 0;
+    t->spent = 0;
+    return 1;
+}
+
 /* A quiet connection holds no read-ahead block. */
 static void azri_tls_idle(azri_tls *t) {
     if (t->ahead_at < t->ahead_len) return;
@@ -12671,7 +12712,7 @@ typedef struct azri_line {
     intptr_t         sock;
     uint64_t         deadline;
     uint8_t          want;              /* AZRI_READ, AZRI_WRITE: what the open stream waits for */
-    uint8_t          spent;             /* without TLS: see azri_tls.spent */
+    uint8_t          spent;             /* without TLS: the last read took less than it asked for */
     const char      *proxy;             /* lent; NULL: none */
     azri_http       *answer;            /* lent: reads the proxy's, and is then as new */
     size_t           put;               /* bytes of the CONNECT that it has */
@@ -12867,12 +12908,15 @@ static azredis_status azri_line_read(azri_line *l, char *p, size_t n, size_t *go
         azri_tls_leave();
         return st;
     }
-    k = l->spent ? 0 : l->port->p.recv(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX));
+    k = l->port->p.recv(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX));
     *got = k > 0 ? (size_t)k : 0;
     l->spent = k > 0 && *got < n;
     if (k < 0) return azri_net_fail(e, l->conf.where, l->host, k);
     return k ? AZREDIS_OK : AZREDIS_AGAIN;
 }
+
+/* Behind a read that gave something: 1 if there is no more now. */
+static int azri_line_dry(azri_line *l) { return l->conf.name ? azri_tls_dry(&l->tls) : l->spent; }
 
 static azredis_status azri_line_write(azri_line *l, const char *p, size_t n, size_t *put, azredis_error *e) {
     int k;
@@ -13714,6 +13758,7 @@ static azredis_status azri_conn_read(azredis_client *c, azri_session *s, uint64_
         size_t n;
         st = azri_conn_frames(c, s, now, e);
         if (st != AZREDIS_AGAIN) return st == AZREDIS_OK ? AZREDIS_AGAIN : st;
+        if (reads && azri_line_dry(&k->line)) return AZREDIS_AGAIN;
         if (reads == AZRI_READS_MAX) {
             c->busy = 1;
             return AZREDIS_AGAIN;
@@ -13991,6 +14036,7 @@ static void azri_turn_write(azredis_client *c, uint64_t now) {
 
 /* The walk for the next token: of the thread that pumps, the baton is not needed. */
 static void azri_pump_token(azredis_client *c, uint64_t now) {
+    if (c->auth->conf.is_static) return;
     azri_pump_rest(c, now);
     azri_pump_fetch(c, now);
 }

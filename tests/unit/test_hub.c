@@ -478,6 +478,7 @@ static void case33_subscriptions_return_with_each_connection_and_flag_the_gap(vo
 static void a_full_queue_drops_its_oldest_and_counts(void **state) {
     azredis_sub *s;
     azredis_message m;
+    char large[400];
     (void)state;
     up();
     s = subscribe("c");
@@ -496,8 +497,30 @@ static void a_full_queue_drops_its_oldest_and_counts(void **state) {
     assert_int_equal(azri_sub_next(s, &m), 0);
     assert_true(r.h.stats.messages == 5 && r.h.stats.messages_lost == 2);
     heap.fail_at = heap.calls + 1;                  /* and one that finds no memory */
-    server(MSG("c", "6") MSG("c", "7"));
+    snprintf(large, sizeof large, MSG("c", "%0300d") MSG("c", "7"), 6);
+    server(large);
     next_is(s, "7", 1, 0);
+}
+
+static void a_steady_stream_needs_no_allocation_once_warm(void **state) {
+    azredis_sub *s;
+    size_t calls;
+    int i, many = AZRI_MSG_SPARES + 10;
+    (void)state;
+    up();
+    s = subscribe("c");
+    (void)out();
+    server(SUBSCRIBED("c"));
+    s->max = 2 * (uint32_t)many;
+    for (i = 0; i < many; i++) server(MSG("c", "x"));
+    for (i = 0; i < many; i++) next_is(s, "x", 0, 0);
+    assert_int_equal(s->spares, AZRI_MSG_SPARES);    /* no more are kept */
+    calls = heap.calls;
+    for (i = 0; i < 100; i++) {
+        server(MSG("c", "y"));
+        next_is(s, "y", 0, 0);
+    }
+    assert_true(heap.calls == calls);
 }
 
 /* The flag is not lost with the message that bore it. */
@@ -928,7 +951,7 @@ int main(void) {
         T(nothing_is_dialled_without_a_living_token), T(a_token_refused_twice_must_be_mended_by_somebody),
         T(a_refused_password_is_not_replaced), T(after_a_refused_renewal_the_old_token_is_good_for_a_new_connection),
         T(case22_a_token_that_came_during_the_handshake_is_presented_after_it),
-        T(case33_subscriptions_return_with_each_connection_and_flag_the_gap), T(a_full_queue_drops_its_oldest_and_counts),
+        T(case33_subscriptions_return_with_each_connection_and_flag_the_gap), T(a_full_queue_drops_its_oldest_and_counts), T(a_steady_stream_needs_no_allocation_once_warm),
         T(a_gap_outlives_the_overflow), T(unsubscribing_finds_a_pending_subscribe), T(one_of_two_on_a_channel_may_go),
         T(a_stream_begins_when_it_is_confirmed),
         T(in_resp2_a_subscription_is_refused_with_the_reason), T(without_memory_subscribing_is_tried_again),
