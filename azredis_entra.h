@@ -5840,6 +5840,7 @@ static void azri_flow_unavailable(azri_flow *f, uint64_t now) {
 /* All links were unavailable. */
 static void azri_flow_nothing(azri_flow *f) {
     (void)azri_fail(&f->error, AZREDIS_E_NO_CREDENTIAL, "identity", "identity: no credential was found; ");
+    if (!f->record_count) azri_fail_add(&f->error, "without an operating system the chain is empty: set the option identity");
     azri_flow_add_records(f, f->record_count, "");
     f->error.retryable = f->passing;
     azri_flow_end(f, AZREDIS_E_NO_CREDENTIAL);
