@@ -5,7 +5,7 @@ H        ?= .
 Q         = $(if $(V),,@)
 JOBS     ?= 2
 # Live tests wait for most of their time.
-LIVE_JOBS ?= 8
+LIVE_JOBS ?= 6
 FUZZ_RUNS ?= 20000
 TIMEOUT  ?= 120
 LIVE_TIMEOUT ?= 240

@@ -3917,8 +3917,9 @@ static azredis_status azri_resp_tell(const azri_resp *d, azredis_error *e) {
 }
 
 /* The digits from `line` on, at most AZRI_RESP_DIGITS; returns their end, with two more bytes before `end`. NULL: none. */
-static inline char *azri_resp_count(char *line, char *end, size_t *n) {
-    char *text = line, *stop = end - line > AZRI_RESP_DIGITS + 2 ? line + AZRI_RESP_DIGITS : end - 2;
+static inline char *azri_resp_count(char *line, const char *end, size_t *n) {
+    const char *stop = end - line > AZRI_RESP_DIGITS + 2 ? line + AZRI_RESP_DIGITS : end - 2;
+    char *text = line;
     for (*n = 0; text < stop && azri_is_digit(*text); text++) *n = *n * 10 + (size_t)(*text - '0');
     return text == line ? NULL : text;
 }
