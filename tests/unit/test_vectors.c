@@ -45,14 +45,15 @@ typedef struct { unsigned from; int status; const char *body; uint64_t life; } b
 #define LOCAL (BIT(APP_SERVICE) | BIT(ARC) | BIT(CLOUD_SHELL) | BIT(FABRIC) | BIT(ML))
 
 static const body bodies[] = {                /* %s: a token of c.4 */
-    { BIT(STS), 200, "{\"token_type\":\"Bearer\",\"expires_in\":3599,\"ext_expires_in\":3599,\"access_token\":\"%s\"}", 3599 },
+    { BIT(STS), 200, "{\"token_type\":\"Bearer\",\"expires_in\":3599,\"ext_expires_in\":3599,"
+      "\"access_token\":\"%s\"}", 3599 },
     { BIT(IMDS) | LOCAL, 200, "{\"access_token\":\"%s\",\"client_id\":\"" CLIENT "\",\"expires_in\":\"86399\","
       "\"expires_on\":\"1800086399\",\"ext_expires_in\":\"86399\",\"not_before\":\"1799999700\","
       "\"resource\":\"https://redis.azure.com\",\"token_type\":\"Bearer\",\"refresh_token\":\"\"}", 86399 },
     { LOCAL, 200, "{\"access_token\":\"%s\",\"expires_on\":\"1800086399\",\"resource\":\"https://redis.azure.com\","
       "\"token_type\":\"Bearer\",\"client_id\":\"AAAAAAAA-BBBB-CCCC-DDDD-EEEEEEEEEEEE\"}", 86399 },
-    { BIT(FABRIC) | BIT(ML), 200, "{\"token_type\":\"Bearer\",\"access_token\":\"%s\",\"expires_on\":1800086399,\"resource\":"
-      "\"https://redis.azure.com\"}", 86399 },
+    { BIT(FABRIC) | BIT(ML), 200, "{\"token_type\":\"Bearer\",\"access_token\":\"%s\",\"expires_on\":1800086399,"
+      "\"resource\":\"https://redis.azure.com\"}", 86399 },
     { BIT(STS), 401, "{\"error\":\"invalid_client\",\"error_description\":\"AADSTS7000215: x\\r\\nTrace ID: 1\\r\\n"
       "Correlation ID: 2\\r\\nTimestamp: 2027-01-15 08:00:00Z\",\"error_codes\":[7000215],"
       "\"timestamp\":\"2027-01-15 08:00:00Z\",\"trace_id\":\"1\","
@@ -69,7 +70,8 @@ static const body bodies[] = {                /* %s: a token of c.4 */
 /* The answer's first n bytes of a body that says it has all of them (whole: it says that these are all). */
 static void answer_cut(const body *b, const char *text, size_t n, int whole) {
     static char all[4000];
-    int head = snprintf(all, sizeof all, "HTTP/1.1 %d X\r\nContent-Length: %zu\r\n\r\n", b->status, whole ? n : strlen(text));
+    int head = snprintf(all, sizeof all, "HTTP/1.1 %d X\r\nContent-Length: %zu\r\n\r\n", b->status,
+                        whole ? n : strlen(text));
     assert_true((size_t)head + n < sizeof all);
     memcpy(all + head, text, n);
     raw_answer(all, (size_t)head + n, 0);
@@ -102,7 +104,7 @@ static void test_bodies_cut_at_each_byte(void **state) {
         for (which = STS; which < SOURCES; which++) {
             const char *at = strstr(bodies[i].body, "%s");
             if (!(bodies[i].from & BIT(which))) continue;
-            (void)snprintf(text, sizeof text, "%.*s%s%s", (int)(at ? (size_t)(at - bodies[i].body) : strlen(bodies[i].body)),
+            (void)snprintf(text, sizeof text, "%.*s%s%s", at ? (int)(at - bodies[i].body) : (int)sizeof text,
                            bodies[i].body, at ? exp_token : "", at ? at + 2 : "");
             each_cut(&bodies[i], (enum source)which, text);
         }
@@ -152,7 +154,7 @@ static void test_expires_on(void **state) {
         finish();
     }
     ask(APP_SERVICE);
-    answer_token(bare_token, "\"expires_on\":978307199");               /* the largest that is a life, and far too long */
+    answer_token(bare_token, "\"expires_on\":978307199");             /* the largest that is a life: too long */
     assert_int_equal(flow.life_ms, INT64_C(30) * 86400 * 1000);
     finish();
 }
@@ -189,7 +191,7 @@ static void fail_walk(int status) {
     assert_int_not_equal(flow.status, AZREDIS_OK);
 }
 
-/* Row 1: a walk that finds nobody, then what design 5 says of the next one: soon, and not later than 30 s. Recomputed. */
+/* Row 1: a walk that finds nobody, then the next one, recomputed by design 5: soon, and after 30 s at most. */
 static void test_nobody(void **state) {
     azri_token t;
     azredis_error e;
@@ -215,8 +217,8 @@ static void test_nobody(void **state) {
     finish();
 }
 
-/* Row 16: three walks in a row fail with 500 while the token lives. Its "not before 30 s" is recomputed by design 5: 2 s
- * that double, full jitter, in time to be there before headroom. */
+/* Row 16: three walks in a row fail with 500 while the token lives. Its "not before 30 s" is recomputed by design 5:
+ * 2 s that double, full jitter, in time to be there before headroom. */
 static void test_renewal_fails_three_times(void **state) {
     azri_token t;
     uint32_t claim;
@@ -254,7 +256,8 @@ static void test_renewal_fails_three_times(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bodies_cut_at_each_byte), cmocka_unit_test(test_expires_on), cmocka_unit_test(test_nobody),
+        cmocka_unit_test(test_bodies_cut_at_each_byte), cmocka_unit_test(test_expires_on),
+        cmocka_unit_test(test_nobody),
 #ifndef AZREDIS_ONLY_PURE
         cmocka_unit_test(test_empty_is_unset),
 #endif

@@ -1,6 +1,7 @@
 /* A device's program, to be linked twice: with the header (-DWITH_US), and without it but with the same TLS and X.509
  * work done by mbedTLS alone. The difference is what the header adds; see tools/sizes.py. It is linked, not run.
- *   -DSECRET  the token comes from Entra by a client secret, else from a callback */
+ *   -DSECRET  the token comes from Entra by a client secret, else from a callback
+ *   -DWITH_ASSERTION, -DWITH_PROXY  with what is else left out, to see what it takes */
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -36,12 +37,15 @@ int mbedtls_hardware_poll(void *user, unsigned char *p, size_t n, size_t *got) {
 #define AZREDIS_NO_ADDRESSES
 #define AZREDIS_NO_ARENA
 #define AZREDIS_NO_CLAIMS
-#define AZREDIS_NO_PROXY
 #define AZREDIS_NO_RESUMPTION
-#define AZREDIS_NO_ASSERTION
 #define AZREDIS_NO_EVENTS
 #define AZREDIS_NO_HANDOVER
+#ifndef WITH_ASSERTION
+#define AZREDIS_NO_ASSERTION
+#endif
+#ifndef WITH_PROXY
 #define AZREDIS_NO_PROXY
+#endif
 #ifndef SECRET
 #define AZREDIS_NO_HTTP
 #endif
