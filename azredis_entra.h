@@ -12901,6 +12901,12 @@ static azredis_status azri_line_step(azri_line *l, uint64_t now, azredis_error *
     return st;
 }
 
+/* What the last read took for empty is looked at again: that may be long ago. */
+static void azri_line_look(azri_line *l) {
+    l->spent = 0;
+    l->tls.spent = 0;
+}
+
 static azredis_status azri_line_read(azri_line *l, char *p, size_t n, size_t *got, azredis_error *e) {
     int k;
     if (l->conf.name) {
@@ -13755,6 +13761,7 @@ static azredis_status azri_conn_read(azredis_client *c, azri_session *s, uint64_
     azri_conn *k = azri_conn_of(s);
     azredis_status st = AZREDIS_AGAIN;
     int reads;
+    azri_line_look(&k->line);
     for (reads = 0; ; reads++) {
         char *p;
         size_t n;

@@ -339,6 +339,22 @@ static void test_exact_key(void **state) {
     assert_int_equal(high_water(1), needed);
 }
 
+/* The last read left nothing to be read; that was long ago. */
+static void test_closed_while_idle(void **state) {
+    azredis_options o = arena_options();
+    long i;
+    (void)state;
+    arena_open(&o);
+    for (i = 1; i <= 4; i++) {
+        assert_int_equal(live_incr(client, "n"), 2 * i - 1);
+        live_fault(&em, "expire-now", NULL, "1");
+        await(live_number(&em, "connections_open") == 0, LIVE_SOON);
+        live_await_end(client);
+        assert_int_equal(live_incr(client, "n"), 2 * i);   /* fails the test unless it was answered */
+    }
+    assert_int_equal(live_stats(client).reconnects, 4);
+}
+
 /* ---- renewal by reconnecting ------------------------------------------------------------------- */
 
 /* Never two connections at once, no command lost, none answered out of order. */
@@ -375,6 +391,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_exact_reconnect, setup, teardown),
         cmocka_unit_test_setup_teardown(test_exact_assertion, setup, teardown),
         cmocka_unit_test_setup_teardown(test_exact_key, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_closed_while_idle, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_reconnect, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
