@@ -257,10 +257,11 @@
  * AZREDIS_NO_OS needs hooks of yours for clock, entropy, connect, send, recv and close (azredis_port), and memory: port.alloc
  * or options.memory, azredis_memory_needed bytes from which the whole client is cut. examples/port_lwip.c is such a port.
  * `make arena` measures it with mbedTLS 2.28, TLS 1.2, records of 16384 bytes in and 2048 out and a chain of four RSA-4096
- * certificates, with 64-bit pointers: mbedTLS's heap is at most 48 060 bytes to connect and 36 804 when idle; about 85 000
- * during a renewal in place, 48 060 with renewal = AZREDIS_RENEWAL_RECONNECT, which never has two TLS connections. Ours is
- * 88 040 bytes with a client secret in place and 76 384 by reconnecting; a smaller backlog_count, rx_bytes, replies and
- * AZREDIS_TOKEN_MAX make it less. `make sizes` prints code, frames and the deepest stack path, to which mbedTLS adds its own.
+ * certificates, with 64-bit pointers: mbedTLS's heap is at most 48 484 bytes to connect and about 37 200 when idle; about
+ * 86 000 during a renewal in place, 48 484 with renewal = AZREDIS_RENEWAL_RECONNECT, which never has two TLS connections.
+ * Ours is 89 568 bytes with a client secret in place and 77 904 by reconnecting; a smaller backlog_count, rx_bytes, replies
+ * and AZREDIS_TOKEN_MAX make it less. `make sizes` prints code, frames and the deepest stack path, to which mbedTLS adds its
+ * own.
  * TLS needs the time. Give SNTP's in unix_time; 0 is "unknown": certificates are then held against the day of this
  * release, the time is learnt from the Date of the token endpoint's answer, whose chain must be valid at that time, and
  * Redis is verified with it. An access key or a token callback brings no time: set the clock first. One step of a
