@@ -50,7 +50,8 @@ static const body bodies[] = {                /* %s: a token of c.4 */
       "\"expires_on\":\"1800086399\",\"ext_expires_in\":\"86399\",\"not_before\":\"1799999700\","
       "\"resource\":\"https://redis.azure.com\",\"token_type\":\"Bearer\",\"refresh_token\":\"\"}", 86399 },
     { BIT(APP_SERVICE) | BIT(CLOUD_SHELL), 200, "{\"access_token\":\"%s\",\"expires_on\":\"1800086399\","
-      "\"resource\":\"https://redis.azure.com\",\"token_type\":\"Bearer\",\"client_id\":\"AAAAAAAA-BBBB-CCCC-DDDD-EEEEEEEEEEEE\"}", 86399 },
+      "\"resource\":\"https://redis.azure.com\",\"token_type\":\"Bearer\","
+      "\"client_id\":\"AAAAAAAA-BBBB-CCCC-DDDD-EEEEEEEEEEEE\"}", 86399 },
     { BIT(FABRIC) | BIT(ML), 200, "{\"token_type\":\"Bearer\",\"access_token\":\"%s\",\"expires_on\":1800086399,"
       "\"resource\":\"https://redis.azure.com\"}", 86399 },
     { BIT(STS), 401, "{\"error\":\"invalid_client\",\"error_description\":\"AADSTS7000215: x\\r\\nTrace ID: 1\\r\\n"
