@@ -115,6 +115,7 @@ static int start_emulator(void **state) {
 static int stop_emulator(void **state) {
     int64_t deadline = now_ms() + SOON;
     (void)state;
+    if (emulator <= 0) return 0;        /* it was never started, and 0 would be our own process group */
     kill(emulator, SIGTERM);
     while (waitpid(emulator, NULL, WNOHANG) == 0) {
         if (now_ms() > deadline) kill(emulator, SIGKILL);

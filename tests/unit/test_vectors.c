@@ -42,16 +42,16 @@ typedef struct { unsigned from; int status; const char *body; uint64_t life; } b
 
 #define BIT(s) (1u << (s))
 #define ALL   (BIT(SOURCES) - 1)
-#define LOCAL (BIT(APP_SERVICE) | BIT(ARC) | BIT(CLOUD_SHELL) | BIT(FABRIC) | BIT(ML))
 
 static const body bodies[] = {                /* %s: a token of c.4 */
     { BIT(STS), 200, "{\"token_type\":\"Bearer\",\"expires_in\":3599,\"ext_expires_in\":3599,"
       "\"access_token\":\"%s\"}", 3599 },
-    { BIT(IMDS) | LOCAL, 200, "{\"access_token\":\"%s\",\"client_id\":\"" CLIENT "\",\"expires_in\":\"86399\","
+    { BIT(IMDS) | BIT(ARC), 200, "{\"access_token\":\"%s\",\"client_id\":\"" CLIENT "\",\"expires_in\":\"86399\","
       "\"expires_on\":\"1800086399\",\"ext_expires_in\":\"86399\",\"not_before\":\"1799999700\","
       "\"resource\":\"https://redis.azure.com\",\"token_type\":\"Bearer\",\"refresh_token\":\"\"}", 86399 },
-    { LOCAL, 200, "{\"access_token\":\"%s\",\"expires_on\":\"1800086399\",\"resource\":\"https://redis.azure.com\","
-      "\"token_type\":\"Bearer\",\"client_id\":\"AAAAAAAA-BBBB-CCCC-DDDD-EEEEEEEEEEEE\"}", 86399 },
+    { BIT(APP_SERVICE) | BIT(CLOUD_SHELL), 200, "{\"access_token\":\"%s\",\"expires_on\":\"1800086399\","
+      "\"resource\":\"https://redis.azure.com\",\"token_type\":\"Bearer\","
+      "\"client_id\":\"AAAAAAAA-BBBB-CCCC-DDDD-EEEEEEEEEEEE\"}", 86399 },
     { BIT(FABRIC) | BIT(ML), 200, "{\"token_type\":\"Bearer\",\"access_token\":\"%s\",\"expires_on\":1800086399,"
       "\"resource\":\"https://redis.azure.com\"}", 86399 },
     { BIT(STS), 401, "{\"error\":\"invalid_client\",\"error_description\":\"AADSTS7000215: x\\r\\nTrace ID: 1\\r\\n"
