@@ -13223,14 +13223,16 @@ static void azri_fetch_drop(azredis_auth *a, azri_fetch *f, uint64_t now) {
 static AZRI_APART void azri_fetch_call(azredis_auth *a, azri_fetch *f) {
     azredis_fetched got;
     azredis_status st;
+    char *room = (char *)azri_zalloc(&a->port.mem, AZRI_TOKEN_MAX + 1);
     memset(&got, 0, sizeof got);
     got.cap = AZRI_TOKEN_MAX + 1;
-    got.token = (char *)azri_zalloc(&a->port.mem, got.cap);
-    st = got.token ? f->step.call(f->step.call_user, f->step.scope, &got) : AZREDIS_E_NOMEM;
+    got.token = room;
+    st = room ? f->step.call(f->step.call_user, f->step.scope, &got) : AZREDIS_E_NOMEM;
+    got.cap = AZRI_TOKEN_MAX + 1;       /* it may have overwritten both; what we free is ours */
     azri_flow_call(&f->flow, azri_auth_now(a), st, &got);
-    if (!got.token) return;
-    azri_wipe(got.token, AZRI_TOKEN_MAX + 1);
-    azri_free(&a->port.mem, got.token, AZRI_TOKEN_MAX + 1);
+    if (!room) return;
+    azri_wipe(room, AZRI_TOKEN_MAX + 1);
+    azri_free(&a->port.mem, room, AZRI_TOKEN_MAX + 1);
 }
 
 #ifndef AZREDIS_NO_OS
