@@ -6075,7 +6075,8 @@ static int azri_flow_net_passes(azredis_status st) {
 static void azri_flow_judge_net(azri_flow *f, uint64_t now) {
     azredis_status st = f->error.code;
     int by = f->env->value[AZRI_ENV_HTTPS_PROXY] ? AZRI_ENV_HTTPS_PROXY : AZRI_ENV_HTTPS_PROXY_SMALL;
-    if (AZRI_WITH_PROXY && !f->conf->proxy && f->env->value[by] &&
+    int may = !(f->conf->kubernetes_proxy && f->env->value[AZRI_ENV_TOKEN_PROXY]);    /* which is asked without it */
+    if (AZRI_WITH_PROXY && may && !f->conf->proxy && f->env->value[by] &&
         (st == AZREDIS_E_DNS || st == AZREDIS_E_NET || st == AZREDIS_E_TIMEOUT))
         azri_fail_add(&f->error, "; %s is set, which is not obeyed: if the authority is behind a proxy, set the option proxy",
                       azri_env_names[by]);
