@@ -4613,7 +4613,11 @@ static const char *azri_identity_managed_id(const azri_identity_conf *c, int *by
 static azredis_status azri_identity_check_managed(const azri_identity_conf *c, azredis_error *e) {
     const char *z = c->resource_id;
     int by;
-    if (c->identity != AZREDIS_ID_DEFAULT && !azri_identity_is_managed(c->identity)) return AZREDIS_OK;
+    if (c->identity != AZREDIS_ID_DEFAULT && !azri_identity_is_managed(c->identity)) {
+        if (!c->object_id && !c->resource_id && !c->managed_client_id) return AZREDIS_OK;
+        return azri_identity_bad(e, "options.identity", "object_id, resource_id and managed_client_id name a managed identity; "
+                                 "set identity to one that asks for it, or leave them out");
+    }
     if (c->managed_client_id && c->identity == AZRI_ID_MANAGED)
         return azri_identity_bad(e, "options.managed_client_id", "managed-identity takes its client id in the option client_id");
     (void)azri_identity_managed_id(c, &by);
@@ -7017,7 +7021,7 @@ static void azri_managed_net(azri_flow *f, uint64_t now) {
     f->error.os_errno = was.os_errno;
     f->error.tls_code = was.tls_code;
     f->error.http_status = was.http_status;
-    f->error.retryable = passes;
+    f->error.retryable = passes || was.code == AZREDIS_E_NOMEM;
     if (passes && azri_managed_probing(f)) azri_flow_unavailable(f, now);
     else azri_managed_again(f, now, !passes ? NULL : f->variant == AZRI_MI_IMDS ? &azri_retry_imds : &azri_retry_near);
 }
