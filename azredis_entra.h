@@ -4653,7 +4653,7 @@ static azredis_status azri_identity_check_proxy(const azri_identity_conf *c, azr
     char host[256];
     uint16_t port = 0;
     azredis_str login;
-    const char *why = "this program was built with AZREDIS_NO_PROXY";
+    const char *why = "this program was built with AZREDIS_NO_PROXY or AZREDIS_NO_HTTP";
     if (AZRI_WITH_PROXY) why = azri_proxy_read(azri_str(c->proxy), host, &port, &login);
     if (!why) return AZREDIS_OK;
     return azri_fail(e, AZREDIS_E_ARG, "options.proxy", "options.proxy: %s; expected http://[user:password@]host:port", why);
@@ -5838,6 +5838,8 @@ static void azri_flow_unavailable(azri_flow *f, uint64_t now) {
 /* All links were unavailable. */
 static void azri_flow_nothing(azri_flow *f) {
     (void)azri_fail(&f->error, AZREDIS_E_NO_CREDENTIAL, "identity", "identity: no credential was found; ");
+    if (!AZRI_WITH_ENV)
+        azri_fail_add(&f->error, "with AZREDIS_NO_OS there is no environment to look into: set the option identity");
     azri_flow_add_records(f, f->record_count, "");
     f->error.retryable = f->passing;
     azri_flow_end(f, AZREDIS_E_NO_CREDENTIAL);

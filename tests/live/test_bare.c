@@ -104,7 +104,7 @@ static void test_no_environment(void **state) {
     o.identity = NULL;                  /* the default chain: AZURE_* are set, and must not be seen */
     client = azredis_open(&o);
     assert_int_equal(azredis_connect(client, LIVE_SOON, &why), AZREDIS_E_NO_CREDENTIAL);
-    assert_has(why.message, "AZURE_TENANT_ID");
+    assert_has(why.message, "set the option identity");
 }
 
 /* ---- life -------------------------------------------------------------------------------------- */
