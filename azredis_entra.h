@@ -4304,6 +4304,10 @@ enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NE
        AZRI_NEED_USER = 16, AZRI_NEED_PASSWORD = 32, AZRI_NEED_ASSERTION = 64, AZRI_NEED_TOKEN_FILE = 128,
        AZRI_NEED_EXEC = 256, AZRI_NEED_PROOF = 512 /* memory of an assertion, beside the token that it brings */ };
 
+/* Of these the default chain uses none: who gives one has forgotten to name the identity, and must not sign in as another. */
+#define AZRI_NEED_OTHERS \
+    (AZRI_NEED_SECRET | AZRI_NEED_CALLBACK | AZRI_NEED_ASSERTION | AZRI_NEED_TOKEN_FILE | AZRI_NEED_EXEC)
+
 #define AZRI_ID_LATER (-1)                 /* the name is known, the identity is not built yet */
 #define AZRI_ID_OFF   (-2)                 /* a switch took it out of this build */
 
@@ -4659,8 +4663,7 @@ static azredis_status azri_identity_check_proxy(const azri_identity_conf *c, azr
     return azri_fail(e, AZREDIS_E_ARG, "options.proxy", "options.proxy: %s; expected http://[user:password@]host:port", why);
 }
 
-/* What it needs and has not. */
-static unsigned azri_identity_lacks(const azri_identity_kind *k, const azri_identity_conf *c) {
+static unsigned azri_identity_has(const azri_identity_conf *c) {
     unsigned has = AZRI_NEED_PROOF;
     if (c->tenant_id) has |= AZRI_NEED_TENANT;
     if (c->client_id) has |= AZRI_NEED_CLIENT;
@@ -4671,7 +4674,7 @@ static unsigned azri_identity_lacks(const azri_identity_kind *k, const azri_iden
     if (c->get_assertion) has |= AZRI_NEED_ASSERTION;
     if (c->token_file) has |= AZRI_NEED_TOKEN_FILE;
     if (c->exec) has |= AZRI_NEED_EXEC;
-    return k->needs & ~has;
+    return has;
 }
 
 /* The option that the lowest of the needs is about. */
@@ -4706,7 +4709,8 @@ static azredis_status azri_identity_check_values(const azri_identity_conf *c, az
 
 static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_error *e) {
     const azri_identity_kind *k = azri_identity_find(NULL, (int)c->identity);
-    unsigned lacks = k ? azri_identity_lacks(k, c) : 0;
+    unsigned lacks = k ? k->needs & ~azri_identity_has(c) : 0;
+    unsigned idle = c->identity == AZREDIS_ID_DEFAULT ? azri_identity_has(c) & AZRI_NEED_OTHERS : 0;
     azredis_str host;
     uint16_t port;
     if (!k)
@@ -4715,6 +4719,9 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
     if (lacks)
         return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %s needs the option "
                          "%s", k->name, azri_identity_need(lacks));
+    if (idle)
+        return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: the default chain does not use the option %s; set "
+                         "identity to the one that does", azri_identity_need(idle));
     if (azri_identity_check_values(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (c->proxy && azri_identity_check_proxy(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (AZRI_WITH_HTTP && c->authority_host)

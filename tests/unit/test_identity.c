@@ -97,7 +97,14 @@ static void test_options(void **state) {
     assert_string_equal(conf.scope, "https://redis.azure.com/.default");
     assert_int_equal(conf.request_ms, 30000);
     azri_identity_conf_free(&conf, &mem);
+    app(); opt.identity = AZREDIS_ID_DEFAULT; refused("does not use the option client_secret; set identity");
     memset(&opt, 0, sizeof opt);
+    opt.get_token = t_get_token; refused("does not use the option get_token");
+    memset(&opt, 0, sizeof opt);
+    opt.exec = "/x"; refused("does not use the option exec");
+    memset(&opt, 0, sizeof opt);
+    opt.tenant_id = TENANT;
+    opt.client_id = CLIENT;
     assert_int_equal(azri_identity_conf_copy(&conf, &mem, &opt, &err), AZREDIS_OK);
     assert_int_equal(conf.identity, AZREDIS_ID_DEFAULT);
     azri_identity_conf_free(&conf, &mem);
