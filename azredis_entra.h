@@ -4312,6 +4312,10 @@ enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NE
        AZRI_NEED_USER = 16, AZRI_NEED_PASSWORD = 32, AZRI_NEED_ASSERTION = 64, AZRI_NEED_TOKEN_FILE = 128,
        AZRI_NEED_EXEC = 256, AZRI_NEED_PROOF = 512 /* memory of an assertion, beside the token that it brings */ };
 
+/* Of these the default chain uses none: who gives one has forgotten to name the identity, and must not sign in as another. */
+#define AZRI_NEED_OTHERS \
+    (AZRI_NEED_SECRET | AZRI_NEED_CALLBACK | AZRI_NEED_ASSERTION | AZRI_NEED_TOKEN_FILE | AZRI_NEED_EXEC)
+
 #define AZRI_ID_LATER (-1)                 /* the name is known, the identity is not built yet */
 #define AZRI_ID_OFF   (-2)                 /* a switch took it out of this build */
 
@@ -4621,7 +4625,11 @@ static const char *azri_identity_managed_id(const azri_identity_conf *c, int *by
 static azredis_status azri_identity_check_managed(const azri_identity_conf *c, azredis_error *e) {
     const char *z = c->resource_id;
     int by;
-    if (c->identity != AZREDIS_ID_DEFAULT && !azri_identity_is_managed(c->identity)) return AZREDIS_OK;
+    if (c->identity != AZREDIS_ID_DEFAULT && !azri_identity_is_managed(c->identity)) {
+        if (!c->object_id && !c->resource_id && !c->managed_client_id) return AZREDIS_OK;
+        return azri_identity_bad(e, "options.identity", "object_id, resource_id and managed_client_id name a managed identity; "
+                                 "set identity to one that asks for it, or leave them out");
+    }
     if (c->managed_client_id && c->identity == AZRI_ID_MANAGED)
         return azri_identity_bad(e, "options.managed_client_id", "managed-identity takes its client id in the option client_id");
     (void)azri_identity_managed_id(c, &by);
@@ -4657,14 +4665,13 @@ static azredis_status azri_identity_check_proxy(const azri_identity_conf *c, azr
     char host[256];
     uint16_t port = 0;
     azredis_str login;
-    const char *why = "this program was built with AZREDIS_NO_PROXY";
+    const char *why = "this program was built with AZREDIS_NO_PROXY or AZREDIS_NO_HTTP";
     if (AZRI_WITH_PROXY) why = azri_proxy_read(azri_str(c->proxy), host, &port, &login);
     if (!why) return AZREDIS_OK;
     return azri_fail(e, AZREDIS_E_ARG, "options.proxy", "options.proxy: %s; expected http://[user:password@]host:port", why);
 }
 
-/* What it needs and has not. */
-static unsigned azri_identity_lacks(const azri_identity_kind *k, const azri_identity_conf *c) {
+static unsigned azri_identity_has(const azri_identity_conf *c) {
     unsigned has = AZRI_NEED_PROOF;
     if (c->tenant_id) has |= AZRI_NEED_TENANT;
     if (c->client_id) has |= AZRI_NEED_CLIENT;
@@ -4675,7 +4682,7 @@ static unsigned azri_identity_lacks(const azri_identity_kind *k, const azri_iden
     if (c->get_assertion) has |= AZRI_NEED_ASSERTION;
     if (c->token_file) has |= AZRI_NEED_TOKEN_FILE;
     if (c->exec) has |= AZRI_NEED_EXEC;
-    return k->needs & ~has;
+    return has;
 }
 
 /* The option that the lowest of the needs is about. */
@@ -4710,7 +4717,8 @@ static azredis_status azri_identity_check_values(const azri_identity_conf *c, az
 
 static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_error *e) {
     const azri_identity_kind *k = azri_identity_find(NULL, (int)c->identity);
-    unsigned lacks = k ? azri_identity_lacks(k, c) : 0;
+    unsigned lacks = k ? k->needs & ~azri_identity_has(c) : 0;
+    unsigned idle = c->identity == AZREDIS_ID_DEFAULT ? azri_identity_has(c) & AZRI_NEED_OTHERS : 0;
     azredis_str host;
     uint16_t port;
     if (!k)
@@ -4719,6 +4727,9 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
     if (lacks)
         return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %s needs the option "
                          "%s", k->name, azri_identity_need(lacks));
+    if (idle)
+        return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: the default chain does not use the option %s; set "
+                         "identity to the one that does", azri_identity_need(idle));
     if (azri_identity_check_values(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (c->proxy && azri_identity_check_proxy(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (AZRI_WITH_HTTP && c->authority_host)
@@ -5842,7 +5853,8 @@ static void azri_flow_unavailable(azri_flow *f, uint64_t now) {
 /* All links were unavailable. */
 static void azri_flow_nothing(azri_flow *f) {
     (void)azri_fail(&f->error, AZREDIS_E_NO_CREDENTIAL, "identity", "identity: no credential was found; ");
-    if (!f->record_count) azri_fail_add(&f->error, "without an operating system the chain is empty: set the option identity");
+    if (!AZRI_WITH_ENV)
+        azri_fail_add(&f->error, "with AZREDIS_NO_OS there is no environment to look into: set the option identity");
     azri_flow_add_records(f, f->record_count, "");
     f->error.retryable = f->passing;
     azri_flow_end(f, AZREDIS_E_NO_CREDENTIAL);
@@ -6084,7 +6096,8 @@ static int azri_flow_net_passes(azredis_status st) {
 static void azri_flow_judge_net(azri_flow *f, uint64_t now) {
     azredis_status st = f->error.code;
     int by = f->env->value[AZRI_ENV_HTTPS_PROXY] ? AZRI_ENV_HTTPS_PROXY : AZRI_ENV_HTTPS_PROXY_SMALL;
-    if (AZRI_WITH_PROXY && !f->conf->proxy && f->env->value[by] &&
+    int may = !(f->conf->kubernetes_proxy && f->env->value[AZRI_ENV_TOKEN_PROXY]);    /* which is asked without it */
+    if (AZRI_WITH_PROXY && may && !f->conf->proxy && f->env->value[by] &&
         (st == AZREDIS_E_DNS || st == AZREDIS_E_NET || st == AZREDIS_E_TIMEOUT))
         azri_fail_add(&f->error, "; %s is set, which is not obeyed: if the authority is behind a proxy, set the option proxy",
                       azri_env_names[by]);
@@ -7025,7 +7038,7 @@ static void azri_managed_net(azri_flow *f, uint64_t now) {
     f->error.os_errno = was.os_errno;
     f->error.tls_code = was.tls_code;
     f->error.http_status = was.http_status;
-    f->error.retryable = passes;
+    f->error.retryable = passes || was.code == AZREDIS_E_NOMEM;
     if (passes && azri_managed_probing(f)) azri_flow_unavailable(f, now);
     else azri_managed_again(f, now, !passes ? NULL : f->variant == AZRI_MI_IMDS ? &azri_retry_imds : &azri_retry_near);
 }
@@ -9497,7 +9510,7 @@ static AZRI_APART azredis_status azri_hub_new_cmd_from(azri_hub *h, int argc, co
     if (!argv || argc < 1) argc = 0;
     frame = azri_resp_size(argc, argv);
     for (i = 0; frame == 0 && i < argc && (argv[i].ptr || argv[i].len == 0); i++) {}
-    if (frame == 0 ? i < argc || argc == 0 : argv[0].len == 0)
+    if (argc == 0 || (frame == 0 ? i < argc : argv[0].len == 0))
         return azri_fail(e, AZREDIS_E_ARG, "command", "a command needs a name, and an argument of a length needs bytes");
     r = azri_refused(argc, argv);
     if (r) return azri_fail(e, AZREDIS_E_ARG, "command", "%s%s%s is refused on a shared connection: %s", r->word,
@@ -13285,14 +13298,16 @@ static void azri_fetch_drop(azredis_auth *a, azri_fetch *f, uint64_t now) {
 static AZRI_APART void azri_fetch_call(azredis_auth *a, azri_fetch *f) {
     azredis_fetched got;
     azredis_status st;
+    char *room = (char *)azri_zalloc(&a->port.mem, AZRI_TOKEN_MAX + 1);
     memset(&got, 0, sizeof got);
     got.cap = AZRI_TOKEN_MAX + 1;
-    got.token = (char *)azri_zalloc(&a->port.mem, got.cap);
-    st = got.token ? f->step.call(f->step.call_user, f->step.scope, &got) : AZREDIS_E_NOMEM;
+    got.token = room;
+    st = room ? f->step.call(f->step.call_user, f->step.scope, &got) : AZREDIS_E_NOMEM;
+    got.cap = AZRI_TOKEN_MAX + 1;       /* it may have overwritten both; what we free is ours */
     azri_flow_call(&f->flow, azri_auth_now(a), st, &got);
-    if (!got.token) return;
-    azri_wipe(got.token, AZRI_TOKEN_MAX + 1);
-    azri_free(&a->port.mem, got.token, AZRI_TOKEN_MAX + 1);
+    if (!room) return;
+    azri_wipe(room, AZRI_TOKEN_MAX + 1);
+    azri_free(&a->port.mem, room, AZRI_TOKEN_MAX + 1);
 }
 
 #ifndef AZREDIS_NO_OS

@@ -97,7 +97,14 @@ static void test_options(void **state) {
     assert_string_equal(conf.scope, "https://redis.azure.com/.default");
     assert_int_equal(conf.request_ms, 30000);
     azri_identity_conf_free(&conf, &mem);
+    app(); opt.identity = AZREDIS_ID_DEFAULT; refused("does not use the option client_secret; set identity");
     memset(&opt, 0, sizeof opt);
+    opt.get_token = t_get_token; refused("does not use the option get_token");
+    memset(&opt, 0, sizeof opt);
+    opt.exec = "/x"; refused("does not use the option exec");
+    memset(&opt, 0, sizeof opt);
+    opt.tenant_id = TENANT;
+    opt.client_id = CLIENT;
     assert_int_equal(azri_identity_conf_copy(&conf, &mem, &opt, &err), AZREDIS_OK);
     assert_int_equal(conf.identity, AZREDIS_ID_DEFAULT);
     azri_identity_conf_free(&conf, &mem);
@@ -886,6 +893,38 @@ static void test_callback_fails(void **state) {
     finish();
 }
 
+/* It should write to got->token; one that puts its own there, or another cap, does no harm. */
+static char own_room[] = "eyJhbGciOiJub25lIn0.eyJvaWQiOiJvIn0.c2ln";
+static azredis_status own_token(void *user, const char *scope, azredis_fetched *got) {
+    (void)scope;
+    if (user) got->token = own_room;
+    else got->token[0] = 'x';
+    got->cap = SIZE_MAX;
+    got->len = user ? sizeof own_room - 1 : (size_t)AZRI_TOKEN_MAX + 2;
+    got->expires_in = 3600;
+    return AZREDIS_OK;
+}
+
+static void test_callback_with_its_own_room(void **state) {
+    azredis_token t;
+    azredis_auth *a;
+    (void)state;
+    opt.identity = AZREDIS_ID_CALLBACK;
+    opt.get_token = own_token;
+    opt.get_token_user = own_room;
+    a = azredis_auth_open(&opt);
+    assert_int_equal(azredis_auth_token(a, &t, 0, &err), AZREDIS_OK);
+    assert_string_equal(t.jwt, bare_token);
+    assert_string_equal(own_room, bare_token);
+    azredis_token_wipe(&t);
+    azredis_auth_release(a);
+    opt.get_token_user = NULL;
+    a = azredis_auth_open(&opt);
+    assert_int_equal(azredis_auth_token(a, &t, 0, &err), AZREDIS_E_TOKEN);
+    if (!strstr(err.message, "greater than cap")) fail_msg("%s", err.message);
+    azredis_auth_release(a);
+}
+
 /* ---- memory ---- */
 
 static void test_no_memory(void **state) {
@@ -948,7 +987,7 @@ int main(void) {
         T(test_aadsts_in_text), T(test_retries), T(test_retries_end), T(test_retry_after),
             T(test_what_is_tried_again),
         T(test_transport), T(test_redirect), T(test_caps), T(test_deadline), T(test_callback),
-            T(test_callback_fails),
+            T(test_callback_fails), T(test_callback_with_its_own_room),
         T(test_no_memory), T(test_many_walks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

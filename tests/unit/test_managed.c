@@ -332,6 +332,14 @@ static void test_options(void **state) {
         if (!strstr(err.message, row[i].says)) fail_msg("'%s' is not in: %s", row[i].says, err.message);
         assert_int_equal(living, 0);
     }
+    for (i = 0; i < 3; i++) {                          /* of no use to another identity, which would not be the one meant */
+        (void)setup(NULL);
+        app();
+        *(i == 0 ? &opt.object_id : i == 1 ? &opt.resource_id : &opt.managed_client_id) = i == 1 ? RESOURCE : OBJECT;
+        assert_int_equal(azri_identity_conf_copy(&conf, &mem, &opt, &err), AZREDIS_E_ARG);
+        if (!strstr(err.message, "name a managed identity")) fail_msg("%s", err.message);
+        assert_int_equal(living, 0);
+    }
     (void)setup(NULL);
     chained();
     opt.managed_client_id = CLIENT;                    /* so that client_id can be the workload identity's */
@@ -991,6 +999,14 @@ static void test_transport(void **state) {
     expect_asked();
     raw_answer("HTTP/1.1 200 X\r\nContent-Length: 1000000000\r\n\r\n", 47, 0);
     expect_failed(AZREDIS_E_LIMIT, "IMDS at 169.254.169.254:80: HTTP answer: a body longer");
+    finish();
+    (void)setup(NULL);
+    managed();
+    begin();
+    expect_asked();
+    net(AZREDIS_E_NOMEM, 0, "TLS: out of memory");
+    expect_failed(AZREDIS_E_NOMEM, "out of memory");
+    assert_int_equal(flow.error.retryable, 1);         /* as every lack of memory is: it passes */
     finish();
 }
 

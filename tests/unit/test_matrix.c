@@ -239,6 +239,8 @@ static void arrange(const struct identity *id, int phase) {
     assert_int_equal(azredis_identity_by_name(id->auth, &opt.identity), AZREDIS_OK);
     if (phase == ALONE || !id->sdk_name) return;
     opt.identity = AZREDIS_ID_DEFAULT;
+    opt.get_token = opt.get_assertion = NULL;
+    opt.token_file = opt.exec = NULL;
     (void)snprintf(list, sizeof list, "%s,%s", id->sdk_name,
                    strcmp(id->sdk_name, OTHER) == 0 ? "AzureDeveloperCliCredential" : OTHER);
     set_env(AZRI_ENV_TOKEN_CREDENTIALS, list);

@@ -952,6 +952,32 @@ static void test_proxy_is_asked_for(void **state) {
     no_options("kubernetes_proxy");
 }
 
+/* The option proxy is not for it, so that HTTPS_PROXY is no reason to set it. */
+static void test_proxy_is_unreachable(void **state) {
+    azredis_error e;
+    int bound;
+    (void)state;
+    for (bound = 0; bound < 2; bound++) {
+        memset(&e, 0, sizeof e);
+        (void)azri_fail(&e, AZREDIS_E_DNS, "connect.dns", "connect: no such name");
+        binding();
+        opt.kubernetes_proxy = bound;
+        opt.chain_ms = 500;                                      /* one try */
+        set_env(AZRI_ENV_HTTPS_PROXY, "http://elsewhere:1");
+        begin();
+        expect_file(PATH);
+        file("a.b.c\n");
+        if (bound) expect_file("/ca.crt");
+        if (bound) file(PEM);
+        assert_int_equal(next(), AZRI_STEP_HTTP);
+        azri_step_free(&step);
+        azri_flow_http(&flow, now, AZREDIS_E_DNS, NULL, &e);
+        expect_failed(AZREDIS_E_DNS, "no such name");
+        assert_int_equal(strstr(flow.error.message, "option proxy") == NULL, bound);
+        finish();
+    }
+}
+
 /* Mid-rotation: a file without roots passes, or ends the walk; roots of before are not taken instead. */
 static void test_proxy_roots_rotate(void **state) {
     int i;
@@ -1162,7 +1188,8 @@ int main(void) {
         T(test_long_assertion), T(test_lacks), T(test_options_over_variables), T(test_chain), T(test_stale_assertion),
         T(test_no_credential_matches), T(test_retries), T(test_echo), T(test_injection), T(test_callback), T(test_callback_fails),
         T(test_machine), T(test_machine_of_a_cloud), T(test_machine_of_arc), T(test_machine_fails), T(test_machine_retries),
-        T(test_machine_options), T(test_proxy), T(test_proxy_of_fewer_variables), T(test_proxy_path), T(test_proxy_rules), T(test_proxy_is_asked_for),
+        T(test_machine_options), T(test_proxy), T(test_proxy_of_fewer_variables), T(test_proxy_path), T(test_proxy_rules),
+        T(test_proxy_is_asked_for), T(test_proxy_is_unreachable),
         T(test_proxy_roots_rotate), T(test_clouds), T(test_wrong_authority), T(test_truncated), T(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
