@@ -44,7 +44,8 @@
  *                           file is read for each token. kubernetes_proxy = 1: by AKS's own token endpoint
  * AZREDIS_ID_MANAGED        the machine's identity: virtual machine (IMDS), App Service, Functions, Container Apps, Azure
  *                           Arc, Cloud Shell, Service Fabric, Azure ML, found by the variables that each sets;
- *                           client_id, object_id or resource_id: a user-assigned one
+ *                           client_id, object_id or resource_id: a user-assigned one. The chain gives IMDS 1 s to
+ *                           connect and 2.2 s to answer; one that AZURE_POD_IDENTITY_AUTHORITY_HOST names has its time
  * AZREDIS_ID_MANAGED_APP    tenant_id, client_id: an application whose federated credential is the managed identity
  *                           managed_client_id, object_id or resource_id
  * AZREDIS_ID_CLIENT_SECRET  tenant_id, client_id, client_secret: a service principal
