@@ -596,7 +596,7 @@ typedef struct azredis_auth_options {
     const void         *ca;              /* PEM (with its NUL) or DER in memory; wins over ca_file */
     size_t              ca_len;
     uint32_t            request_ms;      /* one request to a token endpoint; 0: 30 s */
-    uint32_t            chain_ms;        /* one walk of the chain; 0: 30 s */
+    uint32_t            chain_ms;        /* one walk of the chain; 0: 30 s, of a managed identity 100 s */
     azredis_policy      policy;
     const azredis_port *port;
     azredis_event_fn    on_event;        /* token events and log of an auth that stands alone */
@@ -6448,8 +6448,9 @@ static void azri_token_file_text(azri_flow *f, uint64_t now, azredis_status st, 
 #ifndef AZREDIS_NO_EXEC
 #define AZRI_EXEC_MS (10u * AZRI_SECOND)   /* as the SDKs give az */
 
+/* The program inherits the secret, and a script with set -x prints it: no message shows it. */
 static azredis_status azri_exec_begin(azri_flow *f) {
-    (void)f;
+    f->secret = f->env->value[AZRI_ENV_CLIENT_SECRET];
     return AZREDIS_OK;
 }
 
@@ -6481,7 +6482,7 @@ static void azri_exec_add_said(azri_flow *f) {
     azredis_str line = azri_exec_line(f->said);
     char quoted[AZRI_PEER_TEXT + 1];
     if (line.len)
-        azri_fail_add(&f->error, "; it says: %s", azri_quote(quoted, sizeof quoted, line.ptr, line.len, azri_slice(NULL, 0)));
+        azri_fail_add(&f->error, "; it says: %s", azri_quote(quoted, sizeof quoted, line.ptr, line.len, azri_flow_secret(f)));
 }
 
 static void azri_exec_text(azri_flow *f, uint64_t now, azredis_status st, azredis_str out) {

@@ -608,7 +608,8 @@ static void fill_identity(azredis_auth_options *o) {
         o->client_id = needed(CLIENT, "AZURE_CLIENT_ID");
         o->client_secret = needed(SECRET_FILE, "AZURE_CLIENT_SECRET");
     }
-    if (strstr(app.settings, ",auth=client-secret") && !o->client_secret) o->client_secret = getenv_set("AZURE_CLIENT_SECRET");
+    if (!app.value[AUTH] && strstr(app.settings, ",auth=client-secret"))
+        o->client_secret = getenv_set("AZURE_CLIENT_SECRET");
     o->authority_host = app.value[AUTHORITY];
     o->allow_authority = app.value[ALLOW];
     o->scope = app.value[SCOPE];

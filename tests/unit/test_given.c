@@ -377,6 +377,25 @@ static void test_exec_said(void **state) {
     finish();
 }
 
+/* A script inherits AZURE_CLIENT_SECRET, and with set -x it prints what it does with it. */
+static void test_exec_tells_its_secret(void **state) {
+    static char secret[] = "abc8Q~0123456789012345678901234567890123";           /* 40 bytes, as Entra makes them */
+    static const char said[] = "+ curl -d client_secret=abc8Q~0123456789012345678901234567890123\n";
+    static const char out[] = "{\"error\":{\"code\":\"x\",\"message\":\"bad abc8Q~0123456789012345678901234567890123\"}}";
+    int i;
+    (void)state;
+    for (i = 0; i < 2; i++) {
+        begin(1);
+        env.value[AZRI_ENV_CLIENT_SECRET] = secret;
+        ask();
+        azri_flow_ran(&flow, now, AZREDIS_OK, azri_str(i ? out : ""), azri_str(i ? "" : said), !i, NULL);
+        assert_int_equal(next(), AZRI_STEP_DONE);
+        if (!strstr(flow.error.message, "[hidden]")) fail_msg("%s", flow.error.message);
+        assert_null(strstr(flow.error.message, "abc8Q"));
+        finish();
+    }
+}
+
 static void test_exec_failed(void **state) {
     azredis_error e;
     (void)state;
@@ -433,7 +452,8 @@ int main(void) {
         cmocka_unit_test(test_wrong), cmocka_unit_test(test_cut_at_each_byte), cmocka_unit_test(test_expired),
         cmocka_unit_test(test_opaque), cmocka_unit_test(test_file_step), cmocka_unit_test(test_exec_step),
         cmocka_unit_test(test_exec_options), cmocka_unit_test(test_exec_ends), cmocka_unit_test(test_exec_said),
-        cmocka_unit_test(test_exec_failed), cmocka_unit_test(test_same_token_again), cmocka_unit_test(test_no_memory)
+        cmocka_unit_test(test_exec_failed), cmocka_unit_test(test_exec_tells_its_secret),
+        cmocka_unit_test(test_same_token_again), cmocka_unit_test(test_no_memory)
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
