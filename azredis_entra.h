@@ -13528,7 +13528,7 @@ typedef struct azri_conn {
     const char *from;                   /* where that record stands: tx, or within azri_conn_write a value of the caller's */
     size_t    tx_size, tx_len, tx_at;
     char      few[AZRI_FEW];            /* stands in for it without memory: a renewal must not need any */
-    int       heard;                    /* bytes came in this turn */
+    int       heard;                    /* bytes came in the last turn */
 } azri_conn;
 
 typedef struct azri_threads azri_threads;
@@ -13861,13 +13861,13 @@ static void azri_conn_step(azredis_client *c, azri_session *s, uint64_t now) {
     azredis_error *e = &s->error;       /* of the baton, with the lock or without */
     azredis_status st = AZREDIS_OK;
     if (!k) return;
+    k->heard = 0;
     if (s->state == AZRI_DIALING) st = azri_conn_connect(c, s, now, e);
     if (st == AZREDIS_OK && azri_is_up(s)) {
         azri_let_go(c);
         st = azri_conn_read(c, s, now, e);
         azri_hold(c);
         if (k->heard) s->last_read = now;           /* a long answer that trickles in is a sign of life */
-        k->heard = 0;
     }
     if (st != AZREDIS_OK && st != AZREDIS_AGAIN) azri_hub_closed(&c->hub, s, e, now);
 }
@@ -14085,6 +14085,12 @@ static uint64_t azri_pump_look(azredis_client *c, uint64_t now) {
     azri_pump_auth(c, now);
     azri_hub_tick(&c->hub, now);
     return now;
+}
+
+/* 1: the last turn has read something. */
+static int azri_pump_heard(const azredis_client *c) {
+    const azri_conn *k = azri_conn_of(azri_hub_main(&c->hub));
+    return k && k->heard;
 }
 
 /* One turn without waiting. */
@@ -15669,6 +15675,7 @@ static void azri_renew(azredis_client *c, uint64_t limit) {
 static void azri_before_call(azredis_client *c, uint64_t now, uint64_t deadline) {
     if (c->threads) return;                                         /* theirs is all this */
     now = azri_pump_look(c, now);                                   /* rule 1 */
+    if (azri_pump_heard(c)) now = azri_pump_look(c, azri_now(c));   /* the line may have ended behind what came */
     if (c->hub.blob && now >= c->headroom_at && azri_hub_live_blob(&c->hub, now))
         azri_renew(c, azri_min64(now + (deadline - azri_min64(now, deadline)) / 2,
                                  c->hub.blob->expires_at - c->hub.blob->life_ms / 10));

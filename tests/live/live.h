@@ -594,7 +594,8 @@ static LIVE_UNUSED void live_settle(live *em, azredis_client *c, live_load *l)
 typedef enum live_spell {
     LIVE_PASS,                          /* carries bytes */
     LIVE_FREEZE,                        /* carries nothing more, closes nothing, on connections open by now */
-    LIVE_RESET                          /* these connections are reset as soon as the client sends */
+    LIVE_RESET,                         /* these connections are reset as soon as the client sends */
+    LIVE_CUT                            /* they end at once, without a goodbye */
 } live_spell;
 
 #define LIVE_PAIRS 16
@@ -657,8 +658,11 @@ static int live_relay_orders(live_relay *r)
     (void)!read(r->wake[0], waste, sizeof waste);
     pthread_mutex_lock(&r->lock);
     running = r->running;
-    for (i = 0; r->ordered && i < LIVE_PAIRS; i++)
+    for (i = 0; r->ordered && i < LIVE_PAIRS; i++) {
         r->pair[i].spell = r->order;
+        if (r->order == LIVE_CUT && r->pair[i].client >= 0)
+            live_pair_close(r, i, 0);
+    }
     r->ordered = 0;
     pthread_mutex_unlock(&r->lock);
     return running;

@@ -3,6 +3,7 @@
  *   cc -std=gnu11 -I. tests/live/test_plain.c tests/live/library.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
 #include "azredis_entra.h"
 #include "live.h"
+#include <netinet/tcp.h>
 
 static live em;
 static live_relay relay;
@@ -213,6 +214,43 @@ static azredis_client *open_through_relay(azredis_options *o, char host[64])
     return live_open(&em, o);
 }
 
+static int has_ended(int fd)
+{
+    struct tcp_info i;
+    socklen_t n = sizeof i;
+    assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &i, &n), 0);
+    return i.tcpi_state == TCP_CLOSE_WAIT || i.tcpi_state == TCP_CLOSE;
+}
+
+/* Behind something that was read: the end is seen all the same before anything is written. */
+static void test_closed_behind_a_message(void **state)
+{
+    azredis_options o = {0};
+    char host[64];
+    azredis_sub *sub;
+    azredis_message m;
+    long i;
+    (void)state;
+    client = open_through_relay(&o, host);
+    sub = azredis_subscribe(client, AZREDIS_CHANNEL, "news", NULL, NULL);
+    for (i = 1; i <= 4; i++) {
+        json_t *got = NULL;
+        assert_int_equal(live_incr(client, "n"), 2 * i - 1);
+        await((azredis_wait(client, 10), json_decref(got), got = live_redis(&em, "PUBLISH", "news", "x", NULL),
+               json_integer_value(got) == 1), LIVE_SOON);
+        json_decref(got);
+        assert_int_equal(azredis_next(sub, &m, LIVE_SOON), AZREDIS_OK);
+        json_decref(live_redis(&em, "PUBLISH", "news", "y", NULL));
+        live_await_end(client);         /* so far only the message */
+        live_relay_spell(&relay, LIVE_CUT);
+        await(has_ended(live_socket(client)), LIVE_SOON);
+        assert_int_equal(live_incr(client, "n"), 2 * i);   /* fails the test unless it was answered */
+    }
+    assert_int_equal(live_stats(client).reconnects, 4);
+    assert_int_equal(live_get_number(&em, "n"), 8);
+    done();
+}
+
 /* Packets vanish: a NAT or a firewall has forgotten the connection. */
 static void test_vanished_while_idle(void **state)
 {
@@ -328,6 +366,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_called_once_a_life, setup, teardown),
         cmocka_unit_test_setup_teardown(test_messages_in_their_order, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_closed_while_idle, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_closed_behind_a_message, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_vanished_while_idle, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_vanished_while_waiting, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_vanished_under_command, setup_hour, teardown),
