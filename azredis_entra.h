@@ -8883,8 +8883,9 @@ static void azri_session_keep_value(azri_session *s, azri_cmd *c) {
 }
 
 /* Ends the commands whose time has come. Those written stay as tombstones, so that their late answers are read
- * and dropped; those not begun are withdrawn. What stands behind a running AUTH waits with it. */
-static void azri_session_expire(azri_session *s, uint64_t now) {
+ * and dropped; those not begun are withdrawn. What stands behind a running AUTH waits with it. e: where its errors are
+ * made; of a caller without the baton it must not be s->error, in which the one who has it may be writing. */
+static void azri_session_expire(azri_session *s, uint64_t now, azredis_error *e) {
     azri_cmd *c, *at = NULL;
     if (now < s->next_deadline) return;
     s->next_deadline = AZRI_NEVER64;
@@ -8895,11 +8896,11 @@ static void azri_session_expire(azri_session *s, uint64_t now) {
             at = c;
             continue;
         }
-        (void)azri_fail(&s->error, AZREDIS_E_TIMEOUT, "redis.command", "%s: no answer in time; %s", s->conf->endpoint,
+        (void)azri_fail(e, AZREDIS_E_TIMEOUT, "redis.command", "%s: no answer in time; %s", s->conf->endpoint,
                         begun ? "the command may have run" : "the command was not sent");
         if (begun) azri_session_keep_value(s, at = c);
         else (void)azri_session_withdraw(s, at);
-        azri_session_finish(s, c, begun ? AZREDIS_MAYBE_RUN : AZREDIS_NOT_SENT, &s->error);
+        azri_session_finish(s, c, begun ? AZREDIS_MAYBE_RUN : AZREDIS_NOT_SENT, e);
     }
     if (c) s->next_deadline = azri_min64(s->next_deadline, azri_after(now, AZRI_SECOND));   /* behind an AUTH: look again */
 }
@@ -8939,7 +8940,7 @@ static azredis_status azri_session_tick(azri_session *s, uint64_t now, azredis_e
     if (s->state == AZRI_HANDSHAKE) return azri_session_tick_handshake(s, now, e);
     if (s->state != AZRI_READY && s->state != AZRI_DRAINING) return AZREDIS_OK;
     if (s->blob->expires_at != AZRI_NEVER64 && now >= s->blob->expires_at) return azri_session_expired(s, e);
-    azri_session_expire(s, now);
+    azri_session_expire(s, now, e);
     if (s->gate && now >= s->ping_until)
         return azri_fail(e, AZREDIS_E_TIMEOUT, "redis.ping", "%s: PING was not answered after a long silence", s->conf->endpoint);
     if (now >= azri_session_dead_at(s))
@@ -9543,9 +9544,12 @@ static AZRI_APART azredis_status azri_hub_new_cmd_from(azri_hub *h, int argc, co
 static inline azri_cmd *azri_hub_short_cmd(azri_hub *h, int argc, const azredis_str *argv) {
     size_t frame;
     if (!AZRI_WITH_SHORT_CUTS || !argv || argc < 1 || !argv[0].ptr || !argv[0].len || !h->pool) return NULL;
-    if (azri_hub_full(h, AZRI_POOL_ROOM) || azri_refused(argc, argv)) return NULL;
+    if (azri_hub_full(h, AZRI_POOL_ROOM)) return NULL;
     frame = azri_resp_write_short((char *)(h->pool + 1), AZRI_POOL_ROOM, argc, argv);
-    return frame ? azri_hub_pool_cmd(h, frame) : NULL;
+    if (!frame) return NULL;
+    if (!azri_refused(argc, argv)) return azri_hub_pool_cmd(h, frame);      /* by now all arguments have bytes */
+    azri_wipe(h->pool + 1, frame);
+    return NULL;
 }
 
 static azredis_status azri_hub_new_cmd(azri_hub *h, int argc, const azredis_str *argv, azri_cmd **out, azredis_error *e) {
@@ -13684,16 +13688,19 @@ static void azri_pump_rest(azredis_client *c, uint64_t now) {
     azri_lock_release(&c->auth->lock);
 }
 
-static void azri_pump_fetch(azredis_client *c, uint64_t now) {
-    int before = c->in_callback;
-    if (!c->fetch && azri_pump_rests(c)) return;
+/* 1: it took a step, for which get_token may have taken its time. */
+static int azri_pump_fetch(azredis_client *c, uint64_t now) {
+    int before = c->in_callback, stepped;
+    if (!c->fetch && azri_pump_rests(c)) return 0;
     c->in_callback = 1;                 /* get_token is one */
     azri_let_go(c);
     if (!c->fetch && (c->fetch = azri_fetch_claim(c->auth, now)) != NULL) c->renew_spent = 0;
+    stepped = c->fetch != NULL;
     if (c->fetch && azri_fetch_step(c->auth, c->fetch, c->waker, &c->grave)) c->fetch = NULL;
     azri_hold(c);
     c->in_callback = before;
     if (!c->fetch) c->hub.resting = 0;
+    return stepped;
 }
 
 /* ---- connections ---- */
@@ -14062,10 +14069,10 @@ static void azri_turn_write(azredis_client *c, uint64_t now) {
 }
 
 /* The walk for the next token: of the thread that pumps, the baton is not needed. */
-static void azri_pump_token(azredis_client *c, uint64_t now) {
-    if (c->auth->conf.is_static) return;
+static int azri_pump_token(azredis_client *c, uint64_t now) {
+    if (c->auth->conf.is_static) return 0;
     azri_pump_rest(c, now);
-    azri_pump_fetch(c, now);
+    return azri_pump_fetch(c, now);
 }
 
 static int azri_all_up(const azredis_client *c) {
@@ -14078,10 +14085,11 @@ static int azri_all_up(const azredis_client *c) {
 /* The first parts of a turn: what came is read, the token is looked after (with threads beside it), time passes. Returns
  * the time; azri_turn_write must follow. */
 static uint64_t azri_pump_look(azredis_client *c, uint64_t now) {
+    int stepped;
     azri_turn_read(c, c->waker, now);
-    if (!c->threads) azri_pump_token(c, now);
+    stepped = !c->threads && azri_pump_token(c, now);
     if (c->hub.resting && !c->fetch) azri_hub_rest(&c->hub, now);
-    if (c->fetch || !azri_all_up(c)) now = azri_now(c);             /* a handshake may take its time */
+    if (stepped || c->fetch || !azri_all_up(c)) now = azri_now(c);  /* a handshake or get_token may take its time */
     azri_pump_auth(c, now);
     azri_hub_tick(&c->hub, now);
     return now;
@@ -14561,7 +14569,7 @@ static void azri_sleeper_remove(azri_threads *t, azri_sleeper *w) {
 static void azri_hub_expire(azri_hub *h, uint64_t now) {
     azri_session *s;
     for (s = h->sessions; s; s = s->next)
-        if (s->state == AZRI_READY || s->state == AZRI_DRAINING) azri_session_expire(s, now);
+        if (s->state == AZRI_READY || s->state == AZRI_DRAINING) azri_session_expire(s, now, &h->made);
     azri_hub_expire_backlog(h, now);
 }
 
@@ -14712,7 +14720,7 @@ static void azri_io_aside(azredis_client *c) {
     azri_let_go(c);
     (void)azri_waker_drain(c->waker);
     azri_hold(c);
-    azri_pump_token(c, now);
+    (void)azri_pump_token(c, now);
     azri_pump_auth(c, azri_now(c));
     azri_tell(c);
     if (c->generation != before || c->hub.resting) azri_threads_kick(c);    /* sessions have something to do */

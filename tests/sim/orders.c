@@ -279,7 +279,7 @@ static void caller_turns(int self, const int *done, int want) {
 static void expire(void) {
     azri_session *s;
     for (s = run.hub.sessions; s; s = s->next)
-        if (s->state == AZRI_READY || s->state == AZRI_DRAINING) azri_session_expire(s, run.m->now);
+        if (s->state == AZRI_READY || s->state == AZRI_DRAINING) azri_session_expire(s, run.m->now, &run.hub.made);
     azri_hub_expire_backlog(&run.hub, run.m->now);
 }
 

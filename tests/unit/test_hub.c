@@ -52,7 +52,8 @@ static void near_misses_of_refused_commands_pass(void **state) {
 }
 
 static void a_command_needs_a_name_and_bytes(void **state) {
-    static const azredis_str none = { NULL, 0 }, hole[2] = { { "GET", 3 }, { NULL, 1 } }, empty[2] = { { "GET", 3 }, { NULL, 0 } }, zero = { "\0", 1 };
+    static const azredis_str none = { NULL, 0 }, hole[2] = { { "GET", 3 }, { NULL, 1 } }, empty[2] = { { "GET", 3 }, { NULL, 0 } }, zero = { "\0", 1 },
+                             sub[2] = { { "CLIENT", 6 }, { NULL, 5 } }, option[2] = { { "XREAD", 5 }, { NULL, 5 } };
     azri_cmd *c;
     azredis_error e;
     (void)state;
@@ -66,6 +67,9 @@ static void a_command_needs_a_name_and_bytes(void **state) {
     azri_hub_free_cmd(&r.h, c);
     assert_int_equal(azri_hub_new_cmd(&r.h, 1, &zero, &c, &e), AZREDIS_OK);
     azri_hub_free_cmd(&r.h, c);
+    assert_non_null(r.h.pool);          /* the short cut is open to them, too */
+    assert_int_equal(azri_hub_new_cmd(&r.h, 2, sub, &c, &e), AZREDIS_E_ARG);
+    assert_int_equal(azri_hub_new_cmd(&r.h, 2, option, &c, &e), AZREDIS_E_ARG);
 }
 
 static void as_many_commands_wait_as_the_limit_says(void **state) {
@@ -922,7 +926,9 @@ static void without_memory_for_the_rest_of_a_value_the_connection_ends(void **st
     give_n(1);
     assert_int_equal(take(r.s, 1000, r.now), 1000);
     heap.fail_at = heap.calls + 1;
-    azri_session_expire(r.s, r.now + 10);           /* as a sleeping caller of >>threads does */
+    r.s->error.code = AZREDIS_E_NET;                /* the one who has the baton is making it */
+    azri_session_expire(r.s, r.now + 10, &r.h.made);           /* as a sleeping caller of >>threads does */
+    assert_int_equal(r.s->error.code, AZREDIS_E_NET);
     deliver();
     one_is(0, AZREDIS_E_TIMEOUT, AZREDIS_MAYBE_RUN, "no answer in time");
     memset(big, 'Z', sizeof big);
