@@ -1381,7 +1381,8 @@ static unsigned char *azri_arena_flags(azri_arena *a, const azri_pool *q) { retu
 static void *azri_arena_take(azri_arena *a, azri_pool *q) {
     unsigned char *flags = azri_arena_flags(a, q);
     size_t i = 0;
-    if (q->used == q->count || (a->shared && q->phase && a->busy[AZRI_CONNECTED + AZRI_FETCHING - q->phase])) return NULL;
+    if (q->used == q->count || (a->shared && q->phase && a->busy[AZRI_CONNECTED + AZRI_FETCHING - q->phase]))
+        return NULL;
     while (flags[i]) i++;
     flags[i] = 1;
     a->busy[q->phase]++;
@@ -1584,7 +1585,8 @@ static void azri_fail_add(azredis_error *e, const char *f, ...) {
 #endif
 
 static int azri_is_token_char(char c) {
-    return azri_is_alnum(c) || c == '-' || c == '_' || c == '.' || c == '+' || c == '/' || c == '=' || c == '~' || c == '%';
+    return azri_is_alnum(c) || c == '-' || c == '_' || c == '.' || c == '+' || c == '/' || c == '=' || c == '~' ||
+           c == '%';
 }
 
 /* How many bytes at text[0..n) are a piece of secret: AZRI_SECRET_PIECE or more, a short secret as a whole, or
@@ -2642,7 +2644,8 @@ static const char *azri_proxy_read(azredis_str text, char host[256], uint16_t *p
     *login = azri_slice(NULL, 0);
     if (!azri_url_split(text, &tls, &authority, &rest)) return "it does not begin with http://";
     if (tls) return "a proxy that is itself reached by TLS is not supported";
-    if (rest.len && !azri_eqz(rest, "/")) return "something stands behind its port; '/', '?' and '#' in a password are %2F, %3F, %23";
+    if (rest.len && !azri_eqz(rest, "/"))
+        return "something stands behind its port; '/', '?' and '#' in a password are %2F, %3F, %23";
     for (at = authority.len; at > 0 && authority.ptr[at - 1] != '@'; at--) {}
     if (at) *login = azri_slice(authority.ptr, at - 1);
     if (login->len > AZRI_PROXY_LOGIN) return "user and password have more than 255 bytes";
@@ -3524,7 +3527,9 @@ static void azri_resp_charge(azri_resp *d, size_t more) {
 }
 
 static int azri_resp_more_nodes(azri_resp *d) {
-    size_t cap = azri_shape_of(d->mem) ? azri_shape_of(d->mem)->nodes : d->nodes_cap ? d->nodes_cap * 2 : AZRI_RESP_NODES;
+    size_t cap = azri_shape_of(d->mem) ? azri_shape_of(d->mem)->nodes
+                 : d->nodes_cap        ? d->nodes_cap * 2
+                                       : AZRI_RESP_NODES;
     azredis_value *p;
     if (cap == d->nodes_cap) return 0;
     if (cap > SIZE_MAX / sizeof *p) return 0;
@@ -4030,7 +4035,8 @@ static AZRI_APART azredis_status azri_resp_general(azri_resp *d, azri_frame *f, 
 /* OK: *f is one complete frame, lent until the next call of room, got, next or idle; if f->status is not OK
  * it was skipped, and *e (which may be NULL) says why. AGAIN: more bytes are wanted. E_RESP: for good. */
 static azredis_status azri_resp_next(azri_resp *d, azri_frame *f, azredis_error *e) {
-    if (AZRI_WITH_SHORT_CUTS && d->end - d->start >= AZRI_RESP_LEAST && !d->why && azri_resp_short(d, f)) return AZREDIS_OK;
+    if (AZRI_WITH_SHORT_CUTS && d->end - d->start >= AZRI_RESP_LEAST && !d->why && azri_resp_short(d, f))
+        return AZREDIS_OK;
     return azri_resp_general(d, f, e);
 }
 
@@ -4152,7 +4158,8 @@ static AZRI_APART azredis_status azri_resp_swap(azri_resp *d, const azri_frame *
  * unless the block is far larger still. E_NOMEM; E_LIMIT: the reply's fixed buffer is too small. */
 static azredis_status azri_resp_keep(azri_resp *d, const azri_frame *f, azredis_reply *r) {
     if (!f->root) return f->status;
-    if (AZRI_WITH_SHORT_CUTS && f->bytes >= AZRI_RESP_SWAP && f->bytes >= d->size / 4 && !r->mem.fixed && !azri_shape_of(d->mem))
+    if (AZRI_WITH_SHORT_CUTS && f->bytes >= AZRI_RESP_SWAP && f->bytes >= d->size / 4 && !r->mem.fixed &&
+        !azri_shape_of(d->mem))
         return azri_resp_swap(d, f, r);
     return azri_reply_store(r, d->mem, f->root);
 }
@@ -4557,8 +4564,8 @@ static const char *azri_identity_authority_of(const char *redis_host) {
 }
 
 /* "host", "https://host" or "https://host/", with a port if need be. */
-static azredis_status azri_identity_authority_url(azredis_str *host, uint16_t *port, const char *text, const char *where,
-                                                  azredis_error *e) {
+static azredis_status azri_identity_authority_url(azredis_str *host, uint16_t *port, const char *text,
+                                                  const char *where, azredis_error *e) {
     azredis_str all = azri_str(text), authority, rest;
     const char *why = NULL;
     int tls = 1;
@@ -4566,7 +4573,8 @@ static azredis_status azri_identity_authority_url(azredis_str *host, uint16_t *p
     else if (!azri_url_split(all, &tls, &authority, &rest)) why = "it does not begin with https://";
     if (!why) why = azri_hostport_cut(authority, 0, host, port);
     if (why)
-        return azri_fail(e, AZREDIS_E_ARG, where, "%s: %s; expected host, https://host or https://host:port", where, why);
+        return azri_fail(e, AZREDIS_E_ARG, where, "%s: %s; expected host, https://host or https://host:port", where,
+                         why);
     if (!tls) return azri_identity_bad(e, where, "the authority gets the secret, so it must be https");
     if (*port == 0) *port = 443;
     if (rest.len == 0 || azri_eqz(rest, "/")) return AZREDIS_OK;
@@ -4617,7 +4625,8 @@ enum { AZRI_BY_CLIENT, AZRI_BY_OBJECT, AZRI_BY_RESOURCE, AZRI_BYS };
 
 /* NULL: the machine's own. client_id is its name unless it is that of an application. */
 static const char *azri_identity_managed_id(const azri_identity_conf *c, int *by) {
-    const char *client = c->managed_client_id || c->identity == AZRI_ID_MANAGED_APP ? c->managed_client_id : c->client_id;
+    const char *client =
+        c->managed_client_id || c->identity == AZRI_ID_MANAGED_APP ? c->managed_client_id : c->client_id;
     *by = client ? AZRI_BY_CLIENT : c->object_id ? AZRI_BY_OBJECT : c->resource_id ? AZRI_BY_RESOURCE : AZRI_BY_CLIENT;
     return client ? client : c->object_id ? c->object_id : c->resource_id;
 }
@@ -4628,23 +4637,30 @@ static azredis_status azri_identity_check_managed(const azri_identity_conf *c, a
     int by;
     if (c->identity != AZREDIS_ID_DEFAULT && !azri_identity_is_managed(c->identity)) {
         if (!c->object_id && !c->resource_id && !c->managed_client_id) return AZREDIS_OK;
-        return azri_identity_bad(e, "options.identity", "object_id, resource_id and managed_client_id name a managed identity; "
+        return azri_identity_bad(e, "options.identity",
+                                 "object_id, resource_id and managed_client_id name a managed identity; "
                                  "set identity to one that asks for it, or leave them out");
     }
     if (c->managed_client_id && c->identity == AZRI_ID_MANAGED)
-        return azri_identity_bad(e, "options.managed_client_id", "managed-identity takes its client id in the option client_id");
+        return azri_identity_bad(e, "options.managed_client_id",
+                                 "managed-identity takes its client id in the option client_id");
     (void)azri_identity_managed_id(c, &by);
     if ((by == AZRI_BY_CLIENT && (c->object_id || c->resource_id)) || (c->object_id && c->resource_id))
-        return azri_identity_bad(e, "options", "client_id, object_id and resource_id are three names of one managed identity; give one");
+        return azri_identity_bad(
+            e, "options", "client_id, object_id and resource_id are three names of one managed identity; give one");
     if (c->identity == AZRI_ID_MANAGED_APP && !azri_identity_managed_id(c, &by))
-        return azri_identity_bad(e, "options.identity", "managed-identity-app needs a user-assigned identity, which alone can be "
+        return azri_identity_bad(e, "options.identity",
+                                 "managed-identity-app needs a user-assigned identity, which alone can be "
                                  "a federated credential: give managed_client_id, object_id or resource_id");
-    if (azri_identity_check_app(NULL, c->managed_client_id, "options.managed_client_id", e) != AZREDIS_OK) return AZREDIS_E_ARG;
+    if (azri_identity_check_app(NULL, c->managed_client_id, "options.managed_client_id", e) != AZREDIS_OK)
+        return AZREDIS_E_ARG;
     if (c->object_id && !azri_identity_clean(azri_str(c->object_id), "-", 63))
-        return azri_identity_bad(e, "options.object_id", "it holds a character that no object id has; give the identity's GUID");
+        return azri_identity_bad(e, "options.object_id",
+                                 "it holds a character that no object id has; give the identity's GUID");
     for (; z && *z >= ' ' && *z <= '~' && *z != '"' && *z != '\'' && *z != '?' && *z != '#' && *z != '&'; z++) {}
     if (z && (*z || c->resource_id[0] != '/'))
-        return azri_identity_bad(e, "options.resource_id", "it must be an ARM resource id: /subscriptions/.../userAssignedIdentities/NAME");
+        return azri_identity_bad(e, "options.resource_id",
+                                 "it must be an ARM resource id: /subscriptions/.../userAssignedIdentities/NAME");
     return AZREDIS_OK;
 }
 #endif
@@ -4654,10 +4670,12 @@ static azredis_status azri_identity_check_managed(const azri_identity_conf *c, a
  * that the program itself may start. */
 static azredis_status azri_identity_check_exec(const azri_identity_conf *c, azredis_error *e) {
     if (c->exec[0] != '/')
-        return azri_identity_bad(e, "options.exec", "it must be the absolute path of a program; no shell and no PATH are "
+        return azri_identity_bad(e, "options.exec",
+                                 "it must be the absolute path of a program; no shell and no PATH are "
                                  "asked, and it takes no arguments: write a script for them");
     if (!azri_identity_clean(azri_str(c->scope), "_.:/-", 253))
-        return azri_identity_bad(e, "options.scope", "as an argument of a program it may hold letters, digits and _.:/- only");
+        return azri_identity_bad(e, "options.scope",
+                                 "as an argument of a program it may hold letters, digits and _.:/- only");
     return AZREDIS_OK;
 }
 #endif
@@ -4669,7 +4687,8 @@ static azredis_status azri_identity_check_proxy(const azri_identity_conf *c, azr
     const char *why = "this program was built with AZREDIS_NO_PROXY or AZREDIS_NO_HTTP";
     if (AZRI_WITH_PROXY) why = azri_proxy_read(azri_str(c->proxy), host, &port, &login);
     if (!why) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_ARG, "options.proxy", "options.proxy: %s; expected http://[user:password@]host:port", why);
+    return azri_fail(e, AZREDIS_E_ARG, "options.proxy", "options.proxy: %s; expected http://[user:password@]host:port",
+                     why);
 }
 
 static unsigned azri_identity_has(const azri_identity_conf *c) {
@@ -4709,7 +4728,8 @@ static azredis_status azri_identity_check_values(const azri_identity_conf *c, az
     if (c->identity == AZREDIS_ID_EXEC && azri_identity_check_exec(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
 #endif
     if (!AZRI_WITH_CLAIMS && !c->user && !c->is_static)
-        return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: AZREDIS_NO_CLAIMS reads no tokens; set user to the "
+        return azri_fail(e, AZREDIS_E_ARG, "options.user",
+                         "options: AZREDIS_NO_CLAIMS reads no tokens; set user to the "
                          "object id of the identity");
     if (c->user && strlen(c->user) >= sizeof ((azredis_token *)0)->user)
         return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: user has more than 63 bytes");
@@ -4729,12 +4749,15 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
         return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %s needs the option "
                          "%s", k->name, azri_identity_need(lacks));
     if (idle)
-        return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: the default chain does not use the option %s; set "
-                         "identity to the one that does", azri_identity_need(idle));
+        return azri_fail(e, AZREDIS_E_ARG, "options.identity",
+                         "options: the default chain does not use the option %s; set "
+                         "identity to the one that does",
+                         azri_identity_need(idle));
     if (azri_identity_check_values(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (c->proxy && azri_identity_check_proxy(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (AZRI_WITH_HTTP && c->authority_host)
-        return azri_identity_authority(&host, &port, c->authority_host, c->allow_authority, "options.authority_host", e);
+        return azri_identity_authority(&host, &port, c->authority_host, c->allow_authority, "options.authority_host",
+                                       e);
     if (AZRI_WITH_HTTP && c->allow_authority)
         return azri_identity_authority_url(&host, &port, c->allow_authority, "options.allow_authority", e);
     return AZREDIS_OK;
@@ -5784,7 +5807,8 @@ static void azri_flow_header(void *user, azredis_str name, azredis_str value) {
 static void azri_flow_record(azri_flow *f, const char *outcome, const char *reason, uint64_t now) {
     azredis_link_record *r = &f->records[f->record_count++];
     size_t n = strlen(f->source->name);
-    if (strlen(reason) > n + 1 && memcmp(reason, f->source->name, n) == 0 && memcmp(reason + n, ": ", 2) == 0) reason += n + 2;
+    if (strlen(reason) > n + 1 && memcmp(reason, f->source->name, n) == 0 && memcmp(reason + n, ": ", 2) == 0)
+        reason += n + 2;
     memset(r, 0, sizeof *r);
     azri_copy(r->name, sizeof r->name, f->source->name);
     azri_copy(r->outcome, sizeof r->outcome, outcome);
@@ -5826,7 +5850,9 @@ static void azri_flow_add_records(azri_flow *f, size_t n, const char *before) {
     for (i = 0; i < n; i++) want += strlen(f->records[i].name) + strlen(f->records[i].reason) + 4;
     for (i = 0; i < n; i++) {
         const azredis_link_record *r = &f->records[i];
-        size_t head = strlen(r->name) + 4, most = want < room ? sizeof r->reason : room / n > head ? room / n - head : 0;
+        size_t head = strlen(r->name) + 4, most = want < room       ? sizeof r->reason
+                                                  : room / n > head ? room / n - head
+                                                                    : 0;
         int same = i + 1 < n && azri_eqz(azri_str(r->reason), r[1].reason);
         azri_fail_add(&f->error, "%s%s", before, r->name);
         if (!same) azri_fail_add(&f->error, ": %.*s", (int)most, r->reason);
@@ -6031,9 +6057,11 @@ static void azri_flow_foreign(azri_flow *f, const azri_http *h) {
     if (i < a->raw_len && a->raw[i] == '<')
         azri_fail_add(&f->error, ": the authority answered HTML (a proxy or captive portal?)");
     else if (h->status == 200)
-        azri_fail_add(&f->error, ": %s", f->json_status == AZREDIS_OK ? "no access_token in it"
-                      : f->json_status == AZREDIS_E_LIMIT ? "it holds a text longer than this build reads, or nests too deep"
-                      : "not JSON");
+        azri_fail_add(&f->error, ": %s",
+                      f->json_status == AZREDIS_OK ? "no access_token in it"
+                      : f->json_status == AZREDIS_E_LIMIT
+                          ? "it holds a text longer than this build reads, or nests too deep"
+                          : "not JSON");
     if (h->status == 200 || !a->raw_len) return;
     azri_fail_add(&f->error, "; it says: %s",
                   azri_quote(quoted, sizeof quoted, a->raw, (size_t)a->raw_len, azri_flow_secret(f)));
@@ -6100,7 +6128,8 @@ static void azri_flow_judge_net(azri_flow *f, uint64_t now) {
     int may = !(f->conf->kubernetes_proxy && f->env->value[AZRI_ENV_TOKEN_PROXY]);    /* which is asked without it */
     if (AZRI_WITH_PROXY && may && !f->conf->proxy && f->env->value[by] &&
         (st == AZREDIS_E_DNS || st == AZREDIS_E_NET || st == AZREDIS_E_TIMEOUT))
-        azri_fail_add(&f->error, "; %s is set, which is not obeyed: if the authority is behind a proxy, set the option proxy",
+        azri_fail_add(&f->error,
+                      "; %s is set, which is not obeyed: if the authority is behind a proxy, set the option proxy",
                       azri_env_names[by]);
     azri_flow_again(f, now, azri_flow_net_passes(f->error.code) ? &azri_retry_sts : NULL);
 }
@@ -6133,8 +6162,8 @@ static void azri_flow_text(azri_flow *f, uint64_t now, azredis_status st, azredi
 
 #ifndef AZREDIS_NO_EXEC
 /* A program has ended by itself: OK, and out is what it printed; else e says why not. said: how its stderr ends. */
-static void azri_flow_ran(azri_flow *f, uint64_t now, azredis_status st, azredis_str out, azredis_str said, int exit_code,
-                          const azredis_error *e) {
+static void azri_flow_ran(azri_flow *f, uint64_t now, azredis_status st, azredis_str out, azredis_str said,
+                          int exit_code, const azredis_error *e) {
     AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks == AZRI_STEP_EXEC);
     if (st != AZREDIS_OK) f->error = *e;
     f->exit_code = exit_code;
@@ -6167,7 +6196,8 @@ static azredis_status azri_flow_take_call(azri_flow *f, azri_buf *out, azredis_s
         return f->error.code;
     }
     if (!got->token || got->len == 0 || got->len > got->cap)
-        return azri_flow_fail(f, AZREDIS_E_TOKEN, "the callback returned OK, but wrote nothing, or a len greater than cap");
+        return azri_flow_fail(f, AZREDIS_E_TOKEN,
+                              "the callback returned OK, but wrote nothing, or a len greater than cap");
     if (azri_buf_add(out, got->token, got->len) != AZREDIS_OK)
         return azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for what the callback wrote");
     return AZREDIS_OK;
@@ -6252,7 +6282,8 @@ static azredis_status azri_app_form(azri_flow *f, azri_buf *b) {
     if (st == AZREDIS_OK)
         st = azri_buf_adds(b, f->secret ? "&client_secret=" : "&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3A"
                            "client-assertion-type%3Ajwt-bearer&client_assertion=");
-    if (st == AZREDIS_OK) st = azri_percent_add(b, f->secret ? azri_str(f->secret) : azri_slice(f->proof.ptr, f->proof.len));
+    if (st == AZREDIS_OK)
+        st = azri_percent_add(b, f->secret ? azri_str(f->secret) : azri_slice(f->proof.ptr, f->proof.len));
     if (st == AZREDIS_OK) st = azri_buf_adds(b, "&grant_type=client_credentials&scope=");
     if (st == AZREDIS_OK) st = azri_percent_add(b, scope);
     if (st == AZREDIS_OK && !whole) st = azri_percent_add(b, tail);
@@ -6266,7 +6297,8 @@ static azredis_status azri_app_request(azri_flow *f, azri_step *step) {
     azredis_status st;
     size_t n = strlen(step->url.path);
     if (step->url.path[n - 1] == '/') n--;
-    if (azri_fmt(step->url.path + n, sizeof step->url.path - n, "/%s/oauth2/v2.0/token", f->tenant) >= sizeof step->url.path - n)
+    if (azri_fmt(step->url.path + n, sizeof step->url.path - n, "/%s/oauth2/v2.0/token", f->tenant) >=
+        sizeof step->url.path - n)
         return azri_flow_fail(f, AZREDIS_E_ARG, "the path of the token endpoint is too long");
     step->kind = AZRI_STEP_HTTP;
     azri_flow_new_id(f);
@@ -6482,7 +6514,8 @@ static void azri_exec_add_said(azri_flow *f) {
     azredis_str line = azri_exec_line(f->said);
     char quoted[AZRI_PEER_TEXT + 1];
     if (line.len)
-        azri_fail_add(&f->error, "; it says: %s", azri_quote(quoted, sizeof quoted, line.ptr, line.len, azri_flow_secret(f)));
+        azri_fail_add(&f->error, "; it says: %s",
+                      azri_quote(quoted, sizeof quoted, line.ptr, line.len, azri_flow_secret(f)));
 }
 
 static void azri_exec_text(azri_flow *f, uint64_t now, azredis_status st, azredis_str out) {
@@ -6589,7 +6622,8 @@ static azredis_str azri_managed_secret(const azri_flow *f) {
 static azredis_status azri_managed_not_the_node(azri_flow *f) {
     char *const *v = f->env->value;
     if (!v[AZRI_ENV_TENANT_ID] || !v[AZRI_ENV_CLIENT_ID] || !v[AZRI_ENV_FEDERATED_TOKEN_FILE]) return AZREDIS_OK;
-    return azri_flow_fail(f, f->in_chain ? AZREDIS_E_NO_CREDENTIAL : AZREDIS_E_ARG, "AZURE_FEDERATED_TOKEN_FILE is set: this "
+    return azri_flow_fail(f, f->in_chain ? AZREDIS_E_NO_CREDENTIAL : AZREDIS_E_ARG,
+                          "AZURE_FEDERATED_TOKEN_FILE is set: this "
                           "pod has a workload identity, and IMDS would give its node's; take the identity "
                           "workload-identity, or unset the variable");
 }
@@ -6601,17 +6635,19 @@ static azredis_status azri_managed_whose(azri_flow *f) {
     const azri_managed *m = azri_managed_of(f);
     int from = AZRI_ENV_COUNT;
     f->wanted = azri_identity_managed_id(f->conf, &f->by);
-    if (!f->wanted && f->conf->identity == AZREDIS_ID_DEFAULT && f->env->value[AZRI_ENV_CLIENT_ID]) from = AZRI_ENV_CLIENT_ID;
+    if (!f->wanted && f->conf->identity == AZREDIS_ID_DEFAULT && f->env->value[AZRI_ENV_CLIENT_ID])
+        from = AZRI_ENV_CLIENT_ID;
     else if (!f->wanted && f->variant == AZRI_MI_ML) from = AZRI_ENV_ML_CLIENT_ID;
     if (from != AZRI_ENV_COUNT) f->wanted = f->env->value[from];
     if (!f->wanted) return AZREDIS_OK;
-    if (from != AZRI_ENV_COUNT && azri_identity_check_app(NULL, f->wanted, azri_env_names[from], &f->error) != AZREDIS_OK)
+    if (from != AZRI_ENV_COUNT &&
+        azri_identity_check_app(NULL, f->wanted, azri_env_names[from], &f->error) != AZREDIS_OK)
         return AZREDIS_E_ARG;
     if (m->by[f->by]) return AZREDIS_OK;
     (void)azri_flow_fail(f, AZREDIS_E_ARG, "");
     azri_fail_add(&f->error, "%s cannot be asked for an identity by its %s; unset %s%s", m->name, kinds[f->by],
-                  from == AZRI_ENV_COUNT ? "the option" : azri_env_names[from], m->by[AZRI_BY_CLIENT] ? " and give its client id"
-                  : "");
+                  from == AZRI_ENV_COUNT ? "the option" : azri_env_names[from],
+                  m->by[AZRI_BY_CLIENT] ? " and give its client id" : "");
     return AZREDIS_E_ARG;
 }
 
@@ -6621,8 +6657,8 @@ static int azri_managed_is_near(azredis_str host) {
     uint8_t ip[16];
     size_t n = azri_ip_parse(host, ip);
     if (n == 4)
-        return ip[0] == 127 || ip[0] == 10 || (ip[0] == 172 && (ip[1] & 0xf0) == 16) || (ip[0] == 192 && ip[1] == 168) ||
-               (ip[0] == 169 && ip[1] == 254);
+        return ip[0] == 127 || ip[0] == 10 || (ip[0] == 172 && (ip[1] & 0xf0) == 16) ||
+               (ip[0] == 192 && ip[1] == 168) || (ip[0] == 169 && ip[1] == 254);
     if (n == 16 && ((ip[0] & 0xfe) == 0xfc || (ip[0] == 0xfe && (ip[1] & 0xc0) == 0x80))) return 1;
     return azri_is_loopback(host);
 }
@@ -6637,7 +6673,8 @@ static azredis_status azri_managed_endpoint(azri_flow *f) {
     if (f->variant == AZRI_MI_FABRIC && !u->tls)
         return azri_identity_bad(&f->error, where, "Service Fabric's endpoint gets a secret, so it must be https");
     if (f->variant != AZRI_MI_IMDS && !u->tls && !azri_managed_is_near(azri_str(u->host)))
-        return azri_identity_bad(&f->error, where, "without TLS the endpoint must be localhost, or an address of this machine, "
+        return azri_identity_bad(&f->error, where,
+                                 "without TLS the endpoint must be localhost, or an address of this machine, "
                                  "its link or a private network");
     if (f->variant != AZRI_MI_IMDS) return AZREDIS_OK;
     if (!azri_eqz(azri_str(u->path), "/"))
@@ -6678,7 +6715,8 @@ static azredis_status azri_managed_pin(azri_flow *f) {
 /* A scope is a resource with "/.default" behind it. */
 static azredis_str azri_managed_resource(const azri_flow *f) {
     azredis_str scope = azri_str(f->resource ? f->resource : f->conf->scope), tail = azri_str("/.default");
-    if (scope.len > tail.len && azri_eq(azri_slice(scope.ptr + scope.len - tail.len, tail.len), tail)) scope.len -= tail.len;
+    if (scope.len > tail.len && azri_eq(azri_slice(scope.ptr + scope.len - tail.len, tail.len), tail))
+        scope.len -= tail.len;
     return scope;
 }
 
@@ -6730,7 +6768,8 @@ static azredis_status azri_managed_headers(azri_flow *f, azri_buf *b) {
     char text[160];
     azredis_status st;
     azri_flow_new_id(f);
-    (void)azri_fmt(text, sizeof text, "%sUser-Agent: azredis-entra/" AZREDIS_VERSION_TEXT "\r\nx-ms-client-request-id: %s\r\n",
+    (void)azri_fmt(text, sizeof text,
+                   "%sUser-Agent: azredis-entra/" AZREDIS_VERSION_TEXT "\r\nx-ms-client-request-id: %s\r\n",
                    m->metadata ? "Metadata: true\r\n" : "", f->request_id);
     st = azri_buf_adds(b, text);
     if (st == AZREDIS_OK && secret.len) {
@@ -6779,10 +6818,12 @@ static azredis_status azri_managed_ask(azri_flow *f, azri_step *step) {
 /* ---- what it says ---- */
 
 /* Whose token it is, and the endpoints' own ways to say no. */
-static void azri_managed_value(azri_flow *f, int depth, azredis_str parent, azredis_str key, int type, azredis_str text) {
+static void azri_managed_value(azri_flow *f, int depth, azredis_str parent, azredis_str key, int type,
+                               azredis_str text) {
     azri_answer *a = &f->answer;
-    int named = f->by == AZRI_BY_CLIENT ? azri_eqz(key, "client_id") : f->by == AZRI_BY_OBJECT ? azri_eqz(key, "object_id")
-              : azri_eqz(key, "msi_res_id") || azri_eqz(key, "mi_res_id");
+    int named = f->by == AZRI_BY_CLIENT   ? azri_eqz(key, "client_id")
+                : f->by == AZRI_BY_OBJECT ? azri_eqz(key, "object_id")
+                                          : azri_eqz(key, "msi_res_id") || azri_eqz(key, "mi_res_id");
     if (f->wanted && depth == 1 && type == AZRI_JSON_STRING && named)
         a->same = azri_ieqz(text, f->wanted) && a->same >= 0 ? 1 : -1;
     if (f->variant == AZRI_MI_IMDS || f->variant == AZRI_MI_ARC) return;
@@ -6835,7 +6876,8 @@ static void azri_managed_quote(azri_flow *f, int status) {
     azredis_str secret = azri_managed_secret(f);
     if (a->error[0]) {
         azri_fail_add(&f->error, ", %s", azri_quote(text, sizeof a->error, a->error, strlen(a->error), secret));
-        if (a->about[0]) azri_fail_add(&f->error, ": %s", azri_quote(text, sizeof text, a->about, strlen(a->about), secret));
+        if (a->about[0])
+            azri_fail_add(&f->error, ": %s", azri_quote(text, sizeof text, a->about, strlen(a->about), secret));
     } else if (status == 200)
         azri_fail_add(&f->error, " without a token: %s", a->raw_len && a->raw[0] == '<' ? "HTML (a captive portal?)"
                       : f->json_status == AZREDIS_OK ? "no access_token in it" : "not JSON");
@@ -6871,7 +6913,8 @@ static void azri_managed_say(azri_flow *f, const azri_http *h) {
     if (mend) azri_fail_add(&f->error, "; %s", mend);
     f->error.http_status = h->status;
     f->error.retry_after_ms = h->retry_after_ms;
-    memcpy(f->error.request_id, f->answer.request_id[0] ? f->answer.request_id : f->request_id, sizeof f->error.request_id);
+    memcpy(f->error.request_id, f->answer.request_id[0] ? f->answer.request_id : f->request_id,
+           sizeof f->error.request_id);
 }
 
 /* ---- what to do about it ---- */
@@ -6882,7 +6925,8 @@ static const azri_retry *azri_managed_retry(const azri_flow *f, int status) {
         if (status == 410) return &azri_retry_updated;
         return status == 404 || status == 408 || status == 429 || status >= 500 ? &azri_retry_imds : NULL;
     }
-    return status == 408 || status == 429 || status == 500 || (status >= 502 && status <= 504) ? &azri_retry_near : NULL;
+    return status == 408 || status == 429 || status == 500 || (status >= 502 && status <= 504) ? &azri_retry_near
+                                                                                               : NULL;
 }
 
 /* A key of Azure Arc's is good for one question: it begins again, with the tries that are left. */
@@ -6926,15 +6970,17 @@ static azredis_status azri_managed_check_whose(azri_flow *f) {
     int same = f->answer.same;
     if (!f->wanted) return AZREDIS_OK;
     azri_json_free(&f->json);              /* the answer has been read; the token's claims are next */
-    if (AZRI_WITH_CLAIMS &&
-        azri_jwt_claims(azri_slice(f->token.ptr, f->token.len), f->mem, &f->json, &f->claims, &f->error) == AZREDIS_E_NOMEM)
+    if (AZRI_WITH_CLAIMS && azri_jwt_claims(azri_slice(f->token.ptr, f->token.len), f->mem, &f->json, &f->claims,
+                                            &f->error) == AZREDIS_E_NOMEM)
         return AZREDIS_E_NOMEM;
     if (is[0] && !azri_ieqz(azri_str(is), f->wanted)) same = -1;
     if (same > 0 || (same == 0 && f->variant != AZRI_MI_ARC)) return AZREDIS_OK;
     (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "");
-    azri_fail_add(&f->error, "%s gave a token %s", azri_managed_of(f)->name, same < 0 ? "of another identity than the one that "
-                  "was asked for, which is refused" : "without saying whose, which is refused; its agent is too old to be "
-                  "asked for a user-assigned identity: update it");
+    azri_fail_add(&f->error, "%s gave a token %s", azri_managed_of(f)->name,
+                  same < 0 ? "of another identity than the one that "
+                             "was asked for, which is refused"
+                           : "without saying whose, which is refused; its agent is too old to be "
+                             "asked for a user-assigned identity: update it");
     return AZREDIS_E_TOKEN;
 }
 
@@ -6950,8 +6996,10 @@ static const char *azri_arc_name(azredis_str challenge, azredis_str *name) {
     while (azri_scan_char(&at, ' ')) {}
     if (!azri_scan_word(&at, "realm=")) return "with a challenge that names no file";
     path = azri_slice(at.p, (size_t)(at.end - at.p));
-    if (path.len > 1 && path.ptr[0] == '"' && path.ptr[path.len - 1] == '"') path = azri_slice(path.ptr + 1, path.len - 2);
-    if (path.len <= directory.len || !azri_eq(azri_slice(path.ptr, directory.len), directory) || path.ptr[directory.len] != '/')
+    if (path.len > 1 && path.ptr[0] == '"' && path.ptr[path.len - 1] == '"')
+        path = azri_slice(path.ptr + 1, path.len - 2);
+    if (path.len <= directory.len || !azri_eq(azri_slice(path.ptr, directory.len), directory) ||
+        path.ptr[directory.len] != '/')
         return "with a challenge whose file is in another directory";
     *name = azri_slice(path.ptr + directory.len + 1, path.len - directory.len - 1);
     if (azri_identity_clean(*name, "-._", AZRI_ARC_NAME_MAX) && azri_ends_with(*name, ".key")) return NULL;
@@ -6970,8 +7018,10 @@ static void azri_managed_challenged(azri_flow *f, uint64_t now, const azri_http 
         return;
     }
     (void)azri_flow_fail(f, f->answer.error[0] ? AZREDIS_E_ENTRA : AZREDIS_E_HTTP, "");
-    azri_fail_add(&f->error, "Azure Arc at %s:%u answered HTTP %d %s, but it must be a key file in %s; is it himds that "
-                  "listens there?", f->authority.host, (unsigned)f->authority.port, h->status, why, AZRI_ARC_DIRECTORY);
+    azri_fail_add(&f->error,
+                  "Azure Arc at %s:%u answered HTTP %d %s, but it must be a key file in %s; is it himds that "
+                  "listens there?",
+                  f->authority.host, (unsigned)f->authority.port, h->status, why, AZRI_ARC_DIRECTORY);
     f->error.http_status = h->status;
     f->error.retryable = 0;
     azri_flow_failed(f, now);
@@ -6991,7 +7041,8 @@ static void azri_managed_text(azri_flow *f, uint64_t now, azredis_status st, azr
     for (i = 0; i < s.len && s.ptr[i] > ' ' && s.ptr[i] <= '~'; i++) {}
     azri_buf_free(&f->proof);
     if (s.len == 0 || i < s.len)
-        (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "Azure Arc's key file is empty, or holds a blank, a line end or another "
+        (void)azri_flow_fail(f, AZREDIS_E_TOKEN,
+                             "Azure Arc's key file is empty, or holds a blank, a line end or another "
                              "character that no key has");
     else if (azri_buf_add(&f->proof, s.ptr, s.len) != AZREDIS_OK)
         (void)azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for Azure Arc's key");
@@ -7015,7 +7066,8 @@ static void azri_managed_http(azri_flow *f, uint64_t now, const azri_http *h) {
         return;
     }
     f->met = 1;
-    if (f->variant == AZRI_MI_ARC && f->stage == AZRI_MI_ASK && (h->status == 401 || token)) azri_managed_challenged(f, now, h);
+    if (f->variant == AZRI_MI_ARC && f->stage == AZRI_MI_ASK && (h->status == 401 || token))
+        azri_managed_challenged(f, now, h);
     else if (!token) azri_managed_refused(f, now, h);
     else if (azri_managed_check_whose(f) != AZREDIS_OK) azri_flow_failed(f, now);
     else if (f->exchange) f->exchange(f, now);
@@ -7107,7 +7159,8 @@ static azredis_status azri_assertion_ask(azri_flow *f, azri_step *step) {
 static void azri_assertion_call(azri_flow *f, uint64_t now, azredis_status st, const azredis_fetched *got) {
     st = azri_flow_take_call(f, &f->proof, st, got);
     if (st == AZREDIS_OK && !azri_assertion_is_jwt(azri_slice(f->proof.ptr, f->proof.len)))
-        st = azri_flow_fail(f, AZREDIS_E_TOKEN, "the callback wrote no assertion: a JWT has three parts of letters, digits, - "
+        st = azri_flow_fail(f, AZREDIS_E_TOKEN,
+                            "the callback wrote no assertion: a JWT has three parts of letters, digits, - "
                             "and _ with dots between, and nothing else");
     if (st == AZREDIS_OK) azri_flow_stage(f, AZRI_FEDERATED_ASK);
     else azri_flow_failed(f, now);
@@ -7189,7 +7242,8 @@ static azredis_status azri_workload_check_proxy(azri_flow *f) {
     if (!f->conf->kubernetes_proxy) return AZREDIS_OK;
     if (!v[AZRI_ENV_TOKEN_PROXY]) {
         if (!sni && !data && !v[AZRI_ENV_TOKEN_PROXY_CA_FILE]) return AZREDIS_OK;
-        return azri_workload_bad(f, AZRI_ENV_TOKEN_PROXY, "it is not set, but AZURE_KUBERNETES_CA_FILE, _CA_DATA or _SNI_NAME "
+        return azri_workload_bad(f, AZRI_ENV_TOKEN_PROXY,
+                                 "it is not set, but AZURE_KUBERNETES_CA_FILE, _CA_DATA or _SNI_NAME "
                                  "is; set it, or none of them");
     }
     st = azri_url_parse(&u, azri_str(v[AZRI_ENV_TOKEN_PROXY]), azri_env_names[AZRI_ENV_TOKEN_PROXY], &f->error);
@@ -7198,7 +7252,8 @@ static azredis_status azri_workload_check_proxy(azri_flow *f) {
     if (azri_find(azri_str(u.path), '?') < strlen(u.path))
         return azri_workload_bad(f, AZRI_ENV_TOKEN_PROXY, "it has a query ('?'); give https://host:port/path");
     if (data && v[AZRI_ENV_TOKEN_PROXY_CA_FILE])
-        return azri_workload_bad(f, AZRI_ENV_TOKEN_PROXY_CA_DATA, "AZURE_KUBERNETES_CA_FILE is set too; set one of them");
+        return azri_workload_bad(f, AZRI_ENV_TOKEN_PROXY_CA_DATA,
+                                 "AZURE_KUBERNETES_CA_FILE is set too; set one of them");
     if (data && !azri_workload_has_roots(azri_str(data)))
         return azri_workload_bad(f, AZRI_ENV_TOKEN_PROXY_CA_DATA, "it holds no certificate in PEM");
     if (sni && !azri_is_hostname(azri_str(sni)))
@@ -7208,8 +7263,8 @@ static azredis_status azri_workload_check_proxy(azri_flow *f) {
 
 static azredis_status azri_workload_ask_proxy(azri_flow *f, azri_step *step) {
     const char *data = f->env->value[AZRI_ENV_TOKEN_PROXY_CA_DATA];
-    azredis_status st = azri_url_parse(&step->url, azri_str(azri_workload_proxy(f)), azri_env_names[AZRI_ENV_TOKEN_PROXY],
-                                       &f->error);
+    azredis_status st =
+        azri_url_parse(&step->url, azri_str(azri_workload_proxy(f)), azri_env_names[AZRI_ENV_TOKEN_PROXY], &f->error);
     step->name = f->env->value[AZRI_ENV_TOKEN_PROXY_SNI];
     step->ca = data ? azri_str(data) : azri_slice(f->roots.ptr, f->roots.len);
     return st == AZREDIS_OK ? azri_app_request(f, step) : st;
@@ -7229,7 +7284,8 @@ static azredis_status azri_workload_begin(azri_flow *f) {
 
 static azredis_status azri_workload_ask(azri_flow *f, azri_step *step) {
     int roots = f->stage == AZRI_WORKLOAD_ROOTS;
-    if (f->stage == AZRI_FEDERATED_ASK) return azri_workload_proxy(f) ? azri_workload_ask_proxy(f, step) : azri_app_ask(f, step);
+    if (f->stage == AZRI_FEDERATED_ASK)
+        return azri_workload_proxy(f) ? azri_workload_ask_proxy(f, step) : azri_app_ask(f, step);
     step->kind = AZRI_STEP_FILE;
     step->file = roots ? f->env->value[AZRI_ENV_TOKEN_PROXY_CA_FILE] : azri_workload_value(f, AZRI_WORKLOAD_PATH);
     step->file_max = AZRI_WORKLOAD_FILE_MAX;
@@ -7238,7 +7294,9 @@ static azredis_status azri_workload_ask(azri_flow *f, azri_step *step) {
 
 static azredis_status azri_workload_keep(azri_flow *f, azri_buf *b, azredis_str text) {
     b->len = 0;
-    return azri_buf_add(b, text.ptr, text.len) == AZREDIS_OK ? AZREDIS_OK : azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for a file");
+    return azri_buf_add(b, text.ptr, text.len) == AZREDIS_OK
+               ? AZREDIS_OK
+               : azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for a file");
 }
 
 /* Empty while somebody writes it anew, which passes. No roots of an earlier walk are kept that could be taken instead. */
@@ -7249,8 +7307,9 @@ static void azri_workload_roots(azri_flow *f, uint64_t now, azredis_str text) {
         return;
     }
     if (st == AZREDIS_OK) {
-        (void)azri_fail(&f->error, AZREDIS_E_CERT, azri_env_names[AZRI_ENV_TOKEN_PROXY_CA_FILE], "%s: %s holds no certificate in PEM",
-                        azri_env_names[AZRI_ENV_TOKEN_PROXY_CA_FILE], f->env->value[AZRI_ENV_TOKEN_PROXY_CA_FILE]);
+        (void)azri_fail(&f->error, AZREDIS_E_CERT, azri_env_names[AZRI_ENV_TOKEN_PROXY_CA_FILE],
+                        "%s: %s holds no certificate in PEM", azri_env_names[AZRI_ENV_TOKEN_PROXY_CA_FILE],
+                        f->env->value[AZRI_ENV_TOKEN_PROXY_CA_FILE]);
         f->error.retryable = 1;
     }
     azri_flow_again(f, now, st == AZREDIS_OK ? &azri_retry_sts : NULL);
@@ -7265,11 +7324,14 @@ static void azri_workload_text(azri_flow *f, uint64_t now, azredis_status st, az
     }
     text = azri_flow_trim(text);
     if (st == AZREDIS_OK && !azri_assertion_is_jwt(text))
-        st = azri_fail(&f->error, AZREDIS_E_TOKEN, f->source->name, "%s: the file %s %s; it should hold the token of the service "
-                       "account, and nothing else", f->source->name, path, text.len ? "holds no JWT" : "is empty");
+        st = azri_fail(&f->error, AZREDIS_E_TOKEN, f->source->name,
+                       "%s: the file %s %s; it should hold the token of the service "
+                       "account, and nothing else",
+                       f->source->name, path, text.len ? "holds no JWT" : "is empty");
     if (st == AZREDIS_OK) st = azri_workload_keep(f, &f->proof, text);
     if (st != AZREDIS_OK) azri_flow_failed(f, now);
-    else if (azri_workload_proxy(f) && f->env->value[AZRI_ENV_TOKEN_PROXY_CA_FILE]) azri_flow_stage(f, AZRI_WORKLOAD_ROOTS);
+    else if (azri_workload_proxy(f) && f->env->value[AZRI_ENV_TOKEN_PROXY_CA_FILE])
+        azri_flow_stage(f, AZRI_WORKLOAD_ROOTS);
     else azri_flow_stage(f, AZRI_FEDERATED_ASK);
 }
 #endif
@@ -7283,7 +7345,8 @@ static void azri_managed_app_exchange(azri_flow *f, uint64_t now) {
     azredis_status st = AZREDIS_OK;
     azri_buf_free(&f->proof);              /* Azure Arc's key */
     if (!azri_assertion_is_jwt(token))
-        st = azri_flow_fail(f, AZREDIS_E_TOKEN, "the managed identity's token is no JWT, so that it cannot stand for a secret");
+        st = azri_flow_fail(f, AZREDIS_E_TOKEN,
+                            "the managed identity's token is no JWT, so that it cannot stand for a secret");
     else if (azri_buf_add(&f->proof, token.ptr, token.len) != AZREDIS_OK)
         st = azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for the managed identity's token");
     if (st == AZREDIS_OK) st = azri_app_begin(f, f->conf->tenant_id, f->conf->client_id, f->source->name);
@@ -7328,7 +7391,8 @@ static void azri_managed_app_net(azri_flow *f, uint64_t now) {
  * ================================================================================================ */
 
 static azredis_status azri_source_left_out(azri_flow *f) {
-    return azri_fail(&f->error, AZREDIS_E_ARG, "options.identity", "options: this program was built with AZREDIS_NO_HTTP, "
+    return azri_fail(&f->error, AZREDIS_E_ARG, "options.identity",
+                     "options: this program was built with AZREDIS_NO_HTTP, "
                      "so no token endpoint can be asked; use the identity callback");
 }
 
@@ -7345,7 +7409,8 @@ static azredis_status azri_source_off(azri_flow *f) {
 
 /* Other SDKs have it, and a C program cannot. */
 static azredis_status azri_source_foreign(azri_flow *f) {
-    return azri_flow_fail(f, AZREDIS_E_ARG, "needs a .NET, Node or Python SDK, an editor or a desktop's broker, which no C "
+    return azri_flow_fail(f, AZREDIS_E_ARG,
+                          "needs a .NET, Node or Python SDK, an editor or a desktop's broker, which no C "
                           "program can ask; run az login and take AzureCliCredential, or use device code");
 }
 #endif
@@ -7441,8 +7506,10 @@ static azredis_status azri_walk_wrong(azri_flow *f, azredis_str name) {
     size_t i, n = 0;
     f->link_count = 0;
     (void)azri_quote(quoted, sizeof quoted, name.ptr, name.len, azri_slice(NULL, 0));
-    (void)azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS", "AZURE_TOKEN_CREDENTIALS: '%s' is no name of a "
-                    "credential; give dev, prod or, with commas between them, ", quoted);
+    (void)azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS",
+                    "AZURE_TOKEN_CREDENTIALS: '%s' is no name of a "
+                    "credential; give dev, prod or, with commas between them, ",
+                    quoted);
     for (i = 0; i < AZRI_SOURCES; i++)
         if (azri_sources[i].chains) azri_fail_add(&f->error, "%s%s", n++ ? ", " : "", azri_sources[i].sdk_name);
     return AZREDIS_E_ARG;
@@ -7457,8 +7524,10 @@ static azredis_status azri_walk_by_variable(azri_flow *f, const char *text) {
         name = azri_trim(azri_slice(rest.ptr, end));
         if (!azri_walk_add_name(f, name)) return azri_walk_wrong(f, name);
         if (f->link_count > AZRI_LINKS_MAX)
-            return azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS", "AZURE_TOKEN_CREDENTIALS: these are more "
-                             "than %d credentials", (int)AZRI_LINKS_MAX);
+            return azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS",
+                             "AZURE_TOKEN_CREDENTIALS: these are more "
+                             "than %d credentials",
+                             (int)AZRI_LINKS_MAX);
         if (end == rest.len) return AZREDIS_OK;
         rest = azri_slice(rest.ptr + end + 1, rest.len - end - 1);
     }
@@ -7835,7 +7904,8 @@ enum {
 
 AZREDIS_API const char *azredis_event_name(azredis_event_type type) {
     static const char names[] = "?\0TokenRefreshed\0TokenRefreshFailed\0ConnectionReauthenticated\0"
-        "ConnectionReauthenticationFailed\0ConnectionFailed\0ConnectionRestored\0ErrorMessage\0InternalError\0Log\0Drained";
+                                "ConnectionReauthenticationFailed\0ConnectionFailed\0ConnectionRestored\0ErrorMessage\0"
+                                "InternalError\0Log\0Drained";
     const char *name = names;
     int i;
     if (type > AZREDIS_EV_DRAINED) return names;
@@ -8347,7 +8417,8 @@ static char *azri_session_encode(char *bytes, const char *words, const char *las
     return azri_resp_write(bytes, n, argv);
 }
 
-static char *azri_session_words(azri_session *s, azri_cmd *c, azri_kind kind, char *bytes, const char *words, const char *last) {
+static char *azri_session_words(azri_session *s, azri_cmd *c, azri_kind kind, char *bytes, const char *words,
+                                const char *last) {
     char *end = azri_session_encode(bytes, words, last);
     azri_session_prepare(c, kind, bytes, (size_t)(end - bytes));
     azri_session_append(s, c);
@@ -8507,8 +8578,10 @@ static void azri_server_error(azri_session *s, const azredis_value *v, const cha
         }
     (void)azri_quote(quoted, sizeof quoted, text.ptr, text.len, azri_blob_jwt(s->trying ? s->trying : s->blob));
     if (st == AZREDIS_E_CLUSTER)
-        (void)azri_fail(e, st, where, "this cache has the OSS cluster policy and sent the command elsewhere (%s); cluster "
-                        "support does not exist yet: create the cache with the Enterprise or the non-clustered policy", quoted);
+        (void)azri_fail(e, st, where,
+                        "this cache has the OSS cluster policy and sent the command elsewhere (%s); cluster "
+                        "support does not exist yet: create the cache with the Enterprise or the non-clustered policy",
+                        quoted);
     else
         (void)azri_fail(e, st, where, "%s: the server answered: %s", s->conf->endpoint, quoted);
     e->retryable = retryable;
@@ -8537,11 +8610,14 @@ static void azri_session_opened(azri_session *s, azri_blob *blob, uint64_t now) 
     azri_session_prepare(auth, AZRI_CMD_AUTH, blob->frame, blob->frame_len);
     azri_session_append(s, auth);
     if (s->conf->protocol == 3)
-        p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_HELLO, p, name ? "HELLO 3 SETNAME" : "HELLO 3", name);
+        p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_HELLO, p, name ? "HELLO 3 SETNAME" : "HELLO 3",
+                               name);
     else if (name)
         p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_SETTING, p, "CLIENT SETNAME", name);
-    p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_SETTING, p, "CLIENT SETINFO LIB-NAME azredis-entra", NULL);
-    p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_SETTING, p, "CLIENT SETINFO LIB-VER " AZREDIS_VERSION_TEXT, NULL);
+    p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_SETTING, p, "CLIENT SETINFO LIB-NAME azredis-entra",
+                           NULL);
+    p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_SETTING, p,
+                           "CLIENT SETINFO LIB-VER " AZREDIS_VERSION_TEXT, NULL);
     if (s->conf->database) {
         azri_out o = azri_out_to(number, sizeof number);
         azri_out_number(&o, s->conf->database, 0, 10, 0, ' ');
@@ -8585,7 +8661,8 @@ static azredis_status azri_session_hello(azri_session *s, const azredis_value *v
     /* A proxy may accept HELLO 3 and speak RESP2: its answer says so. */
     s->resp3 = azredis_int(azredis_field(v, "proto"), &proto) == AZREDIS_OK && proto == 3;
     if (azri_eqz(azredis_text(azredis_field(v, "mode")), "cluster")) {
-        (void)azri_fail(e, AZREDIS_E_CLUSTER, "redis.hello", "%s: this cache has the OSS cluster policy; cluster support "
+        (void)azri_fail(e, AZREDIS_E_CLUSTER, "redis.hello",
+                        "%s: this cache has the OSS cluster policy; cluster support "
                         "does not exist yet: create the cache with the Enterprise or the non-clustered policy",
                         s->conf->endpoint);
         return AZREDIS_E_CLUSTER;
@@ -8605,7 +8682,8 @@ static azredis_status azri_session_ready(azri_session *s, const azredis_value *v
         if (e->code != AZREDIS_E_NOPERM) return e->code;
         s->no_fence = 1;                        /* PING is forbidden: re-authenticate in a quiet moment instead */
     } else if (!azri_eqz(azredis_text(v), s->nonce)) {
-        return azri_fail(e, AZREDIS_E_RESP, "redis.ready", "%s: answers and questions are out of step", s->conf->endpoint);
+        return azri_fail(e, AZREDIS_E_RESP, "redis.ready", "%s: answers and questions are out of step",
+                         s->conf->endpoint);
     }
     s->state = AZRI_READY;
     s->odd_refusals = 0;
@@ -8659,7 +8737,8 @@ static void azri_session_reauth(azri_session *s, uint64_t now) {
     s->auth_sent_at = now;
     azri_session_prepare(&s->auth, AZRI_CMD_REAUTH, s->trying->frame, s->trying->frame_len);
     azri_queue_insert(&s->fifo, at, &s->auth);
-    azri_log(s->news, AZREDIS_LOG_INFO, AZRI_LOG_AUTH, "%s: AUTH with a new token as %s", s->conf->endpoint, s->trying->user);
+    azri_log(s->news, AZREDIS_LOG_INFO, AZRI_LOG_AUTH, "%s: AUTH with a new token as %s", s->conf->endpoint,
+             s->trying->user);
     if (s->no_fence) return;
     azri_nonce(s->rng, s->nonce);
     end = azri_session_encode(s->fence_bytes, "PING", s->nonce);
@@ -8716,7 +8795,8 @@ static void azri_session_silent_refusal(azri_session *s) {
 }
 
 /* An answer while the head of the FIFO is REAUTH. */
-static azredis_status azri_session_reauth_answer(azri_session *s, const azredis_value *v, uint64_t now, azredis_error *e) {
+static azredis_status azri_session_reauth_answer(azri_session *s, const azredis_value *v, uint64_t now,
+                                                 azredis_error *e) {
     (void)azri_session_pop(s);
     if (v->type == AZREDIS_T_STATUS && azri_eqz(azredis_text(v), "OK")) {
         s->auth_answered = 1;
@@ -8738,7 +8818,8 @@ static azredis_status azri_session_reauth_answer(azri_session *s, const azredis_
 /* ---- input ---- */
 
 /* The answer could not be kept, or it is the server's error. */
-static AZRI_APART void azri_session_user_error(azri_session *s, azri_cmd *c, azredis_status st, const azredis_value *v) {
+static AZRI_APART void azri_session_user_error(azri_session *s, azri_cmd *c, azredis_status st,
+                                               const azredis_value *v) {
     azredis_error *e = &s->error;
     if (st != AZREDIS_OK) {
         (void)azri_fail(e, st, "redis.reply", "%s: the command ran, but its answer %s", s->conf->endpoint,
@@ -8847,11 +8928,13 @@ static azredis_status azri_session_frame(azri_session *s, const azri_frame *f, u
         (void)azri_session_pop(s);
         s->gate = 0;
         s->ping_until = AZRI_NEVER64;
-        if (f->root->type != AZREDIS_T_ERROR && !azri_eqz(azredis_text(f->root), s->ping_nonce)) return azri_session_desync(s, e);
+        if (f->root->type != AZREDIS_T_ERROR && !azri_eqz(azredis_text(f->root), s->ping_nonce))
+            return azri_session_desync(s, e);
         return AZREDIS_OK;
     case AZRI_CMD_MARK:
         (void)azri_session_pop(s);
-        if (f->root->type != AZREDIS_T_ERROR && !azri_eqz(azredis_text(f->root), s->mark_nonce)) return azri_session_desync(s, e);
+        if (f->root->type != AZREDIS_T_ERROR && !azri_eqz(azredis_text(f->root), s->mark_nonce))
+            return azri_session_desync(s, e);
         s->marked = 1;
         return AZREDIS_OK;
     case AZRI_CMD_SUBSCRIBE: case AZRI_CMD_UNSUBSCRIBE:
@@ -8930,8 +9013,9 @@ static azredis_status azri_session_expired(azri_session *s, azredis_error *e) {
 
 static azredis_status azri_session_tick_handshake(azri_session *s, uint64_t now, azredis_error *e) {
     if (now >= s->handshake_until)
-        return azri_fail(e, AZREDIS_E_TIMEOUT, "redis.auth", "%s: the server did not finish AUTH and handshake in %u ms",
-                         s->conf->endpoint, (unsigned)s->conf->auth_ms);
+        return azri_fail(e, AZREDIS_E_TIMEOUT, "redis.auth",
+                         "%s: the server did not finish AUTH and handshake in %u ms", s->conf->endpoint,
+                         (unsigned)s->conf->auth_ms);
     return AZREDIS_OK;
 }
 
@@ -8942,18 +9026,21 @@ static azredis_status azri_session_tick(azri_session *s, uint64_t now, azredis_e
     if (s->blob->expires_at != AZRI_NEVER64 && now >= s->blob->expires_at) return azri_session_expired(s, e);
     azri_session_expire(s, now, e);
     if (s->gate && now >= s->ping_until)
-        return azri_fail(e, AZREDIS_E_TIMEOUT, "redis.ping", "%s: PING was not answered after a long silence", s->conf->endpoint);
+        return azri_fail(e, AZREDIS_E_TIMEOUT, "redis.ping", "%s: PING was not answered after a long silence",
+                         s->conf->endpoint);
     if (now >= azri_session_dead_at(s))
         return azri_fail(e, AZREDIS_E_TIMEOUT, "redis.read", "%s: nothing came from the server while an answer was due",
                          s->conf->endpoint);
-    if (s->wants_close) return azri_fail(e, AZREDIS_E_CLOSED, "redis.auth", "%s: %s", s->conf->endpoint, s->wants_close);
+    if (s->wants_close)
+        return azri_fail(e, AZREDIS_E_CLOSED, "redis.auth", "%s: %s", s->conf->endpoint, s->wants_close);
     if (s->state == AZRI_READY && s->fresh && now >= s->auth_at && !s->trying && !s->gate) azri_session_reauth(s, now);
     if (s->state == AZRI_READY && now >= azri_session_drain_at(s)) {
         s->state = AZRI_DRAINING;
         azri_log(s->news, AZREDIS_LOG_WARNING, AZRI_LOG_EXPIRING, "%s: the token ends and no new one was accepted; "
                  "nothing more is written on this connection", s->conf->endpoint);
     }
-    if (s->state == AZRI_DRAINING && s->in_flight == 0 && s->offset == 0 && !s->mark.linked) return azri_session_expired(s, e);
+    if (s->state == AZRI_DRAINING && s->in_flight == 0 && s->offset == 0 && !s->mark.linked)
+        return azri_session_expired(s, e);
     if (s->state == AZRI_READY && azri_session_idle_too_long(s, now)) azri_session_probe(s, now);
     return AZREDIS_OK;
 }
@@ -8984,7 +9071,8 @@ static void azri_session_hand_back(azri_session *s, azri_queue *unsent) {
             azri_queue_push(unsent, c);
             continue;
         }
-        (void)azri_fail(&s->error, AZREDIS_E_CLOSED, "redis.handover", "%s: the connection is replaced", s->conf->endpoint);
+        (void)azri_fail(&s->error, AZREDIS_E_CLOSED, "redis.handover", "%s: the connection is replaced",
+                        s->conf->endpoint);
         azri_session_finish(s, c, AZREDIS_NOT_SENT, &s->error);
     }
 }
@@ -9505,8 +9593,8 @@ static int azri_hub_lends(const azri_hub *h, int argc, const azredis_str *argv) 
 
 /* Encodes a command into a new object. E_ARG: refused; AGAIN: the backlog is full; E_LIMIT, E_NOMEM. lent: the arguments
  * stay where they are until the command has ended. */
-static AZRI_APART azredis_status azri_hub_new_cmd_from(azri_hub *h, int argc, const azredis_str *argv, int lent, azri_cmd **out,
-                                            azredis_error *e) {
+static AZRI_APART azredis_status azri_hub_new_cmd_from(azri_hub *h, int argc, const azredis_str *argv, int lent,
+                                                       azri_cmd **out, azredis_error *e) {
     const azri_refusal *r;
     size_t frame, value;
     int hole = -1, i;
@@ -9514,11 +9602,13 @@ static AZRI_APART azredis_status azri_hub_new_cmd_from(azri_hub *h, int argc, co
     frame = azri_resp_size(argc, argv);
     for (i = 0; frame == 0 && i < argc && (argv[i].ptr || argv[i].len == 0); i++) {}
     if (argc == 0 || (frame == 0 ? i < argc : argv[0].len == 0))
-        return azri_fail(e, AZREDIS_E_ARG, "command", "a command needs a name, and an argument of a length needs bytes");
+        return azri_fail(e, AZREDIS_E_ARG, "command",
+                         "a command needs a name, and an argument of a length needs bytes");
     r = azri_refused(argc, argv);
     if (r) return azri_fail(e, AZREDIS_E_ARG, "command", "%s%s%s is refused on a shared connection: %s", r->word,
                             r->sub ? " " : "", r->sub ? r->sub : "", AZRI_MEND(r));
-    if (frame == 0 || frame > h->conf.backlog_bytes || (azri_shape_of(h->mem) && frame > azri_shape_of(h->mem)->command))
+    if (frame == 0 || frame > h->conf.backlog_bytes ||
+        (azri_shape_of(h->mem) && frame > azri_shape_of(h->mem)->command))
         return azri_fail(e, AZREDIS_E_LIMIT, "command", "the command is larger than %s",
                          azri_shape_of(h->mem) ? "command_bytes" : "backlog_bytes");
     if (lent && AZRI_WITH_SHORT_CUTS) hole = azri_hub_lends(h, argc, argv);
@@ -9552,7 +9642,8 @@ static inline azri_cmd *azri_hub_short_cmd(azri_hub *h, int argc, const azredis_
     return NULL;
 }
 
-static azredis_status azri_hub_new_cmd(azri_hub *h, int argc, const azredis_str *argv, azri_cmd **out, azredis_error *e) {
+static azredis_status azri_hub_new_cmd(azri_hub *h, int argc, const azredis_str *argv, azri_cmd **out,
+                                       azredis_error *e) {
     *out = azri_hub_short_cmd(h, argc, argv);
     return *out ? AZREDIS_OK : azri_hub_new_cmd_from(h, argc, argv, 0, out, e);
 }
@@ -9592,8 +9683,10 @@ static const char *azri_hub_waits_for(const azri_hub *h, uint64_t now) {
 static void azri_hub_why(const azri_hub *h, uint64_t now, azredis_error *e) {
     char cause[sizeof e->message];
     if (azri_leaving(azri_hub_main(h))) {
-        (void)azri_fail(e, AZREDIS_E_TIMEOUT, "redis.handover", "%s: not sent in time; the connection is being replaced, and "
-                        "was waiting for the last answers of the old one", h->conf.session.endpoint);
+        (void)azri_fail(e, AZREDIS_E_TIMEOUT, "redis.handover",
+                        "%s: not sent in time; the connection is being replaced, and "
+                        "was waiting for the last answers of the old one",
+                        h->conf.session.endpoint);
         return;
     }
     if (h->trouble.code == AZREDIS_OK) {
@@ -9707,7 +9800,8 @@ static void azri_hub_subscribe(azri_hub *h, azri_session *s, uint64_t now) {
         if (sub->dead || *st != AZRI_SUB_NEW || azri_hub_asks_later(sub, s)) continue;
         *(azri_elder(s) ? &sub->heir_serial : &sub->serial) = s->serial;
         if (!s->resp3) {
-            (void)azri_fail(&sub->error, AZREDIS_E_STATE, "redis.subscribe", "subscriptions need RESP3, and this connection "
+            (void)azri_fail(&sub->error, AZREDIS_E_STATE, "redis.subscribe",
+                            "subscriptions need RESP3, and this connection "
                             "speaks RESP2; leave the option protocol at 3");
             *st = AZRI_SUB_REFUSED;
             azri_news_error(&h->news, AZREDIS_EV_ERROR_MESSAGE, &sub->error);
@@ -9722,7 +9816,8 @@ static void azri_hub_unsubscribe(azri_hub *h, azredis_sub *sub, uint64_t now) {
     sub->dead = 1;
     for (s = h->sessions; s; s = s->next) {
         azri_sub_state st = *azri_sub_state_on(sub, s);
-        if (s->state == AZRI_READY && !azri_leaving(s) && st != AZRI_SUB_NEW && st != AZRI_SUB_REFUSED && !azri_hub_other_sub(h, sub))
+        if (s->state == AZRI_READY && !azri_leaving(s) && st != AZRI_SUB_NEW && st != AZRI_SUB_REFUSED &&
+            !azri_hub_other_sub(h, sub))
             (void)azri_hub_ask(h, s, AZRI_CMD_UNSUBSCRIBE, sub, now);   /* without memory its messages are dropped here */
     }
 }
@@ -9853,8 +9948,10 @@ static void azri_hub_make_heir(azri_hub *h, azri_session *s, uint64_t now) {
     b = azri_hub_add_session(h);
     if (!b) {
         s->heir_at = now + AZRI_HEIR_AGAIN;
-        azri_log(&h->news, AZREDIS_LOG_WARNING, AZRI_LOG_HANDOVER_FAILED, "%s: out of memory for a second connection; the old "
-                 "one goes on, next try in %u ms", h->conf.session.endpoint, (unsigned)AZRI_HEIR_AGAIN);
+        azri_log(&h->news, AZREDIS_LOG_WARNING, AZRI_LOG_HANDOVER_FAILED,
+                 "%s: out of memory for a second connection; the old "
+                 "one goes on, next try in %u ms",
+                 h->conf.session.endpoint, (unsigned)AZRI_HEIR_AGAIN);
         return;
     }
     b->elder = s;
@@ -9878,7 +9975,8 @@ static void azri_hub_leave(azri_hub *h, azri_session *a, uint64_t now) {
     azri_hub_requeue(h, &unsent, now);
     azri_session_mark(a);
     a->leaving = 1;
-    a->leave_until = azri_after(now, h->conf.session.command_ms == AZREDIS_NEVER ? AZRI_DEAD_MS : h->conf.session.command_ms / 2);
+    a->leave_until =
+        azri_after(now, h->conf.session.command_ms == AZREDIS_NEVER ? AZRI_DEAD_MS : h->conf.session.command_ms / 2);
 }
 
 /* The heir is the session from now on. Its subscriptions and the backlog go on if it is ready; if not, it is the
@@ -9927,14 +10025,15 @@ static void azri_hub_token(azri_hub *h, azri_blob *fresh, uint64_t now, uint64_t
         azri_session_token(s, fresh, now, azri_rng_below(&h->rng, spread + 1));
         if (s->state == AZRI_DOWN && h->refusals) s->dial_at = now;    /* a refused token has been replaced */
     }
-    if (h->trouble.code == AZREDIS_E_AUTH || h->trouble.code == AZREDIS_E_ENTRA || h->trouble.code == AZREDIS_E_NO_CREDENTIAL)
+    if (h->trouble.code == AZREDIS_E_AUTH || h->trouble.code == AZREDIS_E_ENTRA ||
+        h->trouble.code == AZREDIS_E_NO_CREDENTIAL)
         h->trouble.retryable = 1;
 }
 
 /* 1: s shall be dialled now. */
 static int azri_hub_may_dial(const azri_hub *h, const azri_session *s, uint64_t now) {
-    return s->state == AZRI_DOWN && !azri_gone(s) && !s->link && !h->aborted && !h->resting && azri_hub_live_blob(h, now) &&
-           now >= s->dial_at;
+    return s->state == AZRI_DOWN && !azri_gone(s) && !s->link && !h->aborted && !h->resting &&
+           azri_hub_live_blob(h, now) && now >= s->dial_at;
 }
 
 static void azri_hub_dialing(azri_hub *h, azri_session *s) {
@@ -9979,7 +10078,8 @@ static void azri_hub_refused(azri_hub *h, azri_session *s, azredis_error *e) {
     if (h->blob->expires_at == AZRI_NEVER64 || ++h->refusals > 1) e->retryable = 0;
     if (h->blob->expires_at == AZRI_NEVER64) return;
     /* Never shown again. What the connection that is to be replaced lives on was accepted, and may be. */
-    azri_session_set_blob(&h->blob, azri_elder(s) && s->elder->blob && s->elder->blob->hash != h->rejected ? s->elder->blob : NULL);
+    azri_session_set_blob(
+        &h->blob, azri_elder(s) && s->elder->blob && s->elder->blob->hash != h->rejected ? s->elder->blob : NULL);
 }
 
 /* Refused on a live connection: that lives on its old token, with which it may even be made again. */
@@ -10003,14 +10103,16 @@ static void azri_hub_switch(azri_hub *h, azri_session *a, int fenced, uint64_t n
     azredis_sub *sub;
     memset(&unsent, 0, sizeof unsent);
     if (a->rejected) azri_hub_reauth_refused(h, a);
-    (void)azri_fail(&a->error, AZREDIS_E_CLOSED, "redis.handover", "%s: the connection was replaced", h->conf.session.endpoint);
+    (void)azri_fail(&a->error, AZREDIS_E_CLOSED, "redis.handover", "%s: the connection was replaced",
+                    h->conf.session.endpoint);
     azri_session_closed(a, &a->error, &unsent);
     AZREDIS_ASSERT(!unsent.head);
     for (sub = h->subs; sub && !fenced; sub = sub->next)
         if (sub->open) sub->gap = 1;
     h->stats.handovers++;
-    azri_log(&h->news, fenced ? AZREDIS_LOG_INFO : AZREDIS_LOG_WARNING, AZRI_LOG_HANDED_OVER, "%s: the connection was replaced%s",
-             h->conf.session.endpoint, fenced ? "" : "; the old one did not answer any more");
+    azri_log(&h->news, fenced ? AZREDIS_LOG_INFO : AZREDIS_LOG_WARNING, AZRI_LOG_HANDED_OVER,
+             "%s: the connection was replaced%s", h->conf.session.endpoint,
+             fenced ? "" : "; the old one did not answer any more");
     azri_hub_take_over(h, a, now);
 }
 
@@ -10024,13 +10126,15 @@ static void azri_hub_heir_closed(azri_hub *h, azri_session *b, const azredis_err
     }
     a->leaving = 0;
     if (a->state == AZRI_READY) azri_hub_release_backlog(h, a, now);
-    azri_log(&h->news, AZREDIS_LOG_WARNING, AZRI_LOG_HANDOVER_FAILED, "%s; the old connection goes on, next try to replace it "
-             "in %llu ms", why->message, (unsigned long long)delay);
+    azri_log(&h->news, AZREDIS_LOG_WARNING, AZRI_LOG_HANDOVER_FAILED,
+             "%s; the old connection goes on, next try to replace it "
+             "in %llu ms",
+             why->message, (unsigned long long)delay);
 }
 
 /* A connection that served is gone, or one that was to serve. If its heir is ready, that serves at once. */
-static void azri_hub_main_closed(azri_hub *h, azri_session *s, const azredis_error *e, azri_queue *unsent, uint64_t delay,
-                                 uint64_t now) {
+static void azri_hub_main_closed(azri_hub *h, azri_session *s, const azredis_error *e, azri_queue *unsent,
+                                 uint64_t delay, uint64_t now) {
     azri_session *b = azri_heir(s);
     int heir = b && b->state == AZRI_READY;
     azredis_sub *sub;
@@ -10039,8 +10143,9 @@ static void azri_hub_main_closed(azri_hub *h, azri_session *s, const azredis_err
         azri_news_event(&h->news, AZREDIS_EV_CONNECTION_FAILED, e, AZREDIS_UNKNOWN, AZREDIS_UNKNOWN, (int64_t)delay);
         s->failed = 1;
     }
-    azri_log(&h->news, h->resting ? AZREDIS_LOG_INFO : AZREDIS_LOG_WARNING, s->was_ready ? AZRI_LOG_LOST : AZRI_LOG_CONNECT_FAILED, "%s; next try in %llu ms",
-             e->message, (unsigned long long)delay);
+    azri_log(&h->news, h->resting ? AZREDIS_LOG_INFO : AZREDIS_LOG_WARNING,
+             s->was_ready ? AZRI_LOG_LOST : AZRI_LOG_CONNECT_FAILED, "%s; next try in %llu ms", e->message,
+             (unsigned long long)delay);
     if (AZRI_WITH_HANDOVER && !b) azri_hub_join(h, 0);
     for (sub = h->subs; sub; sub = sub->next) {
         if (sub->open) sub->gap = 1;
@@ -10079,7 +10184,8 @@ static void azri_hub_rest(azri_hub *h, uint64_t now) {
     azri_session *s = azri_hub_main(h);
     if (s->state == AZRI_READY) s->state = AZRI_DRAINING;
     if (s->state == AZRI_DOWN || s->in_flight || s->offset) return;
-    (void)azri_fail(&s->error, AZREDIS_E_CLOSED, "redis.renewal", "%s: closed while the token is renewed", h->conf.session.endpoint);
+    (void)azri_fail(&s->error, AZREDIS_E_CLOSED, "redis.renewal", "%s: closed while the token is renewed",
+                    h->conf.session.endpoint);
     azri_hub_closed(h, s, &s->error, now);
     s->dial_at = now;
     s->attempts = 0;
@@ -10155,7 +10261,8 @@ static uint64_t azri_hub_deadline(const azri_hub *h, uint64_t now) {
     uint64_t t = h->step ? now : azri_min64(h->backlog_deadline, now + AZRI_WAIT_MAX);
     for (s = h->sessions; s; s = s->next) {
         if (azri_gone(s) && !s->link) return now;                        /* it can be freed */
-        if (s->state == AZRI_DOWN && (azri_gone(s) || h->aborted || h->resting || !azri_hub_live_blob(h, now))) continue;
+        if (s->state == AZRI_DOWN && (azri_gone(s) || h->aborted || h->resting || !azri_hub_live_blob(h, now)))
+            continue;
         t = azri_min64(t, azri_hub_session_deadline(s, now));
     }
     return t;
@@ -10212,15 +10319,18 @@ typedef struct azri_port {
 static int64_t azri_port_unix(const azri_port *port) {
     int64_t now = port->p.unix_time(port->p.user);
     if (now > 0) return now;
-    return port->learned ? port->learned + (int64_t)((port->p.now_ms(port->p.user) - port->learned_at) / AZRI_SECOND) : 0;
+    return port->learned ? port->learned + (int64_t)((port->p.now_ms(port->p.user) - port->learned_at) / AZRI_SECOND)
+                         : 0;
 }
 
 static void azri_port_no_yield(void *user) { (void)user; }
 
 static azredis_status azri_port_check(const azri_port *port, azredis_error *e) {
     if (!port->missing) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_ARG, "options.port", "options.port.%s is missing: AZREDIS_NO_OS has no hook built in, "
-                     "so all but lock, wait, wake and yield must be given", port->missing);
+    return azri_fail(e, AZREDIS_E_ARG, "options.port",
+                     "options.port.%s is missing: AZREDIS_NO_OS has no hook built in, "
+                     "so all but lock, wait, wake and yield must be given",
+                     port->missing);
 }
 
 /* ---- grave: sockets that the program's event loop may still watch -------------------------------------
@@ -11167,15 +11277,16 @@ static int azri_file_open(const char *path, const char *directory, const char *w
     if (directory && at >= 0) (void)close(at);
     if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) return fd;
     if (fd >= 0) (void)close(fd);
-    (void)azri_fail(e, AZREDIS_E_NO_CREDENTIAL, where, "%s: cannot read the file %s%s%s: %s", where, directory ? directory : "",
-                    directory ? "/" : "", path, fd >= 0 ? "it is no regular file" : azri_errno_text(err));
+    (void)azri_fail(e, AZREDIS_E_NO_CREDENTIAL, where, "%s: cannot read the file %s%s%s: %s", where,
+                    directory ? directory : "", directory ? "/" : "", path,
+                    fd >= 0 ? "it is no regular file" : azri_errno_text(err));
     if (fd < 0) e->os_errno = err;
     return -1;
 }
 
 /* Appends what the file holds, at most max bytes. */
-static azredis_status azri_file_read(azri_buf *out, const char *path, const char *directory, size_t max, const char *where,
-                                     azredis_error *e) {
+static azredis_status azri_file_read(azri_buf *out, const char *path, const char *directory, size_t max,
+                                     const char *where, azredis_error *e) {
     char piece[1024];
     ssize_t n;
     azredis_status st = AZREDIS_OK;
@@ -11187,7 +11298,8 @@ static azredis_status azri_file_read(azri_buf *out, const char *path, const char
             st = azri_fail(e, AZREDIS_E_NO_CREDENTIAL, where, "%s: cannot read the file %s: %s", where, path,
                            azri_errno_text(errno));
         else if (out->len + (size_t)n > max)
-            st = azri_fail(e, AZREDIS_E_LIMIT, where, "%s: the file %s has more than %u bytes", where, path, (unsigned)max);
+            st = azri_fail(e, AZREDIS_E_LIMIT, where, "%s: the file %s has more than %u bytes", where, path,
+                           (unsigned)max);
         else if (azri_buf_add(out, piece, (size_t)n) != AZREDIS_OK)
             st = azri_fail(e, AZREDIS_E_NOMEM, where, "%s: no memory for the file %s", where, path);
     }
@@ -11326,9 +11438,10 @@ static int azri_child_spawn(pid_t *pid, const char *const *argv, int out, int er
 static azredis_status azri_child_cannot(const azri_child *c, int err, azredis_error *e) {
     struct stat st;
     int is_directory = err == EACCES && stat(c->path, &st) == 0 && !S_ISREG(st.st_mode);
-    (void)azri_fail(e, AZREDIS_E_NO_CREDENTIAL, c->where, "%s: cannot run %s: %s (errno %d); it must be a program, or a script "
-                    "that begins with #!, which this user may execute", c->where, c->path,
-                    is_directory ? "it is no file" : azri_errno_text(err), err);
+    (void)azri_fail(e, AZREDIS_E_NO_CREDENTIAL, c->where,
+                    "%s: cannot run %s: %s (errno %d); it must be a program, or a script "
+                    "that begins with #!, which this user may execute",
+                    c->where, c->path, is_directory ? "it is no file" : azri_errno_text(err), err);
     if (!e) return AZREDIS_E_NO_CREDENTIAL;
     e->os_errno = err;
     e->retryable = err == EAGAIN || err == ENOMEM || err == EMFILE || err == ENFILE || err == ETXTBSY;
@@ -11423,8 +11536,8 @@ static azredis_status azri_child_listen(azri_child *c, azredis_error *e) {
     }
     azri_wipe(piece, sizeof piece);
     if (st == AZREDIS_E_LIMIT)
-        return azri_fail(e, st, c->where, "%s: %s prints more than %u bytes and was stopped; is it the right program?", c->where,
-                         c->path, AZRI_CHILD_OUT);
+        return azri_fail(e, st, c->where, "%s: %s prints more than %u bytes and was stopped; is it the right program?",
+                         c->where, c->path, AZRI_CHILD_OUT);
     if (st != AZREDIS_OK) return azri_fail(e, st, c->where, "%s: no memory for what %s prints", c->where, c->path);
     return AZREDIS_OK;
 }
@@ -11440,8 +11553,10 @@ static void azri_child_stop(azri_child *c, azredis_status st, uint64_t now) {
 /* The deadline of one that has ended is when its grandchildren have been listened to for long enough. */
 static azredis_status azri_child_late(azri_child *c, azredis_error *e) {
     if (c->gone) return AZREDIS_OK;
-    (void)azri_fail(e, AZREDIS_E_TIMEOUT, c->where, "%s: %s did not end within %u ms and was stopped; run it by hand to see what "
-                    "it waits for", c->where, c->path, (unsigned)c->limit_ms);
+    (void)azri_fail(e, AZREDIS_E_TIMEOUT, c->where,
+                    "%s: %s did not end within %u ms and was stopped; run it by hand to see what "
+                    "it waits for",
+                    c->where, c->path, (unsigned)c->limit_ms);
     return AZREDIS_E_TIMEOUT;
 }
 
@@ -11727,8 +11842,10 @@ static azredis_status azri_dial_step(azri_dial *d, uint64_t now, intptr_t *sock,
 
 static azredis_status azri_dial_timeout(azri_dial *d, azredis_error *e) {
     azri_dial_end(d);
-    return azri_fail(e, AZREDIS_E_TIMEOUT, "connect.tcp", "connect to %s:%u: your connect hook did not get there in time; "
-                     "check host, port and firewall", d->host, (unsigned)d->tcp_port);
+    return azri_fail(e, AZREDIS_E_TIMEOUT, "connect.tcp",
+                     "connect to %s:%u: your connect hook did not get there in time; "
+                     "check host, port and firewall",
+                     d->host, (unsigned)d->tcp_port);
 }
 
 static size_t azri_dial_fds(const azri_dial *d, azri_fd *out, size_t cap) {
@@ -12103,7 +12220,8 @@ static const char *azri_tls_says(char out[24], int64_t unix_s) {
 /* The two time checks, on the port's clock. A clock that is unknown or behind this release cannot say that a
  * certificate is still good beyond it; an unknown one cannot say that it is not good yet. */
 static uint32_t azri_tls_check_time(azri_tls *t, const mbedtls_x509_crt *crt) {
-    int64_t from = azri_tls_time(&crt->valid_from), until = azri_tls_time(&crt->valid_to), now = azri_port_unix(t->port);
+    int64_t from = azri_tls_time(&crt->valid_from), until = azri_tls_time(&crt->valid_to),
+            now = azri_port_unix(t->port);
     int64_t floor = now > AZRI_RELEASE_UNIX ? now : AZRI_RELEASE_UNIX;
     char a[24], b[24];
     if (now > 0 && now < from) {
@@ -12124,8 +12242,10 @@ static uint32_t azri_tls_check_time(azri_tls *t, const mbedtls_x509_crt *crt) {
 static azredis_status azri_tls_check_date(const azri_tls *t, int64_t unix_now, azredis_error *e) {
     char from[24], until[24], now[24];
     if (t->from <= unix_now && unix_now <= t->until) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_CERT, t->conf.where, "certificate of %s refused: good from %s to %s, and by its own clock it is "
-                     "%s; this machine's clock is not set", t->name, azri_tls_says(from, t->from), azri_tls_says(until, t->until),
+    return azri_fail(e, AZREDIS_E_CERT, t->conf.where,
+                     "certificate of %s refused: good from %s to %s, and by its own clock it is "
+                     "%s; this machine's clock is not set",
+                     t->name, azri_tls_says(from, t->from), azri_tls_says(until, t->until),
                      azri_tls_says(now, unix_now));
 }
 
@@ -12215,7 +12335,8 @@ static void azri_tls_note_names(azri_tls *t, const mbedtls_x509_crt *leaf, int a
     list[0] = '\0';
     for (s = &leaf->subject_alt_names; s; s = s->next) {
         size_t at = strlen(list);
-        if (s->buf.tag == AZRI_SAN_DNS) (void)azri_quote(text, sizeof text, (const char *)s->buf.p, s->buf.len, azri_str(""));
+        if (s->buf.tag == AZRI_SAN_DNS)
+            (void)azri_quote(text, sizeof text, (const char *)s->buf.p, s->buf.len, azri_str(""));
         else if (s->buf.tag == AZRI_SAN_IP) azri_copy(text, sizeof text, "an address");
         else continue;
         (void)azri_fmt(list + at, sizeof list - at, "%s%s", at ? ", " : "", text);
@@ -12256,7 +12377,8 @@ static uint32_t azri_tls_check_pin(azri_tls *t, const mbedtls_x509_crt *leaf) {
     for (i = 0; i < sizeof is; i++)
         differs |= ((unsigned)azri_hex(t->conf.pin[2 * i]) << 4 | (unsigned)azri_hex(t->conf.pin[2 * i + 1])) ^ is[i];
     if (!differs) return 0;
-    azri_tls_note(t, "it is not the one of IDENTITY_SERVER_THUMBPRINT; start the program with the platform's present variables");
+    azri_tls_note(
+        t, "it is not the one of IDENTITY_SERVER_THUMBPRINT; start the program with the platform's present variables");
     return MBEDTLS_X509_BADCERT_NOT_TRUSTED;
 }
 #endif
@@ -12302,7 +12424,8 @@ static void azri_tls_forget(azri_tls_kept *k, const azri_mem *m) {
 static int azri_tls_fits(const azri_tls *t, const azri_tls_kept *k) {
     return k->blob && azri_eqz(azri_str(k->name), t->name) && k->ca == t->conf.ca && k->ca_len == t->conf.ca_len &&
            !k->ca_path == !t->ca_path && (!k->ca_path || azri_eqz(azri_str(k->ca_path), t->ca_path)) &&
-           t->port->p.now_ms(t->port->p.user) - k->verified_ms < AZRI_TLS_KEPT_MS && azri_port_unix(t->port) <= k->until;
+           t->port->p.now_ms(t->port->p.user) - k->verified_ms < AZRI_TLS_KEPT_MS &&
+           azri_port_unix(t->port) <= k->until;
 }
 
 /* Before the handshake. What cannot be resumed is only slower. */
@@ -12435,7 +12558,8 @@ static azredis_status azri_tls_fail_alert(azri_tls *t, azredis_error *e) {
 static azredis_status azri_tls_fail_other(azri_tls *t, azredis_error *e, int rc) {
     const char *name = t->name, *where = t->conf.where;
     if (azri_mbedtls_no_memory(rc))
-        return azri_fail(e, AZREDIS_E_NOMEM, where, "TLS with %s: out of memory (mbedTLS -0x%04x)", name, (unsigned)-rc);
+        return azri_fail(e, AZREDIS_E_NOMEM, where, "TLS with %s: out of memory (mbedTLS -0x%04x)", name,
+                         (unsigned)-rc);
     switch (rc) {
     case MBEDTLS_ERR_X509_CERT_VERIFY_FAILED:
     case MBEDTLS_ERR_X509_FATAL_ERROR:
@@ -12518,7 +12642,8 @@ static void azri_tls_close(azri_tls *t) {
 
 #ifdef AZREDIS_NO_OS
 static azredis_status azri_tls_find_roots(azri_tls *t, azredis_error *e) {
-    return azri_fail(e, AZREDIS_E_ARG, t->conf.where, "TLS roots: AZREDIS_NO_OS has no files: give ca, the root certificates "
+    return azri_fail(e, AZREDIS_E_ARG, t->conf.where,
+                     "TLS roots: AZREDIS_NO_OS has no files: give ca, the root certificates "
                      "as PEM or DER in memory");
 }
 #else
@@ -12799,7 +12924,8 @@ static void azri_line_by(azri_line *l, const char *proxy, azri_http *answer) {
 /* Whose fault it was. */
 static azredis_status azri_line_blame(azri_line *l, azredis_status st, azredis_error *e) {
     if (AZRI_WITH_PROXY && l->proxy && st != AZREDIS_OK && st != AZREDIS_AGAIN)
-        azri_fail_add(e, " (this is about the proxy of the option proxy, %s:%u)", l->dial.host, (unsigned)l->dial.tcp_port);
+        azri_fail_add(e, " (this is about the proxy of the option proxy, %s:%u)", l->dial.host,
+                      (unsigned)l->dial.tcp_port);
     return st;
 }
 
@@ -12966,7 +13092,9 @@ static size_t azri_line_fds(const azri_line *l, azri_fd *out, size_t cap, int ha
     if (l->state == AZRI_LINE_DIAL) return azri_dial_fds(&l->dial, out, cap);
     out->sock = l->sock;
     out->ready = 0;
-    out->want = l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_PROXY ? l->want : (uint8_t)(AZRI_READ | (has_output ? AZRI_WRITE : 0));
+    out->want = l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_PROXY
+                    ? l->want
+                    : (uint8_t)(AZRI_READ | (has_output ? AZRI_WRITE : 0));
     return 1;
 }
 
@@ -13170,7 +13298,8 @@ static void azri_auth_failed(azredis_auth *a, uint32_t claim, const azredis_erro
     a->token_failures++;
     azri_fail_copy(&a->failure, e);
     azri_auth_event(a, AZREDIS_EV_TOKEN_REFRESH_FAILED, e, azri_token_left(&a->machine, now), AZREDIS_UNKNOWN, next);
-    azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_TOKEN_FAILED, "no token, next try in %lld ms: %s", (long long)next, e->message);
+    azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_TOKEN_FAILED, "no token, next try in %lld ms: %s", (long long)next,
+                  e->message);
 }
 
 static azri_fetch *azri_fetch_no_memory(azredis_auth *a, uint32_t claim, uint64_t now) {
@@ -13206,7 +13335,8 @@ static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
 #endif
     f->flow.pin = a->pin;
     f->flow.pace_ms = a->machine.held ? azri_max64(a->machine.life_ms / 10, 1) : 0;
-    azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_TOKEN_START, "fetching a token (%s)", azri_identity_name(a->conf.identity));
+    azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_TOKEN_START, "fetching a token (%s)",
+                  azri_identity_name(a->conf.identity));
     azri_lock_release(&a->lock);
     if (!azri_env_load(&f->env, &a->port.mem)) {
         azri_fetch_free(a, f);
@@ -13231,7 +13361,8 @@ static azredis_status azri_fetch_take(azredis_auth *a, azri_fetch *f, uint64_t n
     azredis_str jwt = azri_slice(f->flow.token.ptr, f->flow.token.len);
     int64_t old_left = azri_token_left(&a->machine, now), new_left, next;
     azri_blob *b;
-    if (a->blob && azri_identity_same(a->blob->user, f->flow.user, &f->flow.error) != AZREDIS_OK) return f->flow.error.code;
+    if (a->blob && azri_identity_same(a->blob->user, f->flow.user, &f->flow.error) != AZREDIS_OK)
+        return f->flow.error.code;
     b = azri_blob_new(&a->port.mem, f->flow.user, jwt);
     if (!b) return azri_fail(&f->flow.error, AZREDIS_E_NOMEM, "token", "out of memory for the token");
     if (azri_token_got(&a->machine, f->claim, now, f->flow.sent_at, f->flow.life_ms, f->flow.refresh_ms, b->hash) !=
@@ -13332,8 +13463,8 @@ static void azri_fetch_file(azredis_auth *a, azri_fetch *f) {
 #ifndef AZREDIS_NO_EXEC
 static void azri_fetch_ran(azredis_auth *a, azri_fetch *f, azredis_status st) {
     const azri_child *c = &f->child;
-    azri_flow_ran(&f->flow, azri_auth_now(a), st, azri_slice(c->text.ptr, c->text.len), azri_slice(c->said, c->said_len), c->code,
-                  &f->child_error);
+    azri_flow_ran(&f->flow, azri_auth_now(a), st, azri_slice(c->text.ptr, c->text.len),
+                  azri_slice(c->said, c->said_len), c->code, &f->child_error);
     azri_child_end(&f->child);
     f->phase = AZRI_FETCH_NEXT;
 }
@@ -13341,7 +13472,8 @@ static void azri_fetch_ran(azredis_auth *a, azri_fetch *f, azredis_status st) {
 static void azri_fetch_exec(azredis_auth *a, azri_fetch *f, azri_grave *g, uint64_t now) {
     azredis_status st;
     memset(&f->child_error, 0, sizeof f->child_error);
-    st = azri_child_start(&f->child, &a->port, g, f->step.argv, f->step.where, now, f->step.timeout_ms, &f->child_error);
+    st =
+        azri_child_start(&f->child, &a->port, g, f->step.argv, f->step.where, now, f->step.timeout_ms, &f->child_error);
     if (st == AZREDIS_OK) f->phase = AZRI_FETCH_EXEC;
     else azri_fetch_ran(a, f, st);
 }
@@ -13364,10 +13496,12 @@ static void azri_fetch_dial(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_
         conf.kept = azri_shape_of(&a->port.mem) || conf.pin ? NULL : &f->kept;
     }
     azri_line_begin(&f->line, &a->port, w, g, f->step.url.host, f->step.url.port, &conf, now,
-                    f->step.connect_ms ? (uint32_t)azri_min64(f->step.connect_ms, f->step.timeout_ms) : f->step.timeout_ms);
+                    f->step.connect_ms ? (uint32_t)azri_min64(f->step.connect_ms, f->step.timeout_ms)
+                                       : f->step.timeout_ms);
     azri_http_init(&f->http, azri_flow_body, &f->flow);
     f->http.header = azri_flow_header;
-    if (AZRI_WITH_PROXY && f->step.by_proxy && f->step.url.tls && a->conf.proxy) azri_line_by(&f->line, a->conf.proxy, &f->http);
+    if (AZRI_WITH_PROXY && f->step.by_proxy && f->step.url.tls && a->conf.proxy)
+        azri_line_by(&f->line, a->conf.proxy, &f->http);
     f->written = 0;
     f->until = azri_after(now, f->step.timeout_ms);
     f->phase = AZRI_FETCH_HTTP;
@@ -13398,16 +13532,19 @@ static azredis_status azri_fetch_http(azri_fetch *f, uint64_t now, azredis_error
     }
     if (st == AZREDIS_OK) st = azri_fetch_read(f, e);
     if (st == AZREDIS_AGAIN && now >= f->until)
-        return azri_fail(e, AZREDIS_E_TIMEOUT, f->step.where, "token request to %s:%u: no complete answer in %u ms; is it the "
-                         "right authority, and is there a proxy or firewall on the way?", f->step.url.host,
-                         (unsigned)f->step.url.port, (unsigned)f->step.timeout_ms);
+        return azri_fail(e, AZREDIS_E_TIMEOUT, f->step.where,
+                         "token request to %s:%u: no complete answer in %u ms; is it the "
+                         "right authority, and is there a proxy or firewall on the way?",
+                         f->step.url.host, (unsigned)f->step.url.port, (unsigned)f->step.timeout_ms);
     return st;
 }
 
 /* A machine that does not know the time takes that of the answer which brought the token. */
 static azredis_status azri_fetch_learn(azredis_auth *a, const azri_fetch *f, uint64_t now, azredis_error *e) {
     azredis_status st;
-    if (!f->line.conf.name || f->line.conf.pin || f->http.status != 200 || f->http.date <= 0 || azri_port_unix(&a->port) > 0) return AZREDIS_OK;
+    if (!f->line.conf.name || f->line.conf.pin || f->http.status != 200 || f->http.date <= 0 ||
+        azri_port_unix(&a->port) > 0)
+        return AZREDIS_OK;
     st = azri_tls_check_date(&f->line.tls, f->http.date, e);
     if (st != AZREDIS_OK) return st;
     azri_lock_acquire(&a->lock);
@@ -13847,7 +13984,9 @@ static int azri_conn_has_output(const azri_session *s) {
     return k->tx_at < k->tx_len || azri_session_has_output(s);
 }
 
-static int azri_is_up(const azri_session *s) { return s->state == AZRI_HANDSHAKE || s->state == AZRI_READY || s->state == AZRI_DRAINING; }
+static int azri_is_up(const azri_session *s) {
+    return s->state == AZRI_HANDSHAKE || s->state == AZRI_READY || s->state == AZRI_DRAINING;
+}
 
 /* A step of connecting. AGAIN: later. */
 static AZRI_APART azredis_status azri_conn_connect(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
@@ -13888,7 +14027,8 @@ static int azri_conn_worn(const azri_session *s) {
 static void azri_conn_flush(azredis_client *c, azri_session *s, uint64_t now) {
     if (!azri_is_up(s) || !s->link) return;
     if (azri_conn_write(c, s, now, &s->error) != AZREDIS_OK) azri_hub_closed(&c->hub, s, &s->error, now);
-    else if (azri_conn_worn(s)) azri_hub_handover(&c->hub, s, AZRI_TEXT("its TLS key has sealed as much as one key may"), now);
+    else if (azri_conn_worn(s))
+        azri_hub_handover(&c->hub, s, AZRI_TEXT("its TLS key has sealed as much as one key may"), now);
 }
 
 /* ---- what leaves towards the user ---- */
@@ -13977,7 +14117,8 @@ static void azri_item_event(const azri_item *it, azredis_event *ev) {
 /* Without the lock. */
 static void azri_deliver_event(azredis_client *c, azredis_event *ev) {
     ev->client = c;
-    if (ev->type != AZREDIS_EV_LOG && ev->type != AZREDIS_EV_TOKEN_REFRESHED && ev->type != AZREDIS_EV_TOKEN_REFRESH_FAILED)
+    if (ev->type != AZREDIS_EV_LOG && ev->type != AZREDIS_EV_TOKEN_REFRESHED &&
+        ev->type != AZREDIS_EV_TOKEN_REFRESH_FAILED)
         ev->endpoint = c->endpoint;
     if (c->on_event) c->on_event(ev, c->event_user);
     else if (ev->type == AZREDIS_EV_LOG) azri_event_default(ev);
@@ -14142,7 +14283,9 @@ static size_t azri_turn_fds(const azredis_client *c, azri_fd *out, size_t cap) {
     const azri_session *s;
     size_t n = 0;
     for (s = c->hub.sessions; s; s = s->next)
-        if (s->link) n += azri_line_fds(&azri_conn_of(s)->line, out + azri_minz(n, cap), cap - azri_minz(n, cap), azri_conn_has_output(s));
+        if (s->link)
+            n += azri_line_fds(&azri_conn_of(s)->line, out + azri_minz(n, cap), cap - azri_minz(n, cap),
+                               azri_conn_has_output(s));
     return n;
 }
 
@@ -14436,8 +14579,8 @@ static void azri_threads_call_io(azredis_client *c) {
 static uint64_t azri_threads_sum(const azredis_client *c) {
     const azri_session *s;
     const azredis_sub *sub;
-    uint64_t n = c->hub.stats.messages * 31 + c->hub.stats.connects * 7 + (uint64_t)(c->hub.trouble.code != AZREDIS_OK) * 3 +
-                 (uint64_t)c->hub.aborted;
+    uint64_t n = c->hub.stats.messages * 31 + c->hub.stats.connects * 7 +
+                 (uint64_t)(c->hub.trouble.code != AZREDIS_OK) * 3 + (uint64_t)c->hub.aborted;
     for (s = c->hub.sessions; s; s = s->next) n = n * 11 + (uint64_t)s->state + s->attempts;
     for (sub = c->hub.subs; sub; sub = sub->next) n = n * 5 + (uint64_t)sub->state;
     return n;
@@ -14963,7 +15106,8 @@ static azredis_status azri_auth_copy_token(azredis_auth *a, azredis_token *out, 
     out->jwt[jwt.len] = '\0';
     out->jwt_len = jwt.len;
     azri_copy(out->user, sizeof out->user, a->blob->user);
-    out->expires_in_ms = left == AZREDIS_UNKNOWN ? AZREDIS_NEVER : (uint32_t)azri_min64((uint64_t)left, AZREDIS_NEVER - 1);
+    out->expires_in_ms =
+        left == AZREDIS_UNKNOWN ? AZREDIS_NEVER : (uint32_t)azri_min64((uint64_t)left, AZREDIS_NEVER - 1);
     out->renew_in_ms = left == AZREDIS_UNKNOWN ? AZREDIS_NEVER
                      : (uint32_t)azri_min64(azri_max64(a->machine.next_try, now) - now, AZREDIS_NEVER - 1);
     return AZREDIS_OK;
@@ -15071,7 +15215,8 @@ static azredis_status azri_auth_listen(azredis_auth *a, azri_watch *watch, azred
     return AZREDIS_AGAIN;
 }
 
-static azredis_status azri_auth_wait(azredis_auth *a, azredis_token *out, uint64_t until, azri_watch *watch, azredis_error *why) {
+static azredis_status azri_auth_wait(azredis_auth *a, azredis_token *out, uint64_t until, azri_watch *watch,
+                                     azredis_error *why) {
     azredis_status st;
     for (;;) {
         int mine = azri_auth_own(a), last;
@@ -15088,7 +15233,8 @@ static azredis_status azri_auth_wait(azredis_auth *a, azredis_token *out, uint64
     }
 }
 
-AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *out, uint32_t wait_ms, azredis_error *why) {
+AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *out, uint32_t wait_ms,
+                                              azredis_error *why) {
     azri_watch watch;
     azredis_status st;
     if (!a) return azri_fail(why, AZREDIS_E_NOMEM, "auth", "there is no auth object: azredis_auth_open had no memory");
@@ -15133,7 +15279,8 @@ static azredis_status azri_open_config(azredis_options *o, azredis_auth_options 
     memset(id, 0, sizeof *id);
     if (o->identity) *id = *o->identity;
     if (o->config && o->config[0] && azri_shape_of(m))
-        return azri_fail(e, AZREDIS_E_ARG, "options.config", "options.config: a client in options.memory has no room to "
+        return azri_fail(e, AZREDIS_E_ARG, "options.config",
+                         "options.config: a client in options.memory has no room to "
                          "read it; set the members instead");
     if (o->config && o->config[0]) st = azri_config_new(out, m, o->config, e);
     if (*out) {
@@ -15185,7 +15332,8 @@ static void azri_config_free(azri_config *c) { (void)c; }
 static azredis_status azri_no_config(const char *config, azri_config **out, azredis_error *e) {
     *out = NULL;
     if (!config || !config[0]) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_ARG, "options.config", "options.config: built with AZREDIS_NO_CONFIG; set the members "
+    return azri_fail(e, AZREDIS_E_ARG, "options.config",
+                     "options.config: built with AZREDIS_NO_CONFIG; set the members "
                      "instead");
 }
 
@@ -15222,28 +15370,34 @@ static uint64_t azri_seed(const azri_port *port, uint64_t seed) {
 static azredis_status azri_open_endpoint(azredis_client *c, const azredis_options *o) {
     uint16_t port = 0;
     if (!o->host || !o->host[0])
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "options.host is missing: give the cache's host name, such as "
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host",
+                         "options.host is missing: give the cache's host name, such as "
                          "name.region.redis.azure.net");
     if (o->host[0] == '/') {
-        if (strlen(o->host) >= sizeof c->host) return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "the socket's path is too long");
+        if (strlen(o->host) >= sizeof c->host)
+            return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "the socket's path is too long");
         azri_copy(c->host, sizeof c->host, o->host);
     } else if (azri_endpoint_parse(azri_str(o->host), c->host, &port, &c->broken) != AZREDIS_OK) {
         return c->broken.code;
     }
     if (o->tcp_port && port && o->tcp_port != port)
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.tcp_port", "host says port %u, tcp_port says %u: give one of them",
-                         (unsigned)port, (unsigned)o->tcp_port);
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.tcp_port",
+                         "host says port %u, tcp_port says %u: give one of them", (unsigned)port,
+                         (unsigned)o->tcp_port);
     c->tcp_port = o->tcp_port ? o->tcp_port : port ? port : o->plaintext ? 6379 : azri_port_by_host(azri_str(c->host));
     azri_open_endpoint_text(c);
     c->plaintext = o->plaintext;
     if (o->memory && !o->ca && !o->plaintext)
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.ca", "options.ca is missing: a client in options.memory reads no "
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.ca",
+                         "options.ca is missing: a client in options.memory reads no "
                          "files; give the root certificates as PEM or DER in memory");
     if (c->host[0] == '/' && !c->plaintext)
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "a unix socket has no TLS: set plaintext");
     if (c->plaintext && c->host[0] != '/' && !azri_is_loopback(azri_str(c->host)))
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "without TLS only this machine is reached, and %s is "
-                         "another: leave plaintext at 0", c->host);
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext",
+                         "without TLS only this machine is reached, and %s is "
+                         "another: leave plaintext at 0",
+                         c->host);
     return AZREDIS_OK;
 }
 
@@ -15257,7 +15411,8 @@ static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o
     azri_hub_conf *h = &c->hub.conf;
     const azri_shape *shape = azri_shape_of(&c->port.mem);
     if (o->protocol != 0 && o->protocol != 2 && o->protocol != 3)
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.protocol", "options.protocol is %d; it may be 2 or 3", o->protocol);
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.protocol", "options.protocol is %d; it may be 2 or 3",
+                         o->protocol);
     h->session.protocol = o->protocol == 2 ? 2 : 3;
     h->session.database = o->database;
     h->session.auth_ms = azri_or(o->auth_ms, 15u * AZRI_SECOND);
@@ -15366,7 +15521,8 @@ static void azri_plan_client(azri_plan *p, const azredis_options *o) {
     azredis_error e;
     azri_open_identity(&id, o);
     host[0] = '\0';
-    if (o->host && o->host[0] != '/' && azri_endpoint_parse(azri_str(o->host), host, &port, &e) != AZREDIS_OK) host[0] = '\0';
+    if (o->host && o->host[0] != '/' && azri_endpoint_parse(azri_str(o->host), host, &port, &e) != AZREDIS_OK)
+        host[0] = '\0';
     azri_plan_add(p, AZRI_ALWAYS, sizeof(azredis_client), 1);
     if (AZRI_WAKER_BYTES) azri_plan_add(p, AZRI_ALWAYS, AZRI_WAKER_BYTES, 1);
     azri_plan_add(p, AZRI_ALWAYS, sizeof(azri_session), 1);
@@ -15392,7 +15548,8 @@ static azri_arena *azri_arena_open(azredis_options *o) {
     azri_arena_defaults(o);
     memset(&p, 0, sizeof p);
     azri_plan_client(&p, o);
-    if (p.wrong || (uintptr_t)o->memory % AZRI_ARENA_ALIGN || o->memory_size < azri_plan_at(&p, AZRI_PHASES)) return NULL;
+    if (p.wrong || (uintptr_t)o->memory % AZRI_ARENA_ALIGN || o->memory_size < azri_plan_at(&p, AZRI_PHASES))
+        return NULL;
     memset(a, 0, azri_plan_head(&p));
     memset(&p, 0, sizeof p);
     p.arena = a;
@@ -15574,8 +15731,8 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
     if (azri_open_config(&o, &id, &port.mem, &config, &c->broken) == AZREDIS_OK &&
         azri_open_endpoint(c, &o) == AZREDIS_OK) (void)azri_open_conf(c, &o);
     if (config && config->no_effect[0])
-        azri_log(&c->hub.news, AZREDIS_LOG_WARNING, AZRI_LOG_CONFIG, "the connection string has keys that have no effect: %s",
-                 config->no_effect);
+        azri_log(&c->hub.news, AZREDIS_LOG_WARNING, AZRI_LOG_CONFIG,
+                 "the connection string has keys that have no effect: %s", config->no_effect);
     c->auth = azri_open_auth(&o, &id, arena ? &auth_mem : NULL, c->host);
     c->waker = azri_waker_new(&c->port);
     c->tls_host = azri_strdup(&c->port.mem, o.tls_host ? o.tls_host : c->host);
@@ -15615,7 +15772,9 @@ static azredis_status azri_enter(azredis_client *c) {
     azredis_status st;
     if (!c) return AZREDIS_E_NOMEM;
     azri_hold(c);
-    st = c->closing ? AZREDIS_E_CLOSED : (c->threads ? azri_threads_mine(c) : c->in_callback) ? AZREDIS_E_STATE : c->broken.code;
+    st = c->closing                                             ? AZREDIS_E_CLOSED
+         : (c->threads ? azri_threads_mine(c) : c->in_callback) ? AZREDIS_E_STATE
+                                                                : c->broken.code;
     if (st == AZREDIS_OK) c->inside++;
     else azri_let_go(c);
     return st;
@@ -15718,8 +15877,8 @@ static void azri_look(azredis_client *c) {
 }
 
 /* Waits for room in the backlog, within the call's own time. */
-static azredis_status azri_new_cmd_wait(azredis_client *c, int argc, const azredis_str *argv, int lent, uint64_t deadline,
-                                        azri_cmd **out, azredis_error *e) {
+static azredis_status azri_new_cmd_wait(azredis_client *c, int argc, const azredis_str *argv, int lent,
+                                        uint64_t deadline, azri_cmd **out, azredis_error *e) {
     azredis_status st;
     *out = azri_hub_short_cmd(&c->hub, argc, argv);
     if (*out) return AZREDIS_OK;
@@ -15798,8 +15957,8 @@ AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply
 
 static AZRI_APART azredis_status azri_command_long(azredis_client *c, azredis_reply *r) {
     azredis_error e;
-    (void)azri_fail(&e, AZREDIS_E_LIMIT, "command", "azredis_command takes up to %d arguments; use azredis_command_argv",
-                    AZRI_COMMAND_ARGS - 1);
+    (void)azri_fail(&e, AZREDIS_E_LIMIT, "command",
+                    "azredis_command takes up to %d arguments; use azredis_command_argv", AZRI_COMMAND_ARGS - 1);
     return azri_refuse_call(r, c ? &c->port.mem : NULL, &e);
 }
 
@@ -15858,8 +16017,8 @@ static azredis_status azri_exec_end(const azri_mem *m, azredis_reply *r, const a
 }
 
 /* All or nothing is encoded; then all are queued. */
-static azredis_status azri_exec_queue(azredis_client *c, azredis_reply *part, const azredis_call *how, const azredis_cmd *cmd,
-                                      size_t n, int *done, azredis_error *e) {
+static azredis_status azri_exec_queue(azredis_client *c, azredis_reply *part, const azredis_call *how,
+                                      const azredis_cmd *cmd, size_t n, int *done, azredis_error *e) {
     azri_queue made;
     azri_cmd *one;
     uint64_t deadline = azri_call_deadline(c, how, azri_now(c));
@@ -15883,8 +16042,8 @@ static azredis_status azri_exec_queue(azredis_client *c, azredis_reply *part, co
     return st;
 }
 
-AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, const azredis_call *how, const azredis_cmd *cmd,
-                                        size_t n) {
+AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, const azredis_call *how,
+                                        const azredis_cmd *cmd, size_t n) {
     azredis_reply own, *part;
     azredis_error e;
     azri_mem mem;
@@ -16070,7 +16229,8 @@ static azredis_sub *azri_sub_new(azredis_client *c, const char *channel, azredis
     return s;
 }
 
-AZREDIS_API azredis_sub *azredis_subscribe(azredis_client *c, int kind, const char *channel, azredis_message_fn fn, void *user) {
+AZREDIS_API azredis_sub *azredis_subscribe(azredis_client *c, int kind, const char *channel, azredis_message_fn fn,
+                                           void *user) {
     azredis_sub *s = NULL;
     if (!c || kind != AZREDIS_CHANNEL || !channel) return NULL;
     azri_hold(c);
@@ -16083,7 +16243,8 @@ AZREDIS_API azredis_sub *azredis_subscribe(azredis_client *c, int kind, const ch
     if (s) {
         s->next = c->hub.subs;
         c->hub.subs = s;
-        if (azri_hub_main(&c->hub)->state == AZRI_READY) azri_hub_subscribe(&c->hub, azri_hub_main(&c->hub), azri_now(c));
+        if (azri_hub_main(&c->hub)->state == AZRI_READY)
+            azri_hub_subscribe(&c->hub, azri_hub_main(&c->hub), azri_now(c));
         if (c->threads) azri_threads_kick(c);
     }
     azri_leave(c);
