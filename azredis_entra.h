@@ -6359,8 +6359,8 @@ static azredis_status azri_environment_begin(azri_flow *f) {
  * the texts of an error object: it holds the token.
  * ================================================================================================ */
 
-/* It decides itself what it needs. */
-static azredis_status azri_callback_begin(azri_flow *f) {
+/* Nothing to look at before it is asked. */
+static azredis_status azri_given_begin(azri_flow *f) {
     (void)f;
     return AZREDIS_OK;
 }
@@ -6454,11 +6454,6 @@ static azredis_status azri_given_read(azri_flow *f, azredis_str text, int is_fil
 #endif
 
 #ifndef AZREDIS_NO_TOKEN_FILE
-static azredis_status azri_token_file_begin(azri_flow *f) {
-    (void)f;
-    return AZREDIS_OK;
-}
-
 static azredis_status azri_token_file_ask(azri_flow *f, azri_step *step) {
     step->kind = AZRI_STEP_FILE;
     step->file = f->conf->token_file;
@@ -7457,12 +7452,12 @@ static const azri_source azri_sources[] = {        /* in the order of the defaul
     { "client-assertion", NULL, AZREDIS_ID_CLIENT_ASSERTION, 0, AZRI_BEGIN(azri_assertion_begin), AZRI_IF_HTTP(azri_assertion_ask),
       AZRI_IF_HTTP(azri_assertion_judge), AZRI_IF_HTTP(azri_flow_judge_net), NULL, AZRI_IF_HTTP(azri_assertion_call) },
 #endif
-    { "callback", NULL, AZREDIS_ID_CALLBACK, 0, azri_callback_begin, azri_callback_ask, NULL, NULL, NULL, azri_callback_call },
+    { "callback", NULL, AZREDIS_ID_CALLBACK, 0, azri_given_begin, azri_callback_ask, NULL, NULL, NULL, azri_callback_call },
 #ifndef AZREDIS_NO_MANAGED
     { "managed-identity-app", NULL, AZREDIS_ID_MANAGED_APP, 0, AZRI_BY_MACHINE_FOR_APP },
 #endif
 #ifndef AZREDIS_NO_TOKEN_FILE
-    { "token-file", NULL, AZREDIS_ID_TOKEN_FILE, 0, azri_token_file_begin, azri_token_file_ask, NULL, NULL,
+    { "token-file", NULL, AZREDIS_ID_TOKEN_FILE, 0, azri_given_begin, azri_token_file_ask, NULL, NULL,
       azri_token_file_text, NULL },
 #endif
 #ifndef AZREDIS_NO_EXEC
