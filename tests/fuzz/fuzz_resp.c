@@ -1,5 +1,5 @@
 /* Fuzzes the RESP decoder. The first byte of an input chooses how it is cut and what max_reply is; the
- * rest is fed twice, cut and whole, and both must give the same frames.
+ * rest is fed cut, whole, and whole without the decoder's short cuts, and all must give the same frames.
  *   clang -fsanitize=fuzzer,address,undefined -I.. fuzz_resp.c      libFuzzer
  *   cc -DAZRI_FUZZ_MAIN ...                                         fuzz_resp FILE... | fuzz_resp -runs=N -seed=S
  */
@@ -52,8 +52,25 @@ static uint64_t digest_frame(uint64_t h, const azri_frame *f) {
     return digest(h, f->root, 0);
 }
 
+/* azri_resp_next without its short cuts. */
+static azredis_status slow_next(azri_resp *d, azri_frame *f) {
+    azredis_status st = d->block ? AZREDIS_OK : AZREDIS_AGAIN;
+    if (d->why) return AZREDIS_E_RESP;
+    while (st == AZREDIS_OK && !d->complete)
+        st = d->state == AZRI_RESP_LINE ? azri_resp_head(d)
+           : d->state == AZRI_RESP_BODY ? azri_resp_body(d) : azri_resp_skip_line(d);
+    if (d->lost != AZREDIS_OK) {
+        d->dropped += d->pos - d->start;
+        d->start = d->pos;
+    }
+    if (st == AZREDIS_E_RESP) return st;
+    d->hungry = st == AZREDIS_AGAIN;
+    if (st == AZREDIS_OK) azri_resp_deliver(d, f);
+    return st;
+}
+
 /* Parses all of it in pieces of 1 .. step bytes, keeping each frame. Returns a number for what came. */
-static uint64_t parse(const uint8_t *in, size_t n, size_t step, size_t max_reply) {
+static uint64_t parse(const uint8_t *in, size_t n, size_t step, size_t max_reply, int slow) {
     static azri_resp d;
     azri_mem m;
     azri_frame f;
@@ -77,7 +94,7 @@ static uint64_t parse(const uint8_t *in, size_t n, size_t step, size_t max_reply
         azri_resp_got(&d, k);
         in += k;
         n -= k;
-        while ((st = azri_resp_next(&d, &f, NULL)) == AZREDIS_OK) {
+        while ((st = slow ? slow_next(&d, &f) : azri_resp_next(&d, &f, NULL)) == AZREDIS_OK) {
             h = digest_frame(h, &f);
             if (!f.root) continue;
             kept = digest(0, f.root, 0);
@@ -95,12 +112,18 @@ static uint64_t parse(const uint8_t *in, size_t n, size_t step, size_t max_reply
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static const size_t limits[] = { 40, 200, 2000, 1u << 20 }, steps[] = { 1, 2, 7, 40 };
+    static const size_t limits[] = { 20, 21, 25, 26, 40, 200, 2000, 1u << 20 }, steps[] = { 1, 2, 7, 40 };
     size_t max;
+    uint64_t whole;
     if (size < 2) return 0;
-    max = limits[data[0] % 4];
-    if (parse(data + 1, size - 1, steps[data[0] / 4 % 4], max) != parse(data + 1, size - 1, size, max)) {
+    max = limits[data[0] % 8];
+    whole = parse(data + 1, size - 1, size, max, 0);
+    if (parse(data + 1, size - 1, steps[data[0] / 8 % 4], max, 0) != whole) {
         fprintf(stderr, "fuzz_resp: the cut changed the frames\n");
+        abort();
+    }
+    if (parse(data + 1, size - 1, size, max, 1) != whole) {
+        fprintf(stderr, "fuzz_resp: the short cut changed the frames\n");
         abort();
     }
     return 0;
