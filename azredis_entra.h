@@ -9596,7 +9596,7 @@ static AZRI_APART azredis_status azri_hub_new_cmd_from(azri_hub *h, int argc, co
     if (!argv || argc < 1) argc = 0;
     frame = azri_resp_size(argc, argv);
     for (i = 0; frame == 0 && i < argc && (argv[i].ptr || argv[i].len == 0); i++) {}
-    if (argc == 0 || (frame == 0 ? i < argc : argv[0].len == 0))
+    if (argc == 0 || argv[0].len == 0 || (frame == 0 && i < argc))
         return azri_fail(e, AZREDIS_E_ARG, "command",
                          "a command needs a name, and an argument of a length needs bytes");
     r = azri_refused(argc, argv);
@@ -15908,7 +15908,8 @@ static azredis_status azri_refuse_call(azredis_reply *r, const azri_mem *m, cons
 static AZRI_APART azredis_status azri_refuse_enter(azredis_client *c, azredis_reply *r, azredis_status st) {
     azredis_error e;
     azri_enter_error(c, st, &e);
-    return azri_refuse_call(r, c ? &c->port.mem : NULL, &e);
+    /* One that is being closed may be gone by now: its text is that of the status. */
+    return azri_refuse_call(r, c && st != AZREDIS_E_CLOSED ? &c->port.mem : NULL, &e);
 }
 
 AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply *r, const azredis_call *how, int argc,
