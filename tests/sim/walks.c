@@ -4,7 +4,7 @@
  *   build/gcc/sim/walks [first seed] [last seed] */
 #include "../unit/flow.h"
 
-enum { SEEDS = 2000, WALKS = 3, STEP_MAX = 2000, PAUSE_MAX = 60000, ANSWER_MAX = 6000, VALUES_MAX = 10 };
+enum { SEEDS = 2000, WALKS = 3, STEP_MAX = 100, PAUSE_MAX = 60000, ANSWER_MAX = 6000, VALUES_MAX = 10 };
 
 #define HEADER_SECRET "HDRSECRETHDRSECRET"
 #define ARC_KEY       "ARCKEYARCKEYARCKEY+/=="
@@ -33,6 +33,7 @@ static struct {
     const azri_identity_kind *who;
     uint64_t seed, dice, trace, until;     /* until: the walk's deadline; UINT64_MAX: it has none */
     int      walk, step, variant;
+    int      always;                       /* the only HTTP status that comes, and the walk must end; 0: any comes */
 } run;
 
 /* What came up, of which everything must. */
@@ -253,7 +254,9 @@ static void tell_http(unsigned mood) {
     char text[ANSWER_MAX + 100];
     int arc = flow.variant == AZRI_MI_ARC && flow.stage == AZRI_MI_ASK && !to_authority();
     run.variant = to_authority() ? run.variant : flow.variant;
-    if (mood < 3) {
+    if (run.always) {
+        answer(run.always, "", "{\"error\":\"temporarily_unavailable\"}");
+    } else if (mood < 3) {
         azredis_error e = trouble(ONE_OF(troubles));
         azri_step_free(&step);
         azri_flow_http(&flow, now, e.code, NULL, &e);
@@ -370,6 +373,7 @@ static void walk(void) {
     pin = flow.pin;
     run.until = conf.chain_ms == AZREDIS_NEVER ? UINT64_MAX : now + conf.chain_ms;
     run.variant = -1;
+    run.always = dice(8) ? 0 : dice(2) ? 503 : 410;
     allow = dice(3) ? -1 : (int)dice(60);
     azri_flow_start(&flow, &env, now);
     for (run.step = 0; (kind = next()) != AZRI_STEP_DONE; run.step++) {
