@@ -24,7 +24,8 @@ static const char *const invariant_names[I_COUNT] = {
     "own roots and names are the cluster's", "a file's name stays in its directory",
     "no question outlasts the deadline", "no pause outlasts the deadline", "a walk ends",
     "nothing is left between links and walks", "status, token and error agree",
-    "who has won is asked alone, who fails does not win", "no message tells a secret", "memory is wiped and given back"
+    "who has won is asked alone, who fails does not win", "no message tells a secret or token",
+    "memory is wiped and given back"
 };
 
 enum { VARIANTS = sizeof azri_manageds / sizeof azri_manageds[0] };
@@ -217,8 +218,8 @@ static const char *body(void) {
     static const char *const tokens[] = { day_token, exp_token, bare_token, graph_token, "no token", "" };
     static const char *const members[] = {
         "", "\"expires_in\":3600,", "\"expires_in\":\"0\",", "\"expires_on\":\"1800086400\",",
-        "\"expires_on\":1800000001,",
-        "\"client_id\":\"" CLIENT "\",", "\"object_id\":\"" OID "\",\"expires_in\":60,", "\"token_type\":\"mac\","
+        "\"expires_on\":1800000001,", "\"client_id\":\"" CLIENT "\",",
+        "\"object_id\":\"" OID "\",\"expires_in\":60,", "\"token_type\":\"mac\","
     };
     static char text[ANSWER_MAX];
     const char *again = told_again();
@@ -321,8 +322,13 @@ static void check_winner(int before) {
     else if (flow.status != AZREDIS_OK) CHECK(I_WINNER, !flow.pin);
 }
 
+/* Nor a token of the two that are longer than AZRI_RUN_MAX, as all real ones are. */
+static int says(const void *p, size_t n) {
+    return tells(p, n) || holds(p, n, "eyJvaWQiOiJvIiwiZXhw") || holds(p, n, "eyJhdWQiOiJodHRwczovL3JlZGlz");
+}
+
 static void check_silent(void) {
-    CHECK(I_SILENT, !tells(&flow.error, sizeof flow.error) && !tells(flow.records, sizeof flow.records));
+    CHECK(I_SILENT, !says(&flow.error, sizeof flow.error) && !says(flow.records, sizeof flow.records));
     hidden += strstr(flow.error.message, "[hidden]") != NULL;
 }
 
@@ -415,7 +421,7 @@ static uint64_t play(const azri_identity_kind *who, uint64_t seed) {
 
 static uint64_t first_seed = 1, last_seed = SEEDS;
 
-/* One identity; the first seed twice, which must be the same walks. */
+/* The first seed twice, which must be the same walks. */
 static void seeds_hold_all_invariants(void **state) {
     const azri_identity_kind *who = (const azri_identity_kind *)*state;
     uint64_t seed, first = play(who, first_seed);
