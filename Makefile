@@ -304,7 +304,7 @@ $(B)/$(1)/azredis: tools/azredis.c $(HEADER) | $$(NEED_$(1))
 $(B)/$(1)/unit/%: tests/unit/%.c $(HEADER) $(wildcard tests/unit/*.h) | $$(NEED_$(1))
 	@mkdir -p $$(@D)
 	$(Q)$$(CC_$(1)) $$(CFLAGS_T) $$(INC_$(1)) $$(FLAGS_$(1)) $$< -o $$@ $$(LIBS) $$(LIBS_$(1))
-$(B)/$(1)/sim/%: tests/sim/%.c $(HEADER) $(wildcard tests/sim/*.h)
+$(B)/$(1)/sim/%: tests/sim/%.c $(HEADER) $(wildcard tests/sim/*.h) tests/unit/flow.h
 	@mkdir -p $$(@D)
 	$(Q)$$(CC_$(1)) $$(CFLAGS_T) $$(PURE) $$(FLAGS_$(1)) $$< -o $$@ -Wl,--as-needed -lcmocka
 # Linked to all live tests; those that have an implementation of their own take nothing from it.

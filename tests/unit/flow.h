@@ -48,9 +48,10 @@ static int  leaked;                           /* a secret or token was in memory
 static const char *also_secret[3];            /* what a test has of its own */
 
 static int holds(const void *p, size_t n, const char *what) {
-    size_t i, k = strlen(what);
-    for (i = 0; i + k <= n; i++)
-        if (memcmp((const char *)p + i, what, k) == 0) return 1;
+    const char *at = n ? (const char *)p : "", *end = at + n;
+    size_t k = strlen(what);
+    while ((size_t)(end - at) >= k && (at = (const char *)memchr(at, what[0], (size_t)(end - at) - k + 1)) != NULL)
+        if (memcmp(at++, what, k) == 0) return 1;
     return 0;
 }
 
