@@ -77,7 +77,6 @@ SUITES_36    = trixie sid
 CROSS        = i386 armhf s390x
 # Sanitizers at -O0: a fifth of the time to build, and nothing is optimised away before it is looked at.
 FLAGS_gcc    = -O1
-$(B)/gcc/unit/%: FLAGS_gcc = -O0         # a third of the time to build; standards.sh warns at -O2, live tests run optimised code
 FLAGS_asan   = -O0 $(SAN)
 FLAGS_clang-asan = -O0 $(SAN) $(SAN_INT)
 FLAGS_tsan   = -O1 $(TSAN)
