@@ -9,6 +9,7 @@ LIVE_JOBS ?= 6
 FUZZ_RUNS ?= 20000
 TIMEOUT  ?= 120
 LIVE_TIMEOUT ?= 240
+CHECK_TIMEOUT ?= 300
 ifeq ($(origin CC),default)
 CC = gcc
 endif
@@ -152,7 +153,7 @@ tsan: $(UNIT:%=$(B)/tsan/unit/%) $(LIVE:%=$(B)/tsan/live/%) emulator $(call driv
 valgrind: live-valgrind $(call need,$(UNIT:%=$(B)/gcc/unit/%)) ## unit tests and the live path under valgrind
 	@$(SUITE) valgrind -j $(JOBS) -t 600 --wrap '$(VALGRIND)' $(UNIT:%=$(B)/gcc/unit/%)
 check: $(call need,emulator $(B)/hiredis/libhiredis.a $(B)/pkg/trixie/usr/include/mbedtls/ssl.h) ## layers, names, macros, README and manual run, standards, switches, install, analyzers
-	@$(SUITE) check -j $(JOBS) -t 300 $(CHECKS)
+	@$(SUITE) check -j $(JOBS) -t $(CHECK_TIMEOUT) $(CHECKS)
 # mbedTLS with its buffer allocator is in no package, so it is built from Debian's source package.
 ARENA_SRC = $(B)/pkg/src/src/mbedtls-2.28.3
 ARENA_TLS = -I$(ARENA_SRC)/include -Itests/build/arena -DMBEDTLS_USER_CONFIG_FILE='<mbedtls_user.h>'
@@ -173,7 +174,7 @@ port-lwip: $(ARENA_SRC)/include/mbedtls/ssl.h ## examples/port_lwip.c for a Cort
 	    -isystem $(ARENA_SRC)/include -c examples/port_lwip.c -o $(B)/lwip/port_lwip.o
 # What needs tool chains, root (debootstrap) or minutes; sh tools/run.sh check-all installs them. NODES: see analyze.sh.
 check-all: $(call need,emulator) $(CROSS:%=cross-libs-%) ## check in depth; unit tests on i386, armhf, s390x; bare Debian; valgrind
-	@export AZREDIS_SUMMARY=later NODES=225000; for t in check $(CROSS:%=cross-%) valgrind port-lwip; do $(MAKE) --no-print-directory -k $$t; done; \
+	@export AZREDIS_SUMMARY=later NODES=225000 CHECK_TIMEOUT=1800; for t in check $(CROSS:%=cross-%) valgrind port-lwip; do $(MAKE) --no-print-directory -k $$t; done; \
 	$(SUITE) elsewhere -j $(JOBS) -t 1200 tests/build/elsewhere.sh tests/build/trees.sh tests/build/selftest.sh; \
 	$(PYTHON) tools/tests.py sum -B $(B) check $(CROSS:%=unit-%) live-valgrind valgrind elsewhere
 port-mingw: ## the header without an operating system by a compiler for Windows (gcc-mingw-w64-x86-64)

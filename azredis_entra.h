@@ -4633,7 +4633,7 @@ static const char *azri_identity_managed_id(const azri_identity_conf *c, int *by
 
 /* They become parameters of a URL, where they are encoded; a line end or quote in them is a slip, or worse. */
 static azredis_status azri_identity_check_managed(const azri_identity_conf *c, azredis_error *e) {
-    const char *z = c->resource_id;
+    const char *id = c->resource_id, *z = id;
     int by;
     if (c->identity != AZREDIS_ID_DEFAULT && !azri_identity_is_managed(c->identity)) {
         if (!c->object_id && !c->resource_id && !c->managed_client_id) return AZREDIS_OK;
@@ -4658,7 +4658,7 @@ static azredis_status azri_identity_check_managed(const azri_identity_conf *c, a
         return azri_identity_bad(e, "options.object_id",
                                  "it holds a character that no object id has; give the identity's GUID");
     for (; z && *z >= ' ' && *z <= '~' && *z != '"' && *z != '\'' && *z != '?' && *z != '#' && *z != '&'; z++) {}
-    if (z && (*z || c->resource_id[0] != '/'))
+    if (z && (*z || id[0] != '/'))
         return azri_identity_bad(e, "options.resource_id",
                                  "it must be an ARM resource id: /subscriptions/.../userAssignedIdentities/NAME");
     return AZREDIS_OK;
