@@ -46,7 +46,7 @@ INSTALL_CLI = $(if $(wildcard tools/azredis.c),$(B)/azredis)
 HEADER   = $(H)/azredis_entra.h
 UNIT     = $(patsubst tests/unit/%.c,%,$(sort $(wildcard tests/unit/test_*.c)))
 # Unit tests that need a system or mbedTLS; all others run on the pure half alone as well.
-IMPURE   = test_posix test_child test_proxy test_tls test_config test_no_text
+IMPURE   = test_posix test_child test_proxy test_tls test_config test_no_text test_key
 PURE_UNIT = $(filter-out $(IMPURE),$(UNIT))
 SIM      = $(patsubst tests/sim/%.c,%,$(sort $(wildcard tests/sim/*.c)))
 # Those that take longest begin first, so that none is left over at the end.

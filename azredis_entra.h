@@ -245,6 +245,8 @@
  *                               part included
  * AZREDIS_NO_ASSERTION          leaves out the identity client-assertion
  * AZREDIS_NO_WORKLOAD           leaves out workload-identity, and its link of the default chain; NO_OS and NO_HTTP imply it
+ * AZREDIS_NO_CERTIFICATE        leaves out certificates of service principals: reading them and signing; AZREDIS_NO_HTTP
+ *                               implies it
  * AZREDIS_NO_PROXY              no HTTP proxy before the authority: the option proxy is AZREDIS_E_ARG; AZREDIS_NO_HTTP implies it
  * AZREDIS_NO_TOKEN_FILE         no identity token-file; AZREDIS_NO_OS implies it
  * AZREDIS_NO_EXEC               no identity exec, and no program is ever started; AZREDIS_NO_OS implies it
@@ -904,6 +906,9 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #endif
 
 /* Identities that need more than this build has are left out of it. */
+#if defined(AZREDIS_NO_HTTP) && !defined(AZREDIS_NO_CERTIFICATE)
+#  define AZREDIS_NO_CERTIFICATE
+#endif
 #if defined(AZREDIS_NO_OS) || defined(AZREDIS_NO_HTTP)
 #  ifndef AZREDIS_NO_WORKLOAD
 #    define AZREDIS_NO_WORKLOAD
@@ -996,6 +1001,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #define AZRI_RESP_ATTRIBUTES 65536u      /* in one answer: they are dropped, and must not make it endless */
 #define AZRI_RESP_BULK_MAX   536870912u  /* Redis's own proto-max-bulk-len */
 #define AZRI_PEER_TEXT       200u        /* bytes of a peer's text that an error may quote */
+#define AZRI_KEY_FILE_MAX    131072u     /* certificate, key and chain in one file have 5 to 20 KB */
 
 /* Limits that cost memory. With AZREDIS_NO_OS they are what a device of 100 KB has room for. */
 #define AZRI_CHANNEL_ROOM    64u         /* of a channel's name, where memory is an arena */
@@ -11863,8 +11869,11 @@ static uint64_t azri_dial_deadline(const azri_dial *d) { return d->next_at; }
 mbedtls-devel, mbedtls-dev; macOS: brew install mbedtls@3; elsewhere: give the compiler -I<its include folder>"
 #  endif
 #endif
-#ifndef AZREDIS_NO_MANAGED
+#if !defined(AZREDIS_NO_MANAGED) || !defined(AZREDIS_NO_CERTIFICATE)
 #  include <mbedtls/md.h>
+#endif
+#ifndef AZREDIS_NO_CERTIFICATE
+#  include <mbedtls/rsa.h>
 #endif
 #include <mbedtls/platform_util.h>
 #include <mbedtls/ssl.h>
@@ -11937,9 +11946,13 @@ a client's certificate would pass for a server's"
 #  define AZRI_CONF_RNG(cfg, fn, user) mbedtls_ssl_conf_rng((cfg), (fn), (user))
 #endif
 #if AZRI_MBEDTLS >= 3
+#  define AZRI_PK_RNG(fn, user) , (fn), (user)       /* arguments that mbedTLS 2 has not yet */
+#  define AZRI_PK_ROOM(n)  , (n)
 #  define AZRI_IN_MSG(ssl) ((ssl)->MBEDTLS_PRIVATE(in_msg))
 #  define AZRI_IS_CA(crt)  ((crt)->MBEDTLS_PRIVATE(ca_istrue))
 #else
+#  define AZRI_PK_RNG(fn, user)
+#  define AZRI_PK_ROOM(n)
 #  define AZRI_IN_MSG(ssl) ((ssl)->in_msg)
 #  define AZRI_IS_CA(crt)  ((crt)->ca_istrue)
 #endif
@@ -11965,11 +11978,17 @@ static int azri_mbedtls_no_memory(int rc) {
            high == 0x3f80 || high == 0x7f00 || high == 0x2880;
 }
 
-#ifndef AZREDIS_NO_MANAGED
-/* For Service Fabric, which names its certificate by it. -1: this mbedTLS has none. */
+#if !defined(AZREDIS_NO_MANAGED) || !defined(AZREDIS_NO_CERTIFICATE)
+/* Service Fabric names its certificate by it, and so do assertions by RS256. Not 0: this mbedTLS has none. */
 static int azri_mbedtls_sha1(const unsigned char *p, size_t n, unsigned char out[20]) {
     const mbedtls_md_info_t *info = mbedtls_md_info_from_type(MBEDTLS_MD_SHA1);
     return info ? mbedtls_md(info, p, n, out) : -1;
+}
+#endif
+
+#ifndef AZREDIS_NO_CERTIFICATE
+static int azri_mbedtls_sha256(const unsigned char *p, size_t n, unsigned char out[32]) {
+    return mbedtls_md(mbedtls_md_info_from_type(MBEDTLS_MD_SHA256), p, n, out);
 }
 #endif
 
@@ -12822,6 +12841,307 @@ static void azri_tls_idle(azri_tls *t) {
     azri_free(&t->port->mem, t->ahead, AZRI_TLS_AHEAD);
     t->ahead = NULL;
 }
+
+#ifndef AZREDIS_NO_CERTIFICATE
+/* ==== >>sign ============================================================== uses: core mem fail text port mbedtls
+ * The certificate of a service principal: what people keep it in is read, and its key signs. Whoever calls holds
+ * azri_tls_enter. Nothing here is I/O.
+ * Entry points: azri_key_load, azri_chain_load, azri_key_sign, azri_key_free.
+ * ================================================================================================ */
+#define AZRI_KEY_WHERE "certificate"
+#define AZRI_RSA_BITS_MIN 2048u      /* Entra takes no shorter key, and mbedTLS has room for the longest that it takes */
+#define AZRI_CHAIN_HEAD 4u           /* bytes of a length before each certificate of a chain */
+
+typedef struct azri_key {            /* zeroed but port: none */
+    const azri_port   *port;         /* of the caller: its entropy is the salt of PS256, and blinds */
+    int                open;         /* 1: there is something to free */
+    mbedtls_pk_context pk;
+    azri_buf           chain;        /* see azri_key_load */
+} azri_key;
+
+enum { AZRI_SIGN_PS256, AZRI_SIGN_RS256 };
+
+static int azri_key_rng(void *user, unsigned char *out, size_t n) {
+    const azri_port *port = ((const azri_key *)user)->port;
+    return port->p.entropy(port->p.user, out, n) == 0 ? 0 : MBEDTLS_ERR_RSA_RNG_FAILED;
+}
+
+static azredis_status azri_key_no_memory(azredis_error *e) {
+    return azri_fail(e, AZREDIS_E_NOMEM, AZRI_KEY_WHERE, "certificate: out of memory");
+}
+
+/* ---- PEM (RFC 7468): what stands outside of BEGIN and END is a comment ----------------------------- */
+
+typedef struct azri_pem { azredis_str label, body, whole; } azri_pem;
+
+/* The place of z, or s.len. */
+static size_t azri_pem_find(azredis_str s, azredis_str z) {
+    size_t i;
+    for (i = 0; i < s.len; i++)
+        if (s.len - i >= z.len && memcmp(s.ptr + i, z.ptr, z.len) == 0) return i;
+    return i;
+}
+
+static azredis_str azri_pem_from(azredis_str s, size_t at) { return azri_slice(s.ptr + at, s.len - at); }
+
+/* The next block of *text, which then begins behind it. 0: none, or one without an end. */
+static int azri_pem_next(azredis_str *text, azri_pem *b) {
+    static const char begin[] = "-----BEGIN ", end[] = "-----END ", dashes[] = "-----";
+    azredis_str rest;
+    size_t n = azri_pem_find(*text, azri_str(begin));
+    if (n == text->len) return 0;
+    b->whole = azri_pem_from(*text, n);
+    rest = azri_pem_from(b->whole, sizeof begin - 1);
+    n = azri_pem_find(rest, azri_str(dashes));
+    if (n == rest.len) return 0;
+    b->label = azri_slice(rest.ptr, n);
+    rest = azri_pem_from(rest, n + sizeof dashes - 1);
+    n = azri_pem_find(rest, azri_str(end));
+    if (n == rest.len) return 0;
+    b->body = azri_slice(rest.ptr, n);
+    rest = azri_pem_from(rest, n + sizeof end - 1);
+    n = azri_pem_find(rest, azri_str(dashes));
+    if (n == rest.len || !azri_eq(b->label, azri_slice(rest.ptr, n))) return 0;
+    *text = azri_pem_from(rest, n + sizeof dashes - 1);
+    b->whole.len = (size_t)(text->ptr - b->whole.ptr);
+    return 1;
+}
+
+/* Behind what out has. */
+static azredis_status azri_pem_decode(azredis_str body, azri_buf *out) {
+    azredis_status st = azri_buf_reserve(out, body.len);
+    char *p = out->ptr + out->len;
+    size_t i, n = 0;
+    if (st != AZREDIS_OK) return st;
+    for (i = 0; i < body.len; i++)
+        if (!memchr("\r\n\t ", body.ptr[i], 4)) p[n++] = body.ptr[i];
+    if (!azri_b64_decode(azri_slice(p, n), "+/", p, &n)) return AZREDIS_E_ARG;
+    out->len += n;
+    return AZREDIS_OK;
+}
+
+/* ---- chain: certificates as DER, each behind its length, 4 bytes big-endian ------------------------ */
+
+static azredis_status azri_chain_add(azri_buf *chain, const void *der, size_t n) {
+    unsigned char head[AZRI_CHAIN_HEAD];
+    azredis_status st = azri_buf_reserve(chain, sizeof head + n);
+    size_t i;
+    if (st != AZREDIS_OK) return st;
+    for (i = 0; i < sizeof head; i++) head[i] = (unsigned char)(n >> (8 * (sizeof head - 1 - i)) & 0xff);
+    (void)azri_buf_add(chain, head, sizeof head);
+    return azri_buf_add(chain, der, n);
+}
+
+/* The certificate at *at, which moves on. 0: there is none. */
+static int azri_chain_next(const azri_buf *chain, size_t *at, azredis_str *der) {
+    size_t i, n = 0;
+    if (*at == chain->len) return 0;
+    for (i = 0; i < AZRI_CHAIN_HEAD; i++) n = n << 8 | (unsigned char)chain->ptr[*at + i];
+    *der = azri_slice(chain->ptr + *at + AZRI_CHAIN_HEAD, n);
+    *at += AZRI_CHAIN_HEAD + n;
+    return 1;
+}
+
+static azredis_status azri_chain_pem(azri_buf *chain, azri_buf *scratch, azredis_str text, azredis_error *e) {
+    azri_pem b;
+    azredis_status st = AZREDIS_OK;
+    while (st == AZREDIS_OK && azri_pem_next(&text, &b)) {
+        if (!azri_eqz(b.label, "CERTIFICATE")) continue;
+        scratch->len = 0;
+        st = azri_pem_decode(b.body, scratch);
+        if (st == AZREDIS_OK) st = azri_chain_add(chain, scratch->ptr, scratch->len);
+    }
+    if (st == AZREDIS_E_NOMEM) return azri_key_no_memory(e);
+    if (st != AZREDIS_OK)
+        return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: a certificate in it is not base64");
+    if (chain->len > 0) return AZREDIS_OK;
+    return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE,
+                     "certificate: there is no certificate in it; expected PEM (-----BEGIN CERTIFICATE-----) or PKCS#12");
+}
+
+/* Does the certificate belong to the key? 1, 0, or -1: out of memory. */
+static int azri_chain_matches(azri_key *k, azredis_str der) {
+    mbedtls_x509_crt crt;
+    int rc;
+    mbedtls_x509_crt_init(&crt);
+    rc = mbedtls_x509_crt_parse_der(&crt, (const unsigned char *)der.ptr, der.len);
+    if (rc == 0) rc = mbedtls_pk_check_pair(&crt.pk, &k->pk AZRI_PK_RNG(azri_key_rng, k));
+    mbedtls_x509_crt_free(&crt);
+    return azri_mbedtls_no_memory(rc) ? -1 : rc == 0;
+}
+
+static void azri_chain_reverse(char *p, size_t n) {
+    size_t i;
+    for (i = 0; i < n / 2; i++) {
+        char c = p[i];
+        p[i] = p[n - 1 - i];
+        p[n - 1 - i] = c;
+    }
+}
+
+/* The certificate of the key moves to the front. */
+static azredis_status azri_chain_leaf(azri_key *k, azredis_error *e) {
+    size_t from = 0, at = 0;
+    azredis_str der;
+    int rc = 0;
+    while (rc == 0 && azri_chain_next(&k->chain, &at, &der)) {
+        rc = azri_chain_matches(k, der);
+        if (rc == 0) from = at;
+    }
+    if (rc < 0) return azri_key_no_memory(e);
+    if (rc == 0)
+        return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: no certificate in it belongs to the private key; "
+                         "give the key that this certificate was made with");
+    azri_chain_reverse(k->chain.ptr, from);
+    azri_chain_reverse(k->chain.ptr + from, at - from);
+    azri_chain_reverse(k->chain.ptr, at);
+    return AZREDIS_OK;
+}
+
+/* ---- key ------------------------------------------------------------------------------------------ */
+
+static void azri_key_free(azri_key *k) {
+    if (!k->open) return;
+    mbedtls_pk_free(&k->pk);
+    azri_buf_free(&k->chain);
+    k->open = 0;
+}
+
+static azredis_status azri_key_type(azri_key *k, azredis_error *e) {
+    if (mbedtls_pk_get_type(&k->pk) != MBEDTLS_PK_RSA)
+        return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: its private key is not an RSA key, and Entra takes "
+                         "no other; make a certificate with RSA of 2048 bits or more");
+    if (mbedtls_pk_get_bitlen(&k->pk) < AZRI_RSA_BITS_MIN)
+        return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: its RSA key has %u bits, and Entra takes %u at "
+                         "least", (unsigned)mbedtls_pk_get_bitlen(&k->pk), AZRI_RSA_BITS_MIN);
+    return AZREDIS_OK;
+}
+
+/* der: PKCS#1 or PKCS#8; or PEM with its NUL, and the password. */
+static azredis_status azri_key_parse(azri_key *k, const azri_buf *der, const char *password, azredis_error *e) {
+    int rc = mbedtls_pk_parse_key(&k->pk, (const unsigned char *)der->ptr, der->len, (const unsigned char *)password,
+                                  password ? strlen(password) : 0 AZRI_PK_RNG(azri_key_rng, k));
+    if (rc == 0) return azri_key_type(k, e);
+    if (azri_mbedtls_no_memory(rc)) return azri_key_no_memory(e);
+    if (rc == MBEDTLS_ERR_PK_PASSWORD_REQUIRED)
+        (void)azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: its private key is encrypted; give its password");
+    else if (rc == MBEDTLS_ERR_PK_PASSWORD_MISMATCH)
+        (void)azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: the password of its private key is wrong");
+    else
+        (void)azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: its private key is damaged, or of a kind that mbedTLS "
+                        "cannot read (-0x%04x); openssl pkey -in FILE -out NEW writes it anew", (unsigned)-rc);
+    if (e) e->tls_code = rc;
+    return AZREDIS_E_ARG;
+}
+
+/* Proc-Type and DEK-Info (RFC 1421 4.6) stand before the base64; mbedTLS undoes it, and wants a NUL. */
+static azredis_status azri_key_pem_block(azri_key *k, const azri_pem *b, azri_buf *scratch, const char *password,
+                                         azredis_error *e) {
+    azredis_status st;
+    if (azri_find(b->body, ':') < b->body.len) {
+        st = azri_buf_add(scratch, b->whole.ptr, b->whole.len);
+        if (st == AZREDIS_OK) st = azri_buf_add(scratch, "", 1);
+        if (st != AZREDIS_OK) return azri_key_no_memory(e);
+        return azri_key_parse(k, scratch, password, e);
+    }
+    st = azri_pem_decode(b->body, scratch);
+    if (st == AZREDIS_E_NOMEM) return azri_key_no_memory(e);
+    if (st != AZREDIS_OK)
+        return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: its private key is not base64");
+    return azri_key_parse(k, scratch, NULL, e);
+}
+
+static azredis_status azri_key_pem(azri_key *k, azri_buf *scratch, azredis_str text, const char *password,
+                                   azredis_error *e) {
+    static const char kind[] = "PRIVATE KEY";        /* RSA, EC, ENCRYPTED or nothing stands before it */
+    azri_pem b;
+    while (azri_pem_next(&text, &b))
+        if (b.label.len >= sizeof kind - 1 &&
+            azri_eqz(azri_pem_from(b.label, b.label.len - (sizeof kind - 1)), kind))
+            return azri_key_pem_block(k, &b, scratch, password, e);
+    return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: there is no private key in it; give the key as a file "
+                     "of its own, or one file with both (-----BEGIN PRIVATE KEY-----)");
+}
+
+static azredis_status azri_key_size(azredis_str certificate, azredis_str key, azredis_error *e) {
+    if (certificate.len <= AZRI_KEY_FILE_MAX && key.len <= AZRI_KEY_FILE_MAX) return AZREDIS_OK;
+    return azri_fail(e, AZREDIS_E_LIMIT, AZRI_KEY_WHERE, "certificate: more than %u bytes; certificate, key and chain have "
+                     "some thousand", AZRI_KEY_FILE_MAX);
+}
+
+/* certificate: PEM or PKCS#12; key: PEM of its own, or empty: it is in certificate. password may be NULL. Fills k->chain:
+ * certificates as DER, each behind its length in 4 bytes big-endian, first the one of the key, then the others in the
+ * order of the file. Afterwards azri_key_free, if this was OK. */
+static azredis_status azri_key_load(azri_key *k, const azri_mem *m, azredis_str certificate, azredis_str key,
+                                    const char *password, azredis_error *e) AZRI_UNUSED;
+static azredis_status azri_key_load(azri_key *k, const azri_mem *m, azredis_str certificate, azredis_str key,
+                                    const char *password, azredis_error *e) {
+    azri_buf scratch;
+    azredis_status st = azri_key_size(certificate, key, e);
+    (void)AZRI_PSA_INIT();
+    azri_buf_init(&scratch, m, AZRI_KEY_FILE_MAX + 1, 1);
+    azri_buf_init(&k->chain, m, AZRI_KEY_FILE_MAX, 0);
+    mbedtls_pk_init(&k->pk);
+    k->open = 1;
+    if (st == AZREDIS_OK) st = azri_key_pem(k, &scratch, key.len ? key : certificate, password, e);
+    if (st == AZREDIS_OK) st = azri_chain_pem(&k->chain, &scratch, certificate, e);
+    if (st == AZREDIS_OK) st = azri_chain_leaf(k, e);
+    azri_buf_free(&scratch);
+    if (st != AZREDIS_OK) azri_key_free(k);
+    return st;
+}
+
+/* Certificates alone, as in azri_key_load but in the order of the file; for a key that somebody else has. Afterwards
+ * azri_buf_free, if this was OK. */
+static azredis_status azri_chain_load(azri_buf *chain, const azri_mem *m, azredis_str certificate, const char *password,
+                                      azredis_error *e) AZRI_UNUSED;
+static azredis_status azri_chain_load(azri_buf *chain, const azri_mem *m, azredis_str certificate, const char *password,
+                                      azredis_error *e) {
+    azri_buf scratch;
+    azredis_status st = azri_key_size(certificate, azri_str(""), e);
+    (void)password;
+    azri_buf_init(&scratch, m, AZRI_KEY_FILE_MAX + 1, 1);
+    azri_buf_init(chain, m, AZRI_KEY_FILE_MAX, 0);
+    if (st == AZREDIS_OK) st = azri_chain_pem(chain, &scratch, certificate, e);
+    azri_buf_free(&scratch);
+    if (st != AZREDIS_OK) azri_buf_free(chain);
+    return st;
+}
+
+/* The thumbprint of the first certificate, as the header of an assertion has it: by SHA-256 for PS256, by SHA-1 for RS256.
+ * Returns its length; 0: this mbedTLS has no such hash. */
+static size_t azri_chain_print(const azri_buf *chain, int alg, unsigned char out[32]) AZRI_UNUSED;
+static size_t azri_chain_print(const azri_buf *chain, int alg, unsigned char out[32]) {
+    azredis_str der;
+    size_t at = 0;
+    if (!azri_chain_next(chain, &at, &der)) return 0;
+    if (alg == AZRI_SIGN_RS256) return azri_mbedtls_sha1((const unsigned char *)der.ptr, der.len, out) == 0 ? 20 : 0;
+    return azri_mbedtls_sha256((const unsigned char *)der.ptr, der.len, out) == 0 ? 32 : 0;
+}
+
+/* hash: SHA-256 of what is signed; the signature goes behind what is in the buffer. */
+static azredis_status azri_key_sign(azri_key *k, int alg, const unsigned char hash[32], azri_buf *signature,
+                                    azredis_error *e) AZRI_UNUSED;
+static azredis_status azri_key_sign(azri_key *k, int alg, const unsigned char hash[32], azri_buf *signature,
+                                    azredis_error *e) {
+    size_t n = mbedtls_pk_get_len(&k->pk);
+    azredis_status st = azri_buf_reserve(signature, n);
+    int rc;
+    if (st != AZREDIS_OK) return azri_fail(e, st, AZRI_KEY_WHERE, "certificate: no room for a signature of %u bytes", (unsigned)n);
+    (void)mbedtls_rsa_set_padding(mbedtls_pk_rsa(k->pk), alg == AZRI_SIGN_PS256 ? MBEDTLS_RSA_PKCS_V21 : MBEDTLS_RSA_PKCS_V15,
+                                  alg == AZRI_SIGN_PS256 ? MBEDTLS_MD_SHA256 : MBEDTLS_MD_NONE);
+    rc = mbedtls_pk_sign(&k->pk, MBEDTLS_MD_SHA256, hash, 32,
+                         (unsigned char *)signature->ptr + signature->len AZRI_PK_ROOM(n), &n, azri_key_rng, k);
+    if (rc == 0) {
+        signature->len += n;
+        return AZREDIS_OK;
+    }
+    st = azri_fail(e, azri_mbedtls_no_memory(rc) ? AZREDIS_E_NOMEM : AZREDIS_E_ARG, AZRI_KEY_WHERE,
+                   "certificate: its key cannot sign (mbedTLS -0x%04x)", (unsigned)-rc);
+    if (e) e->tls_code = rc;
+    return st;
+}
+#endif /* AZREDIS_NO_CERTIFICATE */
 
 /* ==== >>line ============================================================== uses: core mem fail text http port posix bare tls ==
  * A stream that is dialled, secured and then carries bytes, step by step and never blocking.
