@@ -1,0 +1,239 @@
+/*
+ * sts.h - part of emulator.c: how Entra's token endpoint words an error, reads a form and a scope, and the faults
+ * that answer whatever was asked.
+ */
+static const struct sts_error { long code; unsigned status; const char *error, *text; } ERRORS[] = {
+    {900144, 400, "invalid_request",
+     "The request body must contain the following parameter: '%s'."},
+    {900023, 400, "invalid_request",
+     "Specified tenant identifier '%s' is neither a valid DNS name, nor a valid external domain."},
+    {90002, 400, "invalid_request",
+     "Tenant '%s' not found. Check to make sure you have the correct tenant ID and are signing "
+     "into the correct cloud."},
+    {9002313, 400, "invalid_request", "Invalid request. Request is malformed or invalid."},
+    {70003, 400, "unsupported_grant_type", "The app requested an unsupported grant type '%s'."},
+    {70011, 400, "invalid_scope",
+     "The provided request must include a 'scope' input parameter. The provided value for the "
+     "input parameter 'scope' is not valid. The scope %s is not valid."},
+    {700016, 400, "unauthorized_client",
+     "Application with identifier '%s' was not found in the directory. This can happen if the "
+     "application has not been installed by the administrator of the tenant."},
+    {7000215, 401, "invalid_client",
+     "Invalid client secret provided. Ensure the secret being sent in the request is the client "
+     "secret value, not the client secret ID, for a secret added to app '%s'."},
+    {7000216, 401, "invalid_client",
+     "'client_assertion', 'client_secret' or 'request' is required for the '%s' grant type."},
+    {7000222, 401, "invalid_client", "The provided client secret keys for app '%s' are expired."},
+    {700027, 401, "invalid_client", "The certificate used to sign the client assertion is not "
+                                    "registered on application (the emulator knows none)."},
+    {700024, 401, "invalid_client", "Client assertion is not within its valid time range. %s."},
+    {50027, 400, "invalid_request", "JWT token is invalid or malformed. %s"},
+    {50013, 401, "invalid_client", "Assertion failed signature validation. %s"},
+    {700211, 401, "invalid_client",
+     "No matching federated identity record found for presented assertion issuer '%s'. Check your federated "
+     "identity credential Subject, Audience and Issuer against the presented assertion."},
+    {700212, 401, "invalid_client",
+     "No matching federated identity record found for presented assertion audience '%s'. Check your federated "
+     "identity credential Subject, Audience and Issuer against the presented assertion."},
+    {700213, 401, "invalid_client",
+     "No matching federated identity record found for presented assertion subject '%s'. Check your federated "
+     "identity credential Subject, Audience and Issuer against the presented assertion."},
+    {7002137, 401, "invalid_client",
+     "No matching federated identity record found for presented assertion subject '%s'. The subject matches with "
+     "case-insensitive comparison, but not with case-sensitive comparison."},
+    {7002138, 401, "invalid_client",
+     "No matching federated identity record found for presented assertion issuer '%s'. The issuer matches with "
+     "case-insensitive comparison, but not with case-sensitive comparison."},
+    {7000112, 400, "unauthorized_client", "Application '%s' is disabled."},
+    {500011, 400, "invalid_resource",
+     "The resource principal named %s was not found in the tenant."},
+    {90033, 503, "temporarily_unavailable", "A transient error has occurred. Please try again."},
+    {90055, 429, "temporarily_unavailable", "The server is terminating the request because of too "
+                                            "many requests. Please wait and try again."},
+    {50196, 400, "invalid_request", "The server terminated an operation because it encountered a "
+                                    "client request loop. Please contact your app vendor."},
+    {0, 400, "invalid_request", "An error that the emulator was asked for."},
+};
+
+/* An error as Entra words it. `detail` stands for the %s of the text. */
+static enum MHD_Result sts_error(struct MHD_Connection *h, long code, const char *detail, unsigned status,
+                                 const char *retry_after) {
+    const struct sts_error *e = ERRORS;
+    char when[32], trace[37], correlation[37], uri[96], retry[16], *description, *text;
+    const char *hole;
+    time_t now = time(NULL);
+    struct tm tm;
+    json_t *body;
+    enum MHD_Result r;
+    while (e->code && e->code != code) e++;
+    strftime(when, sizeof when, "%Y-%m-%d %H:%M:%SZ", gmtime_r(&now, &tm));
+    random_guid(trace);
+    random_guid(correlation);
+    snprintf(uri, sizeof uri, "%serror?code=%ld", g.authority_url, code);
+    hole = strstr(e->text, "%s");
+    text = hole ? format_text("%.*s%.200s%s", (int)(hole - e->text), e->text, detail, hole + 2)
+                : format_text("%s", e->text);
+    description = format_text("AADSTS%ld: %s\r\nTrace ID: %s\r\nCorrelation ID: %s\r\n"
+                              "Timestamp: %s",
+                              code, text, trace, correlation, when);
+    body = json_pack("{ss so s[I] ss ss ss ss}", "error", e->error, "error_description",
+                     json_bytes(description, strlen(description)), "error_codes", (json_int_t)code,
+                     "timestamp", when, "trace_id", trace, "correlation_id", correlation, "error_uri", uri);
+    free(text);
+    free(description);
+    description = must(json_dumps(body, JSON_COMPACT));
+    pthread_mutex_lock(&g.lock);
+    g.token_errors++;
+    pthread_mutex_unlock(&g.lock);
+    snprintf(retry, sizeof retry, "%.15s", retry_after ? retry_after : "");
+    say("token refused: AADSTS%ld, HTTP %u", code, status ? status : e->status);
+    r = reply_text(h, status ? status : e->status, "application/json; charset=utf-8", description,
+                   retry_after ? "Retry-After" : NULL, retry);
+    json_decref(body);
+    free(description);
+    return r;
+}
+
+struct form {
+    char *grant_type, *client_id, *client_secret, *client_assertion, *client_assertion_type, *scope, *resource;
+};
+
+/* Decodes in place. False for a bad escape or a NUL. */
+static bool form_decode(char *s) {
+    char *out = s;
+    for (; *s; s++) {
+        if (*s == '%') {
+            char hex[3] = {s[1], s[1] ? s[2] : 0, 0};
+            if (!isxdigit((unsigned char)hex[0]) || !isxdigit((unsigned char)hex[1])) return false;
+            *out = (char)strtol(hex, NULL, 16);
+            if (*out++ == 0) return false;
+            s += 2;
+        } else {
+            *out++ = *s == '+' ? ' ' : *s;
+        }
+    }
+    *out = 0;
+    return true;
+}
+
+/* False: malformed, or a field came twice. An empty field counts as absent. */
+static bool form_parse(struct request *r, struct form *f) {
+    const struct {
+        const char *name;
+        char **value;
+    } fields[] = {{"grant_type", &f->grant_type},
+                  {"client_id", &f->client_id},
+                  {"scope", &f->scope},
+                  {"client_secret", &f->client_secret},
+                  {"client_assertion", &f->client_assertion},
+                  {"client_assertion_type", &f->client_assertion_type},
+                  {"resource", &f->resource}};
+    char *rest = r->body, *name;
+    size_t i;
+    r->body[r->n] = 0;
+    memset(f, 0, sizeof *f);
+    if (strlen(r->body) != r->n) return false;
+    while ((name = strsep(&rest, "&"))) {
+        char *value = strchr(name, '=');
+        if (value) *value++ = 0;
+        if (!form_decode(name) || (value && !form_decode(value))) return false;
+        for (i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+            if (strcmp(name, fields[i].name) != 0 || !value || !*value) continue;
+            if (*fields[i].value) return false;
+            *fields[i].value = value;
+        }
+    }
+    return true;
+}
+
+/* The audience that a scope asks for; NULL: no good scope. OpenID's own scopes are let by. */
+static const char *scope_audience(const char *scope) {
+    char *copy = must(strdup(scope)), *rest = copy, *one;
+    const char *aud = NULL;
+    bool bad = false;
+    while ((one = strsep(&rest, " "))) {
+        if (!*one || !strcmp(one, "openid") || !strcmp(one, "profile") || !strcmp(one, "offline_access") ||
+            !strcmp(one, "email"))
+            continue;
+        bad |= aud != NULL;
+        if (!strcmp(one, SCOPE_URL "/.default"))
+            aud = SCOPE_URL;
+        else if (!strcmp(one, SCOPE_URL "//.default"))
+            aud = SCOPE_URL "/";
+        else if (!strcmp(one, SCOPE_GUID "/.default"))
+            aud = SCOPE_GUID;
+        else
+            bad = true;
+    }
+    free(copy);
+    return bad ? NULL : aud;
+}
+
+/* Never answers; lasts until the client gives up or the emulator ends. */
+static enum MHD_Result token_hang(struct MHD_Connection *h) {
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(h, MHD_CONNECTION_INFO_CONNECTION_FD);
+    struct pollfd p[2] = {{.fd = info->connect_fd, .events = POLLRDHUP}, {.fd = g.stop_fd, .events = POLLIN}};
+    while (poll(p, 2, -1) < 0 && errno == EINTR) {}
+    return MHD_NO;
+}
+
+static ssize_t endless_read(void *cls, uint64_t at, char *out, size_t room) {
+    static const char start[] = "{\"token_type\":\"Bearer\",\"pad\":\"";
+    (void)cls;
+    if (nap(0)) return MHD_CONTENT_READER_END_WITH_ERROR;
+    memset(out, 'A', room);
+    if (at == 0 && room >= sizeof start) memcpy(out, start, sizeof start - 1);
+    return (ssize_t)room;
+}
+
+static ssize_t drip_read(void *cls, uint64_t at, char *out, size_t room) {
+    (void)room;
+    if (at && nap(1000)) return MHD_CONTENT_READER_END_WITH_ERROR;
+    *out = ((const char *)cls)[at];
+    return 1;
+}
+
+/* `cls` is freed at the end; `block` bytes at most are read at a time. */
+static enum MHD_Result reply_stream_by(struct MHD_Connection *h, uint64_t size, MHD_ContentReaderCallback read,
+                                       void *cls, size_t block) {
+    struct MHD_Response *r = MHD_create_response_from_callback(size, block, read, cls, cls ? free : NULL);
+    enum MHD_Result result;
+    MHD_add_response_header(r, "Content-Type", "application/json; charset=utf-8");
+    result = MHD_queue_response(h, 200, r);
+    MHD_destroy_response(r);
+    return result;
+}
+
+static enum MHD_Result reply_stream(struct MHD_Connection *h, uint64_t size, MHD_ContentReaderCallback read,
+                                    void *cls) {
+    return reply_stream_by(h, size, read, cls, cls ? 1 : 16384);
+}
+
+/* The faults that answer whatever was asked. False: none is armed. */
+static bool token_fault(struct MHD_Connection *h, enum MHD_Result *result) {
+    char text[64];
+    long value;
+    if (fault_take(F_TOKEN_500, NULL)) {
+        *result = sts_error(h, 90033, "", 500, NULL);
+    } else if (fault_take(F_TOKEN_429, &value)) {
+        snprintf(text, sizeof text, "%ld", value);
+        *result = sts_error(h, 90055, "", 429, text);
+    } else if (fault_take(F_TOKEN_HANG, NULL)) {
+        *result = token_hang(h);
+    } else if (fault_take(F_TOKEN_GARBAGE, NULL)) {
+        *result = reply_text(h, 200, "text/html",
+                             "<html><head><title>Welcome</title></head><body>Please sign in to "
+                             "this network.</body></html>\n",
+                             NULL, NULL);
+    } else if (fault_take(F_TOKEN_ENDLESS, NULL)) {
+        *result = reply_stream(h, MHD_SIZE_UNKNOWN, endless_read, NULL);
+    } else if (fault_take(F_TOKEN_REDIRECT, NULL)) {
+        snprintf(text, sizeof text, "http://127.0.0.1:%d/trap", g.admin.port);
+        *result = reply_text(h, 302, "text/plain", "", "Location", text);
+    } else if (fault_take(F_TOKEN_ERROR, &value)) {
+        *result = sts_error(h, value, "emulator", 0, NULL);
+    } else {
+        return false;
+    }
+    return true;
+}
