@@ -71,6 +71,7 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
+#include <openssl/pkcs12.h>
 #include <openssl/rand.h>
 #include <openssl/sha.h>
 #include <openssl/ssl.h>
@@ -211,7 +212,7 @@ struct fault {
 
 /* Who may sign in. Each has an object id of its own, and where it applies an application (client) id. */
 enum who {
-    P_SECRET, P_WORKLOAD, P_EXCHANGE, P_BINDING, P_IMDS, P_APPSERVICE, P_MSI, P_ARC, P_FABRIC, P_ML,
+    P_SECRET, P_WORKLOAD, P_EXCHANGE, P_CERTIFICATE, P_SUBJECT, P_BINDING, P_IMDS, P_APPSERVICE, P_MSI, P_ARC, P_FABRIC, P_ML,
     P_ML_DEFAULT, P_CLOUDSHELL, P_USER_1, P_USER_2, P_COUNT
 };
 
@@ -222,6 +223,8 @@ static const struct {
     [P_SECRET] = {"environment", NULL},
     [P_WORKLOAD] = {"workload", NULL},
     [P_EXCHANGE] = {"exchange", NULL},
+    [P_CERTIFICATE] = {"certificate", NULL},
+    [P_SUBJECT] = {"subject", NULL},
     [P_BINDING] = {"binding", NULL},
     [P_IMDS] = {"imds", "Microsoft.Compute/virtualMachines/vm"},
     [P_APPSERVICE] = {"appservice", "Microsoft.Web/sites/app"},
@@ -296,7 +299,8 @@ static struct {
     char dir[PATH_MAX], env_file[PATH_MAX + 8], socket[PATH_MAX + 16], redis_bin[PATH_MAX];
     const char *arc_dir, *proxy_login;
     double assertion_ttl;
-    char tenant[37], subscription[37], secret[41], admin_password[41], access_key[45];
+    char tenant[37], subscription[37], secret[41], admin_password[41], access_key[45],
+        pfx_password[21];
     struct principal who[P_COUNT];
     char authority_url[64], kid[44], issuer[80], thumbprint[41];
     int gateway_port;
@@ -556,6 +560,8 @@ static bool fault_take(int id, long *value) {
     return taken;
 }
 
+#include "emulator/dials.h"
+
 /* ---- Keys and certificates -------------------------------------------------------------- */
 
 static void tls_must(bool ok, const char *what) {
@@ -697,6 +703,13 @@ static void free_identity(struct identity *id) {
     X509_free(id->cert);
     EVP_PKEY_free(id->key);
     for (i = 0; i < CHAIN; i++) X509_free(id->above[i]);
+}
+
+/* An elliptic key and a certificate of one name, quickly made. Without an issuer it signs itself. */
+static struct identity new_small(const char *name, const char *san, X509 *ca, EVP_PKEY *ca_key) {
+    struct identity id = {NULL, new_key(true, false), {NULL}};
+    id.cert = new_cert(id.key, name, san, ca, ca_key, -86400, 30 * 86400);
+    return id;
 }
 
 static char *pem_text(X509 *cert, EVP_PKEY *key) {
@@ -1180,6 +1193,7 @@ static json_t *token_claims(const struct token_wish *wish, const char *aud, cons
     double life = wish->expired ? -(double)wish->expired : g.ttl;
     json_t *c;
     clock_gettime(CLOCK_REALTIME, &t);
+    t.tv_sec += dials[D_CLOCK_OFFSET];
     random_text(uti, 22, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_");
     snprintf(iss, sizeof iss, second ? "https://login.microsoftonline.com/%s/v2.0" : "https://sts.windows.net/%s/",
              g.tenant);
@@ -1876,6 +1890,13 @@ static enum MHD_Result reply_text(struct MHD_Connection *h, unsigned status, con
     MHD_add_response_header(r, "Content-Type", type);
     MHD_add_response_header(r, "Cache-Control", "no-store, no-cache");
     if (extra) MHD_add_response_header(r, extra, extra_value);
+    if (dials[D_CLOCK_OFFSET]) {
+        char date[64];
+        struct tm tm;
+        time_t now = entra_time();
+        strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&now, &tm));
+        MHD_add_response_header(r, "Date", date);
+    }
     result = MHD_queue_response(h, status, r);
     MHD_destroy_response(r);
     return result;
@@ -1968,6 +1989,7 @@ static void on_http_done(void *cls, struct MHD_Connection *h, void **state,
 #include "emulator/sts.h"
 #include "emulator/answer.h"
 #include "emulator/federation.h"
+#include "emulator/certificate.h"
 #include "emulator/authority.h"
 #include "emulator/managed.h"
 #include "emulator/proxy.h"
@@ -2207,6 +2229,13 @@ static enum MHD_Result answer_rotate(struct MHD_Connection *h) {
     return reply_json(h, 200, json_pack("{ss}", "header", value));
 }
 
+static enum MHD_Result answer_set(struct MHD_Connection *h) {
+    const char *name = MHD_lookup_connection_value(h, MHD_GET_ARGUMENT_KIND, "name"),
+               *value = MHD_lookup_connection_value(h, MHD_GET_ARGUMENT_KIND, "value"),
+               *complaint = dial_set(name ? name : "", value ? value : "");
+    return complaint ? reply_error(h, 400, complaint) : reply_json(h, 200, json_pack("{ss}", name, value));
+}
+
 static enum MHD_Result answer_admin(struct MHD_Connection *h, const char *url, const char *method,
                                     struct request *request) {
     const char *host = MHD_lookup_connection_value(h, MHD_HEADER_KIND, "Host");
@@ -2229,6 +2258,8 @@ static enum MHD_Result answer_admin(struct MHD_Connection *h, const char *url, c
     if ((post || strcmp(method, "DELETE") == 0) && strcmp(url, "/fault") == 0) return answer_fault(h, method);
     if (get && strcmp(url, "/request") == 0) return answer_request(h);
     if (post && strcmp(url, "/rotate") == 0) return answer_rotate(h);
+    if (post && strcmp(url, "/set") == 0) return answer_set(h);
+    if (!get && strcmp(url, "/certificate") == 0) return answer_certificate(h, method, request);
     if (post && strcmp(url, "/assertion") == 0) return answer_assertion(h, request);
     if (get && strcmp(url, "/redis/info") == 0) return answer_info(h);
     if (post && strcmp(url, "/redis/command") == 0) return answer_command(h, request);
@@ -2316,6 +2347,7 @@ static void make_secrets(void) {
     char alphabet[80];
     make_who();
     random_text(g.admin_password, 40, letters);
+    random_text(g.pfx_password, 20, letters);
     random_text(g.access_key, 43, letters);
     g.access_key[43] = '=';
     /* Of the kind Azure makes; each character that needs care in a form or a shell occurs. */
@@ -2457,13 +2489,6 @@ static void serve(int signals) {
     }
 }
 
-/* An elliptic key and a certificate of one name, quickly made. Without an issuer it signs itself. */
-static struct identity new_small(const char *name, const char *san, X509 *ca, EVP_PKEY *ca_key) {
-    struct identity id = {NULL, new_key(true, false), {NULL}};
-    id.cert = new_cert(id.key, name, san, ca, ca_key, -86400, 30 * 86400);
-    return id;
-}
-
 struct identities { struct identity gateway, authority, fabric, aks; };
 
 static void write_ca(const char *file, X509 *ca) {
@@ -2502,6 +2527,7 @@ static void make_tls(struct identities *all) {
     g.jwt_key = new_key(false, false);
     g.issuer_key = ca_key; /* the CA signs no more, and to make one more key takes a tenth of a second */
     make_kid();
+    make_client_cert();
     X509_free(ca);
 }
 
@@ -2579,6 +2605,9 @@ static void help(void) {
          "  --gateway-cert KIND    good, expired, not-yet-valid, wrong-host, self-signed,\n"
          "                         untrusted, ecdsa or long-chain\n"
          "  --authority-cert KIND  the same for the authority\n"
+         "  --client-cert PEM      certificates of the application that signs in by one; repeatable\n"
+         "  --client-subject PEM   first certificate's subject name, trusted below the last one; repeatable\n"
+         "  --set NAME=VALUE       see SETTINGS; repeatable\n"
          "  --fault NAME[=VALUE][*N|*]   arm a fault once, N times, or for ever; repeatable\n"
          "  --quiet                print only errors\n"
          "  -h, --help             this\n\nfaults:");
@@ -2600,12 +2629,16 @@ static void help(void) {
          "  19 none: the first answer is a token\n"
          "\nENVIRONMENTS:");
     for (k = 0; k < ENVIRONMENT_COUNT; k++) printf("  %-16s %s\n", ENVIRONMENTS[k].name, ENVIRONMENTS[k].help);
+    puts("\nSETTINGS of --set, with what they are without it:");
+    for (i = 0; i < D_COUNT; i++) printf("  %-17s %5ld  %s\n", DIALS[i].name, DIALS[i].standard, DIALS[i].help);
     puts("\nadmin: GET /counters[?records=0] /token /healthz /redis/info?section=S\n"
          "       POST /fault?name=NAME[&value=V][&count=N|*]   DELETE /fault?name=NAME\n"
          "       GET /request?endpoint=E    the last request of that endpoint, secret headers not shown\n"
          "       POST /rotate?endpoint=E    a new IDENTITY_HEADER or MSI_SECRET for it\n"
          "       POST /assertion {\"claims\":{...},\"life\":S,\"stranger\":true,\"binding\":true,\"write\":true}\n"
          "                                  a federated token of your own; all members optional\n"
+         "       POST /set?name=NAME&value=V\n"
+         "       POST /certificate[?trust=subject] (PEM)   as --client-cert, --client-subject; DELETE: forgets all\n"
          "       POST /redis/command (JSON array of strings)   POST /redis/restart");
     exit(0);
 }
@@ -2629,6 +2662,15 @@ static const char *flag_kind(const char *flag, const char *value) {
     for (i = 0; CERT_KINDS[i]; i++)
         if (strcmp(CERT_KINDS[i], value) == 0) return CERT_KINDS[i];
     bad_usage("%s: there is no kind '%s'", flag, value);
+}
+
+static void flag_set(const char *text) {
+    char *copy = must(strdup(text)), *value = strchr(copy, '=');
+    const char *complaint;
+    if (value) *value++ = 0;
+    complaint = dial_set(copy, value ? value : "");
+    if (complaint) bad_usage("--set %s: %s", text, complaint);
+    free(copy);
 }
 
 static void flag_with_value(const char *flag, const char *value) {
@@ -2668,6 +2710,10 @@ static void flag_with_value(const char *flag, const char *value) {
         g.authority_cert = flag_kind(flag, value);
     } else if (strcmp(flag, "--ciphers") == 0) {
         g.ciphers = value;
+    } else if (strcmp(flag, "--client-cert") == 0 || strcmp(flag, "--client-subject") == 0) {
+        client_certs_of_file(value, strcmp(flag, "--client-subject") == 0);
+    } else if (strcmp(flag, "--set") == 0) {
+        flag_set(value);
     } else {
         flag_fault(value);
     }
@@ -2677,7 +2723,7 @@ static void parse_flags(int argc, char **argv) {
     static const char *const valued[] = {
         "--token-ttl",      "--port", "--redis-server", "--env-file", "--gateway-cert",
         "--authority-cert", "--tls",  "--ciphers",      "--fault",    "--assertion-ttl",
-        "--arc-dir",        "--proxy-login", NULL};
+        "--arc-dir",        "--proxy-login", "--client-cert", "--client-subject", "--set", NULL};
     int i, k;
     for (i = 1; i < argc; i++) {
         if (strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0) help();
@@ -2697,6 +2743,7 @@ static void parse_flags(int argc, char **argv) {
 int main(int argc, char **argv) {
     struct identities all;
     int signals;
+    dials_reset();
     parse_flags(argc, argv);
     signals = block_signals();
     g.start = now_ms();

@@ -1,17 +1,50 @@
 /*
  * authority.h - part of emulator.c: the token endpoint of Entra ID, and what libraries ask before the first token.
  */
+/* The URL by which the client called, which is what its assertion has to be meant for. */
+static char *called_url(struct MHD_Connection *h, const struct request *request) {
+    const char *host = MHD_lookup_connection_value(h, MHD_HEADER_KIND, "Host");
+    return format_text("https://%s%.*s", host ? host : "", (int)strcspn(request->target, "?"), request->target);
+}
+
+/* An assertion of the application itself is one of its certificate, any other one of an issuer that it trusts. */
+static bool assertion_good(struct MHD_Connection *h, const struct form *f, const struct principal *p,
+                           const struct request *request, enum MHD_Result *result) {
+    struct jwt j;
+    char detail[REASON_SIZE] = "", *url = called_url(h, request);
+    const char *wrong;
+    long code;
+    if (!f->client_assertion_type) {
+        code = 900144;
+        snprintf(detail, sizeof detail, "client_assertion_type");
+    } else if (strcmp(f->client_assertion_type, ASSERTION_TYPE) != 0) {
+        code = 9002313;
+    } else {
+        wrong = jwt_parse(f->client_assertion, &j);
+        if (wrong) snprintf(detail, sizeof detail, "%s", wrong);
+        code = wrong ? 50027
+               : strcasecmp(jwt_text(&j, "iss"), p->client) == 0
+                   ? certificate_refused(f->client_assertion, &j, p, url, detail)
+                   : federated_refused(f->client_assertion, &j, p, detail);
+        jwt_free(&j);
+    }
+    free(url);
+    if (code) *result = sts_error(h, code, detail, 0, NULL);
+    return code == 0;
+}
+
 /* Who asks, and with what proof. NULL: `result` is the refusal. */
-static struct principal *token_client(struct MHD_Connection *h, const struct form *f, bool binding,
-                                      enum MHD_Result *result) {
+static struct principal *token_client(struct MHD_Connection *h, const struct form *f,
+                                      const struct request *request, enum MHD_Result *result) {
+    bool binding = request->at->id == E_AKS;
     struct principal *p = NULL;
-    int i, first = binding ? P_BINDING : P_SECRET, last = binding ? P_BINDING : P_EXCHANGE;
+    int i, first = binding ? P_BINDING : P_SECRET, last = binding ? P_BINDING : P_SUBJECT;
     for (i = first; i <= last; i++)
         if (strcasecmp(f->client_id, g.who[i].client) == 0) p = &g.who[i];
     if (!p) {
         *result = sts_error(h, 700016, f->client_id, 0, NULL);
     } else if (f->client_assertion && !f->client_secret) {
-        return assertion_good(h, f, p, result) ? p : NULL;
+        return assertion_good(h, f, p, request, result) ? p : NULL;
     } else if (!f->client_secret) {
         *result = sts_error(h, 7000216, f->grant_type, 0, NULL);
     } else if (p == &g.who[P_SECRET] && strlen(f->client_secret) == strlen(g.secret) &&
@@ -42,7 +75,7 @@ static enum MHD_Result answer_token(struct MHD_Connection *h, const char *tenant
     if (strcmp(f.grant_type, "client_credentials") != 0) return sts_error(h, 70003, f.grant_type, 0, NULL);
     if (!f.client_id) return sts_error(h, 900144, "client_id", 0, NULL);
     if (!f.scope) return sts_error(h, 900144, "scope", 0, NULL);
-    if (!(p = token_client(h, &f, e->id == E_AKS, &result))) return result;
+    if (!(p = token_client(h, &f, request, &result))) return result;
     if (!(aud = scope_audience(f.scope))) return sts_error(h, 70011, f.scope, 0, NULL);
     return reply_token(h, e, p, aud);
 }

@@ -24,9 +24,14 @@ static const struct sts_error { long code; unsigned status; const char *error, *
     {7000216, 401, "invalid_client",
      "'client_assertion', 'client_secret' or 'request' is required for the '%s' grant type."},
     {7000222, 401, "invalid_client", "The provided client secret keys for app '%s' are expired."},
-    {700027, 401, "invalid_client", "The certificate used to sign the client assertion is not "
-                                    "registered on application (the emulator knows none)."},
+    {700021, 401, "invalid_client", "Client assertion application identifier doesn't match 'client_id' parameter."},
+    {700023, 401, "invalid_client", "Client assertion audience claim does not match Realm issuer."},
     {700024, 401, "invalid_client", "Client assertion is not within its valid time range. %s."},
+    {700027, 401, "invalid_client", "Client assertion contains an invalid signature. %s"},
+    {700030, 401, "invalid_client", "Invalid certificate - subject name in certificate is not authorized."},
+    {50012, 401, "invalid_client", "Authentication failed. %s"},
+    {5002738, 400, "invalid_request",
+     "Invalid JWT token. '%s' is not a supported signature algorithm. Supported signing algorithms are: 'RS256, PS256'."},
     {50027, 400, "invalid_request", "JWT token is invalid or malformed. %s"},
     {50013, 401, "invalid_client", "Assertion failed signature validation. %s"},
     {700211, 401, "invalid_client",
@@ -61,7 +66,7 @@ static enum MHD_Result sts_error(struct MHD_Connection *h, long code, const char
     const struct sts_error *e = ERRORS;
     char when[32], trace[37], correlation[37], uri[96], retry[16], *description, *text;
     const char *hole;
-    time_t now = time(NULL);
+    time_t now = entra_time();
     struct tm tm;
     json_t *body;
     enum MHD_Result r;
@@ -71,7 +76,7 @@ static enum MHD_Result sts_error(struct MHD_Connection *h, long code, const char
     random_guid(correlation);
     snprintf(uri, sizeof uri, "%serror?code=%ld", g.authority_url, code);
     hole = strstr(e->text, "%s");
-    text = hole ? format_text("%.*s%.200s%s", (int)(hole - e->text), e->text, detail, hole + 2)
+    text = hole ? format_text("%.*s%.600s%s", (int)(hole - e->text), e->text, detail, hole + 2)
                 : format_text("%s", e->text);
     description = format_text("AADSTS%ld: %s\r\nTrace ID: %s\r\nCorrelation ID: %s\r\n"
                               "Timestamp: %s",
