@@ -134,21 +134,25 @@ static const struct {
  * whatever was asked; the others change the answer to a good request.
  */
 enum endpoint_id {
-    E_TOKEN, E_IMDS, E_APPSERVICE, E_MSI, E_ARC, E_CLOUDSHELL, E_FABRIC, E_ML, E_AKS, E_PROXY, E_COUNT
+    E_TOKEN, E_IMDS, E_APPSERVICE, E_MSI, E_ARC, E_CLOUDSHELL, E_FABRIC, E_ML, E_AKS, E_PROXY,
+    E_DEVICE, /* device codes, which the authority gives: faults and counters of its own, but no port */
+    E_COUNT
 };
 static const char *const ENDPOINTS[E_COUNT] = {"token",      "imds",   "appservice", "msi", "arc",
-                                               "cloudshell", "fabric", "ml",         "aks", "proxy"};
+                                               "cloudshell", "fabric", "ml",         "aks", "proxy", "device"};
 
 enum fault_kind {
     K_DOWN, K_REFUSE, K_HANG, K_400, K_401, K_403, K_UNREACHABLE, K_404, K_407, K_410, K_429, K_500, K_502, K_503,
     K_HTML, K_EMPTY, K_NO_TOKEN, K_HUGE, K_ENDLESS, K_HEADERS, K_REDIRECT, K_EC2, K_GCE,
     K_CUT, K_TRUNCATED, K_SLOW, K_TYPES, K_EXPIRED, K_DATE, K_REFRESH_IN, K_SAME, K_NO_OID, K_WRONG_OID,
-    K_SIZE, K_OLD, K_CHALLENGE, K_COUNT
+    K_SIZE, K_OLD, K_CHALLENGE, K_ERROR, K_ERROR_200, K_COUNT
 };
 
 #define AT(endpoint) (1u << (endpoint))
-#define AT_HTTP      (AT(E_PROXY) - 1)                       /* all that answer with a token */
-#define AT_MANAGED   (AT_HTTP & ~(AT(E_TOKEN) | AT(E_AKS)))
+#define AT_PORT      (AT(E_PROXY) - 1)
+#define AT_HTTP      (AT_PORT | AT(E_DEVICE))                /* all that answer with JSON */
+#define AT_STS       (AT(E_TOKEN) | AT(E_AKS) | AT(E_DEVICE))
+#define AT_MANAGED   (AT_HTTP & ~AT_STS)
 #define AT_ALL       (AT_HTTP | AT(E_PROXY))
 
 static const struct {
@@ -157,8 +161,8 @@ static const struct {
     unsigned at; /* the endpoints that can have it */
     const char *help;
 } KINDS[K_COUNT] = {
-    [K_DOWN] = {"down", '-', AT_HTTP, "nobody listens there until it is disarmed"},
-    [K_REFUSE] = {"refuse", '-', AT_ALL, "closes a new connection without a word"},
+    [K_DOWN] = {"down", '-', AT_PORT, "nobody listens there until it is disarmed"},
+    [K_REFUSE] = {"refuse", '-', AT_PORT | AT(E_PROXY), "closes a new connection without a word"},
     [K_HANG] = {"hang", '-', AT_ALL, "takes the request, never answers"},
     [K_400] = {"400", '-', AT_HTTP, "HTTP 400: no such identity, as the endpoint words it"},
     [K_401] = {"401", '-', AT_HTTP, "HTTP 401"},
@@ -185,17 +189,19 @@ static const struct {
     [K_SLOW] = {"slow", '-', AT_HTTP, "a good answer, one byte a second"},
     [K_TYPES] = {"types", 'o', AT_HTTP, "access_token a number; VALUE 1: times are lists, 2: an array "
                                         "around all, 3: access_token empty, 4: null"},
-    [K_EXPIRED] = {"expired", 'o', AT_HTTP, "a token that expired VALUE (60) seconds ago"},
+    [K_EXPIRED] = {"expired", 'o', AT_PORT, "a token that expired VALUE (60) seconds ago"},
     [K_DATE] = {"date", 'o', AT_MANAGED, "expires_on is a date: ISO; VALUE 1: Linux, 2: Windows, 3: a number, "
                                          "4: digits, 5: no date"},
-    [K_REFRESH_IN] = {"refresh-in", 'n', AT_HTTP, "the answer has refresh_in VALUE"},
-    [K_SAME] = {"same", '-', AT_HTTP, "the identity's last token again, with the life it has left"},
-    [K_NO_OID] = {"no-oid", 'o', AT_HTTP, "token without oid (=1: nor sub nor idtyp)"},
-    [K_WRONG_OID] = {"wrong-oid", '-', AT_HTTP, "token of an identity unknown to Redis"},
-    [K_SIZE] = {"size", 'n', AT_HTTP, "token of exactly VALUE characters"},
+    [K_REFRESH_IN] = {"refresh-in", 'n', AT_PORT, "the answer has refresh_in VALUE"},
+    [K_SAME] = {"same", '-', AT_PORT, "the identity's last token again, with the life it has left"},
+    [K_NO_OID] = {"no-oid", 'o', AT_PORT, "token without oid (=1: nor sub nor idtyp)"},
+    [K_WRONG_OID] = {"wrong-oid", '-', AT_PORT, "token of an identity unknown to Redis"},
+    [K_SIZE] = {"size", 'n', AT_PORT, "token of exactly VALUE characters"},
     [K_OLD] = {"old", 'o', AT(E_ARC), "an old agent: ignores whom it is asked for; VALUE 1: the right token, not "
                                       "named, 2: named in capitals, 3: named wrongly"},
     [K_CHALLENGE] = {"challenge", 'n', AT(E_ARC), "a bad challenge, see CHALLENGES"},
+    [K_ERROR] = {"error", 'n', AT_STS, "the error of that AADSTS code"},
+    [K_ERROR_200] = {"error-200", 'n', AT_STS, "the same with HTTP 200"},
 };
 
 /* Faults are counted through: first those above, then each endpoint's kinds. */
@@ -212,7 +218,8 @@ struct fault {
 
 /* Who may sign in. Each has an object id of its own, and where it applies an application (client) id. */
 enum who {
-    P_SECRET, P_WORKLOAD, P_EXCHANGE, P_CERTIFICATE, P_SUBJECT, P_BINDING, P_IMDS, P_APPSERVICE, P_MSI, P_ARC, P_FABRIC, P_ML,
+    P_SECRET, P_WORKLOAD, P_EXCHANGE, P_CERTIFICATE, P_SUBJECT, P_DEVICE, P_BINDING, P_IMDS, P_APPSERVICE, P_MSI,
+    P_ARC, P_FABRIC, P_ML,
     P_ML_DEFAULT, P_CLOUDSHELL, P_USER_1, P_USER_2, P_COUNT
 };
 
@@ -225,6 +232,7 @@ static const struct {
     [P_EXCHANGE] = {"exchange", NULL},
     [P_CERTIFICATE] = {"certificate", NULL},
     [P_SUBJECT] = {"subject", NULL},
+    [P_DEVICE] = {"device", NULL},
     [P_BINDING] = {"binding", NULL},
     [P_IMDS] = {"imds", "Microsoft.Compute/virtualMachines/vm"},
     [P_APPSERVICE] = {"appservice", "Microsoft.Web/sites/app"},
@@ -1173,15 +1181,21 @@ struct token_wish { /* how a fault wants the token to be */
     long expired; /* seconds ago; 0: it lives */
 };
 
-static bool is_redis(const char *aud) { return strncmp(aud, "api:", 4) != 0; }
+static bool is_redis(const char *aud) {
+    return strncmp(aud, SCOPE_URL, sizeof SCOPE_URL - 1) == 0 || strcmp(aud, SCOPE_GUID) == 0;
+}
+
+#define PERSON "engineer@emulator.test"
+
+static bool is_person(const struct principal *p) { return p == &g.who[P_CLOUDSHELL] || p == &g.who[P_DEVICE]; }
 
 /* Claims that only some identities have. */
 static void token_claims_of(json_t *c, const struct principal *p) {
-    bool managed = p->resource[0] != 0, person = p == &g.who[P_CLOUDSHELL];
+    bool managed = p->resource[0] != 0, person = is_person(p);
     if (managed) json_object_set_new(c, "xms_mirid", json_string(p->resource));
     json_object_set_new(c, "appidacr", json_string(person ? "0" : p == &g.who[P_SECRET] ? "1" : "2"));
     if (!person) return;
-    json_object_set_new(c, "upn", json_string("engineer@emulator.test"));
+    json_object_set_new(c, "upn", json_string(PERSON));
     json_object_set_new(c, "scp", json_string("user_impersonation"));
 }
 
@@ -1189,7 +1203,7 @@ static json_t *token_claims(const struct token_wish *wish, const char *aud, cons
                             const struct principal *p) {
     struct timespec t;
     char uti[23], iss[80];
-    bool second = !is_redis(aud), person = p == &g.who[P_CLOUDSHELL]; /* second: a v2.0 token */
+    bool second = strncmp(aud, "api:", 4) == 0, person = is_person(p); /* second: a v2.0 token */
     double life = wish->expired ? -(double)wish->expired : g.ttl;
     json_t *c;
     clock_gettime(CLOCK_REALTIME, &t);
@@ -1990,6 +2004,7 @@ static void on_http_done(void *cls, struct MHD_Connection *h, void **state,
 #include "emulator/answer.h"
 #include "emulator/federation.h"
 #include "emulator/certificate.h"
+#include "emulator/device.h"
 #include "emulator/authority.h"
 #include "emulator/managed.h"
 #include "emulator/proxy.h"
@@ -2259,6 +2274,8 @@ static enum MHD_Result answer_admin(struct MHD_Connection *h, const char *url, c
     if (get && strcmp(url, "/request") == 0) return answer_request(h);
     if (post && strcmp(url, "/rotate") == 0) return answer_rotate(h);
     if (post && strcmp(url, "/set") == 0) return answer_set(h);
+    if (strcmp(url, "/device") == 0) return post ? answer_person(h) : answer_grants(h);
+    if (post && strcmp(url, "/revoke") == 0) return answer_revoke(h);
     if (!get && strcmp(url, "/certificate") == 0) return answer_certificate(h, method, request);
     if (post && strcmp(url, "/assertion") == 0) return answer_assertion(h, request);
     if (get && strcmp(url, "/redis/info") == 0) return answer_info(h);
@@ -2580,6 +2597,7 @@ static void start_servers(const struct identities *all) {
         start_endpoint(&g.endpoint[i], i, managed[i], i + 2, false,
                        i == E_FABRIC ? &all->fabric : i == E_AKS ? &all->aks : NULL);
     g.endpoint[E_PROXY].id = E_PROXY;
+    g.endpoint[E_DEVICE].id = E_DEVICE;
     g.endpoint[E_PROXY].port = listen_local(g.port ? g.port + E_PROXY + 2 : 0, g.proxy_fd, false);
 }
 
@@ -2618,11 +2636,14 @@ static void help(void) {
     puts(":");
     for (i = 0; i < K_COUNT; i++)
         printf("  %-13s %s%s%s\n", KINDS[i].name, KINDS[i].value == 'n' ? "=VALUE: " : "", KINDS[i].help,
-               KINDS[i].at == AT_MANAGED       ? " (not token, aks, proxy)"
-               : KINDS[i].at == AT(E_ARC)      ? " (arc)"
-               : KINDS[i].at == AT(E_PROXY)    ? " (proxy)"
-               : !(KINDS[i].at & AT(E_PROXY)) ? " (not proxy)"
-                                               : "");
+               KINDS[i].at == AT_MANAGED    ? " (not token, aks, proxy, device)"
+               : KINDS[i].at == AT(E_ARC)   ? " (arc)"
+               : KINDS[i].at == AT(E_PROXY) ? " (proxy)"
+               : KINDS[i].at == AT_STS      ? " (token, aks, device)"
+               : KINDS[i].at == AT_PORT     ? " (not proxy, device)"
+               : KINDS[i].at == AT_HTTP     ? " (not proxy)"
+               : KINDS[i].at == AT_ALL      ? ""
+                                            : " (not device)");
     puts("\nCHALLENGES: 1 quoted path, 2 scheme in small letters, 3 another directory, 4 traversal, 5 sub-directory,\n"
          "  6 no directory, 7 two slashes, 8 link, 9 directory, 10 a file of 4096 bytes, 11 of 4097, 12 of none,\n"
          "  13 CR LF in it, 14 NUL in it, 15 no path, 16 another scheme, 17 no header, 18 another extension,\n"
@@ -2637,6 +2658,9 @@ static void help(void) {
          "       POST /rotate?endpoint=E    a new IDENTITY_HEADER or MSI_SECRET for it\n"
          "       POST /assertion {\"claims\":{...},\"life\":S,\"stranger\":true,\"binding\":true,\"write\":true}\n"
          "                                  a federated token of your own; all members optional\n"
+         "       POST /device?user_code=CODE&action=approve   or decline, expire; without user_code: the last one's\n"
+         "       GET /device                the device codes with their states and polls\n"
+         "       POST /revoke[?code=N]      refuses every refresh token of before with that AADSTS code (50173)\n"
          "       POST /set?name=NAME&value=V\n"
          "       POST /certificate[?trust=subject] (PEM)   as --client-cert, --client-subject; DELETE: forgets all\n"
          "       POST /redis/command (JSON array of strings)   POST /redis/restart");

@@ -169,7 +169,7 @@ signed_by_the_cluster() {
 
 check "it starts a third time" start --proxy-login user:pass --assertion-ttl 900
 check "every place has private settings" \
-    equal "$(stat -c %a "$scratch"/env.* | sort | uniq -c | tr -s ' ')" " 16 600"
+    equal "$(stat -c %a "$scratch"/env.* | sort | uniq -c | tr -s ' ')" " 17 600"
 
 in_place imds
 imds="$AZURE_POD_IDENTITY_AUTHORITY_HOST$identity?api-version=2018-02-01"
@@ -470,8 +470,9 @@ check "certificate: an assertion is good once" equal "$(assert_app "$app" "$once
 check "certificate: ... not twice" is_code "$(assert_app "$app" "$once")" "401 50012 invalid_client"
 admin -X POST "$EMULATOR_ADMIN/set?name=assertion-replay&value=1" >"$scratch/armed"
 check "certificate: ... but where that is allowed" equal "$(assert_app "$app" "$once")" 200
+once=$(signed RS256 "$sha1" "$(claims)")
 check "certificate: of another application" \
-    is_code "$(assert_app "$EMULATOR_SUBJECT_CLIENT_ID" "$(signed RS256 "$sha1" "$(claims)")")" "401 700211 invalid_client"
+    is_code "$(assert_app "$EMULATOR_SUBJECT_CLIENT_ID" "$once")" "401 700211 invalid_client"
 check "certificate: a changed claim" \
     is_code "$(assert_app "$app" "${once%%.*}.$(claims | base64url).${once##*.}")" "401 700027 invalid_client"
 check "certificate: ... says so" \
@@ -481,8 +482,8 @@ check "certificate: the other padding" \
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=client -days 9 \
     -keyout "$scratch/ec.pem" -out "$scratch/ec-cert.pem" 2>/dev/null
 key=$scratch/ec.pem
-check "certificate: an elliptic key" \
-    is_code "$(presented ES256 "\"x5t#S256\":\"$(digest_of "$scratch/ec-cert.pem" sha256)\"")" "400 5002738 invalid_request"
+check "certificate: an elliptic key" is_code \
+    "$(presented ES256 "\"x5t#S256\":\"$(digest_of "$scratch/ec-cert.pem" sha256)\"")" "400 5002738 invalid_request"
 
 # The clock of Entra, which its Date header tells.
 key=$AZURE_CLIENT_CERTIFICATE_PATH
@@ -531,6 +532,96 @@ check "certificate: forgotten" is_code \
 in_place pfx
 check "pfx: openssl opens it" sh -c 'openssl pkcs12 -in "$1" -passin env:AZURE_CLIENT_CERTIFICATE_PASSWORD -nodes |
     openssl x509 -noout -subject | grep -q "CN = client"' sh "$AZURE_CLIENT_CERTIFICATE_PATH"
+
+# ---- device code: a person at another machine ----
+
+# form PATH [CURL_ARGUMENTS...]: a form to the authority
+form() {
+    path=$1
+    shift
+    ask "$AZURE_AUTHORITY_HOST${tenant:-$AZURE_TENANT_ID}/oauth2/v2.0/$path" --cacert "$SSL_CERT_FILE" "$@"
+}
+set_to() { admin -X POST "$EMULATOR_ADMIN/set?name=$1&value=$2" >"$scratch/armed"; }
+person() { admin -X POST "$EMULATOR_ADMIN/device?user_code=$user_code&action=$1" >"$scratch/armed"; }
+begin() {
+    status=$(form devicecode -d "client_id=$AZURE_CLIENT_ID" -d "scope=$redis%2F.default${1-%20offline_access}")
+    device_code=$(answer .device_code)
+    user_code=$(answer .user_code)
+    echo "$status"
+}
+poll() {
+    form token -d "client_id=${client_id:-$AZURE_CLIENT_ID}" -d "device_code=$device_code" "$@" \
+        -d "grant_type=${grant:-urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code}"
+}
+renew() { form token -d grant_type=refresh_token -d "client_id=$AZURE_CLIENT_ID" -d "refresh_token=$1"; }
+# finished ACTION STATUS...: a code that the person, or time, has acted on, and what the poll then says
+finished() {
+    begin >"$scratch/status"
+    person "$1"
+    is_code "$(poll)" "$2"
+}
+
+in_place device
+begin >"$scratch/status"
+check "device: a code" equal "$(cat "$scratch/status") $(answer '[.expires_in, .interval]' | tr -d ' \n')" "200 [900,5]"
+check "device: how to sign in" starts "$(answer .message)" \
+    "To sign in, use a web browser to open the page $(answer .verification_uri) and enter the code $user_code"
+check "device: pending" is_code "$(poll)" "400 70016 authorization_pending"
+check "device: polled too fast" is_code "$(poll)" "400 70016 slow_down"
+check "device: ... which is counted" equal \
+    "$(admin "$EMULATOR_ADMIN/device" | jq -c 'last | [.state, .polls, .slow_downs]')" '["pending",2,1]'
+set_to device-interval 0
+begin >"$scratch/status"
+poll >"$scratch/status"
+check "device: no slow_down when the interval is kept" is_code "$(poll)" "400 70016 authorization_pending"
+person approve
+check "device: approved" equal "$(poll)" 200
+check "device: the person is let in" is_let_in "$EMULATOR_OID"
+check "device: it is no application's" equal "$(claim idtyp) $(claim scp) $(claim appidacr)" "null user_impersonation 0"
+first=$(answer .refresh_token)
+check "device: a code is good once" is_code "$(poll)" "400 54005 invalid_grant"
+check "refresh: a token" equal "$(renew "$first")" 200
+check "refresh: the person is let in" is_let_in "$EMULATOR_OID"
+second=$(answer .refresh_token)
+check "refresh: it is another one" [ "$second" != "$first" ]
+check "refresh: the old one is still good" equal "$(renew "$first")" 200
+set_to refresh-reuse 0
+check "refresh: ... but where that is not allowed" is_code "$(renew "$first")" "400 70000 invalid_grant"
+check "refresh: an unknown one" is_code "$(renew x)" "400 70000 invalid_grant"
+admin -X POST "$EMULATOR_ADMIN/revoke?code=70043" >"$scratch/armed"
+check "refresh: revoked" is_code "$(renew "$second")" "400 70043 invalid_grant"
+begin '' >"$scratch/status"
+person approve
+check "device: without offline_access no refresh token" equal "$(poll) $(answer .refresh_token)" "200 null"
+check "device: declined" finished decline "400 70017 authorization_declined"
+check "device: expired" finished expire "400 70020 expired_token"
+begin >"$scratch/status"
+check "device: another client's code" \
+    is_code "$(client_id=04b07795-8ddb-461a-bbee-02f9e1bf7b46 poll)" "400 70018 bad_verification_code"
+check "device: an unknown code" is_code "$(device_code=x poll)" "400 70018 bad_verification_code"
+check "device: the short name of the grant" is_code "$(grant=device_code poll)" "400 70003 unsupported_grant_type"
+check "device: a secret" is_code "$(poll -d client_secret=x)" "401 700025 invalid_client"
+set_to public-client 0
+check "device: public flows are off" is_code "$(poll)" "401 7000218 invalid_client"
+set_to public-client 1
+set_to device-approve 1
+check "device: approved by itself" equal "$(poll)" 200
+tenant=organizations
+begin >"$scratch/status"
+check "device: at organizations" equal "$(poll)" 200
+unset tenant
+check "device: not at common" is_code "$(tenant=common begin)" "400 9001023 invalid_request"
+check "device: unknown tenant" is_code "$(tenant=$EMULATOR_OID begin)" "400 90002 invalid_request"
+check "device: no scope" is_code "$(form devicecode -d "client_id=$AZURE_CLIENT_ID")" "400 900144 invalid_request"
+check "device: no client" is_code "$(form devicecode -d "scope=$redis%2F.default")" "400 900144 invalid_request"
+check "device: an unknown client" is_code "$(AZURE_CLIENT_ID=x begin)" "400 700016 unauthorized_client"
+check "device: another service" is_code \
+    "$(form devicecode -d "client_id=$AZURE_CLIENT_ID" -d scope=https%3A%2F%2Fmanagement.azure.com%2F.default)" \
+    "400 650057 invalid_resource"
+fault "device-error&value=50105"
+check "device: a fault by code" is_code "$(begin)" "400 50105 invalid_request"
+fault "device-error-200&value=650052"
+check "device: ... with status 200" is_code "$(begin)" "200 650052 invalid_request"
 
 . "$scratch/env"
 # through LOGIN URL: what the authority says of itself, asked through the proxy

@@ -56,40 +56,50 @@ static struct principal *token_client(struct MHD_Connection *h, const struct for
     return NULL;
 }
 
-static enum MHD_Result answer_token(struct MHD_Connection *h, const char *tenant, struct request *request) {
-    const char *type = MHD_lookup_connection_value(h, MHD_HEADER_KIND, "Content-Type"), *aud;
-    struct endpoint *e = request->at;
+/* An application's own token. */
+static enum MHD_Result answer_credentials(struct MHD_Connection *h, struct request *request, const struct form *f) {
+    struct asked_scope scope;
+    char detail[REASON_SIZE];
     struct principal *p;
+    enum MHD_Result result;
+    long code;
+    if (!f->client_id) return sts_error(h, 900144, "client_id", 0, NULL);
+    if (!f->scope) return sts_error(h, 900144, "scope", 0, NULL);
+    if (!(p = token_client(h, f, request, &result))) return result;
+    if ((code = scope_refused(f->scope, false, &scope, detail))) return sts_error(h, code, detail, 0, NULL);
+    return endpoint_answer(h, request->at, token_body(request->at, p, scope.aud));
+}
+
+static enum MHD_Result answer_token(struct MHD_Connection *h, const char *tenant, struct request *request) {
+    struct endpoint *e = request->at;
+    bool poll, person;
     struct form f;
     enum MHD_Result result;
     pthread_mutex_lock(&g.lock);
     g.token_requests += e->id == E_TOKEN;
     pthread_mutex_unlock(&g.lock);
     if ((e->id == E_TOKEN && token_fault(h, &result)) || endpoint_fault(h, e, &result)) return result;
-    if (strcasecmp(tenant, g.tenant) != 0)
-        return sts_error(h, strpbrk(tenant, ".-") ? 90002 : 900023, tenant, 0, NULL);
-    if (!type || strncasecmp(type, "application/x-www-form-urlencoded", 33) != 0)
-        request->n = 0; /* Entra reads nothing else either */
-    if (!form_parse(request, &f)) return sts_error(h, 9002313, "", 0, NULL);
+    if (!form_of(h, request, &f)) return sts_error(h, 9002313, "", 0, NULL);
+    poll = f.grant_type && strcmp(f.grant_type, DEVICE_GRANT) == 0;
+    person = poll || (f.grant_type && strcmp(f.grant_type, "refresh_token") == 0);
+    if (!(person ? person_tenant : tenant_good)(h, tenant, &result)) return result;
     if (!f.grant_type) return sts_error(h, 900144, "grant_type", 0, NULL);
+    if (person) return poll ? answer_poll(h, e, &f) : answer_refresh(h, e, &f);
     if (strcmp(f.grant_type, "client_credentials") != 0) return sts_error(h, 70003, f.grant_type, 0, NULL);
-    if (!f.client_id) return sts_error(h, 900144, "client_id", 0, NULL);
-    if (!f.scope) return sts_error(h, 900144, "scope", 0, NULL);
-    if (!(p = token_client(h, &f, request, &result))) return result;
-    if (!(aud = scope_audience(f.scope))) return sts_error(h, 70011, f.scope, 0, NULL);
-    return reply_token(h, e, p, aud);
+    return answer_credentials(h, request, &f);
 }
 
 /* What MSAL and other libraries ask before the first token. */
 static json_t *openid_configuration(void) {
     char *base = format_text("%s%s/", g.authority_url, g.tenant);
     json_t *c =
-        json_pack("{ss+ ss+ ss+ ss+ s[sss] s[s] s[s] s[s] s[s]}", "issuer", base, "v2.0", "token_endpoint",
+        json_pack("{ss+ ss+ ss+ ss+ ss+ s[sss] s[s] s[s] s[s] s[sss]}", "issuer", base, "v2.0", "token_endpoint",
                   base, "oauth2/v2.0/token", "authorization_endpoint", base, "oauth2/v2.0/authorize",
-                  "jwks_uri", base, "discovery/v2.0/keys", "token_endpoint_auth_methods_supported",
+                  "device_authorization_endpoint", base, "oauth2/v2.0/devicecode", "jwks_uri", base,
+                  "discovery/v2.0/keys", "token_endpoint_auth_methods_supported",
                   "client_secret_post", "private_key_jwt", "client_secret_basic", "response_types_supported",
                   "code", "subject_types_supported", "pairwise", "id_token_signing_alg_values_supported",
-                  "RS256", "grant_types_supported", "client_credentials");
+                  "RS256", "grant_types_supported", "client_credentials", DEVICE_GRANT, "refresh_token");
     free(base);
     return c;
 }
@@ -124,17 +134,23 @@ static json_t *json_web_keys(void) {
 static enum MHD_Result answer_authority(struct MHD_Connection *h, const char *url, const char *method,
                                         struct request *request) {
     char tenant[128];
-    const char *rest = strchr(url + 1, '/');
-    size_t n = rest ? (size_t)(rest - url) - 1 : 0;
+    const char *rest;
+    size_t n;
+    if (strcmp(url, "/devicelogin") == 0) return answer_devicelogin(h);
+    rest = strchr(url + 1, '/');
+    n = rest ? (size_t)(rest - url) - 1 : 0;
     if (!rest || n >= sizeof tenant) return reply_text(h, 404, "text/plain", "not found\n", NULL, NULL);
     memcpy(tenant, url + 1, n);
     tenant[n] = 0;
+    if (strcmp(rest, "/oauth2/v2.0/devicecode") == 0)
+        return strcmp(method, "POST") == 0 ? answer_devicecode(h, tenant, request)
+                                           : reply_text(h, 405, "text/plain", "POST only\n", "Allow", "POST");
     if (strcmp(rest, "/oauth2/v2.0/token") == 0)
         return strcmp(method, "POST") == 0 ? answer_token(h, tenant, request)
                                            : reply_text(h, 405, "text/plain", "POST only\n", "Allow", "POST");
     if (strcmp(method, "GET") != 0) return reply_text(h, 405, "text/plain", "GET only\n", "Allow", "GET");
     if (strcmp(url, "/common/discovery/instance") == 0) return reply_json(h, 200, instance_discovery());
-    if (strcasecmp(tenant, g.tenant) == 0 || strcmp(tenant, "common") == 0) {
+    if (strcasecmp(tenant, g.tenant) == 0 || strcmp(tenant, "common") == 0 || strcmp(tenant, "organizations") == 0) {
         if (strcmp(rest, "/v2.0/.well-known/openid-configuration") == 0)
             return reply_json(h, 200, openid_configuration());
         if (strcmp(rest, "/discovery/v2.0/keys") == 0) return reply_json(h, 200, json_web_keys());

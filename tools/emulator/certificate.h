@@ -143,8 +143,8 @@ static bool chain_good(STACK_OF(X509) *chain, X509 *ca) {
 static void reason(char out[REASON_SIZE], const char *why, const char *print, const struct principal *p) {
     snprintf(out, REASON_SIZE, "[Reason - %s, Thumbprint of key used by client: '%.100s', Please visit the Azure "
              "Portal, Graph Explorer or directly use MS Graph to see configured keys for app Id '%s'.] Alternatively, "
-             "SNI may be configured on the app. Please ensure that client assertion is being sent with the x5c claim in "
-             "the JWT header.", why, print, p->client);
+             "SNI may be configured on the app. Please ensure that client assertion is being sent with the x5c claim "
+             "in the JWT header.", why, print, p->client);
 }
 
 static X509 *registered_cert(const char *print, const EVP_MD *md) {

@@ -88,8 +88,7 @@ static bool jwt_signed_by(const char *text, const struct jwt *j, EVP_PKEY *key, 
     return good;
 }
 
-#define REASON_SIZE 600 /* of the words for the hole in an error's text */
-#define SKEW        300 /* seconds that a client's clock may run ahead */
+#define SKEW 300 /* seconds that a client's clock may run ahead */
 
 /* 0, or 700024: it is not yet or no more valid, or valid for longer than `most` seconds. */
 static long jwt_time_refused(const struct jwt *j, json_int_t most, char detail[REASON_SIZE]) {

@@ -46,6 +46,9 @@ static void set_subject(FILE *f) {
     set_value(f, "AZURE_CLIENT_SEND_CERTIFICATE_CHAIN", "true");
 }
 
+/* A person at another machine. */
+static void set_device(FILE *f) { set_app(f, P_DEVICE); }
+
 static void set_workload(FILE *f) {
     set_app(f, P_WORKLOAD);
     set_value(f, "AZURE_FEDERATED_TOKEN_FILE", "%s/%s", g.dir, ASSERTION_FILES[0].file);
@@ -108,6 +111,7 @@ static const struct environment {
     {"certificate", P_CERTIFICATE, "environment", set_certificate, false, "an application with a certificate (PEM)"},
     {"pfx", P_CERTIFICATE, "environment", set_pfx, false, "the same in PKCS#12, with a password"},
     {"subject", P_SUBJECT, "environment", set_subject, false, "an application that trusts the certificate's name"},
+    {"device", P_DEVICE, "device-code", set_device, false, "a device whose user signs in elsewhere"},
     {"workload", P_WORKLOAD, "workload-identity", set_workload, false, "a pod with workload identity"},
     {"binding", P_BINDING, "workload-identity", set_binding, false, "a pod with an AKS identity binding"},
     {"exchange", P_EXCHANGE, "default", set_exchange, false,
@@ -143,7 +147,7 @@ static void set_common(FILE *f, const struct environment *env) {
     set_value(f, "EMULATOR_PID", "%d", (int)getpid());
     set_value(f, "EMULATOR_AUTHORITY", "%s", g.authority_url);
     set_value(f, "EMULATOR_TENANT_ID", "%s", g.tenant);
-    for (i = E_IMDS; i < E_COUNT; i++) {
+    for (i = E_IMDS; i <= E_PROXY; i++) {
         snprintf(name, sizeof name, "EMULATOR_%s", ENDPOINTS[i]);
         for (c = name; *c; c++) *c = (char)toupper((unsigned char)*c);
         set_address(f, name, i, i == E_FABRIC || i == E_AKS ? "https" : "http", "");
@@ -158,6 +162,7 @@ static void set_common(FILE *f, const struct environment *env) {
     set_value(f, "EMULATOR_PFX_PASSWORD", "%s", g.pfx_password);
     set_value(f, "EMULATOR_CERTIFICATE_CLIENT_ID", "%s", g.who[P_CERTIFICATE].client);
     set_value(f, "EMULATOR_SUBJECT_CLIENT_ID", "%s", g.who[P_SUBJECT].client);
+    set_value(f, "EMULATOR_DEVICE_CLIENT_ID", "%s", g.who[P_DEVICE].client);
     set_value(f, "EMULATOR_EXCHANGE_CLIENT_ID", "%s", g.who[P_EXCHANGE].client);
     set_value(f, "EMULATOR_USER_CLIENT_ID", "%s", g.who[P_USER_1].client);
     set_value(f, "EMULATOR_USER_RESOURCE_ID", "%s", g.who[P_USER_1].resource);

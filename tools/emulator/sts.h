@@ -2,16 +2,53 @@
  * sts.h - part of emulator.c: how Entra's token endpoint words an error, reads a form and a scope, and the faults
  * that answer whatever was asked.
  */
+#define SLOW_DOWN (-70016) /* error slow_down; its code is that of a pending one */
+
 static const struct sts_error { long code; unsigned status; const char *error, *text; } ERRORS[] = {
     {900144, 400, "invalid_request",
      "The request body must contain the following parameter: '%s'."},
     {900023, 400, "invalid_request",
      "Specified tenant identifier '%s' is neither a valid DNS name, nor a valid external domain."},
+    {50059, 400, "invalid_request", "No tenant-identifying information found in either the request or implied by any "
+                                    "provided credentials."},
     {90002, 400, "invalid_request",
      "Tenant '%s' not found. Check to make sure you have the correct tenant ID and are signing "
      "into the correct cloud."},
     {9002313, 400, "invalid_request", "Invalid request. Request is malformed or invalid."},
     {70003, 400, "unsupported_grant_type", "The app requested an unsupported grant type '%s'."},
+    {70000, 400, "invalid_grant", "Provided grant is invalid or malformed."},
+    {70016, 400, "authorization_pending",
+     "OAuth 2.0 device flow error. Authorization is pending. Continue polling."},
+    {SLOW_DOWN, 400, "slow_down", "OAuth 2.0 device flow error. Polling is too fast. Slow down."},
+    {70017, 400, "authorization_declined",
+     "OAuth 2.0 device flow error. The end user denied the authorization request."},
+    {70018, 400, "bad_verification_code", "Invalid verification code."},
+    {70019, 400, "expired_token", "Verification code expired. Have the user retry the sign-in."},
+    {70020, 400, "expired_token", "The provided value for the input parameter 'device_code' is not valid. This device "
+                                  "code has expired."},
+    {54005, 400, "invalid_grant", "OAuth2 Authorization code was already redeemed, please retry with a new valid code "
+                                  "or use an existing refresh token."},
+    {70043, 400, "invalid_grant", "The refresh token has expired or is invalid due to sign-in frequency checks by "
+                                  "conditional access."},
+    {700082, 400, "invalid_grant", "The refresh token has expired due to inactivity."},
+    {50173, 400, "invalid_grant", "The provided grant has expired due to it being revoked, a fresh auth token is "
+                                  "needed. The user might have changed or reset their password."},
+    {7000218, 401, "invalid_client",
+     "The request body must contain the following parameter: 'client_assertion' or 'client_secret'."},
+    {700025, 401, "invalid_client",
+     "Client is public so neither 'client_assertion' nor 'client_secret' should be presented."},
+    {9001023, 400, "invalid_request", "The grant type is not supported over the /common or /consumers endpoints. "
+                                      "Please use the /organizations or tenant-specific endpoint."},
+    {28000, 400, "invalid_scope", "Provided value for the input parameter scope is not valid because it contains more "
+                                  "than one resource. Scope %s is not valid."},
+    {1002012, 400, "invalid_scope",
+     "The provided value for scope %s is not valid. Client credential flows must have a scope value with /.default "
+     "suffixed to the resource identifier (application ID URI)."},
+    {650057, 400, "invalid_resource",
+     "Invalid resource. The client has requested access to a resource which is not listed in the requested permissions "
+     "in the client's application registration. Resource value from request: %s."},
+    {65001, 400, "invalid_grant", "The user or administrator has not consented to use the application. Send an "
+                                  "interactive authorization request for this user and resource."},
     {70011, 400, "invalid_scope",
      "The provided request must include a 'scope' input parameter. The provided value for the "
      "input parameter 'scope' is not valid. The scope %s is not valid."},
@@ -31,7 +68,8 @@ static const struct sts_error { long code; unsigned status; const char *error, *
     {700030, 401, "invalid_client", "Invalid certificate - subject name in certificate is not authorized."},
     {50012, 401, "invalid_client", "Authentication failed. %s"},
     {5002738, 400, "invalid_request",
-     "Invalid JWT token. '%s' is not a supported signature algorithm. Supported signing algorithms are: 'RS256, PS256'."},
+     "Invalid JWT token. '%s' is not a supported signature algorithm. Supported signing algorithms are: "
+     "'RS256, PS256'."},
     {50027, 400, "invalid_request", "JWT token is invalid or malformed. %s"},
     {50013, 401, "invalid_client", "Assertion failed signature validation. %s"},
     {700211, 401, "invalid_client",
@@ -71,6 +109,7 @@ static enum MHD_Result sts_error(struct MHD_Connection *h, long code, const char
     json_t *body;
     enum MHD_Result r;
     while (e->code && e->code != code) e++;
+    code = labs(code);
     strftime(when, sizeof when, "%Y-%m-%d %H:%M:%SZ", gmtime_r(&now, &tm));
     random_guid(trace);
     random_guid(correlation);
@@ -100,6 +139,7 @@ static enum MHD_Result sts_error(struct MHD_Connection *h, long code, const char
 }
 
 struct form {
+    char *device_code, *refresh_token;
     char *grant_type, *client_id, *client_secret, *client_assertion, *client_assertion_type, *scope, *resource;
 };
 
@@ -132,6 +172,8 @@ static bool form_parse(struct request *r, struct form *f) {
                   {"client_secret", &f->client_secret},
                   {"client_assertion", &f->client_assertion},
                   {"client_assertion_type", &f->client_assertion_type},
+                  {"device_code", &f->device_code},
+                  {"refresh_token", &f->refresh_token},
                   {"resource", &f->resource}};
     char *rest = r->body, *name;
     size_t i;
@@ -151,27 +193,64 @@ static bool form_parse(struct request *r, struct form *f) {
     return true;
 }
 
-/* The audience that a scope asks for; NULL: no good scope. OpenID's own scopes are let by. */
-static const char *scope_audience(const char *scope) {
+/* The form of a request; Entra reads no other type of body. */
+static bool form_of(struct MHD_Connection *h, struct request *r, struct form *f) {
+    const char *type = MHD_lookup_connection_value(h, MHD_HEADER_KIND, "Content-Type");
+    if (!type || strncasecmp(type, "application/x-www-form-urlencoded", 33) != 0) r->n = 0;
+    return form_parse(r, f);
+}
+
+#define REASON_SIZE 600 /* of the words for the hole in an error's text */
+
+struct asked_scope { const char *aud; bool offline, openid; };
+
+/* The resources that the directory knows. A person's application was given Redis only. */
+static const char *known_resource(const char *resource, size_t n) {
+    static const char *const known[] = {SCOPE_URL, SCOPE_URL "/", SCOPE_GUID, "https://management.azure.com",
+                                        "https://graph.microsoft.com"};
+    size_t i;
+    for (i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (strlen(known[i]) == n && strncmp(known[i], resource, n) == 0) return known[i];
+    return NULL;
+}
+
+/* One scope that is none of OpenID's: RESOURCE/PERMISSION. */
+static long permission_refused(const char *one, bool person, struct asked_scope *a) {
+    const char *slash = strrchr(one, '/'), *permission = slash ? slash + 1 : "";
+    bool all = strcmp(permission, ".default") == 0;
+    if (!person && !all) return 1002012;
+    if (!slash || !*permission || (!strstr(one, "://") && slash - one != 36)) return 70011;
+    if (!(a->aud = known_resource(one, (size_t)(slash - one)))) return 500011;
+    if (person && !is_redis(a->aud)) return 650057;
+    return all || strcmp(permission, "user_impersonation") == 0 ? 0 : 65001;
+}
+
+/* The resource that a scope asks for, of an application or a person. 0: it is good. */
+static long scope_refused(const char *scope, bool person, struct asked_scope *a, char detail[REASON_SIZE]) {
     char *copy = must(strdup(scope)), *rest = copy, *one;
-    const char *aud = NULL;
-    bool bad = false;
-    while ((one = strsep(&rest, " "))) {
+    long code = 0;
+    memset(a, 0, sizeof *a);
+    snprintf(detail, REASON_SIZE, "%.500s", scope);
+    while (!code && (one = strsep(&rest, " "))) {
+        a->offline |= strcmp(one, "offline_access") == 0;
+        a->openid |= strcmp(one, "openid") == 0;
         if (!*one || !strcmp(one, "openid") || !strcmp(one, "profile") || !strcmp(one, "offline_access") ||
             !strcmp(one, "email"))
             continue;
-        bad |= aud != NULL;
-        if (!strcmp(one, SCOPE_URL "/.default"))
-            aud = SCOPE_URL;
-        else if (!strcmp(one, SCOPE_URL "//.default"))
-            aud = SCOPE_URL "/";
-        else if (!strcmp(one, SCOPE_GUID "/.default"))
-            aud = SCOPE_GUID;
-        else
-            bad = true;
+        code = a->aud ? 28000 : permission_refused(one, person, a);
     }
     free(copy);
-    return bad ? NULL : aud;
+    return code ? code : a->aud ? 0 : 70011;
+}
+
+/* False: `result` is the refusal. */
+static bool tenant_good(struct MHD_Connection *h, const char *tenant, enum MHD_Result *result) {
+    if (strcasecmp(tenant, g.tenant) == 0) return true;
+    if (strcmp(tenant, "common") == 0 || strcmp(tenant, "organizations") == 0 || strcmp(tenant, "consumers") == 0)
+        *result = sts_error(h, 50059, "", 0, NULL);
+    else
+        *result = sts_error(h, strpbrk(tenant, ".-") ? 90002 : 900023, tenant, 0, NULL);
+    return false;
 }
 
 /* Never answers; lasts until the client gives up or the emulator ends. */
