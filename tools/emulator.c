@@ -71,6 +71,7 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
+#include <openssl/pkcs12.h>
 #include <openssl/rand.h>
 #include <openssl/sha.h>
 #include <openssl/ssl.h>
@@ -133,21 +134,25 @@ static const struct {
  * whatever was asked; the others change the answer to a good request.
  */
 enum endpoint_id {
-    E_TOKEN, E_IMDS, E_APPSERVICE, E_MSI, E_ARC, E_CLOUDSHELL, E_FABRIC, E_ML, E_AKS, E_PROXY, E_COUNT
+    E_TOKEN, E_IMDS, E_APPSERVICE, E_MSI, E_ARC, E_CLOUDSHELL, E_FABRIC, E_ML, E_AKS, E_PROXY,
+    E_DEVICE, /* device codes, which the authority gives: faults and counters of its own, but no port */
+    E_COUNT
 };
 static const char *const ENDPOINTS[E_COUNT] = {"token",      "imds",   "appservice", "msi", "arc",
-                                               "cloudshell", "fabric", "ml",         "aks", "proxy"};
+                                               "cloudshell", "fabric", "ml",         "aks", "proxy", "device"};
 
 enum fault_kind {
     K_DOWN, K_REFUSE, K_HANG, K_400, K_401, K_403, K_UNREACHABLE, K_404, K_407, K_410, K_429, K_500, K_502, K_503,
     K_HTML, K_EMPTY, K_NO_TOKEN, K_HUGE, K_ENDLESS, K_HEADERS, K_REDIRECT, K_EC2, K_GCE,
     K_CUT, K_TRUNCATED, K_SLOW, K_TYPES, K_EXPIRED, K_DATE, K_REFRESH_IN, K_SAME, K_NO_OID, K_WRONG_OID,
-    K_SIZE, K_OLD, K_CHALLENGE, K_COUNT
+    K_SIZE, K_OLD, K_CHALLENGE, K_ERROR, K_ERROR_200, K_COUNT
 };
 
 #define AT(endpoint) (1u << (endpoint))
-#define AT_HTTP      (AT(E_PROXY) - 1)                       /* all that answer with a token */
-#define AT_MANAGED   (AT_HTTP & ~(AT(E_TOKEN) | AT(E_AKS)))
+#define AT_PORT      (AT(E_PROXY) - 1)
+#define AT_HTTP      (AT_PORT | AT(E_DEVICE))                /* all that answer with JSON */
+#define AT_STS       (AT(E_TOKEN) | AT(E_AKS) | AT(E_DEVICE))
+#define AT_MANAGED   (AT_HTTP & ~AT_STS)
 #define AT_ALL       (AT_HTTP | AT(E_PROXY))
 
 static const struct {
@@ -156,8 +161,8 @@ static const struct {
     unsigned at; /* the endpoints that can have it */
     const char *help;
 } KINDS[K_COUNT] = {
-    [K_DOWN] = {"down", '-', AT_HTTP, "nobody listens there until it is disarmed"},
-    [K_REFUSE] = {"refuse", '-', AT_ALL, "closes a new connection without a word"},
+    [K_DOWN] = {"down", '-', AT_PORT, "nobody listens there until it is disarmed"},
+    [K_REFUSE] = {"refuse", '-', AT_PORT | AT(E_PROXY), "closes a new connection without a word"},
     [K_HANG] = {"hang", '-', AT_ALL, "takes the request, never answers"},
     [K_400] = {"400", '-', AT_HTTP, "HTTP 400: no such identity, as the endpoint words it"},
     [K_401] = {"401", '-', AT_HTTP, "HTTP 401"},
@@ -184,17 +189,19 @@ static const struct {
     [K_SLOW] = {"slow", '-', AT_HTTP, "a good answer, one byte a second"},
     [K_TYPES] = {"types", 'o', AT_HTTP, "access_token a number; VALUE 1: times are lists, 2: an array "
                                         "around all, 3: access_token empty, 4: null"},
-    [K_EXPIRED] = {"expired", 'o', AT_HTTP, "a token that expired VALUE (60) seconds ago"},
+    [K_EXPIRED] = {"expired", 'o', AT_PORT, "a token that expired VALUE (60) seconds ago"},
     [K_DATE] = {"date", 'o', AT_MANAGED, "expires_on is a date: ISO; VALUE 1: Linux, 2: Windows, 3: a number, "
                                          "4: digits, 5: no date"},
-    [K_REFRESH_IN] = {"refresh-in", 'n', AT_HTTP, "the answer has refresh_in VALUE"},
-    [K_SAME] = {"same", '-', AT_HTTP, "the identity's last token again, with the life it has left"},
-    [K_NO_OID] = {"no-oid", 'o', AT_HTTP, "token without oid (=1: nor sub nor idtyp)"},
-    [K_WRONG_OID] = {"wrong-oid", '-', AT_HTTP, "token of an identity unknown to Redis"},
-    [K_SIZE] = {"size", 'n', AT_HTTP, "token of exactly VALUE characters"},
+    [K_REFRESH_IN] = {"refresh-in", 'n', AT_PORT, "the answer has refresh_in VALUE"},
+    [K_SAME] = {"same", '-', AT_PORT, "the identity's last token again, with the life it has left"},
+    [K_NO_OID] = {"no-oid", 'o', AT_PORT, "token without oid (=1: nor sub nor idtyp)"},
+    [K_WRONG_OID] = {"wrong-oid", '-', AT_PORT, "token of an identity unknown to Redis"},
+    [K_SIZE] = {"size", 'n', AT_PORT, "token of exactly VALUE characters"},
     [K_OLD] = {"old", 'o', AT(E_ARC), "an old agent: ignores whom it is asked for; VALUE 1: the right token, not "
                                       "named, 2: named in capitals, 3: named wrongly"},
     [K_CHALLENGE] = {"challenge", 'n', AT(E_ARC), "a bad challenge, see CHALLENGES"},
+    [K_ERROR] = {"error", 'n', AT_STS, "the error of that AADSTS code"},
+    [K_ERROR_200] = {"error-200", 'n', AT_STS, "the same with HTTP 200"},
 };
 
 /* Faults are counted through: first those above, then each endpoint's kinds. */
@@ -211,7 +218,8 @@ struct fault {
 
 /* Who may sign in. Each has an object id of its own, and where it applies an application (client) id. */
 enum who {
-    P_SECRET, P_WORKLOAD, P_EXCHANGE, P_BINDING, P_IMDS, P_APPSERVICE, P_MSI, P_ARC, P_FABRIC, P_ML,
+    P_SECRET, P_WORKLOAD, P_EXCHANGE, P_CERTIFICATE, P_SUBJECT, P_DEVICE, P_BINDING, P_IMDS, P_APPSERVICE, P_MSI,
+    P_ARC, P_FABRIC, P_ML,
     P_ML_DEFAULT, P_CLOUDSHELL, P_USER_1, P_USER_2, P_COUNT
 };
 
@@ -222,6 +230,9 @@ static const struct {
     [P_SECRET] = {"environment", NULL},
     [P_WORKLOAD] = {"workload", NULL},
     [P_EXCHANGE] = {"exchange", NULL},
+    [P_CERTIFICATE] = {"certificate", NULL},
+    [P_SUBJECT] = {"subject", NULL},
+    [P_DEVICE] = {"device", NULL},
     [P_BINDING] = {"binding", NULL},
     [P_IMDS] = {"imds", "Microsoft.Compute/virtualMachines/vm"},
     [P_APPSERVICE] = {"appservice", "Microsoft.Web/sites/app"},
@@ -296,7 +307,8 @@ static struct {
     char dir[PATH_MAX], env_file[PATH_MAX + 8], socket[PATH_MAX + 16], redis_bin[PATH_MAX];
     const char *arc_dir, *proxy_login;
     double assertion_ttl;
-    char tenant[37], subscription[37], secret[41], admin_password[41], access_key[45];
+    char tenant[37], subscription[37], secret[41], admin_password[41], access_key[45],
+        pfx_password[21];
     struct principal who[P_COUNT];
     char authority_url[64], kid[44], issuer[80], thumbprint[41];
     int gateway_port;
@@ -556,6 +568,8 @@ static bool fault_take(int id, long *value) {
     return taken;
 }
 
+#include "emulator/dials.h"
+
 /* ---- Keys and certificates -------------------------------------------------------------- */
 
 static void tls_must(bool ok, const char *what) {
@@ -697,6 +711,13 @@ static void free_identity(struct identity *id) {
     X509_free(id->cert);
     EVP_PKEY_free(id->key);
     for (i = 0; i < CHAIN; i++) X509_free(id->above[i]);
+}
+
+/* An elliptic key and a certificate of one name, quickly made. Without an issuer it signs itself. */
+static struct identity new_small(const char *name, const char *san, X509 *ca, EVP_PKEY *ca_key) {
+    struct identity id = {NULL, new_key(true, false), {NULL}};
+    id.cert = new_cert(id.key, name, san, ca, ca_key, -86400, 30 * 86400);
+    return id;
 }
 
 static char *pem_text(X509 *cert, EVP_PKEY *key) {
@@ -1160,15 +1181,21 @@ struct token_wish { /* how a fault wants the token to be */
     long expired; /* seconds ago; 0: it lives */
 };
 
-static bool is_redis(const char *aud) { return strncmp(aud, "api:", 4) != 0; }
+static bool is_redis(const char *aud) {
+    return strncmp(aud, SCOPE_URL, sizeof SCOPE_URL - 1) == 0 || strcmp(aud, SCOPE_GUID) == 0;
+}
+
+#define PERSON "engineer@emulator.test"
+
+static bool is_person(const struct principal *p) { return p == &g.who[P_CLOUDSHELL] || p == &g.who[P_DEVICE]; }
 
 /* Claims that only some identities have. */
 static void token_claims_of(json_t *c, const struct principal *p) {
-    bool managed = p->resource[0] != 0, person = p == &g.who[P_CLOUDSHELL];
+    bool managed = p->resource[0] != 0, person = is_person(p);
     if (managed) json_object_set_new(c, "xms_mirid", json_string(p->resource));
     json_object_set_new(c, "appidacr", json_string(person ? "0" : p == &g.who[P_SECRET] ? "1" : "2"));
     if (!person) return;
-    json_object_set_new(c, "upn", json_string("engineer@emulator.test"));
+    json_object_set_new(c, "upn", json_string(PERSON));
     json_object_set_new(c, "scp", json_string("user_impersonation"));
 }
 
@@ -1176,10 +1203,11 @@ static json_t *token_claims(const struct token_wish *wish, const char *aud, cons
                             const struct principal *p) {
     struct timespec t;
     char uti[23], iss[80];
-    bool second = !is_redis(aud), person = p == &g.who[P_CLOUDSHELL]; /* second: a v2.0 token */
+    bool second = strncmp(aud, "api:", 4) == 0, person = is_person(p); /* second: a v2.0 token */
     double life = wish->expired ? -(double)wish->expired : g.ttl;
     json_t *c;
     clock_gettime(CLOCK_REALTIME, &t);
+    t.tv_sec += dials[D_CLOCK_OFFSET];
     random_text(uti, 22, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_");
     snprintf(iss, sizeof iss, second ? "https://login.microsoftonline.com/%s/v2.0" : "https://sts.windows.net/%s/",
              g.tenant);
@@ -1876,6 +1904,13 @@ static enum MHD_Result reply_text(struct MHD_Connection *h, unsigned status, con
     MHD_add_response_header(r, "Content-Type", type);
     MHD_add_response_header(r, "Cache-Control", "no-store, no-cache");
     if (extra) MHD_add_response_header(r, extra, extra_value);
+    if (dials[D_CLOCK_OFFSET]) {
+        char date[64];
+        struct tm tm;
+        time_t now = entra_time();
+        strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&now, &tm));
+        MHD_add_response_header(r, "Date", date);
+    }
     result = MHD_queue_response(h, status, r);
     MHD_destroy_response(r);
     return result;
@@ -1963,355 +1998,14 @@ static void on_http_done(void *cls, struct MHD_Connection *h, void **state,
     *state = NULL;
 }
 
-/* ---- Authority: the token endpoint ------------------------------------------------------ */
+/* ---- The endpoints ---------------------------------------------------------------------- */
 
-static const struct sts_error { long code; unsigned status; const char *error, *text; } ERRORS[] = {
-    {900144, 400, "invalid_request",
-     "The request body must contain the following parameter: '%s'."},
-    {900023, 400, "invalid_request",
-     "Specified tenant identifier '%s' is neither a valid DNS name, nor a valid external domain."},
-    {90002, 400, "invalid_request",
-     "Tenant '%s' not found. Check to make sure you have the correct tenant ID and are signing "
-     "into the correct cloud."},
-    {9002313, 400, "invalid_request", "Invalid request. Request is malformed or invalid."},
-    {70003, 400, "unsupported_grant_type", "The app requested an unsupported grant type '%s'."},
-    {70011, 400, "invalid_scope",
-     "The provided request must include a 'scope' input parameter. The provided value for the "
-     "input parameter 'scope' is not valid. The scope %s is not valid."},
-    {700016, 400, "unauthorized_client",
-     "Application with identifier '%s' was not found in the directory. This can happen if the "
-     "application has not been installed by the administrator of the tenant."},
-    {7000215, 401, "invalid_client",
-     "Invalid client secret provided. Ensure the secret being sent in the request is the client "
-     "secret value, not the client secret ID, for a secret added to app '%s'."},
-    {7000216, 401, "invalid_client",
-     "'client_assertion', 'client_secret' or 'request' is required for the '%s' grant type."},
-    {7000222, 401, "invalid_client", "The provided client secret keys for app '%s' are expired."},
-    {700027, 401, "invalid_client", "The certificate used to sign the client assertion is not "
-                                    "registered on application (the emulator knows none)."},
-    {700024, 401, "invalid_client", "Client assertion is not within its valid time range. %s."},
-    {50027, 400, "invalid_request", "JWT token is invalid or malformed. %s"},
-    {50013, 401, "invalid_client", "Assertion failed signature validation. %s"},
-    {700211, 401, "invalid_client",
-     "No matching federated identity record found for presented assertion issuer '%s'. Check your federated "
-     "identity credential Subject, Audience and Issuer against the presented assertion."},
-    {700212, 401, "invalid_client",
-     "No matching federated identity record found for presented assertion audience '%s'. Check your federated "
-     "identity credential Subject, Audience and Issuer against the presented assertion."},
-    {700213, 401, "invalid_client",
-     "No matching federated identity record found for presented assertion subject '%s'. Check your federated "
-     "identity credential Subject, Audience and Issuer against the presented assertion."},
-    {7002137, 401, "invalid_client",
-     "No matching federated identity record found for presented assertion subject '%s'. The subject matches with "
-     "case-insensitive comparison, but not with case-sensitive comparison."},
-    {7002138, 401, "invalid_client",
-     "No matching federated identity record found for presented assertion issuer '%s'. The issuer matches with "
-     "case-insensitive comparison, but not with case-sensitive comparison."},
-    {7000112, 400, "unauthorized_client", "Application '%s' is disabled."},
-    {500011, 400, "invalid_resource",
-     "The resource principal named %s was not found in the tenant."},
-    {90033, 503, "temporarily_unavailable", "A transient error has occurred. Please try again."},
-    {90055, 429, "temporarily_unavailable", "The server is terminating the request because of too "
-                                            "many requests. Please wait and try again."},
-    {50196, 400, "invalid_request", "The server terminated an operation because it encountered a "
-                                    "client request loop. Please contact your app vendor."},
-    {0, 400, "invalid_request", "An error that the emulator was asked for."},
-};
-
-/* An error as Entra words it. `detail` stands for the %s of the text. */
-static enum MHD_Result sts_error(struct MHD_Connection *h, long code, const char *detail, unsigned status,
-                                 const char *retry_after) {
-    const struct sts_error *e = ERRORS;
-    char when[32], trace[37], correlation[37], uri[96], retry[16], *description, *text;
-    const char *hole;
-    time_t now = time(NULL);
-    struct tm tm;
-    json_t *body;
-    enum MHD_Result r;
-    while (e->code && e->code != code) e++;
-    strftime(when, sizeof when, "%Y-%m-%d %H:%M:%SZ", gmtime_r(&now, &tm));
-    random_guid(trace);
-    random_guid(correlation);
-    snprintf(uri, sizeof uri, "%serror?code=%ld", g.authority_url, code);
-    hole = strstr(e->text, "%s");
-    text = hole ? format_text("%.*s%.200s%s", (int)(hole - e->text), e->text, detail, hole + 2)
-                : format_text("%s", e->text);
-    description = format_text("AADSTS%ld: %s\r\nTrace ID: %s\r\nCorrelation ID: %s\r\n"
-                              "Timestamp: %s",
-                              code, text, trace, correlation, when);
-    body = json_pack("{ss so s[I] ss ss ss ss}", "error", e->error, "error_description",
-                     json_bytes(description, strlen(description)), "error_codes", (json_int_t)code,
-                     "timestamp", when, "trace_id", trace, "correlation_id", correlation, "error_uri", uri);
-    free(text);
-    free(description);
-    description = must(json_dumps(body, JSON_COMPACT));
-    pthread_mutex_lock(&g.lock);
-    g.token_errors++;
-    pthread_mutex_unlock(&g.lock);
-    snprintf(retry, sizeof retry, "%.15s", retry_after ? retry_after : "");
-    say("token refused: AADSTS%ld, HTTP %u", code, status ? status : e->status);
-    r = reply_text(h, status ? status : e->status, "application/json; charset=utf-8", description,
-                   retry_after ? "Retry-After" : NULL, retry);
-    json_decref(body);
-    free(description);
-    return r;
-}
-
-struct form {
-    char *grant_type, *client_id, *client_secret, *client_assertion, *client_assertion_type, *scope, *resource;
-};
-
-/* Decodes in place. False for a bad escape or a NUL. */
-static bool form_decode(char *s) {
-    char *out = s;
-    for (; *s; s++) {
-        if (*s == '%') {
-            char hex[3] = {s[1], s[1] ? s[2] : 0, 0};
-            if (!isxdigit((unsigned char)hex[0]) || !isxdigit((unsigned char)hex[1])) return false;
-            *out = (char)strtol(hex, NULL, 16);
-            if (*out++ == 0) return false;
-            s += 2;
-        } else {
-            *out++ = *s == '+' ? ' ' : *s;
-        }
-    }
-    *out = 0;
-    return true;
-}
-
-/* False: malformed, or a field came twice. An empty field counts as absent. */
-static bool form_parse(struct request *r, struct form *f) {
-    const struct {
-        const char *name;
-        char **value;
-    } fields[] = {{"grant_type", &f->grant_type},
-                  {"client_id", &f->client_id},
-                  {"scope", &f->scope},
-                  {"client_secret", &f->client_secret},
-                  {"client_assertion", &f->client_assertion},
-                  {"client_assertion_type", &f->client_assertion_type},
-                  {"resource", &f->resource}};
-    char *rest = r->body, *name;
-    size_t i;
-    r->body[r->n] = 0;
-    memset(f, 0, sizeof *f);
-    if (strlen(r->body) != r->n) return false;
-    while ((name = strsep(&rest, "&"))) {
-        char *value = strchr(name, '=');
-        if (value) *value++ = 0;
-        if (!form_decode(name) || (value && !form_decode(value))) return false;
-        for (i = 0; i < sizeof fields / sizeof fields[0]; i++) {
-            if (strcmp(name, fields[i].name) != 0 || !value || !*value) continue;
-            if (*fields[i].value) return false;
-            *fields[i].value = value;
-        }
-    }
-    return true;
-}
-
-/* The audience that a scope asks for; NULL: no good scope. OpenID's own scopes are let by. */
-static const char *scope_audience(const char *scope) {
-    char *copy = must(strdup(scope)), *rest = copy, *one;
-    const char *aud = NULL;
-    bool bad = false;
-    while ((one = strsep(&rest, " "))) {
-        if (!*one || !strcmp(one, "openid") || !strcmp(one, "profile") || !strcmp(one, "offline_access") ||
-            !strcmp(one, "email"))
-            continue;
-        bad |= aud != NULL;
-        if (!strcmp(one, SCOPE_URL "/.default"))
-            aud = SCOPE_URL;
-        else if (!strcmp(one, SCOPE_URL "//.default"))
-            aud = SCOPE_URL "/";
-        else if (!strcmp(one, SCOPE_GUID "/.default"))
-            aud = SCOPE_GUID;
-        else
-            bad = true;
-    }
-    free(copy);
-    return bad ? NULL : aud;
-}
-
-/* Never answers; lasts until the client gives up or the emulator ends. */
-static enum MHD_Result token_hang(struct MHD_Connection *h) {
-    const union MHD_ConnectionInfo *info = MHD_get_connection_info(h, MHD_CONNECTION_INFO_CONNECTION_FD);
-    struct pollfd p[2] = {{.fd = info->connect_fd, .events = POLLRDHUP}, {.fd = g.stop_fd, .events = POLLIN}};
-    while (poll(p, 2, -1) < 0 && errno == EINTR) {}
-    return MHD_NO;
-}
-
-static ssize_t endless_read(void *cls, uint64_t at, char *out, size_t room) {
-    static const char start[] = "{\"token_type\":\"Bearer\",\"pad\":\"";
-    (void)cls;
-    if (nap(0)) return MHD_CONTENT_READER_END_WITH_ERROR;
-    memset(out, 'A', room);
-    if (at == 0 && room >= sizeof start) memcpy(out, start, sizeof start - 1);
-    return (ssize_t)room;
-}
-
-static ssize_t drip_read(void *cls, uint64_t at, char *out, size_t room) {
-    (void)room;
-    if (at && nap(1000)) return MHD_CONTENT_READER_END_WITH_ERROR;
-    *out = ((const char *)cls)[at];
-    return 1;
-}
-
-/* `cls` is freed at the end; `block` bytes at most are read at a time. */
-static enum MHD_Result reply_stream_by(struct MHD_Connection *h, uint64_t size, MHD_ContentReaderCallback read,
-                                       void *cls, size_t block) {
-    struct MHD_Response *r = MHD_create_response_from_callback(size, block, read, cls, cls ? free : NULL);
-    enum MHD_Result result;
-    MHD_add_response_header(r, "Content-Type", "application/json; charset=utf-8");
-    result = MHD_queue_response(h, 200, r);
-    MHD_destroy_response(r);
-    return result;
-}
-
-static enum MHD_Result reply_stream(struct MHD_Connection *h, uint64_t size, MHD_ContentReaderCallback read,
-                                    void *cls) {
-    return reply_stream_by(h, size, read, cls, cls ? 1 : 16384);
-}
-
-/* The faults that answer whatever was asked. False: none is armed. */
-static bool token_fault(struct MHD_Connection *h, enum MHD_Result *result) {
-    char text[64];
-    long value;
-    if (fault_take(F_TOKEN_500, NULL)) {
-        *result = sts_error(h, 90033, "", 500, NULL);
-    } else if (fault_take(F_TOKEN_429, &value)) {
-        snprintf(text, sizeof text, "%ld", value);
-        *result = sts_error(h, 90055, "", 429, text);
-    } else if (fault_take(F_TOKEN_HANG, NULL)) {
-        *result = token_hang(h);
-    } else if (fault_take(F_TOKEN_GARBAGE, NULL)) {
-        *result = reply_text(h, 200, "text/html",
-                             "<html><head><title>Welcome</title></head><body>Please sign in to "
-                             "this network.</body></html>\n",
-                             NULL, NULL);
-    } else if (fault_take(F_TOKEN_ENDLESS, NULL)) {
-        *result = reply_stream(h, MHD_SIZE_UNKNOWN, endless_read, NULL);
-    } else if (fault_take(F_TOKEN_REDIRECT, NULL)) {
-        snprintf(text, sizeof text, "http://127.0.0.1:%d/trap", g.admin.port);
-        *result = reply_text(h, 302, "text/plain", "", "Location", text);
-    } else if (fault_take(F_TOKEN_ERROR, &value)) {
-        *result = sts_error(h, value, "emulator", 0, NULL);
-    } else {
-        return false;
-    }
-    return true;
-}
-
+#include "emulator/sts.h"
 #include "emulator/answer.h"
 #include "emulator/federation.h"
-
-/* Who asks, and with what proof. NULL: `result` is the refusal. */
-static struct principal *token_client(struct MHD_Connection *h, const struct form *f, bool binding,
-                                      enum MHD_Result *result) {
-    struct principal *p = NULL;
-    int i, first = binding ? P_BINDING : P_SECRET, last = binding ? P_BINDING : P_EXCHANGE;
-    for (i = first; i <= last; i++)
-        if (strcasecmp(f->client_id, g.who[i].client) == 0) p = &g.who[i];
-    if (!p) {
-        *result = sts_error(h, 700016, f->client_id, 0, NULL);
-    } else if (f->client_assertion && !f->client_secret) {
-        return assertion_good(h, f, p, result) ? p : NULL;
-    } else if (!f->client_secret) {
-        *result = sts_error(h, 7000216, f->grant_type, 0, NULL);
-    } else if (p == &g.who[P_SECRET] && strlen(f->client_secret) == strlen(g.secret) &&
-               CRYPTO_memcmp(f->client_secret, g.secret, strlen(g.secret)) == 0) {
-        return p;
-    } else {
-        *result = sts_error(h, 7000215, p->client, 0, NULL);
-    }
-    return NULL;
-}
-
-static enum MHD_Result answer_token(struct MHD_Connection *h, const char *tenant, struct request *request) {
-    const char *type = MHD_lookup_connection_value(h, MHD_HEADER_KIND, "Content-Type"), *aud;
-    struct endpoint *e = request->at;
-    struct principal *p;
-    struct form f;
-    enum MHD_Result result;
-    pthread_mutex_lock(&g.lock);
-    g.token_requests += e->id == E_TOKEN;
-    pthread_mutex_unlock(&g.lock);
-    if ((e->id == E_TOKEN && token_fault(h, &result)) || endpoint_fault(h, e, &result)) return result;
-    if (strcasecmp(tenant, g.tenant) != 0)
-        return sts_error(h, strpbrk(tenant, ".-") ? 90002 : 900023, tenant, 0, NULL);
-    if (!type || strncasecmp(type, "application/x-www-form-urlencoded", 33) != 0)
-        request->n = 0; /* Entra reads nothing else either */
-    if (!form_parse(request, &f)) return sts_error(h, 9002313, "", 0, NULL);
-    if (!f.grant_type) return sts_error(h, 900144, "grant_type", 0, NULL);
-    if (strcmp(f.grant_type, "client_credentials") != 0) return sts_error(h, 70003, f.grant_type, 0, NULL);
-    if (!f.client_id) return sts_error(h, 900144, "client_id", 0, NULL);
-    if (!f.scope) return sts_error(h, 900144, "scope", 0, NULL);
-    if (!(p = token_client(h, &f, e->id == E_AKS, &result))) return result;
-    if (!(aud = scope_audience(f.scope))) return sts_error(h, 70011, f.scope, 0, NULL);
-    return reply_token(h, e, p, aud);
-}
-
-/* What MSAL and other libraries ask before the first token. */
-static json_t *openid_configuration(void) {
-    char *base = format_text("%s%s/", g.authority_url, g.tenant);
-    json_t *c =
-        json_pack("{ss+ ss+ ss+ ss+ s[sss] s[s] s[s] s[s] s[s]}", "issuer", base, "v2.0", "token_endpoint",
-                  base, "oauth2/v2.0/token", "authorization_endpoint", base, "oauth2/v2.0/authorize",
-                  "jwks_uri", base, "discovery/v2.0/keys", "token_endpoint_auth_methods_supported",
-                  "client_secret_post", "private_key_jwt", "client_secret_basic", "response_types_supported",
-                  "code", "subject_types_supported", "pairwise", "id_token_signing_alg_values_supported",
-                  "RS256", "grant_types_supported", "client_credentials");
-    free(base);
-    return c;
-}
-
-static json_t *instance_discovery(void) {
-    char host[32];
-    snprintf(host, sizeof host, "localhost:%d", g.endpoint[E_TOKEN].port);
-    return json_pack("{ss++ ss s[{ss ss s[s]}]}", "tenant_discovery_endpoint", g.authority_url, g.tenant,
-                     "/v2.0/.well-known/openid-configuration", "api-version", "1.1", "metadata",
-                     "preferred_network", host, "preferred_cache", host, "aliases", host);
-}
-
-/* The public key of the tokens, so that anyone can check a signature. */
-static json_t *json_web_keys(void) {
-    BIGNUM *n = NULL, *e = NULL;
-    unsigned char raw[512] = {0};
-    char *n64, *e64;
-    json_t *keys;
-    EVP_PKEY_get_bn_param(g.jwt_key, OSSL_PKEY_PARAM_RSA_N, &n);
-    EVP_PKEY_get_bn_param(g.jwt_key, OSSL_PKEY_PARAM_RSA_E, &e);
-    n64 = base64url(raw, (size_t)BN_bn2bin(n, raw));
-    e64 = base64url(raw, (size_t)BN_bn2bin(e, raw));
-    keys = json_pack("{s[{ss ss ss ss ss ss}]}", "keys", "kty", "RSA", "use", "sig", "kid", g.kid, "x5t",
-                     g.kid, "n", n64, "e", e64);
-    BN_free(n);
-    BN_free(e);
-    free(n64);
-    free(e64);
-    return keys;
-}
-
-static enum MHD_Result answer_authority(struct MHD_Connection *h, const char *url, const char *method,
-                                        struct request *request) {
-    char tenant[128];
-    const char *rest = strchr(url + 1, '/');
-    size_t n = rest ? (size_t)(rest - url) - 1 : 0;
-    if (!rest || n >= sizeof tenant) return reply_text(h, 404, "text/plain", "not found\n", NULL, NULL);
-    memcpy(tenant, url + 1, n);
-    tenant[n] = 0;
-    if (strcmp(rest, "/oauth2/v2.0/token") == 0)
-        return strcmp(method, "POST") == 0 ? answer_token(h, tenant, request)
-                                           : reply_text(h, 405, "text/plain", "POST only\n", "Allow", "POST");
-    if (strcmp(method, "GET") != 0) return reply_text(h, 405, "text/plain", "GET only\n", "Allow", "GET");
-    if (strcmp(url, "/common/discovery/instance") == 0) return reply_json(h, 200, instance_discovery());
-    if (strcasecmp(tenant, g.tenant) == 0 || strcmp(tenant, "common") == 0) {
-        if (strcmp(rest, "/v2.0/.well-known/openid-configuration") == 0)
-            return reply_json(h, 200, openid_configuration());
-        if (strcmp(rest, "/discovery/v2.0/keys") == 0) return reply_json(h, 200, json_web_keys());
-    }
-    return reply_text(h, 404, "text/plain", "not found\n", NULL, NULL);
-}
-
+#include "emulator/certificate.h"
+#include "emulator/device.h"
+#include "emulator/authority.h"
 #include "emulator/managed.h"
 #include "emulator/proxy.h"
 
@@ -2550,6 +2244,13 @@ static enum MHD_Result answer_rotate(struct MHD_Connection *h) {
     return reply_json(h, 200, json_pack("{ss}", "header", value));
 }
 
+static enum MHD_Result answer_set(struct MHD_Connection *h) {
+    const char *name = MHD_lookup_connection_value(h, MHD_GET_ARGUMENT_KIND, "name"),
+               *value = MHD_lookup_connection_value(h, MHD_GET_ARGUMENT_KIND, "value"),
+               *complaint = dial_set(name ? name : "", value ? value : "");
+    return complaint ? reply_error(h, 400, complaint) : reply_json(h, 200, json_pack("{ss}", name, value));
+}
+
 static enum MHD_Result answer_admin(struct MHD_Connection *h, const char *url, const char *method,
                                     struct request *request) {
     const char *host = MHD_lookup_connection_value(h, MHD_HEADER_KIND, "Host");
@@ -2572,6 +2273,10 @@ static enum MHD_Result answer_admin(struct MHD_Connection *h, const char *url, c
     if ((post || strcmp(method, "DELETE") == 0) && strcmp(url, "/fault") == 0) return answer_fault(h, method);
     if (get && strcmp(url, "/request") == 0) return answer_request(h);
     if (post && strcmp(url, "/rotate") == 0) return answer_rotate(h);
+    if (post && strcmp(url, "/set") == 0) return answer_set(h);
+    if (strcmp(url, "/device") == 0) return post ? answer_person(h) : answer_grants(h);
+    if (post && strcmp(url, "/revoke") == 0) return answer_revoke(h);
+    if (!get && strcmp(url, "/certificate") == 0) return answer_certificate(h, method, request);
     if (post && strcmp(url, "/assertion") == 0) return answer_assertion(h, request);
     if (get && strcmp(url, "/redis/info") == 0) return answer_info(h);
     if (post && strcmp(url, "/redis/command") == 0) return answer_command(h, request);
@@ -2659,6 +2364,7 @@ static void make_secrets(void) {
     char alphabet[80];
     make_who();
     random_text(g.admin_password, 40, letters);
+    random_text(g.pfx_password, 20, letters);
     random_text(g.access_key, 43, letters);
     g.access_key[43] = '=';
     /* Of the kind Azure makes; each character that needs care in a form or a shell occurs. */
@@ -2800,13 +2506,6 @@ static void serve(int signals) {
     }
 }
 
-/* An elliptic key and a certificate of one name, quickly made. Without an issuer it signs itself. */
-static struct identity new_small(const char *name, const char *san, X509 *ca, EVP_PKEY *ca_key) {
-    struct identity id = {NULL, new_key(true, false), {NULL}};
-    id.cert = new_cert(id.key, name, san, ca, ca_key, -86400, 30 * 86400);
-    return id;
-}
-
 struct identities { struct identity gateway, authority, fabric, aks; };
 
 static void write_ca(const char *file, X509 *ca) {
@@ -2845,6 +2544,7 @@ static void make_tls(struct identities *all) {
     g.jwt_key = new_key(false, false);
     g.issuer_key = ca_key; /* the CA signs no more, and to make one more key takes a tenth of a second */
     make_kid();
+    make_client_cert();
     X509_free(ca);
 }
 
@@ -2897,6 +2597,7 @@ static void start_servers(const struct identities *all) {
         start_endpoint(&g.endpoint[i], i, managed[i], i + 2, false,
                        i == E_FABRIC ? &all->fabric : i == E_AKS ? &all->aks : NULL);
     g.endpoint[E_PROXY].id = E_PROXY;
+    g.endpoint[E_DEVICE].id = E_DEVICE;
     g.endpoint[E_PROXY].port = listen_local(g.port ? g.port + E_PROXY + 2 : 0, g.proxy_fd, false);
 }
 
@@ -2922,6 +2623,9 @@ static void help(void) {
          "  --gateway-cert KIND    good, expired, not-yet-valid, wrong-host, self-signed,\n"
          "                         untrusted, ecdsa or long-chain\n"
          "  --authority-cert KIND  the same for the authority\n"
+         "  --client-cert PEM      certificates of the application that signs in by one; repeatable\n"
+         "  --client-subject PEM   first certificate's subject name, trusted below the last one; repeatable\n"
+         "  --set NAME=VALUE       see SETTINGS; repeatable\n"
          "  --fault NAME[=VALUE][*N|*]   arm a fault once, N times, or for ever; repeatable\n"
          "  --quiet                print only errors\n"
          "  -h, --help             this\n\nfaults:");
@@ -2932,23 +2636,33 @@ static void help(void) {
     puts(":");
     for (i = 0; i < K_COUNT; i++)
         printf("  %-13s %s%s%s\n", KINDS[i].name, KINDS[i].value == 'n' ? "=VALUE: " : "", KINDS[i].help,
-               KINDS[i].at == AT_MANAGED       ? " (not token, aks, proxy)"
-               : KINDS[i].at == AT(E_ARC)      ? " (arc)"
-               : KINDS[i].at == AT(E_PROXY)    ? " (proxy)"
-               : !(KINDS[i].at & AT(E_PROXY)) ? " (not proxy)"
-                                               : "");
+               KINDS[i].at == AT_MANAGED    ? " (not token, aks, proxy, device)"
+               : KINDS[i].at == AT(E_ARC)   ? " (arc)"
+               : KINDS[i].at == AT(E_PROXY) ? " (proxy)"
+               : KINDS[i].at == AT_STS      ? " (token, aks, device)"
+               : KINDS[i].at == AT_PORT     ? " (not proxy, device)"
+               : KINDS[i].at == AT_HTTP     ? " (not proxy)"
+               : KINDS[i].at == AT_ALL      ? ""
+                                            : " (not device)");
     puts("\nCHALLENGES: 1 quoted path, 2 scheme in small letters, 3 another directory, 4 traversal, 5 sub-directory,\n"
          "  6 no directory, 7 two slashes, 8 link, 9 directory, 10 a file of 4096 bytes, 11 of 4097, 12 of none,\n"
          "  13 CR LF in it, 14 NUL in it, 15 no path, 16 another scheme, 17 no header, 18 another extension,\n"
          "  19 none: the first answer is a token\n"
          "\nENVIRONMENTS:");
     for (k = 0; k < ENVIRONMENT_COUNT; k++) printf("  %-16s %s\n", ENVIRONMENTS[k].name, ENVIRONMENTS[k].help);
+    puts("\nSETTINGS of --set, with what they are without it:");
+    for (i = 0; i < D_COUNT; i++) printf("  %-17s %5ld  %s\n", DIALS[i].name, DIALS[i].standard, DIALS[i].help);
     puts("\nadmin: GET /counters[?records=0] /token /healthz /redis/info?section=S\n"
          "       POST /fault?name=NAME[&value=V][&count=N|*]   DELETE /fault?name=NAME\n"
          "       GET /request?endpoint=E    the last request of that endpoint, secret headers not shown\n"
          "       POST /rotate?endpoint=E    a new IDENTITY_HEADER or MSI_SECRET for it\n"
          "       POST /assertion {\"claims\":{...},\"life\":S,\"stranger\":true,\"binding\":true,\"write\":true}\n"
          "                                  a federated token of your own; all members optional\n"
+         "       POST /device?user_code=CODE&action=approve   or decline, expire; without user_code: the last one's\n"
+         "       GET /device                the device codes with their states and polls\n"
+         "       POST /revoke[?code=N]      refuses every refresh token of before with that AADSTS code (50173)\n"
+         "       POST /set?name=NAME&value=V\n"
+         "       POST /certificate[?trust=subject] (PEM)   as --client-cert, --client-subject; DELETE: forgets all\n"
          "       POST /redis/command (JSON array of strings)   POST /redis/restart");
     exit(0);
 }
@@ -2972,6 +2686,15 @@ static const char *flag_kind(const char *flag, const char *value) {
     for (i = 0; CERT_KINDS[i]; i++)
         if (strcmp(CERT_KINDS[i], value) == 0) return CERT_KINDS[i];
     bad_usage("%s: there is no kind '%s'", flag, value);
+}
+
+static void flag_set(const char *text) {
+    char *copy = must(strdup(text)), *value = strchr(copy, '=');
+    const char *complaint;
+    if (value) *value++ = 0;
+    complaint = dial_set(copy, value ? value : "");
+    if (complaint) bad_usage("--set %s: %s", text, complaint);
+    free(copy);
 }
 
 static void flag_with_value(const char *flag, const char *value) {
@@ -3011,6 +2734,10 @@ static void flag_with_value(const char *flag, const char *value) {
         g.authority_cert = flag_kind(flag, value);
     } else if (strcmp(flag, "--ciphers") == 0) {
         g.ciphers = value;
+    } else if (strcmp(flag, "--client-cert") == 0 || strcmp(flag, "--client-subject") == 0) {
+        client_certs_of_file(value, strcmp(flag, "--client-subject") == 0);
+    } else if (strcmp(flag, "--set") == 0) {
+        flag_set(value);
     } else {
         flag_fault(value);
     }
@@ -3020,7 +2747,7 @@ static void parse_flags(int argc, char **argv) {
     static const char *const valued[] = {
         "--token-ttl",      "--port", "--redis-server", "--env-file", "--gateway-cert",
         "--authority-cert", "--tls",  "--ciphers",      "--fault",    "--assertion-ttl",
-        "--arc-dir",        "--proxy-login", NULL};
+        "--arc-dir",        "--proxy-login", "--client-cert", "--client-subject", "--set", NULL};
     int i, k;
     for (i = 1; i < argc; i++) {
         if (strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0) help();
@@ -3040,6 +2767,7 @@ static void parse_flags(int argc, char **argv) {
 int main(int argc, char **argv) {
     struct identities all;
     int signals;
+    dials_reset();
     parse_flags(argc, argv);
     signals = block_signals();
     g.start = now_ms();

@@ -169,7 +169,7 @@ signed_by_the_cluster() {
 
 check "it starts a third time" start --proxy-login user:pass --assertion-ttl 900
 check "every place has private settings" \
-    equal "$(stat -c %a "$scratch"/env.* | sort | uniq -c | tr -s ' ')" " 13 600"
+    equal "$(stat -c %a "$scratch"/env.* | sort | uniq -c | tr -s ' ')" " 17 600"
 
 in_place imds
 imds="$AZURE_POD_IDENTITY_AUTHORITY_HOST$identity?api-version=2018-02-01"
@@ -412,6 +412,216 @@ check "binding: the authority's CA does not vouch for it" equal \
 check "binding: without its name" equal \
     "$(authority=$EMULATOR_AKS/binding/; assert_app "$AZURE_CLIENT_ID" "$federated" -k)" 421
 unset authority trust
+
+# ---- certificates: assertions signed by the openssl program ----
+
+base64url() { openssl base64 -A | tr -- '+/' '-_' | tr -d =; }
+digest_of() { openssl x509 -in "$1" -outform DER | openssl dgst "-$2" -binary | base64url; }
+der_of() { openssl x509 -in "$1" -outform DER | openssl base64 -A; }
+# signed ALG HEADER CLAIMS [PADDING]: a JWT of $key; the header is JSON members after alg, PADDING that of an alg
+signed() {
+    text=$(printf '{"alg":"%s",%s}' "$1" "$2" | base64url).$(printf %s "$3" | base64url)
+    case ${4:-$1} in
+    PS256) padding="-sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:32" ;;
+    *) padding= ;;
+    esac
+    # shellcheck disable=SC2086
+    printf '%s.%s' "$text" "$(printf %s "$text" | openssl dgst -sha256 -sign "$key" $padding | base64url)"
+}
+# claims [JQ_CHANGE]: of an assertion of $app, as the specification has them
+claims() {
+    jq -nc --arg app "$app" --arg aud "$AZURE_AUTHORITY_HOST$AZURE_TENANT_ID/oauth2/v2.0/token" \
+        --arg jti "$(openssl rand -hex 16)" --argjson now "$(date +%s)" \
+        '{aud: $aud, exp: ($now + 600), iss: $app, jti: $jti, nbf: $now, sub: $app} | '"${1:-.}"
+}
+# presented ALG HEADER [JQ_CHANGE]: the status of the token endpoint
+presented() { assert_app "$app" "$(signed "$1" "$2" "$(claims "${3:-.}")")"; }
+is_code() { equal "$1 $(answer .error_codes[0]) $(answer .error)" "$2"; }
+
+in_place certificate
+app=$AZURE_CLIENT_ID
+key=$AZURE_CLIENT_CERTIFICATE_PATH
+sha256="\"x5t#S256\":\"$(digest_of "$key" sha256)\""
+sha1="\"x5t\":\"$(digest_of "$key" sha1)\""
+check "certificate: PS256 with the SHA-256 print" equal "$(presented PS256 "$sha256")" 200
+check "certificate: its application is let in" is_let_in "$EMULATOR_OID"
+check "certificate: RS256 with the SHA-1 print" equal "$(presented RS256 "$sha1")" 200
+check "certificate: the print as padded base64" \
+    equal "$(presented PS256 "\"x5t#S256\":\"$(openssl x509 -in "$key" -outform DER | openssl dgst -sha256 -binary |
+        openssl base64 -A)\"")" 200
+check "certificate: times as text" equal "$(presented PS256 "$sha256" '.exp |= tostring | .nbf |= tostring')" 200
+check "certificate: its chain may come too" equal "$(presented PS256 "$sha256,\"x5c\":[\"$(der_of "$key")\"]")" 200
+check "certificate: no print" is_code "$(presented PS256 '"typ":"JWT"')" "400 50027 invalid_request"
+check "certificate: the wrong print" is_code "$(presented PS256 "$sha1")" "400 50027 invalid_request"
+check "certificate: an unknown print" is_code "$(presented PS256 '"x5t#S256":"AAAA"')" "401 700027 invalid_client"
+check "certificate: ... says so" starts "$(answer .error_description)" \
+    "AADSTS700027: Client assertion contains an invalid signature. [Reason - The key was not found."
+check "certificate: another audience" \
+    is_code "$(presented PS256 "$sha256" '.aud = "https://login.microsoftonline.com/"')" "401 700023 invalid_client"
+check "certificate: another subject" is_code "$(presented PS256 "$sha256" '.sub = "x"')" "401 700021 invalid_client"
+check "certificate: another issuer" is_code "$(presented RS256 "$sha1" '.iss = "x"')" "401 700211 invalid_client"
+check "certificate: expired" is_code "$(presented PS256 "$sha256" '.exp -= 601')" "401 700024 invalid_client"
+check "certificate: not yet valid" is_code "$(presented PS256 "$sha256" '.nbf += 320')" "401 700024 invalid_client"
+check "certificate: for too long" is_code "$(presented PS256 "$sha256" '.exp += 90000')" "401 700024 invalid_client"
+check "certificate: without exp" is_code "$(presented PS256 "$sha256" 'del(.exp)')" "400 50027 invalid_request"
+check "certificate: without jti" is_code "$(presented PS256 "$sha256" 'del(.jti)')" "400 50027 invalid_request"
+once=$(signed PS256 "$sha256" "$(claims)")
+check "certificate: an assertion is good once" equal "$(assert_app "$app" "$once")" 200
+check "certificate: ... not twice" is_code "$(assert_app "$app" "$once")" "401 50012 invalid_client"
+admin -X POST "$EMULATOR_ADMIN/set?name=assertion-replay&value=1" >"$scratch/armed"
+check "certificate: ... but where that is allowed" equal "$(assert_app "$app" "$once")" 200
+once=$(signed RS256 "$sha1" "$(claims)")
+check "certificate: of another application" \
+    is_code "$(assert_app "$EMULATOR_SUBJECT_CLIENT_ID" "$once")" "401 700211 invalid_client"
+check "certificate: a changed claim" \
+    is_code "$(assert_app "$app" "${once%%.*}.$(claims | base64url).${once##*.}")" "401 700027 invalid_client"
+check "certificate: ... says so" \
+    sh -c 'jq -r .error_description "$1" | grep -q "use of the key to verify the signature failed"' sh "$scratch/answer"
+check "certificate: the other padding" \
+    is_code "$(assert_app "$app" "$(signed PS256 "$sha256" "$(claims)" RS256)")" "401 700027 invalid_client"
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=client -days 9 \
+    -keyout "$scratch/ec.pem" -out "$scratch/ec-cert.pem" 2>/dev/null
+key=$scratch/ec.pem
+check "certificate: an elliptic key" is_code \
+    "$(presented ES256 "\"x5t#S256\":\"$(digest_of "$scratch/ec-cert.pem" sha256)\"")" "400 5002738 invalid_request"
+
+# The clock of Entra, which its Date header tells.
+key=$AZURE_CLIENT_CERTIFICATE_PATH
+for offset in 3600 -3600; do
+    admin -X POST "$EMULATOR_ADMIN/set?name=clock-offset&value=$offset" >"$scratch/armed"
+    check "clock: $offset seconds ahead" is_code "$(presented PS256 "$sha256")" "401 700024 invalid_client"
+    told=$(date -d "$(tr -d '\r' <"$scratch/head" | sed -n 's/^Date: //p')" +%s)
+    check "clock: Date tells" [ $((told - $(date +%s) - offset)) -ge -3 -a $((told - $(date +%s) - offset)) -le 0 ]
+    check "clock: only once" equal "$(grep -c ^Date: "$scratch/head")" 1
+    check "clock: by that time it is good" \
+        equal "$(presented PS256 "$sha256" ".exp += $offset | .nbf += $offset")" 200
+done
+admin -X POST "$EMULATOR_ADMIN/set?name=clock-offset&value=0" >"$scratch/armed"
+
+# Registered certificates, and a subject name below a CA.
+openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=other -days 9 -keyout "$scratch/rsa.pem" \
+    -out "$scratch/rsa-cert.pem" 2>/dev/null
+register() { admin --data-binary "@$1" "$EMULATOR_ADMIN/certificate$2" >"$scratch/armed"; }
+key=$scratch/rsa.pem
+other="\"x5t#S256\":\"$(digest_of "$scratch/rsa-cert.pem" sha256)\""
+check "certificate: one of nobody" is_code "$(presented PS256 "$other")" "401 700027 invalid_client"
+register "$scratch/rsa-cert.pem" ''
+check "certificate: ... registered" equal "$(presented PS256 "$other")" 200
+check "certificate: ... sent with another" is_code \
+    "$(presented PS256 "$other,\"x5c\":[\"$(der_of "$AZURE_CLIENT_CERTIFICATE_PATH")\"]")" "401 700027 invalid_client"
+in_place subject
+app=$AZURE_CLIENT_ID
+check "subject: registered elsewhere only" \
+    is_code "$(presented PS256 "$other,\"x5c\":[\"$(der_of "$scratch/rsa-cert.pem")\"]")" "401 700030 invalid_client"
+register "$scratch/rsa-cert.pem" '?trust=subject'
+check "subject: trusted" equal "$(presented PS256 "$other,\"x5c\":[\"$(der_of "$scratch/rsa-cert.pem")\"]")" 200
+key=$AZURE_CLIENT_CERTIFICATE_PATH
+check "subject: with the chain" equal "$(presented PS256 "$sha256,\"x5c\":[\"$(der_of "$key")\"]")" 200
+check "subject: its application is let in" is_let_in "$EMULATOR_OID"
+check "subject: without the chain" is_code "$(presented PS256 "$sha256")" "401 700027 invalid_client"
+openssl req -x509 -key "$scratch/rsa.pem" -subj /CN=client -days 9 -out "$scratch/same-name.pem"
+key=$scratch/rsa.pem
+check "subject: the name below another CA" is_code "$(presented PS256 \
+    "\"x5t#S256\":\"$(digest_of "$scratch/same-name.pem" sha256)\",\"x5c\":[\"$(der_of "$scratch/same-name.pem")\"]")" \
+    "401 50012 invalid_client"
+admin -X DELETE "$EMULATOR_ADMIN/certificate" >"$scratch/armed"
+key=$AZURE_CLIENT_CERTIFICATE_PATH
+check "certificate: forgotten" is_code \
+    "$(app=$EMULATOR_CERTIFICATE_CLIENT_ID; presented PS256 "$sha256")" "401 700027 invalid_client"
+
+in_place pfx
+check "pfx: openssl opens it" sh -c 'openssl pkcs12 -in "$1" -passin env:AZURE_CLIENT_CERTIFICATE_PASSWORD -nodes |
+    openssl x509 -noout -subject | grep -q "CN = client"' sh "$AZURE_CLIENT_CERTIFICATE_PATH"
+
+# ---- device code: a person at another machine ----
+
+# form PATH [CURL_ARGUMENTS...]: a form to the authority
+form() {
+    path=$1
+    shift
+    ask "$AZURE_AUTHORITY_HOST${tenant:-$AZURE_TENANT_ID}/oauth2/v2.0/$path" --cacert "$SSL_CERT_FILE" "$@"
+}
+set_to() { admin -X POST "$EMULATOR_ADMIN/set?name=$1&value=$2" >"$scratch/armed"; }
+person() { admin -X POST "$EMULATOR_ADMIN/device?user_code=$user_code&action=$1" >"$scratch/armed"; }
+begin() {
+    status=$(form devicecode -d "client_id=$AZURE_CLIENT_ID" -d "scope=$redis%2F.default${1-%20offline_access}")
+    device_code=$(answer .device_code)
+    user_code=$(answer .user_code)
+    echo "$status"
+}
+poll() {
+    form token -d "client_id=${client_id:-$AZURE_CLIENT_ID}" -d "device_code=$device_code" "$@" \
+        -d "grant_type=${grant:-urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code}"
+}
+renew() { form token -d grant_type=refresh_token -d "client_id=$AZURE_CLIENT_ID" -d "refresh_token=$1"; }
+# finished ACTION STATUS...: a code that the person, or time, has acted on, and what the poll then says
+finished() {
+    begin >"$scratch/status"
+    person "$1"
+    is_code "$(poll)" "$2"
+}
+
+in_place device
+begin >"$scratch/status"
+check "device: a code" equal "$(cat "$scratch/status") $(answer '[.expires_in, .interval]' | tr -d ' \n')" "200 [900,5]"
+check "device: how to sign in" starts "$(answer .message)" \
+    "To sign in, use a web browser to open the page $(answer .verification_uri) and enter the code $user_code"
+check "device: pending" is_code "$(poll)" "400 70016 authorization_pending"
+check "device: polled too fast" is_code "$(poll)" "400 70016 slow_down"
+check "device: ... which is counted" equal \
+    "$(admin "$EMULATOR_ADMIN/device" | jq -c 'last | [.state, .polls, .slow_downs]')" '["pending",2,1]'
+set_to device-interval 0
+begin >"$scratch/status"
+poll >"$scratch/status"
+check "device: no slow_down when the interval is kept" is_code "$(poll)" "400 70016 authorization_pending"
+person approve
+check "device: approved" equal "$(poll)" 200
+check "device: the person is let in" is_let_in "$EMULATOR_OID"
+check "device: it is no application's" equal "$(claim idtyp) $(claim scp) $(claim appidacr)" "null user_impersonation 0"
+first=$(answer .refresh_token)
+check "device: a code is good once" is_code "$(poll)" "400 54005 invalid_grant"
+check "refresh: a token" equal "$(renew "$first")" 200
+check "refresh: the person is let in" is_let_in "$EMULATOR_OID"
+second=$(answer .refresh_token)
+check "refresh: it is another one" [ "$second" != "$first" ]
+check "refresh: the old one is still good" equal "$(renew "$first")" 200
+set_to refresh-reuse 0
+check "refresh: ... but where that is not allowed" is_code "$(renew "$first")" "400 70000 invalid_grant"
+check "refresh: an unknown one" is_code "$(renew x)" "400 70000 invalid_grant"
+admin -X POST "$EMULATOR_ADMIN/revoke?code=70043" >"$scratch/armed"
+check "refresh: revoked" is_code "$(renew "$second")" "400 70043 invalid_grant"
+begin '' >"$scratch/status"
+person approve
+check "device: without offline_access no refresh token" equal "$(poll) $(answer .refresh_token)" "200 null"
+check "device: declined" finished decline "400 70017 authorization_declined"
+check "device: expired" finished expire "400 70020 expired_token"
+begin >"$scratch/status"
+check "device: another client's code" \
+    is_code "$(client_id=04b07795-8ddb-461a-bbee-02f9e1bf7b46 poll)" "400 70018 bad_verification_code"
+check "device: an unknown code" is_code "$(device_code=x poll)" "400 70018 bad_verification_code"
+check "device: the short name of the grant" is_code "$(grant=device_code poll)" "400 70003 unsupported_grant_type"
+check "device: a secret" is_code "$(poll -d client_secret=x)" "401 700025 invalid_client"
+set_to public-client 0
+check "device: public flows are off" is_code "$(poll)" "401 7000218 invalid_client"
+set_to public-client 1
+set_to device-approve 1
+check "device: approved by itself" equal "$(poll)" 200
+tenant=organizations
+begin >"$scratch/status"
+check "device: at organizations" equal "$(poll)" 200
+unset tenant
+check "device: not at common" is_code "$(tenant=common begin)" "400 9001023 invalid_request"
+check "device: unknown tenant" is_code "$(tenant=$EMULATOR_OID begin)" "400 90002 invalid_request"
+check "device: no scope" is_code "$(form devicecode -d "client_id=$AZURE_CLIENT_ID")" "400 900144 invalid_request"
+check "device: no client" is_code "$(form devicecode -d "scope=$redis%2F.default")" "400 900144 invalid_request"
+check "device: an unknown client" is_code "$(AZURE_CLIENT_ID=x begin)" "400 700016 unauthorized_client"
+check "device: another service" is_code \
+    "$(form devicecode -d "client_id=$AZURE_CLIENT_ID" -d scope=https%3A%2F%2Fmanagement.azure.com%2F.default)" \
+    "400 650057 invalid_resource"
+fault "device-error&value=50105"
+check "device: a fault by code" is_code "$(begin)" "400 50105 invalid_request"
+fault "device-error-200&value=650052"
+check "device: ... with status 200" is_code "$(begin)" "200 650052 invalid_request"
 
 . "$scratch/env"
 # through LOGIN URL: what the authority says of itself, asked through the proxy

@@ -61,10 +61,18 @@ static enum MHD_Result no_such_identity(struct MHD_Connection *h, const struct e
 }
 
 static bool status_fault(struct MHD_Connection *h, struct endpoint *e, enum MHD_Result *result) {
-    bool sts = e->id == E_TOKEN || e->id == E_AKS;
+    bool sts = AT(e->id) & (AT(E_TOKEN) | AT(E_AKS) | AT(E_DEVICE));
     char after[16];
     long value;
     size_t i;
+    if (fault_take(FAULT(e->id, K_ERROR), &value)) {
+        *result = sts_error(h, value, "emulator", 0, NULL);
+        return true;
+    }
+    if (fault_take(FAULT(e->id, K_ERROR_200), &value)) {
+        *result = sts_error(h, value, "emulator", 200, NULL);
+        return true;
+    }
     if (fault_take(FAULT(e->id, K_400), NULL)) {
         *result = sts ? sts_error(h, 700016, "emulator", 400, NULL) : no_such_identity(h, e);
         return true;
@@ -161,16 +169,17 @@ static ssize_t cut_read(void *cls, uint64_t at, char *out, size_t room) {
 }
 
 static void change_types(json_t **body, long how) {
-    static const char *const times[] = {"expires_in", "expires_on", "ext_expires_in", "not_before", NULL};
+    static const char *const times[] = {"expires_in", "expires_on", "ext_expires_in", "not_before", "interval", NULL};
     json_t *all = *body;
+    const char *name = json_object_get(all, "device_code") ? "device_code" : "access_token";
     int i;
     if (how == 2) {
         *body = json_pack("[o]", all);
         return;
     }
-    if (how == 0) json_object_set_new(all, "access_token", json_integer(5));
-    if (how == 3) json_object_set_new(all, "access_token", json_string(""));
-    if (how == 4) json_object_set_new(all, "access_token", json_null());
+    if (how == 0) json_object_set_new(all, name, json_integer(5));
+    if (how == 3) json_object_set_new(all, name, json_string(""));
+    if (how == 4) json_object_set_new(all, name, json_null());
     for (i = 0; how == 1 && times[i]; i++)
         if (json_object_get(all, times[i])) json_object_set_new(all, times[i], json_array());
 }
@@ -246,12 +255,11 @@ static char *token_for(struct endpoint *e, struct principal *p, const char *aud,
     return token_issue(&wish, aud, p);
 }
 
-static enum MHD_Result reply_token(struct MHD_Connection *h, struct endpoint *e, struct principal *p,
-                                   const char *aud) {
+static json_t *token_body(struct endpoint *e, struct principal *p, const char *aud) {
     long life;
     char *token = token_for(e, p, aud, &life);
     json_t *body = json_pack("{ss sI sI ss}", "token_type", "Bearer", "expires_in", (json_int_t)(life > 0 ? life : 0),
                              "ext_expires_in", (json_int_t)(life > 0 ? life : 0), "access_token", token);
     free(token);
-    return endpoint_answer(h, e, body);
+    return body;
 }

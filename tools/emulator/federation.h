@@ -54,6 +54,14 @@ static json_t *jwt_part(const char *text, size_t n) {
     return NULL;
 }
 
+/* A time; .NET's library writes it as text. -1: there is none. */
+static json_int_t jwt_seconds(const struct jwt *j, const char *name) {
+    const json_t *value = json_object_get(j->claims, name);
+    long n = -1;
+    if (json_is_integer(value)) return json_integer_value(value);
+    return json_is_string(value) && parse_number(json_string_value(value), &n) ? n : -1;
+}
+
 /* What is wrong with its form; NULL: nothing. */
 static const char *jwt_parse(const char *text, struct jwt *j) {
     const char *first = strchr(text, '.'), *second = first ? strchr(first + 1, '.') : NULL;
@@ -64,18 +72,35 @@ static const char *jwt_parse(const char *text, struct jwt *j) {
     j->claims = jwt_part(first + 1, (size_t)(second - first) - 1);
     if (!j->header || !j->claims) return "Header or payload is no JSON object in base64url.";
     if (!unbase64url(second + 1, strlen(second + 1), &j->signature, &j->signature_n)) return "Signature not readable.";
-    if (strcmp(json_string_value(json_object_get(j->header, "alg")) ?: "", "RS256") != 0)
-        return "The algorithm is not RS256.";
-    return json_is_integer(json_object_get(j->claims, "exp")) ? NULL : "There is no exp.";
+    return jwt_seconds(j, "exp") >= 0 ? NULL : "There is no exp.";
 }
 
-static bool jwt_signed_by(const char *text, const struct jwt *j, EVP_PKEY *key) {
+/* RS256, or PS256: salt as long as the hash. */
+static bool jwt_signed_by(const char *text, const struct jwt *j, EVP_PKEY *key, bool pss) {
     EVP_MD_CTX *ctx = must(EVP_MD_CTX_new());
-    bool good = EVP_DigestVerifyInit(ctx, NULL, EVP_sha256(), NULL, key) == 1 &&
+    EVP_PKEY_CTX *how = NULL;
+    bool good = EVP_PKEY_is_a(key, "RSA") && EVP_DigestVerifyInit(ctx, &how, EVP_sha256(), NULL, key) == 1 &&
+                (!pss || (EVP_PKEY_CTX_set_rsa_padding(how, RSA_PKCS1_PSS_PADDING) > 0 &&
+                          EVP_PKEY_CTX_set_rsa_pss_saltlen(how, RSA_PSS_SALTLEN_DIGEST) > 0)) &&
                 EVP_DigestVerify(ctx, j->signature, j->signature_n, (const unsigned char *)text, j->signed_n) == 1;
     EVP_MD_CTX_free(ctx);
     ERR_clear_error();
     return good;
+}
+
+#define SKEW 300 /* seconds that a client's clock may run ahead */
+
+/* 0, or 700024: it is not yet or no more valid, or valid for longer than `most` seconds. */
+static long jwt_time_refused(const struct jwt *j, json_int_t most, char detail[REASON_SIZE]) {
+    json_int_t now = (json_int_t)entra_time(), exp = jwt_seconds(j, "exp"), nbf = jwt_seconds(j, "nbf");
+    char when[3][32];
+    time_t times[] = {(time_t)now, nbf < 0 ? 0 : (time_t)nbf, (time_t)exp};
+    struct tm tm;
+    int i;
+    for (i = 0; i < 3; i++) strftime(when[i], sizeof when[i], "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&times[i], &tm) ?: &tm);
+    snprintf(detail, REASON_SIZE, "Current time: %s, assertion valid from %s, expiry time of assertion %s", when[0],
+             when[1], when[2]);
+    return now >= exp || now + SKEW < nbf || exp - now > most + SKEW ? 700024 : 0;
 }
 
 /* What an application accepts; `issuer` empty: no assertion at all. */
@@ -83,7 +108,7 @@ struct federated_record { char issuer[96], subject[96]; const char *audience; EV
 
 static struct federated_record federated_record(const struct principal *p) {
     struct federated_record r = {"", "", EXCHANGE, g.issuer_key};
-    if (p == &g.who[P_SECRET]) return r;
+    if (p == &g.who[P_SECRET] || p == &g.who[P_CERTIFICATE] || p == &g.who[P_SUBJECT]) return r;
     snprintf(r.issuer, sizeof r.issuer, "%s", g.issuer);
     snprintf(r.subject, sizeof r.subject, "%s", SUBJECT);
     if (p == &g.who[P_BINDING]) r.audience = BINDING_AUDIENCE;
@@ -101,55 +126,29 @@ static const char *jwt_text(const struct jwt *j, const char *name) {
 }
 
 /* The code with which Entra refuses it, and the words for the hole in its text; 0: it is good. */
-static long assertion_refused(const char *text, const struct jwt *j, const struct principal *p, char detail[200]) {
+static long federated_refused(const char *text, const struct jwt *j, const struct principal *p,
+                              char detail[REASON_SIZE]) {
     struct federated_record r = federated_record(p);
     const char *iss = jwt_text(j, "iss"), *aud = jwt_text(j, "aud"), *sub = jwt_text(j, "sub");
-    json_int_t now = (json_int_t)time(NULL), exp = json_integer_value(json_object_get(j->claims, "exp")),
-               nbf = json_integer_value(json_object_get(j->claims, "nbf"));
-    snprintf(detail, 200, "%.150s", iss);
-    if (strcasecmp(iss, p->client) == 0) return 700027;
+    const char *alg = json_string_value(json_object_get(j->header, "alg"));
+    snprintf(detail, REASON_SIZE, "%.40s", alg ? alg : "");
+    if (!alg || strcmp(alg, "RS256") != 0) return 5002738;
+    snprintf(detail, REASON_SIZE, "%.150s", iss);
     if (strcmp(iss, r.issuer) != 0) return *iss && strcasecmp(iss, r.issuer) == 0 ? 7002138 : 700211;
-    snprintf(detail, 200, "%.150s", aud);
+    snprintf(detail, REASON_SIZE, "%.150s", aud);
     if (strcmp(aud, r.audience) != 0) return 700212;
-    snprintf(detail, 200, "%.150s", sub);
+    snprintf(detail, REASON_SIZE, "%.150s", sub);
     if (strcmp(sub, r.subject) != 0) return strcasecmp(sub, r.subject) == 0 ? 7002137 : 700213;
-    snprintf(detail, 200, "The key was not found or the signature is not its own.");
-    if (!jwt_signed_by(text, j, r.key)) return 50013;
-    snprintf(detail, 200, "Current time: %lld, assertion valid from %lld, expiry time of assertion %lld",
-             (long long)now, (long long)nbf, (long long)exp);
-    return now >= exp || now + 300 < nbf ? 700024 : 0; /* five minutes for a clock that runs ahead */
-}
-
-static bool assertion_good(struct MHD_Connection *h, const struct form *f, const struct principal *p,
-                           enum MHD_Result *result) {
-    struct jwt j;
-    char detail[200];
-    const char *wrong;
-    long code = 0;
-    if (!f->client_assertion_type) {
-        *result = sts_error(h, 900144, "client_assertion_type", 0, NULL);
-        return false;
-    }
-    if (strcmp(f->client_assertion_type, ASSERTION_TYPE) != 0) {
-        *result = sts_error(h, 9002313, "", 0, NULL);
-        return false;
-    }
-    if ((wrong = jwt_parse(f->client_assertion, &j))) {
-        code = 50027;
-        snprintf(detail, sizeof detail, "%s", wrong);
-    } else {
-        code = assertion_refused(f->client_assertion, &j, p, detail);
-    }
-    jwt_free(&j);
-    if (code) *result = sts_error(h, code, detail, 0, NULL);
-    return code == 0;
+    snprintf(detail, REASON_SIZE, "The key was not found or the signature is not its own.");
+    if (!jwt_signed_by(text, j, r.key, false)) return 50013;
+    return jwt_time_refused(j, INT32_MAX, detail);
 }
 
 /* ---- The cluster: service-account tokens, and the files they come in ---- */
 
 /* `change` overrides claims, null removes one. With `stranger` the signature is of nobody's key. */
 static char *assertion_mint(const char *aud, double life, json_t *change, bool stranger) {
-    json_int_t now = (json_int_t)time(NULL);
+    json_int_t now = (json_int_t)entra_time();
     json_t *c = json_pack("{s[s] sI sI sI ss s{ss s{ss}} ss}", "aud", aud, "exp", now + (json_int_t)life, "iat", now,
                           "nbf", now, "iss", g.issuer, "kubernetes.io", "namespace", "default", "serviceaccount",
                           "name", "redis-client", "sub", SUBJECT);

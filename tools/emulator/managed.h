@@ -138,7 +138,7 @@ static json_t *number_text(long long n) {
 
 /* The members that the endpoint's answers have beside token, type and resource. */
 static void add_times(json_t *body, const struct endpoint *e, long life) {
-    time_t now = time(NULL);
+    time_t now = entra_time();
     long how = e->id == E_MSI ? 1 : e->id == E_FABRIC || e->id == E_ML ? 3 : 4;
     fault_take(FAULT(e->id, K_DATE), &how);
     json_object_set_new(body, "expires_on", date_text(how, now + life));

@@ -28,6 +28,27 @@ static void set_environment(FILE *f) {
     set_value(f, "AZURE_CLIENT_SECRET", "%s", g.secret);
 }
 
+/* In PEM with the key; the same in PKCS#12; and the application that trusts its subject name, not its print. */
+static void set_certificate(FILE *f) {
+    set_app(f, P_CERTIFICATE);
+    set_value(f, "AZURE_CLIENT_CERTIFICATE_PATH", "%s/client.pem", g.dir);
+}
+
+static void set_pfx(FILE *f) {
+    set_app(f, P_CERTIFICATE);
+    set_value(f, "AZURE_CLIENT_CERTIFICATE_PATH", "%s/client.pfx", g.dir);
+    set_value(f, "AZURE_CLIENT_CERTIFICATE_PASSWORD", "%s", g.pfx_password);
+}
+
+static void set_subject(FILE *f) {
+    set_app(f, P_SUBJECT);
+    set_value(f, "AZURE_CLIENT_CERTIFICATE_PATH", "%s/client.pem", g.dir);
+    set_value(f, "AZURE_CLIENT_SEND_CERTIFICATE_CHAIN", "true");
+}
+
+/* A person at another machine. */
+static void set_device(FILE *f) { set_app(f, P_DEVICE); }
+
 static void set_workload(FILE *f) {
     set_app(f, P_WORKLOAD);
     set_value(f, "AZURE_FEDERATED_TOKEN_FILE", "%s/%s", g.dir, ASSERTION_FILES[0].file);
@@ -87,6 +108,10 @@ static const struct environment {
     const char *help;
 } ENVIRONMENTS[] = {
     {"", P_SECRET, "environment", set_environment, false, "an application with a secret (the file itself)"},
+    {"certificate", P_CERTIFICATE, "environment", set_certificate, false, "an application with a certificate (PEM)"},
+    {"pfx", P_CERTIFICATE, "environment", set_pfx, false, "the same in PKCS#12, with a password"},
+    {"subject", P_SUBJECT, "environment", set_subject, false, "an application that trusts the certificate's name"},
+    {"device", P_DEVICE, "device-code", set_device, false, "a device whose user signs in elsewhere"},
     {"workload", P_WORKLOAD, "workload-identity", set_workload, false, "a pod with workload identity"},
     {"binding", P_BINDING, "workload-identity", set_binding, false, "a pod with an AKS identity binding"},
     {"exchange", P_EXCHANGE, "default", set_exchange, false,
@@ -122,7 +147,7 @@ static void set_common(FILE *f, const struct environment *env) {
     set_value(f, "EMULATOR_PID", "%d", (int)getpid());
     set_value(f, "EMULATOR_AUTHORITY", "%s", g.authority_url);
     set_value(f, "EMULATOR_TENANT_ID", "%s", g.tenant);
-    for (i = E_IMDS; i < E_COUNT; i++) {
+    for (i = E_IMDS; i <= E_PROXY; i++) {
         snprintf(name, sizeof name, "EMULATOR_%s", ENDPOINTS[i]);
         for (c = name; *c; c++) *c = (char)toupper((unsigned char)*c);
         set_address(f, name, i, i == E_FABRIC || i == E_AKS ? "https" : "http", "");
@@ -132,6 +157,12 @@ static void set_common(FILE *f, const struct environment *env) {
         for (c = name; *c; c++) *c = (char)toupper((unsigned char)*c);
         set_value(f, name, "%s", g.who[i].oid);
     }
+    set_value(f, "EMULATOR_CERTIFICATE", "%s/client.pem", g.dir);
+    set_value(f, "EMULATOR_PFX", "%s/client.pfx", g.dir);
+    set_value(f, "EMULATOR_PFX_PASSWORD", "%s", g.pfx_password);
+    set_value(f, "EMULATOR_CERTIFICATE_CLIENT_ID", "%s", g.who[P_CERTIFICATE].client);
+    set_value(f, "EMULATOR_SUBJECT_CLIENT_ID", "%s", g.who[P_SUBJECT].client);
+    set_value(f, "EMULATOR_DEVICE_CLIENT_ID", "%s", g.who[P_DEVICE].client);
     set_value(f, "EMULATOR_EXCHANGE_CLIENT_ID", "%s", g.who[P_EXCHANGE].client);
     set_value(f, "EMULATOR_USER_CLIENT_ID", "%s", g.who[P_USER_1].client);
     set_value(f, "EMULATOR_USER_RESOURCE_ID", "%s", g.who[P_USER_1].resource);
@@ -149,6 +180,7 @@ static char *settings_path(const struct environment *env) {
 static void write_environment(const struct environment *env) {
     static const char unset[] =
         "unset AZURE_AUTHORITY_HOST AZURE_TENANT_ID AZURE_CLIENT_ID AZURE_CLIENT_SECRET AZURE_FEDERATED_TOKEN_FILE\n"
+        "unset AZURE_CLIENT_CERTIFICATE_PATH AZURE_CLIENT_CERTIFICATE_PASSWORD AZURE_CLIENT_SEND_CERTIFICATE_CHAIN\n"
         "unset AZURE_KUBERNETES_TOKEN_PROXY AZURE_KUBERNETES_CA_FILE AZURE_KUBERNETES_CA_DATA\n"
         "unset AZURE_KUBERNETES_SNI_NAME AZURE_POD_IDENTITY_AUTHORITY_HOST AZURE_TOKEN_CREDENTIALS\n"
         "unset IDENTITY_ENDPOINT IDENTITY_HEADER IDENTITY_SERVER_THUMBPRINT IMDS_ENDPOINT\n"
