@@ -95,7 +95,8 @@ enum fault_id {
     F_TOKEN_500, F_TOKEN_429, F_TOKEN_HANG, F_TOKEN_GARBAGE, F_TOKEN_ENDLESS, F_TOKEN_REDIRECT,
     F_TOKEN_ERROR, F_TOKEN_DRIP, F_TOKEN_NO_OID, F_TOKEN_SIZE, F_TOKEN_WRONG_OID, F_TOKEN_SAME,
     F_AUTH_REJECT, F_AUTH_DELAY, F_AUTH_SILENT, F_CUT, F_CUT_REQUEST, F_EXPIRE_NOW, F_STALL,
-    F_REFUSE, F_MOVED, F_KEY_UPDATE, F_FORGET_SESSIONS, F_COUNT
+    F_REFUSE, F_MOVED, F_KEY_UPDATE, F_FORGET_SESSIONS,
+    F_REAUTH_REJECT, F_PING_SILENT, F_PUBLISH_LOST, F_COUNT
 };
 
 static const struct {
@@ -126,6 +127,9 @@ static const struct {
     [F_MOVED] = {"moved", '-', "answers a command with -MOVED 1234 10.0.0.1:8500"},
     [F_KEY_UPDATE] = {"key-update", '-', "changes the TLS 1.3 keys before the next bytes to a client"},
     [F_FORGET_SESSIONS] = {"forget-sessions", '-', "no TLS session from before is resumed any more"},
+    [F_REAUTH_REJECT] = {"reauth-reject", '-', "as auth-reject, on a connection that is authenticated"},
+    [F_PING_SILENT] = {"ping-silent", '-', "a PING without an argument gets no reply"},
+    [F_PUBLISH_LOST] = {"publish-lost", '-', "PUBLISH reaches nobody"},
 };
 
 /*
@@ -474,6 +478,8 @@ static char *base64url(const void *data, size_t n) {
     out[length] = 0;
     return out;
 }
+
+#include "emulator/gateway.h"
 
 /* ---- Faults: arm and take --------------------------------------------------------------- */
 
@@ -917,10 +923,7 @@ static bool redis_do(json_t *args) {
     return ok;
 }
 
-static bool acl_add(const struct token *t) {
-    return redis_do(
-        json_pack("[sssss+sss]", "ACL", "SETUSER", t->oid, "on", "#", t->hash, "~*", "&*", "+@all"));
-}
+static bool acl_add(const struct token *t) { return redis_do(policy_command(t->oid, t->hash)); }
 
 static void acl_remove(const struct token *t) {
     redis_do(json_pack("[ssss+]", "ACL", "SETUSER", t->oid, "!", t->hash));
@@ -957,17 +960,18 @@ static void find_redis(void) {
 }
 
 static void write_redis_conf(const char *path) {
-    char admin[65], key[65], *text, *user = NULL;
+    char admin[65], key[65], *text, *user = NULL, *more = cache_conf();
     sha256_hex(g.admin_password, strlen(g.admin_password), admin);
     sha256_hex(g.access_key, strlen(g.access_key), key);
     if (g.access_key_on) user = format_text("user default on #%s ~* &* +@all\n", key);
-    text = format_text("port 0\nunixsocket %s\nunixsocketperm 600\ndir %s\nlogfile %s/redis.log\n"
+    text = format_text("%sunixsocket %s\nunixsocketperm 600\ndir %s\nlogfile %s/redis.log\n"
                        "save \"\"\nappendonly no\nenable-debug-command yes\n%s"
                        "user " ADMIN_USER " on #%s ~* &* +@all\n",
-                       g.socket, g.dir, g.dir, user ? user : "user default off\n", admin);
+                       more, g.socket, g.dir, g.dir, user ? user : "user default off\n", admin);
     write_file(path, text);
     free(text);
     free(user);
+    free(more);
 }
 
 /* Only main may call this: the child is told to die with the thread that made it. */
@@ -996,11 +1000,28 @@ static void redis_spawn(const char *conf) {
     _exit(127);
 }
 
+/* A cluster of one node: it gets all slots, and takes two seconds to be content with that. */
+static bool redis_serves(void) {
+    json_t *give = json_pack("[ssss]", "CLUSTER", "ADDSLOTSRANGE", "0", "16383"), *info = json_pack("[ss]", "CLUSTER", "INFO");
+    const char *text = NULL;
+    json_t *reply = NULL;
+    json_decref(r_command(&g.redis, give));             /* an error when it has them already */
+    while (!text && !nap(20)) {
+        json_decref(reply);
+        if (!(reply = r_command(&g.redis, info))) break;
+        text = json_is_string(reply) ? strstr(json_string_value(reply), "cluster_state:ok") : NULL;
+    }
+    json_decref(reply);
+    json_decref(give);
+    json_decref(info);
+    return text != NULL;
+}
+
 /* Waits until it answers. The pid is cleared when it ended instead. */
 static bool redis_wait_ready(void) {
     int64_t deadline = now_ms() + 15000;
     while (now_ms() < deadline) {
-        if (r_open(&g.redis, 5)) return true;
+        if (r_open(&g.redis, 5)) return !cache.node_port || redis_serves();
         if (waitpid(g.redis_pid, NULL, WNOHANG) == g.redis_pid) {
             g.redis_pid = 0;
             return false;
@@ -1112,11 +1133,11 @@ static void *retire_main(void *unused) {
 
 /* `of` is whose last token this is from now on; NULL: of none that counts. */
 static void token_enter(const char *text, const char *oid, int64_t expires, bool known, struct principal *of) {
-    struct token t = {.expires = expires, .known = known};
+    struct token t = {.expires = expires, .known = known && !cache.entra_off};
     snprintf(t.oid, sizeof t.oid, "%s", oid);
     sha256_hex(text, strlen(text), t.hash);
     pthread_mutex_lock(&g.redis_lock);
-    if (known) acl_add(&t);
+    if (t.known) acl_add(&t);
     pthread_mutex_lock(&g.lock);
     make_room(&g.tokens, g.token_count, &g.token_room, sizeof t, SIZE_MAX);
     g.tokens[g.token_count++] = t;
@@ -1440,7 +1461,7 @@ static bool take_auth(struct conn *c, const struct arg *user, const struct arg *
         erase(c, frame);
         return true;
     }
-    if (pw->n && fault_take(F_AUTH_REJECT, NULL)) {
+    if (pw->n && (fault_take(F_AUTH_REJECT, NULL) || (c->authenticated && fault_take(F_REAUTH_REJECT, NULL)))) {
         uint8_t *last = c->in + (pw->p - c->in) + pw->n - 1;
         *last ^= 1; /* the real server is to refuse it itself */
     }
@@ -1496,13 +1517,21 @@ static void note_subscription(struct conn *c, const uint8_t *name, size_t n, lon
     if (c->subscriptions < 0 || (off && argc == 1)) c->subscriptions = 0;
 }
 
-static bool answers_moved(const uint8_t *name, size_t n) {
-    return !is_word(name, n, "CLIENT") && !is_word(name, n, "PING") && fault_take(F_MOVED, NULL);
+/* The command to be put in the place of this one, by which the real server says what a fault wants, so that it comes
+ * in its place among the replies. NULL: none. */
+static const char *instead(const uint8_t *name, size_t n, long argc) {
+    bool ping = is_word(name, n, "PING");
+    if (!is_word(name, n, "CLIENT") && !ping && fault_take(F_MOVED, NULL))
+        return "*3\r\n$4\r\nEVAL\r\n$52\r\nreturn redis.error_reply('MOVED 1234 10.0.0.1:8500')\r\n$1\r\n0\r\n";
+    if (is_word(name, n, "PUBLISH") && fault_take(F_PUBLISH_LOST, NULL))
+        return "*3\r\n$4\r\nEVAL\r\n$8\r\nreturn 0\r\n$1\r\n0\r\n";
+    return ping && argc == 1 && fault_take(F_PING_SILENT, NULL) ? "" : NULL;
 }
 
 /* A command begins here. False: more bytes are needed, or it is held back. */
 static bool take_command(struct conn *c, const uint8_t *p, size_t n) {
     const uint8_t *name;
+    const char *other;
     long argc, length;
     int a, b;
     if (*p != '*') { /* inline command */
@@ -1526,11 +1555,10 @@ static bool take_command(struct conn *c, const uint8_t *p, size_t n) {
         return take_login(c, p, n);
     note_subscription(c, name, (size_t)length, argc);
     c->args_left = argc;
-    if (answers_moved(name, (size_t)length)) {
-        /* The real server says it, so that it comes in its place among the replies. */
+    other = instead(name, (size_t)length, argc);
+    if (other) {
         erase(c, (size_t)a);
-        insert(c, "*3\r\n$4\r\nEVAL\r\n$52\r\n"
-                  "return redis.error_reply('MOVED 1234 10.0.0.1:8500')\r\n$1\r\n0\r\n");
+        insert(c, other);
         c->drop = true;
         return true;
     }
@@ -2550,6 +2578,18 @@ static enum MHD_Result answer_rotate(struct MHD_Connection *h) {
     return reply_json(h, 200, json_pack("{ss}", "header", value));
 }
 
+/* What the cache's owner changes while it runs. Tokens from before keep what they have. */
+static enum MHD_Result answer_cache(struct MHD_Connection *h) {
+    const char *policy = MHD_lookup_connection_value(h, MHD_GET_ARGUMENT_KIND, "policy");
+    const char *entra = MHD_lookup_connection_value(h, MHD_GET_ARGUMENT_KIND, "entra");
+    if (policy && !policy_find(policy)) return reply_error(h, 400, "no policy of this name");
+    pthread_mutex_lock(&g.redis_lock);
+    if (policy) cache.policy = policy_find(policy);
+    if (entra) cache.entra_off = strcmp(entra, "off") == 0;
+    pthread_mutex_unlock(&g.redis_lock);
+    return reply_json(h, 200, json_pack("{ss sb}", "policy", cache.policy->name, "entra", !cache.entra_off));
+}
+
 static enum MHD_Result answer_admin(struct MHD_Connection *h, const char *url, const char *method,
                                     struct request *request) {
     const char *host = MHD_lookup_connection_value(h, MHD_HEADER_KIND, "Host");
@@ -2572,6 +2612,7 @@ static enum MHD_Result answer_admin(struct MHD_Connection *h, const char *url, c
     if ((post || strcmp(method, "DELETE") == 0) && strcmp(url, "/fault") == 0) return answer_fault(h, method);
     if (get && strcmp(url, "/request") == 0) return answer_request(h);
     if (post && strcmp(url, "/rotate") == 0) return answer_rotate(h);
+    if (post && strcmp(url, "/cache") == 0) return answer_cache(h);
     if (post && strcmp(url, "/assertion") == 0) return answer_assertion(h, request);
     if (get && strcmp(url, "/redis/info") == 0) return answer_info(h);
     if (post && strcmp(url, "/redis/command") == 0) return answer_command(h, request);
@@ -2924,7 +2965,9 @@ static void help(void) {
          "  --authority-cert KIND  the same for the authority\n"
          "  --fault NAME[=VALUE][*N|*]   arm a fault once, N times, or for ever; repeatable\n"
          "  --quiet                print only errors\n"
-         "  -h, --help             this\n\nfaults:");
+         "  -h, --help             this");
+    cache_help();
+    puts("\nfaults:");
     for (i = 0; i < F_COUNT; i++)
         printf("  %-17s %s%s\n", FAULTS[i].name, FAULTS[i].value == 'n' ? "=VALUE: " : "", FAULTS[i].help);
     puts("\nfaults of an endpoint, ENDPOINT-NAME as in imds-410; ENDPOINT is one of");
@@ -2949,6 +2992,7 @@ static void help(void) {
          "       POST /rotate?endpoint=E    a new IDENTITY_HEADER or MSI_SECRET for it\n"
          "       POST /assertion {\"claims\":{...},\"life\":S,\"stranger\":true,\"binding\":true,\"write\":true}\n"
          "                                  a federated token of your own; all members optional\n"
+         "       POST /cache?policy=P&entra=on|off   of tokens that are issued from now on\n"
          "       POST /redis/command (JSON array of strings)   POST /redis/restart");
     exit(0);
 }
@@ -3020,7 +3064,7 @@ static void parse_flags(int argc, char **argv) {
     static const char *const valued[] = {
         "--token-ttl",      "--port", "--redis-server", "--env-file", "--gateway-cert",
         "--authority-cert", "--tls",  "--ciphers",      "--fault",    "--assertion-ttl",
-        "--arc-dir",        "--proxy-login", NULL};
+        "--arc-dir",        "--proxy-login", "--policy",   "--entra",    "--cluster",      NULL};
     int i, k;
     for (i = 1; i < argc; i++) {
         if (strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0) help();
@@ -3028,11 +3072,13 @@ static void parse_flags(int argc, char **argv) {
             g.quiet = true;
         } else if (strcmp(argv[i], "--access-key") == 0) {
             g.access_key_on = true;
+        } else if (strcmp(argv[i], "--plain") == 0) {
+            cache.plain = true;
         } else {
             for (k = 0; valued[k] && strcmp(valued[k], argv[i]) != 0; k++) {}
             if (!valued[k]) bad_usage("unknown flag '%s'", argv[i]);
             if (++i == argc) bad_usage("%s needs a value", valued[k]);
-            flag_with_value(valued[k], argv[i]);
+            if (!cache_flag(valued[k], argv[i])) flag_with_value(valued[k], argv[i]);
         }
     }
 }
