@@ -264,7 +264,7 @@ $(B)/redis-server:
 	@p=$$(command -v redis-server || command -v redis-check-rdb) || { echo "no redis-server: install redis-tools"; exit 1; }; \
 	ln -sf "$$p" $@
 
-$(B)/azredis: tools/azredis.c $(HEADER)
+$(B)/azredis: tools/azredis.c $(wildcard tools/azredis/*.h) $(HEADER)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -O2 -g $(WARN) -I$(H) $(TLS_INC) $(EXTRA_CFLAGS) $< -o $@ $(TLS_LIBS)
 $(B)/%: examples/%.c $(HEADER)
@@ -298,7 +298,7 @@ NEED_$(1) = $$(addsuffix /usr/include/mbedtls/ssl.h,$$(MBEDTLS_$(1)))
 $(B)/$(1)/%: examples/%.c $(HEADER) | $$(NEED_$(1))
 	@mkdir -p $$(@D)
 	$(Q)$$(CC_$(1)) -std=gnu11 -g $(WARN) -I$(H) $$(INC_$(1)) $$(FLAGS_$(1)) $$(EXTRA_CFLAGS) $$< -o $$@ $$(LINK_$$*) $$(LIBS_$(1))
-$(B)/$(1)/azredis: tools/azredis.c $(HEADER) | $$(NEED_$(1))
+$(B)/$(1)/azredis: tools/azredis.c $(wildcard tools/azredis/*.h) $(HEADER) | $$(NEED_$(1))
 	@mkdir -p $$(@D)
 	$(Q)$$(CC_$(1)) -std=gnu11 -g $(WARN) -I$(H) $$(INC_$(1)) $$(FLAGS_$(1)) $$(EXTRA_CFLAGS) $$< -o $$@ $$(LIBS_$(1))
 $(B)/$(1)/unit/%: tests/unit/%.c $(HEADER) $(wildcard tests/unit/*.h) | $$(NEED_$(1))

@@ -651,6 +651,13 @@ static inline azredis_status azredis_auth_info(azredis_auth *a, azredis_auth_inf
     return azredis_auth_info_v(a, out, sizeof *out);
 }
 
+#ifndef AZREDIS_NO_MALLOC
+/* A rehearsal: every client of a soon presents its credentials once more on each live connection, as it does with a new
+ * token, and tells of it by the same events. Fetches nothing. AGAIN: there is no live token; E_NOMEM: the client lives in
+ * memory of yours. Any thread. */
+AZREDIS_API azredis_status azredis_auth_rehearse(azredis_auth *a);
+#endif
+
 /* ---- client ---------------------------------------------------------------------------------- */
 
 typedef enum azredis_renewal {
@@ -16002,6 +16009,23 @@ AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_inf
     memcpy(out, &d, azri_minz(size, sizeof d));
     return a->broken.code == AZREDIS_OK ? st : AZREDIS_E_ARG;
 }
+
+#ifndef AZREDIS_NO_MALLOC
+/* A number that no client has seen makes the same credentials new. */
+AZREDIS_API azredis_status azredis_auth_rehearse(azredis_auth *a) {
+    azredis_status st = AZREDIS_AGAIN;
+    if (!a || a->broken.code != AZREDIS_OK) return AZREDIS_E_ARG;
+    if (azri_shape_of(&a->port.mem)) return AZREDIS_E_NOMEM;     /* its blob is the connection's own */
+    azri_lock_acquire(&a->lock);
+    if (a->blob && (a->conf.is_static || azri_token_live(&a->machine, azri_auth_now(a)))) {
+        a->blob->generation = ++a->generation;
+        st = AZREDIS_OK;
+    }
+    azri_lock_release(&a->lock);
+    if (st == AZREDIS_OK) azri_auth_wake(a);
+    return st;
+}
+#endif
 
 /* ---- client: open and close ---- */
 

@@ -4,6 +4,7 @@
  *   ./azredis -h NAME.REGION.redis.azure.net PING        one command, printed as redis-cli prints it
  *   ./azredis -h NAME.REGION.redis.azure.net < commands  one command a line
  *   ./azredis token                                      whose token the identity gives, and how it went
+ *   ./azredis doctor -h NAME.REGION.redis.azure.net      the whole way step by step, and what to mend
  *
  * One thread, plain blocking calls. The token, the way to Redis and the command have exit statuses of their own,
  * so that a script can tell a missing token from a closed port. What a peer can delay has a deadline; behind
@@ -16,15 +17,20 @@
 #define AZREDIS_ENTRA_IMPLEMENTATION
 #include "azredis_entra.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <netdb.h>
+#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
@@ -45,10 +51,10 @@ enum { OK = 0, ERROR_REPLY = 1, USAGE = 2, NO_TOKEN = 3, NO_REDIS = 4, REJECTED 
 enum {
     HOST, AUTH, TENANT, CLIENT, OBJECT, RESOURCE, CERTIFICATE, SEND_CHAIN, FEDERATED, TOKEN_FILE, EXEC,
     SECRET_FILE, KEY_FILE, USER, CACERT, AUTHORITY, ALLOW, PROXY, SCOPE, PROTOCOL, TIMEOUT, RAW, NO_RAW, JSON, SHOW,
-    VERBOSE, VERSION, HELP, OPTION_COUNT
+    STRICT, VERBOSE, VERSION, HELP, OPTION_COUNT
 };
 
-/* value "": a flag. of: the identities that take it, or "" for all; "token": goes with `azredis token` alone. */
+/* value "": a flag. of: the identities that take it, or "" for all; "token", "doctor": goes with that alone. */
 static const struct option {
     const char *name, *letter, *value, *of, *help;
 } options[OPTION_COUNT] = {
@@ -77,8 +83,9 @@ static const struct option {
     {"--timeout", "", "MS", "", "of the whole program (default: 30 s token, 15 s way, 60 s command)"},
     {"--raw", "", "", "", "replies as they are (default if the output is no terminal)"},
     {"--no-raw", "", "", "", "replies for people (default on a terminal)"},
-    {"--json", "", "", "", "replies, or what token tells, as JSON"},
+    {"--json", "", "", "", "replies, or what token and doctor tell, as JSON"},
     {"--show", "", "", "token", "with token: print the token itself, which is a password"},
+    {"--strict", "", "", "doctor", "with doctor: exit status 1 if there are warnings"},
     {"--verbose", "-v", "", "", "events and log on stderr"},
     {"--version", "", "", "", "print the version"},
     {"--help", "", "", "", "print this"}
@@ -97,7 +104,7 @@ static struct {
     const char *auth;                   /* name of the identity */
     const char *where;                  /* the cache: host, connection string or URL; may hold a secret */
     char settings[2000];                /* the same as the library understood it, secrets masked; "": none */
-    int token;                          /* `azredis token` */
+    int token, doctor;                  /* `azredis token`, `azredis doctor` */
     enum format format;
     uint64_t start;                     /* of the program */
     uint32_t timeout;                   /* 0: not given */
@@ -114,6 +121,9 @@ static struct {
     int confirmed;                      /* by the server */
     int streaming;
     char refusal[500];                  /* of a subscription; "": none */
+    int resp2;                          /* 1: the server lacks RESP3 */
+    int reauth;                         /* on the live connection: 1 accepted, -1 refused, 0 nothing yet */
+    azredis_error reauth_error;
 } app;
 
 static volatile sig_atomic_t stage;     /* the exit status if the time is over now */
@@ -209,7 +219,8 @@ static void print_help(void) {
     int i;
     puts("usage: azredis [options] COMMAND [ARG...]    run one command, print the reply as redis-cli does\n"
          "       azredis [options]                     read commands from standard input, one a line\n"
-         "       azredis token [options]               tell whose token the identity gives\n");
+         "       azredis token [options]               tell whose token the identity gives\n"
+         "       azredis doctor [options]              look at every step to the cache, and say what to mend\n");
     for (i = 0; i < OPTION_COUNT; i++) {
         char left[64];
         snprintf(left, sizeof left, "%s%s%s %s", options[i].letter, *options[i].letter ? ", " : "    ",
@@ -232,6 +243,9 @@ static void print_help(void) {
          "  password                              AZREDIS_USER or --user, AZREDIS_PASSWORD or --secret-file\n"
          "\nExit status: 0 ok, 1 an error reply from Redis, 2 wrong usage, 3 no token, 4 no way to Redis\n"
          "(name, TCP, TLS, deadline), 5 Redis rejected the token. SUBSCRIBE prints messages until Ctrl+C.\n"
+         "doctor ends with that of the first check that failed: 10 name look-up, 11 TCP, 12 TLS, 13 identity (no token came),\n"
+         "14 token (for something else, or of no use), 15 AUTH, 16 rights, 17 round trip, 18 pub/sub, 19 re-authentication,\n"
+         "20 cluster policy; warnings are 0, with --strict 1. It writes one key of its own, which expires in 10 s.\n"
          "A line of standard input may quote as redis-cli: \"a\\x00\\n\" 'it\\'s'; a number in front repeats it.");
 }
 
@@ -305,10 +319,11 @@ static void check_options(void) {
     for (i = 0; identities[i] && strcmp(identities[i], app.auth) != 0; i++) {}
     if (!identities[i]) die(USAGE, "--auth: there is no such NAME; azredis --help lists them");
     for (i = 0; i < OPTION_COUNT; i++) {
-        if (!app.value[i] || !*options[i].of || i == SHOW || in_list(options[i].of, app.auth)) continue;
+        if (!app.value[i] || !*options[i].of || i == SHOW || i == STRICT || in_list(options[i].of, app.auth)) continue;
         die(USAGE, "%s: --auth %s has no use for it; it goes with: %s", options[i].name, app.auth, options[i].of);
     }
     if (app.value[SHOW] && !app.token) die(USAGE, "--show: goes with `azredis token` alone");
+    if (app.value[STRICT] && !app.doctor) die(USAGE, "--strict: goes with `azredis doctor` alone");
     if (app.value[RAW] && app.value[NO_RAW]) die(USAGE, "--raw: not together with --no-raw");
     if (app.value[JSON] && (app.value[RAW] || app.value[NO_RAW]))
         die(USAGE, "--json: not together with --raw or --no-raw");
@@ -327,6 +342,20 @@ static int says(const char *key) {
     size_t n = strlen(key);
     while ((at = strstr(at, key)) != NULL) {
         if (at > app.settings && at[-1] == ',' && at[n] == '=') return 1;
+        at += n;
+    }
+    return 0;
+}
+
+/* The value of that key in the connection string; 0: it is not there. */
+static int setting(const char *key, char *out, size_t cap) {
+    const char *at = app.settings;
+    size_t n = strlen(key);
+    while ((at = strstr(at, key)) != NULL) {
+        if (at > app.settings && strchr(",?&", at[-1]) && at[n] == '=') {
+            snprintf(out, cap, "%.*s", (int)strcspn(at + n + 1, ",&"), at + n + 1);
+            return 1;
+        }
         at += n;
     }
     return 0;
@@ -354,14 +383,16 @@ static void check_where(void) {
 static int read_options(int argc, char **argv) {
     int i = 1;
     while (i < argc) {
-        if (strcmp(argv[i], "--") == 0 && !app.token) { i++; break; }
-        if (!app.token && strcmp(argv[i], "token") == 0) {
-            app.token = 1;
+        int alone = app.token || app.doctor;
+        if (strcmp(argv[i], "--") == 0 && !alone) { i++; break; }
+        if (!alone && (strcmp(argv[i], "token") == 0 || strcmp(argv[i], "doctor") == 0)) {
+            app.token = argv[i][0] == 't';
+            app.doctor = !app.token;
             i++;
         } else if (argv[i][0] == '-' && argv[i][1]) {
             i = take_option(i, argv);
-        } else if (app.token) {
-            die(USAGE, "token: takes options only");
+        } else if (alone) {
+            die(USAGE, "%s: takes options only", app.token ? "token" : "doctor");
         } else {
             break;
         }
@@ -547,7 +578,7 @@ static const char *read_secret(int o) {
 static const char *needed(int o, const char *variable) {
     const char *z = getenv_set(variable);
     if (app.value[o]) return o == SECRET_FILE || o == KEY_FILE ? read_secret(o) : app.value[o];
-    if (!z) die(NO_TOKEN, "--auth %s needs %s or %s", app.auth, variable, options[o].name);
+    if (!z) die(app.doctor ? USAGE : NO_TOKEN, "--auth %s needs %s or %s", app.auth, variable, options[o].name);
     return z;
 }
 
@@ -556,8 +587,14 @@ static void on_event(const azredis_event *ev, void *user) {
     (void)user;
     if (log == 106 || log == 302) app.rejected = 1;             /* the manual lists these numbers */
     if (log == 205) app.rejected = 0;
+    if (log == 206) app.resp2 = 1;
     if (log == 400) app.confirmed++;
     if (log == 401) snprintf(app.refusal, sizeof app.refusal, "%s", ev->text);
+    if (ev->type == AZREDIS_EV_CONNECTION_REAUTHENTICATED) app.reauth = 1;
+    if (ev->type == AZREDIS_EV_CONNECTION_REAUTHENTICATION_FAILED) {
+        app.reauth = -1;
+        app.reauth_error = *ev->error;
+    }
     /* A stream that stands still must not look like a quiet one. */
     if (app.value[VERBOSE] || (app.streaming && (ev->type == AZREDIS_EV_CONNECTION_FAILED ||
                                                  ev->type == AZREDIS_EV_CONNECTION_RESTORED)))
@@ -589,7 +626,7 @@ static const char *proxy(void) {
 
 static void fill_identity(azredis_auth_options *o) {
     const char *why = azredis_identity_why(app.auth);
-    if (why) die(NO_TOKEN, "--auth %s: %s", app.auth, why);
+    if (why) die(app.doctor ? USAGE : NO_TOKEN, "--auth %s: %s", app.auth, why);
     (void)azredis_identity_by_name(app.auth, &o->identity);
     o->user = app.value[USER];
     o->tenant_id = app.value[TENANT];
@@ -661,7 +698,7 @@ static azredis_status fetch_token(azredis_token *t, azredis_error *why) {
         left = left_ms(since, TOKEN_MS) + SLICE_MS;
         memset(why, 0, sizeof *why);
         st = azredis_auth_token(app.identity, t, left < SLICE_MS ? left : SLICE_MS, why);
-    } while (st == AZREDIS_AGAIN && why->code == AZREDIS_AGAIN && left > SLICE_MS);
+    } while (st == AZREDIS_AGAIN && why->code == AZREDIS_AGAIN && left > SLICE_MS && !stop);
     if (st == AZREDIS_AGAIN && why->code == AZREDIS_AGAIN)
         snprintf(why->message, sizeof why->message, "no token in time");
     return st;
@@ -1026,6 +1063,9 @@ static void run_input(void) {
     free(line);
 }
 
+#include "azredis/verdict.h"
+#include "azredis/doctor.h"
+
 int main(int argc, char **argv) {
     int first;
     app.start = now_ms();
@@ -1033,6 +1073,7 @@ int main(int argc, char **argv) {
     handle(SIGPIPE, SIG_IGN);           /* a reader that has gone shows as EPIPE */
     first = read_options(argc, argv);
     if (app.timeout) start_timer();
+    if (app.doctor) doctor();
     open_client(wanted_protocol(app.token ? NULL : argv[first]));
     if (app.token) print_token();
     connect_client();

@@ -96,7 +96,8 @@ enum fault_id {
     F_TOKEN_500, F_TOKEN_429, F_TOKEN_HANG, F_TOKEN_GARBAGE, F_TOKEN_ENDLESS, F_TOKEN_REDIRECT,
     F_TOKEN_ERROR, F_TOKEN_DRIP, F_TOKEN_NO_OID, F_TOKEN_SIZE, F_TOKEN_WRONG_OID, F_TOKEN_SAME,
     F_AUTH_REJECT, F_AUTH_DELAY, F_AUTH_SILENT, F_CUT, F_CUT_REQUEST, F_EXPIRE_NOW, F_STALL,
-    F_REFUSE, F_MOVED, F_KEY_UPDATE, F_FORGET_SESSIONS, F_COUNT
+    F_REFUSE, F_MOVED, F_KEY_UPDATE, F_FORGET_SESSIONS,
+    F_REAUTH_REJECT, F_PING_SILENT, F_PUBLISH_LOST, F_COUNT
 };
 
 static const struct {
@@ -127,6 +128,9 @@ static const struct {
     [F_MOVED] = {"moved", '-', "answers a command with -MOVED 1234 10.0.0.1:8500"},
     [F_KEY_UPDATE] = {"key-update", '-', "changes the TLS 1.3 keys before the next bytes to a client"},
     [F_FORGET_SESSIONS] = {"forget-sessions", '-', "no TLS session from before is resumed any more"},
+    [F_REAUTH_REJECT] = {"reauth-reject", '-', "as auth-reject, on a connection that is authenticated"},
+    [F_PING_SILENT] = {"ping-silent", '-', "a PING without an argument gets no reply"},
+    [F_PUBLISH_LOST] = {"publish-lost", '-', "PUBLISH reaches nobody"},
 };
 
 /*
@@ -486,6 +490,8 @@ static char *base64url(const void *data, size_t n) {
     out[length] = 0;
     return out;
 }
+
+#include "emulator/gateway.h"
 
 /* ---- Faults: arm and take --------------------------------------------------------------- */
 
@@ -938,10 +944,7 @@ static bool redis_do(json_t *args) {
     return ok;
 }
 
-static bool acl_add(const struct token *t) {
-    return redis_do(
-        json_pack("[sssss+sss]", "ACL", "SETUSER", t->oid, "on", "#", t->hash, "~*", "&*", "+@all"));
-}
+static bool acl_add(const struct token *t) { return redis_do(policy_command(t->oid, t->hash)); }
 
 static void acl_remove(const struct token *t) {
     redis_do(json_pack("[ssss+]", "ACL", "SETUSER", t->oid, "!", t->hash));
@@ -978,17 +981,18 @@ static void find_redis(void) {
 }
 
 static void write_redis_conf(const char *path) {
-    char admin[65], key[65], *text, *user = NULL;
+    char admin[65], key[65], *text, *user = NULL, *more = cache_conf();
     sha256_hex(g.admin_password, strlen(g.admin_password), admin);
     sha256_hex(g.access_key, strlen(g.access_key), key);
     if (g.access_key_on) user = format_text("user default on #%s ~* &* +@all\n", key);
-    text = format_text("port 0\nunixsocket %s\nunixsocketperm 600\ndir %s\nlogfile %s/redis.log\n"
+    text = format_text("%sunixsocket %s\nunixsocketperm 600\ndir %s\nlogfile %s/redis.log\n"
                        "save \"\"\nappendonly no\nenable-debug-command yes\n%s"
                        "user " ADMIN_USER " on #%s ~* &* +@all\n",
-                       g.socket, g.dir, g.dir, user ? user : "user default off\n", admin);
+                       more, g.socket, g.dir, g.dir, user ? user : "user default off\n", admin);
     write_file(path, text);
     free(text);
     free(user);
+    free(more);
 }
 
 /* Only main may call this: the child is told to die with the thread that made it. */
@@ -1017,11 +1021,28 @@ static void redis_spawn(const char *conf) {
     _exit(127);
 }
 
+/* A cluster of one node: it gets all slots, and takes two seconds to be content with that. */
+static bool redis_serves(void) {
+    json_t *give = json_pack("[ssss]", "CLUSTER", "ADDSLOTSRANGE", "0", "16383"), *info = json_pack("[ss]", "CLUSTER", "INFO");
+    const char *text = NULL;
+    json_t *reply = NULL;
+    json_decref(r_command(&g.redis, give));             /* an error when it has them already */
+    while (!text && !nap(20)) {
+        json_decref(reply);
+        if (!(reply = r_command(&g.redis, info))) break;
+        text = json_is_string(reply) ? strstr(json_string_value(reply), "cluster_state:ok") : NULL;
+    }
+    json_decref(reply);
+    json_decref(give);
+    json_decref(info);
+    return text != NULL;
+}
+
 /* Waits until it answers. The pid is cleared when it ended instead. */
 static bool redis_wait_ready(void) {
     int64_t deadline = now_ms() + 15000;
     while (now_ms() < deadline) {
-        if (r_open(&g.redis, 5)) return true;
+        if (r_open(&g.redis, 5)) return !cache.node_port || redis_serves();
         if (waitpid(g.redis_pid, NULL, WNOHANG) == g.redis_pid) {
             g.redis_pid = 0;
             return false;
@@ -1133,11 +1154,11 @@ static void *retire_main(void *unused) {
 
 /* `of` is whose last token this is from now on; NULL: of none that counts. */
 static void token_enter(const char *text, const char *oid, int64_t expires, bool known, struct principal *of) {
-    struct token t = {.expires = expires, .known = known};
+    struct token t = {.expires = expires, .known = known && !cache.entra_off};
     snprintf(t.oid, sizeof t.oid, "%s", oid);
     sha256_hex(text, strlen(text), t.hash);
     pthread_mutex_lock(&g.redis_lock);
-    if (known) acl_add(&t);
+    if (t.known) acl_add(&t);
     pthread_mutex_lock(&g.lock);
     make_room(&g.tokens, g.token_count, &g.token_room, sizeof t, SIZE_MAX);
     g.tokens[g.token_count++] = t;
@@ -1468,7 +1489,7 @@ static bool take_auth(struct conn *c, const struct arg *user, const struct arg *
         erase(c, frame);
         return true;
     }
-    if (pw->n && fault_take(F_AUTH_REJECT, NULL)) {
+    if (pw->n && (fault_take(F_AUTH_REJECT, NULL) || (c->authenticated && fault_take(F_REAUTH_REJECT, NULL)))) {
         uint8_t *last = c->in + (pw->p - c->in) + pw->n - 1;
         *last ^= 1; /* the real server is to refuse it itself */
     }
@@ -1524,13 +1545,21 @@ static void note_subscription(struct conn *c, const uint8_t *name, size_t n, lon
     if (c->subscriptions < 0 || (off && argc == 1)) c->subscriptions = 0;
 }
 
-static bool answers_moved(const uint8_t *name, size_t n) {
-    return !is_word(name, n, "CLIENT") && !is_word(name, n, "PING") && fault_take(F_MOVED, NULL);
+/* The command to be put in the place of this one, by which the real server says what a fault wants, so that it comes
+ * in its place among the replies. NULL: none. */
+static const char *instead(const uint8_t *name, size_t n, long argc) {
+    bool ping = is_word(name, n, "PING");
+    if (!is_word(name, n, "CLIENT") && !ping && fault_take(F_MOVED, NULL))
+        return "*3\r\n$4\r\nEVAL\r\n$52\r\nreturn redis.error_reply('MOVED 1234 10.0.0.1:8500')\r\n$1\r\n0\r\n";
+    if (is_word(name, n, "PUBLISH") && fault_take(F_PUBLISH_LOST, NULL))
+        return "*3\r\n$4\r\nEVAL\r\n$8\r\nreturn 0\r\n$1\r\n0\r\n";
+    return ping && argc == 1 && fault_take(F_PING_SILENT, NULL) ? "" : NULL;
 }
 
 /* A command begins here. False: more bytes are needed, or it is held back. */
 static bool take_command(struct conn *c, const uint8_t *p, size_t n) {
     const uint8_t *name;
+    const char *other;
     long argc, length;
     int a, b;
     if (*p != '*') { /* inline command */
@@ -1554,11 +1583,10 @@ static bool take_command(struct conn *c, const uint8_t *p, size_t n) {
         return take_login(c, p, n);
     note_subscription(c, name, (size_t)length, argc);
     c->args_left = argc;
-    if (answers_moved(name, (size_t)length)) {
-        /* The real server says it, so that it comes in its place among the replies. */
+    other = instead(name, (size_t)length, argc);
+    if (other) {
         erase(c, (size_t)a);
-        insert(c, "*3\r\n$4\r\nEVAL\r\n$52\r\n"
-                  "return redis.error_reply('MOVED 1234 10.0.0.1:8500')\r\n$1\r\n0\r\n");
+        insert(c, other);
         c->drop = true;
         return true;
     }
@@ -2251,6 +2279,18 @@ static enum MHD_Result answer_set(struct MHD_Connection *h) {
     return complaint ? reply_error(h, 400, complaint) : reply_json(h, 200, json_pack("{ss}", name, value));
 }
 
+/* What the cache's owner changes while it runs. Tokens from before keep what they have. */
+static enum MHD_Result answer_cache(struct MHD_Connection *h) {
+    const char *policy = MHD_lookup_connection_value(h, MHD_GET_ARGUMENT_KIND, "policy");
+    const char *entra = MHD_lookup_connection_value(h, MHD_GET_ARGUMENT_KIND, "entra");
+    if (policy && !policy_find(policy)) return reply_error(h, 400, "no policy of this name");
+    pthread_mutex_lock(&g.redis_lock);
+    if (policy) cache.policy = policy_find(policy);
+    if (entra) cache.entra_off = strcmp(entra, "off") == 0;
+    pthread_mutex_unlock(&g.redis_lock);
+    return reply_json(h, 200, json_pack("{ss sb}", "policy", cache.policy->name, "entra", !cache.entra_off));
+}
+
 static enum MHD_Result answer_admin(struct MHD_Connection *h, const char *url, const char *method,
                                     struct request *request) {
     const char *host = MHD_lookup_connection_value(h, MHD_HEADER_KIND, "Host");
@@ -2277,6 +2317,7 @@ static enum MHD_Result answer_admin(struct MHD_Connection *h, const char *url, c
     if (strcmp(url, "/device") == 0) return post ? answer_person(h) : answer_grants(h);
     if (post && strcmp(url, "/revoke") == 0) return answer_revoke(h);
     if (!get && strcmp(url, "/certificate") == 0) return answer_certificate(h, method, request);
+    if (post && strcmp(url, "/cache") == 0) return answer_cache(h);
     if (post && strcmp(url, "/assertion") == 0) return answer_assertion(h, request);
     if (get && strcmp(url, "/redis/info") == 0) return answer_info(h);
     if (post && strcmp(url, "/redis/command") == 0) return answer_command(h, request);
@@ -2628,7 +2669,9 @@ static void help(void) {
          "  --set NAME=VALUE       see SETTINGS; repeatable\n"
          "  --fault NAME[=VALUE][*N|*]   arm a fault once, N times, or for ever; repeatable\n"
          "  --quiet                print only errors\n"
-         "  -h, --help             this\n\nfaults:");
+         "  -h, --help             this");
+    cache_help();
+    puts("\nfaults:");
     for (i = 0; i < F_COUNT; i++)
         printf("  %-17s %s%s\n", FAULTS[i].name, FAULTS[i].value == 'n' ? "=VALUE: " : "", FAULTS[i].help);
     puts("\nfaults of an endpoint, ENDPOINT-NAME as in imds-410; ENDPOINT is one of");
@@ -2663,6 +2706,7 @@ static void help(void) {
          "       POST /revoke[?code=N]      refuses every refresh token of before with that AADSTS code (50173)\n"
          "       POST /set?name=NAME&value=V\n"
          "       POST /certificate[?trust=subject] (PEM)   as --client-cert, --client-subject; DELETE: forgets all\n"
+         "       POST /cache?policy=P&entra=on|off   of tokens that are issued from now on\n"
          "       POST /redis/command (JSON array of strings)   POST /redis/restart");
     exit(0);
 }
@@ -2747,7 +2791,8 @@ static void parse_flags(int argc, char **argv) {
     static const char *const valued[] = {
         "--token-ttl",      "--port", "--redis-server", "--env-file", "--gateway-cert",
         "--authority-cert", "--tls",  "--ciphers",      "--fault",    "--assertion-ttl",
-        "--arc-dir",        "--proxy-login", "--client-cert", "--client-subject", "--set", NULL};
+        "--arc-dir",        "--proxy-login", "--client-cert", "--client-subject", "--set", "--policy",
+        "--entra",          "--cluster",     NULL};
     int i, k;
     for (i = 1; i < argc; i++) {
         if (strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0) help();
@@ -2755,11 +2800,13 @@ static void parse_flags(int argc, char **argv) {
             g.quiet = true;
         } else if (strcmp(argv[i], "--access-key") == 0) {
             g.access_key_on = true;
+        } else if (strcmp(argv[i], "--plain") == 0) {
+            cache.plain = true;
         } else {
             for (k = 0; valued[k] && strcmp(valued[k], argv[i]) != 0; k++) {}
             if (!valued[k]) bad_usage("unknown flag '%s'", argv[i]);
             if (++i == argc) bad_usage("%s needs a value", valued[k]);
-            flag_with_value(valued[k], argv[i]);
+            if (!cache_flag(valued[k], argv[i])) flag_with_value(valued[k], argv[i]);
         }
     }
 }

@@ -139,6 +139,7 @@ static void set_common(FILE *f, const struct environment *env) {
     set_value(f, "AZREDIS_ENDPOINT", "localhost:%d", g.gateway_port);
     set_value(f, "AZREDIS_CONNECTION", "localhost:%d,ssl=true,auth=%s,abortConnect=false", g.gateway_port, env->auth);
     if (g.access_key_on) set_value(f, "AZREDIS_ACCESS_KEY", "%s", g.access_key);
+    if (cache.plain) set_value(f, "EMULATOR_PLAIN_PORT", "%d", cache.plain_port);
     set_value(f, "EMULATOR_ADMIN", "http://127.0.0.1:%d", g.admin.port);
     set_value(f, "EMULATOR_OID", "%s", g.who[env->who].oid);
     set_value(f, "EMULATOR_REDIS_SOCKET", "%s", g.socket);
