@@ -247,6 +247,7 @@
  * AZREDIS_NO_WORKLOAD           leaves out workload-identity, and its link of the default chain; NO_OS and NO_HTTP imply it
  * AZREDIS_NO_CERTIFICATE        leaves out certificates of service principals: reading them and signing; AZREDIS_NO_HTTP
  *                               implies it
+ * AZREDIS_LEGACY_PKCS12         keys and PKCS#12 that 3DES encrypts are read too; without it, what AES encrypts
  * AZREDIS_NO_PROXY              no HTTP proxy before the authority: the option proxy is AZREDIS_E_ARG; AZREDIS_NO_HTTP implies it
  * AZREDIS_NO_TOKEN_FILE         no identity token-file; AZREDIS_NO_OS implies it
  * AZREDIS_NO_EXEC               no identity exec, and no program is ever started; AZREDIS_NO_OS implies it
@@ -933,6 +934,14 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  endif
 #endif
 
+#ifndef AZRI_WITH_LEGACY_PKCS12
+#  ifdef AZREDIS_LEGACY_PKCS12
+#    define AZRI_WITH_LEGACY_PKCS12 1
+#  else
+#    define AZRI_WITH_LEGACY_PKCS12 0
+#  endif
+#endif
+
 #ifdef AZREDIS_NO_HANDOVER
 #  define AZRI_WITH_HANDOVER 0
 #else
@@ -1009,6 +1018,9 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #define AZRI_RESP_BULK_MAX   536870912u  /* Redis's own proto-max-bulk-len */
 #define AZRI_PEER_TEXT       200u        /* bytes of a peer's text that an error may quote */
 #define AZRI_KEY_FILE_MAX    131072u     /* certificate, key and chain in one file have 5 to 20 KB */
+#ifndef AZRI_PBE_ROUNDS_MAX
+#  define AZRI_PBE_ROUNDS_MAX 1000000u   /* hashes of its password, a second or so; OpenSSL writes 3 times 2048 */
+#endif
 
 /* Limits that cost memory. With AZREDIS_NO_OS they are what a device of 100 KB has room for. */
 #define AZRI_CHANNEL_ROOM    64u         /* of a channel's name, where memory is an arena */
@@ -11880,6 +11892,7 @@ mbedtls-devel, mbedtls-dev; macOS: brew install mbedtls@3; elsewhere: give the c
 #  include <mbedtls/md.h>
 #endif
 #ifndef AZREDIS_NO_CERTIFICATE
+#  include <mbedtls/cipher.h>
 #  include <mbedtls/rsa.h>
 #endif
 #include <mbedtls/platform_util.h>
@@ -12850,14 +12863,485 @@ static void azri_tls_idle(azri_tls *t) {
 }
 
 #ifndef AZREDIS_NO_CERTIFICATE
-/* ==== >>sign ============================================================== uses: core mem fail text port mbedtls
+/* ==== >>pfx =============================================================== uses: core mem fail text mbedtls
+ * PKCS#12 (RFC 7292), and keys that a password encrypts (RFC 5958): mbedTLS reads no such file, and 2.28 no key that
+ * OpenSSL 3 writes. Strict DER over slices, each length checked; the file may be anybody's.
+ * Entry points: azri_pfx_load, azri_pfx_key, azri_chain_add.
+ * ================================================================================================ */
+#define AZRI_KEY_WHERE     "certificate"
+#define AZRI_CHAIN_HEAD    4u        /* bytes of a length before each certificate of a chain */
+#define AZRI_PASSWORD_MAX  128u      /* of a file, in bytes of UTF-8; as UTF-16 it is on the stack */
+#define AZRI_PBE_BLOCK_MAX 16u
+#define AZRI_PBE_SALT_MAX  64u       /* OpenSSL writes 8 or 16, Windows 8 or 20 */
+
+enum { AZRI_DER_INTEGER = 0x02, AZRI_DER_OCTETS = 0x04, AZRI_DER_OID = 0x06, AZRI_DER_SEQUENCE = 0x30,
+       AZRI_DER_IMPLICIT = 0x80, AZRI_DER_EXPLICIT = 0xa0 };
+
+/* One element of this tag from the front of *in, which then begins behind it. 0: there is none. */
+static int azri_der(azredis_str *in, int tag, azredis_str *value) {
+    const unsigned char *p = (const unsigned char *)in->ptr;
+    size_t head = 2, n, i;
+    if (in->len < head || p[0] != tag || p[1] == 0x80) return 0;
+    n = p[1];
+    if (n > 0x80) {                  /* so many bytes of length follow; with three it is longer than any file here */
+        head += n - 0x80;
+        if (head > 5 || in->len < head) return 0;
+        for (i = 2, n = 0; i < head; i++) n = n << 8 | p[i];
+        if (n < 0x80 || n >> (8 * (head - 3)) == 0) return 0;
+    }
+    if (n > in->len - head) return 0;
+    *value = azri_slice(in->ptr + head, n);
+    *in = azri_slice(in->ptr + head + n, in->len - head - n);
+    return 1;
+}
+
+static int azri_der_int(azredis_str *in, uint32_t *v) {
+    azredis_str s;
+    size_t i;
+    if (!azri_der(in, AZRI_DER_INTEGER, &s) || s.len == 0 || s.len > 4 || (s.ptr[0] & 0x80)) return 0;
+    for (i = 0, *v = 0; i < s.len; i++) *v = *v << 8 | (unsigned char)s.ptr[i];
+    return 1;
+}
+
+/* AlgorithmIdentifier. parameters: as they stand, with their tag. */
+static int azri_der_algorithm(azredis_str *in, azredis_str *oid, azredis_str *parameters) {
+    return azri_der(in, AZRI_DER_SEQUENCE, parameters) && azri_der(parameters, AZRI_DER_OID, oid);
+}
+
+/* ---- encryption by a password: PBES2 (RFC 8018), and of PKCS#12's own ways the one with 3DES ---------- */
+
+#define AZRI_OID_RSA  "\x2a\x86\x48\x86\xf7\x0d"     /* 1.2.840.113549 */
+#define AZRI_OID_NIST "\x60\x86\x48\x01\x65\x03\x04" /* 2.16.840.1.101.3.4 */
+
+enum { AZRI_OID_HASH, AZRI_OID_PRF, AZRI_OID_CIPHER };
+
+/* What is said of an algorithm in mbedTLS's number; 0: unknown. */
+static int azri_oid(azredis_str oid, int kind) {
+    static const struct { const char *oid; uint8_t kind, is; } known[] = {
+        { "\x2b\x0e\x03\x02\x1a", AZRI_OID_HASH, MBEDTLS_MD_SHA1 },
+        { AZRI_OID_NIST "\x02\x01", AZRI_OID_HASH, MBEDTLS_MD_SHA256 },
+        { AZRI_OID_NIST "\x02\x02", AZRI_OID_HASH, MBEDTLS_MD_SHA384 },
+        { AZRI_OID_NIST "\x02\x03", AZRI_OID_HASH, MBEDTLS_MD_SHA512 },
+        { AZRI_OID_RSA "\x02\x07", AZRI_OID_PRF, MBEDTLS_MD_SHA1 },
+        { AZRI_OID_RSA "\x02\x09", AZRI_OID_PRF, MBEDTLS_MD_SHA256 },
+        { AZRI_OID_RSA "\x02\x0a", AZRI_OID_PRF, MBEDTLS_MD_SHA384 },
+        { AZRI_OID_RSA "\x02\x0b", AZRI_OID_PRF, MBEDTLS_MD_SHA512 },
+        { AZRI_OID_NIST "\x01\x02", AZRI_OID_CIPHER, MBEDTLS_CIPHER_AES_128_CBC },
+        { AZRI_OID_NIST "\x01\x16", AZRI_OID_CIPHER, MBEDTLS_CIPHER_AES_192_CBC },
+        { AZRI_OID_NIST "\x01\x2a", AZRI_OID_CIPHER, MBEDTLS_CIPHER_AES_256_CBC },
+        { AZRI_OID_RSA "\x03\x07", AZRI_OID_CIPHER, MBEDTLS_CIPHER_DES_EDE3_CBC }
+    };
+    size_t i;
+    for (i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (known[i].kind == kind && azri_eqz(oid, known[i].oid)) return known[i].is;
+    return 0;
+}
+
+typedef struct azri_pbe {
+    int         hash, cipher;        /* mbedTLS's numbers */
+    int         pkcs12;              /* 1: key and IV by PKCS#12's own derivation; 0: the key by PBKDF2 */
+    uint32_t    rounds;
+    azredis_str salt, iv;
+} azri_pbe;
+
+typedef struct azri_pfx {
+    azredis_error *error;
+    const char    *mend;             /* the command that writes such a file in a way that can be read */
+    azredis_str    password;         /* UTF-8 */
+    int            none;             /* 1: PKCS#12's own derivation gets no password, instead of an empty one */
+    uint32_t       rounds;           /* that may still be done */
+    int            opened;           /* parts that the password has decrypted */
+    azri_buf       plain;            /* one of them */
+    azri_buf      *key, *chain;
+} azri_pfx;
+
+static azredis_status azri_key_refuse(azredis_error *e, const char *why) {
+    return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: %s", why);
+}
+
+/* st: of a buffer, or of mbedTLS. */
+static azredis_status azri_key_no_room(azredis_error *e, int st) {
+    if (st == AZREDIS_E_LIMIT) return azri_fail(e, AZREDIS_E_LIMIT, AZRI_KEY_WHERE, "certificate: it is too long");
+    return azri_fail(e, AZREDIS_E_NOMEM, AZRI_KEY_WHERE, "certificate: out of memory");
+}
+
+static azredis_status azri_pfx_damaged(azri_pfx *p) {
+    return azri_fail(p->error, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: it is damaged or cut off, or not in DER; fetch it "
+                     "again, or write it anew: %s", p->mend);
+}
+
+static azredis_status azri_pfx_not_opened(azri_pfx *p) {
+    return azri_key_refuse(p->error, p->password.len ? "its password is wrong" : "it is encrypted; give its password");
+}
+
+/* oid: of a way to encrypt that is not read here. */
+static azredis_status azri_pbe_refuse(azri_pfx *p, azredis_str oid) {
+    const char *by = azri_eqz(oid, AZRI_OID_RSA "\x01\x0c\x01\x06") ? "RC2" : "something unknown";
+    if (azri_eqz(oid, AZRI_OID_RSA "\x03\x07") || azri_eqz(oid, AZRI_OID_RSA "\x01\x0c\x01\x03"))
+        by = "3DES, which needs AZREDIS_LEGACY_PKCS12";
+    return azri_fail(p->error, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: it is encrypted by %s; AES by PBES2 can be read, "
+                     "and is written by: %s", by, p->mend);
+}
+
+/* From AlgorithmIdentifier to b. */
+static azredis_status azri_pbe_read(azri_pfx *p, azredis_str *in, azri_pbe *b) {
+    azredis_str oid, all, list, kdf, cipher, iv, prf = azri_str(AZRI_OID_RSA "\x02\x07"), none;
+    uint32_t key_len;
+    int ok;
+    memset(b, 0, sizeof *b);
+    if (!azri_der_algorithm(in, &oid, &all) || !azri_der(&all, AZRI_DER_SEQUENCE, &list)) return azri_pfx_damaged(p);
+    b->pkcs12 = AZRI_WITH_LEGACY_PKCS12 && azri_eqz(oid, AZRI_OID_RSA "\x01\x0c\x01\x03");
+    if (b->pkcs12) {                 /* pbeWithSHAAnd3-KeyTripleDES-CBC */
+        b->hash = MBEDTLS_MD_SHA1;
+        b->cipher = MBEDTLS_CIPHER_DES_EDE3_CBC;
+        ok = azri_der(&list, AZRI_DER_OCTETS, &b->salt) && azri_der_int(&list, &b->rounds);
+    } else {
+        if (!azri_eqz(oid, AZRI_OID_RSA "\x01\x05\x0d")) return azri_pbe_refuse(p, oid);
+        if (!azri_der_algorithm(&list, &oid, &all) || !azri_der_algorithm(&list, &cipher, &iv)) return azri_pfx_damaged(p);
+        if (!azri_eqz(oid, AZRI_OID_RSA "\x01\x05\x0c")) return azri_pbe_refuse(p, oid);
+        ok = azri_der(&all, AZRI_DER_SEQUENCE, &kdf) && azri_der(&kdf, AZRI_DER_OCTETS, &b->salt) &&
+             azri_der_int(&kdf, &b->rounds) && azri_der(&iv, AZRI_DER_OCTETS, &b->iv);
+        if (ok && kdf.len && kdf.ptr[0] == AZRI_DER_INTEGER) ok = azri_der_int(&kdf, &key_len);
+        if (ok && kdf.len) ok = azri_der_algorithm(&kdf, &prf, &none);
+        b->hash = azri_oid(prf, AZRI_OID_PRF);
+        b->cipher = azri_oid(cipher, AZRI_OID_CIPHER);
+        if (ok && b->cipher == MBEDTLS_CIPHER_DES_EDE3_CBC && !AZRI_WITH_LEGACY_PKCS12) return azri_pbe_refuse(p, cipher);
+        if (ok && (!b->hash || !b->cipher)) return azri_pbe_refuse(p, azri_str(""));
+    }
+    return ok && b->salt.len <= AZRI_PBE_SALT_MAX && b->rounds > 0 ? AZREDIS_OK : azri_pfx_damaged(p);
+}
+
+static azredis_status azri_pbe_count(azri_pfx *p, uint32_t rounds) {
+    if (rounds > p->rounds)
+        return azri_fail(p->error, AZREDIS_E_LIMIT, AZRI_KEY_WHERE, "certificate: its password is hashed too often (%u "
+                         "more, of %u for the file); openssl's option -iter 10000 writes less", (unsigned)rounds,
+                         AZRI_PBE_ROUNDS_MAX);
+    p->rounds -= rounds;
+    return AZREDIS_OK;
+}
+
+/* RFC 8018 5.2, with HMAC. */
+static int azri_pbkdf2(const azri_pfx *p, const azri_pbe *b, unsigned char *out, size_t n) {
+    const mbedtls_md_info_t *info = mbedtls_md_info_from_type((mbedtls_md_type_t)b->hash);
+    unsigned char u[64], count[4] = { 0, 0, 0, 0 };
+    size_t len = mbedtls_md_get_size(info), i, k;
+    uint32_t r;
+    mbedtls_md_context_t c;
+    int rc;
+    mbedtls_md_init(&c);
+    rc = mbedtls_md_setup(&c, info, 1);
+    if (rc == 0) rc = mbedtls_md_hmac_starts(&c, (const unsigned char *)p->password.ptr, p->password.len);
+    for (i = 0; i < n && rc == 0; i += len) {
+        count[3]++;
+        memset(out + i, 0, azri_minz(len, n - i));
+        rc = mbedtls_md_hmac_update(&c, (const unsigned char *)b->salt.ptr, b->salt.len);
+        if (rc == 0) rc = mbedtls_md_hmac_update(&c, count, sizeof count);
+        for (r = 0; r < b->rounds && rc == 0; r++) {
+            if (r > 0) rc = mbedtls_md_hmac_update(&c, u, len);
+            if (rc == 0) rc = mbedtls_md_hmac_finish(&c, u);
+            if (rc == 0) rc = mbedtls_md_hmac_reset(&c);
+            for (k = 0; k < len && i + k < n; k++) out[i + k] ^= u[k];
+        }
+    }
+    mbedtls_md_free(&c);
+    azri_wipe(u, sizeof u);
+    return rc;
+}
+
+/* The password in UTF-16, big-endian, with a NUL; returns the length. Bytes that are not UTF-8 are taken as Latin-1. */
+static size_t azri_pfx_utf16(azredis_str s, unsigned char *out) {
+    size_t i, n = 0, more;
+    uint32_t c;
+    for (i = 0; i <= s.len; i++) {
+        c = i < s.len ? (unsigned char)s.ptr[i] : 0;
+        more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : c >= 0xc0 ? 1 : 0;
+        if (more > 0 && s.len - i > more)
+            for (c &= 0x3fu >> more; more > 0; more--) c = c << 6 | ((unsigned char)s.ptr[++i] & 0x3fu);
+        if (c >= 0x10000) {
+            out[n++] = (unsigned char)(0xd8 | ((c - 0x10000) >> 18 & 3));
+            out[n++] = (unsigned char)((c - 0x10000) >> 10 & 0xff);
+            c = 0xdc00 | (c & 0x3ff);
+        }
+        out[n++] = (unsigned char)(c >> 8 & 0xff);
+        out[n++] = (unsigned char)(c & 0xff);
+    }
+    return n;
+}
+
+/* Fills to + [0, whole blocks of v) with what repeats; returns the end. */
+static size_t azri_kdf12_fill(unsigned char *to, size_t at, size_t v, const void *what, size_t n) {
+    size_t i, end = at + (n + v - 1) / v * v;
+    for (i = 0; at + i < end; i++) to[at + i] = ((const unsigned char *)what)[i % n];
+    return end;
+}
+
+/* RFC 7292 B.2. id: 1 key, 2 IV, 3 key of the MAC. */
+static AZRI_APART int azri_kdf12(const azri_pfx *p, const azri_pbe *b, unsigned char id, unsigned char *out, size_t n) {
+    const mbedtls_md_info_t *info = mbedtls_md_info_from_type((mbedtls_md_type_t)b->hash);
+    unsigned char utf16[2 * AZRI_PASSWORD_MAX + 2], x[128 + 128 + 3 * 128], a[64];
+    size_t u = mbedtls_md_get_size(info), v = u > 32 ? 128 : 64, len, i, j, k;
+    uint32_t r;
+    unsigned sum;
+    mbedtls_md_context_t c;
+    int rc;
+    len = azri_kdf12_fill(x, 0, v, &id, 1);
+    len = azri_kdf12_fill(x, len, v, b->salt.ptr, b->salt.len);
+    if (!p->none) len = azri_kdf12_fill(x, len, v, utf16, azri_pfx_utf16(p->password, utf16));
+    mbedtls_md_init(&c);
+    rc = mbedtls_md_setup(&c, info, 0);
+    for (i = 0; i < n && rc == 0; i += u) {
+        for (r = 0; r < b->rounds && rc == 0; r++) {
+            rc = mbedtls_md_starts(&c);
+            if (rc == 0) rc = mbedtls_md_update(&c, r ? a : x, r ? u : len);
+            if (rc == 0) rc = mbedtls_md_finish(&c, a);
+        }
+        memcpy(out + i, a, azri_minz(u, n - i));
+        for (j = v; j < len; j += v)
+            for (k = v, sum = 1; k > 0; k--) {
+                sum += (unsigned)x[j + k - 1] + a[(k - 1) % u];
+                x[j + k - 1] = (unsigned char)(sum & 0xff);
+                sum >>= 8;
+            }
+    }
+    mbedtls_md_free(&c);
+    azri_wipe(utf16, sizeof utf16);
+    azri_wipe(x, sizeof x);
+    azri_wipe(a, sizeof a);
+    return rc;
+}
+
+/* Is text a SEQUENCE and padding behind it? Then it is cut. A wrong key does not get that far. */
+static int azri_pbe_unpad(azri_buf *text, size_t block) {
+    azredis_str in = azri_slice(text->ptr, text->len), value;
+    size_t i;
+    if (!azri_der(&in, AZRI_DER_SEQUENCE, &value) || in.len == 0 || in.len > block) return 0;
+    for (i = 0; i < in.len; i++)
+        if ((unsigned char)in.ptr[i] != in.len) return 0;
+    text->len -= in.len;
+    return 1;
+}
+
+static int azri_pbe_crypt(const azri_pfx *p, const azri_pbe *b, mbedtls_cipher_context_t *c, azredis_str in, azri_buf *out) {
+    unsigned char key[32], iv[16];
+    size_t n = (size_t)mbedtls_cipher_get_key_bitlen(c) / 8, iv_len = (size_t)mbedtls_cipher_get_iv_size(c);
+    int rc;
+    if (b->pkcs12) {
+        rc = azri_kdf12(p, b, 1, key, n);
+        if (rc == 0) rc = azri_kdf12(p, b, 2, iv, iv_len);
+    } else {
+        memcpy(iv, b->iv.ptr, iv_len);
+        rc = azri_pbkdf2(p, b, key, n);
+    }
+    if (rc == 0) rc = mbedtls_cipher_setkey(c, key, (int)(8 * n), MBEDTLS_DECRYPT);
+    if (rc == 0) rc = mbedtls_cipher_set_padding_mode(c, MBEDTLS_PADDING_NONE);
+    if (rc == 0) rc = mbedtls_cipher_crypt(c, iv, iv_len, (const unsigned char *)in.ptr, in.len, (unsigned char *)out->ptr,
+                                           &out->len);
+    azri_wipe(key, sizeof key);
+    azri_wipe(iv, sizeof iv);
+    return rc;
+}
+
+/* *in: AlgorithmIdentifier, and what it encrypts as an element of this tag. */
+static azredis_status azri_pbe_open(azri_pfx *p, azredis_str in, int tag, azri_buf *out) {
+    mbedtls_cipher_context_t c;
+    azredis_str text;
+    azri_pbe b;
+    size_t block;
+    int rc;
+    azredis_status st = azri_pbe_read(p, &in, &b);
+    if (st == AZREDIS_OK && !azri_der(&in, tag, &text)) st = azri_pfx_damaged(p);
+    if (st == AZREDIS_OK) st = azri_pbe_count(p, b.rounds);
+    if (st != AZREDIS_OK) return st;
+    out->len = 0;
+    st = azri_buf_reserve(out, text.len + AZRI_PBE_BLOCK_MAX);
+    if (st != AZREDIS_OK) return azri_key_no_room(p->error, st);
+    mbedtls_cipher_init(&c);
+    rc = mbedtls_cipher_setup(&c, mbedtls_cipher_info_from_type((mbedtls_cipher_type_t)b.cipher));
+    block = rc == 0 ? mbedtls_cipher_get_block_size(&c) : 1;
+    if (rc == 0 && (text.len == 0 || text.len % block || (!b.pkcs12 && b.iv.len != block))) st = azri_pfx_damaged(p);
+    else if (rc == 0) rc = azri_pbe_crypt(p, &b, &c, text, out);
+    mbedtls_cipher_free(&c);
+    if (azri_mbedtls_no_memory(rc)) return azri_key_no_room(p->error, rc);
+    if (rc != 0) return azri_pbe_refuse(p, azri_str(""));      /* this mbedTLS has not the hash or the cipher */
+    if (st == AZREDIS_OK && !azri_pbe_unpad(out, block)) st = azri_pfx_not_opened(p);
+    p->opened += st == AZREDIS_OK;
+    return st;
+}
+
+/* ---- PKCS#12 --------------------------------------------------------------------------------------- */
+
+#define AZRI_OID_PKCS7 AZRI_OID_RSA "\x01\x07"
+#define AZRI_OID_BAG   AZRI_OID_RSA "\x01\x0c\x0a\x01"
+
+/* Behind its length, 4 bytes big-endian. */
+static azredis_status azri_chain_add(azri_buf *chain, azredis_str der) {
+    unsigned char head[AZRI_CHAIN_HEAD];
+    azredis_status st = azri_buf_reserve(chain, sizeof head + der.len);
+    size_t i;
+    if (st != AZREDIS_OK) return st;
+    for (i = 0; i < sizeof head; i++) head[i] = (unsigned char)(der.len >> (8 * (sizeof head - 1 - i)) & 0xff);
+    (void)azri_buf_add(chain, head, sizeof head);
+    return azri_buf_add(chain, der.ptr, der.len);
+}
+
+/* value: what stands in the bag. The first key counts; bags of other kinds are passed over. */
+static azredis_status azri_pfx_bag(azri_pfx *p, azredis_str oid, azredis_str value) {
+    azredis_status st = AZREDIS_OK;
+    azredis_str all = value, bag, kind, der;
+    if (azri_eqz(oid, AZRI_OID_BAG "\x03")) {
+        if (!azri_der(&all, AZRI_DER_SEQUENCE, &bag) || !azri_der(&bag, AZRI_DER_OID, &kind)) return azri_pfx_damaged(p);
+        if (!azri_eqz(kind, AZRI_OID_RSA "\x01\x09\x16\x01")) return AZREDIS_OK;         /* not of X.509 */
+        if (!azri_der(&bag, AZRI_DER_EXPLICIT, &all) || !azri_der(&all, AZRI_DER_OCTETS, &der)) return azri_pfx_damaged(p);
+        st = azri_chain_add(p->chain, der);
+    } else if (azri_eqz(oid, AZRI_OID_BAG "\x01") && p->key->len == 0) {
+        st = azri_buf_add(p->key, value.ptr, value.len);
+    } else if (azri_eqz(oid, AZRI_OID_BAG "\x02") && p->key->len == 0) {
+        if (!azri_der(&all, AZRI_DER_SEQUENCE, &bag)) return azri_pfx_damaged(p);
+        return azri_pbe_open(p, bag, AZRI_DER_OCTETS, p->key);
+    }
+    return st == AZREDIS_OK ? st : azri_key_no_room(p->error, st);
+}
+
+/* SafeContents. */
+static azredis_status azri_pfx_bags(azri_pfx *p, azredis_str in) {
+    azredis_str all, bag, oid, value;
+    azredis_status st = AZREDIS_OK;
+    if (!azri_der(&in, AZRI_DER_SEQUENCE, &all) || in.len) return azri_pfx_damaged(p);
+    while (all.len && st == AZREDIS_OK) {
+        if (!azri_der(&all, AZRI_DER_SEQUENCE, &bag) || !azri_der(&bag, AZRI_DER_OID, &oid) ||
+            !azri_der(&bag, AZRI_DER_EXPLICIT, &value))
+            return azri_pfx_damaged(p);
+        st = azri_pfx_bag(p, oid, value);
+    }
+    return st;
+}
+
+/* One ContentInfo of the AuthenticatedSafe. */
+static azredis_status azri_pfx_safe(azri_pfx *p, azredis_str oid, azredis_str value) {
+    azredis_str all, content;
+    uint32_t version;
+    azredis_status st;
+    if (azri_eqz(oid, AZRI_OID_PKCS7 "\x01"))
+        return azri_der(&value, AZRI_DER_OCTETS, &content) ? azri_pfx_bags(p, content) : azri_pfx_damaged(p);
+    if (!azri_eqz(oid, AZRI_OID_PKCS7 "\x06")) return azri_pbe_refuse(p, oid);      /* encrypted for a public key */
+    if (!azri_der(&value, AZRI_DER_SEQUENCE, &all) || !azri_der_int(&all, &version) ||
+        !azri_der(&all, AZRI_DER_SEQUENCE, &content) || !azri_der(&content, AZRI_DER_OID, &oid))
+        return azri_pfx_damaged(p);
+    st = azri_pbe_open(p, content, AZRI_DER_IMPLICIT, &p->plain);
+    return st == AZREDIS_OK ? azri_pfx_bags(p, azri_slice(p->plain.ptr, p->plain.len)) : st;
+}
+
+static azredis_status azri_pfx_safes(azri_pfx *p, azredis_str in) {
+    azredis_str all, info, oid, value;
+    azredis_status st = AZREDIS_OK;
+    if (!azri_der(&in, AZRI_DER_SEQUENCE, &all) || in.len) return azri_pfx_damaged(p);
+    while (all.len && st == AZREDIS_OK) {
+        if (!azri_der(&all, AZRI_DER_SEQUENCE, &info) || !azri_der(&info, AZRI_DER_OID, &oid) ||
+            !azri_der(&info, AZRI_DER_EXPLICIT, &value))
+            return azri_pfx_damaged(p);
+        st = azri_pfx_safe(p, oid, value);
+    }
+    return st;
+}
+
+/* Is it the MAC of safes? 0, or an mbedTLS code; *differs is not 0 if it is not. */
+static int azri_pfx_mac(const azri_pfx *p, const azri_pbe *b, azredis_str safes, azredis_str digest, unsigned *differs) {
+    const mbedtls_md_info_t *info = mbedtls_md_info_from_type((mbedtls_md_type_t)b->hash);
+    unsigned char key[64], is[64];
+    size_t n = mbedtls_md_get_size(info), i;
+    int rc = azri_kdf12(p, b, 3, key, n);
+    if (rc == 0) rc = mbedtls_md_hmac(info, key, n, (const unsigned char *)safes.ptr, safes.len, is);
+    azri_wipe(key, sizeof key);
+    *differs = digest.len != n;
+    for (i = 0; i < n && rc == 0 && !(digest.len != n); i++) *differs |= is[i] ^ (unsigned char)digest.ptr[i];
+    return rc;
+}
+
+/* in: MacData, or nothing where a file has no MAC. An empty password has two forms; p->none becomes the one that fits. */
+static azredis_status azri_pfx_check(azri_pfx *p, azredis_str in, azredis_str safes, unsigned *differs) {
+    azredis_str mac, info, oid, parameters, digest;
+    azri_pbe b;
+    azredis_status st;
+    int rc = 0;
+    *differs = 0;
+    if (in.len == 0) return AZREDIS_OK;
+    memset(&b, 0, sizeof b);
+    b.rounds = 1;
+    if (!azri_der(&in, AZRI_DER_SEQUENCE, &mac) || in.len || !azri_der(&mac, AZRI_DER_SEQUENCE, &info) ||
+        !azri_der_algorithm(&info, &oid, &parameters) || !azri_der(&info, AZRI_DER_OCTETS, &digest) ||
+        !azri_der(&mac, AZRI_DER_OCTETS, &b.salt) || b.salt.len > AZRI_PBE_SALT_MAX ||
+        (mac.len && !azri_der_int(&mac, &b.rounds)))
+        return azri_pfx_damaged(p);
+    b.hash = azri_oid(oid, AZRI_OID_HASH);
+    if (!b.hash) return azri_pbe_refuse(p, oid);
+    do {
+        st = azri_pbe_count(p, b.rounds);
+        if (st == AZREDIS_OK) rc = azri_pfx_mac(p, &b, safes, digest, differs);
+    } while (st == AZREDIS_OK && rc == 0 && *differs && p->password.len == 0 && !p->none++);
+    if (azri_mbedtls_no_memory(rc)) return azri_key_no_room(p->error, rc);
+    return rc ? azri_pbe_refuse(p, oid) : st;
+}
+
+/* in: PFX. A MAC that differs means a wrong password as well as a damaged file: if the password opens parts of it, it
+ * is the file. */
+static azredis_status azri_pfx_read(azri_pfx *p, azredis_str in) {
+    azredis_str pfx, auth, oid, content, safes;
+    uint32_t version;
+    unsigned differs;
+    azredis_status st;
+    if (!azri_der(&in, AZRI_DER_SEQUENCE, &pfx) || in.len || !azri_der_int(&pfx, &version) || version != 3 ||
+        !azri_der(&pfx, AZRI_DER_SEQUENCE, &auth) || !azri_der(&auth, AZRI_DER_OID, &oid) ||
+        !azri_eqz(oid, AZRI_OID_PKCS7 "\x01") || !azri_der(&auth, AZRI_DER_EXPLICIT, &content) || !azri_der(&content, AZRI_DER_OCTETS, &safes))
+        return azri_pfx_damaged(p);
+    st = azri_pfx_check(p, pfx, safes, &differs);
+    if (st == AZREDIS_OK) st = azri_pfx_safes(p, safes);
+    if (!differs) return st;
+    if (st == AZREDIS_E_NOMEM || st == AZREDIS_E_LIMIT) return st;
+    return p->opened ? azri_pfx_damaged(p) : azri_pfx_not_opened(p);
+}
+
+static azredis_status azri_pfx_begin(azri_pfx *p, const azri_mem *m, const char *password, azredis_error *e) {
+    memset(p, 0, sizeof *p);
+    p->error = e;
+    p->password = azri_str(password ? password : "");
+    p->rounds = AZRI_PBE_ROUNDS_MAX;
+    azri_buf_init(&p->plain, m, AZRI_KEY_FILE_MAX + AZRI_PBE_BLOCK_MAX, 1);
+    if (p->password.len <= AZRI_PASSWORD_MAX) return AZREDIS_OK;
+    return azri_fail(e, AZREDIS_E_LIMIT, AZRI_KEY_WHERE, "certificate: its password has more than %u bytes", AZRI_PASSWORD_MAX);
+}
+
+/* PKCS#12: the key as PKCS#8 into key, which stays empty if there is none, and the certificates behind those of chain. */
+static azredis_status azri_pfx_load(const azri_mem *m, azredis_str in, const char *password, azri_buf *key, azri_buf *chain,
+                                    azredis_error *e) {
+    azri_pfx p;
+    azredis_status st = azri_pfx_begin(&p, m, password, e);
+    p.mend = "openssl pkcs12 -legacy -in OLD -aes256 -out NEW.pem";
+    p.key = key;
+    p.chain = chain;
+    if (st == AZREDIS_OK) st = azri_pfx_read(&p, in);
+    azri_buf_free(&p.plain);
+    return st;
+}
+
+/* EncryptedPrivateKeyInfo, as PKCS#8 into key. */
+static azredis_status azri_pfx_key(const azri_mem *m, azredis_str in, const char *password, azri_buf *key, azredis_error *e) {
+    azri_pfx p;
+    azredis_str info;
+    azredis_status st = azri_pfx_begin(&p, m, password, e);
+    p.mend = "openssl pkcs8 -topk8 -in OLD -v2 aes-256-cbc -out NEW";
+    if (st != AZREDIS_OK) return st;
+    if (!azri_der(&in, AZRI_DER_SEQUENCE, &info) || in.len) return azri_pfx_damaged(&p);
+    return azri_pbe_open(&p, info, AZRI_DER_OCTETS, key);
+}
+#endif /* AZREDIS_NO_CERTIFICATE */
+
+#ifndef AZREDIS_NO_CERTIFICATE
+/* ==== >>sign ============================================================== uses: core mem fail text port mbedtls pfx
  * The certificate of a service principal: what people keep it in is read, and its key signs. Whoever calls holds
  * azri_tls_enter. Nothing here is I/O.
  * Entry points: azri_key_load, azri_chain_load, azri_key_sign, azri_key_free.
  * ================================================================================================ */
-#define AZRI_KEY_WHERE "certificate"
 #define AZRI_RSA_BITS_MIN 2048u      /* Entra takes no shorter key, and mbedTLS has room for the longest that it takes */
-#define AZRI_CHAIN_HEAD 4u           /* bytes of a length before each certificate of a chain */
 
 typedef struct azri_key {            /* zeroed but port: none */
     const azri_port   *port;         /* of the caller: its entropy is the salt of PS256, and blinds */
@@ -12871,10 +13355,6 @@ enum { AZRI_SIGN_PS256, AZRI_SIGN_RS256 };
 static int azri_key_rng(void *user, unsigned char *out, size_t n) {
     const azri_port *port = ((const azri_key *)user)->port;
     return port->p.entropy(port->p.user, out, n) == 0 ? 0 : MBEDTLS_ERR_RSA_RNG_FAILED;
-}
-
-static azredis_status azri_key_no_memory(azredis_error *e) {
-    return azri_fail(e, AZREDIS_E_NOMEM, AZRI_KEY_WHERE, "certificate: out of memory");
 }
 
 /* ---- PEM (RFC 7468): what stands outside of BEGIN and END is a comment ----------------------------- */
@@ -12927,17 +13407,7 @@ static azredis_status azri_pem_decode(azredis_str body, azri_buf *out) {
     return AZREDIS_OK;
 }
 
-/* ---- chain: certificates as DER, each behind its length, 4 bytes big-endian ------------------------ */
-
-static azredis_status azri_chain_add(azri_buf *chain, const void *der, size_t n) {
-    unsigned char head[AZRI_CHAIN_HEAD];
-    azredis_status st = azri_buf_reserve(chain, sizeof head + n);
-    size_t i;
-    if (st != AZREDIS_OK) return st;
-    for (i = 0; i < sizeof head; i++) head[i] = (unsigned char)(n >> (8 * (sizeof head - 1 - i)) & 0xff);
-    (void)azri_buf_add(chain, head, sizeof head);
-    return azri_buf_add(chain, der, n);
-}
+/* ---- chain: certificates as DER, each behind its length ---------------------------------------------- */
 
 /* The certificate at *at, which moves on. 0: there is none. */
 static int azri_chain_next(const azri_buf *chain, size_t *at, azredis_str *der) {
@@ -12956,14 +13426,26 @@ static azredis_status azri_chain_pem(azri_buf *chain, azri_buf *scratch, azredis
         if (!azri_eqz(b.label, "CERTIFICATE")) continue;
         scratch->len = 0;
         st = azri_pem_decode(b.body, scratch);
-        if (st == AZREDIS_OK) st = azri_chain_add(chain, scratch->ptr, scratch->len);
+        if (st == AZREDIS_OK) st = azri_chain_add(chain, azri_slice(scratch->ptr, scratch->len));
     }
-    if (st == AZREDIS_E_NOMEM) return azri_key_no_memory(e);
-    if (st != AZREDIS_OK)
-        return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: a certificate in it is not base64");
-    if (chain->len > 0) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE,
-                     "certificate: there is no certificate in it; expected PEM (-----BEGIN CERTIFICATE-----) or PKCS#12");
+    if (st == AZREDIS_E_ARG) return azri_key_refuse(e, "a certificate in it is not base64");
+    return st == AZREDIS_OK ? st : azri_key_no_room(e, st);
+}
+
+/* DER begins with a SEQUENCE of more than 127 bytes; no text does. */
+static int azri_chain_binary(azredis_str in) { return in.len > 1 && in.ptr[0] == AZRI_DER_SEQUENCE && (in.ptr[1] & 0x80); }
+
+/* der: gets the key, if it is PKCS#12. */
+static azredis_status azri_chain_read(azri_buf *chain, azri_buf *der, azredis_str in, const char *password, azredis_error *e) {
+    azredis_str all = in, value;
+    azredis_status st;
+    if (in.len > AZRI_KEY_FILE_MAX) return azri_key_no_room(e, AZREDIS_E_LIMIT);
+    if (!azri_chain_binary(in)) st = azri_chain_pem(chain, der, in, e);
+    else if (azri_der(&all, AZRI_DER_SEQUENCE, &value) && value.len && value.ptr[0] == AZRI_DER_SEQUENCE)
+        st = azri_chain_add(chain, in) == AZREDIS_OK ? AZREDIS_OK : azri_key_no_room(e, AZREDIS_E_NOMEM);
+    else st = azri_pfx_load(chain->mem, in, password, der, chain, e);
+    if (st != AZREDIS_OK || chain->len > 0) return st;
+    return azri_key_refuse(e, "there is no certificate in it; expected PEM (-----BEGIN CERTIFICATE-----) or PKCS#12");
 }
 
 /* Does the certificate belong to the key? 1, 0, or -1: out of memory. */
@@ -12995,10 +13477,9 @@ static azredis_status azri_chain_leaf(azri_key *k, azredis_error *e) {
         rc = azri_chain_matches(k, der);
         if (rc == 0) from = at;
     }
-    if (rc < 0) return azri_key_no_memory(e);
+    if (rc < 0) return azri_key_no_room(e, AZREDIS_E_NOMEM);
     if (rc == 0)
-        return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: no certificate in it belongs to the private key; "
-                         "give the key that this certificate was made with");
+        return azri_key_refuse(e, "no certificate in it belongs to the private key; give the key that it was made with");
     azri_chain_reverse(k->chain.ptr, from);
     azri_chain_reverse(k->chain.ptr + from, at - from);
     azri_chain_reverse(k->chain.ptr, at);
@@ -13014,86 +13495,74 @@ static void azri_key_free(azri_key *k) {
     k->open = 0;
 }
 
-static azredis_status azri_key_type(azri_key *k, azredis_error *e) {
-    if (mbedtls_pk_get_type(&k->pk) != MBEDTLS_PK_RSA)
-        return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: its private key is not an RSA key, and Entra takes "
-                         "no other; make a certificate with RSA of 2048 bits or more");
-    if (mbedtls_pk_get_bitlen(&k->pk) < AZRI_RSA_BITS_MIN)
-        return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: its RSA key has %u bits, and Entra takes %u at "
-                         "least", (unsigned)mbedtls_pk_get_bitlen(&k->pk), AZRI_RSA_BITS_MIN);
-    return AZREDIS_OK;
-}
-
 /* der: PKCS#1 or PKCS#8; or PEM with its NUL, and the password. */
 static azredis_status azri_key_parse(azri_key *k, const azri_buf *der, const char *password, azredis_error *e) {
     int rc = mbedtls_pk_parse_key(&k->pk, (const unsigned char *)der->ptr, der->len, (const unsigned char *)password,
                                   password ? strlen(password) : 0 AZRI_PK_RNG(azri_key_rng, k));
-    if (rc == 0) return azri_key_type(k, e);
-    if (azri_mbedtls_no_memory(rc)) return azri_key_no_memory(e);
-    if (rc == MBEDTLS_ERR_PK_PASSWORD_REQUIRED)
-        (void)azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: its private key is encrypted; give its password");
-    else if (rc == MBEDTLS_ERR_PK_PASSWORD_MISMATCH)
-        (void)azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: the password of its private key is wrong");
-    else
-        (void)azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: its private key is damaged, or of a kind that mbedTLS "
-                        "cannot read (-0x%04x); openssl pkey -in FILE -out NEW writes it anew", (unsigned)-rc);
-    if (e) e->tls_code = rc;
-    return AZREDIS_E_ARG;
+    unsigned bits = rc == 0 ? (unsigned)mbedtls_pk_get_bitlen(&k->pk) : 0;
+    if (rc == MBEDTLS_ERR_PK_PASSWORD_REQUIRED) return azri_key_refuse(e, "its private key is encrypted; give its password");
+    if (rc == MBEDTLS_ERR_PK_PASSWORD_MISMATCH) return azri_key_refuse(e, "the password of its private key is wrong");
+    if (azri_mbedtls_no_memory(rc)) return azri_key_no_room(e, AZREDIS_E_NOMEM);
+    if (rc != 0)
+        return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: its private key is damaged, or of a kind that mbedTLS "
+                         "cannot read (-0x%04x); write it anew: openssl pkey -in OLD -out NEW", (unsigned)-rc);
+    if (mbedtls_pk_get_type(&k->pk) != MBEDTLS_PK_RSA)
+        return azri_key_refuse(e, "its private key is not an RSA key, and Entra takes no other; make a certificate with RSA");
+    if (bits < AZRI_RSA_BITS_MIN)
+        return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: its RSA key has %u bits; Entra takes %u at least",
+                         bits, AZRI_RSA_BITS_MIN);
+    return AZREDIS_OK;
 }
 
-/* Proc-Type and DEK-Info (RFC 1421 4.6) stand before the base64; mbedTLS undoes it, and wants a NUL. */
-static azredis_status azri_key_pem_block(azri_key *k, const azri_pem *b, azri_buf *scratch, const char *password,
-                                         azredis_error *e) {
+/* Proc-Type and DEK-Info (RFC 1421 4.6) stand before the base64: that is mbedTLS's, which wants a NUL. */
+static azredis_status azri_key_block(azri_key *k, const azri_pem *b, azri_buf *der, const char *password, azredis_error *e) {
+    azri_buf text;
     azredis_status st;
-    if (azri_find(b->body, ':') < b->body.len) {
-        st = azri_buf_add(scratch, b->whole.ptr, b->whole.len);
-        if (st == AZREDIS_OK) st = azri_buf_add(scratch, "", 1);
-        if (st != AZREDIS_OK) return azri_key_no_memory(e);
-        return azri_key_parse(k, scratch, password, e);
+    int headers = azri_find(b->body, ':') < b->body.len;
+    azri_buf_init(&text, der->mem, AZRI_KEY_FILE_MAX + 1, 1);
+    st = headers ? azri_buf_add(&text, b->whole.ptr, b->whole.len) : azri_pem_decode(b->body, &text);
+    if (st == AZREDIS_OK && headers) st = azri_buf_add(&text, "", 1);
+    if (st == AZREDIS_E_ARG) st = azri_key_refuse(e, "its private key is not base64");
+    else if (st != AZREDIS_OK) st = azri_key_no_room(e, st);
+    else if (!azri_eqz(b->label, "ENCRYPTED PRIVATE KEY")) st = azri_key_parse(k, &text, headers ? password : NULL, e);
+    else {
+        st = azri_pfx_key(der->mem, azri_slice(text.ptr, text.len), password, der, e);
+        if (st == AZREDIS_OK) st = azri_key_parse(k, der, NULL, e);
     }
-    st = azri_pem_decode(b->body, scratch);
-    if (st == AZREDIS_E_NOMEM) return azri_key_no_memory(e);
-    if (st != AZREDIS_OK)
-        return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: its private key is not base64");
-    return azri_key_parse(k, scratch, NULL, e);
+    azri_buf_free(&text);
+    return st;
 }
 
-static azredis_status azri_key_pem(azri_key *k, azri_buf *scratch, azredis_str text, const char *password,
-                                   azredis_error *e) {
+static azredis_status azri_key_pem(azri_key *k, azri_buf *der, azredis_str text, const char *password, azredis_error *e) {
     static const char kind[] = "PRIVATE KEY";        /* RSA, EC, ENCRYPTED or nothing stands before it */
     azri_pem b;
+    if (text.len > AZRI_KEY_FILE_MAX) return azri_key_no_room(e, AZREDIS_E_LIMIT);
     while (azri_pem_next(&text, &b))
-        if (b.label.len >= sizeof kind - 1 &&
-            azri_eqz(azri_pem_from(b.label, b.label.len - (sizeof kind - 1)), kind))
-            return azri_key_pem_block(k, &b, scratch, password, e);
-    return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: there is no private key in it; give the key as a file "
-                     "of its own, or one file with both (-----BEGIN PRIVATE KEY-----)");
+        if (b.label.len >= sizeof kind - 1 && azri_eqz(azri_pem_from(b.label, b.label.len - (sizeof kind - 1)), kind))
+            return azri_key_block(k, &b, der, password, e);
+    return azri_key_refuse(e, "there is no private key in it; give it as a file of its own, or in one file with the certificate "
+                              "(-----BEGIN PRIVATE KEY-----)");
 }
 
-static azredis_status azri_key_size(azredis_str certificate, azredis_str key, azredis_error *e) {
-    if (certificate.len <= AZRI_KEY_FILE_MAX && key.len <= AZRI_KEY_FILE_MAX) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_LIMIT, AZRI_KEY_WHERE, "certificate: more than %u bytes; certificate, key and chain have "
-                     "some thousand", AZRI_KEY_FILE_MAX);
-}
-
-/* certificate: PEM or PKCS#12; key: PEM of its own, or empty: it is in certificate. password may be NULL. Fills k->chain:
- * certificates as DER, each behind its length in 4 bytes big-endian, first the one of the key, then the others in the
- * order of the file. Afterwards azri_key_free, if this was OK. */
+/* certificate: PEM, DER or PKCS#12; key: PEM of its own, or empty: it is in certificate. password may be NULL. Fills
+ * k->chain: certificates as DER, each behind its length in 4 bytes big-endian, first the one of the key, then the others
+ * in the order of the file. Afterwards azri_key_free, if this was OK. */
 static azredis_status azri_key_load(azri_key *k, const azri_mem *m, azredis_str certificate, azredis_str key,
                                     const char *password, azredis_error *e) AZRI_UNUSED;
 static azredis_status azri_key_load(azri_key *k, const azri_mem *m, azredis_str certificate, azredis_str key,
                                     const char *password, azredis_error *e) {
-    azri_buf scratch;
-    azredis_status st = azri_key_size(certificate, key, e);
+    azri_buf der;
+    azredis_status st;
     (void)AZRI_PSA_INIT();
-    azri_buf_init(&scratch, m, AZRI_KEY_FILE_MAX + 1, 1);
+    azri_buf_init(&der, m, AZRI_KEY_FILE_MAX + AZRI_PBE_BLOCK_MAX, 1);
     azri_buf_init(&k->chain, m, AZRI_KEY_FILE_MAX, 0);
     mbedtls_pk_init(&k->pk);
     k->open = 1;
-    if (st == AZREDIS_OK) st = azri_key_pem(k, &scratch, key.len ? key : certificate, password, e);
-    if (st == AZREDIS_OK) st = azri_chain_pem(&k->chain, &scratch, certificate, e);
+    st = azri_chain_read(&k->chain, &der, certificate, password, e);
+    if (st == AZREDIS_OK && !key.len && azri_chain_binary(certificate) && der.len) st = azri_key_parse(k, &der, NULL, e);
+    else if (st == AZREDIS_OK) st = azri_key_pem(k, &der, key.len ? key : certificate, password, e);
     if (st == AZREDIS_OK) st = azri_chain_leaf(k, e);
-    azri_buf_free(&scratch);
+    azri_buf_free(&der);
     if (st != AZREDIS_OK) azri_key_free(k);
     return st;
 }
@@ -13104,13 +13573,12 @@ static azredis_status azri_chain_load(azri_buf *chain, const azri_mem *m, azredi
                                       azredis_error *e) AZRI_UNUSED;
 static azredis_status azri_chain_load(azri_buf *chain, const azri_mem *m, azredis_str certificate, const char *password,
                                       azredis_error *e) {
-    azri_buf scratch;
-    azredis_status st = azri_key_size(certificate, azri_str(""), e);
-    (void)password;
-    azri_buf_init(&scratch, m, AZRI_KEY_FILE_MAX + 1, 1);
+    azri_buf der;
+    azredis_status st;
+    azri_buf_init(&der, m, AZRI_KEY_FILE_MAX + AZRI_PBE_BLOCK_MAX, 1);
     azri_buf_init(chain, m, AZRI_KEY_FILE_MAX, 0);
-    if (st == AZREDIS_OK) st = azri_chain_pem(chain, &scratch, certificate, e);
-    azri_buf_free(&scratch);
+    st = azri_chain_read(chain, &der, certificate, password, e);
+    azri_buf_free(&der);
     if (st != AZREDIS_OK) azri_buf_free(chain);
     return st;
 }

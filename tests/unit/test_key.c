@@ -3,14 +3,20 @@
 #ifndef _DEFAULT_SOURCE
 #define _DEFAULT_SOURCE
 #endif
+static int legacy;                             /* of AZREDIS_LEGACY_PKCS12, so that one build has both */
+#define AZRI_WITH_LEGACY_PKCS12 legacy
+#define AZRI_PBE_ROUNDS_MAX 10000u
 #define AZREDIS_ENTRA_IMPLEMENTATION
 #include "azredis_entra.h"
 
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 #include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/pkcs12.h>
 #include <cmocka.h>
 
 #define COUNT(a) (sizeof(a) / sizeof(a)[0])
@@ -76,7 +82,7 @@ static const char *path(const char *name) {
 }
 
 /* Each call has its own memory, so that a byte too far is seen; freed at the end of the test. */
-static char *given[64];
+static char *given[512];
 static size_t givens;
 static azredis_str file_at(const char *where) {
     static char room[FILE_ROOM];
@@ -127,6 +133,7 @@ static int setup(void **state) {
     memset(&key, 0, sizeof key);
     key.port = &port;
     drawn = 0;
+    legacy = 0;
     return 0;
 }
 
@@ -175,17 +182,98 @@ static void refuses(const char *certificate, const char *of_its_own, const char 
     assert_false(key.open);
 }
 
+static const char *const one[] = { "cert.pem", NULL };
+
 static void test_pem(void **state) {
-    static const char *const one[] = { "cert.pem", NULL };
     static const struct { const char *certificate, *key; } good[] = {
         { "both.pem", NULL }, { "key_first.pem", NULL }, { "crlf.pem", NULL }, { "cert.pem", "pkcs8.pem" },
-        { "cert.pem", "pkcs1.pem" }, { "cert.pem", "proc_type.pem" }, { "cert.pem", "proc_type_crlf.pem" }
+        { "cert.pem", "pkcs1.pem" }, { "cert.pem", "proc_type.pem" }, { "cert.pem", "proc_type_crlf.pem" },
+        { "cert.der", "pkcs8.pem" }, { "default.pfx", "pkcs8.pem" }
     };
     size_t i;
     (void)state;
     for (i = 0; i < COUNT(good); i++) {
         loads(good[i].certificate, good[i].key, password);
         chain_is(&key.chain, one);
+    }
+}
+
+static void test_encrypted_keys(void **state) {
+    static const struct { const char *key; int legacy; } good[] = {
+        { "default.pem", 0 }, { "default_crlf.pem", 0 }, { "aes128_sha1.pem", 0 }, { "aes192.pem", 0 }, { "sha512.pem", 0 },
+        { "most.pem", 0 }, { "des3_pbes2.pem", 1 }, { "des3_pkcs12.pem", 1 }
+    };
+    size_t i;
+    (void)state;
+    for (i = 0; i < COUNT(good); i++) {
+        legacy = good[i].legacy;
+        loads("cert.pem", good[i].key, password);
+        refuses("cert.pem", good[i].key, "pa ss", "its password is wrong");
+        refuses("cert.pem", good[i].key, NULL, "give its password");
+        legacy = 0;
+        if (good[i].legacy) refuses("cert.pem", good[i].key, password, "3DES, which needs AZREDIS_LEGACY_PKCS12");
+    }
+    loads("encrypted_both.pem", NULL, password);
+    refuses("cert.pem", "rc2.pem", password, "RC2");
+    refuses("cert.pem", "scrypt.pem", password, "something unknown");
+    refuses("cert.pem", "camellia.pem", password, "openssl pkcs8 -topk8 -in OLD -v2 aes-256-cbc -out NEW");
+    assert_int_equal(load("cert.pem", "more.pem", password), AZREDIS_E_LIMIT);
+    assert_non_null(strstr(err.message, "10001 more"));
+}
+
+static void test_pfx(void **state) {
+    static const struct { const char *name; int legacy; } good[] = {
+        { "default.pfx", 0 }, { "named.pfx", 0 }, { "aes128.pfx", 0 }, { "sha1.pfx", 0 }, { "sha384.pfx", 0 },
+        { "sha512.pfx", 0 }, { "no_mac.pfx", 0 }, { "plain.pfx", 0 }, { "plain_cert.pfx", 0 }, { "des3.pfx", 1 },
+        { "des3_pbes2.pfx", 1 }
+    };
+    size_t i;
+    (void)state;
+    for (i = 0; i < COUNT(good); i++) {
+        legacy = good[i].legacy;
+        loads(good[i].name, NULL, password);
+        chain_is(&key.chain, one);
+        refuses(good[i].name, NULL, "wrong", "its password is wrong");
+        refuses(good[i].name, NULL, "", "give its password");
+        legacy = 0;
+        if (good[i].legacy) refuses(good[i].name, NULL, password, "3DES, which needs AZREDIS_LEGACY_PKCS12");
+    }
+    loads("open.pfx", NULL, NULL);
+    legacy = 1;
+    loads("astral.pfx", NULL, "\xf0\x9f\x94\x91key");
+    refuses("legacy.pfx", NULL, password, "RC2");
+    assert_non_null(strstr(err.message, "openssl pkcs12 -legacy -in OLD -aes256 -out NEW.pem"));
+    run("openssl pkcs12 -legacy -in legacy.pfx -aes256 -out new.pem -passin file:password -passout pass:new");
+    legacy = 0;
+    loads("new.pem", NULL, "new");
+}
+
+/* The other form of no password, which the openssl program does not write but reads. */
+static void without_password(const char *name, int nid) {
+    BIO *pem = BIO_new_file(path("both.pem"), "r");
+    X509 *x = PEM_read_bio_X509(pem, NULL, NULL, NULL);
+    EVP_PKEY *k = PEM_read_bio_PrivateKey(pem, NULL, NULL, NULL);
+    PKCS12 *p = PKCS12_create(NULL, NULL, k, x, NULL, nid, nid, 0, 0, 0);
+    BIO *out = BIO_new_file(path(name), "wb");
+    assert_true(p && out && i2d_PKCS12_bio(out, p));
+    PKCS12_free(p);
+    X509_free(x);
+    EVP_PKEY_free(k);
+    BIO_free(pem);
+    BIO_free(out);
+}
+
+static void test_empty_password(void **state) {
+    static const char *const names[] = { "empty.pfx", "empty_des3.pfx", "none.pfx", "none_des3.pfx" };
+    size_t i;
+    (void)state;
+    without_password("none.pfx", NID_aes_256_cbc);
+    without_password("none_des3.pfx", NID_pbe_WithSHA1And3_Key_TripleDES_CBC);
+    legacy = 1;
+    for (i = 0; i < COUNT(names); i++) {
+        loads(names[i], NULL, NULL);
+        loads(names[i], NULL, "");
+        refuses(names[i], NULL, "x", "its password is wrong");
     }
 }
 
@@ -199,20 +287,109 @@ static void test_chain(void **state) {
     chain_is(&key.chain, last);
     loads("leaf_between.pem", "pkcs8.pem", NULL);
     chain_is(&key.chain, between);
+    loads("chain.pfx", NULL, password);
+    chain_is(&key.chain, last);
     assert_int_equal(azri_chain_load(&chain, &mem, file("leaf_between.pem"), NULL, &err), AZREDIS_OK);
     chain_is(&chain, as_it_is);
     azri_buf_free(&chain);
+    assert_int_equal(azri_chain_load(&chain, &mem, file("no_key.pfx"), password, &err), AZREDIS_OK);
+    chain_is(&chain, one);
+    azri_buf_free(&chain);
+    assert_int_equal(azri_chain_load(&chain, &mem, file("pkcs8.pem"), NULL, &err), AZREDIS_E_ARG);
+    assert_null(chain.ptr);
 }
 
 static void test_refusals(void **state) {
+    char longer[AZRI_PASSWORD_MAX + 2];
     (void)state;
     refuses("cert.pem", NULL, NULL, "no private key");
+    refuses("cert.der", NULL, NULL, "no private key");
+    refuses("no_key.pfx", NULL, password, "no private key");
     refuses("pkcs8.pem", NULL, NULL, "no certificate");
+    refuses("no_cert.pfx", NULL, password, "no certificate");
+    refuses("password", NULL, NULL, "no certificate");
     refuses("other.pem", "pkcs8.pem", NULL, "belongs to the private key");
     refuses("ec.pem", NULL, NULL, "not an RSA key");
+    refuses("ec.pfx", NULL, password, "not an RSA key");
     refuses("cert.pem", "short.key", NULL, "1024 bits");
     refuses("cert.pem", "proc_type.pem", NULL, "give its password");
     refuses("cert.pem", "proc_type.pem", "wrong", "password of its private key is wrong");
+    refuses("cert.pem", "default.pfx", password, "no private key");
+    refuses("md5.pfx", NULL, password, "something unknown");
+    assert_int_equal(load("more.pfx", NULL, password), AZREDIS_E_LIMIT);
+    assert_non_null(strstr(err.message, "-iter"));
+    memset(longer, 'x', sizeof longer);
+    longer[AZRI_PASSWORD_MAX] = '\0';
+    refuses("default.pfx", NULL, longer, "its password is wrong");
+    longer[AZRI_PASSWORD_MAX] = 'x';
+    longer[AZRI_PASSWORD_MAX + 1] = '\0';
+    assert_int_equal(load("default.pfx", NULL, longer), AZREDIS_E_LIMIT);
+}
+
+/* ---- damage ---- */
+
+/* A copy in memory of exactly this length, so that a byte too far is seen. */
+static azredis_status load_bytes(const void *p, size_t n, const char *pass) {
+    char *copy = (char *)malloc(n ? n : 1);
+    azredis_status st;
+    memcpy(copy, p, n);
+    memset(&err, 0, sizeof err);
+    azri_key_free(&key);
+    st = azri_key_load(&key, &mem, azri_slice(copy, n), azri_str(""), pass, &err);
+    free(copy);
+    if (st != AZREDIS_OK) assert_true(strlen(err.message) > 20 && !key.open);
+    return st;
+}
+
+static void test_truncated(void **state) {
+    static const char *const names[] = { "one.pfx", "open.pfx", "encrypted_both.pem", "cert.der" };
+    size_t i, n;
+    (void)state;
+    for (i = 0; i < COUNT(names); i++) {
+        azredis_str s = file(names[i]);
+        size_t whole = s.len - (s.ptr[s.len - 1] == '\n');
+        for (n = 0; n < whole; n++) assert_int_not_equal(load_bytes(s.ptr, n, password), AZREDIS_OK);
+    }
+}
+
+/* A wrong password and a damaged file are told apart. */
+static void test_damaged(void **state) {
+    azredis_str s = file("one.pfx");
+    size_t at, wrong = 0, damaged = 0, other = 0, good = 0;
+    (void)state;
+    for (at = 0; at < s.len; at++) {
+        ((char *)(uintptr_t)s.ptr)[at] ^= 0x10;
+        if (load_bytes(s.ptr, s.len, password) == AZREDIS_OK) good++;
+        else if (strstr(err.message, "password is wrong")) wrong++;
+        else if (strstr(err.message, "damaged")) damaged++;
+        else other++;
+        ((char *)(uintptr_t)s.ptr)[at] ^= 0x10;
+    }
+    print_message("of %u flipped bytes: %u damage, %u wrong password, %u other, %u do not matter\n", (unsigned)s.len,
+                  (unsigned)damaged, (unsigned)wrong, (unsigned)other, (unsigned)good);
+    assert_true(good <= 2 && damaged > s.len * 9 / 10);           /* the parameters of SHA-256, which has none */
+}
+
+#define MUTATIONS 10000u
+static void test_mutations(void **state) {
+    static const char *const names[] = { "one.pfx", "open.pfx", "plain_cert.pfx", "encrypted_both.pem" };
+    static char bytes[FILE_ROOM];
+    azredis_str s[COUNT(names)];
+    uint32_t seed = (uint32_t)time(NULL), i, good = 0;
+    azri_rng r;
+    (void)state;
+    r.state = seed;
+    print_message("seed %u\n", (unsigned)seed);
+    for (i = 0; i < COUNT(names); i++) s[i] = file(names[i]);
+    for (i = 0; i < MUTATIONS; i++) {
+        azredis_str from = s[i % COUNT(names)];
+        size_t n = from.len, k, flips = 1 + azri_rng_below(&r, 3);
+        memcpy(bytes, from.ptr, n);
+        for (k = 0; k < flips; k++) bytes[azri_rng_below(&r, n)] = (char)(unsigned char)azri_rng_below(&r, 256);
+        if (azri_rng_below(&r, 8) == 0) n = azri_rng_below(&r, n);
+        good += load_bytes(bytes, n, password) == AZREDIS_OK;
+    }
+    print_message("%u of %u are still good\n", (unsigned)good, MUTATIONS);
 }
 
 /* Vector c.1. */
@@ -269,8 +446,14 @@ static void test_signatures(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_pem, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_encrypted_keys, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_pfx, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_empty_password, setup, teardown),
         cmocka_unit_test_setup_teardown(test_chain, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refusals, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_truncated, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_damaged, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_mutations, setup, teardown),
         cmocka_unit_test_setup_teardown(test_thumbprints, setup, teardown),
         cmocka_unit_test_setup_teardown(test_signatures, setup, teardown)
     };
