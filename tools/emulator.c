@@ -311,7 +311,7 @@ static struct {
     char dir[PATH_MAX], env_file[PATH_MAX + 8], socket[PATH_MAX + 16], redis_bin[PATH_MAX];
     const char *arc_dir, *proxy_login;
     double assertion_ttl;
-    char tenant[37], subscription[37], secret[41], admin_password[41], access_key[45],
+    char tenant[37], subscription[37], secret[41], expired_secret[41], admin_password[41], access_key[45],
         pfx_password[21];
     struct principal who[P_COUNT];
     char authority_url[64], kid[44], issuer[80], thumbprint[41];
@@ -2028,6 +2028,7 @@ static void on_http_done(void *cls, struct MHD_Connection *h, void **state,
 
 /* ---- The endpoints ---------------------------------------------------------------------- */
 
+#include "emulator/errors.h"
 #include "emulator/sts.h"
 #include "emulator/answer.h"
 #include "emulator/federation.h"
@@ -2415,6 +2416,7 @@ static void make_secrets(void) {
     memcpy(g.secret + 20, ".", 1);
     memcpy(g.secret + 28, "_-", 2);
     if (!isalnum((unsigned char)g.secret[0])) g.secret[0] = 'e';
+    random_text(g.expired_secret, 40, letters);
 }
 
 static void make_kid(void) {
