@@ -83,7 +83,8 @@ static enum MHD_Result answer_token(struct MHD_Connection *h, const char *tenant
     pthread_mutex_unlock(&g.lock);
     if ((e->id == E_TOKEN && token_fault(h, &result)) || endpoint_fault(h, e, &result)) return result;
     if (!form_of(h, request, &f)) return sts_error(h, 9002313, "", 0, NULL);
-    poll = f.grant_type && strcmp(f.grant_type, DEVICE_GRANT) == 0;
+    poll = f.grant_type && (strcmp(f.grant_type, DEVICE_GRANT) == 0 ||
+                            (dials[D_DEVICE_SHORT] && strcmp(f.grant_type, "device_code") == 0));
     person = poll || (f.grant_type && strcmp(f.grant_type, "refresh_token") == 0);
     if (!(person ? person_tenant : tenant_good)(h, tenant, &result)) return result;
     if (!f.grant_type) return sts_error(h, 900144, "grant_type", 0, NULL);
