@@ -4,8 +4,9 @@
  * Starts a real redis-server and puts these in front of it:
  *   gateway    TLS, Redis that takes "AUTH <object id> <token>" and, as Azure does, closes a
  *              connection when the last token it accepted expires
- *   authority  HTTPS, the token endpoint of Entra ID: client_credentials with a secret or with an
- *              assertion of a registered issuer (workload identity, managed identity of an app)
+ *   authority  HTTPS, the token endpoint of Entra ID: client_credentials with a secret, with an
+ *              assertion signed by the key of a certificate, or with one of a registered issuer
+ *              (workload identity, managed identity of an app); device codes and refresh tokens
  *   imds, appservice, msi, arc, cloudshell, fabric, ml
  *              the endpoints that give managed identities their tokens, one port each
  *   aks        HTTPS with a CA and a name (SNI) of its own: the token endpoint of an AKS identity binding
@@ -223,8 +224,7 @@ struct fault {
 /* Who may sign in. Each has an object id of its own, and where it applies an application (client) id. */
 enum who {
     P_SECRET, P_WORKLOAD, P_EXCHANGE, P_CERTIFICATE, P_SUBJECT, P_DEVICE, P_BINDING, P_IMDS, P_APPSERVICE, P_MSI,
-    P_ARC, P_FABRIC, P_ML,
-    P_ML_DEFAULT, P_CLOUDSHELL, P_USER_1, P_USER_2, P_COUNT
+    P_ARC, P_FABRIC, P_ML, P_ML_DEFAULT, P_CLOUDSHELL, P_USER_1, P_USER_2, P_COUNT
 };
 
 static const struct {
@@ -311,7 +311,7 @@ static struct {
     char dir[PATH_MAX], env_file[PATH_MAX + 8], socket[PATH_MAX + 16], redis_bin[PATH_MAX];
     const char *arc_dir, *proxy_login;
     double assertion_ttl;
-    char tenant[37], subscription[37], secret[41], admin_password[41], access_key[45],
+    char tenant[37], subscription[37], secret[41], expired_secret[41], admin_password[41], access_key[45],
         pfx_password[21];
     struct principal who[P_COUNT];
     char authority_url[64], kid[44], issuer[80], thumbprint[41];
@@ -2028,6 +2028,7 @@ static void on_http_done(void *cls, struct MHD_Connection *h, void **state,
 
 /* ---- The endpoints ---------------------------------------------------------------------- */
 
+#include "emulator/errors.h"
 #include "emulator/sts.h"
 #include "emulator/answer.h"
 #include "emulator/federation.h"
@@ -2415,6 +2416,7 @@ static void make_secrets(void) {
     memcpy(g.secret + 20, ".", 1);
     memcpy(g.secret + 28, "_-", 2);
     if (!isalnum((unsigned char)g.secret[0])) g.secret[0] = 'e';
+    random_text(g.expired_secret, 40, letters);
 }
 
 static void make_kid(void) {
@@ -2693,6 +2695,10 @@ static void help(void) {
          "  19 none: the first answer is a token\n"
          "\nENVIRONMENTS:");
     for (k = 0; k < ENVIRONMENT_COUNT; k++) printf("  %-16s %s\n", ENVIRONMENTS[k].name, ENVIRONMENTS[k].help);
+    puts("\nTo sign in as a person: . PATH.device, begin, and approve the code that is shown (any, the last one) by\n"
+         "  curl -X POST \"$EMULATOR_ADMIN/device?user_code=CODE&action=approve\"\n"
+         "A certificate to sign in with: . PATH.certificate; the files are $EMULATOR_CERTIFICATE (PEM with key) and\n"
+         "  $EMULATOR_PFX (PKCS#12, password $EMULATOR_PFX_PASSWORD).");
     puts("\nSETTINGS of --set, with what they are without it:");
     for (i = 0; i < D_COUNT; i++) printf("  %-17s %5ld  %s\n", DIALS[i].name, DIALS[i].standard, DIALS[i].help);
     puts("\nadmin: GET /counters[?records=0] /token /healthz /redis/info?section=S\n"

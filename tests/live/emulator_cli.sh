@@ -623,6 +623,59 @@ check "device: a fault by code" is_code "$(begin)" "400 50105 invalid_request"
 fault "device-error-200&value=650052"
 check "device: ... with status 200" is_code "$(begin)" "200 650052 invalid_request"
 
+# ---- what a client can do wrong at the token endpoint, and the words for it ----
+
+. "$scratch/env"
+# secret [CURL_ARGUMENTS...]: a token for the application's secret; later arguments are further fields
+secret() {
+    form token -d "grant_type=${grant-client_credentials}" -d "client_id=${client_id-$AZURE_CLIENT_ID}" \
+        --data-urlencode "client_secret=${client_secret-$AZURE_CLIENT_SECRET}" \
+        --data-urlencode "scope=${scope-https://redis.azure.com/.default}" "$@"
+}
+wrong() { is_code "$(secret)" "$1"; }
+check "error: none" equal "$(secret)" 200
+while read -r variable value code; do
+    eval "$variable=\$value"
+    check "error: $variable is '$value'" wrong "$code"
+    unset "$variable"
+done <<EOF
+client_secret wrong 401 7000215 invalid_client
+client_secret $EMULATOR_EXPIRED_SECRET 401 7000222 invalid_client
+client_id $EMULATOR_OID 400 700016 unauthorized_client
+client_id $EMULATOR_DEVICE_CLIENT_ID 401 700025 invalid_client
+tenant $EMULATOR_OID 400 90002 invalid_request
+tenant nowhere.example 400 90002 invalid_request
+tenant nowhere 400 900023 invalid_request
+tenant organizations 400 50059 invalid_request
+grant password 400 70003 unsupported_grant_type
+scope https://redis.azure.com 400 1002012 invalid_scope
+scope https://redis.azure.com/user_impersonation 400 1002012 invalid_scope
+scope redis/.default 400 70011 invalid_scope
+scope openid 400 70011 invalid_scope
+scope https://redis.example/.default 400 500011 invalid_resource
+EOF
+for name in grant client_id scope; do
+    eval "$name="
+    check "error: $name is empty" wrong "400 900144 invalid_request"
+    unset $name
+done
+check "error: no proof" is_code "$(client_secret='' secret)" "401 7000216 invalid_client"
+check "error: two resources" is_code "$(scope='https://redis.azure.com/.default https://graph.microsoft.com/.default'
+    secret)" "400 28000 invalid_scope"
+check "error: a resource beside the scope" is_code "$(secret -d resource=x)" "400 901002 invalid_request"
+check "error: a field twice" is_code "$(secret -d client_id=x)" "400 9002313 invalid_request"
+check "error: no form" is_code "$(secret -H Content-Type:text/plain)" "400 900144 invalid_request"
+check "error: another service's token" equal \
+    "$(scope=https://management.azure.com/.default; secret) $(claim aud)" "200 https://management.azure.com"
+check "error: ... is not let in" starts "$(as "$(answer .access_token)" PING)" "AUTH failed"
+fault "token-error&value=50076"
+own=01234567-89ab-4cde-8f01-23456789abcd
+check "error: any code by a fault" is_code "$(secret -H "client-request-id: $own")" "400 50076 interaction_required"
+check "error: the client's own id comes back" equal "$(answer '.correlation_id + " " + .suberror')" "$own basic_action"
+check "error: the words have code, ids and time" sh -c 'jq -e ".trace_id as \$t | .correlation_id as \$c |
+    .timestamp as \$w | .error_description | test(\"^AADSTS50076: .*\\r\\nTrace ID: \" + \$t + \"\\r\\n\" +
+    \"Correlation ID: \" + \$c + \"\\r\\nTimestamp: \" + \$w + \"$\")" "$1" >/dev/null' sh "$scratch/answer"
+
 . "$scratch/env"
 # through LOGIN URL: what the authority says of itself, asked through the proxy
 through() {

@@ -41,7 +41,9 @@ static struct principal *token_client(struct MHD_Connection *h, const struct for
     int i, first = binding ? P_BINDING : P_SECRET, last = binding ? P_BINDING : P_SUBJECT;
     for (i = first; i <= last; i++)
         if (strcasecmp(f->client_id, g.who[i].client) == 0) p = &g.who[i];
-    if (!p) {
+    if (!p && is_public(f->client_id) && !binding) {
+        *result = sts_error(h, f->client_secret || f->client_assertion ? 700025 : 7000216, f->grant_type, 0, NULL);
+    } else if (!p) {
         *result = sts_error(h, 700016, f->client_id, 0, NULL);
     } else if (f->client_assertion && !f->client_secret) {
         return assertion_good(h, f, p, request, result) ? p : NULL;
@@ -51,7 +53,7 @@ static struct principal *token_client(struct MHD_Connection *h, const struct for
                CRYPTO_memcmp(f->client_secret, g.secret, strlen(g.secret)) == 0) {
         return p;
     } else {
-        *result = sts_error(h, 7000215, p->client, 0, NULL);
+        *result = sts_error(h, strcmp(f->client_secret, g.expired_secret) == 0 ? 7000222 : 7000215, p->client, 0, NULL);
     }
     return NULL;
 }
@@ -64,6 +66,7 @@ static enum MHD_Result answer_credentials(struct MHD_Connection *h, struct reque
     enum MHD_Result result;
     long code;
     if (!f->client_id) return sts_error(h, 900144, "client_id", 0, NULL);
+    if (f->resource) return sts_error(h, 901002, "", 0, NULL);
     if (!f->scope) return sts_error(h, 900144, "scope", 0, NULL);
     if (!(p = token_client(h, f, request, &result))) return result;
     if ((code = scope_refused(f->scope, false, &scope, detail))) return sts_error(h, code, detail, 0, NULL);
@@ -80,7 +83,8 @@ static enum MHD_Result answer_token(struct MHD_Connection *h, const char *tenant
     pthread_mutex_unlock(&g.lock);
     if ((e->id == E_TOKEN && token_fault(h, &result)) || endpoint_fault(h, e, &result)) return result;
     if (!form_of(h, request, &f)) return sts_error(h, 9002313, "", 0, NULL);
-    poll = f.grant_type && strcmp(f.grant_type, DEVICE_GRANT) == 0;
+    poll = f.grant_type && (strcmp(f.grant_type, DEVICE_GRANT) == 0 ||
+                            (dials[D_DEVICE_SHORT] && strcmp(f.grant_type, "device_code") == 0));
     person = poll || (f.grant_type && strcmp(f.grant_type, "refresh_token") == 0);
     if (!(person ? person_tenant : tenant_good)(h, tenant, &result)) return result;
     if (!f.grant_type) return sts_error(h, 900144, "grant_type", 0, NULL);

@@ -3,7 +3,7 @@
  */
 enum dial {
     D_CLOCK_OFFSET, D_ASSERTION_REPLAY, D_DEVICE_INTERVAL, D_DEVICE_EXPIRES, D_DEVICE_SLOW, D_DEVICE_APPROVE,
-            D_PUBLIC_CLIENT, D_REFRESH_REUSE, D_REFRESH_LIFE, D_COUNT
+    D_DEVICE_SHORT, D_PUBLIC_CLIENT, D_REFRESH_REUSE, D_REFRESH_LIFE, D_COUNT
 };
 
 static const struct { const char *name; long least, most, standard; const char *help; } DIALS[D_COUNT] = {
@@ -14,6 +14,7 @@ static const struct { const char *name; long least, most, standard; const char *
     [D_DEVICE_EXPIRES] = {"device-expires", 1, 86400, 900, "seconds that a device code lives"},
     [D_DEVICE_SLOW] = {"device-slow", 0, 3600, 5, "seconds that the interval grows by with each slow_down"},
     [D_DEVICE_APPROVE] = {"device-approve", 0, 1000, 0, "N: the Nth poll finds the code approved; 0: see POST /device"},
+    [D_DEVICE_SHORT] = {"device-short", 0, 1, 0, "1: the grant may be called device_code, as MSAL for Node does"},
     [D_PUBLIC_CLIENT] = {"public-client", 0, 1, 1, "0: the application does not allow public client flows"},
     [D_REFRESH_REUSE] = {"refresh-reuse", 0, 1, 1, "0: a refresh token is good once; Entra takes it again"},
     [D_REFRESH_LIFE] = {"refresh-life", 1, 7776000, 7776000, "seconds that a refresh token lives"},

@@ -158,6 +158,7 @@ static void set_common(FILE *f, const struct environment *env) {
         for (c = name; *c; c++) *c = (char)toupper((unsigned char)*c);
         set_value(f, name, "%s", g.who[i].oid);
     }
+    set_value(f, "EMULATOR_EXPIRED_SECRET", "%s", g.expired_secret);
     set_value(f, "EMULATOR_CERTIFICATE", "%s/client.pem", g.dir);
     set_value(f, "EMULATOR_PFX", "%s/client.pfx", g.dir);
     set_value(f, "EMULATOR_PFX_PASSWORD", "%s", g.pfx_password);

@@ -152,6 +152,7 @@ async function letsIn(text, oid, place, credentialName, options = {}) {
         client.destroy();
     }
     check(user === oid, `@azure/identity: ${text}${user === oid ? "" : ` # ${user}, ${left.toFixed(1)} s left`}`);
+    return answer;
 }
 
 async function refused(text, words, place, credentialName, options = {}, scope = undefined) {
@@ -178,6 +179,21 @@ async function identities() {
     if (env.PEERS_ARC) await letsIn("Azure Arc", oid("ARC"), "arc", "managed");
     else console.log("# Azure Arc left out: its directory /var/opt/azcmagent/tokens cannot be written to here");
     await letsIn("a managed identity for an application's secret", oid("EXCHANGE"), "exchange", "exchange");
+    await letsIn("a certificate", oid("CERTIFICATE"), "certificate", "certificate");
+    await letsIn("a certificate with its chain", oid("CERTIFICATE"), "certificate", "certificate",
+                 { sendCertificateChain: true });
+    await letsIn("a certificate's subject name", oid("SUBJECT"), "subject", "certificate",
+                 { sendCertificateChain: true });
+    await refused("a certificate's subject name without the chain", "AADSTS700027", "subject", "certificate");
+    await letsIn("a certificate, PS256", oid("CERTIFICATE"), "certificate", "msal");
+    await letsIn("a certificate, PS256 with the chain", oid("SUBJECT"), "subject", "msal", { x5c: true });
+    await letsIn("default chain, a certificate", oid("CERTIFICATE"), "certificate", "default");
+    await letsIn("default chain, a certificate's subject name", oid("SUBJECT"), "subject", "default");
+    const device = await letsIn("device code, then its refresh token", oid("DEVICE"), "device", "device",
+                                { renew: true });
+    check(device.prompts === 1 && device.first && device.first !== device.token,
+          "and the person was asked once for two tokens");
+    await refused("device code, declined", "authorization_declined", "device", "device", { action: "decline" });
     await letsIn("default chain, a secret", oid("ENVIRONMENT"), "", "default");
     await letsIn("default chain, a pod", oid("WORKLOAD"), "workload", "default");
     await letsIn("default chain, a virtual machine", oid("IMDS"), "imds", "default");

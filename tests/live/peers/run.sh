@@ -36,7 +36,8 @@ env_file=$build/emulator.$$.env
 export EMULATOR_ENV_FILE="$env_file"
 export PEERS_STRANGER="$build/stranger.$$.jwt"
 # shellcheck disable=SC2086
-"$emulator" --port 0 --token-ttl 12 --quiet --env-file "$env_file" $arc_flags &
+"$emulator" --port 0 --token-ttl 12 --set device-interval=1 --set device-short=1 \
+    --quiet --env-file "$env_file" $arc_flags &
 pid=$!
 finish() {
     kill "$pid" 2>/dev/null || true
