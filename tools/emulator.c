@@ -655,7 +655,7 @@ static X509 *new_cert(EVP_PKEY *key, const char *name, const char *san, X509 *is
 
 static const char *const CERT_KINDS[] = {"good",        "expired",   "not-yet-valid", "wrong-host",
                                          "self-signed", "untrusted", "ecdsa",         "long-chain",
-                                         NULL};
+                                         "ends-soon",   NULL};
 
 #define CHAIN 3                         /* certificates between the server's own and nothing: two CAs and the root */
 
@@ -676,7 +676,7 @@ static void new_chain(struct identity *id, X509 *ca, EVP_PKEY *ca_key) {
                                 i == CHAIN - 2 ? ca_key : id->key, -day, 30 * day);
 }
 
-/* A server's certificate of the given kind; all kinds but "good", "ecdsa" and "long-chain" are to be refused. */
+/* A server's certificate of the given kind; all but "good", "ecdsa", "long-chain" and "ends-soon" are to be refused. */
 static struct identity new_identity(const char *kind, X509 *ca, EVP_PKEY *ca_key) {
     const long day = 86400;
     /* Beside the local names those of all clouds: through the proxy a client reaches us by them. */
@@ -693,6 +693,8 @@ static struct identity new_identity(const char *kind, X509 *ca, EVP_PKEY *ca_key
         from = -2 * day, until = -day;
     else if (strcmp(kind, "not-yet-valid") == 0)
         from = day;
+    else if (strcmp(kind, "ends-soon") == 0)
+        until = 3 * day;
     else if (strcmp(kind, "wrong-host") == 0)
         san = "DNS:elsewhere.emulator.test";
     else if (strcmp(kind, "self-signed") == 0)
@@ -2664,7 +2666,7 @@ static void help(void) {
          "  --tls 1.2|1.3          only this version on the gateway\n"
          "  --ciphers LIST         OpenSSL cipher list for TLS 1.2 on the gateway\n"
          "  --gateway-cert KIND    good, expired, not-yet-valid, wrong-host, self-signed,\n"
-         "                         untrusted, ecdsa or long-chain\n"
+         "                         untrusted, ecdsa, long-chain or ends-soon\n"
          "  --authority-cert KIND  the same for the authority\n"
          "  --client-cert PEM      certificates of the application that signs in by one; repeatable\n"
          "  --client-subject PEM   first certificate's subject name, trusted below the last one; repeatable\n"

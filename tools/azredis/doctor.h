@@ -9,6 +9,7 @@
 #define LOOKUP_MS   5000u               /* budgets, where --timeout and connectTimeout say nothing */
 #define REACH_MS    5000u
 #define SHAKE_MS    10000u
+#define QUIET_MS    2000u               /* a handshake in which nothing was heard for so long may be with no TLS server */
 #define PROBE_MS    1000u               /* for a guess that costs time only where something is wrong */
 #define ANSWER_MS   5000u               /* one command */
 #define RETRY_MS    2000u               /* a refused token is replaced once; a source with the same one again is not waited for */
@@ -63,7 +64,8 @@ static void print_links(void) {
 static void print_check(enum check check) {
     const struct result *r = &dr.result[check];
     if (app.value[JSON]) return;
-    printf("%-7s %-10s %6u ms  %s\n", outcome_names[r->outcome], check_names[check], (unsigned)r->ms, r->detail);
+    if (r->outcome == CHECK_SKIPPED) printf("%-7s %-10s %9s  %s\n", outcome_names[r->outcome], check_names[check], "", r->detail);
+    else printf("%-7s %-10s %6u ms  %s\n", outcome_names[r->outcome], check_names[check], (unsigned)r->ms, r->detail);
     if (*r->cause) printf("        cause: %s\n", r->cause);
     if (*r->mend) printf("        mend:  %s\n", r->mend);
     if (check == CHECK_IDENTITY && r->outcome != CHECK_SKIPPED && (r->outcome != CHECK_OK || app.value[VERBOSE])) print_links();
@@ -297,11 +299,14 @@ static int open_port(void) {
     return 0;
 }
 
-static uint32_t reach_ms(void) {
+/* A time of the connection string; else the usual one. */
+static uint32_t time_of(const char *key, uint32_t usual) {
     char text[16] = "";
-    (void)setting("connectTimeout", text, sizeof text);
-    return isdigit((unsigned char)text[0]) ? (uint32_t)atoi(text) : REACH_MS;
+    (void)setting(key, text, sizeof text);
+    return isdigit((unsigned char)text[0]) ? (uint32_t)atoi(text) : usual;
 }
+
+static uint32_t reach_ms(void) { return time_of("connectTimeout", REACH_MS); }
 
 /* The socket, or -1. */
 static int check_tcp(void) {
@@ -347,13 +352,15 @@ static void know_certificate(const azri_tls *t) {
     if (flags & MBEDTLS_X509_BADCERT_NOT_TRUSTED) dr.f.cert |= CERT_UNTRUSTED;
 }
 
+/* A server without TLS waits for the end of a line, as we wait for it. */
 static azredis_status shake_hands(azri_tls *t, int fd, azredis_error *why) {
     azredis_status st = AZREDIS_AGAIN;
-    uint64_t until = now_ms() + check_left(SHAKE_MS);
-    while (st == AZREDIS_AGAIN) {
-        st = azri_tls_handshake(t, why);
-        if (st != AZREDIS_AGAIN) return st;
-        if (!wait_for(fd, t->want == AZRI_READ ? POLLIN : POLLOUT, until)) return AZREDIS_E_TIMEOUT;
+    uint64_t until = now_ms() + check_left(time_of("connectTimeout", SHAKE_MS)), ask_at = now_ms() + QUIET_MS;
+    while ((st = azri_tls_handshake(t, why)) == AZREDIS_AGAIN) {
+        short want = t->want == AZRI_READ ? POLLIN : POLLOUT;
+        if (wait_for(fd, want, t->heard || until < ask_at ? until : ask_at)) continue;
+        dr.f.plain_answer = !t->heard && !stop && answers_plainly();
+        if (dr.f.plain_answer || t->heard || !wait_for(fd, want, until)) return AZREDIS_E_TIMEOUT;
     }
     return st;
 }
@@ -384,7 +391,7 @@ static int check_tls(int fd) {
         azri_tls_close(&t);
     }
     snprintf(dr.f.text, sizeof dr.f.text, "%s", why.message);
-    if (dr.f.tls != AZREDIS_OK && dr.f.tls != AZREDIS_E_CERT) dr.f.plain_answer = answers_plainly();
+    if (dr.f.tls != AZREDIS_OK && dr.f.tls != AZREDIS_E_CERT && dr.f.tls != AZREDIS_E_TIMEOUT) dr.f.plain_answer = answers_plainly();
     return end_check(CHECK_TLS);
 }
 
@@ -440,8 +447,9 @@ static int check_identity(void) {
     azredis_error why = {0};
     azredis_token t = {0};
     int known, good;
-    if (!begin_check(CHECK_IDENTITY)) return 0;
+    if (!begin_check(CHECK_IDENTITY)) { skip(CHECK_TOKEN, "no identity"); return 0; }
     dr.f.token = fetch_token(&t, &why);
+    if (dr.f.token == AZREDIS_AGAIN) dr.f.token = why.code;         /* what would be tried again */
     dr.f.aadsts = dr.f.token == AZREDIS_OK ? 0 : why.aadsts;
     dr.f.http_status = dr.f.token == AZREDIS_OK ? 0 : why.http_status;
     snprintf(dr.f.text, sizeof dr.f.text, "%s", why.message);
@@ -468,11 +476,12 @@ static azredis_status sign_in(azredis_error *why) {
     azredis_status st;
     uint64_t refused_at = 0;
     uint32_t left;
+    app.rejected = 0;
     do {
         left = check_left(CONNECT_MS);
         memset(why, 0, sizeof *why);
         st = azredis_connect(app.cache, least(left, SLICE_MS), why);
-        if (st == AZREDIS_E_AUTH && !refused_at) refused_at = now_ms();
+        if (app.rejected && !refused_at) refused_at = now_ms();
     } while (st != AZREDIS_OK && left > 0 && why->retryable && (!refused_at || now_ms() - refused_at < RETRY_MS) &&
              (st == AZREDIS_E_TIMEOUT || st == AZREDIS_E_AUTH));
     if (st != AZREDIS_OK && refused_at) st = AZREDIS_E_AUTH;        /* that no new token came is not what is wrong */
@@ -517,7 +526,7 @@ static azredis_status ask(const char *word, ...) {
     va_end(list);
     azredis_reply_free(&app.reply);
     dr.answered = 0;
-    how.timeout_ms = left_ms(now_ms(), ANSWER_MS) + 1;
+    how.timeout_ms = left_ms(now_ms(), time_of("syncTimeout", ANSWER_MS)) + 1;
     if (azredis_submit(app.cache, &how, argc, argv, on_answer, NULL) != AZREDIS_OK) return AZREDIS_E_NOMEM;
     while (!dr.answered && !stop) (void)azredis_wait(app.cache, SLICE_MS);
     if (dr.answered <= 0) return AZREDIS_E_CLOSED;
@@ -574,7 +583,8 @@ static int check_rights(void) {
     policy = dr.f.may_read != RIGHT_YES ? "a policy of its own"
            : dr.f.may_write == RIGHT_NO ? "Data Reader" : dr.f.may_write != RIGHT_YES ? "a policy of its own"
            : dr.f.may_admin == RIGHT_YES ? "Data Owner" : "Data Contributor";
-    set_detail(CHECK_RIGHTS, "%s %s read, %s write: looks like %s", *dr.f.user ? dr.f.user : "default",
+    if (dr.f.may_read == RIGHT_MOVED) set_detail(CHECK_RIGHTS, "unknown: all keys that were tried live on other nodes");
+    else set_detail(CHECK_RIGHTS, "%s %s read, %s write: looks like %s", *dr.f.user ? dr.f.user : "default",
                dr.f.may_read == RIGHT_YES ? "may" : "may not", dr.f.may_write == RIGHT_YES ? "may" : "may not", policy);
     return end_check(CHECK_RIGHTS);
 }
@@ -768,7 +778,7 @@ static void check_redis(int protocol) {
     }
     (void)check_rights();
     check_round_trips();
-    if (dr.f.oss && !dr.f.resp2 && app.protocol == 2) skip(CHECK_PUBSUB, "not looked at in an OSS cluster");
+    if (dr.f.oss) skip(CHECK_PUBSUB, "not looked at in an OSS cluster");
     else check_pubsub();
     check_reauth();
     check_cluster();

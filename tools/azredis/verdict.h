@@ -176,6 +176,7 @@ static int no_token(const facts *f) { return f->token != AZREDIS_OK && !unusable
 static int no_identity(const facts *f) { return no_token(f) && f->token == AZREDIS_E_NO_CREDENTIAL; }
 /* Metadata services answer 400 where the machine has no such identity. */
 static int not_here(const facts *f) { return no_token(f) && f->http_status == 400 && f->aadsts == 0; }
+static int no_metadata(const facts *f) { return no_token(f) && strcmp(f->credential, "managed-identity") == 0; }
 static int entra_unreached(const facts *f) {
     return no_token(f) && (f->token == AZREDIS_E_DNS || f->token == AZREDIS_E_NET || f->token == AZREDIS_E_TIMEOUT ||
                            f->token == AZREDIS_E_CLOSED || f->token == AZREDIS_AGAIN);
@@ -345,6 +346,8 @@ static const struct rule {
     {CHECK_IDENTITY, "identity.not-here", CHECK_FAIL, not_here,
      "this machine has no such managed identity: {text}",
      "switch the system-assigned identity on, or assign the user-assigned one to this machine; check AZURE_CLIENT_ID"},
+    {CHECK_IDENTITY, "identity.no-metadata", CHECK_FAIL, no_metadata, "no managed identity is to be had here: {text}",
+     "run on a machine of Azure and switch its identity on, or use another --auth; elsewhere it cannot work"},
     {CHECK_IDENTITY, "identity.none", CHECK_FAIL, no_identity, "no identity is to be had here: {text}",
      "set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, assign this machine a managed identity, or use --auth"},
     {CHECK_IDENTITY, "identity.tls", CHECK_FAIL, entra_tls, "Entra's certificate was refused: {text}",
