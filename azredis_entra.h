@@ -887,6 +887,13 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_APART
 #endif
 
+/* Small, and on the way of every command: a call would cost more than it does. */
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(AZREDIS_NO_OS)
+#  define AZRI_ALONG inline __attribute__((always_inline))
+#else
+#  define AZRI_ALONG inline
+#endif
+
 /* Words for people. AZREDIS_NO_TEXT drops them where they stand: the compiler looks at what they would show, so that
  * nothing is unused, and computes none of it. */
 #ifdef AZREDIS_NO_TEXT
@@ -1173,6 +1180,27 @@ static void azri_wipe(void *p, size_t n) {
     volatile unsigned char *b = (volatile unsigned char *)p;
     for (; n; n--) *b++ = 0;
 #endif
+}
+
+/* memcpy for what mostly is a few bytes: a call costs more than they do. Returns the end of the copy. */
+static inline char *azri_put(char *to, const char *from, size_t n) {
+    if (!AZRI_WITH_SHORT_CUTS || n > 32) {
+        memcpy(to, from, n);
+    } else if (n >= 16) {               /* two halves, which may overlap */
+        memcpy(to, from, 16);
+        memcpy(to + n - 16, from + n - 16, 16);
+    } else if (n >= 8) {
+        memcpy(to, from, 8);
+        memcpy(to + n - 8, from + n - 8, 8);
+    } else if (n >= 4) {
+        memcpy(to, from, 4);
+        memcpy(to + n - 4, from + n - 4, 4);
+    } else if (n) {
+        to[0] = from[0];
+        to[n / 2] = from[n / 2];
+        to[n - 1] = from[n - 1];
+    }
+    return to + n;
 }
 
 /* FNV-1a with a final mix: tells tokens apart, promises nothing against an attacker. */
@@ -3214,9 +3242,8 @@ static inline azredis_status azri_reply_store_one(azredis_reply *r, const azri_m
     *to = *from;
     r->value = to;
     if (!bytes) return AZREDIS_OK;
-    text = (char *)memcpy(to + 1, from->as.str, bytes - 1);
-    text[bytes - 1] = '\0';
-    to->as.str = text;
+    to->as.str = text = (char *)(to + 1);
+    *azri_put(text, from->as.str, from->len) = '\0';
     return AZREDIS_OK;
 }
 
@@ -3232,7 +3259,7 @@ static AZRI_APART azredis_status azri_reply_store_tree(azredis_reply *r, const a
 
 /* Copies a tree into the reply: E_LIMIT if the caller's buffer is too small, E_NOMEM. A fixed buffer
  * needs 16 bytes a node and the strings with one NUL each. root must not be in r's own memory. */
-static azredis_status azri_reply_store(azredis_reply *r, const azri_mem *m, const azredis_value *root) {
+static inline azredis_status azri_reply_store(azredis_reply *r, const azri_mem *m, const azredis_value *root) {
     if (!azri_is_aggregate(root->type) && azri_tree_roots(root) == 1) return azri_reply_store_one(r, m, root);
     return azri_reply_store_tree(r, m, root);
 }
@@ -3362,6 +3389,7 @@ AZREDIS_API const char *azredis_status_text(azredis_status s) {
 #define AZRI_RESP_LENGTH_MAX 32u       /* bytes of a line that holds a length, a flag or nothing */
 #define AZRI_RESP_LEAST      4u        /* bytes of an answer that is worth a short cut, its CRLF among them */
 #define AZRI_RESP_DIGITS     8         /* of a length or integer there */
+#define AZRI_RESP_HEADS      76u       /* of a command of nine arguments: "*9", nine times "$nnn", and all CRLFs */
 #define AZRI_RESP_SWAP       65536u    /* larger frames are given away, not copied */
 
 /* ---- encoder ---- */
@@ -3390,15 +3418,20 @@ static size_t azri_resp_size(int argc, const azredis_str *argv) {
     return total;
 }
 
+static AZRI_APART char *azri_resp_write_digits(char *out, size_t v) {
+    char *end = out + azri_resp_digits(v), *p = end;
+    do *--p = (char)('0' + v % 10);
+    while ((v /= 10) != 0);
+    return end;
+}
+
 static inline char *azri_resp_write_head(char *out, char type, size_t v) {
-    char *last, *p;
-    *out = type;
-    last = v < 10 ? out + 1 : out + azri_resp_digits(v);
-    for (p = last; v >= 10; v /= 10) *p-- = (char)('0' + v % 10);
-    *p = (char)('0' + v);              /* mostly the only one */
-    last[1] = '\r';
-    last[2] = '\n';
-    return last + 3;
+    *out++ = type;
+    if (v > 9) out = azri_resp_write_digits(out, v);
+    else *out++ = (char)('0' + v);     /* mostly */
+    *out++ = '\r';
+    *out++ = '\n';
+    return out;
 }
 
 /* Writes the azri_resp_size bytes; returns their end. The bytes of the argument number `hole` (-1: none) are left out;
@@ -3428,24 +3461,19 @@ static char *azri_resp_write(char *out, int argc, const azredis_str *argv) {
 /* The same for a command of few and short arguments, as most are, in one go: its size. 0: it is none, or one for the
  * general way, or does not fit in cap bytes. */
 static inline size_t azri_resp_write_short(char *out, size_t cap, int argc, const azredis_str *argv) {
-    const char *end = out + cap;
+    size_t left = cap - AZRI_RESP_HEADS;
     char *p;
     int i;
-    if (argc > 9) return 0;
+    if (argc < 1 || argc > 9) return 0;
     p = azri_resp_write_head(out, '*', (size_t)argc);
     for (i = 0; i < argc; i++, argv++) {
-        size_t n = argv->len;
-        if (!argv->ptr || n > 999 || n + 8 > (size_t)(end - p)) {
+        if (!argv->ptr || argv->len > left) {
             azri_wipe(out, (size_t)(p - out));
             return 0;
         }
-        *p++ = '$';
-        if (n > 99) *p++ = (char)('0' + n / 100);
-        if (n > 9) *p++ = (char)('0' + n / 10 % 10);
-        *p = (char)('0' + n % 10);
-        p[1] = '\r';
-        p[2] = '\n';
-        p = (char *)memcpy(p + 3, argv->ptr, n) + n;
+        left -= argv->len;
+        p = azri_resp_write_head(p, '$', argv->len);
+        p = azri_put(p, argv->ptr, argv->len);
         *p++ = '\r';
         *p++ = '\n';
     }
@@ -3952,7 +3980,8 @@ static azredis_status azri_resp_tell(const azri_resp *d, azredis_error *e) {
 static inline char *azri_resp_count(char *line, const char *end, size_t *n) {
     const char *stop = end - line > AZRI_RESP_DIGITS + 2 ? line + AZRI_RESP_DIGITS : end - 2;
     char *text = line;
-    for (*n = 0; text < stop && azri_is_digit(*text); text++) *n = *n * 10 + (size_t)(*text - '0');
+    size_t digit;
+    for (*n = 0; (digit = (size_t)(unsigned char)(*text - '0')) <= 9 && text < stop; text++) *n = *n * 10 + digit;
     return text == line ? NULL : text;
 }
 
@@ -3965,38 +3994,38 @@ static inline char *azri_resp_string(char *line, char *end, size_t *n) {
 
 /* Most answers are one string, status or integer, and stand in the block as a whole. They are read here in one go. All
  * else, what is wrong or too large or finds no memory included, is left untouched for the general way. */
-static int azri_resp_short(azri_resp *d, azri_frame *f) {
-    char *p = azri_resp_data(d) + d->start, *end = azri_resp_data(d) + d->end, *line = p + 1, *text;
-    azredis_value *v = d->nodes;
+static AZRI_ALONG int azri_resp_short(azri_resp *d, azri_frame *f) {
+    char *p = azri_resp_data(d) + d->start, *end = azri_resp_data(d) + d->end, *text;
+    azredis_value *v = d->nodes, one;
     size_t n;
     if (d->pos != d->start || d->lost != AZREDIS_OK || !v) return 0;
+    one.flags = 0;
+    one.reserved = 0;
     if (*p == '$') {
-        line = azri_resp_string(line, end, &n);
-        if (!line) return 0;
-        text = line + n;
+        one.type = AZREDIS_T_STRING;
+        text = azri_resp_string(p + 1, end, &n);
+        if (!text) return 0;
+        one.as.str = text;
+        text += n;
     } else if (*p == ':') {
-        text = azri_resp_count(line, end, &n);
+        one.type = AZREDIS_T_INTEGER;
+        text = azri_resp_count(p + 1, end, &n);
         if (!text || memcmp(text, "\r\n", 2) != 0) return 0;
+        one.as.integer = (int64_t)n;
+        n = 0;
     } else if (*p == '+') {
-        for (text = line; text < end - 2 && *text != '\r' && *text != '\n'; text++) {}
-        n = (size_t)(text - line);
+        one.type = AZREDIS_T_STATUS;
+        for (text = p + 1; text < end - 2 && *text != '\r' && *text != '\n'; text++) {}
+        n = (size_t)(text - (p + 1));
         if (n > AZRI_RESP_LINE_MAX || memcmp(text, "\r\n", 2) != 0) return 0;
+        one.as.str = p + 1;
     } else {
         return 0;
     }
+    one.len = (uint32_t)n;
     f->bytes = (size_t)(text + 2 - p);
     if (f->bytes + sizeof *v > d->max_reply) return 0;
-    v->flags = 0;
-    v->reserved = 0;
-    if (*p == ':') {
-        v->type = AZREDIS_T_INTEGER;
-        v->len = 0;
-        v->as.integer = (int64_t)n;
-    } else {
-        v->type = (uint8_t)(*p == '$' ? AZREDIS_T_STRING : AZREDIS_T_STATUS);
-        v->len = (uint32_t)n;
-        v->as.str = line;
-    }
+    *v = one;
     *text = '\0';
     d->start = d->pos += f->bytes;
     f->root = v;
@@ -4181,7 +4210,7 @@ static AZRI_APART azredis_status azri_resp_swap(azri_resp *d, const azri_frame *
 
 /* Makes the frame, the last one delivered, the reply's own. A small one is copied. A large one is not,
  * unless the block is far larger still. E_NOMEM; E_LIMIT: the reply's fixed buffer is too small. */
-static azredis_status azri_resp_keep(azri_resp *d, const azri_frame *f, azredis_reply *r) {
+static inline azredis_status azri_resp_keep(azri_resp *d, const azri_frame *f, azredis_reply *r) {
     if (!f->root) return f->status;
     if (AZRI_WITH_SHORT_CUTS && f->bytes >= AZRI_RESP_SWAP && f->bytes >= d->size / 4 && !r->mem.fixed &&
         !azri_shape_of(d->mem))
@@ -8085,8 +8114,9 @@ static AZRI_APART const azri_refusal *azri_refusal_of(int argc, const azredis_st
 
 /* Every command is looked at. Most have no length or no first letter of the table's words. */
 static inline const azri_refusal *azri_refused(int argc, const azredis_str *argv) {
-    char first = azri_lower(argv[0].ptr[0]);
+    char first;
     if (argv[0].len > 12 || !(AZRI_REFUSED_LENGTHS >> argv[0].len & 1u)) return NULL;
+    first = azri_lower(argv[0].ptr[0]);
     if (first < 'a' || first > 'z' || !(AZRI_REFUSED_LETTERS >> (first - 'a') & 1u)) return NULL;
     return azri_refusal_of(argc, argv);
 }
@@ -8512,7 +8542,7 @@ static size_t azri_session_output(azri_session *s, char *out, size_t cap, uint64
         if (stands && n) break;
         k = azri_minz(cap - n, k);
         if (stands) *lent = p;
-        else memcpy(out + n, p, k);
+        else (void)azri_put(out + n, p, k);
         n += k;
         s->offset += k;
         if (s->offset == c->len) {
@@ -8858,7 +8888,7 @@ static void azri_session_heard(azri_session *s, const azri_frame *f, uint64_t no
     s->bytes_in += f->bytes;
 }
 
-static inline void azri_session_user_answer(azri_session *s, azri_cmd *c, const azri_frame *f) {
+static AZRI_ALONG void azri_session_user_answer(azri_session *s, azri_cmd *c, const azri_frame *f) {
     azredis_status st = f->status;
     if (c->finished) {                          /* timed out before: nobody waits any more */
         azri_session_retire(s, c);
@@ -8872,7 +8902,7 @@ static inline void azri_session_user_answer(azri_session *s, azri_cmd *c, const 
 }
 
 /* The answer to a user's command, which most frames are. 0: it is something else. */
-static int azri_session_user_frame(azri_session *s, const azri_frame *f, uint64_t now) {
+static AZRI_ALONG int azri_session_user_frame(azri_session *s, const azri_frame *f, uint64_t now) {
     azri_cmd *c = s->fifo.head;
     if (f->is_push || !c || !c->sent || c->kind != AZRI_CMD_USER) return 0;
     azri_session_heard(s, f, now);
@@ -9434,6 +9464,7 @@ static void azri_sub_free(azredis_sub *s) {
  * ================================================================================================ */
 
 #define AZRI_LEND       32768u          /* an argument of that size is sent from where it stands, if it stays there */
+#define AZRI_WIPE_STEP  32u             /* of a command of the pool; divides AZRI_POOL_ROOM */
 #define AZRI_HEIR_AGAIN 30000u          /* ms until a handover for which there was no memory is tried again */
 #define AZRI_AUTH_JITTER_MAX 30000u     /* spread of AUTH over many connections; Microsoft asks for jitter */
 
@@ -9458,6 +9489,7 @@ typedef struct azri_hub {
     uint64_t        backlog_deadline;   /* lower bound of its deadlines */
     int             resting;            /* 1: no connection, as the token is being renewed; see azri_hub_rest */
     size_t          turned_away;        /* bytes of the last command that found no room */
+    uint64_t        room;               /* lower bound of the short commands that it has room for; see azri_hub_has_room */
     uint32_t        undelivered;        /* answered commands whose callbacks are still to be made */
     azri_cmd       *pool;
     uint32_t        pool_count;
@@ -9561,8 +9593,15 @@ static AZRI_APART void azri_hub_drop_cmd(azri_hub *h, azri_cmd *c) {
 }
 
 /* The arguments are wiped: they may be secrets of the caller. */
+static inline void azri_cmd_wipe(azri_cmd *c) {
+    char *p = (char *)(c + 1), *end = p + (c->len - c->value_len);
+    if (!AZRI_WITH_SHORT_CUTS || c->room != AZRI_POOL_ROOM) azri_wipe(p, (size_t)(end - p));
+    else
+        for (; p < end; p += AZRI_WIPE_STEP) azri_wipe(p, AZRI_WIPE_STEP);  /* few, and a length that the compiler knows */
+}
+
 static inline void azri_hub_free_cmd(azri_hub *h, azri_cmd *c) {
-    azri_wipe(c + 1, c->len - c->value_len);
+    azri_cmd_wipe(c);
     if (azri_cmd_value(c) && c->copy) {
         azri_wipe(c->copy, c->value_len);
         azri_free(h->mem, c->copy, c->value_len);
@@ -9589,10 +9628,27 @@ static size_t azri_hub_load(const azri_hub *h, uint64_t *count) {
     return bytes;
 }
 
-static inline int azri_hub_full(const azri_hub *h, size_t frame) {
+static int azri_hub_full(const azri_hub *h, size_t frame) {
     uint64_t count;
     size_t bytes = azri_hub_load(h, &count);
     return count >= h->conf.backlog_count || bytes > h->conf.backlog_bytes || frame > h->conf.backlog_bytes - bytes;
+}
+
+/* So many commands of the pool can wait beside those that do. */
+static AZRI_APART uint64_t azri_hub_room(const azri_hub *h) {
+    uint64_t count;
+    size_t bytes = azri_hub_load(h, &count);
+    if (count >= h->conf.backlog_count || bytes > h->conf.backlog_bytes) return 0;
+    return azri_min64(h->conf.backlog_count - count, (h->conf.backlog_bytes - bytes) / AZRI_POOL_ROOM);
+}
+
+/* 1: there is room for a short command. How many it has room for is counted once and then counted down: what has ended
+ * meanwhile is found when it comes to 0. */
+static inline int azri_hub_has_room(azri_hub *h) {
+    if (!h->room) h->room = azri_hub_room(h);
+    if (!h->room) return 0;
+    h->room--;
+    return 1;
 }
 
 /* Who was turned away may come again. */
@@ -9613,8 +9669,8 @@ static int azri_hub_lends(const azri_hub *h, int argc, const azredis_str *argv) 
 
 /* Encodes a command into a new object. E_ARG: refused; AGAIN: the backlog is full; E_LIMIT, E_NOMEM. lent: the arguments
  * stay where they are until the command has ended. */
-static AZRI_APART azredis_status azri_hub_new_cmd_from(azri_hub *h, int argc, const azredis_str *argv, int lent,
-                                                       azri_cmd **out, azredis_error *e) {
+static AZRI_APART azredis_status azri_hub_general_cmd(azri_hub *h, int argc, const azredis_str *argv, int lent,
+                                                      azri_cmd **out, azredis_error *e) {
     const azri_refusal *r;
     size_t frame, value;
     int hole = -1, i;
@@ -9642,6 +9698,7 @@ static AZRI_APART azredis_status azri_hub_new_cmd_from(azri_hub *h, int argc, co
     }
     if (!*out) return azri_fail(e, AZREDIS_E_NOMEM, "command", "out of memory for a command of %llu bytes",
                                 (unsigned long long)frame);
+    h->room = 0;
     (void)azri_resp_write_around((char *)(*out + 1), argc, argv, hole, &(*out)->value_at);
     if (hole < 0) return AZREDIS_OK;
     (*out)->len = frame;
@@ -9653,8 +9710,7 @@ static AZRI_APART azredis_status azri_hub_new_cmd_from(azri_hub *h, int argc, co
 /* Most commands are short and find an object in the pool. NULL: this one goes the general way. */
 static inline azri_cmd *azri_hub_short_cmd(azri_hub *h, int argc, const azredis_str *argv) {
     size_t frame;
-    if (!AZRI_WITH_SHORT_CUTS || !argv || argc < 1 || !argv[0].ptr || !argv[0].len || !h->pool) return NULL;
-    if (azri_hub_full(h, AZRI_POOL_ROOM)) return NULL;
+    if (!AZRI_WITH_SHORT_CUTS || !argv || argc < 1 || !argv[0].len || !h->pool || !azri_hub_has_room(h)) return NULL;
     frame = azri_resp_write_short((char *)(h->pool + 1), AZRI_POOL_ROOM, argc, argv);
     if (!frame) return NULL;
     if (!azri_refused(argc, argv)) return azri_hub_pool_cmd(h, frame);      /* by now all arguments have bytes */
@@ -9662,10 +9718,10 @@ static inline azri_cmd *azri_hub_short_cmd(azri_hub *h, int argc, const azredis_
     return NULL;
 }
 
-static azredis_status azri_hub_new_cmd(azri_hub *h, int argc, const azredis_str *argv, azri_cmd **out,
+static azredis_status azri_hub_new_cmd(azri_hub *h, int argc, const azredis_str *argv, int lent, azri_cmd **out,
                                        azredis_error *e) {
     *out = azri_hub_short_cmd(h, argc, argv);
-    return *out ? AZREDIS_OK : azri_hub_new_cmd_from(h, argc, argv, 0, out, e);
+    return *out ? AZREDIS_OK : azri_hub_general_cmd(h, argc, argv, lent, out, e);
 }
 
 /* ---- ends without an answer ---- */
@@ -16687,9 +16743,7 @@ static void azri_look(azredis_client *c) {
 static azredis_status azri_new_cmd_wait(azredis_client *c, int argc, const azredis_str *argv, int lent,
                                         uint64_t deadline, azri_cmd **out, azredis_error *e) {
     azredis_status st;
-    *out = azri_hub_short_cmd(&c->hub, argc, argv);
-    if (*out) return AZREDIS_OK;
-    while ((st = azri_hub_new_cmd_from(&c->hub, argc, argv, lent, out, e)) == AZREDIS_AGAIN && !c->closing) {
+    while ((st = azri_hub_new_cmd(&c->hub, argc, argv, lent, out, e)) == AZREDIS_AGAIN && !c->closing) {
         if (azri_now(c) >= deadline) return AZREDIS_E_FULL;
         azri_look(c);
         azri_pass_time(c, deadline);
@@ -16898,7 +16952,7 @@ AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call 
         return st;
     }
     c->inside++;
-    st = azri_hub_new_cmd(&c->hub, argc, argv, &cmd, NULL);
+    st = azri_hub_new_cmd(&c->hub, argc, argv, 0, &cmd, NULL);
     if (st == AZREDIS_AGAIN) c->was_full = 1;
     if (cmd) {
         now = azri_now(c);

@@ -241,7 +241,7 @@ static azri_cmd *make(unsigned long *id) {
     snprintf(text, sizeof text, "%lu", run.ids);
     argv[0] = azri_str("RUN");
     argv[1] = azri_str(text);
-    if (azri_hub_new_cmd(&run.hub, 2, argv, &c, NULL) != AZREDIS_OK) return NULL;
+    if (azri_hub_new_cmd(&run.hub, 2, argv, 0, &c, NULL) != AZREDIS_OK) return NULL;
     *id = run.ids++;
     return c;
 }

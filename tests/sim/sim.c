@@ -259,7 +259,7 @@ static void sim_submit(void) {
     snprintf(id, sizeof id, "%lu", sim.ids);
     argv[0] = azri_str("RUN");
     argv[1] = azri_str(id);
-    if (azri_hub_new_cmd(&sim.hub, 2, argv, &c, NULL) != AZREDIS_OK) return;
+    if (azri_hub_new_cmd(&sim.hub, 2, argv, 0, &c, NULL) != AZREDIS_OK) return;
     c->deadline = sim.m->now + COMMAND_MS;
     c->fn = sim_reply;
     c->user = (void *)(uintptr_t)sim.ids;

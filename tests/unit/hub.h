@@ -124,7 +124,7 @@ static azredis_status make(azri_cmd **c, int argc, const char *a, const char *b,
     argv[0] = azri_str(a);
     argv[1] = azri_str(b);
     argv[2] = azri_str(d);
-    return azri_hub_new_cmd(&r.h, argc, argv, c, e);
+    return azri_hub_new_cmd(&r.h, argc, argv, 0, c, e);
 }
 
 static void submit(azri_cmd *c, uint64_t ms) {

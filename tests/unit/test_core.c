@@ -29,6 +29,18 @@ static void words_are_compared_by_length_and_ascii_case_only(void **state) {
     }
 }
 
+static void a_short_copy_is_exact_at_every_length(void **state) {
+    char from[80], to[88];
+    size_t n, i;
+    (void)state;
+    for (i = 0; i < sizeof from; i++) from[i] = (char)(i + 1);
+    for (n = 0; n <= sizeof from; n++) {
+        memset(to, 0x7e, sizeof to);
+        assert_ptr_equal(azri_put(to + 4, from, n), to + 4 + n);
+        for (i = 0; i < sizeof to; i++) assert_int_equal(to[i], i >= 4 && i < 4 + n ? (char)(i - 3) : 0x7e);
+    }
+}
+
 static void wiping_clears_all_and_nothing_beside(void **state) {
     unsigned char b[40];
     size_t n, i;
@@ -367,6 +379,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_deadline_never_wraps_and_never_stays_never),
         cmocka_unit_test(words_are_compared_by_length_and_ascii_case_only),
+        cmocka_unit_test(a_short_copy_is_exact_at_every_length),
         cmocka_unit_test(wiping_clears_all_and_nothing_beside),
         cmocka_unit_test(the_hash_tells_apart_what_differs_in_one_bit),
         cmocka_unit_test(a_seed_replays_the_random_numbers),

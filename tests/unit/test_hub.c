@@ -57,19 +57,19 @@ static void a_command_needs_a_name_and_bytes(void **state) {
     azri_cmd *c;
     azredis_error e;
     (void)state;
-    assert_int_equal(azri_hub_new_cmd(&r.h, 0, hole, &c, &e), AZREDIS_E_ARG);
-    assert_int_equal(azri_hub_new_cmd(&r.h, -1, hole, &c, &e), AZREDIS_E_ARG);
-    assert_int_equal(azri_hub_new_cmd(&r.h, 1, NULL, &c, &e), AZREDIS_E_ARG);
-    assert_int_equal(azri_hub_new_cmd(&r.h, 1, &none, &c, &e), AZREDIS_E_ARG);
-    assert_int_equal(azri_hub_new_cmd(&r.h, 2, hole, &c, &e), AZREDIS_E_ARG);
-    assert_int_equal(azri_hub_new_cmd(&r.h, 2, empty, &c, &e), AZREDIS_OK);
+    assert_int_equal(azri_hub_new_cmd(&r.h, 0, hole, 0, &c, &e), AZREDIS_E_ARG);
+    assert_int_equal(azri_hub_new_cmd(&r.h, -1, hole, 0, &c, &e), AZREDIS_E_ARG);
+    assert_int_equal(azri_hub_new_cmd(&r.h, 1, NULL, 0, &c, &e), AZREDIS_E_ARG);
+    assert_int_equal(azri_hub_new_cmd(&r.h, 1, &none, 0, &c, &e), AZREDIS_E_ARG);
+    assert_int_equal(azri_hub_new_cmd(&r.h, 2, hole, 0, &c, &e), AZREDIS_E_ARG);
+    assert_int_equal(azri_hub_new_cmd(&r.h, 2, empty, 0, &c, &e), AZREDIS_OK);
     assert_memory_equal(c->bytes, "*2\r\n$3\r\nGET\r\n$0\r\n\r\n", 19);
     azri_hub_free_cmd(&r.h, c);
-    assert_int_equal(azri_hub_new_cmd(&r.h, 1, &zero, &c, &e), AZREDIS_OK);
+    assert_int_equal(azri_hub_new_cmd(&r.h, 1, &zero, 0, &c, &e), AZREDIS_OK);
     azri_hub_free_cmd(&r.h, c);
     assert_non_null(r.h.pool);          /* the short cut is open to them, too */
-    assert_int_equal(azri_hub_new_cmd(&r.h, 2, sub, &c, &e), AZREDIS_E_ARG);
-    assert_int_equal(azri_hub_new_cmd(&r.h, 2, option, &c, &e), AZREDIS_E_ARG);
+    assert_int_equal(azri_hub_new_cmd(&r.h, 2, sub, 0, &c, &e), AZREDIS_E_ARG);
+    assert_int_equal(azri_hub_new_cmd(&r.h, 2, option, 0, &c, &e), AZREDIS_E_ARG);
 }
 
 static void as_many_commands_wait_as_the_limit_says(void **state) {
@@ -817,7 +817,7 @@ static void give_big(uint64_t ms) {
     argv[0] = azri_str("SET");
     argv[1] = azri_str("k");
     argv[2] = azri_slice(big, sizeof big);
-    assert_int_equal(azri_hub_new_cmd_from(&r.h, 3, argv, 1, &c, &e), AZREDIS_OK);
+    assert_int_equal(azri_hub_new_cmd(&r.h, 3, argv, 1, &c, &e), AZREDIS_OK);
     assert_ptr_equal(c->value, big);
     submit(c, ms);
 }
@@ -879,11 +879,11 @@ static void only_a_large_argument_is_lent(void **state) {
         argv[0] = azri_str("MSET");
         argv[1] = azri_slice(big, n);
         argv[2] = azri_str("v");
-        assert_int_equal(azri_hub_new_cmd_from(&r.h, 3, argv, 1, &c, NULL), AZREDIS_OK);
+        assert_int_equal(azri_hub_new_cmd(&r.h, 3, argv, 1, &c, NULL), AZREDIS_OK);
         assert_int_equal(c->value != NULL, n >= AZRI_LEND);
         assert_true(c->len == azri_resp_size(3, argv));
         azri_hub_free_cmd(&r.h, c);
-        assert_int_equal(azri_hub_new_cmd(&r.h, 3, argv, &c, NULL), AZREDIS_OK);    /* of one who does not wait */
+        assert_int_equal(azri_hub_new_cmd(&r.h, 3, argv, 0, &c, NULL), AZREDIS_OK);    /* of one who does not wait */
         assert_null(c->value);
         azri_hub_free_cmd(&r.h, c);
     }

@@ -1007,6 +1007,34 @@ static void case_8_encoder_exact_sizes(void **s) {
     free(data);
 }
 
+/* The short way writes what the general way writes, or leaves nothing behind. */
+static void the_short_encoder_writes_the_same(void **s) {
+    static const size_t lengths[] = { 0, 1, 3, 9, 10, 11, 31, 32, 33, 99, 100, 130, 180, 181, 256, SIZE_MAX - 4 };
+    char data[256], out[256], want[2600];
+    azredis_str a[10];
+    size_t one, two, i, n, size;
+    int argc, written = 0;
+    (void)s;
+    for (i = 0; i < sizeof data; i++) data[i] = (char)('a' + i % 26);
+    for (argc = 0; argc <= 10; argc++)
+        for (one = 0; one < sizeof lengths / sizeof *lengths; one++)
+            for (two = 0; two < sizeof lengths / sizeof *lengths; two++) {
+                for (i = 0; i < 10; i++) a[i] = azri_slice(data, lengths[i % 2 ? two : one]);
+                memset(out, 0, sizeof out);
+                n = azri_resp_write_short(out, sizeof out, argc, a);
+                for (i = n; i < sizeof out; i++) assert_int_equal(out[i], 0);
+                if (!n) continue;
+                size = azri_resp_size(argc, a);
+                assert_int_equal(n, size);
+                (void)azri_resp_write(want, argc, a);
+                assert_memory_equal(out, want, n);
+                written++;
+            }
+    assert_true(written > 500);
+    a[0].ptr = NULL;
+    assert_int_equal(azri_resp_write_short(out, sizeof out, 1, a), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(case_1_every_type_at_every_split), cmocka_unit_test(case_1_three_pieces),
@@ -1021,7 +1049,7 @@ int main(void) {
         cmocka_unit_test(keep_border), cmocka_unit_test(keep_skipped_gives_its_status),
         cmocka_unit_test(case_8_every_allocation_fails_once), cmocka_unit_test(no_memory_mid_frame),
         cmocka_unit_test(room_asks_for_next_first), cmocka_unit_test(case_8_encoder),
-        cmocka_unit_test(case_8_encoder_exact_sizes)
+        cmocka_unit_test(case_8_encoder_exact_sizes), cmocka_unit_test(the_short_encoder_writes_the_same)
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
