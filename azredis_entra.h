@@ -894,6 +894,13 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_ALONG inline
 #endif
 
+/* Small and used in many places: with -Os it is there once. */
+#ifdef __OPTIMIZE_SIZE__
+#  define AZRI_ONCE AZRI_APART
+#else
+#  define AZRI_ONCE
+#endif
+
 /* Words for people. AZREDIS_NO_TEXT drops them where they stand: the compiler looks at what they would show, so that
  * nothing is unused, and computes none of it. */
 #ifdef AZREDIS_NO_TEXT
@@ -1005,6 +1012,12 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 
 #if defined(AZREDIS_NO_OS) && !defined(AZREDIS_NO_THREADS)
 #  define AZREDIS_NO_THREADS
+#endif
+
+#ifdef AZREDIS_NO_THREADS
+#  define AZRI_WITH_THREADS 0
+#else
+#  define AZRI_WITH_THREADS 1
 #endif
 
 #ifndef AZREDIS_ASSERT
@@ -1157,13 +1170,13 @@ static int azri_is_alnum(char c) {
     return azri_is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
-static uint64_t azri_min64(uint64_t a, uint64_t b) { return a < b ? a : b; }
-static uint64_t azri_max64(uint64_t a, uint64_t b) { return a > b ? a : b; }
+static AZRI_ONCE uint64_t azri_min64(uint64_t a, uint64_t b) { return a < b ? a : b; }
+static AZRI_ONCE uint64_t azri_max64(uint64_t a, uint64_t b) { return a > b ? a : b; }
 static size_t azri_minz(size_t a, size_t b) { return a < b ? a : b; }
 
 /* A deadline; AZREDIS_NEVER stays never, and sums never wrap. */
 #define AZRI_NEVER64 UINT64_MAX
-static uint64_t azri_after(uint64_t now, uint64_t ms) {
+static AZRI_ONCE uint64_t azri_after(uint64_t now, uint64_t ms) {
     if (ms == AZREDIS_NEVER || ms > AZRI_NEVER64 - now) return AZRI_NEVER64;
     return now + ms;
 }
@@ -8195,7 +8208,7 @@ static int64_t azri_blob_left(const azri_blob *b, uint64_t now) {
 }
 
 /* From then on nothing is written with these credentials, nor is a connection made. */
-static uint64_t azri_blob_drain_at(const azri_blob *b) {
+static AZRI_ONCE uint64_t azri_blob_drain_at(const azri_blob *b) {
     if (b->expires_at == AZRI_NEVER64) return AZRI_NEVER64;
     return b->expires_at - azri_min64(AZRI_DRAIN_MS, b->life_ms / 20);
 }
@@ -8407,8 +8420,9 @@ static azri_session *azri_elder(const azri_session *s) { return AZRI_WITH_HANDOV
 static int azri_leaving(const azri_session *s) { return AZRI_WITH_HANDOVER && s->leaving; }
 static int azri_holding(const azri_session *s) { return AZRI_WITH_HANDOVER && s->holding; }
 static int azri_gone(const azri_session *s) { return AZRI_WITH_HANDOVER && s->gone; }
+static azri_session *azri_next(const azri_session *s) { return AZRI_WITH_HANDOVER ? s->next : NULL; }
 
-static void azri_session_set_blob(azri_blob **slot, azri_blob *b) {
+static AZRI_ONCE void azri_session_set_blob(azri_blob **slot, azri_blob *b) {
     (void)azri_blob_hold(b);
     azri_blob_drop(*slot);
     *slot = b;
@@ -9476,7 +9490,8 @@ typedef struct azri_hub_conf {
     int      by_reconnect;
 } azri_hub_conf;
 
-typedef struct azri_hub {
+typedef struct azri_hub azri_hub;
+struct azri_hub {
     const azri_mem *mem;
     azri_hub_conf   conf;
     azri_rng        rng;
@@ -9501,8 +9516,9 @@ typedef struct azri_hub {
     int             ever_ready, aborted;
     int             step;               /* an answer made a handover's next step possible: a tick is due now */
     azredis_sub    *subs;
+    void          (*sweep)(azri_hub *h);  /* frees those that were given up; NULL: none ever was */
     azredis_stats_data stats;           /* the counters; the rest is filled when asked for */
-} azri_hub;
+};
 
 static void azri_hub_init(azri_hub *h, const azri_mem *m, uint64_t seed) {
     memset(h, 0, sizeof *h);
@@ -9621,7 +9637,7 @@ static size_t azri_hub_load(const azri_hub *h, uint64_t *count) {
     const azri_session *s;
     size_t bytes = h->backlog.bytes;
     *count = h->backlog.count + h->undelivered;
-    for (s = h->sessions; s; s = s->next) {
+    for (s = h->sessions; s; s = azri_next(s)) {
         *count += s->fifo.count;
         bytes += s->fifo.bytes;
     }
@@ -9887,17 +9903,6 @@ static void azri_hub_subscribe(azri_hub *h, azri_session *s, uint64_t now) {
     }
 }
 
-static void azri_hub_unsubscribe(azri_hub *h, azredis_sub *sub, uint64_t now) {
-    azri_session *s;
-    sub->dead = 1;
-    for (s = h->sessions; s; s = s->next) {
-        azri_sub_state st = *azri_sub_state_on(sub, s);
-        if (s->state == AZRI_READY && !azri_leaving(s) && st != AZRI_SUB_NEW && st != AZRI_SUB_REFUSED &&
-            !azri_hub_other_sub(h, sub))
-            (void)azri_hub_ask(h, s, AZRI_CMD_UNSUBSCRIBE, sub, now);   /* without memory its messages are dropped here */
-    }
-}
-
 /* The answer to SUBSCRIBE: c is finished. It counts for the connection that it came on. */
 static void azri_hub_subscribed(azri_hub *h, azri_cmd *c) {
     azredis_sub *sub = c->sub;
@@ -9921,7 +9926,7 @@ static void azri_hub_subscribed(azri_hub *h, azri_cmd *c) {
 static void azri_hub_forget_sub(azri_hub *h, const azredis_sub *sub) {
     azri_session *s;
     azri_cmd *c;
-    for (s = h->sessions; s; s = s->next)
+    for (s = h->sessions; s; s = azri_next(s))
         for (c = s->fifo.head; c; c = c->next)
             if (c->sub == sub) c->sub = NULL;
     for (c = h->done.head; c; c = c->done_next)
@@ -9939,6 +9944,18 @@ static void azri_hub_sweep_subs(azri_hub *h) {
         *at = sub->next;
         azri_hub_forget_sub(h, sub);
         azri_sub_free(sub);
+    }
+}
+
+static void azri_hub_unsubscribe(azri_hub *h, azredis_sub *sub, uint64_t now) {
+    azri_session *s;
+    sub->dead = 1;
+    h->sweep = azri_hub_sweep_subs;
+    for (s = h->sessions; s; s = azri_next(s)) {
+        azri_sub_state st = *azri_sub_state_on(sub, s);
+        if (s->state == AZRI_READY && !azri_leaving(s) && st != AZRI_SUB_NEW && st != AZRI_SUB_REFUSED &&
+            !azri_hub_other_sub(h, sub))
+            (void)azri_hub_ask(h, s, AZRI_CMD_UNSUBSCRIBE, sub, now);   /* without memory its messages are dropped here */
     }
 }
 
@@ -10094,10 +10111,10 @@ static void azri_hub_token(azri_hub *h, azri_blob *fresh, uint64_t now, uint64_t
     uint64_t spread = 0;
     uint32_t many = 0;
     azri_session_set_blob(&h->blob, fresh);
-    for (s = h->sessions; s; s = s->next) many += !azri_elder(s) && !azri_gone(s);
+    for (s = h->sessions; s; s = azri_next(s)) many += !azri_elder(s) && !azri_gone(s);
     if (many > 1 && headroom_at > now)
         spread = azri_min64(AZRI_AUTH_JITTER_MAX, (headroom_at - now) / 2);
-    for (s = h->sessions; s; s = s->next) {
+    for (s = h->sessions; s; s = azri_next(s)) {
         azri_session_token(s, fresh, now, azri_rng_below(&h->rng, spread + 1));
         if (s->state == AZRI_DOWN && h->refusals) s->dial_at = now;    /* a refused token has been replaced */
     }
@@ -10313,15 +10330,15 @@ static void azri_hub_handover_step(azri_hub *h, azri_session *s, uint64_t now) {
 static void azri_hub_tick(azri_hub *h, uint64_t now) {
     azri_session *s;
     h->step = 0;
-    for (s = h->sessions; s; s = s->next) {
+    for (s = h->sessions; s; s = azri_next(s)) {
         if (azri_session_tick(s, now, &s->error) != AZREDIS_OK) azri_hub_closed(h, s, &s->error, now);
         if (s->state == AZRI_READY) azri_hub_subscribe(h, s, now);
         if (s->rejected) azri_hub_reauth_refused(h, s);
     }
-    for (s = h->sessions; s && AZRI_WITH_HANDOVER; s = s->next)
+    for (s = h->sessions; s && AZRI_WITH_HANDOVER; s = azri_next(s))
         if (s->state == AZRI_READY || s->state == AZRI_DRAINING) azri_hub_handover_step(h, s, now);
     azri_hub_expire_backlog(h, now);
-    azri_hub_sweep_subs(h);
+    if (h->sweep) h->sweep(h);
     if (AZRI_WITH_HANDOVER) azri_hub_sweep_sessions(h);
 }
 
@@ -10335,7 +10352,7 @@ static uint64_t azri_hub_session_deadline(const azri_session *s, uint64_t now) {
 static uint64_t azri_hub_deadline(const azri_hub *h, uint64_t now) {
     const azri_session *s;
     uint64_t t = h->step ? now : azri_min64(h->backlog_deadline, now + AZRI_WAIT_MAX);
-    for (s = h->sessions; s; s = s->next) {
+    for (s = h->sessions; s; s = azri_next(s)) {
         if (azri_gone(s) && !s->link) return now;                        /* it can be freed */
         if (s->state == AZRI_DOWN && (azri_gone(s) || h->aborted || h->resting || !azri_hub_live_blob(h, now)))
             continue;
@@ -10413,11 +10430,12 @@ static azredis_status azri_port_check(const azri_port *port, azredis_error *e) {
  * libuv must be told before a descriptor is closed, and epoll forgets one without a word whose number is used
  * again. So a socket is closed only in the azredis_process after an azredis_fds that no longer listed it. */
 
-typedef struct azri_grave {
-    int      open;                   /* 1: the program has its own loop; 0: sockets are closed at once */
+typedef struct azri_grave azri_grave;
+struct azri_grave {
+    void   (*keep)(azri_grave *g, const azri_port *port, intptr_t sock);   /* the program has its own loop; NULL: close at once */
     size_t   count, unlisted;        /* the first `unlisted` are missing in the list that the loop has */
     intptr_t sock[AZRI_GRAVES];
-} azri_grave;
+};
 
 /* Closes the first n. */
 static void azri_grave_clear(azri_grave *g, const azri_port *port, size_t n) {
@@ -10428,13 +10446,15 @@ static void azri_grave_clear(azri_grave *g, const azri_port *port, size_t n) {
     memmove(g->sock, g->sock + n, g->count * sizeof g->sock[0]);
 }
 
-static void azri_bury(azri_grave *g, const azri_port *port, intptr_t sock) {
-    if (!g || !g->open) {
-        port->p.close(port->p.user, sock);
-        return;
-    }
+static void azri_grave_keep(azri_grave *g, const azri_port *port, intptr_t sock) {
     if (g->count == AZRI_GRAVES) azri_grave_clear(g, port, 1);
     g->sock[g->count++] = sock;
+}
+
+/* By pointer, so that keeping is linked only where a loop can be. */
+static void azri_bury(azri_grave *g, const azri_port *port, intptr_t sock) {
+    if (g && g->keep) g->keep(g, port, sock);
+    else port->p.close(port->p.user, sock);
 }
 
 #ifndef AZREDIS_NO_OS
@@ -13984,6 +14004,7 @@ struct azredis_auth {
     uint32_t           tokens, token_failures;
     azri_tls_kept      kept;            /* of the last token request, for the next; lent to the fetch meanwhile */
     azri_fetch        *own;             /* the fetch of azredis_auth_token */
+    void             (*drop_own)(azredis_auth *a, azri_fetch *f, uint64_t now);  /* set with it */
     int                own_busy;        /* a thread is stepping it */
     azri_waker        *own_waker;       /* of its name look-ups; made when first needed */
     uint64_t           own_seen;
@@ -14475,7 +14496,7 @@ static size_t azri_fetch_fds(const azri_fetch *f, azri_fd *out, size_t cap) {
 
 static void azri_auth_free(azredis_auth *a) {
     azri_mem mem = a->port.mem;
-    if (a->own) azri_fetch_drop(a, a->own, azri_auth_now(a));
+    if (a->own) a->drop_own(a, a->own, azri_auth_now(a));
     azri_waker_unref(a->own_waker);
     azri_tls_forget(&a->kept, &mem);
     azri_blob_drop(a->blob);
@@ -14527,6 +14548,7 @@ struct azredis_client {
     azri_waker    *kick;                /* woken when the lock is let go */
     azri_hub       hub;
     azri_cmd      *calls, *calls_tail;  /* finished commands whose callbacks are to be made */
+    void         (*deliver)(azredis_client *c);  /* makes them; set by azredis_submit, without which there are none */
     azri_waker    *waker;
     azredis_auth  *auth;
     azri_watch     watch;
@@ -14552,6 +14574,7 @@ struct azredis_client {
     void          *event_user;
     uint32_t       inside;              /* public calls that have not returned */
     int            in_callback, closing;
+    void         (*end)(azredis_client *c);      /* set by azredis_close, without which nothing ends */
     int            woken;               /* by azredis_wake */
     int            silent;              /* nobody has rung the waker, as far as the last poll knew; of the baton */
     int            busy;                /* the last turn left work that needs no waiting; of the baton */
@@ -14561,10 +14584,14 @@ struct azredis_client {
     void         (*told)(azredis_client *c, int ended);  /* threads: tells those who sleep what a turn has brought */
 };
 
+/* What azredis_start makes of a client; constants where there is none. */
+static int azri_shared(const azredis_client *c) { return AZRI_WITH_THREADS && c->shared; }
+static int azri_threaded(const azredis_client *c) { return AZRI_WITH_THREADS && c->threads; }
+
 static uint64_t azri_now(const azredis_client *c) { return c->port.p.now_ms(c->port.p.user); }
 
 static void azri_hold(azredis_client *c) {
-    if (c->shared) azri_lock_acquire(&c->lock);
+    if (azri_shared(c)) azri_lock_acquire(&c->lock);
 }
 
 static AZRI_APART void azri_let_go_shared(azredis_client *c) {
@@ -14575,7 +14602,7 @@ static AZRI_APART void azri_let_go_shared(azredis_client *c) {
 }
 
 static void azri_let_go(azredis_client *c) {
-    if (c->shared) azri_let_go_shared(c);
+    if (azri_shared(c)) azri_let_go_shared(c);
 }
 
 /* ---- tokens ---- */
@@ -14812,7 +14839,7 @@ static AZRI_APART azredis_status azri_conn_write(azredis_client *c, azri_session
             azri_conn_room(c, k);
             k->from = k->tx;
             /* With threads a caller may leave while its value is read without the lock. */
-            k->tx_len = azri_session_output(s, k->tx, k->tx_size, now, c->threads ? NULL : &k->from);
+            k->tx_len = azri_session_output(s, k->tx, k->tx_size, now, azri_threaded(c) ? NULL : &k->from);
         }
         azri_let_go(c);
         st = azri_line_write(&k->line, k->from + k->tx_at, k->tx_len - k->tx_at, &n, e);
@@ -14929,7 +14956,7 @@ static void azri_tell(azredis_client *c) {
         ended = 1;
     }
     azri_tell_drained(c);
-    if (c->told) c->told(c, ended);
+    if (azri_threaded(c)) c->told(c, ended);
 }
 
 static void azri_deliver_calls(azredis_client *c) {
@@ -15018,7 +15045,7 @@ static int azri_deliver_messages(azredis_client *c) {
 static void azri_deliver(azredis_client *c) {
     int before = c->in_callback;
     c->in_callback = 1;
-    azri_deliver_calls(c);
+    if (c->calls) c->deliver(c);
     while (azri_deliver_messages(c)) {}
     azri_deliver_news(c);
     c->in_callback = before;
@@ -15039,20 +15066,20 @@ static void azri_turn_read(azredis_client *c, azri_waker *w, uint64_t now) {
         if (called) c->woken = 1;
         c->silent = 1;
     }
-    for (s = c->hub.sessions; s; s = s->next) azri_conn_step(c, s, now);
+    for (s = c->hub.sessions; s; s = azri_next(s)) azri_conn_step(c, s, now);
 }
 
 /* The last part of a turn: what waits is written, who waits is told. */
 static void azri_turn_write(azredis_client *c, uint64_t now) {
     azri_session *s;
-    for (s = c->hub.sessions; s; s = s->next) {
+    for (s = c->hub.sessions; s; s = azri_next(s)) {
         if (s->state == AZRI_DOWN) azri_conn_close(c, s);
         if (azri_hub_may_dial(&c->hub, s, now)) azri_conn_dial(c, s, now);
         azri_conn_flush(c, s, now);
         if (s->state == AZRI_DOWN) azri_conn_close(c, s);
     }
     azri_tell(c);
-    if (!c->threads) azri_deliver(c);
+    if (!azri_threaded(c)) azri_deliver(c);
 }
 
 /* The walk for the next token: of the thread that pumps, the baton is not needed. */
@@ -15064,7 +15091,7 @@ static int azri_pump_token(azredis_client *c, uint64_t now) {
 
 static int azri_all_up(const azredis_client *c) {
     const azri_session *s;
-    for (s = c->hub.sessions; s; s = s->next)
+    for (s = c->hub.sessions; s; s = azri_next(s))
         if (s->state != AZRI_READY && s->state != AZRI_DRAINING) return 0;
     return 1;
 }
@@ -15074,7 +15101,7 @@ static int azri_all_up(const azredis_client *c) {
 static uint64_t azri_pump_look(azredis_client *c, uint64_t now) {
     int stepped;
     azri_turn_read(c, c->waker, now);
-    stepped = !c->threads && azri_pump_token(c, now);
+    stepped = !azri_threaded(c) && azri_pump_token(c, now);
     if (c->hub.resting && !c->fetch) azri_hub_rest(&c->hub, now);
     if (stepped || c->fetch || !azri_all_up(c)) now = azri_now(c);  /* a handshake or get_token may take its time */
     azri_pump_auth(c, now);
@@ -15096,7 +15123,7 @@ static uint64_t azri_turn_deadline(const azredis_client *c, uint64_t now) {
     const azri_session *s;
     uint64_t t = azri_hub_deadline(&c->hub, now);
     if (c->busy || c->hub.done.head) return now;
-    for (s = c->hub.sessions; s; s = s->next) {
+    for (s = c->hub.sessions; s; s = azri_next(s)) {
         const azri_conn *k = azri_conn_of(s);
         if (!k) continue;
         t = azri_min64(t, azri_line_deadline(&k->line));
@@ -15128,7 +15155,7 @@ static uint64_t azri_pump_deadline(azredis_client *c, uint64_t now) {
 static size_t azri_turn_fds(const azredis_client *c, azri_fd *out, size_t cap) {
     const azri_session *s;
     size_t n = 0;
-    for (s = c->hub.sessions; s; s = s->next)
+    for (s = c->hub.sessions; s; s = azri_next(s))
         if (s->link)
             n += azri_line_fds(&azri_conn_of(s)->line, out + azri_minz(n, cap), cap - azri_minz(n, cap),
                                azri_conn_has_output(s));
@@ -15146,7 +15173,7 @@ static size_t azri_pump_fds(const azredis_client *c, azri_fd *out, size_t cap) {
 /* An idle connection holds no blocks for speed. */
 static void azri_pump_idle(azredis_client *c) {
     azri_session *s;
-    for (s = c->hub.sessions; s; s = s->next)
+    for (s = c->hub.sessions; s; s = azri_next(s))
         if (s->in_flight == 0) {
             azri_resp_idle(&s->resp);
             if (s->link) azri_conn_idle(c, azri_conn_of(s));
@@ -15186,25 +15213,16 @@ static void azri_client_fail_all(azredis_client *c) {
     const azredis_error *e = &c->hub.made;
     memset(&unsent, 0, sizeof unsent);
     (void)azri_fail(&c->hub.made, AZREDIS_E_CLOSED, "client", "the client was closed");
-    for (s = c->hub.sessions; s; s = s->next) azri_session_closed(s, e, &unsent);
+    for (s = c->hub.sessions; s; s = azri_next(s)) azri_session_closed(s, e, &unsent);
     azri_hub_fail_queue(&c->hub, &unsent, e);
     azri_hub_fail_queue(&c->hub, &c->hub.backlog, e);
     azri_tell(c);
 }
 
-/* Frees what there is; the waker and the auth may be missing after a failed open. Nobody else may be inside. */
-static void azri_client_free(azredis_client *c) {
+/* Frees what azredis_open makes; the waker and the auth may be missing after a failed one, which comes here at once. */
+static void azri_client_undo(azredis_client *c) {
     azri_mem mem = c->port.mem;
-    azri_session *s;
-    for (s = c->hub.sessions; s; s = s->next)
-        if (s->link) azri_conn_free(c, azri_conn_of(s));
-    c->grave.open = 0;                  /* what the token request still closes is closed at once */
-    azri_grave_clear(&c->grave, &c->port, c->grave.count);
-    if (c->auth) {
-        azri_fetch_drop(c->auth, c->fetch, azri_now(c));
-        if (c->waker) azri_auth_unwatch(c->auth, &c->watch, c->refused);
-    }
-    azri_hub_free(&c->hub);             /* in an arena it has the auth's token */
+    if (c->auth && c->waker) azri_auth_unwatch(c->auth, &c->watch, c->refused);
     if (c->auth) azredis_auth_release(c->auth);
     if (c->waker) azri_waker_unref(c->waker);
     azri_lock_free(&c->lock);
@@ -15213,6 +15231,18 @@ static void azri_client_free(azredis_client *c) {
     azri_strfree(&mem, c->ca_file);
     azri_wipe(c, sizeof *c);
     azri_free(&mem, c, sizeof *c);
+}
+
+/* Frees all. Nobody else may be inside. */
+static void azri_client_free(azredis_client *c) {
+    azri_session *s;
+    for (s = c->hub.sessions; s; s = azri_next(s))
+        if (s->link) azri_conn_free(c, azri_conn_of(s));
+    c->grave.keep = NULL;               /* what the token request still closes is closed at once */
+    azri_grave_clear(&c->grave, &c->port, c->grave.count);
+    azri_fetch_drop(c->auth, c->fetch, azri_now(c));
+    azri_hub_free(&c->hub);             /* in an arena it has the auth's token */
+    azri_client_undo(c);
 }
 
 /* Without threads: every command ends, every callback runs, then the memory goes. Under the lock, which goes too. */
@@ -15427,7 +15457,7 @@ static uint64_t azri_threads_sum(const azredis_client *c) {
     const azredis_sub *sub;
     uint64_t n = c->hub.stats.messages * 31 + c->hub.stats.connects * 7 +
                  (uint64_t)(c->hub.trouble.code != AZREDIS_OK) * 3 + (uint64_t)c->hub.aborted;
-    for (s = c->hub.sessions; s; s = s->next) n = n * 11 + (uint64_t)s->state + s->attempts;
+    for (s = c->hub.sessions; s; s = azri_next(s)) n = n * 11 + (uint64_t)s->state + s->attempts;
     for (sub = c->hub.subs; sub; sub = sub->next) n = n * 5 + (uint64_t)sub->state;
     return n;
 }
@@ -15504,7 +15534,7 @@ static void azri_caller_turn(azredis_client *c) {
     uint64_t now = azri_now(c);
     azri_turn_read(c, c->threads->turn_waker, now);
     azri_hub_tick(&c->hub, now);
-    for (s = c->hub.sessions; s; s = s->next) azri_conn_flush(c, s, now);
+    for (s = c->hub.sessions; s; s = azri_next(s)) azri_conn_flush(c, s, now);
     azri_tell(c);
 }
 
@@ -15557,7 +15587,7 @@ static void azri_sleeper_remove(azri_threads *t, azri_sleeper *w) {
 /* Ends what has run out of time, without the session's other duties: for callers whose pump is held up. */
 static void azri_hub_expire(azri_hub *h, uint64_t now) {
     azri_session *s;
-    for (s = h->sessions; s; s = s->next)
+    for (s = h->sessions; s; s = azri_next(s))
         if (s->state == AZRI_READY || s->state == AZRI_DRAINING) azri_session_expire(s, now, &h->made);
     azri_hub_expire_backlog(h, now);
 }
@@ -15891,7 +15921,7 @@ AZREDIS_API azredis_status azredis_start(azredis_client *c) {
         if (!t || !azri_threads_run(c, t)) st = AZREDIS_E_NOMEM;
         else {
             azri_grave_clear(&c->grave, &c->port, c->grave.count);
-            c->grave.open = 0;
+            c->grave.keep = NULL;
             c->told = azri_threads_told;
             c->threads = t;
         }
@@ -16030,6 +16060,7 @@ static void azri_auth_step(azredis_auth *a) {
     if (!a->own_waker) a->own_waker = azri_waker_new(&a->port);
     if (!a->own_waker) return;
     (void)azri_waker_drain(a->own_waker);
+    a->drop_own = azri_fetch_drop;
     if (!a->own) a->own = azri_fetch_claim(a, azri_auth_now(a));
     if (a->own && azri_fetch_step(a, a->own, a->own_waker, NULL)) a->own = NULL;
 }
@@ -16587,7 +16618,6 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
     c->ca = o.ca;
     c->ca_len = o.ca_len;
     if (azri_lock_init(&c->lock, &c->port) != AZREDIS_OK) {
-        azri_hub_free(&c->hub);
         azri_free(&port.mem, c, sizeof *c);
         return NULL;
     }
@@ -16604,7 +16634,7 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
     if (c->auth && c->waker) azri_pump_join(c);
     if (c->broken.code == AZREDIS_E_NOMEM || !c->auth || !c->waker || !c->tls_host || (o.ca_file && !c->ca_file) ||
         !azri_hub_add_session(&c->hub)) {
-        azri_client_free(c);
+        azri_client_undo(c);
         return NULL;
     }
     if (arena) azri_arena_ready(arena);
@@ -16619,9 +16649,10 @@ AZREDIS_API void azredis_close(azredis_client *c) {
     if (!c) return;
     azri_hold(c);
     if (c->closing) azri_let_go(c);
-    else if (c->threads) azri_threads_close(c);
+    else if (azri_threaded(c)) azri_threads_close(c);
     else if (c->inside || c->in_callback) {
         c->closing = 1;
+        c->end = azri_client_end;
         azri_let_go(c);
     } else {
         azri_client_end(c);
@@ -16636,7 +16667,7 @@ static azredis_status azri_enter(azredis_client *c) {
     if (!c) return AZREDIS_E_NOMEM;
     azri_hold(c);
     st = c->closing                                             ? AZREDIS_E_CLOSED
-         : (c->threads ? azri_threads_mine(c) : c->in_callback) ? AZREDIS_E_STATE
+         : (azri_threaded(c) ? azri_threads_mine(c) : c->in_callback) ? AZREDIS_E_STATE
                                                                 : c->broken.code;
     if (st == AZREDIS_OK) c->inside++;
     else azri_let_go(c);
@@ -16660,9 +16691,9 @@ static AZRI_APART void azri_leave_last(azredis_client *c) {
         azri_hold(c);
     }
     c->inside--;
-    if (c->threads) azri_threads_left(c);
+    if (azri_threaded(c)) azri_threads_left(c);
     else if (c->inside == 0 && c->closing) {
-        azri_client_end(c);
+        c->end(c);
         return;
     }
     azri_let_go(c);
@@ -16670,7 +16701,7 @@ static AZRI_APART void azri_leave_last(azredis_client *c) {
 
 /* Ends a public call and lets go of the lock. */
 static void azri_leave(azredis_client *c) {
-    if (c->shared || c->closing) azri_leave_last(c);
+    if (azri_shared(c) || c->closing) azri_leave_last(c);
     else c->inside--;
 }
 
@@ -16691,7 +16722,7 @@ static int azri_renewing(azredis_client *c) {
  * authority that hangs slows one call, not every call. */
 static void azri_renew(azredis_client *c, uint64_t limit) {
     uint64_t start, until;
-    if (c->threads || c->renew_spent >= c->renew_ms || !azri_renewing(c)) return;
+    if (azri_threaded(c) || c->renew_spent >= c->renew_ms || !azri_renewing(c)) return;
     start = azri_now(c);
     until = azri_min64(start + (c->renew_ms - c->renew_spent), limit);
     while (!c->closing && azri_renewing(c) && azri_now(c) < until) {
@@ -16703,7 +16734,7 @@ static void azri_renew(azredis_client *c, uint64_t limit) {
 
 /* Before a command a renewal may take half of the command's time, and must end while the old token still serves. */
 static void azri_before_call(azredis_client *c, uint64_t now, uint64_t deadline) {
-    if (c->threads) return;                                         /* theirs is all this */
+    if (azri_threaded(c)) return;                                         /* theirs is all this */
     now = azri_pump_look(c, now);                                   /* rule 1 */
     if (azri_pump_heard(c)) now = azri_pump_look(c, azri_now(c));   /* the line may have ended behind what came */
     if (c->hub.blob && now >= c->headroom_at && azri_hub_live_blob(&c->hub, now))
@@ -16713,12 +16744,12 @@ static void azri_before_call(azredis_client *c, uint64_t now, uint64_t deadline)
 
 /* The rest of azri_before_call's turn. */
 static void azri_after_queueing(azredis_client *c, uint64_t now) {
-    if (!c->threads) azri_turn_write(c, now);
+    if (!azri_threaded(c)) azri_turn_write(c, now);
 }
 
 /* Each of the commands ends by its own deadline, so this ends. */
 static void azri_until_done(azredis_client *c, uint64_t now, const int *done, int want) {
-    if (c->threads) {
+    if (azri_threaded(c)) {
         azri_threads_until(c, done, want);
         return;
     }
@@ -16731,12 +16762,12 @@ static void azri_until_done(azredis_client *c, uint64_t now, const int *done, in
 
 /* A turn, or a sleep until something has changed; at most until `until`. */
 static void azri_pass_time(azredis_client *c, uint64_t until) {
-    if (c->threads) azri_threads_await(c, until);
+    if (azri_threaded(c)) azri_threads_await(c, until);
     else azri_pump_sleep(c, until);
 }
 
 static void azri_look(azredis_client *c) {
-    if (!c->threads) azri_pump_turn(c);
+    if (!azri_threaded(c)) azri_pump_turn(c);
 }
 
 /* Waits for room in the backlog, within the call's own time. */
@@ -16805,7 +16836,7 @@ AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply
     azri_hub_submit(&c->hub, cmd, now);
     if (!waits) {
         if (r) azri_reply_reset(r);
-        if (c->threads) azri_threads_kick(c);
+        if (azri_threaded(c)) azri_threads_kick(c);
         else azri_pump_turn(c);
     } else {
         azri_until_done(c, now, &done, 1);
@@ -16959,8 +16990,9 @@ AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call 
         azri_cmd_options(cmd, how, azri_call_deadline(c, how, now));
         cmd->fn = fn;
         cmd->user = user;
+        c->deliver = azri_deliver_calls;
         azri_hub_submit(&c->hub, cmd, now);
-        if (c->threads) azri_threads_kick(c);
+        if (azri_threaded(c)) azri_threads_kick(c);
     }
     azri_leave(c);
     return st;
@@ -16979,7 +17011,7 @@ AZREDIS_API azredis_status azredis_wait(azredis_client *c, uint32_t ms) {
     uint64_t until;
     if (st != AZREDIS_OK) return st;
     until = azri_after(azri_now(c), ms);
-    if (c->threads) azri_threads_wait(c, until);
+    if (azri_threaded(c)) azri_threads_wait(c, until);
     else azri_pump_wait(c, until);
     st = c->closing ? AZREDIS_E_CLOSED : AZREDIS_OK;
     azri_leave(c);
@@ -17015,7 +17047,7 @@ AZREDIS_API azredis_status azredis_connect(azredis_client *c, uint32_t wait_ms, 
 AZREDIS_API void azredis_wake(azredis_client *c) {
     if (!c) return;
     azri_waker_write(c->waker, AZRI_CALL);
-    if (c->threads) azri_threads_call(c);
+    if (azri_threaded(c)) azri_threads_call(c);
 }
 
 /* ---- your event loop ---- */
@@ -17025,14 +17057,14 @@ AZREDIS_API size_t azredis_fds(azredis_client *c, azredis_fd *out, size_t cap) {
     size_t n;
     if (!c) return 0;
     azri_hold(c);
-    if (c->threads || c->closing || c->broken.code != AZREDIS_OK) {
+    if (azri_threaded(c) || c->closing || c->broken.code != AZREDIS_OK) {
         azri_let_go(c);
         return 0;
     }
     n = azri_minz(azri_pump_fds(c, all, AZRI_FDS_MAX), AZRI_FDS_MAX);
     if (out) memcpy(out, all, azri_minz(n, cap) * sizeof *out);
     c->short_list = n > cap;
-    c->grave.open = 1;
+    c->grave.keep = azri_grave_keep;
     if (out && cap) c->grave.unlisted = c->grave.count; /* a short list does not have them either */
     azri_let_go(c);
     return n;
@@ -17044,7 +17076,7 @@ AZREDIS_API int azredis_timeout_ms(azredis_client *c) {
     azri_hold(c);
     now = azri_now(c);
     t = now + AZRI_WAIT_MAX;
-    if (!c->threads && !c->closing && c->broken.code == AZREDIS_OK) {
+    if (!azri_threaded(c) && !c->closing && c->broken.code == AZREDIS_OK) {
         t = azri_min64(t, azri_pump_deadline(c, now));
         if (c->short_list || c->grave.count) t = azri_min64(t, now + AZRI_STARVE);
     }
@@ -17055,12 +17087,12 @@ AZREDIS_API int azredis_timeout_ms(azredis_client *c) {
 AZREDIS_API azredis_status azredis_process(azredis_client *c, const azredis_fd *fds, size_t n) {
     azredis_status st = azri_enter(c);
     if (st != AZREDIS_OK) return st;
-    if (c->threads) {
+    if (azri_threaded(c)) {
         azri_leave(c);
         return AZREDIS_E_STATE;
     }
     if (!fds && n == 0) {
-        c->grave.open = 0;                              /* nobody watches */
+        c->grave.keep = NULL;                           /* nobody watches */
         azri_grave_clear(&c->grave, &c->port, c->grave.count);
     } else {
         azri_grave_clear(&c->grave, &c->port, c->grave.unlisted);
@@ -17107,7 +17139,7 @@ AZREDIS_API azredis_sub *azredis_subscribe(azredis_client *c, int kind, const ch
         c->hub.subs = s;
         if (azri_hub_main(&c->hub)->state == AZRI_READY)
             azri_hub_subscribe(&c->hub, azri_hub_main(&c->hub), azri_now(c));
-        if (c->threads) azri_threads_kick(c);
+        if (azri_threaded(c)) azri_threads_kick(c);
     }
     azri_leave(c);
     return s;
@@ -17132,7 +17164,7 @@ AZREDIS_API azredis_status azredis_next(azredis_sub *s, azredis_message *out, ui
     }
     if (c->closing || s->dead) st = AZREDIS_E_CLOSED;
     s->busy--;
-    if (c->threads && s->dead) azri_threads_changed(c);
+    if (azri_threaded(c) && s->dead) azri_threads_changed(c);
     azri_leave(c);
     return st;
 }
@@ -17147,8 +17179,8 @@ AZREDIS_API void azredis_unsubscribe(azredis_sub *s) {
     }
     c->inside++;
     azri_hub_unsubscribe(&c->hub, s, azri_now(c));
-    if (c->threads) azri_threads_unsubscribe(c, s);
-    if (c->threads || !c->in_callback) azri_hub_sweep_subs(&c->hub);
+    if (azri_threaded(c)) azri_threads_unsubscribe(c, s);
+    if (azri_threaded(c) || !c->in_callback) azri_hub_sweep_subs(&c->hub);
     azri_leave(c);
 }
 

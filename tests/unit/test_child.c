@@ -105,7 +105,7 @@ static void t_free(void *user, void *p, size_t n) {
 }
 
 static azri_port port;
-static azri_grave grave;                  /* open: an event loop watches what we have named to it */
+static azri_grave grave;                  /* keep: an event loop watches what we have named to it */
 
 static int fds_open(void) {
     DIR *d = opendir("/proc/self/fd");
@@ -430,7 +430,7 @@ static void test_grandchild_keeps_stdout(void **state) {
 static void test_closed_like_sockets(void **state) {
     size_t n;
     (void)state;
-    grave.open = 1;
+    grave.keep = azri_grave_keep;
     start("hello", SOON);
     assert_int_equal(run_on(), AZREDIS_OK);
     azri_child_end(&child);
@@ -438,7 +438,7 @@ static void test_closed_like_sockets(void **state) {
     assert_int_equal(fds_open(), fds_before + 2);
     for (n = 0; n < 2; n++) assert_true(fcntl((int)grave.sock[n], F_GETFD) != -1);
     azri_grave_clear(&grave, &port, grave.count);
-    grave.open = 0;
+    grave.keep = NULL;
     end();
 }
 
