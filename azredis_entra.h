@@ -39,7 +39,7 @@
  *                           The first that has a token stays; one that fails for good (a wrong secret) ends the walk.
  *                           AZURE_TOKEN_CREDENTIALS chooses: prod, dev, a name such as ManagedIdentityCredential, or
  *                           several with commas. azredis_auth_record and the error tell what each link said.
- * AZREDIS_ID_ENVIRONMENT    AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET
+ * AZREDIS_ID_ENVIRONMENT    AZURE_TENANT_ID, AZURE_CLIENT_ID, and AZURE_CLIENT_SECRET or AZURE_CLIENT_CERTIFICATE_PATH
  * AZREDIS_ID_WORKLOAD       Kubernetes: the variables that AKS sets, or tenant_id, client_id, federated_token_file; the
  *                           file is read for each token. kubernetes_proxy = 1: by AKS's own token endpoint
  * AZREDIS_ID_MANAGED        the machine's identity: virtual machine (IMDS), App Service, Functions, Container Apps, Azure
@@ -49,6 +49,9 @@
  * AZREDIS_ID_MANAGED_APP    tenant_id, client_id: an application whose federated credential is the managed identity
  *                           managed_client_id, object_id or resource_id
  * AZREDIS_ID_CLIENT_SECRET  tenant_id, client_id, client_secret: a service principal
+ * AZREDIS_ID_CLIENT_CERTIFICATE  tenant_id, client_id, certificate_file (PEM or PKCS#12) or certificate in memory: a service
+ *                           principal; the key is in it, or key_file, key, or stays in hardware: sign. Password and
+ *                           chain: also AZURE_CLIENT_CERTIFICATE_PASSWORD, AZURE_CLIENT_SEND_CERTIFICATE_CHAIN
  * AZREDIS_ID_CLIENT_ASSERTION  tenant_id, client_id, get_assertion: your function writes the assertion
  * AZREDIS_ID_CALLBACK       get_token: any source of tokens that the program already has
  * AZREDIS_ID_TOKEN_FILE     token_file: a token with exp, or JSON with access_token and expires_on, that another program
@@ -181,7 +184,9 @@
  * 64 KiB.
  *   ssl sslHost caFile                    plaintext tls_host ca_file; TLS unless ssl=false
  *   auth tenantId clientId objectId resourceId managedClientId federatedTokenFile kubernetesProxy tokenFile exec scope
- *   authorityHost allowAuthority authorityCaFile authorityProxy policy     members of identity; authorityProxy: proxy
+ *   authorityHost allowAuthority authorityCaFile authorityProxy policy certificate certificateKey sendChain rs256
+ *                                         members of identity; authorityProxy: proxy, certificate: certificate_file,
+ *                                         certificateKey: key_file
  *   user password                         without auth: an access key, with user an ACL user's password
  *   protocol name defaultDatabase         resp2 or resp3; client_name (also clientName); database (also db)
  *   connectTimeout authTimeout syncTimeout renewTimeout tokenTimeout chainTimeout        ms, or never: connect_ms
@@ -194,7 +199,8 @@
  * highPriorityThreads maint... preserveAsyncOrder resolveDns responseTimeout setlib sslProtocols tcpKeepAlive
  * tiebreaker topologyRefreshSeconds version writeBuffer. Refused, as they would change what is sent or where to:
  * channelPrefix proxy tunnel serviceName sentinelUser sentinelPassword, $COMMAND, a second address. Refused as well:
- * clientSecret (it belongs into AZURE_CLIENT_SECRET or the option). A wrong string is an AZREDIS_E_ARG of each call,
+ * clientSecret and certificatePassword (they belong into AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PASSWORD or the
+ * options). A wrong string is an AZREDIS_E_ARG of each call,
  * with the place and the mend; no message shows a value. azredis_describe writes such a string, secrets masked. An auth
  * that stands alone has the same member: azredis_auth_options.config.
  *
@@ -530,13 +536,14 @@ typedef struct azredis_port {
 typedef enum azredis_identity {
     AZREDIS_ID_DEFAULT = 0,            /* the chain: environment, workload, managed     */
 #ifndef AZREDIS_NO_OS
-    AZREDIS_ID_ENVIRONMENT = 1,        /* AZURE_TENANT_ID, _CLIENT_ID, _CLIENT_SECRET   */
+    AZREDIS_ID_ENVIRONMENT = 1,        /* AZURE_TENANT_ID, _CLIENT_ID, _CLIENT_SECRET or _CLIENT_CERTIFICATE_PATH */
 #endif
     AZREDIS_ID_CLIENT_SECRET = 2,      /* tenant_id, client_id, client_secret           */
     AZREDIS_ID_CALLBACK = 3,           /* get_token                                     */
     AZREDIS_ID_ACCESS_KEY = 4,         /* password: the cache's access key; no Entra    */
     AZREDIS_ID_PASSWORD = 5,           /* user, password; no Entra                      */
     AZREDIS_ID_CLIENT_ASSERTION = 6,   /* tenant_id, client_id, get_assertion           */
+    AZREDIS_ID_CLIENT_CERTIFICATE = 12, /* tenant_id, client_id, certificate_file or certificate */
 #ifndef AZREDIS_NO_OS                  /* these read files or the environment, or run a program */
     AZREDIS_ID_WORKLOAD = 7,           /* tenant_id, client_id, federated_token_file, or the variables of AKS */
     AZREDIS_ID_MANAGED = 8,            /* of the machine; client_id, object_id or resource_id: user-assigned */
@@ -548,7 +555,8 @@ typedef enum azredis_identity {
 } azredis_identity;
 
 /* Finds an identity by the name that .NET, our sample and our tools use: "default", "environment", "client-secret",
- * "workload-identity", "managed-identity", "token-file", "exec", "access-key", "password". AZREDIS_E_ARG: unknown, not
+ * "client-certificate", "workload-identity", "managed-identity", "token-file", "exec", "access-key", "password".
+ * AZREDIS_E_ARG: unknown, not
  * in this build, or not built yet; azredis_identity_why tells which, in words for people, and is NULL for a name
  * that can be used. Static text; any thread. */
 AZREDIS_API azredis_status azredis_identity_by_name(const char *name, azredis_identity *out);
@@ -569,12 +577,34 @@ typedef struct azredis_fetched {       /* filled by your token callback */
  * and the times are not looked at. */
 typedef azredis_status (*azredis_token_fn)(void *user, const char *scope, azredis_fetched *out);
 
+/* What a key of yours is to sign (RFC 7518 3.3, 3.5), always over SHA-256 */
+typedef enum azredis_algorithm {
+    AZREDIS_PS256 = 0,                 /* RSASSA-PSS: MGF1 with SHA-256, a salt of 32 bytes */
+    AZREDIS_RS256 = 1                  /* RSASSA-PKCS1-v1_5 */
+} azredis_algorithm;
+
+typedef struct azredis_signing {
+    azredis_algorithm algorithm;
+    unsigned char  hash[32];           /* SHA-256 of text: what PSA, PKCS#11, a TPM and Key Vault take */
+    const char    *text;               /* for keys that hash by themselves; it holds no secret */
+    size_t         text_len;
+    unsigned char *signature;          /* write it here: as many bytes as the key's modulus */
+    size_t         cap;                /* room at signature: 512, for RSA-4096 */
+    size_t         len;                /* set: bytes written */
+    char           reason[160];        /* set on failure: why, without secrets */
+} azredis_signing;
+
+/* Your key, which need not leave its TPM, HSM, PSA slot or vault. Returns AZREDIS_OK, or an error status. As
+ * azredis_token_fn: called without locks, on the thread that pumps, once for each token request; may block, there is no
+ * "later". *s and what it points at are lent until it returns. */
+typedef azredis_status (*azredis_sign_fn)(void *user, azredis_signing *s);
+
 typedef enum azredis_policy {
     AZREDIS_POLICY_DEFAULT = 0,        /* renew at the soft point of the manual's chapter on renewal */
     AZREDIS_POLICY_SEED                /* as Microsoft.Azure.StackExchangeRedis: 5 min before expiry, every 2 min */
 } azredis_policy;
 
-/* Zero it, set what you need. azredis_auth_open copies all strings; ca and port are lent until release. */
+/* Zero it, set what you need. azredis_auth_open copies all strings; ca, certificate, key and port are lent until release. */
 typedef struct azredis_auth_options {
     azredis_identity    identity;
     const char         *tenant_id, *client_id, *client_secret;
@@ -607,6 +637,21 @@ typedef struct azredis_auth_options {
     azredis_level       log_level;
     uint64_t            seed;            /* for tests: replays the random numbers; 0: from entropy */
     const char         *config;          /* as in azredis_options: what it says of the identity and of roots to trust */
+
+    /* AZREDIS_ID_CLIENT_CERTIFICATE: PEM or PKCS#12, other certificates of the chain may follow. Files are read at each
+     * token request; what one held before is used on while it cannot be parsed. */
+    const char         *certificate_file;
+    const char         *key_file;        /* PEM; NULL: the key is in certificate_file */
+    const void         *certificate;     /* the same in memory, instead of the files */
+    size_t              certificate_len;
+    const void         *key;
+    size_t              key_len;
+    const char         *certificate_password;/* of the key; NULL: AZURE_CLIENT_CERTIFICATE_PASSWORD */
+    int                 send_chain;      /* 1: the chain goes along (x5c), for applications that trust by subject name and
+                                          * issuer; 0: if AZURE_CLIENT_SEND_CERTIFICATE_CHAIN says 1 or true */
+    int                 rs256;           /* 1: RS256 with a SHA-1 thumbprint instead of PS256 with SHA-256 */
+    azredis_sign_fn     sign;            /* signs instead of a key in memory; the certificate is still needed */
+    void               *sign_user;
 } azredis_auth_options;
 
 /* Never NULL but for out of memory or a foreign version. No I/O. Wrong options: an auth that answers
@@ -980,6 +1025,11 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #else
 #  define AZRI_WITH_ENV 1
 #endif
+#ifdef AZREDIS_NO_CERTIFICATE
+#  define AZRI_WITH_CERTIFICATE 0
+#else
+#  define AZRI_WITH_CERTIFICATE 1
+#endif
 #ifdef AZREDIS_NO_ADDRESSES
 #  define AZRI_WITH_ADDRESSES 0
 #else
@@ -1055,6 +1105,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_FORM_MAX      2048u       /* ids, secret and scope, percent-encoded */
 #  define AZRI_REQUEST_MAX   (AZRI_FORM_MAX + 1024u)
 #  define AZRI_FETCH_PIECE   256u        /* of a token answer, on the stack */
+#  define AZRI_KEY_FILE_MAX  8192u       /* certificate, key and chain as PEM; RSA-4096 and one certificate have 5.4 KB */
 #  define AZRI_CERT_MAX      4096u       /* base64 text of one root certificate; RSA-4096 has 2.7 KB */
 #  define AZRI_TLS_AHEAD     512u        /* bytes read from the socket at once */
 #  define AZRI_RECORD        2048u       /* one TLS record: small commands share it */
@@ -1086,6 +1137,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_FORM_MAX      AZRI_HTTP_BODY_MAX
 #  define AZRI_REQUEST_MAX   (2 * AZRI_HTTP_BODY_MAX)
 #  define AZRI_FETCH_PIECE   2048u
+#  define AZRI_KEY_FILE_MAX  131072u     /* certificate, key and chain in one file have 5 to 20 KB */
 #  define AZRI_CERT_MAX      16384u
 #  define AZRI_TLS_AHEAD     16384u      /* a record is 16 KiB at most */
 #  define AZRI_RECORD        16384u
@@ -1759,6 +1811,22 @@ static void azri_b64_out(azri_out *o, azredis_str in) {
         for (k = 0; k < 4; k++) azri_out_char(o, i + k > in.len ? '=' : letters[bits >> (18 - 6 * k) & 63]);
     }
 }
+
+#ifndef AZREDIS_NO_CERTIFICATE
+/* Appends base64, or base64url without padding. */
+static azredis_status azri_b64_add(azri_buf *b, azredis_str in, int url) {
+    size_t i, n = (in.len + 2) / 3 * 4;
+    azredis_status st = azri_buf_reserve(b, n + 1);     /* azri_out leaves room for a NUL */
+    azri_out o;
+    if (st != AZREDIS_OK) return st;
+    o = azri_out_to(b->ptr + b->len, n + 1);
+    azri_b64_out(&o, in);
+    for (i = 0; url && i < n; i++) o.p[i] = (char)(o.p[i] == '+' ? '-' : o.p[i] == '/' ? '_' : o.p[i]);
+    while (url && n && o.p[n - 1] == '=') n--;
+    b->len += n;
+    return AZREDIS_OK;
+}
+#endif
 
 /* Undoes %XX into out, which has room for in.len. 0: a broken escape, or a control character. */
 static int azri_percent_decode(azredis_str in, char *out, size_t *out_len) {
@@ -2661,23 +2729,30 @@ static void azri_http_put(azri_buf *b, azredis_status *st, azredis_str s) {
     if (*st == AZREDIS_OK) *st = azri_buf_add(b, s.ptr, s.len);
 }
 
+/* host[:port], as a URL has it. */
+static void azri_http_put_host(azri_buf *b, azredis_status *st, const azri_url *u) {
+    azredis_str host = azri_str(u->host);
+    int ip6 = azri_find(host, ':') < host.len;
+    char port[16];
+    (void)azri_fmt(port, sizeof port, "%s:%u", ip6 ? "]" : "", (unsigned)u->port);
+    if (ip6) azri_http_put(b, st, azri_str("["));
+    azri_http_put(b, st, host);
+    if (u->port != (u->tls ? 443 : 80)) azri_http_put(b, st, azri_str(port));
+    else if (ip6) azri_http_put(b, st, azri_str("]"));
+}
+
 /* extra_headers: "Name: value\r\n" as often as needed, or "". content_type may be NULL without a body. The
  * URL comes from azri_url_parse, so that it holds no line breaks; the caller vouches for the rest. */
 static azredis_status azri_http_request(azri_buf *out, const char *method, const azri_url *u,
                                         const char *extra_headers, azredis_str body,
                                         const char *content_type) {
     azredis_status st = AZREDIS_OK;
-    azredis_str host = azri_str(u->host);
-    int ip6 = azri_find(host, ':') < host.len;
     char text[64];
     azri_http_put(out, &st, azri_str(method));
     azri_http_put(out, &st, azri_str(" "));
     azri_http_put(out, &st, azri_str(u->path));
-    azri_http_put(out, &st, azri_str(ip6 ? " HTTP/1.1\r\nHost: [" : " HTTP/1.1\r\nHost: "));
-    azri_http_put(out, &st, host);
-    if (ip6) azri_http_put(out, &st, azri_str("]"));
-    (void)azri_fmt(text, sizeof text, ":%u", (unsigned)u->port);
-    if (u->port != (u->tls ? 443 : 80)) azri_http_put(out, &st, azri_str(text));
+    azri_http_put(out, &st, azri_str(" HTTP/1.1\r\nHost: "));
+    azri_http_put_host(out, &st, u);
     azri_http_put(out, &st, azri_str("\r\nAccept: application/json\r\nConnection: close\r\n"));
     azri_http_put(out, &st, azri_str(extra_headers));
     if (body.len) {
@@ -4385,11 +4460,13 @@ static azredis_status azri_jwt_user(const azri_claims *c, char out[64], azredis_
 
 enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NEED_CALLBACK = 8,
        AZRI_NEED_USER = 16, AZRI_NEED_PASSWORD = 32, AZRI_NEED_ASSERTION = 64, AZRI_NEED_TOKEN_FILE = 128,
-       AZRI_NEED_EXEC = 256, AZRI_NEED_PROOF = 512 /* memory of an assertion, beside the token that it brings */ };
+       AZRI_NEED_EXEC = 256, AZRI_NEED_CERTIFICATE = 512,
+       AZRI_NEED_PROOF = 1024 /* memory of an assertion, beside the token that it brings */ };
 
 /* Of these the default chain uses none: who gives one has forgotten to name the identity, and must not sign in as another. */
 #define AZRI_NEED_OTHERS \
-    (AZRI_NEED_SECRET | AZRI_NEED_CALLBACK | AZRI_NEED_ASSERTION | AZRI_NEED_TOKEN_FILE | AZRI_NEED_EXEC)
+    (AZRI_NEED_SECRET | AZRI_NEED_CALLBACK | AZRI_NEED_ASSERTION | AZRI_NEED_TOKEN_FILE | AZRI_NEED_EXEC | \
+     AZRI_NEED_CERTIFICATE)
 
 #define AZRI_ID_LATER (-1)                 /* the name is known, the identity is not built yet */
 #define AZRI_ID_OFF   (-2)                 /* a switch took it out of this build */
@@ -4403,6 +4480,11 @@ enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NE
 #  define AZRI_ID_CLIENT_ASSERTION AZRI_ID_OFF
 #else
 #  define AZRI_ID_CLIENT_ASSERTION AZREDIS_ID_CLIENT_ASSERTION
+#endif
+#ifdef AZREDIS_NO_CERTIFICATE
+#  define AZRI_ID_CLIENT_CERTIFICATE AZRI_ID_OFF
+#else
+#  define AZRI_ID_CLIENT_CERTIFICATE AZREDIS_ID_CLIENT_CERTIFICATE
 #endif
 #ifdef AZREDIS_NO_WORKLOAD
 #  define AZRI_ID_WORKLOAD AZRI_ID_OFF
@@ -4433,6 +4515,8 @@ static const azri_identity_kind azri_identity_kinds[] = {
     { "default", AZREDIS_ID_DEFAULT, 0 },
     { "environment", AZRI_ID_ENVIRONMENT, 0 },
     { "client-secret", AZREDIS_ID_CLIENT_SECRET, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_SECRET },
+    { "client-certificate", AZRI_ID_CLIENT_CERTIFICATE,
+      AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_CERTIFICATE | AZRI_NEED_PROOF },
     { "callback", AZREDIS_ID_CALLBACK, AZRI_NEED_CALLBACK },
     { "access-key", AZREDIS_ID_ACCESS_KEY, AZRI_NEED_PASSWORD },
     { "password", AZREDIS_ID_PASSWORD, AZRI_NEED_USER | AZRI_NEED_PASSWORD },
@@ -4447,7 +4531,7 @@ static const azri_identity_kind azri_identity_kinds[] = {
 
 /* Known names of identities that are not built yet. */
 static const char *const azri_identity_later[] = {
-    "client-certificate", "azure-cli", "azure-developer-cli", "azure-powershell", "device-code"
+    "azure-cli", "azure-developer-cli", "azure-powershell", "device-code"
 };
 
 /* NULL: no such name, or no such id. */
@@ -4491,7 +4575,8 @@ enum azri_env_name {
     AZRI_ENV_FEDERATED_TOKEN_FILE, AZRI_ENV_TOKEN_PROXY, AZRI_ENV_TOKEN_PROXY_CA_FILE, AZRI_ENV_TOKEN_PROXY_CA_DATA,
     AZRI_ENV_TOKEN_PROXY_SNI, AZRI_ENV_POD_AUTHORITY, AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_IDENTITY_HEADER,
     AZRI_ENV_IDENTITY_THUMBPRINT, AZRI_ENV_IMDS_ENDPOINT, AZRI_ENV_MSI_ENDPOINT, AZRI_ENV_MSI_SECRET,
-    AZRI_ENV_ML_CLIENT_ID, AZRI_ENV_HTTPS_PROXY, AZRI_ENV_HTTPS_PROXY_SMALL, AZRI_ENV_COUNT
+    AZRI_ENV_ML_CLIENT_ID, AZRI_ENV_HTTPS_PROXY, AZRI_ENV_HTTPS_PROXY_SMALL, AZRI_ENV_CERTIFICATE_PASSWORD,
+    AZRI_ENV_SEND_CHAIN, AZRI_ENV_COUNT
 };
 
 static const char *const azri_env_names[AZRI_ENV_COUNT] = {
@@ -4500,7 +4585,8 @@ static const char *const azri_env_names[AZRI_ENV_COUNT] = {
     "AZURE_FEDERATED_TOKEN_FILE", "AZURE_KUBERNETES_TOKEN_PROXY", "AZURE_KUBERNETES_CA_FILE", "AZURE_KUBERNETES_CA_DATA",
     "AZURE_KUBERNETES_SNI_NAME", "AZURE_POD_IDENTITY_AUTHORITY_HOST", "IDENTITY_ENDPOINT", "IDENTITY_HEADER",
     "IDENTITY_SERVER_THUMBPRINT", "IMDS_ENDPOINT", "MSI_ENDPOINT", "MSI_SECRET",
-    "DEFAULT_IDENTITY_CLIENT_ID", "HTTPS_PROXY", "https_proxy"
+    "DEFAULT_IDENTITY_CLIENT_ID", "HTTPS_PROXY", "https_proxy", "AZURE_CLIENT_CERTIFICATE_PASSWORD",
+    "AZURE_CLIENT_SEND_CERTIFICATE_CHAIN"
 };
 
 /* A snapshot, taken anew for each walk: a variable that was mended counts at once. NULL: unset or empty. */
@@ -4525,6 +4611,11 @@ typedef struct azri_identity_conf {        /* strings are owned; NULL: unset */
     char *object_id, *resource_id, *managed_client_id;
     char *federated_token_file, *token_file, *exec;
     char *authority_host, *allow_authority, *proxy;
+    char *certificate_file, *key_file, *certificate_password;
+    azredis_str certificate, key;          /* lent; ptr NULL: not in memory */
+    int   send_chain, rs256;
+    azredis_sign_fn sign;
+    void *sign_user;
     const char *cloud;                     /* the authority where neither option nor variable names one; static */
     char *scope;                           /* never NULL */
     int   kubernetes_proxy;
@@ -4541,7 +4632,8 @@ typedef struct azri_identity_text { uint16_t from, to; } azri_identity_text;
 static const azri_identity_text azri_identity_texts[] = {
     AZRI_OPTION(tenant_id), AZRI_OPTION(client_id), AZRI_OPTION(client_secret), AZRI_OPTION(user), AZRI_OPTION(password),
     AZRI_OPTION(object_id), AZRI_OPTION(resource_id), AZRI_OPTION(managed_client_id), AZRI_OPTION(federated_token_file),
-    AZRI_OPTION(token_file), AZRI_OPTION(exec), AZRI_OPTION(authority_host), AZRI_OPTION(allow_authority), AZRI_OPTION(proxy)
+    AZRI_OPTION(token_file), AZRI_OPTION(exec), AZRI_OPTION(authority_host), AZRI_OPTION(allow_authority), AZRI_OPTION(proxy),
+    AZRI_OPTION(certificate_file), AZRI_OPTION(key_file), AZRI_OPTION(certificate_password)
 };
 enum { AZRI_IDENTITY_TEXTS = sizeof azri_identity_texts / sizeof azri_identity_texts[0] };
 
@@ -4747,6 +4839,22 @@ static azredis_status azri_identity_check_exec(const azri_identity_conf *c, azre
 }
 #endif
 
+#ifndef AZREDIS_NO_CERTIFICATE
+/* A file or memory, and one key. */
+static azredis_status azri_identity_check_certificate(const azri_identity_conf *c, azredis_error *e) {
+    const char *where = "options.certificate";
+    if (!AZRI_WITH_ENV && (c->certificate_file || c->key_file))
+        return azri_identity_bad(e, where, "with AZREDIS_NO_OS there are no files; give it in memory");
+    if (c->certificate_file && c->certificate.ptr)
+        return azri_identity_bad(e, where, "certificate_file and certificate are two places of one thing; give one");
+    if (c->certificate.ptr ? c->key_file != NULL : c->key.ptr != NULL)
+        return azri_identity_bad(e, where, "key goes with certificate, in memory, and key_file with certificate_file");
+    if (c->sign && (c->key.ptr || c->key_file))
+        return azri_identity_bad(e, where, "sign has the key; leave key and key_file out");
+    return AZREDIS_OK;
+}
+#endif
+
 static azredis_status azri_identity_check_proxy(const azri_identity_conf *c, azredis_error *e) {
     char host[256];
     uint16_t port = 0;
@@ -4769,13 +4877,15 @@ static unsigned azri_identity_has(const azri_identity_conf *c) {
     if (c->get_assertion) has |= AZRI_NEED_ASSERTION;
     if (c->token_file) has |= AZRI_NEED_TOKEN_FILE;
     if (c->exec) has |= AZRI_NEED_EXEC;
+    if (c->certificate_file || c->certificate.ptr) has |= AZRI_NEED_CERTIFICATE;
     return has;
 }
 
 /* The option that the lowest of the needs is about. */
 static const char *azri_identity_need(unsigned needs) {
     static const char *const names[] = { "tenant_id", "client_id", "client_secret", "get_token", "user", "password",
-                                         "get_assertion", "token_file", "exec" };
+                                         "get_assertion", "token_file", "exec",
+                                         "certificate_file (or certificate, in memory)" };
     size_t i = 0;
     while (i + 1 < sizeof names / sizeof names[0] && !(needs >> i & 1u)) i++;
     return names[i];
@@ -4793,6 +4903,10 @@ static azredis_status azri_identity_check_values(const azri_identity_conf *c, az
                          AZRI_REDIS_SCOPE);
 #ifndef AZREDIS_NO_EXEC
     if (c->identity == AZREDIS_ID_EXEC && azri_identity_check_exec(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
+#endif
+#ifndef AZREDIS_NO_CERTIFICATE
+    if (c->identity == AZREDIS_ID_CLIENT_CERTIFICATE && azri_identity_check_certificate(c, e) != AZREDIS_OK)
+        return AZREDIS_E_ARG;
 #endif
     if (!AZRI_WITH_CLAIMS && !c->user && !c->is_static)
         return azri_fail(e, AZREDIS_E_ARG, "options.user",
@@ -4859,6 +4973,12 @@ static AZRI_APART azredis_status azri_identity_conf_copy(azri_identity_conf *c, 
     c->get_assertion = o->get_assertion;
     c->get_assertion_user = o->get_assertion_user;
     c->kubernetes_proxy = o->kubernetes_proxy;
+    c->certificate = azri_slice((const char *)o->certificate, o->certificate ? o->certificate_len : 0);
+    c->key = azri_slice((const char *)o->key, o->key ? o->key_len : 0);
+    c->send_chain = o->send_chain;
+    c->rs256 = o->rs256;
+    c->sign = o->sign;
+    c->sign_user = o->sign_user;
     c->cloud = AZRI_WITH_HTTP ? azri_identity_authority_of("") : NULL;
     c->is_static = o->identity == AZREDIS_ID_ACCESS_KEY || o->identity == AZREDIS_ID_PASSWORD;
     c->request_ms = azri_or(o->request_ms, 30u * AZRI_SECOND);
@@ -4909,7 +5029,8 @@ static const azri_hint_row azri_hints[] = {
     { { 70011, 1002012, 28002, 700022, 700023 },
       "the scope must be one resource followed by /.default" },
     { { 700025 }, "the application is a public client: it may not use a secret" },
-    { { 700027, 700030, 50012 }, "the certificate is not the one registered on the application" },
+    { { 700027, 700030, 50012 },
+      "the certificate is not registered on the application; if it is trusted by subject name, set send_chain" },
     { { 700024, 50013, 500133, 50027, 50048 },
       "the assertion is stale or not valid; check this machine's clock and the token file" },
     { { 70021, 700211, 700212, 700213 },
@@ -4980,7 +5101,6 @@ typedef struct azri_config_key {
     { name, kind, AZRI_CK_IDENTITY, (uint16_t)offsetof(azredis_auth_options, member), NULL }
 #define AZRI_KEY_IGNORED(name) { name, AZRI_CK_NO_EFFECT, AZRI_CK_ALIAS, 0, NULL }
 #define AZRI_KEY_REFUSED(name, mend) { name, AZRI_CK_REFUSED, AZRI_CK_ALIAS, 0, mend }
-#define AZRI_CONFIG_LATER "its identity is not built yet"
 #define AZRI_CONFIG_PROXY "a proxy to Redis is not supported; connect directly and leave the key out. For token requests: " \
                           "authorityProxy"
 #define AZRI_CONFIG_SENTINEL "Sentinel is not supported; give the address of the primary and leave the key out"
@@ -5001,6 +5121,11 @@ static const azri_config_key azri_config_keys[] = {
     AZRI_KEY_I("kubernetesProxy", AZRI_CK_FLAG, kubernetes_proxy),
     AZRI_KEY_I("tokenFile", AZRI_CK_TEXT, token_file),
     AZRI_KEY_I("exec", AZRI_CK_TEXT, exec),
+    AZRI_KEY_I("certificate", AZRI_CK_TEXT, certificate_file),
+    AZRI_KEY_I("certificateKey", AZRI_CK_TEXT, key_file),
+    AZRI_KEY_I("certificatePassword", AZRI_CK_SECRET, certificate_password),
+    AZRI_KEY_I("sendChain", AZRI_CK_FLAG, send_chain),
+    AZRI_KEY_I("rs256", AZRI_CK_FLAG, rs256),
     AZRI_KEY_I("user", AZRI_CK_TEXT, user),
     AZRI_KEY_I("password", AZRI_CK_SECRET, password),
     AZRI_KEY_I("authorityHost", AZRI_CK_TEXT, authority_host),
@@ -5046,8 +5171,7 @@ static const azri_config_key azri_config_keys[] = {
     AZRI_KEY_REFUSED("tunnel", AZRI_CONFIG_PROXY),
     AZRI_KEY_REFUSED("serviceName", AZRI_CONFIG_SENTINEL),
     AZRI_KEY_REFUSED("sentinelUser", AZRI_CONFIG_SENTINEL),
-    AZRI_KEY_REFUSED("sentinelPassword", AZRI_CONFIG_SENTINEL),
-    AZRI_KEY_REFUSED("certificate", AZRI_CONFIG_LATER)
+    AZRI_KEY_REFUSED("sentinelPassword", AZRI_CONFIG_SENTINEL)
 };
 enum { AZRI_CONFIG_KEYS = sizeof azri_config_keys / sizeof azri_config_keys[0] };
 
@@ -5242,6 +5366,9 @@ static const char *azri_config_set_text(azri_config *c, const azri_config_key *k
     if (given && k->kind == AZRI_CK_SECRET && k->offset == offsetof(azredis_auth_options, client_secret))
         return "a client secret does not belong into a connection string; set AZURE_CLIENT_SECRET and "
                "auth=environment, or the option client_secret";
+    if (given && k->kind == AZRI_CK_SECRET && k->offset == offsetof(azredis_auth_options, certificate_password))
+        return "a certificate's password does not belong into a connection string; set AZURE_CLIENT_CERTIFICATE_PASSWORD, "
+               "or the option certificate_password";
     *(const char **)at = given ? z : NULL;
     return NULL;
 }
@@ -5664,14 +5791,15 @@ static size_t azri_config_describe(const azredis_options *o, const azredis_auth_
  * Entry points for sources: azri_flow_fail _failed _unavailable _again _stage _accept, azri_flow_judge.
  * ================================================================================================ */
 
-typedef enum azri_step_kind { AZRI_STEP_HTTP, AZRI_STEP_FILE, AZRI_STEP_EXEC, AZRI_STEP_CALL, AZRI_STEP_WAIT,
+typedef enum azri_step_kind { AZRI_STEP_HTTP, AZRI_STEP_FILE, AZRI_STEP_EXEC, AZRI_STEP_CALL, AZRI_STEP_SIGN, AZRI_STEP_WAIT,
 AZRI_STEP_DONE } azri_step_kind;
 
 enum { AZRI_STEP_ARGS = 8, AZRI_PIN_DIGITS = 40 };
 
 /* HTTP: send request to url, feed the body to azri_flow_body, end with azri_flow_http.
  * FILE: read file, end with azri_flow_text. EXEC: run argv, end with azri_flow_ran and what it printed.
- * CALL: call, end with azri_flow_call. WAIT: come back in wait_ms. DONE: look at the flow's status.
+ * CALL: call, end with azri_flow_call. SIGN: load certificate and key, show the chain to azri_certificate_write, sign
+ * what it put into f->proof, by sign if there is one, end with azri_flow_signed. WAIT: come back in wait_ms. DONE: look at the flow's status.
  * Strings are lent by the flow until the step's end is told. */
 typedef struct azri_step {
     azri_step_kind kind;
@@ -5695,6 +5823,11 @@ typedef struct azri_step {
     azredis_token_fn call;                 /* CALL */
     void          *call_user;
     const char    *scope;
+    azredis_str    certificate, key;       /* SIGN, for the endpoint url; key empty: certificate has it */
+    const char    *password;
+    int            rs256;
+    azredis_sign_fn sign;                  /* NULL: key signs */
+    void          *sign_user;
 } azri_step;
 
 /* What a token endpoint said. Numbers are 0 where it said nothing usable. */
@@ -5736,6 +5869,26 @@ enum { AZRI_RETRY_SLOTS = 2 };             /* IMDS counts "being updated" on its
 /* 0.8, 1.6, 3.2 s, as Azure Core. */
 static const azri_retry azri_retry_sts = { 0, 3, 30, 1, 800 };
 
+/* What the files of a certificate and its key hold, one behind the other. */
+#if defined(AZREDIS_NO_CERTIFICATE) || defined(AZREDIS_NO_OS)
+typedef struct azri_pair { char none; } azri_pair;
+#define azri_pair_init(p, m) ((void)(p))
+#define azri_pair_free(p) ((void)(p))
+#define azri_pair_move(to, from) ((void)(to), (void)(from))
+#else
+typedef struct azri_pair { azri_buf bytes; size_t key_at; } azri_pair;
+static void azri_pair_init(azri_pair *p, const azri_mem *m) { azri_buf_init(&p->bytes, m, 2 * AZRI_KEY_FILE_MAX, 1); }
+static void azri_pair_free(azri_pair *p) { azri_buf_free(&p->bytes); }
+
+/* If *to has none. */
+static void azri_pair_move(azri_pair *to, azri_pair *from) {
+    azri_pair none = *to;
+    if (to->bytes.len) return;
+    *to = *from;
+    *from = none;
+}
+#endif
+
 enum { AZRI_FLOW_IDLE, AZRI_FLOW_LINK, AZRI_FLOW_ASK, AZRI_FLOW_ANSWER, AZRI_FLOW_PAUSE, AZRI_FLOW_DONE };
 
 struct azri_flow {
@@ -5746,6 +5899,8 @@ struct azri_flow {
     int64_t (*local_time)(int64_t wall);   /* in: seconds since 1970 of such a time; NULL: it is not known */
     uint64_t pace_ms;                      /* in: no pause is longer, for tokens of short life; 0: no bound */
     int      pin;                          /* in and out: 1 + the link that won, and is asked alone from then on */
+    int64_t  clock_offset;                 /* in and out: seconds by which Entra's clock is ahead of ours */
+    azri_pair kept;                        /* in and out: what the last assertion was signed with; secret */
 
     /* the result, from DONE until the next start */
     azri_buf      token;                   /* secret */
@@ -5784,6 +5939,7 @@ struct azri_flow {
     azri_flow_token_fn exchange;           /* takes that token, which is not the last one; NULL: it is */
     azri_url      authority;               /* or the metadata service */
     azri_buf      proof;                   /* secret: an assertion, a key */
+    azri_pair     pair;                    /* secret: to sign an assertion with */
     azri_buf      roots;                   /* PEM: what the endpoint is verified with */
     int           renewed;                 /* the proof was refused as stale, and got once more */
     int           exit_code;               /* of a program: its status, or minus the signal that ended it, or */
@@ -5896,6 +6052,7 @@ static void azri_flow_leave(azri_flow *f) {
     azri_wipe(&f->answer, sizeof f->answer);
     azri_buf_free(&f->proof);
     azri_buf_free(&f->roots);
+    azri_pair_free(&f->pair);
     f->tenant = f->client = f->secret = f->wanted = f->header = NULL;
     f->value = NULL;
     f->resource = NULL;
@@ -5954,7 +6111,7 @@ static void azri_flow_nothing(azri_flow *f) {
     azri_flow_end(f, AZREDIS_E_NO_CREDENTIAL);
 }
 
-#if !defined(AZREDIS_NO_ASSERTION) || !defined(AZREDIS_NO_WORKLOAD) || !defined(AZREDIS_NO_MANAGED)
+#if !defined(AZREDIS_NO_ASSERTION) || !defined(AZREDIS_NO_WORKLOAD) || !defined(AZREDIS_NO_MANAGED) || AZRI_WITH_CERTIFICATE
 /* The next question of this link. */
 static void azri_flow_stage(azri_flow *f, int stage) {
     azri_flow_forget(f);
@@ -6227,6 +6384,14 @@ static void azri_flow_text(azri_flow *f, uint64_t now, azredis_status st, azredi
 }
 #endif
 
+#ifndef AZREDIS_NO_CERTIFICATE
+/* A key has signed: OK, and signature is what it wrote; else f->error says why not. */
+static void azri_flow_signed(azri_flow *f, uint64_t now, azredis_status st, azredis_str signature) {
+    AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks == AZRI_STEP_SIGN);
+    f->source->text(f, now, st, signature);
+}
+#endif
+
 #ifndef AZREDIS_NO_EXEC
 /* A program has ended by itself: OK, and out is what it printed; else e says why not. said: how its stderr ends. */
 static void azri_flow_ran(azri_flow *f, uint64_t now, azredis_status st, azredis_str out, azredis_str said,
@@ -6250,18 +6415,21 @@ static azredis_str azri_flow_trim(azredis_str s) {
 }
 #endif
 
-/* The callback returned st: f->error says why it brought nothing, or out has what it wrote. */
-static azredis_status azri_flow_take_call(azri_flow *f, azri_buf *out, azredis_status st, const azredis_fetched *got) {
+/* A callback of yours failed, and may have written a reason of at most max bytes. */
+static azredis_status azri_flow_blame(azri_flow *f, azredis_status st, const char *said, size_t max) {
     char reason[AZRI_PEER_TEXT + 1];
     size_t n = 0;
-    if (st != AZREDIS_OK) {
-        while (n < sizeof got->reason && got->reason[n]) n++;
-        (void)azri_quote(reason, sizeof reason, got->reason, n, azri_slice(NULL, 0));
-        (void)azri_flow_fail(f, st < 0 ? st : AZREDIS_E_STATE, "the callback failed: ");
-        azri_fail_add(&f->error, "%s", n ? reason : "it gave no reason");
-        if (st > 0) f->error.retryable = 1;
-        return f->error.code;
-    }
+    while (n < max && said[n]) n++;
+    (void)azri_quote(reason, sizeof reason, said, n, azri_slice(NULL, 0));
+    (void)azri_flow_fail(f, st < 0 ? st : AZREDIS_E_STATE, "the callback failed: ");
+    azri_fail_add(&f->error, "%s", n ? reason : "it gave no reason");
+    if (st > 0) f->error.retryable = 1;
+    return f->error.code;
+}
+
+/* The callback returned st: f->error says why it brought nothing, or out has what it wrote. */
+static azredis_status azri_flow_take_call(azri_flow *f, azri_buf *out, azredis_status st, const azredis_fetched *got) {
+    if (st != AZREDIS_OK) return azri_flow_blame(f, st, got->reason, sizeof got->reason);
     if (!got->token || got->len == 0 || got->len > got->cap)
         return azri_flow_fail(f, AZREDIS_E_TOKEN,
                               "the callback returned OK, but wrote nothing, or a len greater than cap");
@@ -6357,16 +6525,21 @@ static azredis_status azri_app_form(azri_flow *f, azri_buf *b) {
     return st;
 }
 
+/* The token endpoint below u. */
+static azredis_status azri_app_endpoint(azri_flow *f, azri_url *u) {
+    size_t n = strlen(u->path);
+    if (u->path[n - 1] == '/') n--;
+    if (azri_fmt(u->path + n, sizeof u->path - n, "/%s/oauth2/v2.0/token", f->tenant) >= sizeof u->path - n)
+        return azri_flow_fail(f, AZREDIS_E_ARG, "the path of the token endpoint is too long");
+    return AZREDIS_OK;
+}
+
 /* The request to the token endpoint below step->url, with the secret or the assertion in f->proof. */
 static azredis_status azri_app_request(azri_flow *f, azri_step *step) {
     char headers[300];
     azri_buf form;
-    azredis_status st;
-    size_t n = strlen(step->url.path);
-    if (step->url.path[n - 1] == '/') n--;
-    if (azri_fmt(step->url.path + n, sizeof step->url.path - n, "/%s/oauth2/v2.0/token", f->tenant) >=
-        sizeof step->url.path - n)
-        return azri_flow_fail(f, AZREDIS_E_ARG, "the path of the token endpoint is too long");
+    azredis_status st = azri_app_endpoint(f, &step->url);
+    if (st != AZREDIS_OK) return st;
     step->kind = AZRI_STEP_HTTP;
     azri_flow_new_id(f);
     (void)azri_fmt(headers, sizeof headers, "User-Agent: azredis-entra/" AZREDIS_VERSION_TEXT "\r\n"
@@ -6405,16 +6578,21 @@ static azredis_status azri_environment_lacks(azri_flow *f) {
         if (v[i]) azri_fail_add(&f->error, "%s%s", found++ ? ", " : "found ", azri_env_names[i]);
     if (found) azri_fail_add(&f->error, "; ");
     for (i = AZRI_ENV_TENANT_ID; i <= AZRI_ENV_CLIENT_SECRET; i++)
-        if (!v[i]) azri_fail_add(&f->error, "%s%s", missing++ ? ", " : "missing ", azri_env_names[i]);
-    if (v[AZRI_ENV_CERTIFICATE_PATH]) azri_fail_add(&f->error, "; certificates are not supported yet");
+        if (!v[i] && !(i == AZRI_ENV_CLIENT_SECRET && v[AZRI_ENV_CERTIFICATE_PATH]))
+            azri_fail_add(&f->error, "%s%s", missing++ ? ", " : "missing ", azri_env_names[i]);
+    if (AZRI_WITH_CERTIFICATE && !v[AZRI_ENV_CLIENT_SECRET] && !v[AZRI_ENV_CERTIFICATE_PATH])
+        azri_fail_add(&f->error, " or %s", azri_env_names[AZRI_ENV_CERTIFICATE_PATH]);
+    if (!AZRI_WITH_CERTIFICATE && v[AZRI_ENV_CERTIFICATE_PATH])
+        azri_fail_add(&f->error, "; this program was built with AZREDIS_NO_CERTIFICATE");
     else if (v[AZRI_ENV_USERNAME]) azri_fail_add(&f->error, "; user passwords are not supported");
     return AZREDIS_E_NO_CREDENTIAL;
 }
 
+/* The secret wins, as in the SDKs; f->secret NULL: >>certificate gets its assertion. */
 static azredis_status azri_environment_begin(azri_flow *f) {
     char *const *v = f->env->value;
-    if (!v[AZRI_ENV_TENANT_ID] || !v[AZRI_ENV_CLIENT_ID] || !v[AZRI_ENV_CLIENT_SECRET])
-        return azri_environment_lacks(f);
+    int proof = v[AZRI_ENV_CLIENT_SECRET] || (AZRI_WITH_CERTIFICATE && v[AZRI_ENV_CERTIFICATE_PATH]);
+    if (!v[AZRI_ENV_TENANT_ID] || !v[AZRI_ENV_CLIENT_ID] || !proof) return azri_environment_lacks(f);
     f->secret = v[AZRI_ENV_CLIENT_SECRET];
     return azri_app_begin(f, v[AZRI_ENV_TENANT_ID], v[AZRI_ENV_CLIENT_ID], "environment");
 }
@@ -7184,7 +7362,9 @@ static int azri_assertion_is_jwt(azredis_str s) {
     }
     return parts == 3;
 }
+#endif
 
+#if !defined(AZREDIS_NO_ASSERTION) || !defined(AZREDIS_NO_WORKLOAD) || !defined(AZREDIS_NO_MANAGED) || AZRI_WITH_CERTIFICATE
 /* Entra finds that the time of the assertion has passed, or has not come. */
 static int azri_assertion_is_stale(int code) { return code == 700024 || code == 50013 || code == 500133; }
 
@@ -7447,7 +7627,252 @@ static void azri_managed_app_net(azri_flow *f, uint64_t now) {
 }
 #endif
 
-/* ==== >>walk ============================================================== uses: core mem fail text json http jwt identity flow app given managed federated ==
+#ifndef AZREDIS_NO_CERTIFICATE
+/* ==== >>certificate ======================================================= uses: core mem fail text http identity flow app federated ==
+ * Applications with a certificate: an assertion that its key signs (RFC 7523; "Microsoft identity platform application
+ * authentication certificate credentials"), made anew for each request, with files that are read anew for each.
+ *
+ *   certificate file --> key file, if there is one --> sign --> ask Entra --token
+ *        ^                                            \--cannot be parsed--> sign with what was read the last time
+ *        +--passing trouble, or 700024: the clock-------------------+
+ *
+ * Pure: >>fetch reads the files and has the key loaded, wiped, and its chain shown to azri_certificate_write.
+ * ================================================================================================ */
+
+#define AZRI_CERTIFICATE_LIFE 600          /* seconds: Entra advises 5 to 10 minutes, and MSAL takes 10 */
+
+/* The stages before AZRI_FEDERATED_ASK. Without files the first one signs. */
+enum { AZRI_CERTIFICATE_FILE, AZRI_CERTIFICATE_KEY, AZRI_CERTIFICATE_SIGN, AZRI_CERTIFICATE_SIGN_KEPT };
+
+/* ---- the assertion (RFC 7515, 7519), its members in the order of the specification's vectors ---- */
+
+typedef struct azri_assertion {
+    int             rs256;
+    azredis_str     print;                 /* of the signing certificate: SHA-256, with rs256 SHA-1 */
+    azredis_str     chain;                 /* goes along; empty: it does not */
+    const azri_url *aud;
+    const char     *client, *id;
+    int64_t         now;
+} azri_assertion;
+
+/* Cuts the next certificate, which stands behind its length in 4 bytes, off *chain. 0: there is none. */
+static int azri_certificate_next(azredis_str *chain, azredis_str *der) {
+    size_t i, n = 0;
+    if (chain->len < 4) return 0;
+    for (i = 0; i < 4; i++) n = n << 8 | (unsigned char)chain->ptr[i];
+    if (n > chain->len - 4) return 0;
+    *der = azri_slice(chain->ptr + 4, n);
+    *chain = azri_slice(der->ptr + n, chain->len - 4 - n);
+    return 1;
+}
+
+static azredis_status azri_certificate_header(azri_buf *b, const azri_assertion *a) {
+    azredis_str rest = a->chain, der;
+    const char *before = "\",\"x5c\":[\"";
+    azredis_status st = azri_buf_adds(b, a->rs256 ? "{\"alg\":\"RS256\",\"typ\":\"JWT\",\"x5t\":\""
+                                                  : "{\"alg\":\"PS256\",\"typ\":\"JWT\",\"x5t#S256\":\"");
+    if (st == AZREDIS_OK) st = azri_b64_add(b, a->print, 1);
+    while (st == AZREDIS_OK && azri_certificate_next(&rest, &der)) {
+        st = azri_buf_adds(b, before);
+        if (st == AZREDIS_OK) st = azri_b64_add(b, der, 0);
+        before = "\",\"";
+    }
+    return st == AZREDIS_OK ? azri_buf_adds(b, a->chain.len ? "\"]}" : "\"}") : st;
+}
+
+/* Nothing in it needs an escape: azri_identity_check_app and azri_url_parse have seen to it. */
+static azredis_status azri_certificate_claims(azri_buf *b, const azri_assertion *a) {
+    char times[2][24];
+    const char *const parts[] = { a->aud->path, "\",\"exp\":", times[0], ",\"iss\":\"", a->client, "\",\"jti\":\"", a->id,
+                                  "\",\"nbf\":", times[1], ",\"sub\":\"", a->client, "\"}" };
+    azredis_status st = azri_buf_adds(b, "{\"aud\":\"https://");
+    size_t i;
+    (void)azri_fmt(times[0], sizeof times[0], "%lld", (long long)a->now + AZRI_CERTIFICATE_LIFE);
+    (void)azri_fmt(times[1], sizeof times[1], "%lld", (long long)a->now);
+    azri_http_put_host(b, &st, a->aud);
+    for (i = 0; i < sizeof parts / sizeof parts[0]; i++) azri_http_put(b, &st, azri_str(parts[i]));
+    return st;
+}
+
+/* Appends what is to be signed: header and claims, each in base64url. */
+static azredis_status azri_certificate_compose(azri_buf *out, const azri_assertion *a) {
+    azri_buf json;
+    azredis_status st;
+    azri_buf_init(&json, out->mem, AZRI_VALUE_MAX, 0);
+    st = azri_certificate_header(&json, a);
+    if (st == AZREDIS_OK) st = azri_b64_add(out, azri_slice(json.ptr, json.len), 1);
+    if (st == AZREDIS_OK) st = azri_buf_adds(out, ".");
+    json.len = 0;
+    if (st == AZREDIS_OK) st = azri_certificate_claims(&json, a);
+    if (st == AZREDIS_OK) st = azri_b64_add(out, azri_slice(json.ptr, json.len), 1);
+    azri_buf_free(&json);
+    return st;
+}
+
+/* ---- asking ---- */
+
+static azredis_status azri_certificate_begin(azri_flow *f) {
+    return azri_app_begin(f, f->conf->tenant_id, f->conf->client_id, f->source->name);
+}
+
+static int azri_certificate_sends_chain(const azri_flow *f) {
+    const char *z = f->env->value[AZRI_ENV_SEND_CHAIN];
+    return f->conf->send_chain || (z && (azri_eqz(azri_str(z), "1") || azri_ieqz(azri_str(z), "true")));
+}
+
+/* The step SIGN has certificates: puts what is to be signed into f->proof. chain: see azri_certificate_next; print: of the
+ * first one. Not OK: f->error says why. */
+static azredis_status azri_certificate_write(azri_flow *f, const azri_step *step, azredis_str chain, azredis_str print) {
+    azri_assertion a;
+    azredis_status st;
+    azri_flow_new_id(f);
+    a.rs256 = step->rs256;
+    a.print = print;
+    a.chain = azri_certificate_sends_chain(f) ? chain : azri_slice(NULL, 0);
+    a.aud = &step->url;
+    a.client = f->client;
+    a.id = f->request_id;
+    a.now = f->sent_unix + f->clock_offset;
+    st = azri_certificate_compose(&f->proof, &a);
+    if (st == AZREDIS_E_LIMIT) return azri_flow_fail(f, st, "the chain is longer than this build can send");
+    return st == AZREDIS_OK ? st : azri_flow_fail(f, st, "no memory for an assertion");
+}
+
+static azredis_status azri_certificate_ask_sign(azri_flow *f, azri_step *step) {
+    const azri_identity_conf *c = f->conf;
+    step->kind = AZRI_STEP_SIGN;
+    step->certificate = c->certificate;
+    step->key = c->key;
+    step->password = c->certificate_password ? c->certificate_password : f->env->value[AZRI_ENV_CERTIFICATE_PASSWORD];
+    step->rs256 = c->rs256;
+    step->sign = c->sign;
+    step->sign_user = c->sign_user;
+    step->url = f->authority;
+    azri_buf_free(&f->proof);
+    return azri_app_endpoint(f, &step->url);
+}
+
+/* For the next request everything is made anew: an assertion is taken once only. f->tries goes on. */
+static void azri_certificate_anew(azri_flow *f) {
+    if (f->phase == AZRI_FLOW_PAUSE && !f->secret) f->stage = AZRI_CERTIFICATE_FILE;
+}
+
+static void azri_certificate_stage(azri_flow *f, int stage) {
+    azri_flow_forget(f);
+    f->stage = stage;
+    f->phase = AZRI_FLOW_ASK;
+}
+
+#ifndef AZREDIS_NO_OS
+/* Of the certificate; NULL: it is in memory. */
+static const char *azri_certificate_path(const azri_flow *f) {
+    return f->source->id == AZREDIS_ID_ENVIRONMENT ? f->env->value[AZRI_ENV_CERTIFICATE_PATH] : f->conf->certificate_file;
+}
+
+/* Of the key; NULL: the same. */
+static const char *azri_certificate_key_path(const azri_flow *f) {
+    return f->source->id == AZREDIS_ID_ENVIRONMENT ? NULL : f->conf->key_file;
+}
+
+static azredis_status azri_certificate_ask(azri_flow *f, azri_step *step) {
+    const azri_pair *p = f->stage == AZRI_CERTIFICATE_SIGN_KEPT ? &f->kept : &f->pair;
+    const char *path = azri_certificate_path(f);
+    azredis_status st;
+    if (f->secret || f->stage == AZRI_FEDERATED_ASK) return azri_app_ask(f, step);
+    if (path && f->stage < AZRI_CERTIFICATE_SIGN) {
+        step->kind = AZRI_STEP_FILE;
+        step->file = f->stage == AZRI_CERTIFICATE_FILE ? path : azri_certificate_key_path(f);
+        step->file_max = AZRI_KEY_FILE_MAX;
+        return AZREDIS_OK;
+    }
+    st = azri_certificate_ask_sign(f, step);
+    if (!path) return st;
+    step->certificate = azri_slice(p->bytes.ptr, p->key_at);
+    step->key = azri_slice(NULL, 0);
+    if (p->bytes.len > p->key_at) step->key = azri_slice(p->bytes.ptr + p->key_at, p->bytes.len - p->key_at);
+    return st;
+}
+
+static void azri_certificate_read(azri_flow *f, uint64_t now, azredis_str text) {
+    int first = f->stage == AZRI_CERTIFICATE_FILE;
+    if (first) f->pair.bytes.len = 0;
+    if (azri_buf_add(&f->pair.bytes, text.ptr, text.len) != AZREDIS_OK) {
+        (void)azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for a file");
+        azri_flow_failed(f, now);
+        return;
+    }
+    if (first) f->pair.key_at = f->pair.bytes.len;
+    azri_certificate_stage(f, first && azri_certificate_key_path(f) ? AZRI_CERTIFICATE_KEY : AZRI_CERTIFICATE_SIGN);
+}
+
+/* The pair cannot be used: 1: the one before it is. Somebody may be writing it, or has made a mistake which is told. */
+static int azri_certificate_fall_back(azri_flow *f) {
+    const char *path = azri_certificate_path(f), *key = azri_certificate_key_path(f);
+    int parsed = f->proof.len > 0;
+    if (path) azri_fail_add(&f->error, " (file %s%s%s)", path, key ? " and " : "", key ? key : "");
+    if (parsed || f->stage != AZRI_CERTIFICATE_SIGN || !f->kept.bytes.len || f->error.code == AZREDIS_E_NOMEM) return 0;
+    AZRI_SAY(f->hint, sizeof f->hint, "what the file held before is used on: %s", f->error.message);
+    azri_certificate_stage(f, AZRI_CERTIFICATE_SIGN_KEPT);
+    return 1;
+}
+
+/* What signed is kept as it was read: an encrypted file stays so. */
+static void azri_certificate_keep(azri_flow *f) {
+    if (!azri_certificate_path(f) || f->stage != AZRI_CERTIFICATE_SIGN) return;
+    azri_pair_free(&f->kept);
+    azri_pair_move(&f->kept, &f->pair);
+}
+#else
+#define azri_certificate_fall_back(f) ((void)(f), 0)
+#define azri_certificate_keep(f) ((void)(f))
+
+static azredis_status azri_certificate_ask(azri_flow *f, azri_step *step) {
+    return f->stage == AZRI_FEDERATED_ASK ? azri_app_ask(f, step) : azri_certificate_ask_sign(f, step);
+}
+#endif
+
+/* ---- what came ---- */
+
+static void azri_certificate_signed(azri_flow *f, uint64_t now, azredis_status st, azredis_str signature) {
+    if (st == AZREDIS_OK) {
+        st = azri_buf_adds(&f->proof, ".");
+        if (st == AZREDIS_OK) st = azri_b64_add(&f->proof, signature, 1);
+        if (st != AZREDIS_OK) (void)azri_flow_fail(f, st, "no memory for an assertion");
+    } else if (azri_certificate_fall_back(f)) return;
+    if (st != AZREDIS_OK) {
+        azri_flow_failed(f, now);
+        return;
+    }
+    azri_certificate_keep(f);
+    azri_certificate_stage(f, AZRI_FEDERATED_ASK);
+}
+
+#ifdef AZREDIS_NO_OS
+#define azri_certificate_text azri_certificate_signed
+#else
+/* A file was read, or a key has signed. */
+static void azri_certificate_text(azri_flow *f, uint64_t now, azredis_status st, azredis_str text) {
+    if (f->asks == AZRI_STEP_SIGN) azri_certificate_signed(f, now, st, text);
+    else if (st == AZREDIS_OK) azri_certificate_read(f, now, text);
+    else azri_flow_failed(f, now);
+}
+#endif
+
+/* 700024: our clock is wrong, and the answer's Date says by how much; so it is kept, and signed once more. */
+static void azri_certificate_http(azri_flow *f, uint64_t now, const azri_http *h) {
+    if (h->date > 0 && azri_flow_code(f) == 700024)
+        f->clock_offset = h->date - f->sent_unix - (int64_t)((now - f->sent_at) / AZRI_SECOND);
+    azri_assertion_judge(f, now, h);
+    azri_certificate_anew(f);
+}
+
+static void azri_certificate_net(azri_flow *f, uint64_t now) {
+    azri_flow_judge_net(f, now);
+    azri_certificate_anew(f);
+}
+#endif
+
+/* ==== >>walk ============================================================== uses: core mem fail text json http jwt identity flow app given managed federated certificate ==
  * The table of sources, which of them a walk asks and in which order, and the walk itself.
  * Entry points: azri_flow_init _start _next _body _http _text _ran _call _free azri_step_free.
  * ================================================================================================ */
@@ -7482,6 +7907,12 @@ static azredis_status azri_source_foreign(azri_flow *f) {
 #define AZRI_BEGIN(begin) (AZRI_WITH_HTTP ? (begin) : azri_source_left_out)
 #define AZRI_BY_SECRET(begin) AZRI_BEGIN(begin), AZRI_IF_HTTP(azri_app_ask), AZRI_IF_HTTP(azri_flow_judge), \
     AZRI_IF_HTTP(azri_flow_judge_net)
+#ifdef AZREDIS_NO_CERTIFICATE
+#  define AZRI_BY_ENVIRONMENT AZRI_BY_SECRET(azri_environment_begin), NULL, NULL
+#else
+#  define AZRI_BY_CERTIFICATE azri_certificate_ask, azri_certificate_http, azri_certificate_net, azri_certificate_text, NULL
+#  define AZRI_BY_ENVIRONMENT azri_environment_begin, AZRI_BY_CERTIFICATE
+#endif
 #ifdef AZREDIS_NO_MANAGED
 #  define AZRI_BY_MACHINE azri_source_off, NULL, NULL, NULL, NULL, NULL
 #else
@@ -7502,7 +7933,7 @@ static azredis_status azri_source_foreign(azri_flow *f) {
 static const azri_source azri_sources[] = {        /* in the order of the default chain */
 #ifndef AZREDIS_NO_OS
     { "environment", "EnvironmentCredential", AZREDIS_ID_ENVIRONMENT, AZRI_CHAIN_PROD,
-      AZRI_BY_SECRET(azri_environment_begin), NULL, NULL },
+      AZRI_BY_ENVIRONMENT },
     { "workload-identity", "WorkloadIdentityCredential", AZRI_ID_WORKLOAD, AZRI_CHAIN_PROD, AZRI_BY_FILE },
     { "managed-identity", "ManagedIdentityCredential", AZRI_ID_MANAGED, AZRI_CHAIN_PROD, AZRI_BY_MACHINE },
     { "azure-cli", "AzureCliCredential", AZRI_ID_LATER, AZRI_CHAIN_DEV, AZRI_NOT_YET },
@@ -7518,6 +7949,9 @@ static const azri_source azri_sources[] = {        /* in the order of the defaul
 #ifndef AZREDIS_NO_ASSERTION
     { "client-assertion", NULL, AZREDIS_ID_CLIENT_ASSERTION, 0, AZRI_BEGIN(azri_assertion_begin), AZRI_IF_HTTP(azri_assertion_ask),
       AZRI_IF_HTTP(azri_assertion_judge), AZRI_IF_HTTP(azri_flow_judge_net), NULL, AZRI_IF_HTTP(azri_assertion_call) },
+#endif
+#ifndef AZREDIS_NO_CERTIFICATE
+    { "client-certificate", NULL, AZREDIS_ID_CLIENT_CERTIFICATE, 0, azri_certificate_begin, AZRI_BY_CERTIFICATE },
 #endif
     { "callback", NULL, AZREDIS_ID_CALLBACK, 0, azri_given_begin, azri_callback_ask, NULL, NULL, NULL, azri_callback_call },
 #ifndef AZREDIS_NO_MANAGED
@@ -7669,6 +8103,8 @@ static void azri_flow_init(azri_flow *f, const azri_mem *m, const azri_identity_
     azri_buf_init(&f->token, m, AZRI_VALUE_MAX, 1);
     azri_buf_init(&f->proof, m, AZRI_VALUE_MAX, 1);
     azri_buf_init(&f->roots, m, AZRI_VALUE_MAX, 0);
+    azri_pair_init(&f->pair, m);
+    azri_pair_init(&f->kept, m);
     azri_flow_expect(f);
 }
 
@@ -7693,6 +8129,7 @@ static void azri_flow_start(azri_flow *f, const azri_env *env, uint64_t now) {
 static void azri_flow_free(azri_flow *f) {
     if (!f->mem) return;
     azri_flow_end(f, AZREDIS_E_CLOSED);
+    azri_pair_free(&f->kept);
     f->phase = AZRI_FLOW_IDLE;
 }
 
@@ -13624,8 +14061,6 @@ static azredis_status azri_key_pem(azri_key *k, azri_buf *der, azredis_str text,
  * k->chain: certificates as DER, each behind its length in 4 bytes big-endian, first the one of the key, then the others
  * in the order of the file. Afterwards azri_key_free, if this was OK. */
 static azredis_status azri_key_load(azri_key *k, const azri_mem *m, azredis_str certificate, azredis_str key,
-                                    const char *password, azredis_error *e) AZRI_UNUSED;
-static azredis_status azri_key_load(azri_key *k, const azri_mem *m, azredis_str certificate, azredis_str key,
                                     const char *password, azredis_error *e) {
     azri_buf der;
     azredis_status st;
@@ -13646,8 +14081,6 @@ static azredis_status azri_key_load(azri_key *k, const azri_mem *m, azredis_str 
 /* Certificates alone, as in azri_key_load but in the order of the file; for a key that somebody else has. Afterwards
  * azri_buf_free, if this was OK. */
 static azredis_status azri_chain_load(azri_buf *chain, const azri_mem *m, azredis_str certificate, const char *password,
-                                      azredis_error *e) AZRI_UNUSED;
-static azredis_status azri_chain_load(azri_buf *chain, const azri_mem *m, azredis_str certificate, const char *password,
                                       azredis_error *e) {
     azri_buf der;
     azredis_status st;
@@ -13661,7 +14094,6 @@ static azredis_status azri_chain_load(azri_buf *chain, const azri_mem *m, azredi
 
 /* The thumbprint of the first certificate, as the header of an assertion has it: by SHA-256 for PS256, by SHA-1 for RS256.
  * Returns its length; 0: this mbedTLS has no such hash. */
-static size_t azri_chain_print(const azri_buf *chain, int alg, unsigned char out[32]) AZRI_UNUSED;
 static size_t azri_chain_print(const azri_buf *chain, int alg, unsigned char out[32]) {
     azredis_str der;
     size_t at = 0;
@@ -13671,8 +14103,6 @@ static size_t azri_chain_print(const azri_buf *chain, int alg, unsigned char out
 }
 
 /* hash: SHA-256 of what is signed; the signature goes behind what is in the buffer. */
-static azredis_status azri_key_sign(azri_key *k, int alg, const unsigned char hash[32], azri_buf *signature,
-                                    azredis_error *e) AZRI_UNUSED;
 static azredis_status azri_key_sign(azri_key *k, int alg, const unsigned char hash[32], azri_buf *signature,
                                     azredis_error *e) {
     size_t n = mbedtls_pk_get_len(&k->pk);
@@ -13974,6 +14404,7 @@ static uint64_t azri_line_deadline(const azri_line *l) {
  * by whichever pump claimed it. The auth's lock guards memory only; lock order: client, then auth.
  * ================================================================================================ */
 
+#define AZRI_SIGNATURE_MAX 512u         /* bytes: RSA-4096, the longest that Entra and mbedTLS take */
 #define AZRI_OWN_PAUSE    20u           /* ms between two looks at a fetch that another thread is stepping */
 
 typedef struct azri_watch azri_watch;
@@ -14003,6 +14434,8 @@ struct azredis_auth {
     int                pin;             /* the link of the chain that won */
     uint32_t           tokens, token_failures;
     azri_tls_kept      kept;            /* of the last token request, for the next; lent to the fetch meanwhile */
+    azri_pair          pair;            /* certificate and key of it, the same */
+    int64_t            clock_offset;    /* seconds by which Entra's clock was ahead of ours */
     azri_fetch        *own;             /* the fetch of azredis_auth_token */
     void             (*drop_own)(azredis_auth *a, azri_fetch *f, uint64_t now);  /* set with it */
     int                own_busy;        /* a thread is stepping it */
@@ -14201,6 +14634,8 @@ static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
     f->flow.local_time = azri_posix_local;
 #endif
     f->flow.pin = a->pin;
+    f->flow.clock_offset = a->clock_offset;
+    azri_pair_move(&f->flow.kept, &a->pair);
     f->flow.pace_ms = a->machine.held ? azri_max64(a->machine.life_ms / 10, 1) : 0;
     azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_TOKEN_START, "fetching a token (%s)",
                   azri_identity_name(a->conf.identity));
@@ -14260,6 +14695,8 @@ static azredis_status azri_fetch_take(azredis_auth *a, azri_fetch *f, uint64_t n
 
 /* Under the lock. Two can come back when a void claim is still at work. */
 static void azri_fetch_return(azredis_auth *a, azri_fetch *f) {
+    azri_pair_move(&a->pair, &f->flow.kept);
+    a->clock_offset = f->flow.clock_offset;
     if (!AZRI_WITH_RESUMPTION || a->kept.blob) return;
     a->kept = f->kept;
     memset(&f->kept, 0, sizeof f->kept);
@@ -14324,6 +14761,69 @@ static void azri_fetch_file(azredis_auth *a, azri_fetch *f) {
     st = azri_file_read(&text, f->step.file, f->step.directory, f->step.file_max, f->step.where, &e);
     azri_flow_text(&f->flow, azri_auth_now(a), st, azri_slice(text.ptr, text.len), &e);
     azri_buf_free(&text);
+}
+#endif
+
+#ifndef AZREDIS_NO_CERTIFICATE
+/* Your callback signs what f->proof holds; not under a lock. */
+static azredis_status azri_fetch_call_sign(azri_flow *f, const azri_step *step, const unsigned char hash[32], azri_buf *out) {
+    azredis_signing s;
+    azredis_status st;
+    if (azri_buf_reserve(out, AZRI_SIGNATURE_MAX) != AZREDIS_OK)
+        return azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for a signature");
+    memset(&s, 0, sizeof s);
+    s.algorithm = step->rs256 ? AZREDIS_RS256 : AZREDIS_PS256;
+    memcpy(s.hash, hash, sizeof s.hash);
+    s.text = f->proof.ptr;
+    s.text_len = f->proof.len;
+    s.signature = (unsigned char *)out->ptr;
+    s.cap = AZRI_SIGNATURE_MAX;
+    st = step->sign(step->sign_user, &s);
+    if (st != AZREDIS_OK) return azri_flow_blame(f, st, s.reason, sizeof s.reason);
+    if (s.len == 0 || s.len > AZRI_SIGNATURE_MAX)
+        return azri_flow_fail(f, AZREDIS_E_TOKEN, "the callback returned OK, but wrote nothing, or a len greater than cap");
+    out->len = s.len;
+    return AZREDIS_OK;
+}
+
+/* What the key signs, if there is no callback; its hash is wanted in any case. */
+static azredis_status azri_fetch_prepare(azri_flow *f, const azri_step *step, azri_key *k, unsigned char hash[32], azri_buf *out) {
+    unsigned char print[32];
+    size_t n = azri_chain_print(&k->chain, step->rs256, print);
+    azredis_status st;
+    if (!n) return azri_flow_fail(f, AZREDIS_E_STATE, "mbedTLS is built without SHA-1, which rs256 needs");
+    st = azri_certificate_write(f, step, azri_slice(k->chain.ptr, k->chain.len), azri_slice((const char *)print, n));
+    if (st != AZREDIS_OK) return st;
+    (void)azri_mbedtls_sha256((const unsigned char *)f->proof.ptr, f->proof.len, hash);
+    return step->sign ? st : azri_key_sign(k, step->rs256, hash, out, &f->error);
+}
+
+/* The key lives in here only. */
+static AZRI_APART azredis_status azri_fetch_assert(const azri_port *port, azri_flow *f, const azri_step *step, azri_buf *out) {
+    unsigned char hash[32];
+    azredis_status st;
+    azri_key k;
+    memset(&k, 0, sizeof k);
+    k.port = port;
+    azri_tls_enter();
+    (void)AZRI_PSA_INIT();
+    st = step->sign ? azri_chain_load(&k.chain, &port->mem, step->certificate, step->password, &f->error)
+                    : azri_key_load(&k, &port->mem, step->certificate, step->key, step->password, &f->error);
+    if (st == AZREDIS_OK) st = azri_fetch_prepare(f, step, &k, hash, out);
+    if (step->sign) azri_buf_free(&k.chain);
+    azri_key_free(&k);
+    azri_tls_leave();
+    azri_wipe(&k, sizeof k);
+    return st == AZREDIS_OK && step->sign ? azri_fetch_call_sign(f, step, hash, out) : st;
+}
+
+static void azri_fetch_sign(azredis_auth *a, azri_fetch *f) {
+    azri_buf signature;
+    azredis_status st;
+    azri_buf_init(&signature, &a->port.mem, AZRI_SIGNATURE_MAX, 1);
+    st = azri_fetch_assert(&a->port, &f->flow, &f->step, &signature);
+    azri_flow_signed(&f->flow, azri_auth_now(a), st, azri_slice(signature.ptr, signature.len));
+    azri_buf_free(&signature);
 }
 #endif
 
@@ -14465,6 +14965,11 @@ static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_g
         case AZRI_STEP_CALL:
             azri_fetch_call(a, f);
             break;
+        case AZRI_STEP_SIGN:
+#ifndef AZREDIS_NO_CERTIFICATE
+            azri_fetch_sign(a, f);
+#endif
+            break;
         case AZRI_STEP_WAIT:
             f->until = azri_after(now, f->step.wait_ms);
             f->phase = AZRI_FETCH_WAIT;
@@ -14499,6 +15004,7 @@ static void azri_auth_free(azredis_auth *a) {
     if (a->own) a->drop_own(a, a->own, azri_auth_now(a));
     azri_waker_unref(a->own_waker);
     azri_tls_forget(&a->kept, &mem);
+    azri_pair_free(&a->pair);
     azri_blob_drop(a->blob);
     azri_identity_conf_free(&a->conf, &mem);
     azri_strfree(&mem, a->ca_file);
@@ -16369,6 +16875,10 @@ static void azri_plan_fetch(azri_plan *p, const azredis_auth_options *o) {
     azri_plan_add(p, AZRI_FETCHING, AZRI_TLS_AHEAD, 1);
     azri_plan_add(p, AZRI_FETCHING, AZRI_REQUEST_MAX, 1);
     azri_plan_add(p, AZRI_FETCHING, AZRI_FORM_MAX, 1);
+    if (!k || !(k->needs & AZRI_NEED_CERTIFICATE)) return;
+    azri_plan_add(p, AZRI_FETCHING, AZRI_KEY_FILE_MAX, 1);
+    azri_plan_add(p, AZRI_FETCHING, AZRI_KEY_FILE_MAX + 1, 1);
+    azri_plan_add(p, AZRI_FETCHING, AZRI_SIGNATURE_MAX, 1);
 }
 
 static void azri_plan_auth(azri_plan *p, const azredis_auth_options *o, int by_reconnect) {
@@ -16492,6 +17002,7 @@ static AZRI_APART azredis_auth *azri_auth_open(azredis_auth_options *o, const az
     if (!a) return NULL;
     a->port = port;
     a->refs = 1;
+    azri_pair_init(&a->pair, &a->port.mem);
     a->rng.state = azri_seed(&a->port, o->seed);
     a->ca = o->ca;
     a->ca_len = o->ca_len;

@@ -28,13 +28,14 @@
 #define NEAR_US 100000                  /* so close to a re-authentication a command is timed apart */
 #define KEPT 16384                      /* latencies are those of the last so many commands */
 
-static const struct { const char *title, *auth; int asks_id; } menu[] = {
+/* extra: asks which managed identity, sends the chain of a certificate */
+static const struct { const char *title, *auth; int extra; } menu[] = {
     {"DefaultAzureCredential", "default", 0},
     {"User-assigned managed identity (client id, object id or resource id)", "managed-identity", 1},
     {"System-assigned managed identity", "managed-identity", 0},
     {"Service principal with a secret", "client-secret", 0},
     {"Service principal with a certificate", "client-certificate", 0},
-    {"Service principal with a certificate, by subject name and issuer", "client-certificate", 0},
+    {"Service principal with a certificate, by subject name and issuer", "client-certificate", 1},
     {"Access key", "access-key", 0},
     {"Exit", NULL, 0}
 };
@@ -42,8 +43,8 @@ enum { MENU_COUNT = sizeof menu / sizeof menu[0] };
 
 struct settings {
     const char *endpoint, *auth, *title;                        /* endpoint: also a connection string or URL */
-    char host[512], tenant[128], client[512], secret[2048];     /* typed answers */
-    int asks_id;                        /* of a user-assigned managed identity */
+    char host[512], tenant[128], client[512], secret[2048], file[1024];    /* typed answers */
+    int extra;                          /* as in the menu */
     long seconds;                       /* 0: until Ctrl-C */
     int protocol, verbose;              /* protocol 0: what the connection string says, else 3 */
     azredis_auth_options identity;
@@ -155,7 +156,7 @@ static int choose(struct settings *s) {
         }
         if (menu[i].auth == NULL) return 0;
         s->title = menu[i].title;
-        s->asks_id = menu[i].asks_id;
+        s->extra = menu[i].extra;
         if (azredis_identity_by_name(menu[i].auth, &s->identity.identity) == AZREDIS_OK) return 1;
         printf("%s: %s.\n", s->title, azredis_identity_why(menu[i].auth));
     }
@@ -171,9 +172,22 @@ static int ask_managed(struct settings *s) {
     return 1;
 }
 
+/* Its password, if it has one, is in AZURE_CLIENT_CERTIFICATE_PASSWORD. */
+static int ask_certificate(struct settings *s) {
+    azredis_auth_options *o = &s->identity;
+    o->tenant_id = s->tenant;
+    o->client_id = s->client;
+    o->certificate_file = s->file;
+    o->send_chain = s->extra;
+    return ask("Tenant id", s->tenant, sizeof s->tenant, 0) &&
+           ask("Application (client) id", s->client, sizeof s->client, 0) &&
+           ask("File with certificate and key, PEM or PKCS#12", s->file, sizeof s->file, 0);
+}
+
 static int ask_identity(struct settings *s) {
     azredis_auth_options *o = &s->identity;
-    if (s->asks_id) return ask_managed(s);
+    if (o->identity == AZREDIS_ID_CLIENT_CERTIFICATE) return ask_certificate(s);
+    if (s->extra) return ask_managed(s);
     if (o->identity == AZREDIS_ID_ACCESS_KEY) {
         o->password = s->secret;
         return ask("Access key", s->secret, sizeof s->secret, 1);
@@ -190,11 +204,13 @@ static int ask_identity(struct settings *s) {
 /* ---- flags ----------------------------------------------------------------------------------- */
 static void usage(FILE *to) {
     fputs("usage: sample [--endpoint HOST[:PORT]] [--auth NAME] [--seconds N] [--protocol 2|3]\n"
-          "              [--verbose] [--help]      asks for what is not given\n"
+          "              [--certificate FILE] [--send-chain] [--verbose] [--help]    asks for what is not given\n"
           "HOST[:PORT] may be a connection string (host:port,auth=NAME,...) or URL (rediss://host?auth=NAME)\n"
           "without secrets. AZREDIS_CONNECTION in the environment takes its place, and may have secrets.\n"
           "NAME, and the environment variables it reads:\n"
           "  default, environment, client-secret: AZURE_TENANT_ID AZURE_CLIENT_ID AZURE_CLIENT_SECRET\n"
+          "  default, environment, client-certificate: AZURE_TENANT_ID AZURE_CLIENT_ID AZURE_CLIENT_CERTIFICATE_PATH\n"
+          "      or --certificate; AZURE_CLIENT_CERTIFICATE_PASSWORD AZURE_CLIENT_SEND_CERTIFICATE_CHAIN or --send-chain\n"
           "  default, workload-identity: AZURE_TENANT_ID AZURE_CLIENT_ID AZURE_FEDERATED_TOKEN_FILE\n"
           "  default, managed-identity: what Azure sets on the machine; default also AZURE_CLIENT_ID\n"
           "  access-key: AZREDIS_ACCESS_KEY           password: AZREDIS_USER AZREDIS_PASSWORD\n", to);
@@ -222,6 +238,10 @@ static int identity_by_flag(struct settings *s) {
     if (o->identity == AZREDIS_ID_ACCESS_KEY) return from_env(&o->password, "AZREDIS_ACCESS_KEY");
     if (o->identity == AZREDIS_ID_PASSWORD) {
         return from_env(&o->user, "AZREDIS_USER") && from_env(&o->password, "AZREDIS_PASSWORD");
+    }
+    if (o->identity == AZREDIS_ID_CLIENT_CERTIFICATE) {
+        return (o->certificate_file != NULL || from_env(&o->certificate_file, "AZURE_CLIENT_CERTIFICATE_PATH")) &&
+               from_env(&o->tenant_id, "AZURE_TENANT_ID") && from_env(&o->client_id, "AZURE_CLIENT_ID");
     }
     return o->identity != AZREDIS_ID_CLIENT_SECRET || (from_env(&o->tenant_id, "AZURE_TENANT_ID") &&
            from_env(&o->client_id, "AZURE_CLIENT_ID") && from_env(&o->client_secret, "AZURE_CLIENT_SECRET"));
@@ -251,7 +271,9 @@ static int read_flags(struct settings *s, int argc, char **argv) {
         }
         if (strcmp(flag, "--help") == 0) { usage(stdout); exit(0); }
         if (strcmp(flag, "--verbose") == 0) { s->verbose = 1; continue; }
+        if (strcmp(flag, "--send-chain") == 0) { s->identity.send_chain = 1; continue; }
         if (strcmp(flag, "--auth") == 0) s->auth = value;
+        else if (strcmp(flag, "--certificate") == 0) s->identity.certificate_file = value;
         else if (strcmp(flag, "--endpoint") == 0) s->endpoint = value;
         else if (strcmp(flag, "--seconds") == 0) s->seconds = strtol(value, &end, 10);
         else if (strcmp(flag, "--protocol") == 0) s->protocol = (int)strtol(value, &end, 10);

@@ -66,12 +66,12 @@ static const struct option {
      "application or user-assigned identity; else AZURE_CLIENT_ID"},
     {"--object-id", "", "ID", "default managed-identity", "user-assigned identity, by object id"},
     {"--resource-id", "", "ID", "default managed-identity", "user-assigned identity, by resource id"},
-    {"--certificate", "", "FILE", "client-certificate", "certificate of the application"},
+    {"--certificate", "", "FILE", "client-certificate", "PEM or PKCS#12; else AZURE_CLIENT_CERTIFICATE_PATH"},
     {"--send-chain", "", "", "client-certificate", "send its chain (subject name and issuer)"},
     {"--federated-token-file", "", "FILE", "workload-identity", "else AZURE_FEDERATED_TOKEN_FILE"},
     {"--token-file", "", "FILE", "token-file", "file with a token that another program renews"},
     {"--exec", "", "FILE", "exec", "program that prints a token"},
-    {"--secret-file", "", "FILE", "client-secret password", "file with the secret or password"},
+    {"--secret-file", "", "FILE", "client-secret client-certificate password", "file with the secret or password"},
     {"--key-file", "", "FILE", "access-key client-certificate", "file with the access key or private key"},
     {"--user", "", "NAME", "", "Redis user; else the token's oid, with password AZREDIS_USER"},
     {"--cacert", "", "FILE", "", "roots to trust, PEM; else SSL_CERT_FILE, then the system's"},
@@ -236,6 +236,8 @@ static void print_help(void) {
     puts("\n\nSecrets are never taken from the command line, which every user of the machine can read:\n"
          "  default, environment, client-secret   AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET\n"
          "  client-secret                         or --tenant-id, --client-id, --secret-file\n"
+         "  client-certificate                    AZURE_CLIENT_CERTIFICATE_PATH or --certificate, and --key-file if the key is\n"
+         "                                        not in it; AZURE_CLIENT_CERTIFICATE_PASSWORD or --secret-file\n"
          "  workload-identity                     AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_FEDERATED_TOKEN_FILE\n"
          "  managed-identity                      what Azure sets there: IDENTITY_ENDPOINT, MSI_ENDPOINT, or nothing\n"
          "  default                               the first of these; AZURE_TOKEN_CREDENTIALS says which are asked\n"
@@ -606,7 +608,7 @@ static void die_of(int status, const azredis_error *why) {
     static const struct { int option; const char *word; } words[] = {
         {TENANT, "tenant id"}, {CLIENT, "client id"}, {SCOPE, "scope must"}, {USER, "user has"},
         {OBJECT, "object_id"}, {RESOURCE, "resource_id"}, {FEDERATED, "federated_token_file"}, {TOKEN_FILE, "token_file"},
-        {EXEC, "option exec"}, {EXEC, "options.exec"}, {PROXY, "options.proxy"},
+        {CERTIFICATE, "certificate_file"}, {EXEC, "option exec"}, {EXEC, "options.exec"}, {PROXY, "options.proxy"},
         {AUTHORITY, "options.authority_host"}, {ALLOW, "options.allow_authority"}, {HOST, "options.config"}
     };
     const char *hint = strstr(why->message, "option allow_authority") ? " (here --allow-authority HOST)" : "";
@@ -644,6 +646,14 @@ static void fill_identity(azredis_auth_options *o) {
         o->tenant_id = needed(TENANT, "AZURE_TENANT_ID");
         o->client_id = needed(CLIENT, "AZURE_CLIENT_ID");
         o->client_secret = needed(SECRET_FILE, "AZURE_CLIENT_SECRET");
+    }
+    if (o->identity == AZREDIS_ID_CLIENT_CERTIFICATE) {
+        o->tenant_id = needed(TENANT, "AZURE_TENANT_ID");
+        o->client_id = needed(CLIENT, "AZURE_CLIENT_ID");
+        o->certificate_file = needed(CERTIFICATE, "AZURE_CLIENT_CERTIFICATE_PATH");
+        o->key_file = app.value[KEY_FILE];
+        if (app.value[SECRET_FILE]) o->certificate_password = read_secret(SECRET_FILE);
+        o->send_chain = app.value[SEND_CHAIN] != NULL;
     }
     if (!app.value[AUTH] && strstr(app.settings, ",auth=client-secret"))
         o->client_secret = getenv_set("AZURE_CLIENT_SECRET");

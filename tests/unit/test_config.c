@@ -104,6 +104,8 @@ static const struct { const char *key, *value, *is; } values[] = {
     { "auth", "password", "5" }, { "auth", "default", "0" }, { "objectId", "o", "o" }, { "resourceId", "/s/r g", "/s/r g" },
     { "managedClientId", "m", "m" }, { "federatedTokenFile", "/f", "/f" }, { "kubernetesProxy", "true", "1" },
     { "tokenFile", "/t", "/t" }, { "exec", "/bin/x", "/bin/x" }, { "authorityProxy", "http://p:3128", "http://p:3128" },
+    { "auth", "client-certificate", "12" }, { "certificate", "/c.pem", "/c.pem" }, { "certificateKey", "/k.pem", "/k.pem" },
+    { "certificatePassword", "***", "(null)" }, { "sendChain", "true", "1" }, { "rs256", "yes", "1" },
     { "tenantId", "contoso.com", "contoso.com" },
     { "clientId", "aaaa-bbbb", "aaaa-bbbb" }, { "user", "app", "app" }, { "password", "a=b==", "a=b==" },
     { "password", "'\"x\"'", "'\"x\"'" }, { "password", "***", "(null)" }, { "clientSecret", "*****", "(null)" },
@@ -185,6 +187,7 @@ static void test_every_member(void **state) {
                                      O(memory), O(memory_size), O(rx_bytes), O(command_bytes), O(replies), O(subscriptions),
                                      O(message_bytes), O(renewal) };
     static const place identity[] = { A(get_token), A(get_token_user), A(get_assertion), A(get_assertion_user), A(ca), A(ca_len), A(port), A(on_event),
+                                      A(certificate), A(certificate_len), A(key), A(key_len), A(sign), A(sign_user),
                                       A(event_user), A(log_level), A(seed), A(config) };
     (void)state;
     every_word(AZRI_CK_OPTION, sizeof(azredis_options), options, COUNT(options));
@@ -315,7 +318,7 @@ static const struct { const char *text; unsigned at; const char *says; } wrong[]
     { "h,maxReply=99999999999999999999", 3, "bytes" }, { "h,protocol=4", 3, "resp2 or resp3" }, { "h,protocol=", 3, "resp2 or resp3" },
     { "h,policy=fast", 3, "default or seed" }, { "h,auth=nobody", 3, "key auth: no identity has this name" },
     { "h,auth=", 3, "no identity" }, { "h,auth=Default", 3, "no identity" }, { "h,auth=device-code", 3, "not built yet" },
-    { "h,auth=azure-cli", 3, "not built yet" }, { "h,certificate=1", 3, "not built yet" }, { "h,clientSecret=" SECRET, 3, "AZURE_CLIENT_SECRET" },
+    { "h,auth=azure-cli", 3, "not built yet" }, { "h,certificatePassword=" SECRET, 3, "AZURE_CLIENT_CERTIFICATE_PASSWORD" }, { "h,clientSecret=" SECRET, 3, "AZURE_CLIENT_SECRET" },
     { "h,ssl=true,ssl=false", 12, "say it once" }, { "/run/x,ssl=true", 8, "say it once" }, { "ssl=true,/run/x", 10, "say it once" },
     { "h,sentinelPassword=" SECRET, 3, "Sentinel is not supported" }, { "h,proxy=Twemproxy", 3, "connect directly" },
     { "http://h", 1, "expected rediss://" }, { " https://u:" SECRET "@h", 2, "expected rediss://" }, { "rediss://h:x", 10, "the port" },
@@ -752,7 +755,7 @@ static void test_public_describe(void **state) {
 static void test_identity_why(void **state) {
     static const char *const built[] = { "default", "environment", "client-secret", "callback", "access-key", "password",
                                          "managed-identity", "workload-identity", "token-file", "exec" };
-    static const char *const later[] = { "client-certificate", "azure-cli",
+    static const char *const later[] = { "azure-cli",
         "azure-developer-cli", "azure-powershell", "device-code" };
     size_t i;
     (void)state;

@@ -12,8 +12,9 @@ static void test_names(void **state) {
         { "managed-identity", AZREDIS_ID_MANAGED },
         { "workload-identity", AZREDIS_ID_WORKLOAD }, { "client-assertion", AZREDIS_ID_CLIENT_ASSERTION },
         { "token-file", AZREDIS_ID_TOKEN_FILE }, { "exec", AZREDIS_ID_EXEC },
+        { "client-certificate", AZREDIS_ID_CLIENT_CERTIFICATE },
     };
-    static const char *const later[] = { "client-certificate", "azure-cli",
+    static const char *const later[] = { "azure-cli",
         "azure-developer-cli", "azure-powershell", "device-code" };
     static const char *const bad[] = { "", "Default", "env", "client_secret", "default " };
     azredis_identity id;
@@ -188,12 +189,6 @@ static void test_environment_lacks(void **state) {
         assert_int_equal(flow.error.retryable, 0);
         finish();
     }
-    set_env(AZRI_ENV_TENANT_ID, TENANT);
-    set_env(AZRI_ENV_CERTIFICATE_PATH, "/c.pem");
-    set_env(AZRI_ENV_TOKEN_CREDENTIALS, "EnvironmentCredential");
-    begin();
-    expect_failed(AZREDIS_E_NO_CREDENTIAL, "certificates are not supported yet");
-    finish();
     set_env(AZRI_ENV_USERNAME, "me");
     set_env(AZRI_ENV_TOKEN_CREDENTIALS, "EnvironmentCredential");
     begin();
