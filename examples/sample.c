@@ -197,6 +197,7 @@ static void usage(FILE *to) {
           "  default, environment, client-secret: AZURE_TENANT_ID AZURE_CLIENT_ID AZURE_CLIENT_SECRET\n"
           "  default, workload-identity: AZURE_TENANT_ID AZURE_CLIENT_ID AZURE_FEDERATED_TOKEN_FILE\n"
           "  default, managed-identity: what Azure sets on the machine; default also AZURE_CLIENT_ID\n"
+          "  default, azure-cli, azure-developer-cli, azure-powershell: whoever has signed in to az, azd, pwsh\n"
           "  access-key: AZREDIS_ACCESS_KEY           password: AZREDIS_USER AZREDIS_PASSWORD\n", to);
 }
 

@@ -693,7 +693,7 @@ static void flags_take_no_secret(void **state) {
 
 static void flags_identities_to_come_exit_2(void **state) {
     static const char *const names[] = {
-        "client-certificate", "azure-cli", "azure-developer-cli", "azure-powershell", "device-code"
+        "client-certificate", "device-code"
     };
     size_t i;
     (void)state;
