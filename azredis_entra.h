@@ -35,8 +35,8 @@
  * reason. Zero means "the default" everywhere; AZREDIS_NEVER switches a time off.
  *
  * 3 IDENTITIES (azredis_auth_options.identity)
- * AZREDIS_ID_DEFAULT        the chain: environment, workload identity, managed identity, developer tools (not built yet).
- *                           The first that has a token stays; one that fails for good (a wrong secret) ends the walk.
+ * AZREDIS_ID_DEFAULT        the chain: environment, workload identity, managed identity, the three developer tools. The
+ *                           first that has a token stays; one that fails for good (a wrong secret) ends the walk.
  *                           AZURE_TOKEN_CREDENTIALS chooses: prod, dev, a name such as ManagedIdentityCredential, or
  *                           several with commas. azredis_auth_record and the error tell what each link said.
  * AZREDIS_ID_ENVIRONMENT    AZURE_TENANT_ID, AZURE_CLIENT_ID, and AZURE_CLIENT_SECRET or AZURE_CLIENT_CERTIFICATE_PATH
@@ -60,6 +60,10 @@
  *                           access_token, expires_in or expires_on; what az and azd print is understood too. It has
  *                           10 s and is then stopped with all it has started. Of its stderr one line is told, of its
  *                           stdout nothing. A renewal within a plain call may take up to renew_ms
+ * AZREDIS_ID_AZURE_CLI, AZREDIS_ID_AZURE_DEVELOPER_CLI, AZREDIS_ID_AZURE_POWERSHELL
+ *                           whoever has signed in to az, azd or pwsh (Az.Accounts 2.2) on this machine, with tenant_id for
+ *                           that tenant, in the chain AZURE_TENANT_ID; for developers' machines. Run as exec is; the program
+ *                           is found by the absolute directories of PATH
  * AZREDIS_ID_ACCESS_KEY     password: the cache's access key (no Entra)
  * AZREDIS_ID_PASSWORD       user, password (no Entra)
  * In the chain AZURE_CLIENT_ID, or client_id, object_id, resource_id or managed_client_id, names a user-assigned identity.
@@ -257,6 +261,8 @@
  * AZREDIS_NO_PROXY              no HTTP proxy before the authority: the option proxy is AZREDIS_E_ARG; AZREDIS_NO_HTTP implies it
  * AZREDIS_NO_TOKEN_FILE         no identity token-file; AZREDIS_NO_OS implies it
  * AZREDIS_NO_EXEC               no identity exec, and no program is ever started; AZREDIS_NO_OS implies it
+ * AZREDIS_NO_DEVTOOLS           leaves out azure-cli, azure-developer-cli and azure-powershell, also of the default chain;
+ *                               AZREDIS_NO_EXEC implies it
  * AZREDIS_ASSERT(x)             our own bugs; default assert, nothing under NDEBUG
  * AZREDIS_NO_CONFIG             leaves out connection strings (a config is then AZREDIS_E_ARG) and azredis_describe
  * AZREDIS_API                   linkage of the public functions; set by the header
@@ -279,7 +285,7 @@
  * There a TLS session is not kept, no second connection takes over, and one thread calls.
  *
  * 15 NOT YET
- * Certificates, developer tools (az, azd, PowerShell) and device code; the OSS cluster policy; transactions; blocking
+ * Certificates and device code; the OSS cluster policy; transactions; blocking
  * commands; pattern and sharded subscriptions; subscriptions over RESP2; mbedTLS 4; a built-in port for Windows.
  */
 
@@ -534,7 +540,7 @@ typedef struct azredis_port {
 /* ---- identity -------------------------------------------------------------------------------- */
 
 typedef enum azredis_identity {
-    AZREDIS_ID_DEFAULT = 0,            /* the chain: environment, workload, managed     */
+    AZREDIS_ID_DEFAULT = 0,            /* the chain: environment, workload, managed, developer tools */
 #ifndef AZREDIS_NO_OS
     AZREDIS_ID_ENVIRONMENT = 1,        /* AZURE_TENANT_ID, _CLIENT_ID, _CLIENT_SECRET or _CLIENT_CERTIFICATE_PATH */
 #endif
@@ -550,15 +556,17 @@ typedef enum azredis_identity {
     AZREDIS_ID_MANAGED_APP = 9,        /* tenant_id, client_id: an application that trusts the managed identity
                                         * managed_client_id, object_id or resource_id (a federated credential) */
     AZREDIS_ID_TOKEN_FILE = 10,        /* token_file: somebody else keeps it fresh      */
-    AZREDIS_ID_EXEC = 11               /* exec: a program that prints a token as JSON   */
+    AZREDIS_ID_EXEC = 11,              /* exec: a program that prints a token as JSON   */
+    AZREDIS_ID_AZURE_CLI = 13,         /* of who has signed in to az; tenant_id         */
+    AZREDIS_ID_AZURE_DEVELOPER_CLI = 14,/* the same of azd                              */
+    AZREDIS_ID_AZURE_POWERSHELL = 15   /* the same of pwsh with the module Az.Accounts  */
 #endif
 } azredis_identity;
 
 /* Finds an identity by the name that .NET, our sample and our tools use: "default", "environment", "client-secret",
- * "client-certificate", "workload-identity", "managed-identity", "token-file", "exec", "access-key", "password".
- * AZREDIS_E_ARG: unknown, not
- * in this build, or not built yet; azredis_identity_why tells which, in words for people, and is NULL for a name
- * that can be used. Static text; any thread. */
+ * "client-certificate", "workload-identity", "managed-identity", "azure-cli", "azure-developer-cli", "azure-powershell",
+ * "token-file", "exec", "access-key", "password". AZREDIS_E_ARG: unknown, not in this build, or not built yet;
+ * azredis_identity_why tells which, in words for people, and is NULL for a name that can be used. Static text; any thread. */
 AZREDIS_API azredis_status azredis_identity_by_name(const char *name, azredis_identity *out);
 AZREDIS_API const char *azredis_identity_why(const char *name);
 
@@ -991,6 +999,9 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  ifndef AZREDIS_NO_EXEC
 #    define AZREDIS_NO_EXEC
 #  endif
+#endif
+#if defined(AZREDIS_NO_EXEC) && !defined(AZREDIS_NO_DEVTOOLS)
+#  define AZREDIS_NO_DEVTOOLS
 #endif
 
 #ifndef AZRI_WITH_LEGACY_PKCS12
@@ -4468,7 +4479,7 @@ enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NE
     (AZRI_NEED_SECRET | AZRI_NEED_CALLBACK | AZRI_NEED_ASSERTION | AZRI_NEED_TOKEN_FILE | AZRI_NEED_EXEC | \
      AZRI_NEED_CERTIFICATE)
 
-#define AZRI_ID_LATER (-1)                 /* the name is known, the identity is not built yet */
+#define AZRI_ID_LATER (-1)                 /* the name is known, no identity of ours has it */
 #define AZRI_ID_OFF   (-2)                 /* a switch took it out of this build */
 
 #ifdef AZREDIS_NO_OS
@@ -4508,6 +4519,15 @@ enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NE
 #else
 #  define AZRI_ID_EXEC AZREDIS_ID_EXEC
 #endif
+#ifdef AZREDIS_NO_DEVTOOLS
+#  define AZRI_ID_AZURE_CLI           AZRI_ID_OFF
+#  define AZRI_ID_AZURE_DEVELOPER_CLI AZRI_ID_OFF
+#  define AZRI_ID_AZURE_POWERSHELL    AZRI_ID_OFF
+#else
+#  define AZRI_ID_AZURE_CLI           AZREDIS_ID_AZURE_CLI
+#  define AZRI_ID_AZURE_DEVELOPER_CLI AZREDIS_ID_AZURE_DEVELOPER_CLI
+#  define AZRI_ID_AZURE_POWERSHELL    AZREDIS_ID_AZURE_POWERSHELL
+#endif
 
 typedef struct azri_identity_kind { const char *name; int id; unsigned needs; } azri_identity_kind;
 
@@ -4526,13 +4546,24 @@ static const azri_identity_kind azri_identity_kinds[] = {
     { "managed-identity", AZRI_ID_MANAGED, 0 },
     { "managed-identity-app", AZRI_ID_MANAGED_APP, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_PROOF },
     { "token-file", AZRI_ID_TOKEN_FILE, AZRI_NEED_TOKEN_FILE },
-    { "exec", AZRI_ID_EXEC, AZRI_NEED_EXEC }
+    { "exec", AZRI_ID_EXEC, AZRI_NEED_EXEC },
+    { "azure-cli", AZRI_ID_AZURE_CLI, 0 },
+    { "azure-developer-cli", AZRI_ID_AZURE_DEVELOPER_CLI, 0 },
+    { "azure-powershell", AZRI_ID_AZURE_POWERSHELL, 0 }
 };
 
 /* Known names of identities that are not built yet. */
 static const char *const azri_identity_later[] = {
-    "azure-cli", "azure-developer-cli", "azure-powershell", "device-code"
+    "device-code"
 };
+
+/* A scope is a resource with "/.default" behind it. */
+static azredis_str azri_identity_resource(const char *text) {
+    azredis_str scope = azri_str(text), tail = azri_str("/.default");
+    if (scope.len > tail.len && azri_eq(azri_slice(scope.ptr + scope.len - tail.len, tail.len), tail))
+        scope.len -= tail.len;
+    return scope;
+}
 
 /* NULL: no such name, or no such id. */
 static const azri_identity_kind *azri_identity_find(const char *name, int id) {
@@ -4827,15 +4858,21 @@ static azredis_status azri_identity_check_managed(const azri_identity_conf *c, a
 #ifndef AZREDIS_NO_EXEC
 /* The scope becomes an argument of the program: nothing in it may look like an option, or mean something to a shell
  * that the program itself may start. */
+static azredis_status azri_identity_check_argument(const char *scope, azredis_error *e) {
+    if (azri_identity_clean(azri_str(scope), "_.:/-", 253)) return AZREDIS_OK;
+    return azri_identity_bad(e, "options.scope",
+                             "as an argument of a program it may hold letters, digits and _.:/- only");
+}
+
 static azredis_status azri_identity_check_exec(const azri_identity_conf *c, azredis_error *e) {
-    if (c->exec[0] != '/')
+    if (c->identity == AZREDIS_ID_EXEC && c->exec[0] != '/')
         return azri_identity_bad(e, "options.exec",
                                  "it must be the absolute path of a program; no shell and no PATH are "
                                  "asked, and it takes no arguments: write a script for them");
-    if (!azri_identity_clean(azri_str(c->scope), "_.:/-", 253))
-        return azri_identity_bad(e, "options.scope",
-                                 "as an argument of a program it may hold letters, digits and _.:/- only");
-    return AZREDIS_OK;
+    if (c->identity != AZREDIS_ID_EXEC && c->identity != AZRI_ID_AZURE_CLI &&
+        c->identity != AZRI_ID_AZURE_DEVELOPER_CLI && c->identity != AZRI_ID_AZURE_POWERSHELL)
+        return AZREDIS_OK;
+    return azri_identity_check_argument(c->scope, e);
 }
 #endif
 
@@ -4902,7 +4939,7 @@ static azredis_status azri_identity_check_values(const azri_identity_conf *c, az
         return azri_fail(e, AZREDIS_E_ARG, "options.scope", "options: scope must be one resource, such as "
                          AZRI_REDIS_SCOPE);
 #ifndef AZREDIS_NO_EXEC
-    if (c->identity == AZREDIS_ID_EXEC && azri_identity_check_exec(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
+    if (azri_identity_check_exec(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
 #endif
 #ifndef AZREDIS_NO_CERTIFICATE
     if (c->identity == AZREDIS_ID_CLIENT_CERTIFICATE && azri_identity_check_certificate(c, e) != AZREDIS_OK)
@@ -5794,7 +5831,7 @@ static size_t azri_config_describe(const azredis_options *o, const azredis_auth_
 typedef enum azri_step_kind { AZRI_STEP_HTTP, AZRI_STEP_FILE, AZRI_STEP_EXEC, AZRI_STEP_CALL, AZRI_STEP_SIGN, AZRI_STEP_WAIT,
 AZRI_STEP_DONE } azri_step_kind;
 
-enum { AZRI_STEP_ARGS = 8, AZRI_PIN_DIGITS = 40 };
+enum { AZRI_STEP_ARGS = 11, AZRI_PIN_DIGITS = 40 };
 
 /* HTTP: send request to url, feed the body to azri_flow_body, end with azri_flow_http.
  * FILE: read file, end with azri_flow_text. EXEC: run argv, end with azri_flow_ran and what it printed.
@@ -5808,7 +5845,7 @@ typedef struct azri_step {
     const char    *where;                  /* the link's name */
 
     azri_url       url;                    /* HTTP */
-    azri_buf       request;                /* secret; azri_step_free wipes it */
+    azri_buf       request;                /* secret; azri_step_free wipes it. EXEC: memory of an argument */
     uint32_t       connect_ms;             /* until the stream is open; 0: timeout_ms */
     int            by_proxy;               /* it may go through conf->proxy: an authority, never a metadata service */
     const char    *pin;                    /* SHA-1 of the only certificate that may answer, 40 hex digits; NULL: the chain and
@@ -5819,7 +5856,8 @@ typedef struct azri_step {
     const char    *file;                   /* FILE */
     const char    *directory;              /* file is a name in it, and no link; NULL: file is a path */
     size_t         file_max;               /* bytes */
-    const char    *argv[AZRI_STEP_ARGS];   /* EXEC, NULL-terminated; argv[0] is an absolute path */
+    const char    *argv[AZRI_STEP_ARGS];   /* EXEC, NULL-terminated; argv[0] is an absolute path, or a name to find in PATH */
+    const char    *variable;               /* NAME=VALUE that the program finds in its environment; NULL: none */
     azredis_token_fn call;                 /* CALL */
     void          *call_user;
     const char    *scope;
@@ -6507,11 +6545,8 @@ static azredis_status azri_app_begin(azri_flow *f, const char *tenant, const cha
     return st == AZREDIS_OK ? azri_app_authority(f, where) : st;
 }
 
-/* RFC 6749 4.4.2. A scope without "/.default" is a bare resource; this grant wants the suffix. */
+/* RFC 6749 4.4.2. A scope may be given as a bare resource; this grant wants the suffix. */
 static azredis_status azri_app_form(azri_flow *f, azri_buf *b) {
-    azredis_str scope = azri_str(f->conf->scope), tail = azri_str("/.default");
-    int whole = scope.len >= tail.len &&
-                azri_eq(azri_slice(scope.ptr + scope.len - tail.len, tail.len), tail);
     azredis_status st = azri_buf_adds(b, "client_id=");
     if (st == AZREDIS_OK) st = azri_percent_add(b, azri_str(f->client));
     if (st == AZREDIS_OK)
@@ -6520,8 +6555,8 @@ static azredis_status azri_app_form(azri_flow *f, azri_buf *b) {
     if (st == AZREDIS_OK)
         st = azri_percent_add(b, f->secret ? azri_str(f->secret) : azri_slice(f->proof.ptr, f->proof.len));
     if (st == AZREDIS_OK) st = azri_buf_adds(b, "&grant_type=client_credentials&scope=");
-    if (st == AZREDIS_OK) st = azri_percent_add(b, scope);
-    if (st == AZREDIS_OK && !whole) st = azri_percent_add(b, tail);
+    if (st == AZREDIS_OK) st = azri_percent_add(b, azri_identity_resource(f->conf->scope));
+    if (st == AZREDIS_OK) st = azri_percent_add(b, azri_str("/.default"));
     return st;
 }
 
@@ -6734,15 +6769,20 @@ static azredis_status azri_exec_ask(azri_flow *f, azri_step *step) {
     return AZREDIS_OK;
 }
 
+/* Takes the first line off *text. */
+static azredis_str azri_exec_next_line(azredis_str *text) {
+    azredis_str line = azri_slice(text->ptr, azri_find(*text, '\n'));
+    size_t n = azri_minz(line.len + 1, text->len);
+    *text = azri_slice(text->ptr + n, text->len - n);
+    return azri_flow_trim(line);
+}
+
 /* The line of stderr that says most: the first that speaks of an error, else the last. */
 static azredis_str azri_exec_line(azredis_str said) {
     azredis_str best = azri_slice(said.ptr, 0), line;
     size_t i;
     while (said.len) {
-        line = azri_slice(said.ptr, azri_find(said, '\n'));
-        said = azri_slice(said.ptr + line.len, said.len - line.len);
-        if (said.len) said = azri_slice(said.ptr + 1, said.len - 1);
-        line = azri_flow_trim(line);
+        line = azri_exec_next_line(&said);
         if (line.len) best = line;
         for (i = 0; i + 4 <= line.len; i++)
             if (azri_ieqz(azri_slice(line.ptr + i, 4), "rror")) return line;
@@ -6758,14 +6798,21 @@ static void azri_exec_add_said(azri_flow *f) {
                       azri_quote(quoted, sizeof quoted, line.ptr, line.len, azri_flow_secret(f)));
 }
 
-static void azri_exec_text(azri_flow *f, uint64_t now, azredis_status st, azredis_str out) {
+/* Its status or signal says that it has not done its work. */
+static azredis_status azri_exec_refused(azri_flow *f, const char *program) {
     int code = f->exit_code;
-    if (st == AZREDIS_OK && code != 0 && code != AZRI_EXIT_UNKNOWN) {
-        st = azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "the program ");
-        azri_fail_add(&f->error, code > 0 ? "%s ended with status %d" : "%s was ended by signal %d", f->conf->exec,
+    (void)azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "the program ");
+    if (code == AZRI_EXIT_UNKNOWN) azri_fail_add(&f->error, "%s printed nothing", program);
+    else
+        azri_fail_add(&f->error, code > 0 ? "%s ended with status %d" : "%s was ended by signal %d", program,
                       code > 0 ? code : -code);
-        f->error.retryable = 1;
-    }
+    f->error.retryable = 1;
+    return AZREDIS_E_NO_CREDENTIAL;
+}
+
+static void azri_exec_text(azri_flow *f, uint64_t now, azredis_status st, azredis_str out) {
+    if (st == AZREDIS_OK && f->exit_code != 0 && f->exit_code != AZRI_EXIT_UNKNOWN)
+        st = azri_exec_refused(f, f->conf->exec);
     if (st == AZREDIS_OK) st = azri_given_read(f, out, 0);
     if (st == AZREDIS_OK) {
         azri_flow_accept(f, now, 0);
@@ -6952,12 +6999,8 @@ static azredis_status azri_managed_pin(azri_flow *f) {
     return azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for the thumbprint");
 }
 
-/* A scope is a resource with "/.default" behind it. */
 static azredis_str azri_managed_resource(const azri_flow *f) {
-    azredis_str scope = azri_str(f->resource ? f->resource : f->conf->scope), tail = azri_str("/.default");
-    if (scope.len > tail.len && azri_eq(azri_slice(scope.ptr + scope.len - tail.len, tail.len), tail))
-        scope.len -= tail.len;
-    return scope;
+    return azri_identity_resource(f->resource ? f->resource : f->conf->scope);
 }
 
 static azredis_status azri_managed_parameter(azri_buf *b, const char *name, azredis_str value) {
@@ -7872,7 +7915,204 @@ static void azri_certificate_net(azri_flow *f, uint64_t now) {
 }
 #endif
 
-/* ==== >>walk ============================================================== uses: core mem fail text json http jwt identity flow app given managed federated certificate ==
+#ifndef AZREDIS_NO_DEVTOOLS
+/* ==== >>devtools ========================================================== uses: core mem fail text json identity flow given ==
+ * The identity of whoever has signed in to a developer's tool: az, azd or PowerShell is run and prints a token. Each of
+ * its arguments is fixed or has been looked at. In a chain a tool that brings no token is passed over, whatever the
+ * reason; alone, "not installed" and "nobody is signed in" are unavailable, and all else has failed. stdout is never
+ * quoted, of stderr one line at most.
+ * ================================================================================================ */
+
+#define AZRI_TOOL_NOT_FOUND 127            /* exit status of env and shells: what a script is run by is missing */
+#define AZRI_TOOL_SCRIPT    1600           /* bytes of the script below, with a resource and twice a tenant of 253 */
+#define AZRI_TOOL_MARK      "azredis:"     /* how its line begins: modules print warnings of their own */
+
+typedef struct azri_tool {
+    int         id;
+    const char *argv[AZRI_STEP_ARGS - 4];  /* the resource follows, then the tenant's option and the tenant */
+    const char *tenant, *suffix, *variable;
+} azri_tool;
+
+static const azri_tool azri_tools[] = {
+    /* every version knows --resource */
+    { AZREDIS_ID_AZURE_CLI, { "az", "account", "get-access-token", "--output", "json", "--resource" }, "--tenant", "",
+      "AZURE_CORE_NO_COLOR=true" },
+    { AZREDIS_ID_AZURE_DEVELOPER_CLI, { "azd", "auth", "token", "--output", "json", "--no-prompt", "--scope" },
+      "--tenant-id", "/.default", "NO_COLOR=1" },
+    { AZREDIS_ID_AZURE_POWERSHELL,
+      { "pwsh", "-NoProfile", "-NonInteractive", "-OutputFormat", "Text", "-EncodedCommand" }, NULL, NULL, "NO_COLOR=1" }
+};
+
+/* Get-AzAccessToken gives a text by default before 5.0.0 and a SecureString from then on; 2.17.0 learnt to be asked. */
+static const char azri_tool_script[] =
+    "$ErrorActionPreference='Stop';$WarningPreference='SilentlyContinue';$ProgressPreference='SilentlyContinue';try{"
+    "$m=Import-Module Az.Accounts -MinimumVersion 2.2.0 -PassThru;$p=@{ResourceUrl='%.*s'};if('%s'){$p.TenantId='%s'};"
+    "if($m.Version -ge [version]'2.17.0' -and $m.Version -lt [version]'5.0.0'){$p.AsSecureString=$true};"
+    "$t=Get-AzAccessToken @p;$v=$t.Token;"
+    "if($v -is [securestring]){$v=ConvertFrom-SecureString -SecureString $v -AsPlainText};'" AZRI_TOOL_MARK
+    "{\"access_token\":\"'+$v+'\",\"expires_on\":'+$t.ExpiresOn.ToUnixTimeSeconds()+'}'"
+    "}catch{[Console]::Error.WriteLine($_.Exception.Message);exit 1}";
+
+/* What a tool says that cannot be asked yet, and the mend. */
+typedef struct azri_tool_mend { int id; const char *said, *mend; } azri_tool_mend;
+static const azri_tool_mend azri_tool_mends[] = {
+    { AZREDIS_ID_AZURE_CLI, "az login", AZRI_TEXT("nobody is signed in; run az login") },
+    { AZREDIS_ID_AZURE_CLI, "az account set", AZRI_TEXT("no subscription is chosen; run az login or az account set") },
+    { AZREDIS_ID_AZURE_DEVELOPER_CLI, "azd auth login", AZRI_TEXT("nobody is signed in; run azd auth login") },
+    { AZREDIS_ID_AZURE_DEVELOPER_CLI, "azd login", AZRI_TEXT("nobody is signed in; run azd auth login") },
+    { AZREDIS_ID_AZURE_POWERSHELL, "Connect-AzAccount", AZRI_TEXT("nobody is signed in; run Connect-AzAccount in pwsh") },
+    { AZREDIS_ID_AZURE_POWERSHELL, "no valid module file",
+      AZRI_TEXT("the module Az.Accounts is missing; run Install-Module Az.Accounts in pwsh") },
+    { AZREDIS_ID_AZURE_POWERSHELL, "AuthorizationManager check failed",
+      AZRI_TEXT("the execution policy does not let it load Az.Accounts; see Set-ExecutionPolicy") }
+};
+
+static const azri_tool *azri_tool_of(const azri_flow *f) {
+    size_t i = 0;
+    while (i + 1 < sizeof azri_tools / sizeof azri_tools[0] && azri_tools[i].id != f->source->id) i++;
+    return &azri_tools[i];
+}
+
+/* The tool inherits the secret: no message shows it. */
+static azredis_status azri_tool_begin(azri_flow *f) {
+    const char *own = f->conf->tenant_id;
+    int by_env = !own && f->conf->identity == AZREDIS_ID_DEFAULT;
+    azredis_status st = azri_identity_check_argument(f->conf->scope, &f->error);
+    f->secret = f->env->value[AZRI_ENV_CLIENT_SECRET];
+    f->tenant = by_env ? f->env->value[AZRI_ENV_TENANT_ID] : own;
+    if (st != AZREDIS_OK) return st;
+    return azri_identity_check_app(f->tenant, NULL, by_env ? azri_env_names[AZRI_ENV_TENANT_ID] : "options", &f->error);
+}
+
+/* UTF-16LE in base64, as -EncodedCommand wants it, of a text in ASCII. Three letters make a whole number of groups. */
+static azredis_status azri_tool_encode(azri_buf *b, const char *text) {
+    azredis_status st = AZREDIS_OK;
+    char wide[6], group[9];
+    size_t n;
+    while (*text && st == AZREDIS_OK) {
+        azri_out o = azri_out_to(group, sizeof group);
+        memset(wide, 0, sizeof wide);
+        for (n = 0; n < 3 && *text; n++) wide[2 * n] = *text++;
+        azri_b64_out(&o, azri_slice(wide, 2 * n));
+        azri_out_end(&o);
+        st = azri_buf_adds(b, group);
+    }
+    return st;
+}
+
+static azredis_status azri_tool_ask(azri_flow *f, azri_step *step) {
+    const azri_tool *t = azri_tool_of(f);
+    const char *tenant = f->tenant ? f->tenant : "";
+    azredis_str resource = azri_identity_resource(f->conf->scope);
+    char script[AZRI_TOOL_SCRIPT];
+    azredis_status st;
+    size_t n;
+    step->kind = AZRI_STEP_EXEC;
+    step->timeout_ms = (uint32_t)azri_min64(step->timeout_ms, AZRI_EXEC_MS);
+    step->variable = t->variable;
+    if (t->suffix) {
+        st = azri_buf_add(&step->request, resource.ptr, resource.len);
+        if (st == AZREDIS_OK) st = azri_buf_adds(&step->request, t->suffix);
+    } else {
+        (void)azri_fmt(script, sizeof script, azri_tool_script, (int)resource.len, resource.ptr, tenant, tenant);
+        st = azri_tool_encode(&step->request, script);
+    }
+    if (st == AZREDIS_OK) st = azri_buf_add(&step->request, "", 1);
+    memcpy(step->argv, t->argv, sizeof t->argv);
+    for (n = 0; step->argv[n]; n++) {}
+    step->argv[n++] = step->request.ptr;
+    if (t->tenant && f->tenant) step->argv[n++] = t->tenant;
+    if (t->tenant && f->tenant) step->argv[n] = f->tenant;
+    return st;
+}
+
+/* azd says why in lines of JSON: in error, before version 1.23.7 in data.message. */
+static void azri_tool_value(void *user, int depth, azredis_str parent, azredis_str key, int type, azredis_str text) {
+    azri_answer *a = &((azri_flow *)user)->answer;
+    int is_error = depth == 1 && azri_eqz(key, "error");
+    if (type != AZRI_JSON_STRING || !azri_flow_trim(text).len) return;
+    if (is_error) a->about[0] = '\0';
+    if (is_error || (depth == 2 && azri_eqz(parent, "data") && azri_eqz(key, "message")))
+        azri_answer_cut(a->about, sizeof a->about, azri_flow_trim(text));
+}
+
+/* Puts one line of stderr into f->answer.about. */
+static void azri_tool_hear(azri_flow *f) {
+    azredis_str rest = f->said, line;
+    while (rest.len) {
+        line = azri_exec_next_line(&rest);
+        if (!line.len || line.ptr[0] != '{') continue;
+        azri_json_free(&f->json);
+        azri_json_init(&f->json, f->mem, AZRI_VALUE_MAX, azri_tool_value, f);
+        (void)azri_json_feed(&f->json, line.ptr, line.len);
+    }
+    azri_answer_cut(f->answer.about, sizeof f->answer.about, azri_exec_line(f->said));
+}
+
+/* NULL: it says nothing of the kind. */
+static const azri_tool_mend *azri_tool_mend_of(const azri_flow *f) {
+    size_t i, k, n;
+    for (i = 0; i < sizeof azri_tool_mends / sizeof azri_tool_mends[0]; i++) {
+        const azri_tool_mend *m = &azri_tool_mends[i];
+        n = strlen(m->said);
+        for (k = 0; m->id == f->source->id && k + n <= f->said.len; k++)
+            if (memcmp(f->said.ptr + k, m->said, n) == 0) return m;
+    }
+    return NULL;
+}
+
+/* It ended without a token. 1: it could not be asked. What Entra has said to it is no such case. */
+static int azri_tool_refused(azri_flow *f) {
+    const azri_tool *t = azri_tool_of(f);
+    const azri_tool_mend *m = azri_tool_mend_of(f);
+    int passes;
+    f->answer.aadsts = azri_flow_aadsts(f->said);
+    if (m && !f->answer.aadsts) {
+        (void)azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "");
+        azri_fail_add(&f->error, "%s", m->mend);
+        return 1;
+    }
+    (void)azri_exec_refused(f, t->argv[0]);
+    passes = !f->answer.aadsts;
+    azri_tool_hear(f);
+    azri_flow_why(f, 0);
+    f->error.retryable |= passes;
+    if (f->exit_code == AZRI_TOOL_NOT_FOUND) return 1;
+    if (f->answer.aadsts) f->error.code = AZREDIS_E_ENTRA;
+    return 0;
+}
+
+/* The line that our script has marked; empty: there is none. */
+static azredis_str azri_tool_marked(azredis_str out) {
+    azredis_str mark = azri_str(AZRI_TOOL_MARK), line;
+    while (out.len) {
+        line = azri_exec_next_line(&out);
+        if (line.len > mark.len && azri_eq(azri_slice(line.ptr, mark.len), mark))
+            return azri_slice(line.ptr + mark.len, line.len - mark.len);
+    }
+    return out;
+}
+
+static void azri_tool_text(azri_flow *f, uint64_t now, azredis_status st, azredis_str out) {
+    int could_not = st == AZREDIS_E_NO_CREDENTIAL;  /* it was not started */
+    if (st == AZREDIS_OK && f->source->id == AZREDIS_ID_AZURE_POWERSHELL) out = azri_tool_marked(out);
+    if (st == AZREDIS_OK && (f->exit_code == 0 || (f->exit_code == AZRI_EXIT_UNKNOWN && out.len))) {
+        st = azri_given_read(f, out, 0);
+        if (st == AZREDIS_OK) {
+            azri_flow_accept(f, now, 0);
+            return;
+        }
+        azri_exec_add_said(f);
+    } else if (st == AZREDIS_OK)
+        could_not = azri_tool_refused(f);
+    else
+        azri_exec_add_said(f);
+    if (could_not || (f->in_chain && st != AZREDIS_E_NOMEM)) azri_flow_unavailable(f, now);
+    else azri_flow_failed(f, now);
+}
+#endif
+
+/* ==== >>walk ============================================================== uses: core mem fail text json http jwt identity flow app given managed federated certificate devtools ==
  * The table of sources, which of them a walk asks and in which order, and the walk itself.
  * Entry points: azri_flow_init _start _next _body _http _text _ran _call _free azri_step_free.
  * ================================================================================================ */
@@ -7884,11 +8124,7 @@ static azredis_status azri_source_left_out(azri_flow *f) {
 }
 
 #ifndef AZREDIS_NO_OS
-static azredis_status azri_source_later(azri_flow *f) {
-    return azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "not built yet");
-}
-
-#if defined(AZREDIS_NO_MANAGED) || defined(AZREDIS_NO_WORKLOAD)
+#if defined(AZREDIS_NO_MANAGED) || defined(AZREDIS_NO_WORKLOAD) || defined(AZREDIS_NO_DEVTOOLS)
 static azredis_status azri_source_off(azri_flow *f) {
     return azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "left out of this build by an AZREDIS_NO_ switch");
 }
@@ -7927,7 +8163,11 @@ static azredis_status azri_source_foreign(azri_flow *f) {
 #else
 #  define AZRI_BY_FILE azri_workload_begin, azri_workload_ask, azri_assertion_judge, azri_flow_judge_net, azri_workload_text, NULL
 #endif
-#define AZRI_NOT_YET azri_source_later, NULL, NULL, NULL, NULL, NULL
+#ifdef AZREDIS_NO_DEVTOOLS
+#  define AZRI_BY_TOOL azri_source_off, NULL, NULL, NULL, NULL, NULL
+#else
+#  define AZRI_BY_TOOL azri_tool_begin, azri_tool_ask, NULL, NULL, azri_tool_text, NULL
+#endif
 #define AZRI_FOREIGN azri_source_foreign, NULL, NULL, NULL, NULL, NULL
 
 static const azri_source azri_sources[] = {        /* in the order of the default chain */
@@ -7936,9 +8176,9 @@ static const azri_source azri_sources[] = {        /* in the order of the defaul
       AZRI_BY_ENVIRONMENT },
     { "workload-identity", "WorkloadIdentityCredential", AZRI_ID_WORKLOAD, AZRI_CHAIN_PROD, AZRI_BY_FILE },
     { "managed-identity", "ManagedIdentityCredential", AZRI_ID_MANAGED, AZRI_CHAIN_PROD, AZRI_BY_MACHINE },
-    { "azure-cli", "AzureCliCredential", AZRI_ID_LATER, AZRI_CHAIN_DEV, AZRI_NOT_YET },
-    { "azure-developer-cli", "AzureDeveloperCliCredential", AZRI_ID_LATER, AZRI_CHAIN_DEV, AZRI_NOT_YET },
-    { "azure-powershell", "AzurePowerShellCredential", AZRI_ID_LATER, AZRI_CHAIN_DEV, AZRI_NOT_YET },
+    { "azure-cli", "AzureCliCredential", AZRI_ID_AZURE_CLI, AZRI_CHAIN_DEV, AZRI_BY_TOOL },
+    { "azure-developer-cli", "AzureDeveloperCliCredential", AZRI_ID_AZURE_DEVELOPER_CLI, AZRI_CHAIN_DEV, AZRI_BY_TOOL },
+    { "azure-powershell", "AzurePowerShellCredential", AZRI_ID_AZURE_POWERSHELL, AZRI_CHAIN_DEV, AZRI_BY_TOOL },
     { "visual-studio", "VisualStudioCredential", AZRI_ID_LATER, 0, AZRI_FOREIGN },
     { "visual-studio-code", "VisualStudioCodeCredential", AZRI_ID_LATER, 0, AZRI_FOREIGN },
     { "interactive-browser", "InteractiveBrowserCredential", AZRI_ID_LATER, 0, AZRI_FOREIGN },
@@ -11873,6 +12113,7 @@ extern char **environ;
 
 #define AZRI_CHILD_OUT    65536u         /* bytes of stdout; a token has 2 KB */
 #define AZRI_CHILD_SAID   1024u          /* bytes of stderr that are kept: its end */
+#define AZRI_CHILD_PATH   1024u          /* bytes of a program's path that is found in PATH; of a longer entry it is not */
 #define AZRI_CHILD_HEAR   160            /* reads of stderr in one step: all that a pipe holds, but no endless flood */
 #define AZRI_CHILD_LOOK   20u            /* ms until the next look whether it has ended, once its stdout has */
 #define AZRI_CHILD_PRINTS 100u           /* the same while stdout is open: bytes wake us, this is for the second trap */
@@ -11887,12 +12128,13 @@ typedef struct azri_child {              /* zeroed: none */
     azredis_status killed;               /* why it was; OK: it was not */
     uint64_t       until, look_at;       /* deadline, then end of the patience with it; the next look */
     uint32_t       limit_ms;
-    const char    *path, *where;         /* lent */
+    const char    *path, *where;         /* lent, or in found */
     const azri_port *port;               /* lent */
     azri_grave    *grave;                /* lent; NULL: close at once */
     azri_buf       text;                 /* secret: stdout */
     size_t         said_len;
     char           said[AZRI_CHILD_SAID];
+    char           found[AZRI_CHILD_PATH];
 } azri_child;
 
 static void azri_child_shut(int *fd) {
@@ -11950,22 +12192,58 @@ static int azri_child_plan(posix_spawn_file_actions_t *files, posix_spawnattr_t 
     return r == 0 ? posix_spawnattr_setflags(how, flags) : r;
 }
 
+/* The environment and one variable more, first: it counts more. NULL: out of memory; else azri_free(size) ends it. */
+static char **azri_child_environment(const azri_mem *m, const char *variable, size_t *size) {
+    char **ours = AZRI_ENVIRON, **all;
+    size_t n = 0, at = 0;
+    while (ours && !azri_is_privileged() && ours[n]) n++;
+    *size = (n + 2) * sizeof *all;
+    all = (char **)azri_alloc(m, *size);
+    if (!all) return NULL;
+    if (variable) memcpy(&all[at++], &variable, sizeof variable);
+    if (n) memcpy(all + at, ours, n * sizeof *all);
+    all[at + n] = NULL;
+    return all;
+}
+
 /* 0 or an errno. */
-static int azri_child_spawn(pid_t *pid, const char *const *argv, int out, int err) {
+static int azri_child_spawn(azri_child *c, const char *const *argv, const char *variable, int out, int err) {
     posix_spawn_file_actions_t files;
     posix_spawnattr_t how;
-    char *args[AZRI_STEP_ARGS], *none[1] = {NULL};
+    char *args[AZRI_STEP_ARGS], **env;
+    size_t size;
     int r = posix_spawn_file_actions_init(&files);
     if (r != 0) return r;
-    r = posix_spawnattr_init(&how);
+    env = azri_child_environment(&c->port->mem, variable, &size);
+    r = env ? posix_spawnattr_init(&how) : ENOMEM;
     if (r == 0) {
         memcpy(args, argv, sizeof args);            /* posix_spawn takes char *const * and changes nothing */
+        memcpy(&args[0], &c->path, sizeof args[0]);
         r = azri_child_plan(&files, &how, out, err);
-        if (r == 0) r = posix_spawn(pid, argv[0], &files, &how, args, azri_is_privileged() ? none : AZRI_ENVIRON);
+        if (r == 0) r = posix_spawn(&c->pid, c->path, &files, &how, args, env);
         (void)posix_spawnattr_destroy(&how);
     }
+    azri_free(&c->port->mem, env, size);
     (void)posix_spawn_file_actions_destroy(&files);
     return r;
+}
+
+/* The first program of this name in the directories of PATH; NULL: none. An entry that is no absolute path stands for a
+ * directory below the current one, where anybody may have put a file, and is skipped. */
+static const char *azri_child_find(azri_child *c, const char *name) {
+    const char *all = azri_getenv("PATH");
+    azredis_str path = azri_str(all ? all : ""), entry;
+    struct stat st;
+    while (path.len) {
+        entry = azri_slice(path.ptr, azri_find(path, ':'));
+        if (entry.len && entry.ptr[0] == '/' &&
+            azri_fmt(c->found, sizeof c->found, "%.*s/%s", (int)entry.len, entry.ptr, name) < sizeof c->found &&
+            stat(c->found, &st) == 0 && S_ISREG(st.st_mode) && access(c->found, X_OK) == 0)
+            return c->found;
+        path = azri_slice(path.ptr + entry.len, path.len - entry.len);
+        if (path.len) path = azri_slice(path.ptr + 1, path.len - 1);
+    }
+    return NULL;
 }
 
 static azredis_status azri_child_cannot(const azri_child *c, int err, azredis_error *e) {
@@ -11981,18 +12259,21 @@ static azredis_status azri_child_cannot(const azri_child *c, int err, azredis_er
     return AZREDIS_E_NO_CREDENTIAL;
 }
 
-/* argv: AZRI_STEP_ARGS entries, ended by NULL. Strings are lent until azri_child_end. After a failure there is none. */
+/* argv and variable: as in azri_step. Strings are lent until azri_child_end. After a failure there is none. */
 static azredis_status azri_child_start(azri_child *c, const azri_port *port, azri_grave *g, const char *const *argv,
-                                       const char *where, uint64_t now, uint32_t limit_ms, azredis_error *e) {
+                                       const char *variable, const char *where, uint64_t now, uint32_t limit_ms,
+                                       azredis_error *e) {
     int out[2] = {-1, -1}, err[2] = {-1, -1}, r;
     memset(c, 0, sizeof *c);
-    c->path = argv[0];
+    c->path = argv[0][0] == '/' ? argv[0] : azri_child_find(c, argv[0]);
     c->where = where;
     c->port = port;
     c->grave = g;
+    if (!c->path)
+        return azri_fail(e, AZREDIS_E_NO_CREDENTIAL, where, "%s: %s is not installed: it is not in PATH", where, argv[0]);
     r = azri_child_pipe(out);
     if (r == 0) r = azri_child_pipe(err);
-    if (r == 0) r = azri_child_spawn(&c->pid, argv, out[1], err[1]);
+    if (r == 0) r = azri_child_spawn(c, argv, variable, out[1], err[1]);
     azri_child_shut(&out[1]);
     azri_child_shut(&err[1]);
     c->out = out[0];
@@ -14833,14 +15114,15 @@ static void azri_fetch_ran(azredis_auth *a, azri_fetch *f, azredis_status st) {
     azri_flow_ran(&f->flow, azri_auth_now(a), st, azri_slice(c->text.ptr, c->text.len),
                   azri_slice(c->said, c->said_len), c->code, &f->child_error);
     azri_child_end(&f->child);
+    azri_step_free(&f->step);
     f->phase = AZRI_FETCH_NEXT;
 }
 
 static void azri_fetch_exec(azredis_auth *a, azri_fetch *f, azri_grave *g, uint64_t now) {
     azredis_status st;
     memset(&f->child_error, 0, sizeof f->child_error);
-    st =
-        azri_child_start(&f->child, &a->port, g, f->step.argv, f->step.where, now, f->step.timeout_ms, &f->child_error);
+    st = azri_child_start(&f->child, &a->port, g, f->step.argv, f->step.variable, f->step.where, now,
+                          f->step.timeout_ms, &f->child_error);
     if (st == AZREDIS_OK) f->phase = AZRI_FETCH_EXEC;
     else azri_fetch_ran(a, f, st);
 }

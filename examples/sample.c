@@ -213,6 +213,7 @@ static void usage(FILE *to) {
           "      or --certificate; AZURE_CLIENT_CERTIFICATE_PASSWORD AZURE_CLIENT_SEND_CERTIFICATE_CHAIN or --send-chain\n"
           "  default, workload-identity: AZURE_TENANT_ID AZURE_CLIENT_ID AZURE_FEDERATED_TOKEN_FILE\n"
           "  default, managed-identity: what Azure sets on the machine; default also AZURE_CLIENT_ID\n"
+          "  default, azure-cli, azure-developer-cli, azure-powershell: whoever has signed in to az, azd, pwsh\n"
           "  access-key: AZREDIS_ACCESS_KEY           password: AZREDIS_USER AZREDIS_PASSWORD\n", to);
 }
 

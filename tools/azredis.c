@@ -61,7 +61,7 @@ static const struct option {
     {"--host", "-h", "HOST[:PORT]", "", "the cache, also as connection string, URL or /PATH of a socket;"},
     {"--auth", "", "NAME", "", "the identity (default: default)"},
     {"--tenant-id", "", "ID", "client-secret client-certificate workload-identity azure-cli azure-developer-cli "
-                              "azure-powershell device-code", "tenant; else AZURE_TENANT_ID"},
+                              "azure-powershell device-code", "tenant; else AZURE_TENANT_ID, of a developer's tool its own"},
     {"--client-id", "", "ID", "default client-secret client-certificate workload-identity managed-identity device-code",
      "application or user-assigned identity; else AZURE_CLIENT_ID"},
     {"--object-id", "", "ID", "default managed-identity", "user-assigned identity, by object id"},
@@ -240,6 +240,7 @@ static void print_help(void) {
          "                                        not in it; AZURE_CLIENT_CERTIFICATE_PASSWORD or --secret-file\n"
          "  workload-identity                     AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_FEDERATED_TOKEN_FILE\n"
          "  managed-identity                      what Azure sets there: IDENTITY_ENDPOINT, MSI_ENDPOINT, or nothing\n"
+         "  azure-cli, azure-developer-cli, azure-powershell      whoever has signed in to az, azd, pwsh\n"
          "  default                               the first of these; AZURE_TOKEN_CREDENTIALS says which are asked\n"
          "  access-key                            AZREDIS_ACCESS_KEY or --key-file\n"
          "  password                              AZREDIS_USER or --user, AZREDIS_PASSWORD or --secret-file\n"

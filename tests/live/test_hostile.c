@@ -1044,7 +1044,7 @@ static void test_null_everywhere(void **state) {
     assert_int_equal(azredis_auth_record(NULL, 0, &rec), AZREDIS_E_ARG);
     assert_int_equal(azredis_identity_by_name(NULL, &id), AZREDIS_E_ARG);
     assert_int_equal(azredis_identity_by_name("default", NULL), AZREDIS_E_ARG);
-    assert_int_equal(azredis_identity_by_name("azure-cli", &id), AZREDIS_E_ARG);
+    assert_int_equal(azredis_identity_by_name("broker", &id), AZREDIS_E_ARG);
     assert_null(azredis_field(NULL, "x"));
     assert_null(azredis_attribute(NULL));
     assert_null(azredis_text(NULL).ptr);

@@ -137,6 +137,8 @@ static void run_in(network which, const char *trace, const char *word, ...)
         output_to("err", 2);
         if (trace)
             setenv("ASAN_OPTIONS", "detect_leaks=0", 1);        /* which needs ptrace for itself */
+        else
+            setenv("PATH", "/none", 1);                         /* where no developer's tool is installed */
         if (!enter(which))
             _exit(NO_NETWORK);
         execvp(argv[0], (char *const *)(uintptr_t)argv);

@@ -692,7 +692,7 @@ static void flags_take_no_secret(void **state) {
 }
 
 static void flags_identities_to_come_exit_2(void **state) {
-    static const char *const names[] = { "azure-cli", "azure-developer-cli", "azure-powershell", "device-code" };
+    static const char *const names[] = { "device-code" };
     size_t i;
     (void)state;
     for (i = 0; i < sizeof names / sizeof names[0]; i++) {

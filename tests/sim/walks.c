@@ -284,8 +284,10 @@ static void tell_program(unsigned mood) {
     azredis_str said = azri_str(env.value[AZRI_ENV_CLIENT_SECRET] ? "+ login '" SECRET "'\n" : "error: no luck\n");
     azredis_error e = trouble(AZREDIS_E_TIMEOUT);
     int code = mood < 6 ? 1 : mood < 8 ? AZRI_EXIT_UNKNOWN : mood < 10 ? -9 : 0;
+    char text[ANSWER_MAX + 100];
+    (void)snprintf(text, sizeof text, "%s%s", strcmp(step.where, "azure-powershell") == 0 && dice(8) ? AZRI_TOOL_MARK : "", body());
     if (mood < 3) azri_flow_ran(&flow, now, e.code, azri_slice(NULL, 0), said, 0, &e);
-    else azri_flow_ran(&flow, now, AZREDIS_OK, azri_str(body()), said, code, NULL);
+    else azri_flow_ran(&flow, now, AZREDIS_OK, azri_str(text), said, code, NULL);
 }
 
 static void tell_call(unsigned mood) {

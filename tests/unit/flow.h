@@ -182,8 +182,20 @@ static void answer_token(const char *token, const char *members) {
     answer(200, "", body);
 }
 
+/* As next, where no developer's tool is installed. */
+static azri_step_kind next_without_tools(void) {
+    azredis_str none = { NULL, 0 };
+    azredis_error e;
+    while (next() == AZRI_STEP_EXEC) {
+        memset(&e, 0, sizeof e);
+        (void)azri_fail(&e, AZREDIS_E_NO_CREDENTIAL, step.where, "%s: it is not installed", step.where);
+        azri_flow_ran(&flow, now, e.code, none, none, 0, &e);
+    }
+    return step.kind;
+}
+
 static void expect_failed(azredis_status st, const char *text) {
-    assert_int_equal(next(), AZRI_STEP_DONE);
+    assert_int_equal(next_without_tools(), AZRI_STEP_DONE);
     if (flow.status != st) fail_msg("status %d: %s", flow.status, flow.error.message);
     assert_int_equal(flow.error.code, st);
     if (!strstr(flow.error.message, text)) fail_msg("'%s' is not in: %s", text, flow.error.message);

@@ -55,10 +55,13 @@ static void flood(int fd, int n) {
         if (write(fd, line, sizeof line) < 0) _exit(92);
 }
 
+static const char *own_name;               /* argv[0] */
+
 static int act(const char *what) {
     char text[64];
     pid_t pid;
     if (!strcmp(what, "hello")) say("hello\n");
+    if (!strcmp(what, "name")) say(own_name);
     if (!strcmp(what, "exit3")) { say("hello\n"); return 3; }
     if (!strcmp(what, "signal")) (void)kill(getpid(), SIGTERM);
     if (!strcmp(what, "fds")) show_fds();
@@ -84,7 +87,7 @@ static int act(const char *what) {
 
 /* ---- memory, descriptors, time -------------------------------------------------------------------- */
 
-static char self[1024], fifo[64];
+static char self[1024], fifo[64], dir[] = "/tmp/azredis_child_XXXXXX";
 static long living;
 static int  allow = -1, leaks;
 
@@ -123,6 +126,7 @@ static azredis_error err;
 static int fds_before, steps;
 static uint64_t slowest;
 static pid_t pid;
+static const char *variable;
 
 static azredis_status start_path(const char *path, const char *what, uint32_t limit_ms) {
     const char *argv[AZRI_STEP_ARGS];
@@ -134,7 +138,7 @@ static azredis_status start_path(const char *path, const char *what, uint32_t li
     steps = 0;
     slowest = 0;
     fds_before = fds_open();
-    st = azri_child_start(&child, &port, &grave, argv, "exec", now(), limit_ms, &err);
+    st = azri_child_start(&child, &port, &grave, argv, variable, "exec", now(), limit_ms, &err);
     pid = child.pid;
     return st;
 }
@@ -320,6 +324,101 @@ static void cannot(const char *path, const char *text) {
     assert_int_equal(err.retryable, 0);
     azri_child_end(&child);
     assert_int_equal(fds_open(), fds_before);
+}
+
+/* In dir, with name the one of a program in dir/one, of no program in two, and of a directory in three. */
+static const char *at(const char *below) {
+    static char path[2][128];
+    static int which;
+    which = !which;
+    (void)azri_fmt(path[which], sizeof path[which], "%s/%s", dir, below);
+    return path[which];
+}
+
+/* path: of PATH, with @ for dir; from: where this program stands; found: "" or below dir. */
+static void in_path(const char *path, const char *from, const char *found) {
+    char text[4000], *p = text, *own = getenv("PATH") ? strdup(getenv("PATH")) : NULL;
+    int before = open(".", O_RDONLY | O_CLOEXEC);
+    for (; path && *path && p < text + sizeof text - 100; path++) {
+        if (*path == '@') p += azri_fmt(p, 100, "%s", dir);
+        else *p++ = *path;
+    }
+    *p = '\0';
+    if (path) (void)setenv("PATH", text, 1);
+    else (void)unsetenv("PATH");
+    assert_int_equal(chdir(at(from)), 0);
+    if (start_path("tool", "name", SOON) == AZREDIS_OK) {
+        assert_int_equal(run_on(), AZREDIS_OK);
+        assert_int_equal(child.text.len, strlen(at(found)));
+        assert_memory_equal(child.text.ptr, at(found), child.text.len);     /* argv[0] is the whole path */
+        end();
+    } else {
+        if (*found) fail_msg("in PATH=%s: %s", text, err.message);
+        assert_string_equal(err.message, "exec: tool is not installed: it is not in PATH");
+        assert_int_equal(err.retryable, 0);
+        azri_child_end(&child);
+        assert_int_equal(fds_open(), fds_before);
+    }
+    assert_int_equal(fchdir(before), 0);
+    (void)close(before);
+    if (own) (void)setenv("PATH", own, 1);
+    free(own);
+}
+
+/* Only what is a program, and of PATH only what says where it is: whoever can write into the directory that this program
+ * was started in is not asked. */
+static void test_found_in_path(void **state) {
+    static const char *const below[] = { "one", "two", "three", "three/tool" };
+    char longer[2000];
+    size_t i;
+    (void)state;
+    for (i = 0; i < 4; i++) assert_int_equal(mkdir(at(below[i]), 0700), 0);
+    assert_int_equal(symlink(self, at("one/tool")), 0);
+    (void)close(open(at("two/tool"), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    memset(longer, 'x', sizeof longer);
+    (void)memcpy(longer, "/x", 2);
+    (void)memcpy(longer + sizeof longer - 7, ":@/one", 7);
+
+    in_path("@/one", "", "one/tool");
+    in_path("@/two:@/three:@/nothing:@/one", "", "one/tool");
+    in_path(".::one:@/one:@/two", "one", "one/tool");
+    in_path(longer, "", "one/tool");
+    in_path("@/one/", "", "one//tool");
+    in_path(NULL, "one", "");
+    in_path("", "one", "");
+    in_path(":", "one", "");
+    in_path("::/usr/none:", "one", "");
+    in_path(".", "one", "");
+    in_path("./", "one", "");
+    in_path("one", "", "");
+    in_path("../one:./../one", "one", "");
+    in_path("@/two:@/three", "one", "");
+    in_path("@/one/tool", "one", "");
+
+    (void)unlink(at("one/tool"));
+    (void)unlink(at("two/tool"));
+    for (i = 4; i-- > 0;) (void)rmdir(at(below[i]));
+}
+
+/* One more in the environment, which counts more than an inherited one; nothing is set in this program. */
+static void test_variable(void **state) {
+    (void)state;
+    (void)setenv("TEST_WORD", "inherited", 1);
+    variable = "TEST_WORD=given";
+    expect("environment", "given", 0);
+    assert_string_equal(getenv("TEST_WORD"), "inherited");
+    (void)unsetenv("TEST_WORD");
+    expect("environment", "given", 0);
+    variable = NULL;
+    expect("environment", "none", 0);
+    allow = 0;
+    assert_int_equal(start_path(self, "hello", SOON), AZREDIS_E_NO_CREDENTIAL);
+    allow = -1;
+    assert_int_equal(err.os_errno, ENOMEM);
+    assert_int_equal(err.retryable, 1);
+    azri_child_end(&child);
+    assert_int_equal(fds_open(), fds_before);
+    assert_int_equal(living, 0);
 }
 
 /* valgrind makes a fork of vfork, and what the C library writes into the common memory is lost: it ends with 127 then. */
@@ -522,6 +621,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_what_it_prints), cmocka_unit_test(test_signals_are_as_from_a_shell),
         cmocka_unit_test(test_no_descriptor_is_handed_on), cmocka_unit_test(test_command_line), cmocka_unit_test(test_stderr),
         cmocka_unit_test(test_too_much), cmocka_unit_test(test_no_memory), cmocka_unit_test(test_cannot_start),
+        cmocka_unit_test(test_found_in_path), cmocka_unit_test(test_variable),
         cmocka_unit_test(test_no_descriptors), cmocka_unit_test(test_host_without_stdio),
         cmocka_unit_test(test_deadline_ends_the_group), cmocka_unit_test(test_stdout_closed_early),
         cmocka_unit_test(test_grandchild_keeps_stdout), cmocka_unit_test(test_closed_like_sockets),
@@ -529,8 +629,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_host_ignores_children), cmocka_unit_test(test_host_collects_all),
         cmocka_unit_test(test_fork_of_the_host), cmocka_unit_test(test_local_time)
     };
-    char dir[] = "/tmp/azredis_child_XXXXXX";
     int failed;
+    own_name = argv[0];
     if (argc == 2 && getenv("TEST_CHILD")) return act(argv[1]);
     if (!realpath("/proc/self/exe", self) || !mkdtemp(dir)) return 2;
     (void)azri_fmt(fifo, sizeof fifo, "%s/fifo", dir);

@@ -318,7 +318,7 @@ static const struct { const char *text; unsigned at; const char *says; } wrong[]
     { "h,maxReply=99999999999999999999", 3, "bytes" }, { "h,protocol=4", 3, "resp2 or resp3" }, { "h,protocol=", 3, "resp2 or resp3" },
     { "h,policy=fast", 3, "default or seed" }, { "h,auth=nobody", 3, "key auth: no identity has this name" },
     { "h,auth=", 3, "no identity" }, { "h,auth=Default", 3, "no identity" }, { "h,auth=device-code", 3, "not built yet" },
-    { "h,auth=azure-cli", 3, "not built yet" }, { "h,certificatePassword=" SECRET, 3, "AZURE_CLIENT_CERTIFICATE_PASSWORD" }, { "h,clientSecret=" SECRET, 3, "AZURE_CLIENT_SECRET" },
+    { "h,auth=device-code", 3, "not built yet" }, { "h,certificatePassword=" SECRET, 3, "AZURE_CLIENT_CERTIFICATE_PASSWORD" }, { "h,clientSecret=" SECRET, 3, "AZURE_CLIENT_SECRET" },
     { "h,ssl=true,ssl=false", 12, "say it once" }, { "/run/x,ssl=true", 8, "say it once" }, { "ssl=true,/run/x", 10, "say it once" },
     { "h,sentinelPassword=" SECRET, 3, "Sentinel is not supported" }, { "h,proxy=Twemproxy", 3, "connect directly" },
     { "http://h", 1, "expected rediss://" }, { " https://u:" SECRET "@h", 2, "expected rediss://" }, { "rediss://h:x", 10, "the port" },
@@ -754,9 +754,9 @@ static void test_public_describe(void **state) {
 
 static void test_identity_why(void **state) {
     static const char *const built[] = { "default", "environment", "client-secret", "callback", "access-key", "password",
-                                         "managed-identity", "workload-identity", "token-file", "exec" };
-    static const char *const later[] = { "azure-cli",
-        "azure-developer-cli", "azure-powershell", "device-code" };
+                                         "managed-identity", "workload-identity", "token-file", "exec", "azure-cli",
+                                         "azure-developer-cli", "azure-powershell" };
+    static const char *const later[] = { "device-code" };
     size_t i;
     (void)state;
     for (i = 0; i < COUNT(built); i++) {

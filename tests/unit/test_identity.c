@@ -13,9 +13,10 @@ static void test_names(void **state) {
         { "workload-identity", AZREDIS_ID_WORKLOAD }, { "client-assertion", AZREDIS_ID_CLIENT_ASSERTION },
         { "token-file", AZREDIS_ID_TOKEN_FILE }, { "exec", AZREDIS_ID_EXEC },
         { "client-certificate", AZREDIS_ID_CLIENT_CERTIFICATE },
+        { "azure-cli", AZREDIS_ID_AZURE_CLI }, { "azure-developer-cli", AZREDIS_ID_AZURE_DEVELOPER_CLI },
+        { "azure-powershell", AZREDIS_ID_AZURE_POWERSHELL },
     };
-    static const char *const later[] = { "azure-cli",
-        "azure-developer-cli", "azure-powershell", "device-code" };
+    static const char *const later[] = { "device-code" };
     static const char *const bad[] = { "", "Default", "env", "client_secret", "default " };
     azredis_identity id;
     size_t i;

@@ -241,7 +241,7 @@ static int handed_on(void) {
     static const char *const argv[AZRI_STEP_ARGS] = { "/usr/bin/env", NULL };
     azri_child c;
     azredis_error e;
-    azredis_status st = azri_child_start(&c, &port, NULL, argv, "env", 0, 5000, &e);
+    azredis_status st = azri_child_start(&c, &port, NULL, argv, NULL, "env", 0, 5000, &e);
     while (st == AZREDIS_OK || st == AZREDIS_AGAIN) {
         st = azri_child_step(&c, 0, &e);
         if (st != AZREDIS_AGAIN) break;

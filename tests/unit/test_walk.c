@@ -100,7 +100,7 @@ static void test_failure_stops(void **state) {
     set_env(AZRI_ENV_CLIENT_ID, CLIENT);
     set_env(AZRI_ENV_CLIENT_SECRET, SECRET);
     begin();
-    assert_int_equal(next(), AZRI_STEP_HTTP);
+    assert_int_equal(next_without_tools(), AZRI_STEP_HTTP);
     now += 70;
     answer(401, "", "{\"error\":\"invalid_client\",\"error_codes\":[7000215]}");
     expect_failed(AZREDIS_E_ENTRA, "environment: Entra refused with HTTP 401");
