@@ -12083,7 +12083,7 @@ static azredis_status azri_file_read(azri_buf *out, const char *path, const char
 #endif
 
 #ifndef AZREDIS_NO_EXEC
-/* ==== >>child ============================================================= uses: core mem fail port posix ==
+/* ==== >>child ============================================================= uses: core mem fail text port posix ==
  * A program that is run for what it prints: all of its stdout, how its stderr ends, its exit status; never blocking.
  * posix_spawn does what must not be done by hand between fork and exec in a process with threads. Three traps:
  *   - Its end is not ours alone. The program around us may ignore SIGCHLD or collect every child: waitpid then says
