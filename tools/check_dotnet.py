@@ -1,20 +1,21 @@
 #!/usr/bin/env python3
-# README's tables "from .NET": every line of C in them compiles, at most six a row, and no known name is missing.
+# README's tables of recipes, "from .NET" and one for each identity: they compile, at most six lines each; no name is missing.
 """
 Usage: check_dotnet.py [HEADER [README]]     prints TAP lines
 
-A table whose head is "| .NET | our lines |". The code between backticks in a row's second cell is one function body,
-with the variables of FRAME. A row without code says "not yet" and what it arrives with.
+Tables with one of HEADS. The code between backticks in a row's last cell is one function body, with the variables of
+FRAME and ROW. A row without code says "not yet" and what it arrives with.
 """
 import os, re, subprocess, sys, tempfile
 
 LINES = 6
-HEAD = "| .NET | our lines |"
+HEADS = {"| .NET | our lines |", "| identity | when | it needs | recipe |"}
 FRAME = """#include "azredis_entra.h"
 #include <stdio.h>
 #include <stdlib.h>
 azredis_status my_token(void *user, const char *scope, azredis_fetched *out);
 void my_event(const azredis_event *e, void *user);
+extern const char *tenant, *application;
 """
 ROW = """void row_%d(azredis_options o, azredis_auth_options id, azredis_client *c, azredis_reply r, const azredis_event *e);
 void row_%d(azredis_options o, azredis_auth_options id, azredis_client *c, azredis_reply r, const azredis_event *e) {
@@ -37,16 +38,17 @@ def rows(text):
     """[(names, code lines, words)] of all the tables."""
     found, inside = [], False
     for line in text.splitlines():
-        inside = line == HEAD or (inside and line.startswith("|"))
-        if inside and line != HEAD and not line.startswith("|---"):
-            left, right = re.split(r"(?<!\\) \| ", line.strip("| "), maxsplit=1)
-            found.append((left.replace("`", ""), re.findall(r"`([^`]*)`", right), right))
+        inside = line in HEADS or (inside and line.startswith("|"))
+        if inside and line not in HEADS and not line.startswith("|---"):
+            cells = re.split(r"(?<!\\) \| ", line.strip("| "))
+            found.append((cells[0].replace("`", ""), re.findall(r"`([^`]*)`", cells[-1]), cells[-1]))
     return found
 
 def main():
     header = sys.argv[1] if len(sys.argv) > 1 else "azredis_entra.h"
     with open(sys.argv[2] if len(sys.argv) > 2 else "README.md", encoding="utf-8") as f:
-        table = rows(f.read())
+        readme = f.read()
+    table = rows(readme)
     code = FRAME + "".join(ROW % (i, i, left.split("(")[0].replace('"', ""), "\n    ".join(lines))
                            for i, (left, lines, _) in enumerate(table) if lines)
     with tempfile.TemporaryDirectory() as directory:
@@ -56,13 +58,17 @@ def main():
         r = subprocess.run([os.environ.get("CC", "gcc"), "-std=c99", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", unit,
                             "-I" + os.path.dirname(os.path.abspath(header))],
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    words = set(re.findall(r"\w+", " ".join(left for left, _, _ in table)))
+    words = set(re.findall(r"[\w-]+", " ".join(left for left, _, _ in table)))
+    with open(header, encoding="utf-8") as f:
+        kinds = re.search(r"azri_identity_kinds\[\] = \{(.*?)\n\};", f.read(), re.S).group(1)
+    identities = re.findall(r'\{ "([a-z-]+)"', kinds)
     results = [(r.stdout.splitlines()[:20], "%d rows compile" % sum(1 for _, lines, _ in table if lines)),
                ([left for left, lines, _ in table if len(lines) > LINES], "no row has more than %d lines" % LINES),
                ([left for left, lines, right in table if not lines and not right.startswith("not yet")],
                 "a row without code says \"not yet\""),
                ([n for n in NAMES if n not in words], "each of %d names of .NET has a row" % len(NAMES)),
-               ([] if table else ["no table begins with " + HEAD], "there is a table")]
+               ([n for n in identities if n not in words], "each of %d identities has a row" % len(identities)),
+               (["no table begins with %s" % h for h in HEADS if h not in readme], "there is a table")]
     for i, (complaints, what) in enumerate(results, 1):
         print("%sok %d - %s" % ("not " if complaints else "", i, what))
         for c in complaints:
