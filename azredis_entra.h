@@ -1098,10 +1098,6 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #define AZRI_RESP_ATTRIBUTES 65536u      /* in one answer: they are dropped, and must not make it endless */
 #define AZRI_RESP_BULK_MAX   536870912u  /* Redis's own proto-max-bulk-len */
 #define AZRI_PEER_TEXT       200u        /* bytes of a peer's text that an error may quote */
-#define AZRI_KEY_FILE_MAX    131072u     /* certificate, key and chain in one file have 5 to 20 KB */
-#ifndef AZRI_PBE_ROUNDS_MAX
-#  define AZRI_PBE_ROUNDS_MAX 1000000u   /* hashes of its password, a second or so; OpenSSL writes 3 times 2048 */
-#endif
 
 /* Limits that cost memory. With AZREDIS_NO_OS they are what a device of 100 KB has room for. */
 #define AZRI_CHANNEL_ROOM    64u         /* of a channel's name, where memory is an arena */
@@ -1117,6 +1113,8 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_REQUEST_MAX   (AZRI_FORM_MAX + 1024u)
 #  define AZRI_FETCH_PIECE   256u        /* of a token answer, on the stack */
 #  define AZRI_KEY_FILE_MAX  8192u       /* certificate, key and chain as PEM; RSA-4096 and one certificate have 5.4 KB */
+#  define AZRI_KEY_FILE_MAX  8192u       /* certificate, key and chain; RSA-4096 has 3.3 KB of key in PEM */
+#  define AZRI_PBE_ROUNDS    20000u      /* hashes of a password for one file: seconds */
 #  define AZRI_CERT_MAX      4096u       /* base64 text of one root certificate; RSA-4096 has 2.7 KB */
 #  define AZRI_TLS_AHEAD     512u        /* bytes read from the socket at once */
 #  define AZRI_RECORD        2048u       /* one TLS record: small commands share it */
@@ -1149,6 +1147,10 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_REQUEST_MAX   (2 * AZRI_HTTP_BODY_MAX)
 #  define AZRI_FETCH_PIECE   2048u
 #  define AZRI_KEY_FILE_MAX  131072u     /* certificate, key and chain in one file have 5 to 20 KB */
+#  define AZRI_KEY_FILE_MAX  131072u     /* key and chain have 5 to 20 KB: a file given by mistake is none */
+#  ifndef AZRI_PBE_ROUNDS
+#    define AZRI_PBE_ROUNDS  1000000u    /* a second or so; OpenSSL writes 2048 for each of three parts */
+#  endif
 #  define AZRI_CERT_MAX      16384u
 #  define AZRI_TLS_AHEAD     16384u      /* a record is 16 KiB at most */
 #  define AZRI_RECORD        16384u
@@ -12738,6 +12740,11 @@ a client's certificate would pass for a server's"
 #    error "azredis: mbedTLS is built without MBEDTLS_ECP_DP_SECP256R1_ENABLED and MBEDTLS_ECP_DP_SECP384R1_ENABLED"
 #  endif
 #endif
+#if !defined(AZREDIS_NO_CERTIFICATE) && !(defined(MBEDTLS_RSA_C) && defined(MBEDTLS_PKCS1_V21) && \
+    defined(MBEDTLS_PK_PARSE_C) && defined(MBEDTLS_CIPHER_C) && defined(MBEDTLS_MD_C))
+#  error "azredis: mbedTLS is built without one of MBEDTLS_RSA_C, MBEDTLS_PKCS1_V21, MBEDTLS_PK_PARSE_C, MBEDTLS_CIPHER_C, \
+MBEDTLS_MD_C: certificates of service principals need them; AZREDIS_NO_CERTIFICATE does without"
+#endif
 #if defined(MBEDTLS_MPI_MAX_SIZE) && MBEDTLS_MPI_MAX_SIZE < 512
 #  error "azredis: mbedTLS is built with MBEDTLS_MPI_MAX_SIZE under 512: Azure's issuers have RSA keys of 4096 bits"
 #endif
@@ -13666,6 +13673,7 @@ static void azri_tls_idle(azri_tls *t) {
 #define AZRI_CHAIN_HEAD    4u        /* bytes of a length before each certificate of a chain */
 #define AZRI_PASSWORD_MAX  128u      /* of a file, in bytes of UTF-8; as UTF-16 it is on the stack */
 #define AZRI_PBE_BLOCK_MAX 16u
+#define AZRI_KEY_ROOM      (AZRI_KEY_FILE_MAX + AZRI_PBE_BLOCK_MAX)  /* of each buffer: a file and its NUL or padding */
 #define AZRI_PBE_SALT_MAX  64u       /* OpenSSL writes 8 or 16, Windows 8 or 20 */
 
 enum { AZRI_DER_INTEGER = 0x02, AZRI_DER_OCTETS = 0x04, AZRI_DER_OID = 0x06, AZRI_DER_SEQUENCE = 0x30,
@@ -13809,7 +13817,7 @@ static azredis_status azri_pbe_count(azri_pfx *p, uint32_t rounds) {
     if (rounds > p->rounds)
         return azri_fail(p->error, AZREDIS_E_LIMIT, AZRI_KEY_WHERE, "certificate: its password is hashed too often (%u "
                          "more, of %u for the file); openssl's option -iter 10000 writes less", (unsigned)rounds,
-                         AZRI_PBE_ROUNDS_MAX);
+                         AZRI_PBE_ROUNDS);
     p->rounds -= rounds;
     return AZREDIS_OK;
 }
@@ -13996,16 +14004,17 @@ static azredis_status azri_pfx_bag(azri_pfx *p, azredis_str oid, azredis_str val
     return st == AZREDIS_OK ? st : azri_key_no_room(p->error, st);
 }
 
-/* SafeContents. */
-static azredis_status azri_pfx_bags(azri_pfx *p, azredis_str in) {
-    azredis_str all, bag, oid, value;
+/* Both AuthenticatedSafe and the SafeContents in it are a SEQUENCE OF pairs: what it is, and the thing itself. */
+static azredis_status azri_pfx_each(azri_pfx *p, azredis_str in,
+                                    azredis_status (*one)(azri_pfx *p, azredis_str oid, azredis_str value)) {
+    azredis_str all, pair, oid, value;
     azredis_status st = AZREDIS_OK;
     if (!azri_der(&in, AZRI_DER_SEQUENCE, &all) || in.len) return azri_pfx_damaged(p);
     while (all.len && st == AZREDIS_OK) {
-        if (!azri_der(&all, AZRI_DER_SEQUENCE, &bag) || !azri_der(&bag, AZRI_DER_OID, &oid) ||
-            !azri_der(&bag, AZRI_DER_EXPLICIT, &value))
+        if (!azri_der(&all, AZRI_DER_SEQUENCE, &pair) || !azri_der(&pair, AZRI_DER_OID, &oid) ||
+            !azri_der(&pair, AZRI_DER_EXPLICIT, &value))
             return azri_pfx_damaged(p);
-        st = azri_pfx_bag(p, oid, value);
+        st = one(p, oid, value);
     }
     return st;
 }
@@ -14016,26 +14025,13 @@ static azredis_status azri_pfx_safe(azri_pfx *p, azredis_str oid, azredis_str va
     uint32_t version;
     azredis_status st;
     if (azri_eqz(oid, AZRI_OID_PKCS7 "\x01"))
-        return azri_der(&value, AZRI_DER_OCTETS, &content) ? azri_pfx_bags(p, content) : azri_pfx_damaged(p);
-    if (!azri_eqz(oid, AZRI_OID_PKCS7 "\x06")) return azri_pbe_refuse(p, oid);      /* encrypted for a public key */
+        return azri_der(&value, AZRI_DER_OCTETS, &content) ? azri_pfx_each(p, content, azri_pfx_bag) : azri_pfx_damaged(p);
+    if (!azri_eqz(oid, AZRI_OID_PKCS7 "\x06")) return azri_pbe_refuse(p, oid);      /* for a public key */
     if (!azri_der(&value, AZRI_DER_SEQUENCE, &all) || !azri_der_int(&all, &version) ||
         !azri_der(&all, AZRI_DER_SEQUENCE, &content) || !azri_der(&content, AZRI_DER_OID, &oid))
         return azri_pfx_damaged(p);
     st = azri_pbe_open(p, content, AZRI_DER_IMPLICIT, &p->plain);
-    return st == AZREDIS_OK ? azri_pfx_bags(p, azri_slice(p->plain.ptr, p->plain.len)) : st;
-}
-
-static azredis_status azri_pfx_safes(azri_pfx *p, azredis_str in) {
-    azredis_str all, info, oid, value;
-    azredis_status st = AZREDIS_OK;
-    if (!azri_der(&in, AZRI_DER_SEQUENCE, &all) || in.len) return azri_pfx_damaged(p);
-    while (all.len && st == AZREDIS_OK) {
-        if (!azri_der(&all, AZRI_DER_SEQUENCE, &info) || !azri_der(&info, AZRI_DER_OID, &oid) ||
-            !azri_der(&info, AZRI_DER_EXPLICIT, &value))
-            return azri_pfx_damaged(p);
-        st = azri_pfx_safe(p, oid, value);
-    }
-    return st;
+    return st == AZREDIS_OK ? azri_pfx_each(p, azri_slice(p->plain.ptr, p->plain.len), azri_pfx_bag) : st;
 }
 
 /* Is it the MAC of safes? 0, or an mbedTLS code; *differs is not 0 if it is not. */
@@ -14088,7 +14084,7 @@ static azredis_status azri_pfx_read(azri_pfx *p, azredis_str in) {
         !azri_eqz(oid, AZRI_OID_PKCS7 "\x01") || !azri_der(&auth, AZRI_DER_EXPLICIT, &content) || !azri_der(&content, AZRI_DER_OCTETS, &safes))
         return azri_pfx_damaged(p);
     st = azri_pfx_check(p, pfx, safes, &differs);
-    if (st == AZREDIS_OK) st = azri_pfx_safes(p, safes);
+    if (st == AZREDIS_OK) st = azri_pfx_each(p, safes, azri_pfx_safe);
     if (!differs) return st;
     if (st == AZREDIS_E_NOMEM || st == AZREDIS_E_LIMIT) return st;
     return p->opened ? azri_pfx_damaged(p) : azri_pfx_not_opened(p);
@@ -14098,8 +14094,8 @@ static azredis_status azri_pfx_begin(azri_pfx *p, const azri_mem *m, const char 
     memset(p, 0, sizeof *p);
     p->error = e;
     p->password = azri_str(password ? password : "");
-    p->rounds = AZRI_PBE_ROUNDS_MAX;
-    azri_buf_init(&p->plain, m, AZRI_KEY_FILE_MAX + AZRI_PBE_BLOCK_MAX, 1);
+    p->rounds = AZRI_PBE_ROUNDS;
+    azri_buf_init(&p->plain, m, AZRI_KEY_ROOM, 1);
     if (p->password.len <= AZRI_PASSWORD_MAX) return AZREDIS_OK;
     return azri_fail(e, AZREDIS_E_LIMIT, AZRI_KEY_WHERE, "certificate: its password has more than %u bytes", AZRI_PASSWORD_MAX);
 }
@@ -14313,7 +14309,7 @@ static azredis_status azri_key_block(azri_key *k, const azri_pem *b, azri_buf *d
     azri_buf text;
     azredis_status st;
     int headers = azri_find(b->body, ':') < b->body.len;
-    azri_buf_init(&text, der->mem, AZRI_KEY_FILE_MAX + 1, 1);
+    azri_buf_init(&text, der->mem, AZRI_KEY_ROOM, 1);
     st = headers ? azri_buf_add(&text, b->whole.ptr, b->whole.len) : azri_pem_decode(b->body, &text);
     if (st == AZREDIS_OK && headers) st = azri_buf_add(&text, "", 1);
     if (st == AZREDIS_E_ARG) st = azri_key_refuse(e, "its private key is not base64");
@@ -14346,8 +14342,8 @@ static azredis_status azri_key_load(azri_key *k, const azri_mem *m, azredis_str 
     azri_buf der;
     azredis_status st;
     (void)AZRI_PSA_INIT();
-    azri_buf_init(&der, m, AZRI_KEY_FILE_MAX + AZRI_PBE_BLOCK_MAX, 1);
-    azri_buf_init(&k->chain, m, AZRI_KEY_FILE_MAX, 0);
+    azri_buf_init(&der, m, AZRI_KEY_ROOM, 1);
+    azri_buf_init(&k->chain, m, AZRI_KEY_ROOM, 0);
     mbedtls_pk_init(&k->pk);
     k->open = 1;
     st = azri_chain_read(&k->chain, &der, certificate, password, e);
@@ -14365,8 +14361,8 @@ static azredis_status azri_chain_load(azri_buf *chain, const azri_mem *m, azredi
                                       azredis_error *e) {
     azri_buf der;
     azredis_status st;
-    azri_buf_init(&der, m, AZRI_KEY_FILE_MAX + AZRI_PBE_BLOCK_MAX, 1);
-    azri_buf_init(chain, m, AZRI_KEY_FILE_MAX, 0);
+    azri_buf_init(&der, m, AZRI_KEY_ROOM, 1);
+    azri_buf_init(chain, m, AZRI_KEY_ROOM, 0);
     st = azri_chain_read(chain, &der, certificate, password, e);
     azri_buf_free(&der);
     if (st != AZREDIS_OK) azri_buf_free(chain);

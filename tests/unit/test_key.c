@@ -5,7 +5,7 @@
 #endif
 static int legacy;                             /* of AZREDIS_LEGACY_PKCS12, so that one build has both */
 #define AZRI_WITH_LEGACY_PKCS12 legacy
-#define AZRI_PBE_ROUNDS_MAX 10000u
+#define AZRI_PBE_ROUNDS 10000u
 #define AZREDIS_ENTRA_IMPLEMENTATION
 #include "azredis_entra.h"
 
