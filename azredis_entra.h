@@ -13667,7 +13667,7 @@ static void azri_tls_idle(azri_tls *t) {
 /* ==== >>pfx =============================================================== uses: core mem fail text mbedtls
  * PKCS#12 (RFC 7292), and keys that a password encrypts (RFC 5958): mbedTLS reads no such file, and 2.28 no key that
  * OpenSSL 3 writes. Strict DER over slices, each length checked; the file may be anybody's.
- * Entry points: azri_pfx_load, azri_pfx_key, azri_chain_add.
+ * Entry points: azri_pfx_load, azri_chain_add.
  * ================================================================================================ */
 #define AZRI_KEY_WHERE     "certificate"
 #define AZRI_CHAIN_HEAD    4u        /* bytes of a length before each certificate of a chain */
@@ -13850,7 +13850,7 @@ static int azri_pbkdf2(const azri_pfx *p, const azri_pbe *b, unsigned char *out,
     return rc;
 }
 
-/* The password in UTF-16, big-endian, with a NUL; returns the length. Bytes that are not UTF-8 are taken as Latin-1. */
+/* The password in UTF-16, big-endian, with a NUL; returns the length. What is not UTF-8 gives some other password. */
 static size_t azri_pfx_utf16(azredis_str s, unsigned char *out) {
     size_t i, n = 0, more;
     uint32_t c;
@@ -14043,8 +14043,9 @@ static int azri_pfx_mac(const azri_pfx *p, const azri_pbe *b, azredis_str safes,
     if (rc == 0) rc = mbedtls_md_hmac(info, key, n, (const unsigned char *)safes.ptr, safes.len, is);
     azri_wipe(key, sizeof key);
     *differs = digest.len != n;
-    for (i = 0; i < n && rc == 0 && !(digest.len != n); i++) *differs |= is[i] ^ (unsigned char)digest.ptr[i];
-    return rc;
+    if (rc != 0 || *differs) return rc;
+    for (i = 0; i < n; i++) *differs |= is[i] ^ (unsigned char)digest.ptr[i];
+    return 0;
 }
 
 /* in: MacData, or nothing where a file has no MAC. An empty password has two forms; p->none becomes the one that fits. */
@@ -14081,51 +14082,39 @@ static azredis_status azri_pfx_read(azri_pfx *p, azredis_str in) {
     azredis_status st;
     if (!azri_der(&in, AZRI_DER_SEQUENCE, &pfx) || in.len || !azri_der_int(&pfx, &version) || version != 3 ||
         !azri_der(&pfx, AZRI_DER_SEQUENCE, &auth) || !azri_der(&auth, AZRI_DER_OID, &oid) ||
-        !azri_eqz(oid, AZRI_OID_PKCS7 "\x01") || !azri_der(&auth, AZRI_DER_EXPLICIT, &content) || !azri_der(&content, AZRI_DER_OCTETS, &safes))
+        !azri_eqz(oid, AZRI_OID_PKCS7 "\x01") || !azri_der(&auth, AZRI_DER_EXPLICIT, &content) ||
+        !azri_der(&content, AZRI_DER_OCTETS, &safes))
         return azri_pfx_damaged(p);
     st = azri_pfx_check(p, pfx, safes, &differs);
     if (st == AZREDIS_OK) st = azri_pfx_each(p, safes, azri_pfx_safe);
-    if (!differs) return st;
-    if (st == AZREDIS_E_NOMEM || st == AZREDIS_E_LIMIT) return st;
+    if (!differs || st == AZREDIS_E_NOMEM || st == AZREDIS_E_LIMIT) return st;
     return p->opened ? azri_pfx_damaged(p) : azri_pfx_not_opened(p);
 }
 
-static azredis_status azri_pfx_begin(azri_pfx *p, const azri_mem *m, const char *password, azredis_error *e) {
-    memset(p, 0, sizeof *p);
-    p->error = e;
-    p->password = azri_str(password ? password : "");
-    p->rounds = AZRI_PBE_ROUNDS;
-    azri_buf_init(&p->plain, m, AZRI_KEY_ROOM, 1);
-    if (p->password.len <= AZRI_PASSWORD_MAX) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_LIMIT, AZRI_KEY_WHERE, "certificate: its password has more than %u bytes", AZRI_PASSWORD_MAX);
-}
-
-/* PKCS#12: the key as PKCS#8 into key, which stays empty if there is none, and the certificates behind those of chain. */
+/* PKCS#12: the key as PKCS#8 into key, which stays empty if there is none, and the certificates behind those of chain.
+ * Without chain it is EncryptedPrivateKeyInfo, a key alone. */
 static azredis_status azri_pfx_load(const azri_mem *m, azredis_str in, const char *password, azri_buf *key, azri_buf *chain,
                                     azredis_error *e) {
     azri_pfx p;
-    azredis_status st = azri_pfx_begin(&p, m, password, e);
-    p.mend = "openssl pkcs12 -legacy -in OLD -aes256 -out NEW.pem";
+    azredis_str info;
+    azredis_status st;
+    memset(&p, 0, sizeof p);
+    p.error = e;
+    p.mend = chain ? "openssl pkcs12 -legacy -in OLD -aes256 -out NEW.pem" : "openssl pkcs8 -topk8 -in OLD -v2 aes-256-cbc -out NEW";
+    p.password = azri_str(password ? password : "");
+    p.rounds = AZRI_PBE_ROUNDS;
     p.key = key;
     p.chain = chain;
-    if (st == AZREDIS_OK) st = azri_pfx_read(&p, in);
+    azri_buf_init(&p.plain, m, AZRI_KEY_ROOM, 1);
+    if (p.password.len > AZRI_PASSWORD_MAX)
+        st = azri_fail(e, AZREDIS_E_LIMIT, AZRI_KEY_WHERE, "certificate: its password has over %u bytes", AZRI_PASSWORD_MAX);
+    else if (chain) st = azri_pfx_read(&p, in);
+    else if (!azri_der(&in, AZRI_DER_SEQUENCE, &info) || in.len) st = azri_pfx_damaged(&p);
+    else st = azri_pbe_open(&p, info, AZRI_DER_OCTETS, key);
     azri_buf_free(&p.plain);
     return st;
 }
 
-/* EncryptedPrivateKeyInfo, as PKCS#8 into key. */
-static azredis_status azri_pfx_key(const azri_mem *m, azredis_str in, const char *password, azri_buf *key, azredis_error *e) {
-    azri_pfx p;
-    azredis_str info;
-    azredis_status st = azri_pfx_begin(&p, m, password, e);
-    p.mend = "openssl pkcs8 -topk8 -in OLD -v2 aes-256-cbc -out NEW";
-    if (st != AZREDIS_OK) return st;
-    if (!azri_der(&in, AZRI_DER_SEQUENCE, &info) || in.len) return azri_pfx_damaged(&p);
-    return azri_pbe_open(&p, info, AZRI_DER_OCTETS, key);
-}
-#endif /* AZREDIS_NO_CERTIFICATE */
-
-#ifndef AZREDIS_NO_CERTIFICATE
 /* ==== >>sign ============================================================== uses: core mem fail text port mbedtls pfx
  * The certificate of a service principal: what people keep it in is read, and its key signs. Whoever calls holds
  * azri_tls_enter. Nothing here is I/O.
@@ -14316,7 +14305,7 @@ static azredis_status azri_key_block(azri_key *k, const azri_pem *b, azri_buf *d
     else if (st != AZREDIS_OK) st = azri_key_no_room(e, st);
     else if (!azri_eqz(b->label, "ENCRYPTED PRIVATE KEY")) st = azri_key_parse(k, &text, headers ? password : NULL, e);
     else {
-        st = azri_pfx_key(der->mem, azri_slice(text.ptr, text.len), password, der, e);
+        st = azri_pfx_load(der->mem, azri_slice(text.ptr, text.len), password, der, NULL, e);
         if (st == AZREDIS_OK) st = azri_key_parse(k, der, NULL, e);
     }
     azri_buf_free(&text);
