@@ -121,6 +121,7 @@ static struct {
     int confirmed;                      /* by the server */
     int streaming;
     char refusal[500];                  /* of a subscription; "": none */
+    int same;                           /* 1: the same token came again */
     int resp2;                          /* 1: the server lacks RESP3 */
     int reauth;                         /* on the live connection: 1 accepted, -1 refused, 0 nothing yet */
     azredis_error reauth_error;
@@ -588,6 +589,7 @@ static const char *needed(int o, const char *variable) {
 static void on_event(const azredis_event *ev, void *user) {
     int log = ev->type == AZREDIS_EV_LOG ? ev->number : 0;
     (void)user;
+    if (log == 103) app.same = 1;
     if (log == 106 || log == 302) app.rejected = 1;             /* the manual lists these numbers */
     if (log == 205) app.rejected = 0;
     if (log == 206) app.resp2 = 1;

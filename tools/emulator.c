@@ -317,7 +317,8 @@ static struct {
     char authority_url[64], kid[44], issuer[80], thumbprint[41];
     int gateway_port;
     EVP_PKEY *jwt_key, *issuer_key; /* of Entra's tokens, of the cluster's service accounts */
-    SSL_CTX *ssl_ctx;
+    X509 *ca;
+    SSL_CTX *ssl_ctx; /* under g.lock */
     int64_t start;
     int stop_fd; /* readable once the emulator ends: every sleep watches it */
     int wake_fd; /* wakes main for a restart of redis-server */
@@ -656,6 +657,13 @@ static X509 *new_cert(EVP_PKEY *key, const char *name, const char *san, X509 *is
 static const char *const CERT_KINDS[] = {"good",        "expired",   "not-yet-valid", "wrong-host",
                                          "self-signed", "untrusted", "ecdsa",         "long-chain",
                                          "ends-soon",   NULL};
+
+/* NULL: there is none of that name. */
+static const char *cert_kind(const char *name) {
+    int i = 0;
+    while (CERT_KINDS[i] && strcmp(CERT_KINDS[i], name) != 0) i++;
+    return CERT_KINDS[i];
+}
 
 #define CHAIN 3                         /* certificates between the server's own and nothing: two CAs and the root */
 
@@ -1790,7 +1798,9 @@ static bool conn_handshake(struct conn *c) {
     int64_t deadline = now_ms() + 10000;
     struct pollfd p[2] = {{.fd = c->fd}, {.fd = g.stop_fd, .events = POLLIN}};
     int k;
+    pthread_mutex_lock(&g.lock);
     c->ssl = must(SSL_new(g.ssl_ctx));
+    pthread_mutex_unlock(&g.lock);
     SSL_set_fd(c->ssl, c->fd);
     for (;;) {
         ERR_clear_error();
@@ -2282,14 +2292,27 @@ static enum MHD_Result answer_set(struct MHD_Connection *h) {
     return complaint ? reply_error(h, 400, complaint) : reply_json(h, 200, json_pack("{ss}", name, value));
 }
 
+static void gateway_certificate(const char *kind) {
+    struct identity id = new_identity(kind, g.ca, g.issuer_key);
+    SSL_CTX *was = g.ssl_ctx;
+    pthread_mutex_lock(&g.lock);
+    gateway_tls(&id);
+    pthread_mutex_unlock(&g.lock);
+    SSL_CTX_free(was);                  /* connections hold on to it */
+    free_identity(&id);
+}
+
 /* What the cache's owner changes while it runs. Tokens from before keep what they have. */
 static enum MHD_Result answer_cache(struct MHD_Connection *h) {
     const char *policy = MHD_lookup_connection_value(h, MHD_GET_ARGUMENT_KIND, "policy");
     const char *entra = MHD_lookup_connection_value(h, MHD_GET_ARGUMENT_KIND, "entra");
+    const char *cert = MHD_lookup_connection_value(h, MHD_GET_ARGUMENT_KIND, "certificate");
     if (policy && !policy_find(policy)) return reply_error(h, 400, "no policy of this name");
+    if (cert && !cert_kind(cert)) return reply_error(h, 400, "no kind of this name");
     pthread_mutex_lock(&g.redis_lock);
     if (policy) cache.policy = policy_find(policy);
     if (entra) cache.entra_off = strcmp(entra, "off") == 0;
+    if (cert) gateway_certificate(cert_kind(cert));
     pthread_mutex_unlock(&g.redis_lock);
     return reply_json(h, 200, json_pack("{ss sb}", "policy", cache.policy->name, "entra", !cache.entra_off));
 }
@@ -2587,10 +2610,10 @@ static void make_tls(struct identities *all) {
     make_aks(all);
     gateway_tls(&all->gateway);
     g.jwt_key = new_key(false, false);
+    g.ca = ca;
     g.issuer_key = ca_key; /* the CA signs no more, and to make one more key takes a tenth of a second */
     make_kid();
     make_client_cert();
-    X509_free(ca);
 }
 
 static void start_endpoint(struct endpoint *e, int id, answer_fn answer, int offset, bool both,
@@ -2714,7 +2737,7 @@ static void help(void) {
          "       POST /revoke[?code=N]      refuses every refresh token of before with that AADSTS code (50173)\n"
          "       POST /set?name=NAME&value=V\n"
          "       POST /certificate[?trust=subject] (PEM)   as --client-cert, --client-subject; DELETE: forgets all\n"
-         "       POST /cache?policy=P&entra=on|off   of tokens that are issued from now on\n"
+         "       POST /cache?policy=P&entra=on|off&certificate=KIND   of tokens and connections from now on\n"
          "       POST /redis/command (JSON array of strings)   POST /redis/restart");
     exit(0);
 }
@@ -2734,10 +2757,8 @@ static void flag_fault(const char *text) {
 }
 
 static const char *flag_kind(const char *flag, const char *value) {
-    int i;
-    for (i = 0; CERT_KINDS[i]; i++)
-        if (strcmp(CERT_KINDS[i], value) == 0) return CERT_KINDS[i];
-    bad_usage("%s: there is no kind '%s'", flag, value);
+    if (!cert_kind(value)) bad_usage("%s: there is no kind '%s'", flag, value);
+    return cert_kind(value);
 }
 
 static void flag_set(const char *text) {
@@ -2841,6 +2862,7 @@ int main(int argc, char **argv) {
     screen();
     serve(signals);
     stop_all();
+    X509_free(g.ca);
     free_identity(&all.gateway);
     free_identity(&all.authority);
     free_identity(&all.fabric);

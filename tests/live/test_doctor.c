@@ -481,6 +481,13 @@ static void test_plaintext_port(void **state)
     named("tls.roots", "no root certificates", "install ca-certificates");
 }
 
+static void cache_is(const char *what)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/cache?%s", what);
+    json_decref(live_json(&em, "POST", path, ""));
+}
+
 static void test_certificates(void **state)
 {
     static const struct { const char *kind, *rule, *cause, *mend; } kinds[] = {
@@ -491,28 +498,27 @@ static void test_certificates(void **state)
         {"ends-soon", "tls.ends-soon", "the server's certificate ends in", "renew it"},
         {"wrong-host", "tls.name", "another name: certificate of localhost refused: wrong host", "give the right host"}
     };
+    char place[64];
     size_t i;
     (void)state;
     ONLY_APART();
+    with_key();
     for (i = 0; i < COUNT(kinds); i++) {
-        live_start(&other, "--gateway-cert", kinds[i].kind, "--authority-cert", i ? "good" : "expired", NULL);
-        unsetenv("AZREDIS_CONNECTION");
-        run(NULL, NULL);
+        snprintf(place, sizeof place, "certificate=%s", kinds[i].kind);
+        cache_is(place);
+        run("--auth", "access-key", NULL);
+        if (strcmp(kinds[i].kind, "ends-soon") == 0)
+            assert_string_equal(member("tls", "outcome"), "warn");
         named(kinds[i].rule, kinds[i].cause, kinds[i].mend);
-        if (i == 0) {
-            assert_string_equal(member("identity", "rule"), "identity.tls");
-            assert_has(member("identity", "cause"), "expired");
-        }
-        if (i < COUNT(kinds) - 1)
-            live_stop(&other);
     }
-    run("-h", at("127.0.0.1", other.gateway_port, ""), NULL);
+    run("-h", at("127.0.0.1", em.gateway_port, ""), "--auth", "access-key", NULL);
     named("tls.address", "127.0.0.1 is an address", "sslHost=NAME");
-    run("-h", at("zone.privatelink.redis.azure.net", other.gateway_port, ""), NULL);
+    run("-h", at("zone.privatelink.redis.azure.net", em.gateway_port, ""), "--auth", "access-key", NULL);
     named("tls.privatelink", "not for the private zone's name", "without privatelink");
     assert_string_equal(member("name", "rule"), "name.privatelink");
     assert_has(member("name", "mend"), "give the public name");
-    run("-h", at("other.example", other.gateway_port, ",sslHost=elsewhere.emulator.test"), NULL);
+    run("-h", at("other.example", em.gateway_port, ",sslHost=elsewhere.emulator.test"), NULL);
+    cache_is("certificate=good");
     assert_int_equal(tool.status, 0);
 }
 
@@ -546,6 +552,7 @@ static void test_refusals_of_entra(void **state)
 
 static void test_identities(void **state)
 {
+    char authority[64];
     (void)state;
     ONLY_APART();
     setenv("AZURE_CLIENT_SECRET", "test-secret-that-is-not-it", 1);
@@ -559,6 +566,13 @@ static void test_identities(void **state)
     run("--scope", "https://vault.azure.net/.default", NULL);
     named("token.scope", "wrong scope", "leave --scope out");
     assert_string_equal(member("identity", "outcome"), "ok");
+    live_place(&em, "fabric");
+    snprintf(authority, sizeof authority, "https://localhost:%d/", atoi(strrchr(getenv("IDENTITY_ENDPOINT"), ':') + 1));
+    live_place(&em, "");
+    setenv("AZURE_AUTHORITY_HOST", authority, 1);       /* whose certificate is another's */
+    run(NULL, NULL);
+    named("identity.tls", "Entra's certificate was refused", "--cacert");
+    live_place(&em, "");
     live_fault(&em, "token-down", NULL, "1");
     run(NULL, NULL);
     live_disarm(&em, "token-down");
@@ -637,13 +651,6 @@ static void test_tokens(void **state)
 
 /* ---- Redis ----------------------------------------------------------------------------------- */
 
-static void cache_is(const char *what)
-{
-    char path[64];
-    snprintf(path, sizeof path, "/cache?%s", what);
-    json_decref(live_json(&em, "POST", path, ""));
-}
-
 static void test_who_may_sign_in(void **state)
 {
     (void)state;
@@ -666,15 +673,40 @@ static void test_who_may_sign_in(void **state)
     run("--auth", "password", "--user", "somebody", NULL);
     named("auth.password", "user or password is wrong", "--user");
     run("-h", at("localhost", em.authority_port, ""), NULL);
-    named("auth.no-redis", "wrong host: what answers there is no Redis", "check host and port");
+    named("auth.cut", "the connection ended at AUTH", "check that this is a cache");
     live_fault(&em, "auth-delay", "3000", "*");
-    run("-h", at("localhost", em.gateway_port, ",authTimeout=200"), NULL);
+    run("-h", at("localhost", em.gateway_port, ",connectTimeout=500,authTimeout=200"), NULL);
     live_disarm(&em, "auth-delay");
     named("auth.silent", "did not answer AUTH", "load");
     live_fault(&em, "cut", "0", "*");
     run(NULL, NULL);
     live_disarm(&em, "cut");
     named("auth.cut", "the connection ended at AUTH", "try again");
+}
+
+/* OpenSSL's server that says each line backwards. */
+static void test_no_redis(void **state)
+{
+    static const char make[] = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost "
+                               "-addext subjectAltName=DNS:localhost -keyout %s/key.pem -out %s/cert.pem -days 30 2>/dev/null";
+    char command[400], key[64], cert[64];
+    const char *argv[] = {"openssl", "s_server", "-accept", "6380", "-key", key, "-cert", cert, "-rev", "-quiet", NULL};
+    pid_t pid;
+    int fd;
+    (void)state;
+    ONLY_APART();
+    with_key();
+    snprintf(command, sizeof command, make, dir, dir);
+    snprintf(key, sizeof key, "%s/key.pem", dir);
+    snprintf(cert, sizeof cert, "%s/cert.pem", dir);
+    assert_int_equal(system(command), 0);
+    pid = spawn(argv);
+    await((fd = live_dial(6380)) >= 0, LIVE_SOON);
+    close(fd);
+    run("-h", "localhost:6380", "--cacert", cert, "--auth", "access-key", NULL);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    named("auth.no-redis", "wrong host: what answers there is no Redis", "check host and port");
 }
 
 static void test_rights(void **state)
@@ -805,6 +837,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_identities, begin, end),
         cmocka_unit_test_setup_teardown(test_tokens, begin, end),
         cmocka_unit_test_setup_teardown(test_who_may_sign_in, begin, end),
+        cmocka_unit_test_setup_teardown(test_no_redis, begin, end),
         cmocka_unit_test_setup_teardown(test_rights, begin, end),
         cmocka_unit_test_setup_teardown(test_traffic, begin, end),
         cmocka_unit_test_setup_teardown(test_cluster, begin, end),

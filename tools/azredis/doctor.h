@@ -50,6 +50,8 @@ static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
 /* Until this check has to end; 0: it is over, or Ctrl+C was pressed. */
 static uint32_t check_left(uint32_t usual) { return stop ? 0 : left_ms(dr.since, usual); }
 
+static int out_of_time(void) { return app.timeout && left_ms(0, 0) == 0; }
+
 /* ---- the report ------------------------------------------------------------------------------ */
 
 static const char *const outcome_names[] = {"ok", "warn", "fail", "skipped"};
@@ -91,7 +93,7 @@ static int begin_check(enum check check) {
     dr.since = now_ms();
     dr.f.text[0] = '\0';
     stage = FIRST_EXIT + (int)check;
-    if (check_left(1) > 0) return 1;
+    if (!stop && !out_of_time()) return 1;
     if (dr.status == OK) dr.status = stop ? INTERRUPTED : stage;
     skip(check, stop ? "interrupted" : "--timeout was over");
     return 0;
@@ -109,7 +111,7 @@ static int end_check(enum check check) {
         skip(check, "interrupted");
         return 0;
     }
-    if (rule && rule->outcome == CHECK_FAIL && left_ms(now_ms(), 1) == 0) rule = &late;
+    if (rule && rule->outcome == CHECK_FAIL && out_of_time()) rule = &late;
     r->outcome = rule ? rule->outcome : CHECK_OK;
     r->rule = rule ? rule->id : "";
     if (rule) tell(r->cause, sizeof r->cause, &dr.f, rule->cause);
@@ -306,6 +308,7 @@ static uint32_t time_of(const char *key, uint32_t usual) {
     return isdigit((unsigned char)text[0]) ? (uint32_t)atoi(text) : usual;
 }
 
+static uint32_t answer_ms(void) { return time_of("syncTimeout", ANSWER_MS); }
 static uint32_t reach_ms(void) { return time_of("connectTimeout", REACH_MS); }
 
 /* The socket, or -1. */
@@ -475,15 +478,15 @@ static int check_identity(void) {
 static azredis_status sign_in(azredis_error *why) {
     azredis_status st;
     uint64_t refused_at = 0;
-    uint32_t left;
-    app.rejected = 0;
+    uint32_t left, budget = reach_ms() + time_of("authTimeout", CONNECT_MS);
+    app.rejected = app.same = 0;
     do {
-        left = check_left(CONNECT_MS);
+        left = check_left(budget);
         memset(why, 0, sizeof *why);
         st = azredis_connect(app.cache, least(left, SLICE_MS), why);
         if (app.rejected && !refused_at) refused_at = now_ms();
     } while (st != AZREDIS_OK && left > 0 && why->retryable && (!refused_at || now_ms() - refused_at < RETRY_MS) &&
-             (st == AZREDIS_E_TIMEOUT || st == AZREDIS_E_AUTH));
+             !(app.rejected && app.same) && (st == AZREDIS_E_TIMEOUT || st == AZREDIS_E_AUTH));
     if (st != AZREDIS_OK && refused_at) st = AZREDIS_E_AUTH;        /* that no new token came is not what is wrong */
     return st;
 }
@@ -526,7 +529,7 @@ static azredis_status ask(const char *word, ...) {
     va_end(list);
     azredis_reply_free(&app.reply);
     dr.answered = 0;
-    how.timeout_ms = left_ms(now_ms(), time_of("syncTimeout", ANSWER_MS)) + 1;
+    how.timeout_ms = left_ms(now_ms(), answer_ms()) + 1;
     if (azredis_submit(app.cache, &how, argc, argv, on_answer, NULL) != AZREDIS_OK) return AZREDIS_E_NOMEM;
     while (!dr.answered && !stop) (void)azredis_wait(app.cache, SLICE_MS);
     if (dr.answered <= 0) return AZREDIS_E_CLOSED;
@@ -624,7 +627,7 @@ static void on_own_message(azredis_client *c, const azredis_message *m, void *us
 static azredis_status try_channel(void) {
     azredis_status st = AZREDIS_AGAIN;
     azredis_sub *sub = azredis_subscribe(app.cache, AZREDIS_CHANNEL, dr.own, on_own_message, NULL);
-    uint64_t until = now_ms() + check_left(ANSWER_MS);
+    uint64_t until = now_ms() + check_left(answer_ms());
     if (!sub) return AZREDIS_E_NOMEM;
     while (!stop && !app.confirmed && !app.refusal[0] && now_ms() < until) (void)azredis_wait(app.cache, SLICE_MS / 10);
     if (app.refusal[0]) {
@@ -633,7 +636,7 @@ static azredis_status try_channel(void) {
     } else if (app.confirmed) {
         st = ask("PUBLISH", dr.own, "1", NULL);
         st = st == AZREDIS_OK ? app.reply.status : st;
-        until = now_ms() + least(PROBE_MS, check_left(ANSWER_MS));
+        until = now_ms() + least(PROBE_MS, check_left(answer_ms()));
         while (st == AZREDIS_OK && !stop && !dr.message && now_ms() < until) (void)azredis_wait(app.cache, SLICE_MS / 10);
         if (st == AZREDIS_OK && !dr.message) st = AZREDIS_AGAIN;
     }
