@@ -6617,7 +6617,7 @@ static azredis_status azri_environment_lacks(azri_flow *f) {
     for (i = AZRI_ENV_TENANT_ID; i <= AZRI_ENV_CLIENT_SECRET; i++)
         if (!v[i] && !(i == AZRI_ENV_CLIENT_SECRET && v[AZRI_ENV_CERTIFICATE_PATH]))
             azri_fail_add(&f->error, "%s%s", missing++ ? ", " : "missing ", azri_env_names[i]);
-    if (AZRI_WITH_CERTIFICATE && !v[AZRI_ENV_CLIENT_SECRET] && !v[AZRI_ENV_CERTIFICATE_PATH])
+    if (AZRI_WITH_CERTIFICATE && !f->in_chain && !v[AZRI_ENV_CLIENT_SECRET] && !v[AZRI_ENV_CERTIFICATE_PATH])
         azri_fail_add(&f->error, " or %s", azri_env_names[AZRI_ENV_CERTIFICATE_PATH]);
     if (!AZRI_WITH_CERTIFICATE && v[AZRI_ENV_CERTIFICATE_PATH])
         azri_fail_add(&f->error, "; this program was built with AZREDIS_NO_CERTIFICATE");
