@@ -13763,13 +13763,13 @@ static azredis_status azri_key_refuse(azredis_error *e, const char *why) {
 
 /* st: of a buffer, or of mbedTLS. */
 static azredis_status azri_key_no_room(azredis_error *e, int st) {
-    if (st == AZREDIS_E_LIMIT) return azri_fail(e, AZREDIS_E_LIMIT, AZRI_KEY_WHERE, "certificate: it is too long");
-    return azri_fail(e, AZREDIS_E_NOMEM, AZRI_KEY_WHERE, "certificate: out of memory");
+    if (st != AZREDIS_E_LIMIT) return azri_fail(e, AZREDIS_E_NOMEM, AZRI_KEY_WHERE, "certificate: out of memory");
+    return azri_fail(e, AZREDIS_E_LIMIT, AZRI_KEY_WHERE, "certificate: it has more than %u bytes", AZRI_KEY_FILE_MAX);
 }
 
 static azredis_status azri_pfx_damaged(azri_pfx *p) {
-    return azri_fail(p->error, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: it is damaged or cut off, or not in DER; fetch it "
-                     "again, or write it anew: %s", p->mend);
+    return azri_fail(p->error, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: it is damaged or cut off, or not in DER; "
+                     "fetch it again, or write it anew: %s", p->mend);
 }
 
 static azredis_status azri_pfx_not_opened(azri_pfx *p) {
@@ -13781,8 +13781,8 @@ static azredis_status azri_pbe_refuse(azri_pfx *p, azredis_str oid) {
     const char *by = azri_eqz(oid, AZRI_OID_RSA "\x01\x0c\x01\x06") ? "RC2" : "something unknown";
     if (azri_eqz(oid, AZRI_OID_RSA "\x03\x07") || azri_eqz(oid, AZRI_OID_RSA "\x01\x0c\x01\x03"))
         by = "3DES, which needs AZREDIS_LEGACY_PKCS12";
-    return azri_fail(p->error, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: it is encrypted by %s; AES by PBES2 can be read, "
-                     "and is written by: %s", by, p->mend);
+    return azri_fail(p->error, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: it is encrypted by %s; AES by PBES2 can be "
+                     "read, and is written by: %s", by, p->mend);
 }
 
 /* From AlgorithmIdentifier to b. */
@@ -13799,7 +13799,8 @@ static azredis_status azri_pbe_read(azri_pfx *p, azredis_str *in, azri_pbe *b) {
         ok = azri_der(&list, AZRI_DER_OCTETS, &b->salt) && azri_der_int(&list, &b->rounds);
     } else {
         if (!azri_eqz(oid, AZRI_OID_RSA "\x01\x05\x0d")) return azri_pbe_refuse(p, oid);
-        if (!azri_der_algorithm(&list, &oid, &all) || !azri_der_algorithm(&list, &cipher, &iv)) return azri_pfx_damaged(p);
+        if (!azri_der_algorithm(&list, &oid, &all) || !azri_der_algorithm(&list, &cipher, &iv))
+            return azri_pfx_damaged(p);
         if (!azri_eqz(oid, AZRI_OID_RSA "\x01\x05\x0c")) return azri_pbe_refuse(p, oid);
         ok = azri_der(&all, AZRI_DER_SEQUENCE, &kdf) && azri_der(&kdf, AZRI_DER_OCTETS, &b->salt) &&
              azri_der_int(&kdf, &b->rounds) && azri_der(&iv, AZRI_DER_OCTETS, &b->iv);
@@ -13807,8 +13808,8 @@ static azredis_status azri_pbe_read(azri_pfx *p, azredis_str *in, azri_pbe *b) {
         if (ok && kdf.len) ok = azri_der_algorithm(&kdf, &prf, &none);
         b->hash = azri_oid(prf, AZRI_OID_PRF);
         b->cipher = azri_oid(cipher, AZRI_OID_CIPHER);
-        if (ok && b->cipher == MBEDTLS_CIPHER_DES_EDE3_CBC && !AZRI_WITH_LEGACY_PKCS12) return azri_pbe_refuse(p, cipher);
-        if (ok && (!b->hash || !b->cipher)) return azri_pbe_refuse(p, azri_str(""));
+        if (!AZRI_WITH_LEGACY_PKCS12 && b->cipher == MBEDTLS_CIPHER_DES_EDE3_CBC) b->cipher = 0;
+        if (ok && (!b->hash || !b->cipher)) return azri_pbe_refuse(p, cipher);
     }
     return ok && b->salt.len <= AZRI_PBE_SALT_MAX && b->rounds > 0 ? AZREDIS_OK : azri_pfx_damaged(p);
 }
@@ -13923,7 +13924,8 @@ static int azri_pbe_unpad(azri_buf *text, size_t block) {
     return 1;
 }
 
-static int azri_pbe_crypt(const azri_pfx *p, const azri_pbe *b, mbedtls_cipher_context_t *c, azredis_str in, azri_buf *out) {
+static int azri_pbe_crypt(const azri_pfx *p, const azri_pbe *b, mbedtls_cipher_context_t *c, azredis_str in,
+                          azri_buf *out) {
     unsigned char key[32], iv[16];
     size_t n = (size_t)mbedtls_cipher_get_key_bitlen(c) / 8, iv_len = (size_t)mbedtls_cipher_get_iv_size(c);
     int rc;
@@ -13936,8 +13938,9 @@ static int azri_pbe_crypt(const azri_pfx *p, const azri_pbe *b, mbedtls_cipher_c
     }
     if (rc == 0) rc = mbedtls_cipher_setkey(c, key, (int)(8 * n), MBEDTLS_DECRYPT);
     if (rc == 0) rc = mbedtls_cipher_set_padding_mode(c, MBEDTLS_PADDING_NONE);
-    if (rc == 0) rc = mbedtls_cipher_crypt(c, iv, iv_len, (const unsigned char *)in.ptr, in.len, (unsigned char *)out->ptr,
-                                           &out->len);
+    if (rc == 0)
+        rc = mbedtls_cipher_crypt(c, iv, iv_len, (const unsigned char *)in.ptr, in.len, (unsigned char *)out->ptr,
+                                  &out->len);
     azri_wipe(key, sizeof key);
     azri_wipe(iv, sizeof iv);
     return rc;
@@ -13991,10 +13994,10 @@ static azredis_status azri_pfx_bag(azri_pfx *p, azredis_str oid, azredis_str val
     azredis_status st = AZREDIS_OK;
     azredis_str all = value, bag, kind, der;
     if (azri_eqz(oid, AZRI_OID_BAG "\x03")) {
-        if (!azri_der(&all, AZRI_DER_SEQUENCE, &bag) || !azri_der(&bag, AZRI_DER_OID, &kind)) return azri_pfx_damaged(p);
-        if (!azri_eqz(kind, AZRI_OID_RSA "\x01\x09\x16\x01")) return AZREDIS_OK;         /* not of X.509 */
-        if (!azri_der(&bag, AZRI_DER_EXPLICIT, &all) || !azri_der(&all, AZRI_DER_OCTETS, &der)) return azri_pfx_damaged(p);
-        st = azri_chain_add(p->chain, der);
+        if (!azri_der(&all, AZRI_DER_SEQUENCE, &bag) || !azri_der(&bag, AZRI_DER_OID, &kind) ||
+            !azri_der(&bag, AZRI_DER_EXPLICIT, &all) || !azri_der(&all, AZRI_DER_OCTETS, &der))
+            return azri_pfx_damaged(p);
+        if (azri_eqz(kind, AZRI_OID_RSA "\x01\x09\x16\x01")) st = azri_chain_add(p->chain, der);    /* X.509 */
     } else if (azri_eqz(oid, AZRI_OID_BAG "\x01") && p->key->len == 0) {
         st = azri_buf_add(p->key, value.ptr, value.len);
     } else if (azri_eqz(oid, AZRI_OID_BAG "\x02") && p->key->len == 0) {
@@ -14025,7 +14028,8 @@ static azredis_status azri_pfx_safe(azri_pfx *p, azredis_str oid, azredis_str va
     uint32_t version;
     azredis_status st;
     if (azri_eqz(oid, AZRI_OID_PKCS7 "\x01"))
-        return azri_der(&value, AZRI_DER_OCTETS, &content) ? azri_pfx_each(p, content, azri_pfx_bag) : azri_pfx_damaged(p);
+        return azri_der(&value, AZRI_DER_OCTETS, &content) ? azri_pfx_each(p, content, azri_pfx_bag)
+                                                           : azri_pfx_damaged(p);
     if (!azri_eqz(oid, AZRI_OID_PKCS7 "\x06")) return azri_pbe_refuse(p, oid);      /* for a public key */
     if (!azri_der(&value, AZRI_DER_SEQUENCE, &all) || !azri_der_int(&all, &version) ||
         !azri_der(&all, AZRI_DER_SEQUENCE, &content) || !azri_der(&content, AZRI_DER_OID, &oid))
@@ -14035,7 +14039,8 @@ static azredis_status azri_pfx_safe(azri_pfx *p, azredis_str oid, azredis_str va
 }
 
 /* Is it the MAC of safes? 0, or an mbedTLS code; *differs is not 0 if it is not. */
-static int azri_pfx_mac(const azri_pfx *p, const azri_pbe *b, azredis_str safes, azredis_str digest, unsigned *differs) {
+static int azri_pfx_mac(const azri_pfx *p, const azri_pbe *b, azredis_str safes, azredis_str digest,
+                        unsigned *differs) {
     const mbedtls_md_info_t *info = mbedtls_md_info_from_type((mbedtls_md_type_t)b->hash);
     unsigned char key[64], is[64];
     size_t n = mbedtls_md_get_size(info), i;
@@ -14048,7 +14053,7 @@ static int azri_pfx_mac(const azri_pfx *p, const azri_pbe *b, azredis_str safes,
     return 0;
 }
 
-/* in: MacData, or nothing where a file has no MAC. An empty password has two forms; p->none becomes the one that fits. */
+/* in: MacData, or nothing where a file has no MAC. An empty password has two forms: p->none tells which one fits. */
 static azredis_status azri_pfx_check(azri_pfx *p, azredis_str in, azredis_str safes, unsigned *differs) {
     azredis_str mac, info, oid, parameters, digest;
     azri_pbe b;
@@ -14093,21 +14098,23 @@ static azredis_status azri_pfx_read(azri_pfx *p, azredis_str in) {
 
 /* PKCS#12: the key as PKCS#8 into key, which stays empty if there is none, and the certificates behind those of chain.
  * Without chain it is EncryptedPrivateKeyInfo, a key alone. */
-static azredis_status azri_pfx_load(const azri_mem *m, azredis_str in, const char *password, azri_buf *key, azri_buf *chain,
-                                    azredis_error *e) {
+static azredis_status azri_pfx_load(const azri_mem *m, azredis_str in, const char *password, azri_buf *key,
+                                    azri_buf *chain, azredis_error *e) {
     azri_pfx p;
     azredis_str info;
     azredis_status st;
     memset(&p, 0, sizeof p);
     p.error = e;
-    p.mend = chain ? "openssl pkcs12 -legacy -in OLD -aes256 -out NEW.pem" : "openssl pkcs8 -topk8 -in OLD -v2 aes-256-cbc -out NEW";
+    p.mend = chain ? "openssl pkcs12 -legacy -in OLD -aes256 -out NEW.pem"
+                   : "openssl pkcs8 -topk8 -in OLD -v2 aes-256-cbc -out NEW";
     p.password = azri_str(password ? password : "");
     p.rounds = AZRI_PBE_ROUNDS;
     p.key = key;
     p.chain = chain;
     azri_buf_init(&p.plain, m, AZRI_KEY_ROOM, 1);
     if (p.password.len > AZRI_PASSWORD_MAX)
-        st = azri_fail(e, AZREDIS_E_LIMIT, AZRI_KEY_WHERE, "certificate: its password has over %u bytes", AZRI_PASSWORD_MAX);
+        st = azri_fail(e, AZREDIS_E_LIMIT, AZRI_KEY_WHERE, "certificate: its password has over %u bytes",
+                       AZRI_PASSWORD_MAX);
     else if (chain) st = azri_pfx_read(&p, in);
     else if (!azri_der(&in, AZRI_DER_SEQUENCE, &info) || in.len) st = azri_pfx_damaged(&p);
     else st = azri_pbe_open(&p, info, AZRI_DER_OCTETS, key);
@@ -14120,7 +14127,7 @@ static azredis_status azri_pfx_load(const azri_mem *m, azredis_str in, const cha
  * azri_tls_enter. Nothing here is I/O.
  * Entry points: azri_key_load, azri_chain_load, azri_key_sign, azri_key_free.
  * ================================================================================================ */
-#define AZRI_RSA_BITS_MIN 2048u      /* Entra takes no shorter key, and mbedTLS has room for the longest that it takes */
+#define AZRI_RSA_BITS_MIN 2048u      /* Entra takes no shorter key; mbedTLS has room for its longest, 4096 */
 
 typedef struct azri_key {            /* zeroed but port: none */
     const azri_port   *port;         /* of the caller: its entropy is the salt of PS256, and blinds */
@@ -14175,10 +14182,11 @@ static int azri_pem_next(azredis_str *text, azri_pem *b) {
 
 /* Behind what out has. */
 static azredis_status azri_pem_decode(azredis_str body, azri_buf *out) {
-    azredis_status st = azri_buf_reserve(out, body.len);
-    char *p = out->ptr + out->len;
+    azredis_status st = azri_buf_reserve(out, body.len + 1);
     size_t i, n = 0;
+    char *p;
     if (st != AZREDIS_OK) return st;
+    p = out->ptr + out->len;
     for (i = 0; i < body.len; i++)
         if (!memchr("\r\n\t ", body.ptr[i], 4)) p[n++] = body.ptr[i];
     if (!azri_b64_decode(azri_slice(p, n), "+/", p, &n)) return AZREDIS_E_ARG;
@@ -14212,17 +14220,23 @@ static azredis_status azri_chain_pem(azri_buf *chain, azri_buf *scratch, azredis
 }
 
 /* DER begins with a SEQUENCE of more than 127 bytes; no text does. */
-static int azri_chain_binary(azredis_str in) { return in.len > 1 && in.ptr[0] == AZRI_DER_SEQUENCE && (in.ptr[1] & 0x80); }
+static int azri_chain_binary(azredis_str in) {
+    return in.len > 1 && in.ptr[0] == AZRI_DER_SEQUENCE && (in.ptr[1] & 0x80);
+}
 
 /* der: gets the key, if it is PKCS#12. */
-static azredis_status azri_chain_read(azri_buf *chain, azri_buf *der, azredis_str in, const char *password, azredis_error *e) {
+static azredis_status azri_chain_read(azri_buf *chain, azri_buf *der, azredis_str in, const char *password,
+                                      azredis_error *e) {
     azredis_str all = in, value;
     azredis_status st;
     if (in.len > AZRI_KEY_FILE_MAX) return azri_key_no_room(e, AZREDIS_E_LIMIT);
     if (!azri_chain_binary(in)) st = azri_chain_pem(chain, der, in, e);
-    else if (azri_der(&all, AZRI_DER_SEQUENCE, &value) && value.len && value.ptr[0] == AZRI_DER_SEQUENCE)
-        st = azri_chain_add(chain, in) == AZREDIS_OK ? AZREDIS_OK : azri_key_no_room(e, AZREDIS_E_NOMEM);
-    else st = azri_pfx_load(chain->mem, in, password, der, chain, e);
+    else if (!azri_der(&all, AZRI_DER_SEQUENCE, &value) || !value.len || value.ptr[0] != AZRI_DER_SEQUENCE)
+        st = azri_pfx_load(chain->mem, in, password, der, chain, e);
+    else {
+        st = azri_chain_add(chain, in);
+        if (st != AZREDIS_OK) st = azri_key_no_room(e, st);
+    }
     if (st != AZREDIS_OK || chain->len > 0) return st;
     return azri_key_refuse(e, "there is no certificate in it; expected PEM (-----BEGIN CERTIFICATE-----) or PKCS#12");
 }
@@ -14258,7 +14272,7 @@ static azredis_status azri_chain_leaf(azri_key *k, azredis_error *e) {
     }
     if (rc < 0) return azri_key_no_room(e, AZREDIS_E_NOMEM);
     if (rc == 0)
-        return azri_key_refuse(e, "no certificate in it belongs to the private key; give the key that it was made with");
+        return azri_key_refuse(e, "no certificate in it belongs to the private key; give the key it was made with");
     azri_chain_reverse(k->chain.ptr, from);
     azri_chain_reverse(k->chain.ptr + from, at - from);
     azri_chain_reverse(k->chain.ptr, at);
@@ -14279,22 +14293,23 @@ static azredis_status azri_key_parse(azri_key *k, const azri_buf *der, const cha
     int rc = mbedtls_pk_parse_key(&k->pk, (const unsigned char *)der->ptr, der->len, (const unsigned char *)password,
                                   password ? strlen(password) : 0 AZRI_PK_RNG(azri_key_rng, k));
     unsigned bits = rc == 0 ? (unsigned)mbedtls_pk_get_bitlen(&k->pk) : 0;
-    if (rc == MBEDTLS_ERR_PK_PASSWORD_REQUIRED) return azri_key_refuse(e, "its private key is encrypted; give its password");
-    if (rc == MBEDTLS_ERR_PK_PASSWORD_MISMATCH) return azri_key_refuse(e, "the password of its private key is wrong");
+    if (rc == MBEDTLS_ERR_PK_PASSWORD_REQUIRED) return azri_key_refuse(e, "its key is encrypted; give its password");
+    if (rc == MBEDTLS_ERR_PK_PASSWORD_MISMATCH) return azri_key_refuse(e, "its password is wrong");
     if (azri_mbedtls_no_memory(rc)) return azri_key_no_room(e, AZREDIS_E_NOMEM);
     if (rc != 0)
-        return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: its private key is damaged, or of a kind that mbedTLS "
-                         "cannot read (-0x%04x); write it anew: openssl pkey -in OLD -out NEW", (unsigned)-rc);
+        return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: its private key is damaged, or of a kind that "
+                         "mbedTLS cannot read (-0x%04x); write it anew: openssl pkey -in OLD -out NEW", (unsigned)-rc);
     if (mbedtls_pk_get_type(&k->pk) != MBEDTLS_PK_RSA)
-        return azri_key_refuse(e, "its private key is not an RSA key, and Entra takes no other; make a certificate with RSA");
+        return azri_key_refuse(e, "its key is not RSA, and Entra takes no other; make a certificate with an RSA key");
     if (bits < AZRI_RSA_BITS_MIN)
-        return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: its RSA key has %u bits; Entra takes %u at least",
-                         bits, AZRI_RSA_BITS_MIN);
+        return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: its RSA key has %u bits; Entra takes %u at "
+                         "least", bits, AZRI_RSA_BITS_MIN);
     return AZREDIS_OK;
 }
 
 /* Proc-Type and DEK-Info (RFC 1421 4.6) stand before the base64: that is mbedTLS's, which wants a NUL. */
-static azredis_status azri_key_block(azri_key *k, const azri_pem *b, azri_buf *der, const char *password, azredis_error *e) {
+static azredis_status azri_key_block(azri_key *k, const azri_pem *b, azri_buf *der, const char *password,
+                                     azredis_error *e) {
     azri_buf text;
     azredis_status st;
     int headers = azri_find(b->body, ':') < b->body.len;
@@ -14312,20 +14327,21 @@ static azredis_status azri_key_block(azri_key *k, const azri_pem *b, azri_buf *d
     return st;
 }
 
-static azredis_status azri_key_pem(azri_key *k, azri_buf *der, azredis_str text, const char *password, azredis_error *e) {
+static azredis_status azri_key_pem(azri_key *k, azri_buf *der, azredis_str text, const char *password,
+                                   azredis_error *e) {
     static const char kind[] = "PRIVATE KEY";        /* RSA, EC, ENCRYPTED or nothing stands before it */
     azri_pem b;
     if (text.len > AZRI_KEY_FILE_MAX) return azri_key_no_room(e, AZREDIS_E_LIMIT);
     while (azri_pem_next(&text, &b))
         if (b.label.len >= sizeof kind - 1 && azri_eqz(azri_pem_from(b.label, b.label.len - (sizeof kind - 1)), kind))
             return azri_key_block(k, &b, der, password, e);
-    return azri_key_refuse(e, "there is no private key in it; give it as a file of its own, or in one file with the certificate "
-                              "(-----BEGIN PRIVATE KEY-----)");
+    return azri_key_refuse(e, "there is no private key in it (-----BEGIN PRIVATE KEY-----); give it as a file of its "
+                              "own, or in one file with the certificate");
 }
 
 /* certificate: PEM, DER or PKCS#12; key: PEM of its own, or empty: it is in certificate. password may be NULL. Fills
- * k->chain: certificates as DER, each behind its length in 4 bytes big-endian, first the one of the key, then the others
- * in the order of the file. Afterwards azri_key_free, if this was OK. */
+ * k->chain: certificates as DER, each behind its length in 4 bytes big-endian, first the one of the key, then the
+ * others in the order of the file. Afterwards azri_key_free, if this was OK. */
 static azredis_status azri_key_load(azri_key *k, const azri_mem *m, azredis_str certificate, azredis_str key,
                                     const char *password, azredis_error *e) {
     azri_buf der;
@@ -14336,7 +14352,8 @@ static azredis_status azri_key_load(azri_key *k, const azri_mem *m, azredis_str 
     mbedtls_pk_init(&k->pk);
     k->open = 1;
     st = azri_chain_read(&k->chain, &der, certificate, password, e);
-    if (st == AZREDIS_OK && !key.len && azri_chain_binary(certificate) && der.len) st = azri_key_parse(k, &der, NULL, e);
+    if (st == AZREDIS_OK && !key.len && azri_chain_binary(certificate) && der.len)
+        st = azri_key_parse(k, &der, NULL, e);
     else if (st == AZREDIS_OK) st = azri_key_pem(k, &der, key.len ? key : certificate, password, e);
     if (st == AZREDIS_OK) st = azri_chain_leaf(k, e);
     azri_buf_free(&der);
@@ -14358,8 +14375,8 @@ static azredis_status azri_chain_load(azri_buf *chain, const azri_mem *m, azredi
     return st;
 }
 
-/* The thumbprint of the first certificate, as the header of an assertion has it: by SHA-256 for PS256, by SHA-1 for RS256.
- * Returns its length; 0: this mbedTLS has no such hash. */
+/* The thumbprint of the first certificate, as the header of an assertion has it: by SHA-256 for PS256, by SHA-1 for
+ * RS256. Returns its length; 0: this mbedTLS has no such hash. */
 static size_t azri_chain_print(const azri_buf *chain, int alg, unsigned char out[32]) {
     azredis_str der;
     size_t at = 0;
@@ -14371,12 +14388,13 @@ static size_t azri_chain_print(const azri_buf *chain, int alg, unsigned char out
 /* hash: SHA-256 of what is signed; the signature goes behind what is in the buffer. */
 static azredis_status azri_key_sign(azri_key *k, int alg, const unsigned char hash[32], azri_buf *signature,
                                     azredis_error *e) {
+    mbedtls_rsa_context *rsa = mbedtls_pk_rsa(k->pk);
     size_t n = mbedtls_pk_get_len(&k->pk);
     azredis_status st = azri_buf_reserve(signature, n);
     int rc;
-    if (st != AZREDIS_OK) return azri_fail(e, st, AZRI_KEY_WHERE, "certificate: no room for a signature of %u bytes", (unsigned)n);
-    (void)mbedtls_rsa_set_padding(mbedtls_pk_rsa(k->pk), alg == AZRI_SIGN_PS256 ? MBEDTLS_RSA_PKCS_V21 : MBEDTLS_RSA_PKCS_V15,
-                                  alg == AZRI_SIGN_PS256 ? MBEDTLS_MD_SHA256 : MBEDTLS_MD_NONE);
+    if (st != AZREDIS_OK) return azri_key_no_room(e, st);
+    if (alg == AZRI_SIGN_PS256) (void)mbedtls_rsa_set_padding(rsa, MBEDTLS_RSA_PKCS_V21, MBEDTLS_MD_SHA256);
+    else (void)mbedtls_rsa_set_padding(rsa, MBEDTLS_RSA_PKCS_V15, MBEDTLS_MD_NONE);
     rc = mbedtls_pk_sign(&k->pk, MBEDTLS_MD_SHA256, hash, 32,
                          (unsigned char *)signature->ptr + signature->len AZRI_PK_ROOM(n), &n, azri_key_rng, k);
     if (rc == 0) {

@@ -14,6 +14,7 @@ static int legacy;                             /* of AZREDIS_LEGACY_PKCS12, so t
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
+#include <malloc.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/pkcs12.h>
@@ -35,6 +36,28 @@ static int holds(const void *p, size_t n, const char *what, size_t len) {
         if (memcmp((const char *)p + i, what, len) == 0) return 1;
     return 0;
 }
+
+/* mbedTLS's memory comes from libc: it is looked at as well, where no sanitizer has an allocator of its own. */
+#if defined(__has_feature)
+#  if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#    define NO_FREE_WATCH
+#  endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__GLIBC__)
+#  define NO_FREE_WATCH
+#endif
+static unsigned watching, watched_leaks;
+#ifndef NO_FREE_WATCH
+extern void __libc_free(void *p);
+void free(void *p) {
+    static const char limbs[] = "\xc9\xf5\x96\xe4\x19\xc6\xf8\xe9";    /* the same 8 bytes as a number has them */
+    if (p && watching) {
+        size_t n = malloc_usable_size(p);
+        watched_leaks += (unsigned)(holds(p, n, secret_der, 8) || holds(p, n, limbs, sizeof limbs - 1));
+    }
+    __libc_free(p);
+}
+#endif
 
 static void *heap_alloc(void *user, size_t n) {
     void *p;
@@ -309,11 +332,11 @@ static void test_refusals(void **state) {
     refuses("no_cert.pfx", NULL, password, "no certificate");
     refuses("password", NULL, NULL, "no certificate");
     refuses("other.pem", "pkcs8.pem", NULL, "belongs to the private key");
-    refuses("ec.pem", NULL, NULL, "not an RSA key");
-    refuses("ec.pfx", NULL, password, "not an RSA key");
+    refuses("ec.pem", NULL, NULL, "not RSA");
+    refuses("ec.pfx", NULL, password, "not RSA");
     refuses("cert.pem", "short.key", NULL, "1024 bits");
     refuses("cert.pem", "proc_type.pem", NULL, "give its password");
-    refuses("cert.pem", "proc_type.pem", "wrong", "password of its private key is wrong");
+    refuses("cert.pem", "proc_type.pem", "wrong", "its password is wrong");
     refuses("cert.pem", "default.pfx", password, "no private key");
     refuses("md5.pfx", NULL, password, "something unknown");
     assert_int_equal(load("more.pfx", NULL, password), AZREDIS_E_LIMIT);
@@ -325,8 +348,6 @@ static void test_refusals(void **state) {
     longer[AZRI_PASSWORD_MAX + 1] = '\0';
     assert_int_equal(load("default.pfx", NULL, longer), AZREDIS_E_LIMIT);
 }
-
-/* ---- damage ---- */
 
 /* A copy in memory of exactly this length, so that a byte too far is seen. */
 static azredis_status load_bytes(const void *p, size_t n, const char *pass) {
@@ -340,6 +361,43 @@ static azredis_status load_bytes(const void *p, size_t n, const char *pass) {
     if (st != AZREDIS_OK) assert_true(strlen(err.message) > 20 && !key.open);
     return st;
 }
+
+/* The longest file, and one byte less and more: what stands before the blocks is a comment. */
+static void test_longest(void **state) {
+    static char room[FILE_ROOM];
+    azredis_str s = file("both.pem");
+    int more;
+    (void)state;
+    for (more = -1; more <= 1; more++) {
+        size_t n = AZRI_KEY_FILE_MAX + (size_t)more;
+        memset(room, '\n', n - s.len);
+        memcpy(room + n - s.len, s.ptr, s.len);
+        assert_int_equal(load_bytes(room, n, NULL), more > 0 ? AZREDIS_E_LIMIT : AZREDIS_OK);
+        azri_key_free(&key);
+        assert_int_equal(azri_key_load(&key, &mem, s, azri_slice(room, n), NULL, &err), more > 0 ? AZREDIS_E_LIMIT : AZREDIS_OK);
+    }
+    assert_non_null(strstr(err.message, "131072"));
+}
+
+static void test_no_memory(void **state) {
+    static const char *const names[] = { "one.pfx", "open.pfx", "encrypted_both.pem", "cert.der" };
+    azredis_str s[COUNT(names)], own = file("proc_type.pem");
+    size_t i, n;
+    (void)state;
+    for (i = 0; i < COUNT(names); i++) s[i] = file(names[i]);
+    for (i = 0; i < COUNT(names); i++) {
+        for (n = 0; n < 50; n++) {
+            heap.allow = (int)n;
+            if (azri_key_load(&key, &mem, s[i], i == 3 ? own : azri_str(""), password, &err) == AZREDIS_OK) break;
+            assert_int_equal(err.code, AZREDIS_E_NOMEM);
+            assert_int_equal(heap.living, 0);
+        }
+        assert_in_range(n, 2, 49);
+        azri_key_free(&key);
+    }
+}
+
+/* ---- damage ---- */
 
 static void test_truncated(void **state) {
     static const char *const names[] = { "one.pfx", "open.pfx", "encrypted_both.pem", "cert.der" };
@@ -414,6 +472,44 @@ static void sign(int alg, const char *message, azri_buf *out) {
     assert_int_equal(azri_key_sign(&key, alg, hash, out, &err), AZREDIS_OK);
 }
 
+/* Vector c.2, the parts of both assertions. */
+#define CLAIMS \
+    "eyJhdWQiOiJodHRwczovL2xvZ2luLm1pY3Jvc29mdG9ubGluZS5jb20vMTExMTExMTEtMjIyMi0zMzMzLTQ0NDQtNTU1NTU1NTU1NTU1" \
+    "L29hdXRoMi92Mi4wL3Rva2VuIiwiZXhwIjoxODAwMDAwNjAwLCJpc3MiOiJhYWFhYWFhYS1iYmJiLWNjY2MtZGRkZC1lZWVlZWVlZWVl" \
+    "ZWUiLCJqdGkiOiIwMTIzNDU2Ny04OWFiLTRjZGUtOGYwMS0yMzQ1Njc4OWFiY2QiLCJuYmYiOjE4MDAwMDAwMDAsInN1YiI6ImFhYWFh" \
+    "YWFhLWJiYmItY2NjYy1kZGRkLWVlZWVlZWVlZWVlZSJ9"
+static const char rs256_signed[] = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCIsIng1dCI6IlZJaC1FdVA1SzV6blF2MUdLb2Q4dHRRMXRfbyJ9." CLAIMS;
+static const char rs256_signature[] =
+    "eUNqsnxfZgk5Ilj7Tj_hhGfjzgbwkSLqzcLyjs9G-0aiIt6W0NoGLGfxiUzNOYwDjVvHRIeA7U1ddW5e--xr0kf844yKadGdJLlGOGyg"
+    "a2EUMJACrF_-ybji10Xf4ZcXFKSuIkGHMnb5ZVH-IJe36gwPGaroXQ-VdP8ZOcxFznxlfOjO5FGmrgKAuyFKtrWxmaguqu4qWM5gmda0"
+    "zJ1DIrRTZrrDDv1JZ9K2ujquQpQliWyUJthDOZUuSmcbv0z33jhwgzLOlqE3Mb3gNg2skLQcKwfgNhOtWqL9EJRDYblnP2cjbDZi7W8s"
+    "MRxregevnH0PK66qbAZ_bw255H7cQA";
+static const char ps256_signed[] = "eyJhbGciOiJQUzI1NiIsInR5cCI6IkpXVCIsIng1dCNTMjU2IjoidlhfWC1Ka1RvYkdyWHFkQTA3bEFxSGZQOUFrVFF6NDFwQ2lvUGswSlZtbyJ9." CLAIMS;
+static const char ps256_signature[] =
+    "e3FS1JH1sl3CrkFK0sfmVFzLNA5dqMemtPRyf8djc_nUYNqjX6877aOsHUAkW8_QzP9xF4I4j1nT2G6x-lRdtYG0UNJA6S5WEL_eKews"
+    "wL2Zw3Hx8-G4A2zWNQ-VSFSnllQGz__G8-9-gNwTvsCXcZNF8vhEVAyi8_7xZC2FzHYQb8PZ4Dhr5VJDLAkmvsdXOnbaKwQcIRDJeCvP"
+    "jJgT24RDY0vaPfrX-Z2OaJ79indIWb0j_XgldfO1cpiJ2_Uq4iCP8XLPa13HCvjto25HaoLqiPDGUBDkJJz5mPiX1ijB_8aKAIB1DjFn"
+    "ChTjpZxTnt4LMJNgLgmrWcofQf6M4Q";
+
+static void test_assertions(void **state) {
+    char want[256];
+    azri_buf signature;
+    size_t n = 0;
+    (void)state;
+    loads("both.pem", NULL, NULL);
+    azri_buf_init(&signature, &mem, 256, 0);
+    sign(AZRI_SIGN_RS256, rs256_signed, &signature);
+    assert_true(azri_b64url_decode(azri_str(rs256_signature), want, &n));
+    assert_int_equal(n, signature.len);
+    assert_memory_equal(want, signature.ptr, n);
+    signature.len = drawn = 0;                                 /* the salt is what is drawn first */
+    sign(AZRI_SIGN_PS256, ps256_signed, &signature);
+    assert_true(azri_b64url_decode(azri_str(ps256_signature), want, &n));
+    assert_int_equal(n, signature.len);
+    assert_memory_equal(want, signature.ptr, n);
+    azri_buf_free(&signature);
+}
+
 static void keep(const char *name, const void *p, size_t n) {
     FILE *f = fopen(path(name), "wb");
     assert_non_null(f);
@@ -443,6 +539,39 @@ static void test_signatures(void **state) {
     azri_buf_free(&signature);
 }
 
+/* 0: this program's free is not the one that is called. */
+static int watches(void) {
+    char *volatile p = (char *)malloc(100);
+    watched_leaks = 0;
+    memcpy(p, secret_der, 8);
+    watching = 1;
+    free(p);
+    watching = 0;
+    return watched_leaks == 1;
+}
+
+static void test_wiped(void **state) {
+    static const char *const names[] = { "both.pem", "encrypted_both.pem", "default.pfx", "open.pfx" };
+    azredis_str s[COUNT(names)];
+    azri_buf signature;
+    size_t i;
+    (void)state;
+    for (i = 0; i < COUNT(names); i++) s[i] = file(names[i]);
+    if (!watches()) return;
+    watched_leaks = 0;
+    for (i = 0; i < COUNT(names); i++) {
+        watching = 1;
+        assert_int_equal(azri_key_load(&key, &mem, s[i], azri_str(""), password, &err), AZREDIS_OK);
+        azri_buf_init(&signature, &mem, 256, 0);
+        sign(AZRI_SIGN_PS256, "message", &signature);
+        azri_buf_free(&signature);
+        azri_key_free(&key);
+        assert_null(mbedtls_pk_rsa(key.pk));
+        watching = 0;
+    }
+    assert_int_equal(watched_leaks, 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_pem, setup, teardown),
@@ -453,9 +582,13 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_refusals, setup, teardown),
         cmocka_unit_test_setup_teardown(test_truncated, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damaged, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_longest, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_memory, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mutations, setup, teardown),
         cmocka_unit_test_setup_teardown(test_thumbprints, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_signatures, setup, teardown)
+        cmocka_unit_test_setup_teardown(test_assertions, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_signatures, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_wiped, setup, teardown)
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }
