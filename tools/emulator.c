@@ -150,7 +150,7 @@ enum fault_kind {
     K_DOWN, K_REFUSE, K_HANG, K_400, K_401, K_403, K_UNREACHABLE, K_404, K_407, K_410, K_429, K_500, K_502, K_503,
     K_HTML, K_EMPTY, K_NO_TOKEN, K_HUGE, K_ENDLESS, K_HEADERS, K_REDIRECT, K_EC2, K_GCE,
     K_CUT, K_TRUNCATED, K_SLOW, K_TYPES, K_EXPIRED, K_DATE, K_REFRESH_IN, K_SAME, K_NO_OID, K_WRONG_OID,
-    K_SIZE, K_OLD, K_CHALLENGE, K_ERROR, K_ERROR_200, K_COUNT
+    K_SIZE, K_OLD, K_CHALLENGE, K_ERROR, K_ERROR_200, K_SLOW_DOWN, K_COUNT
 };
 
 #define AT(endpoint) (1u << (endpoint))
@@ -206,6 +206,7 @@ static const struct {
                                       "named, 2: named in capitals, 3: named wrongly"},
     [K_CHALLENGE] = {"challenge", 'n', AT(E_ARC), "a bad challenge, see CHALLENGES"},
     [K_ERROR] = {"error", 'n', AT_STS, "the error of that AADSTS code"},
+    [K_SLOW_DOWN] = {"slow-down", '-', AT(E_TOKEN), "a poll for a device code is told slow_down"},
     [K_ERROR_200] = {"error-200", 'n', AT_STS, "the same with HTTP 200"},
 };
 
@@ -2709,6 +2710,7 @@ static void help(void) {
                KINDS[i].at == AT_MANAGED    ? " (not token, aks, proxy, device)"
                : KINDS[i].at == AT(E_ARC)   ? " (arc)"
                : KINDS[i].at == AT(E_PROXY) ? " (proxy)"
+               : KINDS[i].at == AT(E_TOKEN) ? " (token)"
                : KINDS[i].at == AT_STS      ? " (token, aks, device)"
                : KINDS[i].at == AT_PORT     ? " (not proxy, device)"
                : KINDS[i].at == AT_HTTP     ? " (not proxy)"

@@ -167,7 +167,22 @@ signed_by_the_cluster() {
         openssl dgst -sha256 -verify "$scratch/public" -signature "$scratch/signature" "$scratch/signed" >/dev/null
 }
 
-check "it starts a third time" start --proxy-login user:pass --assertion-ttl 900
+# self_signed NAME FILE [ARGUMENTS...]: a certificate of the key in rsa.pem
+self_signed() {
+    name=$1
+    file=$2
+    shift 2
+    openssl req -x509 -key "$scratch/rsa.pem" -subj "/CN=$name" -out "$scratch/$file" "$@"
+}
+openssl genrsa -out "$scratch/rsa.pem" 2048 2>/dev/null
+self_signed other rsa-cert.pem -days 9
+self_signed client same-name.pem -days 9
+openssl req -new -key "$scratch/rsa.pem" -subj /CN=expired -out "$scratch/request.pem"
+openssl x509 -req -in "$scratch/request.pem" -signkey "$scratch/rsa.pem" -days 0 -out "$scratch/expired.pem" 2>/dev/null
+cat "$scratch/rsa-cert.pem" "$scratch/expired.pem" >"$scratch/both.pem"
+
+check "it starts a third time" start --proxy-login user:pass --assertion-ttl 900 --client-cert "$scratch/both.pem" \
+    --set device-expires=901
 check "every place has private settings" \
     equal "$(stat -c %a "$scratch"/env.* | sort | uniq -c | tr -s ' ')" " 17 600"
 
@@ -415,12 +430,18 @@ unset authority trust
 
 # ---- certificates: assertions signed by the openssl program ----
 
-base64url() { openssl base64 -A | tr -- '+/' '-_' | tr -d =; }
+base64url() { openssl base64 -A | sed 'y,+/,-_,; s/=*$//'; }
 digest_of() { openssl x509 -in "$1" -outform DER | openssl dgst "-$2" -binary | base64url; }
 der_of() { openssl x509 -in "$1" -outform DER | openssl base64 -A; }
-# signed ALG HEADER CLAIMS [PADDING]: a JWT of $key; the header is JSON members after alg, PADDING that of an alg
+# signed ALG HEADER [CHANGE [PADDING]]: an assertion of $app, signed by $key. HEADER is what JSON members it has
+# after alg, CHANGE a jq filter over the claims that the specification has, PADDING that of another alg.
 signed() {
-    text=$(printf '{"alg":"%s",%s}' "$1" "$2" | base64url).$(printf %s "$3" | base64url)
+    now=$(date +%s%N)
+    text=$(jq -nr --arg app "$app" --arg aud "$AZURE_AUTHORITY_HOST$AZURE_TENANT_ID/oauth2/v2.0/token" \
+        --arg jti "$now" --argjson now "${now%?????????}" --argjson header "{\"alg\":\"$1\",$2}" '
+        def part: tojson | @base64 | split("+") | join("-") | split("/") | join("_") | split("=") | join("");
+        ($header | part) + "." + ({aud: $aud, exp: ($now + 600), iss: $app, jti: $jti, nbf: $now, sub: $app} |
+            '"${3:-.}"' | part)')
     case ${4:-$1} in
     PS256) padding="-sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:32" ;;
     *) padding= ;;
@@ -428,15 +449,10 @@ signed() {
     # shellcheck disable=SC2086
     printf '%s.%s' "$text" "$(printf %s "$text" | openssl dgst -sha256 -sign "$key" $padding | base64url)"
 }
-# claims [JQ_CHANGE]: of an assertion of $app, as the specification has them
-claims() {
-    jq -nc --arg app "$app" --arg aud "$AZURE_AUTHORITY_HOST$AZURE_TENANT_ID/oauth2/v2.0/token" \
-        --arg jti "$(openssl rand -hex 16)" --argjson now "$(date +%s)" \
-        '{aud: $aud, exp: ($now + 600), iss: $app, jti: $jti, nbf: $now, sub: $app} | '"${1:-.}"
-}
-# presented ALG HEADER [JQ_CHANGE]: the status of the token endpoint
-presented() { assert_app "$app" "$(signed "$1" "$2" "$(claims "${3:-.}")")"; }
-is_code() { equal "$1 $(answer .error_codes[0]) $(answer .error)" "$2"; }
+# presented ALG HEADER [CHANGE [PADDING]]: the status of the token endpoint
+presented() { assert_app "$app" "$(signed "$@")"; }
+is_code() { equal "$1 $(answer '"\(.error_codes[0]) \(.error)"')" "$2"; }
+set_to() { admin -X POST "$EMULATOR_ADMIN/set?name=$1&value=$2" >"$scratch/armed"; }
 
 in_place certificate
 app=$AZURE_CLIENT_ID
@@ -465,20 +481,21 @@ check "certificate: not yet valid" is_code "$(presented PS256 "$sha256" '.nbf +=
 check "certificate: for too long" is_code "$(presented PS256 "$sha256" '.exp += 90000')" "401 700024 invalid_client"
 check "certificate: without exp" is_code "$(presented PS256 "$sha256" 'del(.exp)')" "400 50027 invalid_request"
 check "certificate: without jti" is_code "$(presented PS256 "$sha256" 'del(.jti)')" "400 50027 invalid_request"
-once=$(signed PS256 "$sha256" "$(claims)")
+once=$(signed PS256 "$sha256")
 check "certificate: an assertion is good once" equal "$(assert_app "$app" "$once")" 200
 check "certificate: ... not twice" is_code "$(assert_app "$app" "$once")" "401 50012 invalid_client"
-admin -X POST "$EMULATOR_ADMIN/set?name=assertion-replay&value=1" >"$scratch/armed"
+set_to assertion-replay 1
 check "certificate: ... but where that is allowed" equal "$(assert_app "$app" "$once")" 200
-once=$(signed RS256 "$sha1" "$(claims)")
 check "certificate: of another application" \
-    is_code "$(assert_app "$EMULATOR_SUBJECT_CLIENT_ID" "$once")" "401 700211 invalid_client"
+    is_code "$(client=$EMULATOR_SUBJECT_CLIENT_ID; assert_app "$client" "$(signed RS256 "$sha1")")" \
+    "401 700211 invalid_client"
+twice=$(signed PS256 "$sha256")
+twice=${twice%.*}
 check "certificate: a changed claim" \
-    is_code "$(assert_app "$app" "${once%%.*}.$(claims | base64url).${once##*.}")" "401 700027 invalid_client"
+    is_code "$(assert_app "$app" "${once%%.*}.${twice#*.}.${once##*.}")" "401 700027 invalid_client"
 check "certificate: ... says so" \
     sh -c 'jq -r .error_description "$1" | grep -q "use of the key to verify the signature failed"' sh "$scratch/answer"
-check "certificate: the other padding" \
-    is_code "$(assert_app "$app" "$(signed PS256 "$sha256" "$(claims)" RS256)")" "401 700027 invalid_client"
+check "certificate: the other padding" is_code "$(presented PS256 "$sha256" . RS256)" "401 700027 invalid_client"
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=client -days 9 \
     -keyout "$scratch/ec.pem" -out "$scratch/ec-cert.pem" 2>/dev/null
 key=$scratch/ec.pem
@@ -488,7 +505,7 @@ check "certificate: an elliptic key" is_code \
 # The clock of Entra, which its Date header tells.
 key=$AZURE_CLIENT_CERTIFICATE_PATH
 for offset in 3600 -3600; do
-    admin -X POST "$EMULATOR_ADMIN/set?name=clock-offset&value=$offset" >"$scratch/armed"
+    set_to clock-offset $offset
     check "clock: $offset seconds ahead" is_code "$(presented PS256 "$sha256")" "401 700024 invalid_client"
     told=$(date -d "$(tr -d '\r' <"$scratch/head" | sed -n 's/^Date: //p')" +%s)
     check "clock: Date tells" [ $((told - $(date +%s) - offset)) -ge -3 -a $((told - $(date +%s) - offset)) -le 0 ]
@@ -496,19 +513,24 @@ for offset in 3600 -3600; do
     check "clock: by that time it is good" \
         equal "$(presented PS256 "$sha256" ".exp += $offset | .nbf += $offset")" 200
 done
-admin -X POST "$EMULATOR_ADMIN/set?name=clock-offset&value=0" >"$scratch/armed"
+set_to clock-offset 0
 
 # Registered certificates, and a subject name below a CA.
-openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=other -days 9 -keyout "$scratch/rsa.pem" \
-    -out "$scratch/rsa-cert.pem" 2>/dev/null
 register() { admin --data-binary "@$1" "$EMULATOR_ADMIN/certificate$2" >"$scratch/armed"; }
 key=$scratch/rsa.pem
+same_name="\"x5t#S256\":\"$(digest_of "$scratch/same-name.pem" sha256)\""
 other="\"x5t#S256\":\"$(digest_of "$scratch/rsa-cert.pem" sha256)\""
-check "certificate: one of nobody" is_code "$(presented PS256 "$other")" "401 700027 invalid_client"
-register "$scratch/rsa-cert.pem" ''
-check "certificate: ... registered" equal "$(presented PS256 "$other")" 200
+check "certificate: one of --client-cert" equal "$(presented PS256 "$other")" 200
+check "certificate: one of nobody" is_code "$(presented PS256 "$same_name")" "401 700027 invalid_client"
+register "$scratch/same-name.pem" ''
+check "certificate: ... registered" equal "$(presented PS256 "$same_name")" 200
 check "certificate: ... sent with another" is_code \
-    "$(presented PS256 "$other,\"x5c\":[\"$(der_of "$AZURE_CLIENT_CERTIFICATE_PATH")\"]")" "401 700027 invalid_client"
+    "$(presented PS256 "$same_name,\"x5c\":[\"$(der_of "$AZURE_CLIENT_CERTIFICATE_PATH")\"]")" \
+    "401 700027 invalid_client"
+check "certificate: an expired one" is_code "$(presented PS256 \
+    "\"x5t#S256\":\"$(digest_of "$scratch/expired.pem" sha256)\"")" "401 700027 invalid_client"
+check "certificate: ... says so" sh -c 'jq -r .error_description "$1" | grep -q "The key used is expired"' \
+    sh "$scratch/answer"
 in_place subject
 app=$AZURE_CLIENT_ID
 check "subject: registered elsewhere only" \
@@ -519,11 +541,9 @@ key=$AZURE_CLIENT_CERTIFICATE_PATH
 check "subject: with the chain" equal "$(presented PS256 "$sha256,\"x5c\":[\"$(der_of "$key")\"]")" 200
 check "subject: its application is let in" is_let_in "$EMULATOR_OID"
 check "subject: without the chain" is_code "$(presented PS256 "$sha256")" "401 700027 invalid_client"
-openssl req -x509 -key "$scratch/rsa.pem" -subj /CN=client -days 9 -out "$scratch/same-name.pem"
 key=$scratch/rsa.pem
 check "subject: the name below another CA" is_code "$(presented PS256 \
-    "\"x5t#S256\":\"$(digest_of "$scratch/same-name.pem" sha256)\",\"x5c\":[\"$(der_of "$scratch/same-name.pem")\"]")" \
-    "401 50012 invalid_client"
+    "$same_name,\"x5c\":[\"$(der_of "$scratch/same-name.pem")\"]")" "401 50012 invalid_client"
 admin -X DELETE "$EMULATOR_ADMIN/certificate" >"$scratch/armed"
 key=$AZURE_CLIENT_CERTIFICATE_PATH
 check "certificate: forgotten" is_code \
@@ -541,7 +561,6 @@ form() {
     shift
     ask "$AZURE_AUTHORITY_HOST${tenant:-$AZURE_TENANT_ID}/oauth2/v2.0/$path" --cacert "$SSL_CERT_FILE" "$@"
 }
-set_to() { admin -X POST "$EMULATOR_ADMIN/set?name=$1&value=$2" >"$scratch/armed"; }
 person() { admin -X POST "$EMULATOR_ADMIN/device?user_code=$user_code&action=$1" >"$scratch/armed"; }
 begin() {
     status=$(form devicecode -d "client_id=$AZURE_CLIENT_ID" -d "scope=$redis%2F.default${1-%20offline_access}")
@@ -563,7 +582,7 @@ finished() {
 
 in_place device
 begin >"$scratch/status"
-check "device: a code" equal "$(cat "$scratch/status") $(answer '[.expires_in, .interval]' | tr -d ' \n')" "200 [900,5]"
+check "device: a code" equal "$(cat "$scratch/status") $(answer '[.expires_in, .interval]' | tr -d ' \n')" "200 [901,5]"
 check "device: how to sign in" starts "$(answer .message)" \
     "To sign in, use a web browser to open the page $(answer .verification_uri) and enter the code $user_code"
 check "device: pending" is_code "$(poll)" "400 70016 authorization_pending"
@@ -574,6 +593,9 @@ set_to device-interval 0
 begin >"$scratch/status"
 poll >"$scratch/status"
 check "device: no slow_down when the interval is kept" is_code "$(poll)" "400 70016 authorization_pending"
+fault token-slow-down
+check "device: ... but by a fault" is_code "$(poll)" "400 70016 slow_down"
+begin >"$scratch/status"
 person approve
 check "device: approved" equal "$(poll)" 200
 check "device: the person is let in" is_let_in "$EMULATOR_OID"
@@ -619,9 +641,9 @@ check "device: another service" is_code \
     "$(form devicecode -d "client_id=$AZURE_CLIENT_ID" -d scope=https%3A%2F%2Fmanagement.azure.com%2F.default)" \
     "400 650057 invalid_resource"
 fault "device-error&value=50105"
-check "device: a fault by code" is_code "$(begin)" "400 50105 invalid_request"
+check "device: a fault by code" is_code "$(begin)" "400 50105 invalid_grant"
 fault "device-error-200&value=650052"
-check "device: ... with status 200" is_code "$(begin)" "200 650052 invalid_request"
+check "device: ... with status 200" is_code "$(begin)" "200 650052 invalid_client"
 
 # ---- what a client can do wrong at the token endpoint, and the words for it ----
 

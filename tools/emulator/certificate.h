@@ -261,11 +261,15 @@ static long certificate_refused(const char *text, const struct jwt *j, const str
 /* POST /certificate with a PEM text registers; ?trust=subject: a name below a CA. DELETE forgets all. */
 static enum MHD_Result answer_certificate(struct MHD_Connection *h, const char *method, struct request *request) {
     const char *trust = MHD_lookup_connection_value(h, MHD_GET_ARGUMENT_KIND, "trust");
+    size_t n;
     if (strcmp(method, "DELETE") == 0)
         client_certs_forget();
     else if (!client_certs_register(request->body, request->n, trust && strcmp(trust, "subject") == 0))
         return reply_json(h, 400, json_pack("{ss}", "error", "the body has no certificate in PEM"));
-    return reply_json(h, 200, json_pack("{sI}", "certificates", (json_int_t)client_cert_count));
+    pthread_mutex_lock(&g.lock);
+    n = client_cert_count;
+    pthread_mutex_unlock(&g.lock);
+    return reply_json(h, 200, json_pack("{sI}", "certificates", (json_int_t)n));
 }
 
 static void client_certs_of_file(const char *path, bool subject) {

@@ -168,7 +168,7 @@ static bool public_client(struct MHD_Connection *h, const struct form *f, enum M
     return false;
 }
 
-/* What a poll is told; 0: the person has approved, and `scope` is theirs. */
+/* What a poll is told; 0: the person has approved. g.lock is held. */
 static long poll_refused(struct grant *d, int64_t now) {
     bool early = d->polled && now - d->polled < d->interval - POLL_SLACK;
     d->polls++;
@@ -177,7 +177,7 @@ static long poll_refused(struct grant *d, int64_t now) {
     if (now >= d->expires) return 70020;
     if (d->state == G_REDEEMED) return 54005;
     if (d->state == G_DECLINED) return 70017;
-    if (early) {
+    if (early || fault_take_locked(FAULT(E_TOKEN, K_SLOW_DOWN), NULL)) {
         d->slow_downs++;
         d->interval += 1000 * dials[D_DEVICE_SLOW];
         return SLOW_DOWN;
