@@ -319,6 +319,7 @@ $(B)/$(1)/fuzz/%: tests/fuzz/%.c $(HEADER) $(wildcard tests/fuzz/*.h)
 	$(Q)$$(CC_$(1)) $$(CFLAGS_T) $$(PURE) -DAZRI_FUZZ_MAIN $$(FLAGS_$(1)) -O1 $$< -o $$@
 endef
 $(foreach v,$(VARIANTS),$(eval $(call VARIANT,$(v))))
+$(VARIANTS:%=$(B)/%/unit/test_verdict): tools/azredis/verdict.h
 
 .PHONY: help arena hiredis port-lwip port-mingw demo unit unit-gcc unit-asan unit-msan sim live live-asan live-valgrind fuzz-short san tsan valgrind check \
         roots mbedtls-36 live-36 test-mbedtls $(SUITES_36:%=test-mbedtls-%) demo-short bench-short bench-check bench-threads sizes \

@@ -574,7 +574,7 @@ static void test_identities(void **state)
     named("identity.tls", "Entra's certificate was refused", "--cacert");
     live_place(&em, "");
     live_fault(&em, "token-down", NULL, "1");
-    run(NULL, NULL);
+    run("-h", at("localhost", em.gateway_port, ",chainTimeout=500"), NULL);
     live_disarm(&em, "token-down");
     named("identity.unreached", "the token service cannot be reached", "--proxy");
     live_place(&em, "imds-user");
