@@ -9295,6 +9295,12 @@ static size_t azri_session_output(azri_session *s, char *out, size_t cap, uint64
     flows = azri_session_flows(s);
     c = azri_session_unsent(s);
     while (c && n < cap && (flows || azri_session_may_write(s, c))) {
+        if (AZRI_WITH_SHORT_CUTS && !s->offset && !c->value && c->len <= cap - n) {      /* as most are */
+            n = (size_t)(azri_put(out + n, c->bytes, c->len) - out);
+            azri_session_sent(s, c, now);
+            c = c->next;
+            continue;
+        }
         const char *p = azri_cmd_piece(c, s->offset, &k);
         int stands = lent && azri_cmd_value(c) && s->offset >= c->value_at && s->offset - c->value_at < c->value_len;
         if (stands && n) break;
@@ -9654,7 +9660,7 @@ static AZRI_ALONG void azri_session_user_answer(azri_session *s, azri_cmd *c, co
     }
     azri_reply_reset(c->reply);
     c->reply->fate = AZREDIS_ANSWERED;
-    if (st == AZREDIS_OK && !c->no_reply) st = azri_resp_keep(&s->resp, f, c->reply);
+    if (!c->no_reply) st = azri_resp_keep(&s->resp, f, c->reply);
     if (st != AZREDIS_OK || f->root->type == AZREDIS_T_ERROR) azri_session_user_error(s, c, st, f->root);
     azri_done_push(s->done, c);
 }
@@ -15733,22 +15739,26 @@ static void azri_calls_push(azredis_client *c, azri_cmd *cmd) {
 
 /* A command that nobody needs any more. A tombstone still stands in a FIFO, and comes here again from there. */
 static inline void azri_cmd_leave(azredis_client *c, azri_cmd *cmd) {
+    if (!cmd->linked && !cmd->in_done && !cmd->in_calls) {
+        azri_hub_free_cmd(&c->hub, cmd);
+        return;
+    }
     cmd->fn = NULL;
     cmd->done = NULL;
     cmd->reply = &cmd->own;
-    if (!cmd->linked && !cmd->in_done && !cmd->in_calls) azri_hub_free_cmd(&c->hub, cmd);
 }
 
 /* One finished command: its blocking caller is told at once, its callback is put down to be made. */
 static void azri_tell_one(azredis_client *c, azri_cmd *cmd) {
-    if (cmd->kind == AZRI_CMD_SUBSCRIBE) azri_hub_subscribed(&c->hub, cmd);
-    if (cmd->kind == AZRI_CMD_USER && !cmd->told) {
+    if (cmd->kind == AZRI_CMD_SUBSCRIBE) {
+        azri_hub_subscribed(&c->hub, cmd);
+    } else if (cmd->kind == AZRI_CMD_USER && !cmd->told) {
         if (cmd->reply->status == AZREDIS_OK) c->hub.stats.commands_ok++;
         else c->hub.stats.commands_failed++;
     }
     cmd->told = 1;
     if (cmd->done) ++*cmd->done;
-    if (cmd->fn && !cmd->in_calls) azri_calls_push(c, cmd);
+    if (cmd->fn) azri_calls_push(c, cmd);
     else azri_cmd_leave(c, cmd);
 }
 
@@ -15760,12 +15770,11 @@ static void azri_tell_drained(azredis_client *c) {
 }
 
 static void azri_tell(azredis_client *c) {
-    azri_cmd *cmd;
+    azri_cmd *cmd = c->hub.done.head, *next;
     int ended = 0;
-    while ((cmd = c->hub.done.head) != NULL) {
-        c->hub.done.head = cmd->done_next;
-        if (!c->hub.done.head) c->hub.done.tail = NULL;
-        cmd->done_next = NULL;
+    c->hub.done.head = c->hub.done.tail = NULL;
+    for (; cmd; cmd = next) {
+        next = cmd->done_next;
         cmd->in_done = 0;
         if (cmd->in_calls) continue;            /* its callback has not been made yet; that will free it */
         azri_tell_one(c, cmd);
