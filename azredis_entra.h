@@ -737,7 +737,7 @@ typedef struct azredis_options {
     uint32_t            database;        /* SELECT; Azure Managed Redis has database 0 only */
     uint32_t            connect_ms;      /* name look-up, TCP and TLS together; 0: 5 s */
     uint32_t            auth_ms;         /* AUTH and the rest of the Redis handshake; 0: 15 s */
-    uint32_t            command_ms;      /* one command from the call to its end; 0: 5 s */
+    uint32_t            command_ms;      /* one command from the call (azredis_submit: the next turn) to its end; 0: 5 s */
     uint32_t            keepalive_ms;    /* PING after so much silence; 0: 60 s */
     uint32_t            renew_ms;        /* how long a plain call may stay for a token renewal; 0: 2 s */
     int                 abort_on_connect_fail; /* 1: a first connection that fails ends the client */
@@ -824,7 +824,8 @@ AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, con
 #endif
 
 /* Queues and returns; never does I/O. OK: fn (which may be NULL) runs exactly once, in a later call that pumps.
- * AZREDIS_AGAIN: the backlog is full and nothing was queued; pump with azredis_wait, then try again. */
+ * AZREDIS_AGAIN: the backlog is full and nothing was queued; pump with azredis_wait, then try again. Its time
+ * begins with the next turn: what you do before you pump is not counted. */
 AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call *how, int argc,
                                           const azredis_str *argv, azredis_reply_fn fn, void *user);
 
@@ -8818,6 +8819,7 @@ static inline const azri_refusal *azri_refused(int argc, const azredis_str *argv
  * stand in. A command stands in one queue at a time and moves between them without a copy.
  * ================================================================================================ */
 
+#define AZRI_WIPE_STEP      32u         /* of a command of the pool; divides AZRI_POOL_ROOM */
 #define AZRI_DRAIN_MS       1000u       /* stop writing so long before expiry, if no new token was accepted */
 
 /* Credentials, ready to be written. Counted within one client; wiped by the last drop. */
@@ -8925,10 +8927,39 @@ struct azri_cmd {
     char            *copy;              /* of the value: it is ours by now */
     size_t           value_at, value_len;
     uint64_t         deadline;
+    uint32_t         within;            /* not 0: so many ms from the next turn on; deadline is not known before */
     size_t           room;              /* bytes that this object can hold behind itself; 0: not from the pool */
     azredis_reply   *reply;             /* the caller's, or &own */
     azredis_reply    own;
 };
+
+static inline void azri_cmd_init(azri_cmd *c, size_t frame) {
+    /* Member by member, and the queues set the rest: a memset of all that costs a pipelined command a tenth more. */
+    c->kind = AZRI_CMD_USER;
+    c->sent = c->linked = c->finished = c->in_done = c->told = c->in_calls = c->no_reply = c->no_queue = 0;
+    c->serial = 0;
+    c->fn = NULL;
+    c->user = NULL;
+    c->sub = NULL;
+    c->done = NULL;
+    c->deadline = AZRI_NEVER64;
+    c->within = 0;
+    c->bytes = (const char *)(c + 1);
+    c->len = frame;
+    c->value = c->copy = NULL;
+    c->value_len = 0;
+    c->reply = &c->own;
+}
+
+/* The arguments are wiped: they may be secrets of the caller. */
+static inline void azri_cmd_wipe(azri_cmd *c) {
+    char *p = (char *)(c + 1), *end = p + (c->len - c->value_len);
+    if (!AZRI_WITH_SHORT_CUTS || c->room != AZRI_POOL_ROOM) {
+        azri_wipe(p, (size_t)(end - p));
+        return;
+    }
+    for (; p < end; p += AZRI_WIPE_STEP) azri_wipe(p, AZRI_WIPE_STEP);     /* a length that the compiler knows */
+}
 
 static const char *azri_cmd_value(const azri_cmd *c) { return AZRI_WITH_SHORT_CUTS ? c->value : NULL; }
 
@@ -8946,9 +8977,15 @@ static inline const char *azri_cmd_piece(const azri_cmd *c, size_t at, size_t *n
     return c->bytes + (at - c->value_len);
 }
 
-typedef struct azri_queue { azri_cmd *head, *tail; uint32_t count; size_t bytes; } azri_queue;
+typedef struct azri_queue {
+    azri_cmd *head, *tail;
+    azri_cmd *fresh;                    /* before it none is without a deadline; NULL: none is */
+    uint32_t  count;
+    size_t    bytes;
+} azri_queue;
 
 static void azri_queue_push(azri_queue *q, azri_cmd *c) {
+    if (c->within && !q->fresh) q->fresh = c;
     c->next = NULL;
     c->linked = 1;
     if (q->tail) q->tail->next = c;
@@ -8975,11 +9012,31 @@ static azri_cmd *azri_queue_take(azri_queue *q, azri_cmd *at) {
     if (at) at->next = c->next;
     else q->head = c->next;
     if (q->tail == c) q->tail = at;
+    if (q->fresh == c) q->fresh = c->next;
     q->count--;
     q->bytes -= c->len;
     c->next = NULL;
     c->linked = 0;
     return c;
+}
+
+/* Commands are queued without a look at the clock: the next turn gives them their deadlines. Returns the earliest. */
+static uint64_t azri_queue_stamp(azri_queue *q, uint64_t now) {
+    uint64_t first = AZRI_NEVER64, at = 0;
+    uint32_t ms = 0;
+    azri_cmd *c;
+    for (c = q->fresh; c; c = c->next) {
+        if (!c->within) continue;
+        if (c->within != ms) {          /* mostly all have the same */
+            ms = c->within;
+            at = azri_after(now, ms);
+            first = azri_min64(first, at);
+        }
+        c->deadline = at;
+        c->within = 0;
+    }
+    q->fresh = NULL;
+    return first;
 }
 
 /* Finished commands on their way to their callers. */
@@ -9171,8 +9228,11 @@ static char *azri_session_words(azri_session *s, azri_cmd *c, azri_kind kind, ch
 /* Idle longer than the keepalive: a middlebox may have dropped the connection without a word. One PING
  * goes first and everything else waits for its answer, so that a user's command is never lost to that. */
 static void azri_session_probe(azri_session *s, uint64_t now) {
+    const char *end;
     azri_nonce(s->rng, s->ping_nonce);
-    (void)azri_session_words(s, &s->ping, AZRI_CMD_PING, s->ping_bytes, "PING", s->ping_nonce);
+    end = azri_session_encode(s->ping_bytes, "PING", s->ping_nonce);
+    azri_session_prepare(&s->ping, AZRI_CMD_PING, s->ping_bytes, (size_t)(end - s->ping_bytes));
+    azri_queue_insert(&s->fifo, NULL, &s->ping);
     s->gate = 1;
     s->ping_until = azri_after(now, s->conf->command_ms == AZREDIS_NEVER ? AZRI_DEAD_MS : s->conf->command_ms / 2);
     azri_log(s->news, AZREDIS_LOG_DEBUG, AZRI_LOG_PROBE, "%s: PING after %llu ms of silence", s->conf->endpoint,
@@ -9185,15 +9245,17 @@ static void azri_session_mark(azri_session *s) {
     (void)azri_session_words(s, &s->mark, AZRI_CMD_MARK, s->mark_bytes, "PING", s->mark_nonce);
 }
 
+/* Nothing is under way, nor waits but what users ask for. */
 static int azri_session_idle_too_long(const azri_session *s, uint64_t now) {
-    return !s->fifo.head && s->conf->keepalive_ms != AZREDIS_NEVER &&
+    const azri_cmd *c = s->fifo.head;
+    if (c && (c->sent || s->offset || (c->kind != AZRI_CMD_USER && c->kind < AZRI_CMD_SUBSCRIBE))) return 0;
+    return s->conf->keepalive_ms != AZREDIS_NEVER &&
            now - azri_max64(s->last_read, s->ready_at) >= s->conf->keepalive_ms;
 }
 
 /* Only in READY. */
-static inline void azri_session_push_cmd(azri_session *s, azri_cmd *c, uint64_t now) {
+static inline void azri_session_push_cmd(azri_session *s, azri_cmd *c) {
     AZREDIS_ASSERT(s->state == AZRI_READY);
-    if (!s->fifo.head && azri_session_idle_too_long(s, now)) azri_session_probe(s, now);
     azri_session_append(s, c);
 }
 
@@ -9226,10 +9288,19 @@ static int azri_session_flows(const azri_session *s) {
  * lent value is not, but stands at *lent, which else is out. What it returns counts as written: the caller hands it
  * to TLS at once, and TLS or the caller keeps what cannot be sent yet. */
 static size_t azri_session_output(azri_session *s, char *out, size_t cap, uint64_t now, const char **lent) {
-    int flows = azri_session_flows(s);
     size_t n = 0, k;
-    azri_cmd *c = azri_session_unsent(s);
+    azri_cmd *c;
+    int flows;
+    if (s->state == AZRI_READY && azri_session_idle_too_long(s, now)) azri_session_probe(s, now);
+    flows = azri_session_flows(s);
+    c = azri_session_unsent(s);
     while (c && n < cap && (flows || azri_session_may_write(s, c))) {
+        if (AZRI_WITH_SHORT_CUTS && !s->offset && !c->value && c->len <= cap - n) {      /* as most are */
+            n = (size_t)(azri_put(out + n, c->bytes, c->len) - out);
+            azri_session_sent(s, c, now);
+            c = c->next;
+            continue;
+        }
         const char *p = azri_cmd_piece(c, s->offset, &k);
         int stands = lent && azri_cmd_value(c) && s->offset >= c->value_at && s->offset - c->value_at < c->value_len;
         if (stands && n) break;
@@ -9589,7 +9660,7 @@ static AZRI_ALONG void azri_session_user_answer(azri_session *s, azri_cmd *c, co
     }
     azri_reply_reset(c->reply);
     c->reply->fate = AZREDIS_ANSWERED;
-    if (st == AZREDIS_OK && !c->no_reply) st = azri_resp_keep(&s->resp, f, c->reply);
+    if (!c->no_reply) st = azri_resp_keep(&s->resp, f, c->reply);
     if (st != AZREDIS_OK || f->root->type == AZREDIS_T_ERROR) azri_session_user_error(s, c, st, f->root);
     azri_done_push(s->done, c);
 }
@@ -9713,6 +9784,7 @@ static void azri_session_keep_value(azri_session *s, azri_cmd *c) {
  * made; of a caller without the baton it must not be s->error, in which the one who has it may be writing. */
 static void azri_session_expire(azri_session *s, uint64_t now, azredis_error *e) {
     azri_cmd *c, *at = NULL;
+    s->next_deadline = azri_min64(s->next_deadline, azri_queue_stamp(&s->fifo, now));
     if (now < s->next_deadline) return;
     s->next_deadline = AZRI_NEVER64;
     for (c = s->fifo.head; c && c->kind != AZRI_CMD_REAUTH; c = at ? at->next : s->fifo.head) {
@@ -9797,7 +9869,7 @@ static uint64_t azri_session_deadline(const azri_session *s, uint64_t now) {
     t = azri_min64(s->next_deadline, azri_session_dead_at(s));
     t = azri_min64(t, s->blob->expires_at);
     if (s->state == AZRI_READY) t = azri_min64(t, azri_session_drain_at(s));
-    if (s->wants_close) return now;
+    if (s->wants_close || s->fifo.fresh) return now;
     if (s->state == AZRI_READY && s->fresh && !s->trying && !s->gate) t = azri_min64(t, s->auth_at);
     if (s->gate) t = azri_min64(t, s->ping_until);
     else if (!s->fifo.head && s->conf->keepalive_ms != AZREDIS_NEVER)
@@ -10157,7 +10229,6 @@ static void azri_sub_free(azredis_sub *s) {
  * ================================================================================================ */
 
 #define AZRI_LEND       32768u          /* an argument of that size is sent from where it stands, if it stays there */
-#define AZRI_WIPE_STEP  32u             /* of a command of the pool; divides AZRI_POOL_ROOM */
 #define AZRI_HEIR_AGAIN 30000u          /* ms until a handover for which there was no memory is tried again */
 #define AZRI_AUTH_JITTER_MAX 30000u     /* spread of AUTH over many connections; Microsoft asks for jitter */
 
@@ -10181,9 +10252,10 @@ struct azri_hub {
     uint32_t        serials;            /* counts connections */
     azri_queue      backlog;
     uint64_t        backlog_deadline;   /* lower bound of its deadlines */
+    uint64_t        now;                /* of the last tick */
     int             resting;            /* 1: no connection, as the token is being renewed; see azri_hub_rest */
     size_t          turned_away;        /* bytes of the last command that found no room */
-    uint64_t        room;               /* lower bound of the short commands that it has room for; see azri_hub_has_room */
+    uint64_t        room;               /* lower bound of the short commands that find room: azri_hub_has_room */
     uint32_t        undelivered;        /* answered commands whose callbacks are still to be made */
     azri_cmd       *pool;
     uint32_t        pool_count;
@@ -10242,23 +10314,6 @@ static void azri_hub_sweep_sessions(azri_hub *h) {
 
 /* ---- command objects ---- */
 
-static inline void azri_cmd_init(azri_cmd *c, size_t frame) {
-    /* Member by member, and the queues set the rest: a memset of all that costs a pipelined command a tenth more. */
-    c->kind = AZRI_CMD_USER;
-    c->sent = c->linked = c->finished = c->in_done = c->told = c->in_calls = c->no_reply = c->no_queue = 0;
-    c->serial = 0;
-    c->fn = NULL;
-    c->user = NULL;
-    c->sub = NULL;
-    c->done = NULL;
-    c->deadline = AZRI_NEVER64;
-    c->bytes = (const char *)(c + 1);
-    c->len = frame;
-    c->value = c->copy = NULL;
-    c->value_len = 0;
-    c->reply = &c->own;
-}
-
 /* The pool's first; the memory of its answer is used again. */
 static inline azri_cmd *azri_hub_pool_cmd(azri_hub *h, size_t frame) {
     azri_cmd *c = h->pool;
@@ -10285,14 +10340,6 @@ static azri_cmd *azri_hub_alloc_cmd(azri_hub *h, size_t frame) {
 static AZRI_APART void azri_hub_drop_cmd(azri_hub *h, azri_cmd *c) {
     azredis_reply_free(&c->own);
     azri_free(h->mem, c, sizeof *c + c->room);
-}
-
-/* The arguments are wiped: they may be secrets of the caller. */
-static inline void azri_cmd_wipe(azri_cmd *c) {
-    char *p = (char *)(c + 1), *end = p + (c->len - c->value_len);
-    if (!AZRI_WITH_SHORT_CUTS || c->room != AZRI_POOL_ROOM) azri_wipe(p, (size_t)(end - p));
-    else
-        for (; p < end; p += AZRI_WIPE_STEP) azri_wipe(p, AZRI_WIPE_STEP);  /* few, and a length that the compiler knows */
 }
 
 static inline void azri_hub_free_cmd(azri_hub *h, azri_cmd *c) {
@@ -10482,25 +10529,25 @@ static void azri_hub_give_up(azri_hub *h, azri_cmd *c, int early, uint64_t now) 
 static azri_session *azri_hub_route(const azri_hub *h) { return azri_hub_main(h); }
 
 /* While a connection leaves, commands wait for its heir; they are not told that nothing is connected. */
-static AZRI_APART void azri_hub_wait_for_it(azri_hub *h, const azri_session *s, azri_cmd *c, uint64_t now) {
+static AZRI_APART void azri_hub_wait_for_it(azri_hub *h, const azri_session *s, azri_cmd *c) {
     if (azri_leaving(s)) {}
     else if (h->aborted || (h->trouble.code != AZREDIS_OK && !h->trouble.retryable) ||
         ((h->conf.fail_fast || c->no_queue) && (h->ever_ready || c->no_queue))) {
-        azri_hub_give_up(h, c, 1, now);
+        azri_hub_give_up(h, c, 1, h->now);
         return;
     }
     azri_queue_push(&h->backlog, c);
     h->backlog_deadline = azri_min64(h->backlog_deadline, c->deadline);
 }
 
-static inline void azri_hub_submit(azri_hub *h, azri_cmd *c, uint64_t now) {
+static inline void azri_hub_submit(azri_hub *h, azri_cmd *c) {
     azri_session *s = azri_hub_route(h);
-    if (s->state == AZRI_READY && !azri_leaving(s)) azri_session_push_cmd(s, c, now);
-    else azri_hub_wait_for_it(h, s, c, now);
+    if (s->state == AZRI_READY && !azri_leaving(s)) azri_session_push_cmd(s, c);
+    else azri_hub_wait_for_it(h, s, c);
 }
 
-static void azri_hub_release_backlog(azri_hub *h, azri_session *s, uint64_t now) {
-    while (h->backlog.head) azri_session_push_cmd(s, azri_queue_take(&h->backlog, NULL), now);
+static void azri_hub_release_backlog(azri_hub *h, azri_session *s) {
+    while (h->backlog.head) azri_session_push_cmd(s, azri_queue_take(&h->backlog, NULL));
     h->backlog_deadline = AZRI_NEVER64;
 }
 
@@ -10513,6 +10560,7 @@ static void azri_hub_requeue(azri_hub *h, azri_queue *unsent, uint64_t now) {
 
 static void azri_hub_expire_backlog(azri_hub *h, uint64_t now) {
     azri_cmd *c, *at = NULL;
+    h->backlog_deadline = azri_min64(h->backlog_deadline, azri_queue_stamp(&h->backlog, now));
     if (now < h->backlog_deadline) return;
     h->backlog_deadline = AZRI_NEVER64;
     for (c = h->backlog.head; c; c = at ? at->next : h->backlog.head) {
@@ -10536,7 +10584,7 @@ static int azri_hub_other_sub(const azri_hub *h, const azredis_sub *self) {
 }
 
 /* Queues SUBSCRIBE or UNSUBSCRIBE, one channel each: then exactly one answer is due. 0: no memory now. */
-static int azri_hub_ask(azri_hub *h, azri_session *s, azri_kind kind, azredis_sub *sub, uint64_t now) {
+static int azri_hub_ask(azri_hub *h, azri_session *s, azri_kind kind, azredis_sub *sub) {
     azredis_str argv[2];
     azri_cmd *c;
     argv[0] = azri_str(kind == AZRI_CMD_SUBSCRIBE ? "SUBSCRIBE" : "UNSUBSCRIBE");
@@ -10547,7 +10595,7 @@ static int azri_hub_ask(azri_hub *h, azri_session *s, azri_kind kind, azredis_su
     c->kind = kind;
     c->sub = kind == AZRI_CMD_SUBSCRIBE ? sub : NULL;
     c->serial = s->serial;
-    azri_session_push_cmd(s, c, now);
+    azri_session_push_cmd(s, c);
     return 1;
 }
 
@@ -10564,7 +10612,7 @@ static int azri_hub_asks_later(const azredis_sub *sub, const azri_session *s) {
 }
 
 /* Asks for every subscription that is new to this connection. */
-static void azri_hub_subscribe(azri_hub *h, azri_session *s, uint64_t now) {
+static void azri_hub_subscribe(azri_hub *h, azri_session *s) {
     azredis_sub *sub;
     for (sub = h->subs; sub && !azri_leaving(s); sub = sub->next) {
         azri_sub_state *st = azri_sub_state_on(sub, s);
@@ -10576,7 +10624,7 @@ static void azri_hub_subscribe(azri_hub *h, azri_session *s, uint64_t now) {
                             "speaks RESP2; leave the option protocol at 3");
             *st = AZRI_SUB_REFUSED;
             azri_news_error(&h->news, AZREDIS_EV_ERROR_MESSAGE, &sub->error);
-        } else if ((!azri_elder(s) || azri_seam_begin(sub)) && azri_hub_ask(h, s, AZRI_CMD_SUBSCRIBE, sub, now)) {
+        } else if ((!azri_elder(s) || azri_seam_begin(sub)) && azri_hub_ask(h, s, AZRI_CMD_SUBSCRIBE, sub)) {
             *st = AZRI_SUB_ASKED;
         }
     }
@@ -10626,7 +10674,7 @@ static void azri_hub_sweep_subs(azri_hub *h) {
     }
 }
 
-static void azri_hub_unsubscribe(azri_hub *h, azredis_sub *sub, uint64_t now) {
+static void azri_hub_unsubscribe(azri_hub *h, azredis_sub *sub) {
     azri_session *s;
     sub->dead = 1;
     h->sweep = azri_hub_sweep_subs;
@@ -10634,7 +10682,7 @@ static void azri_hub_unsubscribe(azri_hub *h, azredis_sub *sub, uint64_t now) {
         azri_sub_state st = *azri_sub_state_on(sub, s);
         if (s->state == AZRI_READY && !azri_leaving(s) && st != AZRI_SUB_NEW && st != AZRI_SUB_REFUSED &&
             !azri_hub_other_sub(h, sub))
-            (void)azri_hub_ask(h, s, AZRI_CMD_UNSUBSCRIBE, sub, now);   /* without memory its messages are dropped here */
+            (void)azri_hub_ask(h, s, AZRI_CMD_UNSUBSCRIBE, sub);   /* without memory its messages are dropped here */
     }
 }
 
@@ -10753,7 +10801,7 @@ static void azri_hub_leave(azri_hub *h, azri_session *a, uint64_t now) {
 
 /* The heir is the session from now on. Its subscriptions and the backlog go on if it is ready; if not, it is the
  * reconnect of the one that has gone. */
-static void azri_hub_take_over(azri_hub *h, azri_session *a, uint64_t now) {
+static void azri_hub_take_over(azri_hub *h, azri_session *a) {
     azri_session *b = a->heir;
     azredis_sub *sub;
     for (sub = h->subs; sub; sub = sub->next) {
@@ -10779,7 +10827,7 @@ static void azri_hub_take_over(azri_hub *h, azri_session *a, uint64_t now) {
         return;
     }
     if (b->holding) azri_session_mark(b);
-    azri_hub_release_backlog(h, b, now);
+    azri_hub_release_backlog(h, b);
 }
 
 /* ---- connections ---- */
@@ -10837,9 +10885,9 @@ static void azri_hub_ready(azri_hub *h, azri_session *s, uint64_t now) {
     h->refusals = 0;
     if (!azri_elder(s)) azri_hub_restored(h, s, now);
     for (sub = h->subs; sub; sub = sub->next) *azri_sub_state_on(sub, s) = AZRI_SUB_NEW;
-    azri_hub_subscribe(h, s, now);
+    azri_hub_subscribe(h, s);
     if (h->blob && h->blob->generation > s->blob->generation) azri_session_token(s, h->blob, now, 0);   /* a newer one came */
-    if (!azri_elder(s)) azri_hub_release_backlog(h, s, now);
+    if (!azri_elder(s)) azri_hub_release_backlog(h, s);
 }
 
 /* A refused token: one fresh one is asked for; refused again, or a password, it is a mistake to be mended. */
@@ -10870,7 +10918,7 @@ static uint64_t azri_hub_redial_delay(azri_hub *h, azri_session *s, const azredi
 }
 
 /* Step 4: the mark has been answered, or (fenced = 0) nobody waits for A any more and it is silent. */
-static void azri_hub_switch(azri_hub *h, azri_session *a, int fenced, uint64_t now) {
+static void azri_hub_switch(azri_hub *h, azri_session *a, int fenced) {
     azri_queue unsent;
     azredis_sub *sub;
     memset(&unsent, 0, sizeof unsent);
@@ -10885,11 +10933,11 @@ static void azri_hub_switch(azri_hub *h, azri_session *a, int fenced, uint64_t n
     azri_log(&h->news, fenced ? AZREDIS_LOG_INFO : AZREDIS_LOG_WARNING, AZRI_LOG_HANDED_OVER,
              "%s: the connection was replaced%s", h->conf.session.endpoint,
              fenced ? "" : "; the old one did not answer any more");
-    azri_hub_take_over(h, a, now);
+    azri_hub_take_over(h, a);
 }
 
 /* Step 1 or 2 has failed, or B was lost in step 3: A goes on. */
-static void azri_hub_heir_closed(azri_hub *h, azri_session *b, const azredis_error *why, uint64_t delay, uint64_t now) {
+static void azri_hub_heir_closed(azri_hub *h, azri_session *b, const azredis_error *why, uint64_t delay) {
     azri_session *a = b->elder;
     azredis_sub *sub;
     for (sub = h->subs; sub; sub = sub->next) {
@@ -10897,7 +10945,7 @@ static void azri_hub_heir_closed(azri_hub *h, azri_session *b, const azredis_err
         sub->heir_state = AZRI_SUB_NEW;
     }
     a->leaving = 0;
-    if (a->state == AZRI_READY) azri_hub_release_backlog(h, a, now);
+    if (a->state == AZRI_READY) azri_hub_release_backlog(h, a);
     azri_log(&h->news, AZREDIS_LOG_WARNING, AZRI_LOG_HANDOVER_FAILED,
              "%s; the old connection goes on, next try to replace it "
              "in %llu ms",
@@ -10928,7 +10976,7 @@ static void azri_hub_main_closed(azri_hub *h, azri_session *s, const azredis_err
     if (!heir) azri_hub_trouble(h, e);
     if (!b) return;
     if (!heir) b->dial_at = azri_min64(b->dial_at, now + delay);
-    azri_hub_take_over(h, s, now);
+    azri_hub_take_over(h, s);
     if (heir) azri_hub_restored(h, b, now);
 }
 
@@ -10946,7 +10994,7 @@ static void azri_hub_closed(azri_hub *h, azri_session *s, const azredis_error *w
     s->dial_at = now + delay;
     s->replace = NULL;
     if (e->code == AZREDIS_E_RESP) azri_news_error(&h->news, AZREDIS_EV_INTERNAL_ERROR, e);
-    if (azri_elder(s)) azri_hub_heir_closed(h, s, e, delay, now);
+    if (azri_elder(s)) azri_hub_heir_closed(h, s, e, delay);
     else azri_hub_main_closed(h, s, e, &unsent, delay, now);
 }
 
@@ -10964,10 +11012,10 @@ static void azri_hub_rest(azri_hub *h, uint64_t now) {
 }
 
 /* A mark was answered. That of a connection which has gone on meanwhile says nothing. */
-static void azri_hub_marked(azri_hub *h, azri_session *s, uint64_t now) {
+static void azri_hub_marked(azri_hub *h, azri_session *s) {
     s->marked = 0;
     if (s->leaving) {
-        azri_hub_switch(h, s, 1, now);
+        azri_hub_switch(h, s, 1);
     } else if (s->holding) {
         s->holding = 0;
         azri_hub_join(h, 1);
@@ -10984,7 +11032,7 @@ static AZRI_APART void azri_hub_other_frame(azri_hub *h, azri_session *s, const 
     }
     if (azri_session_frame(s, f, now, &s->error) != AZREDIS_OK) azri_hub_closed(h, s, &s->error, now);
     else if (before == AZRI_HANDSHAKE && s->state == AZRI_READY) azri_hub_ready(h, s, now);
-    else if (AZRI_WITH_HANDOVER && s->marked) azri_hub_marked(h, s, now);
+    else if (AZRI_WITH_HANDOVER && s->marked) azri_hub_marked(h, s);
     else if (head != s->fifo.head) azri_hub_confirmed(s, head);
 }
 
@@ -11002,16 +11050,17 @@ static void azri_hub_handover_step(azri_hub *h, azri_session *s, uint64_t now) {
             azri_hub_leave(h, s, now);
     } else if (now >= s->leave_until) {
         if (azri_session_awaited(s)) s->leave_until = now + AZRI_SECOND;        /* by its own deadline */
-        else azri_hub_switch(h, s, 0, now);
+        else azri_hub_switch(h, s, 0);
     }
 }
 
 static void azri_hub_tick(azri_hub *h, uint64_t now) {
     azri_session *s;
     h->step = 0;
+    h->now = now;
     for (s = h->sessions; s; s = azri_next(s)) {
         if (azri_session_tick(s, now, &s->error) != AZREDIS_OK) azri_hub_closed(h, s, &s->error, now);
-        if (s->state == AZRI_READY) azri_hub_subscribe(h, s, now);
+        if (s->state == AZRI_READY) azri_hub_subscribe(h, s);
         if (s->rejected) azri_hub_reauth_refused(h, s);
     }
     for (s = h->sessions; s && AZRI_WITH_HANDOVER; s = azri_next(s))
@@ -11030,7 +11079,7 @@ static uint64_t azri_hub_session_deadline(const azri_session *s, uint64_t now) {
 
 static uint64_t azri_hub_deadline(const azri_hub *h, uint64_t now) {
     const azri_session *s;
-    uint64_t t = h->step ? now : azri_min64(h->backlog_deadline, now + AZRI_WAIT_MAX);
+    uint64_t t = h->step || h->backlog.fresh ? now : azri_min64(h->backlog_deadline, now + AZRI_WAIT_MAX);
     for (s = h->sessions; s; s = azri_next(s)) {
         if (azri_gone(s) && !s->link) return now;                        /* it can be freed */
         if (s->state == AZRI_DOWN && (azri_gone(s) || h->aborted || h->resting || !azri_hub_live_blob(h, now)))
@@ -15708,22 +15757,26 @@ static void azri_calls_push(azredis_client *c, azri_cmd *cmd) {
 
 /* A command that nobody needs any more. A tombstone still stands in a FIFO, and comes here again from there. */
 static inline void azri_cmd_leave(azredis_client *c, azri_cmd *cmd) {
+    if (!cmd->linked && !cmd->in_done && !cmd->in_calls) {
+        azri_hub_free_cmd(&c->hub, cmd);
+        return;
+    }
     cmd->fn = NULL;
     cmd->done = NULL;
     cmd->reply = &cmd->own;
-    if (!cmd->linked && !cmd->in_done && !cmd->in_calls) azri_hub_free_cmd(&c->hub, cmd);
 }
 
 /* One finished command: its blocking caller is told at once, its callback is put down to be made. */
 static void azri_tell_one(azredis_client *c, azri_cmd *cmd) {
-    if (cmd->kind == AZRI_CMD_SUBSCRIBE) azri_hub_subscribed(&c->hub, cmd);
-    if (cmd->kind == AZRI_CMD_USER && !cmd->told) {
+    if (cmd->kind == AZRI_CMD_SUBSCRIBE) {
+        azri_hub_subscribed(&c->hub, cmd);
+    } else if (cmd->kind == AZRI_CMD_USER && !cmd->told) {
         if (cmd->reply->status == AZREDIS_OK) c->hub.stats.commands_ok++;
         else c->hub.stats.commands_failed++;
     }
     cmd->told = 1;
     if (cmd->done) ++*cmd->done;
-    if (cmd->fn && !cmd->in_calls) azri_calls_push(c, cmd);
+    if (cmd->fn) azri_calls_push(c, cmd);
     else azri_cmd_leave(c, cmd);
 }
 
@@ -15735,12 +15788,11 @@ static void azri_tell_drained(azredis_client *c) {
 }
 
 static void azri_tell(azredis_client *c) {
-    azri_cmd *cmd;
+    azri_cmd *cmd = c->hub.done.head, *next;
     int ended = 0;
-    while ((cmd = c->hub.done.head) != NULL) {
-        c->hub.done.head = cmd->done_next;
-        if (!c->hub.done.head) c->hub.done.tail = NULL;
-        cmd->done_next = NULL;
+    c->hub.done.head = c->hub.done.tail = NULL;
+    for (; cmd; cmd = next) {
+        next = cmd->done_next;
         cmd->in_done = 0;
         if (cmd->in_calls) continue;            /* its callback has not been made yet; that will free it */
         azri_tell_one(c, cmd);
@@ -17585,8 +17637,12 @@ static void azri_cmd_options(azri_cmd *cmd, const azredis_call *how, uint64_t de
     cmd->no_reply = how && (how->flags & AZREDIS_NO_REPLY) != 0;
 }
 
+static uint32_t azri_call_ms(const azredis_client *c, const azredis_call *how) {
+    return how && how->timeout_ms ? how->timeout_ms : c->command_ms;
+}
+
 static uint64_t azri_call_deadline(const azredis_client *c, const azredis_call *how, uint64_t now) {
-    return azri_after(now, how && how->timeout_ms ? how->timeout_ms : c->command_ms);
+    return azri_after(now, azri_call_ms(c, how));
 }
 
 /* The reply of a call that did not come to a command. */
@@ -17629,7 +17685,7 @@ AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply
     if (waits) cmd->done = &done;
     else cmd->reply = &cmd->own;
     now = azri_now(c);
-    azri_hub_submit(&c->hub, cmd, now);
+    azri_hub_submit(&c->hub, cmd);
     if (!waits) {
         if (r) azri_reply_reset(r);
         if (azri_threaded(c)) azri_threads_kick(c);
@@ -17725,7 +17781,7 @@ static azredis_status azri_exec_queue(azredis_client *c, azredis_reply *part, co
     }
     while (made.head) {
         one = azri_queue_take(&made, NULL);
-        if (st == AZREDIS_OK) azri_hub_submit(&c->hub, one, azri_now(c));
+        if (st == AZREDIS_OK) azri_hub_submit(&c->hub, one);
         else azri_hub_free_cmd(&c->hub, one);
     }
     return st;
@@ -17770,7 +17826,6 @@ AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call 
                                           azredis_reply_fn fn, void *user) {
     azri_cmd *cmd = NULL;
     azredis_status st;
-    uint64_t now;
     if (!c) return AZREDIS_E_NOMEM;
     azri_hold(c);
     if (c->closing || c->broken.code != AZREDIS_OK) {
@@ -17782,12 +17837,12 @@ AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call 
     st = azri_hub_new_cmd(&c->hub, argc, argv, 0, &cmd, NULL);
     if (st == AZREDIS_AGAIN) c->was_full = 1;
     if (cmd) {
-        now = azri_now(c);
-        azri_cmd_options(cmd, how, azri_call_deadline(c, how, now));
+        azri_cmd_options(cmd, how, AZRI_NEVER64);
+        cmd->within = azri_call_ms(c, how);
         cmd->fn = fn;
         cmd->user = user;
         c->deliver = azri_deliver_calls;
-        azri_hub_submit(&c->hub, cmd, now);
+        azri_hub_submit(&c->hub, cmd);
         if (azri_threaded(c)) azri_threads_kick(c);
     }
     azri_leave(c);
@@ -17934,7 +17989,7 @@ AZREDIS_API azredis_sub *azredis_subscribe(azredis_client *c, int kind, const ch
         s->next = c->hub.subs;
         c->hub.subs = s;
         if (azri_hub_main(&c->hub)->state == AZRI_READY)
-            azri_hub_subscribe(&c->hub, azri_hub_main(&c->hub), azri_now(c));
+            azri_hub_subscribe(&c->hub, azri_hub_main(&c->hub));
         if (azri_threaded(c)) azri_threads_kick(c);
     }
     azri_leave(c);
@@ -17974,7 +18029,7 @@ AZREDIS_API void azredis_unsubscribe(azredis_sub *s) {
         return;
     }
     c->inside++;
-    azri_hub_unsubscribe(&c->hub, s, azri_now(c));
+    azri_hub_unsubscribe(&c->hub, s);
     if (azri_threaded(c)) azri_threads_unsubscribe(c, s);
     if (azri_threaded(c) || !c->in_callback) azri_hub_sweep_subs(&c->hub);
     azri_leave(c);

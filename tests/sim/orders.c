@@ -230,7 +230,7 @@ static void sleep_till_due(int self) {
 
 static void submit(azri_cmd *c) {
     c->deadline = run.m->now + COMMAND_MS;
-    azri_hub_submit(&run.hub, c, run.m->now);
+    azri_hub_submit(&run.hub, c);
 }
 
 static azri_cmd *make(unsigned long *id) {

@@ -243,11 +243,11 @@ static void sim_subscribe(int ear) {
     sub->next = sim.hub.subs;
     sim.hub.subs = sim.ear[ear].sub = sub;
     sim.ear[ear].last = -1;
-    if (s->state == AZRI_READY) azri_hub_subscribe(&sim.hub, s, sim.m->now);
+    if (s->state == AZRI_READY) azri_hub_subscribe(&sim.hub, s);
 }
 
 static void sim_unsubscribe(int ear) {
-    azri_hub_unsubscribe(&sim.hub, sim.ear[ear].sub, sim.m->now);
+    azri_hub_unsubscribe(&sim.hub, sim.ear[ear].sub);
     sim.ear[ear].sub = NULL;
 }
 
@@ -266,7 +266,7 @@ static void sim_submit(void) {
     sim.cmd[sim.ids].until = c->deadline;
     sim.cmd[sim.ids].auth_ms = sim.auth_ms - sim.auth_now;
     sim.ids++;
-    azri_hub_submit(&sim.hub, c, sim.m->now);
+    azri_hub_submit(&sim.hub, c);
 }
 
 /* ---- wrongs ---- */

@@ -132,7 +132,7 @@ static void submit(azri_cmd *c, uint64_t ms) {
     c->deadline = r.now + ms;
     c->fn = on_reply;
     c->user = (void *)(uintptr_t)r.cmds++;
-    azri_hub_submit(&r.h, c, r.now);
+    azri_hub_submit(&r.h, c);
     deliver();
 }
 
@@ -184,7 +184,7 @@ static azredis_sub *subscribe(const char *channel) {
     s->max = r.h.conf.sub_queue;
     s->next = r.h.subs;
     r.h.subs = s;
-    if (azri_hub_main(&r.h)->state == AZRI_READY) azri_hub_subscribe(&r.h, azri_hub_main(&r.h), r.now);
+    if (azri_hub_main(&r.h)->state == AZRI_READY) azri_hub_subscribe(&r.h, azri_hub_main(&r.h));
     return s;
 }
 

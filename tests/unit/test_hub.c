@@ -72,6 +72,69 @@ static void a_command_needs_a_name_and_bytes(void **state) {
     assert_int_equal(azri_hub_new_cmd(&r.h, 2, option, 0, &c, &e), AZREDIS_E_ARG);
 }
 
+/* As azredis_submit does: without a look at the clock. */
+static void give_within(uint32_t ms) {
+    azri_cmd *c;
+    assert_int_equal(make(&c, 2, "GET", "k", "", NULL), AZREDIS_OK);
+    c->within = ms;
+    submit(c, AZRI_NEVER64 - r.now);
+}
+
+static void time_given_without_a_clock_begins_at_the_next_tick(void **state) {
+    int connected, first;
+    (void)state;
+    for (connected = 0; connected <= 1; connected++) {          /* in the backlog, and unanswered */
+        if (connected) up();
+        first = r.cmds;
+        r.now += 1000;
+        give_within(100);
+        assert_int_equal(give(150), AZREDIS_OK);                /* a deadline of its own, among them */
+        give_within(200);
+        give_within(AZREDIS_NEVER);
+        r.now += 100;
+        assert_true(azri_hub_deadline(&r.h, r.now) == r.now);
+        if (connected) (void)out();
+        tick(r.now);
+        assert_true(!connected || azri_hub_deadline(&r.h, r.now) == r.now + 50);
+        tick(r.now + 49);
+        assert_int_equal(r.end[first + 1].ends, 0);
+        tick(r.now + 1);
+        assert_int_equal(r.end[first + 1].ends, 1);
+        tick(r.now + 49);
+        assert_int_equal(r.end[first].ends, 0);
+        tick(r.now + 1);
+        assert_int_equal(r.end[first].st, AZREDIS_E_TIMEOUT);
+        tick(r.now + 99);
+        assert_int_equal(r.end[first + 2].ends, 0);
+        tick(r.now + 1);
+        assert_int_equal(r.end[first + 2].st, AZREDIS_E_TIMEOUT);
+        assert_int_equal(r.end[first + 3].ends, 0);
+    }
+}
+
+/* Whatever queue it is in by then, and whatever has left that queue before. */
+static void a_command_takes_its_untold_time_along(void **state) {
+    (void)state;
+    up();
+    give_within(100);
+    give_within(100);
+    assert_string_equal(sent(r.s, r.now), "GET k, GET k");
+    server("+a|");                                              /* the first that has no deadline yet is gone */
+    assert_int_equal(r.end[0].st, AZREDIS_OK);
+    tick(r.now + 1000);
+    tick(r.now + 99);
+    assert_int_equal(r.end[1].ends, 0);
+    tick(r.now + 1);
+    one_is(1, AZREDIS_E_TIMEOUT, AZREDIS_MAYBE_RUN, "");
+    give_within(100);
+    lost();                                                     /* it goes back into the backlog */
+    tick(r.now + 1000);
+    tick(r.now + 99);
+    assert_int_equal(r.end[2].ends, 0);
+    tick(r.now + 1);
+    one_is(2, AZREDIS_E_CLOSED, AZREDIS_NOT_SENT, "");
+}
+
 static void as_many_commands_wait_as_the_limit_says(void **state) {
     int connected, i;
     (void)state;
@@ -554,7 +617,7 @@ static void unsubscribing_finds_a_pending_subscribe(void **state) {
         s = subscribe("c");
         if (answered) (void)out();
         if (answered == 2) hear(r.s, SUBSCRIBED("c"), 100, on_frame);
-        azri_hub_unsubscribe(&r.h, s, r.now);
+        azri_hub_unsubscribe(&r.h, s);
         azri_hub_sweep_subs(&r.h);                   /* s is gone */
         assert_null(r.h.subs);
         assert_string_equal(out(), answered ? "UNSUBSCRIBE c" : "SUBSCRIBE c, UNSUBSCRIBE c");
@@ -574,13 +637,13 @@ static void one_of_two_on_a_channel_may_go(void **state) {
     assert_string_equal(out(), "SUBSCRIBE c, SUBSCRIBE c");
     server(SUBSCRIBED("c") SUBSCRIBED("c") MSG("c", "1"));
     next_is(a, "1", 0, 0);
-    azri_hub_unsubscribe(&r.h, a, r.now);
+    azri_hub_unsubscribe(&r.h, a);
     server(MSG("c", "2"));                          /* before it is swept */
     tick(r.now);
     assert_string_equal(out(), "");
     next_is(b, "1", 0, 0);
     next_is(b, "2", 0, 0);
-    azri_hub_unsubscribe(&r.h, b, r.now);
+    azri_hub_unsubscribe(&r.h, b);
     tick(r.now);
     assert_string_equal(out(), "UNSUBSCRIBE c");
 }
@@ -618,7 +681,7 @@ static void in_resp2_a_subscription_is_refused_with_the_reason(void **state) {
     assert_int_equal(s->error.code, AZREDIS_E_STATE);
     assert_non_null(strstr(s->error.message, "RESP3"));
     assert_int_equal(news_count(&r.h.news, AZREDIS_EV_ERROR_MESSAGE), 1);
-    azri_hub_unsubscribe(&r.h, s, r.now);
+    azri_hub_unsubscribe(&r.h, s);
     tick(r.now);
     assert_string_equal(out(), "");
 }
@@ -947,7 +1010,8 @@ static void without_memory_for_the_rest_of_a_value_the_connection_ends(void **st
 int main(void) {
     const struct CMUnitTest tests[] = {
         T(commands_that_break_a_shared_connection_are_refused), T(near_misses_of_refused_commands_pass),
-        T(a_command_needs_a_name_and_bytes), T(as_many_commands_wait_as_the_limit_says), T(as_many_bytes_wait_as_the_limit_says),
+        T(a_command_needs_a_name_and_bytes), T(time_given_without_a_clock_begins_at_the_next_tick), T(a_command_takes_its_untold_time_along),
+        T(as_many_commands_wait_as_the_limit_says), T(as_many_bytes_wait_as_the_limit_says),
         T(fail_fast_fails_at_once_but_only_after_the_first_connection), T(a_command_that_must_not_wait_fails_at_once),
         T(with_abort_a_first_connection_that_fails_is_the_last), T(trouble_that_somebody_must_mend_ends_the_waiting),
         T(waiting_commands_expire_with_the_reason), T(case18_nothing_of_the_backlog_is_written_before_auth_is_confirmed),

@@ -110,7 +110,7 @@ static int give_words(azri_kind kind, uint64_t ms, int n, const char *a, const c
     k->c.deadline = ms == AZRI_NEVER64 ? ms : r.now + ms;
     k->c.reply = &k->c.own;
     k->c.user = k;
-    azri_session_push_cmd(&r.s, &k->c, r.now);
+    azri_session_push_cmd(&r.s, &k->c);
     return r.cmds++;
 }
 
