@@ -68,6 +68,7 @@ for_other_machines() {
     need libc6-dev-s390x-cross test -d /usr/s390x-linux-gnu/include
     need gcc-arm-none-eabi program arm-none-eabi-gcc
     need libnewlib-arm-none-eabi test -d /usr/lib/arm-none-eabi/newlib
+    need liblwip-dev test -f /usr/include/lwip/lwip/dns.h
     need gcc-mingw-w64-x86-64 program x86_64-w64-mingw32-gcc
     need musl-tools program musl-gcc
     need qemu-user-static program qemu-s390x-static

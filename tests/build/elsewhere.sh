@@ -41,4 +41,6 @@ x86_64-w64-mingw32-gcc -isystem "$dir/include" -I"$include" -fsyntax-only "$here
 say $? "Windows without NO_OS: one #error names NO_OS and azredis_port" "$dir/said"
 # Another C library for Linux: POSIX without glibc's extensions. mbedTLS's build for glibc is only compiled against.
 strict musl-gcc -isystem "$dir/include"
+# Another network stack.
+check "examples/port_lwip.c for a Cortex-M4" make -s -C "$here/../.." B="${pkg%/pkg}" port-lwip
 exit $failed
