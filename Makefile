@@ -26,6 +26,7 @@ SAN_INT  = -fsanitize=integer,implicit-conversion,nullability -fsanitize-ignorel
 TSAN     = -fsanitize=thread -fno-omit-frame-pointer
 MSAN     = -fsanitize=memory -fsanitize-memory-track-origins -fno-omit-frame-pointer
 PURE     = -DAZREDIS_ONLY_PURE= -Wno-unused-function
+FUZZ_PURE = $(PURE)
 # MBEDTLS: where an mbedTLS beside the system's is unpacked, for example build/pkg/trixie; linked from its .a files.
 MBEDTLS  ?=
 tls_inc  = $(addprefix -I,$(1:%=%/usr/include))
@@ -81,6 +82,9 @@ FLAGS_gcc    = -O1
 FLAGS_asan   = -O0 $(SAN)
 FLAGS_clang-asan = -O0 $(SAN) $(SAN_INT)
 FLAGS_tsan   = -O1 $(TSAN)
+# What it fuzzes stands on mbedTLS.
+%/fuzz/fuzz_pfx: FUZZ_PURE =
+%/fuzz/fuzz_pfx: FUZZ_LIBS = $(TLS_LIBS)
 # MemorySanitizer believes only code that it built, mbedTLS is not: the pure half alone. What runs long is worth an optimiser.
 FLAGS_msan   = -O0 $(MSAN) $(PURE)
 $(B)/msan/sim/% $(B)/msan/unit/test_resp: FLAGS_msan += -O1
@@ -316,7 +320,7 @@ $(B)/$(1)/live/%: tests/live/%.c $(B)/$(1)/library.a $(wildcard tests/live/*.h) 
 	$(Q)$$(CC_$(1)) $$(CFLAGS_T) $$(INC_$(1)) $$(FLAGS_$(1)) $$< -o $$@ $(B)/$(1)/library.a $$(LIBS) $$(LIBS_$(1))
 $(B)/$(1)/fuzz/%: tests/fuzz/%.c $(HEADER) $(wildcard tests/fuzz/*.h)
 	@mkdir -p $$(@D)
-	$(Q)$$(CC_$(1)) $$(CFLAGS_T) $$(PURE) -DAZRI_FUZZ_MAIN $$(FLAGS_$(1)) -O1 $$< -o $$@
+	$(Q)$$(CC_$(1)) $$(CFLAGS_T) $$(FUZZ_PURE) -DAZRI_FUZZ_MAIN $$(FLAGS_$(1)) -O1 $$< -o $$@ $$(FUZZ_LIBS)
 endef
 $(foreach v,$(VARIANTS),$(eval $(call VARIANT,$(v))))
 $(VARIANTS:%=$(B)/%/unit/test_verdict): tools/azredis/verdict.h

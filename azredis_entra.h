@@ -14176,7 +14176,9 @@ static azredis_status azri_pfx_load(const azri_mem *m, azredis_str in, const cha
  * azri_tls_enter. Nothing here is I/O.
  * Entry points: azri_key_load, azri_chain_load, azri_key_sign, azri_key_free.
  * ================================================================================================ */
-#define AZRI_RSA_BITS_MIN 2048u      /* Entra takes no shorter key; mbedTLS has room for its longest, 4096 */
+#ifndef AZRI_RSA_BITS_MIN
+#  define AZRI_RSA_BITS_MIN 2048u      /* Entra takes no shorter key; mbedTLS has room for its longest, 4096 */
+#endif
 
 typedef struct azri_key {            /* zeroed but port: none */
     const azri_port   *port;         /* of the caller: its entropy is the salt of PS256, and blinds */

@@ -3,6 +3,10 @@
 #ifndef TEST_FUZZ_MAIN_H
 #define TEST_FUZZ_MAIN_H
 
+#ifndef FUZZ_ROOM
+#define FUZZ_ROOM 400                /* the longest that mutate makes */
+#endif
+
 static int replay(const char *name) {
     static uint8_t in[1u << 20];
     FILE *f = fopen(name, "rb");
@@ -32,7 +36,7 @@ int main(int argc, char **argv) {
     }
     r.state = seed;
     for (i = 0; !files && i < runs; i++) {
-        uint8_t in[400];
+        uint8_t in[FUZZ_ROOM];
         size_t n = mutate(&r, in, sizeof in);
         LLVMFuzzerTestOneInput(in, n);
     }
