@@ -43,6 +43,7 @@ enum { OK = 0, ERROR_REPLY = 1, USAGE = 2, NO_TOKEN = 3, NO_REDIS = 4, REJECTED 
 #define COMMAND_MS 60000u               /* for one command */
 #define SLICE_MS 100u                   /* between two looks whether waiting is still of use */
 #define LATE_MS 250u                    /* behind --timeout: then the timer ends what still runs */
+#define REPORT_MS 2000u                 /* the same for doctor, which has a report to write then */
 #define TIMEOUT_MAX 86400000l           /* a day */
 #define SECRET_MAX 16384u               /* of a secret in a file; Redis takes no longer password */
 
@@ -206,7 +207,7 @@ static void handle(int sig, void (*handler)(int)) {
 
 static void start_timer(void) {
     struct itimerval t;
-    uint32_t ms = app.timeout + LATE_MS;
+    uint32_t ms = app.timeout + (app.doctor ? REPORT_MS : LATE_MS);
     memset(&t, 0, sizeof t);
     t.it_value.tv_sec = ms / 1000;
     t.it_value.tv_usec = (suseconds_t)(ms % 1000) * 1000;
