@@ -1127,6 +1127,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_POOL_ROOM     128u        /* frames up to this size come from the pool */
 #  define AZRI_POOL_MAX      8u          /* commands kept for reuse */
 #  define AZRI_POOL_REPLY    1024u       /* memory of its answer that such a command may keep */
+#  define AZRI_LARGE_ROOM    0u          /* none is kept */
 #  define AZRI_NEWS_MAX      (AZRI_WITH_EVENTS ? 4u : 1u)   /* events waiting for a client's handler */
 #  define AZRI_NOTES_MAX     (AZRI_WITH_EVENTS ? 4u : 1u)   /* of an auth that a client which seldom pumps can still get */
 #  define AZRI_GRAVES        4           /* sockets that wait to be closed, if an event loop of yours watches them */
@@ -1163,6 +1164,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_POOL_ROOM     256u
 #  define AZRI_POOL_MAX      1024u
 #  define AZRI_POOL_REPLY    4096u
+#  define AZRI_LARGE_ROOM    65536u      /* one command of up to this size is kept for the next large one */
 #  define AZRI_NEWS_MAX      16u
 #  define AZRI_NOTES_MAX     16u
 #  define AZRI_GRAVES        64          /* a loop that asks for no list in between has nothing to protect: oldest first */
@@ -8951,16 +8953,6 @@ static inline void azri_cmd_init(azri_cmd *c, size_t frame) {
     c->reply = &c->own;
 }
 
-/* The arguments are wiped: they may be secrets of the caller. */
-static inline void azri_cmd_wipe(azri_cmd *c) {
-    char *p = (char *)(c + 1), *end = p + (c->len - c->value_len);
-    if (!AZRI_WITH_SHORT_CUTS || c->room != AZRI_POOL_ROOM) {
-        azri_wipe(p, (size_t)(end - p));
-        return;
-    }
-    for (; p < end; p += AZRI_WIPE_STEP) azri_wipe(p, AZRI_WIPE_STEP);     /* a length that the compiler knows */
-}
-
 static const char *azri_cmd_value(const azri_cmd *c) { return AZRI_WITH_SHORT_CUTS ? c->value : NULL; }
 
 /* The bytes of the frame that stand in one piece from `at` on; *n: how many. */
@@ -8976,6 +8968,104 @@ static inline const char *azri_cmd_piece(const azri_cmd *c, size_t at, size_t *n
     *n = c->len - at;
     return c->bytes + (at - c->value_len);
 }
+
+static inline void azri_cmd_wipe(azri_cmd *c) {
+    char *p = (char *)(c + 1), *end = p + (c->len - c->value_len);
+    if (!AZRI_WITH_SHORT_CUTS || c->room != AZRI_POOL_ROOM) {
+        azri_wipe(p, (size_t)(end - p));
+        return;
+    }
+    for (; p < end; p += AZRI_WIPE_STEP) azri_wipe(p, AZRI_WIPE_STEP);     /* a length that the compiler knows */
+}
+
+/* ---- their memory ---- */
+
+/* Command objects at rest, for the next ones; the memory of their answers is used again, too. */
+typedef struct azri_stock {
+    const azri_mem *mem;
+    azri_cmd *first;                    /* each for a frame of AZRI_POOL_ROOM */
+    uint32_t  count;
+    azri_cmd *large;                    /* the largest yet of those that are larger, up to AZRI_LARGE_ROOM */
+} azri_stock;
+
+static inline azri_cmd *azri_stock_first(azri_stock *st, size_t frame) {
+    azri_cmd *c = st->first;
+    st->first = c->next;
+    st->count--;
+    azri_cmd_init(c, frame);
+    return c;
+}
+
+/* NULL: out of memory. */
+static azri_cmd *azri_stock_take(azri_stock *st, size_t frame) {
+    const azri_shape *shape = azri_shape_of(st->mem);
+    azri_cmd *c;
+    size_t room = shape ? azri_room(st->mem, frame, shape->command) : frame <= AZRI_POOL_ROOM ? AZRI_POOL_ROOM : frame;
+    if (room == AZRI_POOL_ROOM && st->first) return azri_stock_first(st, frame);
+    c = AZRI_WITH_SHORT_CUTS ? st->large : NULL;
+    if (c && room > AZRI_POOL_ROOM && room <= c->room) {
+        st->large = NULL;
+        azri_cmd_init(c, frame);
+        return c;
+    }
+    if (room > SIZE_MAX - sizeof *c) return NULL;
+    c = (azri_cmd *)azri_alloc(st->mem, sizeof *c + room);
+    if (!c) return NULL;
+    memset(&c->own, 0, sizeof c->own);
+    c->room = room;
+    azri_cmd_init(c, frame);
+    return c;
+}
+
+static void azri_stock_free_cmd(azri_stock *st, azri_cmd *c) {
+    if (!c) return;
+    azredis_reply_free(&c->own);
+    azri_free(st->mem, c, sizeof *c + c->room);
+}
+
+/* One that the pool does not keep. */
+static AZRI_APART void azri_stock_give_other(azri_stock *st, azri_cmd *c) {
+    azri_cmd *kept = st->large;
+    if (AZRI_WITH_SHORT_CUTS && !azri_shape_of(st->mem) && c->room > AZRI_POOL_ROOM && c->room <= AZRI_LARGE_ROOM &&
+        (!kept || kept->room < c->room)) {
+        st->large = c;
+        c = kept;
+    }
+    azri_stock_free_cmd(st, c);
+}
+
+/* The arguments are wiped: they may be secrets of the caller. */
+static inline void azri_stock_give(azri_stock *st, azri_cmd *c) {
+    azri_cmd_wipe(c);
+    if (azri_cmd_value(c) && c->copy) {
+        azri_wipe(c->copy, c->value_len);
+        azri_free(st->mem, c->copy, c->value_len);
+    }
+    if (c->own.mem.size > AZRI_POOL_REPLY) azredis_reply_free(&c->own);
+    if (azri_shape_of(st->mem) || c->room != AZRI_POOL_ROOM || st->count >= AZRI_POOL_MAX) {
+        azri_stock_give_other(st, c);
+        return;
+    }
+    c->next = st->first;
+    st->first = c;
+    st->count++;
+}
+
+static void azri_stock_idle(azri_stock *st) {
+    azri_stock_free_cmd(st, st->large);
+    st->large = NULL;
+}
+
+static void azri_stock_free(azri_stock *st) {
+    azri_cmd *c;
+    azri_stock_idle(st);
+    while ((c = st->first) != NULL) {
+        st->first = c->next;
+        azri_stock_free_cmd(st, c);
+    }
+}
+
+/* ---- queues ---- */
 
 typedef struct azri_queue {
     azri_cmd *head, *tail;
@@ -10257,8 +10347,7 @@ struct azri_hub {
     size_t          turned_away;        /* bytes of the last command that found no room */
     uint64_t        room;               /* lower bound of the short commands that find room: azri_hub_has_room */
     uint32_t        undelivered;        /* answered commands whose callbacks are still to be made */
-    azri_cmd       *pool;
-    uint32_t        pool_count;
+    azri_stock      stock;
     azri_blob      *blob;               /* the newest credentials; NULL: none yet */
     uint64_t        rejected;           /* hash of a token that Redis refused; the pump takes it to the auth */
     uint32_t        refusals;           /* in a row, of tokens in the handshake */
@@ -10273,7 +10362,7 @@ struct azri_hub {
 
 static void azri_hub_init(azri_hub *h, const azri_mem *m, uint64_t seed) {
     memset(h, 0, sizeof *h);
-    h->mem = m;
+    h->mem = h->stock.mem = m;
     h->rng.state = seed;
     h->news.level = AZREDIS_LOG_WARNING;
     h->backlog_deadline = AZRI_NEVER64;
@@ -10312,51 +10401,7 @@ static void azri_hub_sweep_sessions(azri_hub *h) {
     }
 }
 
-/* ---- command objects ---- */
-
-/* The pool's first; the memory of its answer is used again. */
-static inline azri_cmd *azri_hub_pool_cmd(azri_hub *h, size_t frame) {
-    azri_cmd *c = h->pool;
-    h->pool = c->next;
-    h->pool_count--;
-    azri_cmd_init(c, frame);
-    return c;
-}
-
-static azri_cmd *azri_hub_alloc_cmd(azri_hub *h, size_t frame) {
-    azri_cmd *c;
-    size_t room = azri_shape_of(h->mem) ? azri_room(h->mem, frame, azri_shape_of(h->mem)->command)
-                : frame <= AZRI_POOL_ROOM ? AZRI_POOL_ROOM : frame;
-    if (room == AZRI_POOL_ROOM && h->pool) return azri_hub_pool_cmd(h, frame);
-    if (room > SIZE_MAX - sizeof *c) return NULL;
-    c = (azri_cmd *)azri_alloc(h->mem, sizeof *c + room);
-    if (!c) return NULL;
-    memset(&c->own, 0, sizeof c->own);
-    c->room = room;
-    azri_cmd_init(c, frame);
-    return c;
-}
-
-static AZRI_APART void azri_hub_drop_cmd(azri_hub *h, azri_cmd *c) {
-    azredis_reply_free(&c->own);
-    azri_free(h->mem, c, sizeof *c + c->room);
-}
-
-static inline void azri_hub_free_cmd(azri_hub *h, azri_cmd *c) {
-    azri_cmd_wipe(c);
-    if (azri_cmd_value(c) && c->copy) {
-        azri_wipe(c->copy, c->value_len);
-        azri_free(h->mem, c->copy, c->value_len);
-    }
-    if (azri_shape_of(h->mem) || c->room != AZRI_POOL_ROOM || h->pool_count >= AZRI_POOL_MAX) {
-        azri_hub_drop_cmd(h, c);
-        return;
-    }
-    if (c->own.mem.size > AZRI_POOL_REPLY) azredis_reply_free(&c->own);
-    c->next = h->pool;
-    h->pool = c;
-    h->pool_count++;
-}
+/* ---- new commands ---- */
 
 /* Bytes and number of the commands that hold memory: waiting, unanswered, or with a callback still to be made. */
 static size_t azri_hub_load(const azri_hub *h, uint64_t *count) {
@@ -10391,6 +10436,13 @@ static inline int azri_hub_has_room(azri_hub *h) {
     if (!h->room) return 0;
     h->room--;
     return 1;
+}
+
+/* Nobody may come for long: the memory of a large command is given back. */
+static void azri_hub_idle(azri_hub *h) {
+    uint64_t count;
+    (void)azri_hub_load(h, &count);
+    if (AZRI_WITH_SHORT_CUTS && !count) azri_stock_idle(&h->stock);
 }
 
 /* Who was turned away may come again. */
@@ -10431,7 +10483,7 @@ static AZRI_APART azredis_status azri_hub_general_cmd(azri_hub *h, int argc, con
                          azri_shape_of(h->mem) ? "command_bytes" : "backlog_bytes");
     if (lent && AZRI_WITH_SHORT_CUTS) hole = azri_hub_lends(h, argc, argv);
     value = hole < 0 ? 0 : argv[hole].len;
-    *out = azri_hub_full(h, frame) ? NULL : azri_hub_alloc_cmd(h, frame - value);
+    *out = azri_hub_full(h, frame) ? NULL : azri_stock_take(&h->stock, frame - value);
     if (!*out && (azri_shape_of(h->mem) || azri_hub_full(h, frame))) {
         h->turned_away = frame;
         (void)azri_fail(e, AZREDIS_E_FULL, "command", "%u commands are waiting already; raise backlog_count or "
@@ -10452,11 +10504,11 @@ static AZRI_APART azredis_status azri_hub_general_cmd(azri_hub *h, int argc, con
 /* Most commands are short and find an object in the pool. NULL: this one goes the general way. */
 static inline azri_cmd *azri_hub_short_cmd(azri_hub *h, int argc, const azredis_str *argv) {
     size_t frame;
-    if (!AZRI_WITH_SHORT_CUTS || !argv || argc < 1 || !argv[0].len || !h->pool || !azri_hub_has_room(h)) return NULL;
-    frame = azri_resp_write_short((char *)(h->pool + 1), AZRI_POOL_ROOM, argc, argv);
+    if (!AZRI_WITH_SHORT_CUTS || !argv || argc < 1 || !argv[0].len || !h->stock.first || !azri_hub_has_room(h)) return NULL;
+    frame = azri_resp_write_short((char *)(h->stock.first + 1), AZRI_POOL_ROOM, argc, argv);
     if (!frame) return NULL;
-    if (!azri_refused(argc, argv)) return azri_hub_pool_cmd(h, frame);      /* by now all arguments have bytes */
-    azri_wipe(h->pool + 1, frame);
+    if (!azri_refused(argc, argv)) return azri_stock_first(&h->stock, frame);      /* by now all arguments have bytes */
+    azri_wipe(h->stock.first + 1, frame);
     return NULL;
 }
 
@@ -10589,7 +10641,7 @@ static int azri_hub_ask(azri_hub *h, azri_session *s, azri_kind kind, azredis_su
     azri_cmd *c;
     argv[0] = azri_str(kind == AZRI_CMD_SUBSCRIBE ? "SUBSCRIBE" : "UNSUBSCRIBE");
     argv[1] = azri_str(sub->channel);
-    c = azri_hub_alloc_cmd(h, azri_resp_size(2, argv));
+    c = azri_stock_take(&h->stock, azri_resp_size(2, argv));
     if (!c) return 0;
     (void)azri_resp_write((char *)(c + 1), 2, argv);
     c->kind = kind;
@@ -11091,7 +11143,6 @@ static uint64_t azri_hub_deadline(const azri_hub *h, uint64_t now) {
 
 static void azri_hub_free(azri_hub *h) {
     azri_session *s;
-    azri_cmd *c;
     azredis_sub *sub;
     while ((sub = h->subs) != NULL) {
         h->subs = sub->next;
@@ -11102,11 +11153,7 @@ static void azri_hub_free(azri_hub *h) {
         azri_session_free(s);
         azri_free(h->mem, s, sizeof *s);
     }
-    while ((c = h->pool) != NULL) {
-        h->pool = c->next;
-        azredis_reply_free(&c->own);
-        azri_free(h->mem, c, sizeof *c + c->room);
-    }
+    azri_stock_free(&h->stock);
     azri_session_set_blob(&h->blob, NULL);
 }
 
@@ -15760,7 +15807,7 @@ static void azri_calls_push(azredis_client *c, azri_cmd *cmd) {
 /* A command that nobody needs any more. A tombstone still stands in a FIFO, and comes here again from there. */
 static inline void azri_cmd_leave(azredis_client *c, azri_cmd *cmd) {
     if (!cmd->linked && !cmd->in_done && !cmd->in_calls) {
-        azri_hub_free_cmd(&c->hub, cmd);
+        azri_stock_give(&c->hub.stock, cmd);
         return;
     }
     cmd->fn = NULL;
@@ -16023,6 +16070,7 @@ static void azri_pump_idle(azredis_client *c) {
             azri_resp_idle(&s->resp);
             if (s->link) azri_conn_idle(c, azri_conn_of(s));
         }
+    azri_hub_idle(&c->hub);
 }
 
 /* 1: a poll of ours has found the waker quiet. */
@@ -17784,7 +17832,7 @@ static azredis_status azri_exec_queue(azredis_client *c, azredis_reply *part, co
     while (made.head) {
         one = azri_queue_take(&made, NULL);
         if (st == AZREDIS_OK) azri_hub_submit(&c->hub, one);
-        else azri_hub_free_cmd(&c->hub, one);
+        else azri_stock_give(&c->hub.stock, one);
     }
     return st;
 }

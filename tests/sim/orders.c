@@ -114,7 +114,7 @@ static void leave(azri_cmd *c) {
     c->fn = NULL;
     c->done = NULL;
     c->reply = &c->own;
-    if (!c->linked && !c->in_done && !c->in_calls) azri_hub_free_cmd(&run.hub, c);
+    if (!c->linked && !c->in_done && !c->in_calls) azri_stock_give(&run.hub.stock, c);
 }
 
 static void tell(void) {

@@ -220,7 +220,7 @@ static void sim_deliver(void) {
         if (c->fn) c->fn(NULL, c->reply, c->user);
         c->fn = NULL;
         c->reply = &c->own;
-        if (!c->linked) azri_hub_free_cmd(&sim.hub, c);
+        if (!c->linked) azri_stock_give(&sim.hub.stock, c);
     }
     sim.hub.news.count = 0;
     for (i = 0; i < 2; i++)

@@ -41,7 +41,7 @@ static void deliver(void) {
         if (c->fn) c->fn(NULL, c->reply, c->user);
         c->fn = NULL;
         c->reply = &c->own;
-        if (!c->linked) azri_hub_free_cmd(&r.h, c);
+        if (!c->linked) azri_stock_give(&r.h.stock, c);
     }
     for (s = r.h.sessions; s; s = s->next)
         if (s->state == AZRI_DOWN) s->link = NULL;

@@ -47,7 +47,7 @@ static void near_misses_of_refused_commands_pass(void **state) {
         azri_cmd *c;
         if (make(&c, row[i][2] ? 3 : row[i][1] ? 2 : 1, row[i][0], row[i][1], row[i][2], NULL) != AZREDIS_OK)
             fail_msg("%s", row[i][0]);
-        azri_hub_free_cmd(&r.h, c);
+        azri_stock_give(&r.h.stock, c);
     }
 }
 
@@ -64,10 +64,10 @@ static void a_command_needs_a_name_and_bytes(void **state) {
     assert_int_equal(azri_hub_new_cmd(&r.h, 2, hole, 0, &c, &e), AZREDIS_E_ARG);
     assert_int_equal(azri_hub_new_cmd(&r.h, 2, empty, 0, &c, &e), AZREDIS_OK);
     assert_memory_equal(c->bytes, "*2\r\n$3\r\nGET\r\n$0\r\n\r\n", 19);
-    azri_hub_free_cmd(&r.h, c);
+    azri_stock_give(&r.h.stock, c);
     assert_int_equal(azri_hub_new_cmd(&r.h, 1, &zero, 0, &c, &e), AZREDIS_OK);
-    azri_hub_free_cmd(&r.h, c);
-    assert_non_null(r.h.pool);          /* the short cut is open to them, too */
+    azri_stock_give(&r.h.stock, c);
+    assert_non_null(r.h.stock.first);          /* the short cut is open to them, too */
     assert_int_equal(azri_hub_new_cmd(&r.h, 2, sub, 0, &c, &e), AZREDIS_E_ARG);
     assert_int_equal(azri_hub_new_cmd(&r.h, 2, option, 0, &c, &e), AZREDIS_E_ARG);
 }
@@ -169,11 +169,11 @@ static void as_many_bytes_wait_as_the_limit_says(void **state) {
     for (more = 0; more <= 2; more++) {                         /* and for one alone */
         r.h.conf.backlog_bytes = frame - 1 + more;
         assert_int_equal(make(&c, 2, "GET", "k0", "", &e), more ? AZREDIS_OK : AZREDIS_E_LIMIT);
-        if (more) azri_hub_free_cmd(&r.h, c);
+        if (more) azri_stock_give(&r.h.stock, c);
     }
     (void)make(&c, 2, "GET", "k0", "", &e);
     r.h.conf.backlog_count = 0;
-    azri_hub_free_cmd(&r.h, c);
+    azri_stock_give(&r.h.stock, c);
     assert_int_equal(make(&c, 2, "GET", "k0", "", &e), AZREDIS_AGAIN);
     assert_int_equal(e.code, AZREDIS_E_FULL);
     assert_true(e.retryable);
@@ -696,13 +696,13 @@ static void without_memory_subscribing_is_tried_again(void **state) {
     (void)tick(r.s->dial_at);
     (void)dial();
     (void)out();
-    while (r.h.pool) {
-        azri_cmd *c = r.h.pool;
-        r.h.pool = c->next;
+    while (r.h.stock.first) {
+        azri_cmd *c = r.h.stock.first;
+        r.h.stock.first = c->next;
         azredis_reply_free(&c->own);
         heap_free(NULL, c, sizeof *c + c->room);
     }
-    r.h.pool_count = 0;
+    r.h.stock.count = 0;
     hear(r.s, "+OK|" HELLO3 "+OK|+OK|", 4096, on_frame);
     heap.fail_at = heap.calls + 1;
     server("@|");
@@ -749,25 +749,67 @@ static void the_pool_does_not_hoard_large_answers(void **state) {
     assert_true(heap.live < live + 64 * 4096);      /* not 64 x 65 000 */
 }
 
-static void large_commands_and_large_bursts_are_given_back(void **state) {
-    static char value[1000];
+static char *value_of(size_t n) {
+    static char value[AZRI_LARGE_ROOM + 1];
+    memset(value, 'x', n);
+    value[n] = '\0';
+    return value;
+}
+
+static void set_value_of(size_t n) {
+    char answer_to[16];
     azri_cmd *c;
-    size_t live;
+    assert_int_equal(make(&c, 3, "SET", "k", value_of(n), NULL), AZREDIS_OK);
+    snprintf(answer_to, sizeof answer_to, "+v%d|", r.cmds);
+    submit(c, COMMAND_MS);
+    assert_memory_equal(out(), "SET k xxx", 9);
+    server(answer_to);
+}
+
+/* The largest yet is kept, until nothing happens any more. */
+static void large_commands_share_one_object(void **state) {
+    size_t live, calls, head = 4 + 9 + 7 + 10;       /* of SET k and a value of five digits */
+    azri_cmd *c;
+    (void)state;
+    up();
+    set_value_of(5000);
+    live = heap.live;
+    calls = heap.calls;
+    set_value_of(300);
+    set_value_of(5000);
+    assert_int_equal(heap.calls, calls);
+    set_value_of(5001);
+    assert_int_equal(heap.live, live + 1);
+    give_n(1);
+    azri_hub_idle(&r.h);                             /* somebody is there */
+    assert_non_null(r.h.stock.large);
+    (void)out();
+    server("+v4|");
+    azri_hub_idle(&r.h);
+    assert_null(r.h.stock.large);
+    live = heap.live;
+    assert_int_equal(make(&c, 3, "SET", "k", value_of(AZRI_LARGE_ROOM - head), NULL), AZREDIS_OK);
+    assert_int_equal(c->len, AZRI_LARGE_ROOM);
+    azri_stock_give(&r.h.stock, c);
+    assert_non_null(r.h.stock.large);
+    azri_hub_idle(&r.h);
+    assert_int_equal(make(&c, 3, "SET", "k", value_of(AZRI_LARGE_ROOM - head + 1), NULL), AZREDIS_OK);
+    azri_stock_give(&r.h.stock, c);
+    assert_null(r.h.stock.large);
+    assert_int_equal(heap.live, live);
+}
+
+static void large_commands_and_large_bursts_are_given_back(void **state) {
     int i;
     (void)state;
     up();
-    memset(value, 'x', sizeof value - 1);
-    live = heap.live;
-    assert_int_equal(make(&c, 3, "SET", "k", value, NULL), AZREDIS_OK);
     heap.secret = "xxxxxxxxxxxxxxxx";
-    submit(c, COMMAND_MS);
-    assert_memory_equal(out(), "SET k xxx", 9);
-    server("+v0|");
-    assert_int_equal(heap.live, live);
+    set_value_of(1000);
+    azri_hub_idle(&r.h);
     assert_int_equal(heap.leaks, 0);                 /* its arguments were wiped */
     for (i = 0; i < 3000; i++) give_n(1);
     lost_for(AZREDIS_E_CERT);
-    assert_int_equal(r.h.pool_count, AZRI_POOL_MAX);
+    assert_int_equal(r.h.stock.count, AZRI_POOL_MAX);
 }
 
 static void any_allocation_may_fail_and_nothing_is_lost(void **state) {
@@ -945,10 +987,10 @@ static void only_a_large_argument_is_lent(void **state) {
         assert_int_equal(azri_hub_new_cmd(&r.h, 3, argv, 1, &c, NULL), AZREDIS_OK);
         assert_int_equal(c->value != NULL, n >= AZRI_LEND);
         assert_true(c->len == azri_resp_size(3, argv));
-        azri_hub_free_cmd(&r.h, c);
+        azri_stock_give(&r.h.stock, c);
         assert_int_equal(azri_hub_new_cmd(&r.h, 3, argv, 0, &c, NULL), AZREDIS_OK);    /* of one who does not wait */
         assert_null(c->value);
-        azri_hub_free_cmd(&r.h, c);
+        azri_stock_give(&r.h.stock, c);
     }
 }
 
@@ -1026,7 +1068,7 @@ int main(void) {
         T(a_stream_begins_when_it_is_confirmed),
         T(in_resp2_a_subscription_is_refused_with_the_reason), T(without_memory_subscribing_is_tried_again),
         T(ten_thousand_commands_need_no_allocation_once_warm), T(the_pool_does_not_hoard_large_answers),
-        T(large_commands_and_large_bursts_are_given_back), T(any_allocation_may_fail_and_nothing_is_lost),
+        T(large_commands_share_one_object), T(large_commands_and_large_bursts_are_given_back), T(any_allocation_may_fail_and_nothing_is_lost),
         T(a_full_ring_drops_what_is_below_warning_first), T(no_dropped_line_is_forgotten), T(lines_above_the_level_are_not_kept),
         T(a_lent_value_is_written_from_where_it_stands), T(only_a_large_argument_is_lent), T(a_value_outlives_its_caller),
         T(without_memory_for_the_rest_of_a_value_the_connection_ends),
