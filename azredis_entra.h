@@ -1113,7 +1113,6 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_FORM_MAX      2048u       /* ids, secret and scope, percent-encoded */
 #  define AZRI_REQUEST_MAX   (AZRI_FORM_MAX + 1024u)
 #  define AZRI_FETCH_PIECE   256u        /* of a token answer, on the stack */
-#  define AZRI_KEY_FILE_MAX  8192u       /* certificate, key and chain as PEM; RSA-4096 and one certificate have 5.4 KB */
 #  define AZRI_KEY_FILE_MAX  8192u       /* certificate, key and chain; RSA-4096 has 3.3 KB of key in PEM */
 #  define AZRI_PBE_ROUNDS    20000u      /* hashes of a password for one file: seconds */
 #  define AZRI_CERT_MAX      4096u       /* base64 text of one root certificate; RSA-4096 has 2.7 KB */
@@ -1148,7 +1147,6 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_FORM_MAX      AZRI_HTTP_BODY_MAX
 #  define AZRI_REQUEST_MAX   (2 * AZRI_HTTP_BODY_MAX)
 #  define AZRI_FETCH_PIECE   2048u
-#  define AZRI_KEY_FILE_MAX  131072u     /* certificate, key and chain in one file have 5 to 20 KB */
 #  define AZRI_KEY_FILE_MAX  131072u     /* key and chain have 5 to 20 KB: a file given by mistake is none */
 #  ifndef AZRI_PBE_ROUNDS
 #    define AZRI_PBE_ROUNDS  1000000u    /* a second or so; OpenSSL writes 2048 for each of three parts */
@@ -17252,6 +17250,16 @@ static void azri_plan_roots(azri_plan *p, const void *ca) {
     azri_plan_add(p, AZRI_ALWAYS, AZRI_CERT_MAX, 1);
 }
 
+#ifdef AZREDIS_NO_CERTIFICATE
+#define azri_plan_certificate(p, o) ((void)(p), (void)(o))
+#else
+/* The chain and what it is decoded from; of a key in PEM its text, of an encrypted one what it says. */
+static void azri_plan_certificate(azri_plan *p, const azredis_auth_options *o) {
+    azri_plan_add(p, AZRI_FETCHING, AZRI_KEY_ROOM, o->sign ? 2 : 4);
+    azri_plan_add(p, AZRI_FETCHING, AZRI_SIGNATURE_MAX, 1);
+}
+#endif
+
 static void azri_plan_fetch(azri_plan *p, const azredis_auth_options *o) {
     const azri_identity_kind *k = azri_identity_find(NULL, (int)o->identity);
     azri_plan_add(p, AZRI_FETCHING, sizeof(azri_fetch), 1);
@@ -17263,9 +17271,7 @@ static void azri_plan_fetch(azri_plan *p, const azredis_auth_options *o) {
     azri_plan_add(p, AZRI_FETCHING, AZRI_REQUEST_MAX, 1);
     azri_plan_add(p, AZRI_FETCHING, AZRI_FORM_MAX, 1);
     if (!k || !(k->needs & AZRI_NEED_CERTIFICATE)) return;
-    azri_plan_add(p, AZRI_FETCHING, AZRI_KEY_FILE_MAX, 1);
-    azri_plan_add(p, AZRI_FETCHING, AZRI_KEY_FILE_MAX + 1, 1);
-    azri_plan_add(p, AZRI_FETCHING, AZRI_SIGNATURE_MAX, 1);
+    azri_plan_certificate(p, o);
 }
 
 static void azri_plan_auth(azri_plan *p, const azredis_auth_options *o, int by_reconnect) {

@@ -1,7 +1,7 @@
 #!/bin/sh
 # loops.sh EMULATOR_BINARY - the event-loop examples (BUILD/poll, epoll, libuv, libevent) and hiredis on our tokens
 # (BUILD/hiredis_token, hiredis_async) live on tokens of 2 seconds: through renewals to their end, and until Ctrl+C in
-# the middle. Prints TAP lines; exit status 0 when all are ok.
+# the middle. BUILD/psa_key signs in with a key that it has put into a slot. Prints TAP lines; exit status 0 when all are ok.
 set -u
 [ $# -eq 1 ] || { echo "usage: loops.sh EMULATOR_BINARY" >&2; exit 2; }
 emulator=$1
@@ -99,6 +99,15 @@ fault auth-reject && start rejected hiredis_token 60
 check "hiredis_token: AUTH refused" refused rejected '^AUTH: WRONGPASS'
 AZURE_CLIENT_SECRET=wrong start secret hiredis_token 60
 check "hiredis_token: wrong secret" refused secret '^no token: .*AADSTS7000215'
+# psa_key NAME [KEY]: the slots are files of the directory
+psa_key() {
+    where=$(realpath "$build")/psa_key
+    (cd "$scratch" && . ./env.certificate && shift && "$where" "$AZREDIS_ENDPOINT" "$EMULATOR_CERTIFICATE" "$@") >"$scratch/$1.out" 2>&1
+}
+check "psa_key: no key in the slot" eval '! psa_key empty && grep -q "was the key put into slot" "$scratch/empty.out"'
+openssl rsa -in "$EMULATOR_CERTIFICATE" -traditional -outform DER -out "$scratch/key.der" 2>/dev/null
+check "psa_key: put there, it signs" eval 'psa_key put key.der && grep -qx "$EMULATOR_OID_CERTIFICATE" "$scratch/put.out"'
+check "psa_key: and is still there" eval 'psa_key again && grep -qx "$EMULATOR_OID_CERTIFICATE" "$scratch/again.out"'
 "$emulator" --port 0 --gateway-cert wrong-host --quiet --env-file "$scratch/other" &
 pids="$pids $!"
 within test -s "$scratch/other"

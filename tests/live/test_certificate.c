@@ -160,7 +160,8 @@ static void lock_with(const char *path, const char *text, const char *password)
 /* No assertion is good twice there, and each must name the endpoint, be signed, and have its time. */
 static void test_two_renewals(void **state)
 {
-    azredis_auth_options pem = service(), rs256 = service(), subject = service(), by_card = service(), environment = {0};
+    azredis_auth_options pem = service(), rs256 = service(), subject = service(), by_card = service(), environment = {0},
+                         pfx = service();
     char text[20000];
     uint32_t tokens = 0;
     size_t i;
@@ -180,11 +181,14 @@ static void test_two_renewals(void **state)
     client[2] = as(&subject);
     client[3] = as(&by_card);
     client[4] = as(&environment);                            /* the default chain */
-    for (i = 0; i < 5; i++)
+    pfx.certificate_file = getenv("EMULATOR_PFX");
+    pfx.certificate_password = getenv("EMULATOR_PFX_PASSWORD");
+    client[5] = as(&pfx);
+    for (i = 0; i < CLIENTS; i++)
         assert_user(client[i], i == 2 ? getenv("EMULATOR_OID_SUBJECT") : getenv("EMULATOR_OID_CERTIFICATE"),
                     i == 4 ? "environment" : "client-certificate");
     await_renewals(2);
-    for (i = 0; i < 5; i++) {
+    for (i = 0; i < CLIENTS; i++) {
         assert_int_equal(live_incr(client[i], "n"), i + 1);
         assert_int_equal(live_stats(client[i]).connects, 1);
         assert_int_equal(live_stats(client[i]).token_failures, 0);
@@ -306,6 +310,8 @@ static void test_refused(void **state)
     id.certificate_file = "tests/live/live.h";
     id.certificate_password = "hunter2hunter2";
     refused(&id, AZREDIS_E_ARG, 0, "tests/live/live.h", 0);
+    id.certificate_file = getenv("EMULATOR_PFX");
+    refused(&id, AZREDIS_E_ARG, 0, getenv("EMULATOR_PFX"), 0);
     id = service();
     id.sign = card_is_away;
     refused(&id, AZREDIS_E_STATE, 0, "the callback failed: the reader is empty", 0);
@@ -317,9 +323,9 @@ static void test_refused(void **state)
     lock_with(path, certificates(both), "correct horse");
     id = service();
     id.certificate_file = path;
-    refused(&id, AZREDIS_E_ARG, 0, "its private key is encrypted", 0);
+    refused(&id, AZREDIS_E_ARG, 0, "its key is encrypted; give its password", 0);
     id.certificate_password = "hunter2hunter2";
-    refused(&id, AZREDIS_E_ARG, 0, "the password of its private key is wrong", 0);
+    refused(&id, AZREDIS_E_ARG, 0, "its password is wrong", 0);
     id.certificate_password = NULL;
     setenv("AZURE_CLIENT_CERTIFICATE_PASSWORD", "correct horse", 1);
     refused(&id, AZREDIS_E_ENTRA, 700027, "not registered", 1);

@@ -389,17 +389,6 @@ static void menu_refuses_what_is_no_entry(void **state) {
     assert_end(0);
 }
 
-static void entries_to_come_say_so(void **state) {
-    (void)state;
-    start(NULL);
-    answer(MENU_END, "5");
-    expect("Service principal with a certificate: not built yet.\r\n");
-    answer(MENU_END, "6");
-    expect("Service principal with a certificate, by subject name and issuer: not built yet.\r\n");
-    answer(MENU_END, "8");
-    assert_end(0);
-}
-
 static void question_end_of_input_is_an_error(void **state) {
     (void)state;
     start(NULL);
@@ -579,6 +568,29 @@ static void entry_4_wrong_secret_is_told_once(void **state) {
     assert_shown("wrong client secret", 1);
     assert_shown("Connected.", 0);
     assert_hidden("this-is-the-wrong-secret");
+}
+
+/* Told by its print, or by its subject name with the chain. */
+static void entries_5_and_6_take_a_certificate(void **state) {
+    static const char *const client[2] = {"EMULATOR_CERTIFICATE_CLIENT_ID", "EMULATOR_SUBJECT_CLIENT_ID"};
+    int i;
+    for (i = 0; i < 2; i++) {
+        start("--endpoint", setting("AZREDIS_ENDPOINT"), "--seconds", "1", NULL);
+        answer(MENU_END, i ? "6" : "5");
+        answer("Tenant id: ", setting("AZURE_TENANT_ID"));
+        answer("Application (client) id: ", setting(client[i]));
+        answer("PKCS#12: ", setting("EMULATOR_CERTIFICATE"));
+        expect("+");
+        assert_end(0);
+        assert_good_summary();
+        clean_up(state);
+    }
+    place = "subject";
+    start("--endpoint", setting("AZREDIS_ENDPOINT"), "--auth", "client-certificate", "--certificate",
+          setting("EMULATOR_CERTIFICATE"), "--send-chain", "--seconds", "1", NULL);
+    expect("+");
+    assert_end(0);
+    assert_good_summary();
 }
 
 static void entry_7_refused_key(void **state) {
@@ -851,7 +863,6 @@ int main(void) {
         cmocka_unit_test_teardown(menu_has_its_eight_entries_in_order, clean_up),
         cmocka_unit_test_teardown(menu_end_of_input_is_exit, clean_up),
         cmocka_unit_test_teardown(menu_refuses_what_is_no_entry, clean_up),
-        cmocka_unit_test_teardown(entries_to_come_say_so, clean_up),
         cmocka_unit_test_teardown(question_end_of_input_is_an_error, clean_up),
         cmocka_unit_test_teardown(question_is_asked_again_after_an_empty_line, clean_up),
         cmocka_unit_test_teardown(secret_ctrl_c_restores_the_terminal, clean_up),
@@ -861,6 +872,7 @@ int main(void) {
         cmocka_unit_test_teardown(entry_2_of_nobody, clean_up),
         cmocka_unit_test_teardown(entry_4_takes_a_secret_unseen, clean_up),
         cmocka_unit_test_teardown(entry_4_wrong_secret_is_told_once, clean_up),
+        cmocka_unit_test_teardown(entries_5_and_6_take_a_certificate, clean_up),
         cmocka_unit_test_teardown(entry_7_refused_key, clean_up),
         cmocka_unit_test_teardown(entry_7_right_key, clean_up),
         cmocka_unit_test_teardown(flags_run_without_a_question, clean_up),

@@ -9,6 +9,8 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <malloc.h>
+#include <openssl/core_names.h>
+#include <openssl/pem.h>
 #include "live.h"
 #include "hostile.h"
 
@@ -232,10 +234,10 @@ typedef struct order {                  /* everything that the child needs; stri
     char endpoint[64], authority[64], ca_file[200], log[200], user[64], tenant[40], client[40];
     unsigned char secret[128];          /* masked, with a masked NUL */
     int  secret_len;
-    char pem[4096];
+    char pem[4096], certificate[200];
 } order;
 
-enum { BY_SECRET, BY_KEY, BY_PASSWORD, BY_CALLBACK, LINGER };
+enum { BY_SECRET, BY_KEY, BY_PASSWORD, BY_CALLBACK, BY_CERTIFICATE, LINGER };
 
 static order task;                      /* the child's */
 static int refreshed;
@@ -348,11 +350,14 @@ static azredis_auth *child_auth(const azredis_options *o) {
     memset(&id, 0, sizeof id);
     unmask(secret, task.secret, task.secret_len);
     id.identity = task.kind == BY_SECRET ? AZREDIS_ID_CLIENT_SECRET : task.kind == BY_KEY ? AZREDIS_ID_ACCESS_KEY
-                : task.kind == BY_PASSWORD ? AZREDIS_ID_PASSWORD : AZREDIS_ID_CALLBACK;
+                : task.kind == BY_PASSWORD ? AZREDIS_ID_PASSWORD
+                : task.kind == BY_CERTIFICATE ? AZREDIS_ID_CLIENT_CERTIFICATE : AZREDIS_ID_CALLBACK;
     id.tenant_id = task.tenant;
     id.client_id = task.client;
     id.client_secret = task.kind == BY_SECRET ? secret : NULL;
     id.password = task.kind == BY_KEY || task.kind == BY_PASSWORD ? secret : NULL;
+    id.certificate_file = task.kind == BY_CERTIFICATE ? task.certificate : NULL;
+    id.certificate_password = task.kind == BY_CERTIFICATE ? secret : NULL;
     id.user = task.user[0] ? task.user : NULL;
     id.authority_host = task.authority[0] ? task.authority : NULL;
     id.get_token = child_token;
@@ -398,7 +403,7 @@ static void child_session(void) {
         child_error(&e);
     do {
         child_command(c, &r, "SET", "key");
-        if (!refreshed && task.kind == BY_SECRET)
+        if (!refreshed && (task.kind == BY_SECRET || task.kind == BY_CERTIFICATE))
             break;                      /* it does not get better */
         child_command(c, &r, "GET", "key");
         child_command(c, &r, "NOSUCH", "command");
@@ -665,7 +670,7 @@ static order new_order(int kind, const char *secret) {
     snprintf(o.tenant, sizeof o.tenant, "%s", getenv("AZURE_TENANT_ID"));
     snprintf(o.client, sizeof o.client, "%s", getenv("AZURE_CLIENT_ID"));
     snprintf(o.log, sizeof o.log, "%s", log_path);
-    if (kind == BY_SECRET)
+    if (kind == BY_SECRET || kind == BY_CERTIFICATE)
         snprintf(o.authority, sizeof o.authority, "%s", getenv("AZURE_AUTHORITY_HOST"));
     mask(&o, secret);
     return o;
@@ -855,6 +860,64 @@ static void test_callback(void **state) {
     look_everywhere(&output, &std);
 }
 
+/* The private numbers of a key, as DER and as mbedTLS has them, and its PEM behind the modulus, which all may know. */
+static void key_add(const char *path) {
+    static const char *const numbers[] = {OSSL_PKEY_PARAM_RSA_D, OSSL_PKEY_PARAM_RSA_FACTOR1, OSSL_PKEY_PARAM_RSA_FACTOR2,
+                                          OSSL_PKEY_PARAM_RSA_EXPONENT1, OSSL_PKEY_PARAM_RSA_EXPONENT2};
+    unsigned char n[2][512];
+    char text[8000], line[100];
+    FILE *f = fopen(path, "r");
+    EVP_PKEY *key = f ? PEM_read_PrivateKey(f, NULL, NULL, NULL) : NULL;
+    size_t i, len = 0, lines = 0;
+    if (!key)
+        fail_msg("%s has no key", path);
+    for (i = 0; i < 5; i++) {
+        BIGNUM *b = NULL;
+        int k;
+        assert_int_equal(EVP_PKEY_get_bn_param(key, numbers[i], &b), 1);
+        k = BN_bn2bin(b, n[0]);
+        (void)BN_bn2lebinpad(b, n[1], k);
+        form_add("a number of the key", "DER", (char *)n[0], (size_t)k, PIECE);
+        form_add("a number of the key", "little-endian", (char *)n[1], (size_t)k, PIECE);
+        BN_clear_free(b);
+    }
+    rewind(f);
+    while (fgets(line, sizeof line, f) && !strstr(line, "BEGIN PRIVATE KEY")) {
+    }
+    while (fgets(line, sizeof line, f) && !strstr(line, "END PRIVATE KEY"))
+        if (++lines > 8)                /* 512 characters are 384 bytes, of which the modulus has 256 */
+            len += (size_t)snprintf(text + len, sizeof text - len, "%.64s", line);
+    assert_true(len > 500);
+    form_add("the key", "PEM", text, len, 2 * PIECE);
+    EVP_PKEY_free(key);
+    fclose(f);
+}
+
+/* A key in PKCS#12 with its password, and one that lies open; a wrong password. */
+static void test_certificate(void **state) {
+    static const char wrong[] = "wrong-password.of_nobody~0123456789";
+    const char *password = getenv("EMULATOR_PFX_PASSWORD");
+    order o;
+    int i;
+    (void)state;
+    fresh_streams();
+    key_add(getenv("EMULATOR_CERTIFICATE"));
+    secret_add("the password", password);
+    secret_add("the wrong password", wrong);
+    for (i = 0; i < 3; i++) {
+        o = new_order(BY_CERTIFICATE, i == 1 ? wrong : password);
+        snprintf(o.client, sizeof o.client, "%s", getenv("EMULATOR_CERTIFICATE_CLIENT_ID"));
+        snprintf(o.certificate, sizeof o.certificate, "%s", getenv(i == 2 ? "EMULATOR_CERTIFICATE" : "EMULATOR_PFX"));
+        o.tokens = i == 1 ? 0 : 2;
+        if (i == 1)
+            o.wait_ms = 300;
+        run(&o, &output, &std);
+        assert_int_equal(memmem(std.text, std.n, "password is wrong", 17) != NULL, i > 0);
+    }
+    assert_true(token_count >= 4);
+    look_everywhere(&output, &std);
+}
+
 /* The scan itself: 16 bytes of a secret in the child's heap, in each form, are found; 15 are not. */
 static void test_scanner(void **state) {
     static const char secret[] = "K9~/=+\"\\ the quick brown fox, jumps";
@@ -918,6 +981,7 @@ int main(int argc, char **argv) {
         TEST(test_echoing_authority),
         TEST(test_keys),
         TEST(test_callback),
+        TEST(test_certificate),
     };
     if (argc == 2 && !strcmp(argv[1], "--child"))
         return child_main();
