@@ -231,9 +231,6 @@ static void print_help(void) {
     }
     fputs("\nNAME: ", stdout);
     for (i = 0; identities[i]; i++) printf("%s%s", i == 0 ? "" : i == 7 ? "\n      " : " ", identities[i]);
-    fputs("\nnot built yet:", stdout);
-    for (i = 0; identities[i]; i++)
-        if (azredis_identity_why(identities[i])) printf(" %s", identities[i]);
     puts("\n\nSecrets are never taken from the command line, which every user of the machine can read:\n"
          "  default, environment, client-secret   AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET\n"
          "  client-secret                         or --tenant-id, --client-id, --secret-file\n"
