@@ -1567,6 +1567,7 @@ int main(int argc, char **argv)
         T(test_subscribe_survives_a_cut), T(test_subscribe_among_lines), T(test_subscribe_refused),
         T(test_secrets_from_files), T(test_secrets_as_arguments_are_refused), T(test_connection_strings),
         T(test_no_secret_in_the_command_line),
+        T(test_missing_secrets_are_named), T(test_flags_of_identities),
         T(test_managed_identity),
         T(test_workload_identity), T(test_token_file_and_exec), T(test_proxy), T(test_authorities), T(test_usage), T(test_help),
         T(test_refused_commands_tell_why), T(test_verbose), T(test_status_of_replies), T(test_status_without_a_token),
