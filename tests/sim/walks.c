@@ -125,6 +125,11 @@ static void choose_options(void) {
     if (needs & AZRI_NEED_SECRET) opt.client_secret = SECRET;
     if (needs & AZRI_NEED_ASSERTION) opt.get_assertion = not_called;
     if (needs & AZRI_NEED_CALLBACK) opt.get_token = not_called;
+    if (run.who->id == AZREDIS_ID_CLIENT_CERTIFICATE) {
+        opt.certificate_file = "/certificate";
+        if (dice(2)) opt.key_file = "/key";
+        opt.send_chain = (int)dice(2);
+    }
     if (needs & AZRI_NEED_TOKEN_FILE) opt.token_file = "/token";
     if (needs & AZRI_NEED_EXEC) opt.exec = "/program";
     if (run.who->id == AZREDIS_ID_DEVICE_CODE && dice(2)) opt.load_refresh = not_called;
@@ -318,6 +323,15 @@ static void tell_call(unsigned mood) {
     azri_flow_call(&flow, now, mood < 3 ? AZREDIS_E_NET : AZREDIS_OK, &got);
 }
 
+static void tell_signature(unsigned mood) {
+    static const char chain[] = "\0\0\0\4CERT", print[32] = "print", signature[256] = "signature";
+    azredis_status st = mood < 3 ? AZREDIS_E_CERT : AZREDIS_OK;
+    if (st == AZREDIS_OK)
+        st = azri_certificate_write(&flow, &step, azri_slice(chain, 8), azri_slice(print, step.rs256 ? 20 : 32));
+    else (void)azri_fail(&flow.error, st, "certificate", "certificate: cannot be parsed");
+    azri_flow_signed(&flow, now, st, azri_slice(signature, st == AZREDIS_OK ? sizeof signature : 0));
+}
+
 /* ---- what is left ---- */
 
 static void check_left(void) {
@@ -371,6 +385,7 @@ static void ask(azri_step_kind kind) {
     if (kind == AZRI_STEP_HTTP) ask_http(mood);
     else if (kind == AZRI_STEP_FILE) tell_file(mood);
     else if (kind == AZRI_STEP_EXEC) tell_program(mood);
+    else if (kind == AZRI_STEP_SIGN) tell_signature(mood);
     else tell_call(mood);
     if (flow.phase == AZRI_FLOW_LINK) check_left();
 }
@@ -461,7 +476,7 @@ static void came_up(uint64_t n, const char *kind, const char *name) {
 }
 
 static void all_of_it_came_up(void **state) {
-    static const char *const kinds[] = { "HTTP", "file", "program", "callback", "pause", "end" };
+    static const char *const kinds[] = { "HTTP", "file", "program", "callback", "signature", "pause", "end" };
     static const azredis_status some[] = {
         AZREDIS_OK, AZREDIS_E_ARG, AZREDIS_E_NOMEM, AZREDIS_E_LIMIT, AZREDIS_E_DNS, AZREDIS_E_NET, AZREDIS_E_TIMEOUT,
         AZREDIS_E_CLOSED, AZREDIS_E_TLS, AZREDIS_E_CERT, AZREDIS_E_HTTP, AZREDIS_E_JSON, AZREDIS_E_ENTRA,
