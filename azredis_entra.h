@@ -8275,16 +8275,16 @@ static void azri_device_word(char *out, size_t cap, azredis_str text) {
 static void azri_device_value(azri_flow *f, int depth, azredis_str parent, azredis_str key, int type, azredis_str text) {
     azri_device *d = f->device;
     int64_t interval = 0;
+    int coded = f->stage == AZRI_DEVICE_CODE;
     (void)parent;
     if (depth != 1) return;
-    if (azri_eqz(key, "interval")) {
+    if (coded && azri_eqz(key, "interval")) {
         azri_jwt_number(&interval, text);
-        if (interval) d->interval_ms = (uint32_t)azri_min64((uint64_t)interval, AZRI_DEVICE_LIFE_MAX) * AZRI_SECOND;
+        d->interval_ms = (uint32_t)azri_min64((uint64_t)interval, AZRI_DEVICE_LIFE_MAX) * AZRI_SECOND;
     }
     if (type != AZRI_JSON_STRING || !text.len || f->json_status != AZREDIS_OK) return;
-    if (azri_eqz(key, f->stage == AZRI_DEVICE_CODE ? "device_code" : "refresh_token"))
-        f->json_status = azri_device_keep(f, &d->next, text);
-    if (f->stage != AZRI_DEVICE_CODE) return;
+    if (azri_eqz(key, coded ? "device_code" : "refresh_token")) f->json_status = azri_device_keep(f, &d->next, text);
+    if (!coded) return;
     if (azri_eqz(key, "user_code")) azri_device_word(d->user_code, sizeof d->user_code, text);
     if (azri_eqz(key, "verification_uri")) azri_device_word(d->uri, sizeof d->uri, text);
     if (azri_eqz(key, "message")) azri_answer_cut(f->answer.about, sizeof f->answer.about, text);
@@ -8402,16 +8402,17 @@ static void azri_device_net(azri_flow *f, uint64_t now) {
 
 /* load_refresh has returned. */
 static void azri_device_call(azri_flow *f, uint64_t now, azredis_status st, const azredis_fetched *got) {
-    azri_device *d = f->device;
-    if (st == AZREDIS_AGAIN || (st == AZREDIS_OK && got->len == 0)) azri_flow_stage(f, AZRI_DEVICE_CODE);
-    else if (azri_flow_take_call(f, &f->proof, st, got) != AZREDIS_OK) azri_device_sign_in(f);
-    else if (azri_device_keep(f, &d->refresh, azri_slice(f->proof.ptr, f->proof.len)) == AZREDIS_OK)
-        azri_flow_stage(f, AZRI_DEVICE_REFRESH);
-    else {
-        (void)azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for the refresh token");
-        azri_flow_failed(f, now);
+    if (st == AZREDIS_AGAIN || (st == AZREDIS_OK && got->len == 0)) {
+        azri_flow_stage(f, AZRI_DEVICE_CODE);
+        return;
     }
+    st = azri_flow_take_call(f, &f->proof, st, got);
+    if (st == AZREDIS_OK && azri_device_keep(f, &f->device->refresh, azri_slice(f->proof.ptr, f->proof.len)) != AZREDIS_OK)
+        st = azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for the refresh token");
     azri_buf_free(&f->proof);
+    if (st == AZREDIS_OK) azri_flow_stage(f, AZRI_DEVICE_REFRESH);
+    else if (st == AZREDIS_E_NOMEM) azri_flow_failed(f, now);
+    else azri_device_sign_in(f);
 }
 
 /* ---- asking ---- */
@@ -15463,9 +15464,8 @@ static void azri_fetch_device_tell(azredis_auth *a, azri_fetch *f, uint64_t now)
     memcpy(it->text, d->prompt, sizeof it->text);
     it->new_left_ms = (int64_t)(d->expires_at - now);
     (void)azri_device_copy(a->device, d, &a->port.mem);         /* without memory it is this walk's alone */
-    azri_auth_log(a, f->flow.hint[0] ? AZREDIS_LOG_WARNING : AZREDIS_LOG_INFO, AZRI_LOG_SIGN_IN,
-                  "somebody must sign in within %lld s%s%s", (long long)(it->new_left_ms / 1000),
-                  f->flow.hint[0] ? "; " : "", f->flow.hint);
+    azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_SIGN_IN, "somebody must sign in within %lld s%s%s",
+                  (long long)((d->expires_at - now) / 1000), f->flow.hint[0] ? "; " : "", f->flow.hint);
     f->flow.hint[0] = '\0';
 }
 

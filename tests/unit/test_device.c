@@ -118,13 +118,9 @@ static azredis_status load(void *user, const char *scope, azredis_fetched *out) 
     return AZREDIS_E_STATE;                   /* never called: these tests are the pump */
 }
 
-static void expect_load(azredis_status st) {
+static void expect_load_answer(azredis_status st) {
     azredis_fetched got;
     char room[100];
-    assert_int_equal(next(), AZRI_STEP_CALL);
-    assert_ptr_equal(step.call, load);
-    assert_ptr_equal(step.call_user, &kept);
-    assert_null(step.scope);
     memset(&got, 0, sizeof got);
     (void)snprintf(room, sizeof room, "%s", kept ? kept : "");
     (void)snprintf(got.reason, sizeof got.reason, "%s", reason);
@@ -132,6 +128,14 @@ static void expect_load(azredis_status st) {
     got.cap = sizeof room;
     got.len = strlen(room);
     azri_flow_call(&flow, now, st, &got);
+}
+
+static void expect_load(azredis_status st) {
+    assert_int_equal(next(), AZRI_STEP_CALL);
+    assert_ptr_equal(step.call, load);
+    assert_ptr_equal(step.call_user, &kept);
+    assert_null(step.scope);
+    expect_load_answer(st);
 }
 
 static void keeps(void) {
@@ -210,6 +214,8 @@ static void test_prompt_is_plain(void **state) {
 }
 
 static void test_options(void **state) {
+    static const azri_shape shape;
+    azri_mem arena = mem;
     (void)state;
     opt.client_id = CLIENT;
     opt.tenant_id = "contoso.com";
@@ -221,6 +227,12 @@ static void test_options(void **state) {
     over();
     opt.tenant_id = "a/b";
     assert_int_equal(azri_identity_conf_copy(&conf, &mem, &opt, &err), AZREDIS_E_ARG);
+    opt.tenant_id = NULL;
+    arena.shape = &shape;
+    assert_int_equal(azri_identity_conf_copy(&conf, &arena, &opt, &err), AZREDIS_E_ARG);
+    assert_non_null(strstr(err.message, "options.memory has no room"));
+    assert_string_equal(azredis_event_name(AZREDIS_EV_DEVICE_CODE), "DeviceCode");
+    assert_string_equal(azredis_event_name((azredis_event_type)(AZREDIS_EV_DEVICE_CODE + 1)), "?");
 }
 
 /* Each error ends it at once, by the right words. By HTTP 200 an error is one all the same. */
@@ -605,6 +617,21 @@ static void test_load_fails(void **state) {
     over();
 }
 
+/* Nobody is bothered because there was no memory for a moment. */
+static void test_load_without_memory(void **state) {
+    (void)state;
+    keeps();
+    kept = REFRESH;
+    go();
+    assert_int_equal(next(), AZRI_STEP_CALL);
+    allow = 0;
+    expect_load_answer(AZREDIS_OK);
+    expect_failed(AZREDIS_E_NOMEM, "no memory");
+    assert_true(flow.error.retryable);
+    allow = -1;
+    over();
+}
+
 static void test_load_dead(void **state) {
     (void)state;
     keeps();
@@ -677,7 +704,7 @@ int main(void) {
         cmocka_unit_test_setup(test_dead, start), cmocka_unit_test_setup(test_refresh_survives, start),
         cmocka_unit_test_setup(test_kept_without_a_token, start), cmocka_unit_test_setup(test_load, start),
         cmocka_unit_test_setup(test_load_nothing, start), cmocka_unit_test_setup(test_load_fails, start),
-        cmocka_unit_test_setup(test_load_dead, start), cmocka_unit_test_setup(test_taken_over, start),
+        cmocka_unit_test_setup(test_load_without_memory, start), cmocka_unit_test_setup(test_load_dead, start), cmocka_unit_test_setup(test_taken_over, start),
         cmocka_unit_test_setup(test_no_memory, start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
