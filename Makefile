@@ -120,7 +120,7 @@ export REDIS_SERVER = $(abspath $(B))/redis-server
 export SAMPLE = $(abspath $(B))/sample
 export AZREDIS = $(abspath $(B))/azredis
 # The programs that live tests drive; a variant has its own.
-driven = $(1)/sample $(1)/azredis
+driven = $(1)/sample $(1)/azredis $(1)/device_code
 export CC CLANG PYTHON
 export BUILD = $(abspath $(B))
 

@@ -64,6 +64,12 @@
  *                           whoever has signed in to az, azd or pwsh (Az.Accounts 2.2) on this machine, with tenant_id for
  *                           that tenant, in the chain AZURE_TENANT_ID; for developers' machines. Run as exec is; the program
  *                           is found by the absolute directories of PATH
+ * AZREDIS_ID_DEVICE_CODE    a person signs in with a browser elsewhere: the event DeviceCode has the code and the page to
+ *                           show, the library prints nothing. Renewals are by refresh token; load_refresh and save_refresh
+ *                           keep it over a restart. client_id, else the Azure CLI's, which the tenant may not let ask for
+ *                           Redis: an own registration that allows public client flows and has the Redis permission is
+ *                           better; tenant_id, else organizations. A code that nobody used, or that was declined, is
+ *                           followed by another one after 60 s, 5 min, 15 min. Not with options.memory
  * AZREDIS_ID_ACCESS_KEY     password: the cache's access key (no Entra)
  * AZREDIS_ID_PASSWORD       user, password (no Entra)
  * In the chain AZURE_CLIENT_ID, or client_id, object_id, resource_id or managed_client_id, names a user-assigned identity.
@@ -165,9 +171,9 @@
  * options.on_event gets them on the pumping thread, after azredis_start on a thread of their own; submitting and closing
  * are allowed there, blocking calls answer AZREDIS_E_STATE. Without a handler warnings go to stderr. azredis_print_event is a ready handler.
  * TokenRefreshed TokenRefreshFailed ConnectionReauthenticated ConnectionReauthenticationFailed ConnectionFailed
- * ConnectionRestored ErrorMessage InternalError Log Drained: see azredis_event_type for the members of each.
+ * ConnectionRestored ErrorMessage InternalError Log Drained DeviceCode: see azredis_event_type for the members of each.
  * Log numbers: 100 fetch begins, 101 token, 102 no token, 103 same token, 104 hint, 105 identity used, 106 refused
- * by Redis; 200 connecting, 201 connected, 202 cannot connect, 203 lost, 204 handshake step, 205 ready, 206 RESP2,
+ * by Redis, 107 sign-in wanted, 108 refresh token not saved; 200 connecting, 201 connected, 202 cannot connect, 203 lost, 204 handshake step, 205 ready, 206 RESP2,
  * 207 probe after silence, 208 replacement begins, 209 replaced, 210 cannot be replaced now; 300 AUTH, 301 accepted,
  * 302 refused, 303 token ends; 400 subscribed, 401 refused, 402 push dropped; 500 keys of a connection string have no effect.
  *
@@ -261,6 +267,7 @@
  * AZREDIS_NO_PROXY              no HTTP proxy before the authority: the option proxy is AZREDIS_E_ARG; AZREDIS_NO_HTTP implies it
  * AZREDIS_NO_TOKEN_FILE         no identity token-file; AZREDIS_NO_OS implies it
  * AZREDIS_NO_EXEC               no identity exec, and no program is ever started; AZREDIS_NO_OS implies it
+ * AZREDIS_NO_DEVICE_CODE        leaves out the identity device-code; NO_HTTP and NO_EVENTS imply it
  * AZREDIS_NO_DEVTOOLS           leaves out azure-cli, azure-developer-cli and azure-powershell, also of the default chain;
  *                               AZREDIS_NO_EXEC implies it
  * AZREDIS_ASSERT(x)             our own bugs; default assert, nothing under NDEBUG
@@ -285,8 +292,7 @@
  * There a TLS session is not kept, no second connection takes over, and one thread calls.
  *
  * 15 NOT YET
- * Certificates and device code; the OSS cluster policy; transactions; blocking
- * commands; pattern and sharded subscriptions; subscriptions over RESP2; mbedTLS 4; a built-in port for Windows.
+ * The OSS cluster policy; transactions; blocking commands; pattern and sharded subscriptions; subscriptions over RESP2; mbedTLS 4; a built-in port for Windows.
  */
 
 /* Under -std=cNN the C library hides POSIX until it is asked for, and it must be asked before the first header. */
@@ -473,7 +479,9 @@ typedef enum azredis_event_type {              /* members that mean something be
     AZREDIS_EV_ERROR_MESSAGE,                  /* endpoint, error: an error reply or refused channel */
     AZREDIS_EV_INTERNAL_ERROR,                 /* endpoint, error: a broken promise of ours or the server's */
     AZREDIS_EV_LOG,                            /* level, number, text                                */
-    AZREDIS_EV_DRAINED                         /* -: azredis_submit said AGAIN, and has room again   */
+    AZREDIS_EV_DRAINED,                        /* -: azredis_submit said AGAIN, and has room again   */
+    AZREDIS_EV_DEVICE_CODE                     /* user_code, verification_uri, text, new_left_ms: show them to somebody
+                                                * who signs in with them, within new_left_ms (RFC 8628 3.3). Once a code */
 } azredis_event_type;
 
 typedef enum azredis_level {
@@ -488,13 +496,14 @@ typedef struct azredis_event {         /* lent until the handler returns; never 
     azredis_client      *client;       /* NULL: from an azredis_auth that stands alone */
     const char          *endpoint;     /* "host:port"; NULL for token events */
     int64_t              old_left_ms;  /* life left on the old token; negative: expired; AZREDIS_UNKNOWN: none */
-    int64_t              new_left_ms;  /* life of the new token */
+    int64_t              new_left_ms;  /* life of the new token, or of the device code */
     int64_t              next_try_ms;  /* until the next try or renewal */
     const azredis_error *error;
     azredis_level        level;
     int                  number;       /* stable number of the message, see the manual */
     const char          *text;
     uint32_t             dropped;      /* events that were dropped before this one; log lines below warning go first */
+    const char          *user_code, *verification_uri; /* what to enter on which page; text says both in a sentence */
 } azredis_event;
 
 typedef void (*azredis_event_fn)(const azredis_event *lent, void *user);
@@ -559,13 +568,14 @@ typedef enum azredis_identity {
     AZREDIS_ID_EXEC = 11,              /* exec: a program that prints a token as JSON   */
     AZREDIS_ID_AZURE_CLI = 13,         /* of who has signed in to az; tenant_id         */
     AZREDIS_ID_AZURE_DEVELOPER_CLI = 14,/* the same of azd                              */
-    AZREDIS_ID_AZURE_POWERSHELL = 15   /* the same of pwsh with the module Az.Accounts  */
+    AZREDIS_ID_AZURE_POWERSHELL = 15,  /* the same of pwsh with the module Az.Accounts  */
 #endif
+    AZREDIS_ID_DEVICE_CODE = 16        /* a person signs in with a browser elsewhere; tenant_id, client_id if need be */
 } azredis_identity;
 
 /* Finds an identity by the name that .NET, our sample and our tools use: "default", "environment", "client-secret",
  * "client-certificate", "workload-identity", "managed-identity", "azure-cli", "azure-developer-cli", "azure-powershell",
- * "token-file", "exec", "access-key", "password". AZREDIS_E_ARG: unknown, not in this build, or not built yet;
+ * "token-file", "exec", "access-key", "password". AZREDIS_E_ARG: unknown, or not in this build;
  * azredis_identity_why tells which, in words for people, and is NULL for a name that can be used. Static text; any thread. */
 AZREDIS_API azredis_status azredis_identity_by_name(const char *name, azredis_identity *out);
 AZREDIS_API const char *azredis_identity_why(const char *name);
@@ -606,6 +616,12 @@ typedef struct azredis_signing {
  * azredis_token_fn: called without locks, on the thread that pumps, once for each token request; may block, there is no
  * "later". *s and what it points at are lent until it returns. */
 typedef azredis_status (*azredis_sign_fn)(void *user, azredis_signing *s);
+
+/* Keeps a refresh token, which is as good as the person's password for this application: encrypt it, or let nobody else
+ * read it. Lent, NUL-terminated. Called like azredis_token_fn, by one thread at a time, for each new one and before the
+ * token that came with it is used; the last one that was kept is enough. Not OK: a warning is logged, the program goes
+ * on, and its next start may need a sign-in. */
+typedef azredis_status (*azredis_save_fn)(void *user, const char *refresh_token, size_t len);
 
 typedef enum azredis_policy {
     AZREDIS_POLICY_DEFAULT = 0,        /* renew at the soft point of the manual's chapter on renewal */
@@ -660,6 +676,13 @@ typedef struct azredis_auth_options {
     int                 rs256;           /* 1: RS256 with a SHA-1 thumbprint instead of PS256 with SHA-256 */
     azredis_sign_fn     sign;            /* signs instead of a key in memory; the certificate is still needed */
     void               *sign_user;
+
+    /* AZREDIS_ID_DEVICE_CODE, so that a restart needs no sign-in. load_refresh writes what save_refresh was given last;
+     * AZREDIS_AGAIN or len 0: nothing is kept. It is asked while there is no refresh token in memory; its scope is NULL.
+     * Errors, and a token that Entra no longer takes, lead to a sign-in. NULL: kept in memory alone. */
+    azredis_token_fn    load_refresh;
+    azredis_save_fn     save_refresh;
+    void               *refresh_user;
 } azredis_auth_options;
 
 /* Never NULL but for out of memory or a foreign version. No I/O. Wrong options: an auth that answers
@@ -1011,6 +1034,11 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  else
 #    define AZRI_WITH_LEGACY_PKCS12 0
 #  endif
+#endif
+
+/* Nobody could be shown the code. */
+#if (defined(AZREDIS_NO_HTTP) || defined(AZREDIS_NO_EVENTS)) && !defined(AZREDIS_NO_DEVICE_CODE)
+#  define AZREDIS_NO_DEVICE_CODE
 #endif
 
 #ifdef AZREDIS_NO_HANDOVER
@@ -4522,6 +4550,11 @@ enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NE
 #else
 #  define AZRI_ID_EXEC AZREDIS_ID_EXEC
 #endif
+#ifdef AZREDIS_NO_DEVICE_CODE
+#  define AZRI_ID_DEVICE_CODE AZRI_ID_OFF
+#else
+#  define AZRI_ID_DEVICE_CODE AZREDIS_ID_DEVICE_CODE
+#endif
 #ifdef AZREDIS_NO_DEVTOOLS
 #  define AZRI_ID_AZURE_CLI           AZRI_ID_OFF
 #  define AZRI_ID_AZURE_DEVELOPER_CLI AZRI_ID_OFF
@@ -4552,12 +4585,8 @@ static const azri_identity_kind azri_identity_kinds[] = {
     { "exec", AZRI_ID_EXEC, AZRI_NEED_EXEC },
     { "azure-cli", AZRI_ID_AZURE_CLI, 0 },
     { "azure-developer-cli", AZRI_ID_AZURE_DEVELOPER_CLI, 0 },
-    { "azure-powershell", AZRI_ID_AZURE_POWERSHELL, 0 }
-};
-
-/* Known names of identities that are not built yet. */
-static const char *const azri_identity_later[] = {
-    "device-code"
+    { "azure-powershell", AZRI_ID_AZURE_POWERSHELL, 0 },
+    { "device-code", AZRI_ID_DEVICE_CODE, 0 }
 };
 
 /* A scope is a resource with "/.default" behind it. */
@@ -4592,10 +4621,7 @@ AZREDIS_API azredis_status azredis_identity_by_name(const char *name, azredis_id
 
 AZREDIS_API const char *azredis_identity_why(const char *name) {
     const azri_identity_kind *k = name ? azri_identity_find(name, 0) : NULL;
-    size_t i;
     if (k) return k->id >= 0 ? NULL : "left out of this build by an AZREDIS_NO_ switch";
-    for (i = 0; name && i < sizeof azri_identity_later / sizeof azri_identity_later[0]; i++)
-        if (azri_eqz(azri_str(name), azri_identity_later[i])) return "not built yet";
     return "no identity has this name; there are default environment client-secret client-certificate client-assertion "
            "workload-identity managed-identity managed-identity-app azure-cli azure-developer-cli azure-powershell "
            "device-code token-file exec callback access-key password";
@@ -4656,6 +4682,9 @@ typedef struct azri_identity_conf {        /* strings are owned; NULL: unset */
     int   is_static;                       /* 1: user and password never change, no token is needed */
     azredis_token_fn get_token, get_assertion;
     void            *get_token_user, *get_assertion_user;
+    azredis_token_fn load_refresh;
+    azredis_save_fn  save_refresh;
+    void            *refresh_user;
     uint32_t         request_ms, chain_ms;
 } azri_identity_conf;
 
@@ -4964,7 +4993,7 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
     azredis_str host;
     uint16_t port;
     if (!k)
-        return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %d is unknown, not built yet or left "
+        return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %d is unknown, or left "
                          "out of this build by an AZREDIS_NO_ switch", (int)c->identity);
     if (lacks)
         return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %s needs the option "
@@ -5012,6 +5041,9 @@ static AZRI_APART azredis_status azri_identity_conf_copy(azri_identity_conf *c, 
     c->get_token_user = o->get_token_user;
     c->get_assertion = o->get_assertion;
     c->get_assertion_user = o->get_assertion_user;
+    c->load_refresh = o->load_refresh;
+    c->save_refresh = o->save_refresh;
+    c->refresh_user = o->refresh_user;
     c->kubernetes_proxy = o->kubernetes_proxy;
     c->certificate = azri_slice((const char *)o->certificate, o->certificate ? o->certificate_len : 0);
     c->key = azri_slice((const char *)o->key, o->key ? o->key_len : 0);
@@ -5023,7 +5055,10 @@ static AZRI_APART azredis_status azri_identity_conf_copy(azri_identity_conf *c, 
     c->is_static = o->identity == AZREDIS_ID_ACCESS_KEY || o->identity == AZREDIS_ID_PASSWORD;
     c->request_ms = azri_or(o->request_ms, 30u * AZRI_SECOND);
     c->chain_ms = azri_or(o->chain_ms, azri_identity_walk_ms((int)o->identity));
-    if (azri_identity_copy(c, m, o)) st = azri_identity_check(c, e);
+    if ((int)AZRI_ID_DEVICE_CODE >= 0 && c->identity == (int)AZRI_ID_DEVICE_CODE && azri_shape_of(m))
+        st = azri_identity_bad(e, "options.identity",
+                               "device-code keeps a refresh token, for which options.memory has no room; use port.alloc");
+    else if (azri_identity_copy(c, m, o)) st = azri_identity_check(c, e);
     else st = azri_fail(e, AZREDIS_E_NOMEM, "options", "options: no memory for a copy");
     if (st != AZREDIS_OK) azri_identity_conf_free(c, m);
     return st;
@@ -5089,7 +5124,7 @@ static const azri_hint_row azri_hints[] = {
     { { 70043, 700082, 50173 }, "the sign-in is no longer valid; sign in again" },
     { { 70016 }, "the device code waits for its user" },
     { { 70018 }, "the device code is wrong; start again" },
-    { { 70019 }, "the device code has expired; start again" },
+    { { 70019, 70020 }, "the device code has expired; start again" },
     { { 50194, 9001023 },
       "a single-tenant application needs its own tenant id, not common or organizations" },
     { { 900144, 90014 }, "a required field is missing; is a variable empty?" },
@@ -5930,6 +5965,20 @@ static void azri_pair_move(azri_pair *to, azri_pair *from) {
 }
 #endif
 
+/* What a sign-in by device code leaves for the next walk, and what it is about now. An auth has one; a walk works on a
+ * copy. */
+typedef struct azri_device {
+    char    *refresh;                      /* secret: the refresh token; NULL: none */
+    char    *code;                         /* secret: the device code that waits for a person; NULL: none */
+    char    *next;                         /* secret: the refresh token of the answer that is read; NULL: none */
+    uint64_t expires_at, poll_at;          /* of code: its end, the next question */
+    uint32_t interval_ms;                  /* between two questions */
+    int      news;                         /* code is new: prompt is to be told */
+    int      changed, dead;                /* a refresh token came; Entra does not take the one that was there */
+    char     user_code[32], uri[96];
+    char     prompt[256];                  /* user code, page, words for people, each with its NUL */
+} azri_device;
+
 enum { AZRI_FLOW_IDLE, AZRI_FLOW_LINK, AZRI_FLOW_ASK, AZRI_FLOW_ANSWER, AZRI_FLOW_PAUSE, AZRI_FLOW_DONE };
 
 struct azri_flow {
@@ -5940,6 +5989,7 @@ struct azri_flow {
     int64_t (*local_time)(int64_t wall);   /* in: seconds since 1970 of such a time; NULL: it is not known */
     uint64_t pace_ms;                      /* in: no pause is longer, for tokens of short life; 0: no bound */
     int      pin;                          /* in and out: 1 + the link that won, and is asked alone from then on */
+    azri_device *device;                   /* in and out, lent: of the identity device-code alone */
     int64_t  clock_offset;                 /* in and out: seconds by which Entra's clock is ahead of ours */
     azri_pair kept;                        /* in and out: what the last assertion was signed with; secret */
 
@@ -6152,7 +6202,8 @@ static void azri_flow_nothing(azri_flow *f) {
     azri_flow_end(f, AZREDIS_E_NO_CREDENTIAL);
 }
 
-#if !defined(AZREDIS_NO_ASSERTION) || !defined(AZREDIS_NO_WORKLOAD) || !defined(AZREDIS_NO_MANAGED) || AZRI_WITH_CERTIFICATE
+#if !defined(AZREDIS_NO_ASSERTION) || !defined(AZREDIS_NO_WORKLOAD) || !defined(AZREDIS_NO_MANAGED) || AZRI_WITH_CERTIFICATE || \
+    !defined(AZREDIS_NO_DEVICE_CODE)
 /* The next question of this link. */
 static void azri_flow_stage(azri_flow *f, int stage) {
     azri_flow_forget(f);
@@ -6563,20 +6614,21 @@ static azredis_status azri_app_form(azri_flow *f, azri_buf *b) {
     return st;
 }
 
-/* The token endpoint below u. */
-static azredis_status azri_app_endpoint(azri_flow *f, azri_url *u) {
+/* One of the tenant's endpoints, below u. */
+static azredis_status azri_app_endpoint(azri_flow *f, azri_url *u, const char *name) {
     size_t n = strlen(u->path);
     if (u->path[n - 1] == '/') n--;
-    if (azri_fmt(u->path + n, sizeof u->path - n, "/%s/oauth2/v2.0/token", f->tenant) >= sizeof u->path - n)
+    if (azri_fmt(u->path + n, sizeof u->path - n, "/%s/oauth2/v2.0/%s", f->tenant, name) >= sizeof u->path - n)
         return azri_flow_fail(f, AZREDIS_E_ARG, "the path of the token endpoint is too long");
     return AZREDIS_OK;
 }
 
-/* The request to the token endpoint below step->url, with the secret or the assertion in f->proof. */
-static azredis_status azri_app_request(azri_flow *f, azri_step *step) {
+/* A form to one of the tenant's endpoints, below step->url. */
+static azredis_status azri_app_post(azri_flow *f, azri_step *step, const char *endpoint,
+                                    azredis_status (*fill)(azri_flow *, azri_buf *), size_t form_max) {
     char headers[300];
     azri_buf form;
-    azredis_status st = azri_app_endpoint(f, &step->url);
+    azredis_status st = azri_app_endpoint(f, &step->url, endpoint);
     if (st != AZREDIS_OK) return st;
     step->kind = AZRI_STEP_HTTP;
     azri_flow_new_id(f);
@@ -6584,13 +6636,18 @@ static azredis_status azri_app_request(azri_flow *f, azri_step *step) {
                    "client-request-id: %s\r\nreturn-client-request-id: true\r\n"
                    "x-client-SKU: azredis.c\r\nx-client-Ver: " AZREDIS_VERSION_TEXT "\r\n"
                    "x-ms-lib-capability: retry-after, h429\r\n", f->request_id);
-    azri_buf_init(&form, f->mem, AZRI_FORM_MAX, 1);
-    st = azri_app_form(f, &form);
+    azri_buf_init(&form, f->mem, form_max, 1);
+    st = fill(f, &form);
     if (st == AZREDIS_OK)
         st = azri_http_request(&step->request, "POST", &step->url, headers, azri_slice(form.ptr, form.len),
                                "application/x-www-form-urlencoded");
     azri_buf_free(&form);
     return st;
+}
+
+/* To the token endpoint, with the secret or the assertion in f->proof. */
+static azredis_status azri_app_request(azri_flow *f, azri_step *step) {
+    return azri_app_post(f, step, "token", azri_app_form, AZRI_FORM_MAX);
 }
 
 static azredis_status azri_app_ask(azri_flow *f, azri_step *step) {
@@ -7795,7 +7852,7 @@ static azredis_status azri_certificate_ask_sign(azri_flow *f, azri_step *step) {
     step->sign_user = c->sign_user;
     step->url = f->authority;
     azri_buf_free(&f->proof);
-    return azri_app_endpoint(f, &step->url);
+    return azri_app_endpoint(f, &step->url, "token");
 }
 
 /* For the next request everything is made anew: an assertion is taken once only. f->tries goes on. */
@@ -8115,7 +8172,299 @@ static void azri_tool_text(azri_flow *f, uint64_t now, azredis_status st, azredi
 }
 #endif
 
-/* ==== >>walk ============================================================== uses: core mem fail text json http jwt identity flow app given managed federated certificate devtools ==
+#ifndef AZREDIS_NO_DEVICE_CODE
+/* ==== >>device ============================================================ uses: core mem fail text json http jwt identity flow app ==
+ * A person signs in for the program, with a browser elsewhere (RFC 8628); renewals are by refresh token (RFC 6749 6).
+ *
+ *   load --kept--> refresh --------------------token---------------------> done
+ *    | nothing       | invalid_grant, interaction_required: it is dead      ^
+ *    +-----------> code --user code and page: an event--> poll --approved---+
+ *                                                         ^  | pending, slow_down, no answer
+ *                                                         +--+
+ *
+ * A walk with a code has a deadline of its own, the code's end; while it polls it keeps its claim. The code is the
+ * auth's: a pump that takes over from one that was closed, or stands still, goes on with it, and nobody is shown
+ * another. A code that was declined, or that nobody used, ends the walk with an error that is not retryable: the slow
+ * lane asks for the next one after 60 s, 5 min, 15 min, and no loop of retries. With nobody there that is one prompt
+ * each half an hour. Only Entra's word that a refresh token is dead makes it go, no other trouble does.
+ * Entry points: those of its row in >>walk; azri_device_copy _drop _free.
+ * ================================================================================================ */
+
+#define AZRI_DEVICE_CLIENT    "04b07795-8ddb-461a-bbee-02f9e1bf7b46"  /* the Azure CLI's, as the SDKs have it */
+#define AZRI_DEVICE_TENANT    "organizations"
+#define AZRI_DEVICE_INTERVAL  (5u * AZRI_SECOND)   /* RFC 8628: where the answer has none (3.2); what slow_down adds (3.5) */
+#define AZRI_DEVICE_PAUSE_MAX AZRI_MINUTE          /* to which timeouts may stretch the interval */
+#define AZRI_DEVICE_LIFE_MAX  3600                 /* s; Entra gives 900, and an older prompt is nobody's */
+
+enum { AZRI_DEVICE_LOAD, AZRI_DEVICE_REFRESH, AZRI_DEVICE_CODE, AZRI_DEVICE_POLL };
+
+/* ---- what is kept from walk to walk ---- */
+
+/* The code has had its day. */
+static void azri_device_drop(azri_device *d, const azri_mem *m) {
+    azri_strfree(m, d->code);
+    d->code = NULL;
+}
+
+static void azri_device_clear(azri_device *d, const azri_mem *m) {
+    azri_device_drop(d, m);
+    azri_strfree(m, d->refresh);
+    azri_strfree(m, d->next);
+    d->refresh = d->next = NULL;
+}
+
+static void azri_device_free(azri_device *d, const azri_mem *m) {
+    if (!d) return;
+    azri_device_clear(d, m);
+    azri_free(m, d, sizeof *d);
+}
+
+/* What the next walk, or one that takes over, needs. 0: out of memory. */
+static int azri_device_copy(azri_device *to, const azri_device *from, const azri_mem *m) {
+    azri_device_clear(to, m);
+    to->refresh = azri_strdup(m, from->refresh);
+    to->code = azri_strdup(m, from->code);
+    to->expires_at = from->expires_at;
+    to->poll_at = from->poll_at;
+    to->interval_ms = from->interval_ms;
+    return (to->refresh || !from->refresh) && (to->code || !from->code);
+}
+
+static azredis_status azri_device_keep(const azri_flow *f, char **to, azredis_str text) {
+    azri_strfree(f->mem, *to);
+    *to = (char *)azri_alloc(f->mem, text.len + 1);
+    if (!*to) return AZREDIS_E_NOMEM;
+    if (text.len) memcpy(*to, text.ptr, text.len);
+    (*to)[text.len] = '\0';
+    return AZREDIS_OK;
+}
+
+/* ---- waiting for the person ---- */
+
+/* The next question is at `at`. f->error is how the walk ends if there is no time for it. */
+static void azri_device_waits(azri_flow *f, uint64_t at) {
+    if (f->error.code == AZREDIS_OK)
+        (void)azri_flow_fail(f, AZREDIS_E_TIMEOUT, "nobody signed in with the device code before it expired");
+    else azri_fail_add(&f->error, "; the device code has expired meanwhile");
+    f->error.retryable = 0;
+    f->error.retry_after_ms = 0;
+    f->stage = AZRI_DEVICE_POLL;
+    f->deadline = f->device->expires_at;
+    f->wait_until = f->device->poll_at = at;
+    f->tries[0] = 1;
+    f->phase = AZRI_FLOW_PAUSE;
+}
+
+static void azri_device_pause(azri_flow *f, uint64_t now, uint32_t least_ms) {
+    azri_device *d = f->device;
+    uint64_t at = azri_after(now, azri_max64(d->interval_ms, azri_min64(least_ms, AZRI_DEVICE_PAUSE_MAX)));
+    azri_flow_forget(f);
+    azri_device_waits(f, at);
+    if (at >= d->expires_at) azri_flow_failed(f, now);
+}
+
+/* ---- what Entra says ---- */
+
+/* A word that may be shown to people; else *out stays empty. */
+static void azri_device_word(char *out, size_t cap, azredis_str text) {
+    size_t i;
+    for (i = 0; i < text.len && text.ptr[i] > ' ' && text.ptr[i] < 127; i++) {}
+    if (i == text.len && i < cap) azri_answer_cut(out, cap, text);
+}
+
+static void azri_device_value(azri_flow *f, int depth, azredis_str parent, azredis_str key, int type, azredis_str text) {
+    azri_device *d = f->device;
+    int64_t interval = 0;
+    int coded = f->stage == AZRI_DEVICE_CODE;
+    (void)parent;
+    if (depth != 1) return;
+    if (coded && azri_eqz(key, "interval")) {
+        azri_jwt_number(&interval, text);
+        d->interval_ms = (uint32_t)azri_min64((uint64_t)interval, AZRI_DEVICE_LIFE_MAX) * AZRI_SECOND;
+    }
+    if (type != AZRI_JSON_STRING || !text.len || f->json_status != AZREDIS_OK) return;
+    if (azri_eqz(key, coded ? "device_code" : "refresh_token")) f->json_status = azri_device_keep(f, &d->next, text);
+    if (!coded) return;
+    if (azri_eqz(key, "user_code")) azri_device_word(d->user_code, sizeof d->user_code, text);
+    if (azri_eqz(key, "verification_uri")) azri_device_word(d->uri, sizeof d->uri, text);
+    if (azri_eqz(key, "message")) azri_answer_cut(f->answer.about, sizeof f->answer.about, text);
+}
+
+/* Code, page, and Entra's sentence if it is plain and fits, else ours. */
+static void azri_device_prompt(azri_device *d, const char *message) {
+    size_t n = strlen(d->user_code) + 1, k = n + strlen(d->uri) + 1, room = sizeof d->prompt - k, i;
+    memcpy(d->prompt, d->user_code, n);
+    memcpy(d->prompt + n, d->uri, k - n);
+    for (i = 0; message[i] >= ' ' && message[i] < 127; i++) {}
+    if (i && !message[i] && i < room) memcpy(d->prompt + k, message, i + 1);
+    else (void)azri_fmt(d->prompt + k, room, "To sign in, enter the code %s at %s", d->user_code, d->uri);
+}
+
+/* The answer to the request for a code. Entra tells errors by HTTP 200, too. */
+static void azri_device_coded(azri_flow *f, uint64_t now, const azri_http *h) {
+    azri_device *d = f->device;
+    int64_t life = f->answer.expires_in;
+    if (f->json_status != AZREDIS_OK || h->status != 200 || f->answer.error[0]) {
+        azri_flow_judge(f, now, h);
+        return;
+    }
+    if (!d->next || !d->user_code[0] || !d->uri[0] || life <= 0) {
+        (void)azri_flow_fail(f, AZREDIS_E_JSON, "the answer lacks a usable device_code, user_code, verification_uri or "
+                             "expires_in");
+        azri_flow_failed(f, now);
+        return;
+    }
+    d->code = d->next;
+    d->next = NULL;
+    if (!d->interval_ms) d->interval_ms = AZRI_DEVICE_INTERVAL;
+    d->expires_at = f->sent_at + azri_min64((uint64_t)life, AZRI_DEVICE_LIFE_MAX) * AZRI_SECOND;
+    d->news = 1;
+    azri_device_prompt(d, f->answer.about);
+    memset(&f->error, 0, sizeof f->error);
+    azri_device_pause(f, now, 0);
+}
+
+/* A token, or Entra's word why not. The refresh token is worth keeping even if the token is of no use. */
+static void azri_device_judge(azri_flow *f, uint64_t now, const azri_http *h) {
+    azri_device *d = f->device;
+    if (d->next && h->status == 200 && f->json_status == AZREDIS_OK && !f->answer.error[0] && f->token.len) {
+        azri_strfree(f->mem, d->refresh);
+        d->refresh = d->next;
+        d->next = NULL;
+        d->changed = 1;
+        f->secret = d->refresh;
+    }
+    azri_flow_judge(f, now, h);
+    if (f->status == AZREDIS_OK && !d->refresh && !f->hint[0])
+        AZRI_SAY(f->hint, sizeof f->hint, "no refresh token came, so that the next renewal needs a sign-in");
+}
+
+/* A sign-in is needed, for the reason in f->error, if there is one. */
+static void azri_device_sign_in(azri_flow *f) {
+    azri_copy(f->hint, sizeof f->hint, f->error.message);
+    azri_flow_stage(f, AZRI_DEVICE_CODE);
+}
+
+static void azri_device_refreshed(azri_flow *f, uint64_t now, const azri_http *h) {
+    azri_device *d = f->device;
+    azredis_str error = azri_str(f->json_status == AZREDIS_OK ? f->answer.error : "");
+    if ((!azri_eqz(error, "invalid_grant") && !azri_eqz(error, "interaction_required")) ||
+        azri_flow_passing(h->status, &f->answer)) {
+        azri_device_judge(f, now, h);
+        return;
+    }
+    azri_flow_refused(f, h);
+    f->secret = NULL;
+    azri_strfree(f->mem, d->refresh);
+    d->refresh = NULL;
+    d->dead = 1;
+    azri_device_sign_in(f);
+}
+
+static void azri_device_polled(azri_flow *f, uint64_t now, const azri_http *h) {
+    azri_device *d = f->device;
+    int said = f->json_status == AZREDIS_OK && f->answer.error[0];
+    azredis_str error = azri_str(said ? f->answer.error : "");
+    memset(&f->error, 0, sizeof f->error);
+    if (azri_eqz(error, "slow_down")) d->interval_ms += AZRI_DEVICE_INTERVAL;
+    if (azri_eqz(error, "authorization_pending") || azri_eqz(error, "slow_down")) azri_device_pause(f, now, 0);
+    else if (azri_eqz(error, "authorization_declined") || azri_eqz(error, "access_denied")) {
+        (void)azri_flow_fail(f, AZREDIS_E_ENTRA, "the person who was shown the device code declined to sign in");
+        f->error.http_status = h->status;
+        azri_flow_failed(f, now);
+    } else if (said ? !azri_flow_passing(h->status, &f->answer) : f->json_status == AZREDIS_OK && f->token.len)
+        azri_device_judge(f, now, h);
+    else {
+        if (said) azri_flow_refused(f, h);
+        else azri_flow_foreign(f, h);
+        f->error.http_status = h->status;
+        azri_device_pause(f, now, h->retry_after_ms);
+    }
+}
+
+static void azri_device_http(azri_flow *f, uint64_t now, const azri_http *h) {
+    if (f->stage == AZRI_DEVICE_REFRESH) azri_device_refreshed(f, now, h);
+    else if (f->stage == AZRI_DEVICE_CODE) azri_device_coded(f, now, h);
+    else azri_device_polled(f, now, h);
+}
+
+/* Timeouts double the interval (RFC 8628 3.5). */
+static void azri_device_net(azri_flow *f, uint64_t now) {
+    azri_device *d = f->device;
+    if (f->stage != AZRI_DEVICE_POLL) {
+        azri_flow_judge_net(f, now);
+        return;
+    }
+    if (f->error.code == AZREDIS_E_TIMEOUT && d->interval_ms < AZRI_DEVICE_PAUSE_MAX)
+        d->interval_ms = (uint32_t)azri_min64(2 * d->interval_ms, AZRI_DEVICE_PAUSE_MAX);
+    azri_device_pause(f, now, 0);
+}
+
+/* load_refresh has returned. */
+static void azri_device_call(azri_flow *f, uint64_t now, azredis_status st, const azredis_fetched *got) {
+    if (st == AZREDIS_AGAIN || (st == AZREDIS_OK && got->len == 0)) {
+        azri_flow_stage(f, AZRI_DEVICE_CODE);
+        return;
+    }
+    st = azri_flow_take_call(f, &f->proof, st, got);
+    if (st == AZREDIS_OK && azri_device_keep(f, &f->device->refresh, azri_slice(f->proof.ptr, f->proof.len)) != AZREDIS_OK)
+        st = azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for the refresh token");
+    azri_buf_free(&f->proof);
+    if (st == AZREDIS_OK) azri_flow_stage(f, AZRI_DEVICE_REFRESH);
+    else if (st == AZREDIS_E_NOMEM) azri_flow_failed(f, now);
+    else azri_device_sign_in(f);
+}
+
+/* ---- asking ---- */
+
+static azredis_status azri_device_begin(azri_flow *f) {
+    azri_device *d = f->device;
+    azredis_status st = azri_app_begin(f, f->conf->tenant_id ? f->conf->tenant_id : AZRI_DEVICE_TENANT,
+                                       f->conf->client_id ? f->conf->client_id : AZRI_DEVICE_CLIENT, f->source->name);
+    f->value = azri_device_value;
+    f->stage = d->refresh ? AZRI_DEVICE_REFRESH : f->conf->load_refresh ? AZRI_DEVICE_LOAD : AZRI_DEVICE_CODE;
+    if (st == AZREDIS_OK && d->code) azri_device_waits(f, d->poll_at);
+    return st;
+}
+
+static azredis_status azri_device_form(azri_flow *f, azri_buf *b) {
+    static const char *const more[] = { "", "&grant_type=refresh_token&refresh_token=", "",
+                                        "&grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code&device_code=" };
+    azredis_status st = azri_buf_adds(b, "client_id=");
+    if (st == AZREDIS_OK) st = azri_percent_add(b, azri_str(f->client));
+    if (st == AZREDIS_OK) st = azri_buf_adds(b, more[f->stage]);
+    if (st == AZREDIS_OK && f->secret) st = azri_percent_add(b, azri_str(f->secret));
+    if (st != AZREDIS_OK || f->stage == AZRI_DEVICE_POLL) return st;
+    st = azri_buf_adds(b, "&scope=");
+    if (st == AZREDIS_OK) st = azri_percent_add(b, azri_identity_resource(f->conf->scope));
+    return st == AZREDIS_OK ? azri_buf_adds(b, "%2F.default%20offline_access") : st;
+}
+
+static azredis_status azri_device_ask(azri_flow *f, azri_step *step) {
+    azri_device *d = f->device;
+    azri_strfree(f->mem, d->next);
+    d->next = NULL;
+    f->secret = f->stage == AZRI_DEVICE_REFRESH ? d->refresh : f->stage == AZRI_DEVICE_POLL ? d->code : NULL;
+    if (f->stage == AZRI_DEVICE_LOAD) {
+        step->kind = AZRI_STEP_CALL;
+        step->call = f->conf->load_refresh;
+        step->call_user = f->conf->refresh_user;
+        return AZREDIS_OK;
+    }
+    if (f->stage == AZRI_DEVICE_CODE) {
+        azri_device_drop(d, f->mem);
+        d->user_code[0] = d->uri[0] = '\0';
+        d->interval_ms = 0;
+    }
+    step->url = f->authority;
+    step->by_proxy = 1;
+    step->request.max = AZRI_HTTP_BODY_MAX + 1024u;     /* a refresh token is longer than a secret, and here memory grows */
+    return azri_app_post(f, step, f->stage == AZRI_DEVICE_CODE ? "devicecode" : "token", azri_device_form,
+                         AZRI_HTTP_BODY_MAX);
+}
+#endif
+
+/* ==== >>walk ============================================================== uses: core mem fail text json http jwt identity flow app given managed federated certificate devtools device ==
  * The table of sources, which of them a walk asks and in which order, and the walk itself.
  * Entry points: azri_flow_init _start _next _body _http _text _ran _call _free azri_step_free.
  * ================================================================================================ */
@@ -8203,6 +8552,10 @@ static const azri_source azri_sources[] = {        /* in the order of the defaul
 #ifndef AZREDIS_NO_TOKEN_FILE
     { "token-file", NULL, AZREDIS_ID_TOKEN_FILE, 0, azri_given_begin, azri_token_file_ask, NULL, NULL,
       azri_token_file_text, NULL },
+#endif
+#ifndef AZREDIS_NO_DEVICE_CODE
+    { "device-code", NULL, AZREDIS_ID_DEVICE_CODE, 0, azri_device_begin, azri_device_ask, azri_device_http, azri_device_net, NULL,
+      azri_device_call },
 #endif
 #ifndef AZREDIS_NO_EXEC
     { "exec", NULL, AZREDIS_ID_EXEC, 0, azri_exec_begin, azri_exec_ask, NULL, NULL, azri_exec_text, NULL },
@@ -8296,9 +8649,10 @@ static void azri_flow_begin_link(azri_flow *f, uint64_t now) {
     while (f->link < f->link_count) {
         f->source = &azri_sources[f->links[f->link]];
         f->link_at = now;
+        f->wait_until = 0;
         st = f->source->begin(f);
         if (st == AZREDIS_OK) {
-            f->phase = AZRI_FLOW_ASK;
+            f->phase = AZRI_FLOW_PAUSE;
             return;
         }
         if (st != AZREDIS_E_NO_CREDENTIAL) {
@@ -8483,6 +8837,14 @@ static int azri_token_end_claim(azri_token *t, uint32_t claim) {
     return 1;
 }
 
+#ifndef AZREDIS_NO_DEVICE_CODE
+/* The owner of the open claim lives, and its walk goes on for walk_ms at least. */
+static void azri_token_extend(azri_token *t, uint64_t now, uint64_t walk_ms) {
+    t->claimed_at = now;
+    t->claim_until = azri_after(azri_after(now, walk_ms), AZRI_TOKEN_GRACE);
+}
+#endif
+
 /* The owner goes away without a result; others may claim at once. */
 static void azri_token_drop(azri_token *t, uint32_t claim, uint64_t now) {
     if (!azri_token_end_claim(t, claim)) return;
@@ -8636,7 +8998,7 @@ typedef struct azri_news {
 /* The stable numbers of log lines; the manual lists them. */
 enum {
     AZRI_LOG_TOKEN_START = 100, AZRI_LOG_TOKEN_OK, AZRI_LOG_TOKEN_FAILED, AZRI_LOG_TOKEN_SAME, AZRI_LOG_TOKEN_HINT,
-    AZRI_LOG_IDENTITY, AZRI_LOG_TOKEN_REJECTED,
+    AZRI_LOG_IDENTITY, AZRI_LOG_TOKEN_REJECTED, AZRI_LOG_SIGN_IN, AZRI_LOG_NOT_SAVED,
     AZRI_LOG_CONNECT = 200, AZRI_LOG_CONNECTED, AZRI_LOG_CONNECT_FAILED, AZRI_LOG_LOST, AZRI_LOG_HANDSHAKE, AZRI_LOG_READY,
     AZRI_LOG_RESP2, AZRI_LOG_PROBE, AZRI_LOG_HANDOVER, AZRI_LOG_HANDED_OVER, AZRI_LOG_HANDOVER_FAILED,
     AZRI_LOG_AUTH = 300, AZRI_LOG_AUTH_OK, AZRI_LOG_AUTH_FAILED, AZRI_LOG_EXPIRING,
@@ -8647,10 +9009,10 @@ enum {
 AZREDIS_API const char *azredis_event_name(azredis_event_type type) {
     static const char names[] = "?\0TokenRefreshed\0TokenRefreshFailed\0ConnectionReauthenticated\0"
                                 "ConnectionReauthenticationFailed\0ConnectionFailed\0ConnectionRestored\0ErrorMessage\0"
-                                "InternalError\0Log\0Drained";
+                                "InternalError\0Log\0Drained\0DeviceCode";
     const char *name = names;
     int i;
-    if (type > AZREDIS_EV_DRAINED) return names;
+    if (type > AZREDIS_EV_DEVICE_CODE) return names;
     for (i = 0; i < (int)type; i++) name += strlen(name) + 1;
     return name;
 }
@@ -12034,7 +12396,7 @@ static uint64_t azri_dial_deadline(const azri_dial *d) { return d->next_at; }
 
 /* ---- a ready event handler ---------------------------------------------------------------------- */
 
-enum { AZRI_EV_OLD = 1, AZRI_EV_NEW = 2, AZRI_EV_NEXT = 4, AZRI_EV_PLACE = 8, AZRI_EV_WHY = 16 };
+enum { AZRI_EV_OLD = 1, AZRI_EV_NEW = 2, AZRI_EV_NEXT = 4, AZRI_EV_PLACE = 8, AZRI_EV_WHY = 16, AZRI_EV_SAYS = 32 };
 
 /* Which members mean something: the table at azredis_event_type. */
 static unsigned azri_event_members(azredis_event_type type) {
@@ -12046,6 +12408,7 @@ static unsigned azri_event_members(azredis_event_type type) {
         return AZRI_EV_PLACE | AZRI_EV_OLD | AZRI_EV_NEXT | AZRI_EV_WHY;
     case AZREDIS_EV_CONNECTION_FAILED:          return AZRI_EV_PLACE | AZRI_EV_NEXT | AZRI_EV_WHY;
     case AZREDIS_EV_CONNECTION_RESTORED:        return AZRI_EV_PLACE | AZRI_EV_NEW;
+    case AZREDIS_EV_DEVICE_CODE:                return AZRI_EV_NEW | AZRI_EV_SAYS;
     case AZREDIS_EV_ERROR_MESSAGE:
     case AZREDIS_EV_INTERNAL_ERROR:             return AZRI_EV_PLACE | AZRI_EV_WHY;
     case AZREDIS_EV_LOG:
@@ -12097,6 +12460,10 @@ static size_t azri_event_line(char *out, size_t cap, const azredis_event *ev, in
     if (has & AZRI_EV_OLD) azri_event_time(&o, "old", ev->old_left_ms);
     if (has & AZRI_EV_NEW) azri_event_time(&o, "new", ev->new_left_ms);
     if (has & AZRI_EV_NEXT) azri_event_time(&o, "next", ev->next_try_ms);
+    if ((has & AZRI_EV_SAYS) && ev->text) {
+        azri_event_text(&o, ": ");
+        azri_event_text(&o, ev->text);
+    }
     if ((has & AZRI_EV_WHY) && ev->error) {
         azri_event_text(&o, ": ");
         azri_event_text(&o, ev->error->message);
@@ -14785,6 +15152,8 @@ static uint64_t azri_line_deadline(const azri_line *l) {
  * ================================================================================================ */
 
 #define AZRI_SIGNATURE_MAX 512u         /* bytes: RSA-4096, the longest that Entra and mbedTLS take */
+/* Why there is no token while a device code is out. */
+#define AZRI_NOBODY_YET   "token: nobody has signed in yet with the code of the event DeviceCode"
 #define AZRI_OWN_PAUSE    20u           /* ms between two looks at a fetch that another thread is stepping */
 
 typedef struct azri_watch azri_watch;
@@ -14816,6 +15185,7 @@ struct azredis_auth {
     azri_tls_kept      kept;            /* of the last token request, for the next; lent to the fetch meanwhile */
     azri_pair          pair;            /* certificate and key of it, the same */
     int64_t            clock_offset;    /* seconds by which Entra's clock was ahead of ours */
+    azri_device       *device;          /* of the identity device-code: its refresh token, its code. NULL: another one */
     azri_fetch        *own;             /* the fetch of azredis_auth_token */
     void             (*drop_own)(azredis_auth *a, azri_fetch *f, uint64_t now);  /* set with it */
     int                own_busy;        /* a thread is stepping it */
@@ -14934,6 +15304,7 @@ struct azri_fetch {
     azri_line  line;
     azri_http  http;
     azri_tls_kept kept;                 /* the auth's, until the end */
+    azri_device *device;                /* a copy of the auth's; NULL: of another identity */
 #ifndef AZREDIS_NO_EXEC
     azri_child child;
     azredis_error child_error;
@@ -14957,6 +15328,21 @@ static int azri_env_load(azri_env *env, const azri_mem *m) {
     return ok;
 }
 
+#ifdef AZREDIS_NO_DEVICE_CODE
+#define azri_fetch_device_take(a, f, now) 1
+#define azri_fetch_device_free(a, f) ((void)0)
+#else
+/* Under the lock: a copy for this walk, but of a code whose time is over. 0: out of memory. */
+static int azri_fetch_device_take(azredis_auth *a, azri_fetch *f, uint64_t now) {
+    if (!a->device) return 1;
+    if (a->device->code && now >= a->device->expires_at) azri_device_drop(a->device, &a->port.mem);
+    f->flow.device = f->device = (azri_device *)azri_zalloc(&a->port.mem, sizeof *f->device);
+    return f->device && azri_device_copy(f->device, a->device, &a->port.mem);
+}
+
+static void azri_fetch_device_free(azredis_auth *a, azri_fetch *f) { azri_device_free(f->device, &a->port.mem); }
+#endif
+
 static void azri_fetch_free(azredis_auth *a, azri_fetch *f) {
     azri_line_end(&f->line);
 #ifndef AZREDIS_NO_EXEC
@@ -14965,6 +15351,7 @@ static void azri_fetch_free(azredis_auth *a, azri_fetch *f) {
     azri_tls_forget(&f->kept, &a->port.mem);
     azri_step_free(&f->step);
     azri_flow_free(&f->flow);
+    azri_fetch_device_free(a, f);
     azri_env_free(&f->env, &a->port.mem);
     azri_wipe(f, sizeof *f);
     azri_free(&a->port.mem, f, sizeof *f);
@@ -14995,6 +15382,7 @@ static azri_fetch *azri_fetch_no_memory(azredis_auth *a, uint32_t claim, uint64_
 static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
     uint32_t claim;
     azri_fetch *f;
+    int ok;
     if (a->broken.code != AZREDIS_OK || a->conf.is_static) return NULL;
     azri_lock_acquire(&a->lock);
     claim = azri_token_claim(&a->machine, now, a->conf.chain_ms);
@@ -15013,6 +15401,7 @@ static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
 #ifndef AZREDIS_NO_OS
     f->flow.local_time = azri_posix_local;
 #endif
+    ok = azri_fetch_device_take(a, f, now);
     f->flow.pin = a->pin;
     f->flow.clock_offset = a->clock_offset;
     azri_pair_move(&f->flow.kept, &a->pair);
@@ -15020,7 +15409,7 @@ static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
     azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_TOKEN_START, "fetching a token (%s)",
                   azri_identity_name(a->conf.identity));
     azri_lock_release(&a->lock);
-    if (!azri_env_load(&f->env, &a->port.mem)) {
+    if (!azri_env_load(&f->env, &a->port.mem) || !ok) {
         azri_fetch_free(a, f);
         return azri_fetch_no_memory(a, claim, now);
     }
@@ -15082,6 +15471,71 @@ static void azri_fetch_return(azredis_auth *a, azri_fetch *f) {
     memset(&f->kept, 0, sizeof f->kept);
 }
 
+#ifdef AZREDIS_NO_DEVICE_CODE
+#define azri_fetch_device_return(a, f, mine) ((void)0)
+#define azri_fetch_device_save(a, f) ((void)0)
+#define azri_fetch_device_wait(a, f, now) 1
+#else
+AZRI_STATIC_ASSERT(prompt_fits_an_item, sizeof ((azri_device *)0)->prompt == sizeof ((azri_item *)0)->text);
+
+/* Under the lock: the walk has ended. mine: nobody has taken over. */
+static void azri_fetch_device_return(azredis_auth *a, azri_fetch *f, int mine) {
+    azri_device *d = f->device;
+    int ok = f->flow.status == AZREDIS_OK;
+    if (!d) return;
+    if (mine || ok) azri_device_drop(a->device, &a->port.mem);
+    if (!d->changed && !(ok && d->refresh) && !(mine && d->dead)) return;
+    azri_strfree(&a->port.mem, a->device->refresh);
+    a->device->refresh = d->refresh;
+    d->refresh = NULL;
+}
+
+/* Not under the lock: the program keeps what it will need after a restart. */
+static void azri_fetch_device_save(azredis_auth *a, azri_fetch *f) {
+    const azri_device *d = f->device;
+    azredis_status st;
+    if (!d || !d->changed || !a->conf.save_refresh) return;
+    st = a->conf.save_refresh(a->conf.refresh_user, d->refresh, strlen(d->refresh));
+    if (st == AZREDIS_OK) return;
+    azri_lock_acquire(&a->lock);
+    azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_NOT_SAVED,
+                  "save_refresh failed with %d: the next start may need a sign-in", (int)st);
+    azri_lock_release(&a->lock);
+}
+
+/* Under the lock: there is a new code. From here on whoever takes over goes on with it. */
+static void azri_fetch_device_tell(azredis_auth *a, azri_fetch *f, uint64_t now) {
+    azri_device *d = f->device;
+    azri_item *it = azri_auth_note(a, AZREDIS_EV_DEVICE_CODE, NULL);
+    d->news = 0;
+    memcpy(it->text, d->prompt, sizeof it->text);
+    it->new_left_ms = (int64_t)(d->expires_at - now);
+    (void)azri_device_copy(a->device, d, &a->port.mem);         /* without memory it is this walk's alone */
+    azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_SIGN_IN, "somebody must sign in within %lld s%s%s",
+                  (long long)((d->expires_at - now) / 1000), f->flow.hint[0] ? "; " : "", f->flow.hint);
+    f->flow.hint[0] = '\0';
+}
+
+/* The walk waits, perhaps for a person: then it says that it lives, and once what to show. 0: others have taken over. */
+static int azri_fetch_device_wait(azredis_auth *a, azri_fetch *f, uint64_t now) {
+    azri_device *d = f->device;
+    int mine, news;
+    if (!d || !d->code) return 1;
+    azri_lock_acquire(&a->lock);
+    mine = a->machine.claim == f->claim;
+    news = mine && d->news;
+    if (mine) azri_token_extend(&a->machine, now, f->step.wait_ms + a->conf.chain_ms);
+    if (news) azri_fetch_device_tell(a, f, now);
+    else if (mine) {
+        a->device->poll_at = d->poll_at;
+        a->device->interval_ms = d->interval_ms;
+    }
+    azri_lock_release(&a->lock);
+    if (news) azri_auth_wake(a);
+    return mine;
+}
+#endif
+
 /* The walk has ended. Frees f. */
 static void azri_fetch_end(azredis_auth *a, azri_fetch *f, uint64_t now) {
     azredis_status st = f->flow.status;
@@ -15100,6 +15554,7 @@ static void azri_fetch_end(azredis_auth *a, azri_fetch *f, uint64_t now) {
         a->record_count = f->flow.record_count;
     }
     azri_fetch_return(a, f);
+    azri_fetch_device_return(a, f, mine);
     azri_lock_release(&a->lock);
     azri_auth_wake(a);
     azri_fetch_free(a, f);
@@ -15352,10 +15807,15 @@ static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_g
 #endif
             break;
         case AZRI_STEP_WAIT:
+            if (!azri_fetch_device_wait(a, f, now)) {
+                azri_fetch_drop(a, f, now);
+                return 1;
+            }
             f->until = azri_after(now, f->step.wait_ms);
             f->phase = AZRI_FETCH_WAIT;
             break;
         case AZRI_STEP_DONE: default:
+            azri_fetch_device_save(a, f);
             azri_fetch_end(a, f, now);
             return 1;
         }
@@ -15387,6 +15847,9 @@ static void azri_auth_free(azredis_auth *a) {
     azri_tls_forget(&a->kept, &mem);
     azri_pair_free(&a->pair);
     azri_blob_drop(a->blob);
+#ifndef AZREDIS_NO_DEVICE_CODE
+    azri_device_free(a->device, &mem);
+#endif
     azri_identity_conf_free(&a->conf, &mem);
     azri_strfree(&mem, a->ca_file);
     azri_lock_free(&a->lock);
@@ -15504,6 +15967,8 @@ static void azri_pump_notes(azredis_client *c, uint64_t now) {
     for (i = azri_max64(first, c->notes_seen); AZRI_WITH_EVENTS && i < a->note_count; i++) {
         const azri_item *note = &a->notes[i % AZRI_NOTES_MAX];
         if (note->type == AZREDIS_EV_LOG && note->level > c->hub.news.level) continue;
+        if (note->type == AZREDIS_EV_DEVICE_CODE && !azri_hub_live_blob(&c->hub, now))
+            (void)azri_fail(&c->hub.trouble, AZREDIS_E_TIMEOUT, "token", AZRI_NOBODY_YET);
         item = azri_news_add(&c->hub.news, note->type, NULL);
         dropped = item->dropped;
         *item = *note;
@@ -15875,13 +16340,17 @@ static void azri_item_event(const azri_item *it, azredis_event *ev) {
     ev->number = it->number;
     ev->text = it->type == AZREDIS_EV_LOG ? it->text : NULL;
     ev->dropped = it->dropped;
+    if (it->type != AZREDIS_EV_DEVICE_CODE) return;
+    ev->user_code = it->text;                       /* three strings: the prompt of azri_device */
+    ev->verification_uri = ev->user_code + strlen(ev->user_code) + 1;
+    ev->text = ev->verification_uri + strlen(ev->verification_uri) + 1;
 }
 
 /* Without the lock. */
 static void azri_deliver_event(azredis_client *c, azredis_event *ev) {
     ev->client = c;
     if (ev->type != AZREDIS_EV_LOG && ev->type != AZREDIS_EV_TOKEN_REFRESHED &&
-        ev->type != AZREDIS_EV_TOKEN_REFRESH_FAILED)
+        ev->type != AZREDIS_EV_TOKEN_REFRESH_FAILED && ev->type != AZREDIS_EV_DEVICE_CODE)
         ev->endpoint = c->endpoint;
     if (c->on_event) c->on_event(ev, c->event_user);
     else if (ev->type == AZREDIS_EV_LOG) azri_event_default(ev);
@@ -16918,6 +17387,8 @@ static azredis_status azri_auth_look(azredis_auth *a, azredis_token *out, azredi
         if (why) *why = a->failure;
         if (!a->failure.retryable && now < a->machine.next_try && !azri_token_claimed(&a->machine, now))
             st = a->failure.code;
+    } else if (a->device && a->device->code) {
+        (void)azri_fail(why, st, "token", AZRI_NOBODY_YET);
     } else {
         (void)azri_fail(why, st, "token", "the request for a token has not been answered yet%s", !a->machine.held ? ""
                         : a->machine.refused ? "; Redis refused the last one" : "; the last one has expired");
@@ -17411,6 +17882,12 @@ static AZRI_APART azredis_auth *azri_auth_open(azredis_auth_options *o, const az
     a->ca_file = azri_strdup(&a->port.mem, o->ca_file);
     if (a->broken.code == AZREDIS_OK) (void)azri_identity_conf_copy(&a->conf, &a->port.mem, o, &a->broken);
     a->conf.cloud = AZRI_WITH_HTTP ? azri_identity_authority_of(redis_host) : NULL;
+#ifndef AZREDIS_NO_DEVICE_CODE
+    if (a->broken.code == AZREDIS_OK && a->conf.identity == AZREDIS_ID_DEVICE_CODE) {
+        a->device = (azri_device *)azri_zalloc(&port.mem, sizeof *a->device);
+        if (!a->device) a->broken.code = AZREDIS_E_NOMEM;
+    }
+#endif
     azri_config_free(config);
     if (a->broken.code != AZREDIS_E_NOMEM && port.missing) (void)azri_port_check(&port, &a->broken);
     if ((o->ca_file && !a->ca_file) || a->broken.code == AZREDIS_E_NOMEM || azri_auth_static(a) != AZREDIS_OK) {

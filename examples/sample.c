@@ -305,6 +305,10 @@ static void on_event(const azredis_event *ev, void *user) {
     struct run *run = (struct run *)user;
     size_t i;
     end_row(run);
+    if (ev->type == AZREDIS_EV_DEVICE_CODE) {   /* for the person who signs in */
+        fprintf(stderr, "%s\n", ev->text);
+        return;
+    }
     printf("%s:", azredis_event_name(ev->type));
     if (ev->type == AZREDIS_EV_LOG) {   /* only asked for by --verbose */
         printf(" %d %s", ev->number, ev->text);
@@ -456,7 +460,8 @@ int main(int argc, char **argv) {
     if (s->endpoint == s->host) wipe(s->host, sizeof s->host);
 
     printf("Connecting to %s with %s...\n", where, s->title);
-    if (azredis_connect(run->cache, 60000, &why) != AZREDIS_OK) {
+    /* A person who signs in has as long as the code lives. */
+    if (azredis_connect(run->cache, s->identity.identity == AZREDIS_ID_DEVICE_CODE ? 900000 : 60000, &why) != AZREDIS_OK) {
         azredis_close(run->cache);
         fprintf(stderr, "Cannot connect: %s\n", why.message);
         return 1;

@@ -38,7 +38,7 @@
 /* Exit statuses. */
 enum { OK = 0, ERROR_REPLY = 1, USAGE = 2, NO_TOKEN = 3, NO_REDIS = 4, REJECTED = 5 };
 
-#define TOKEN_MS 30000u                 /* for the token, if --timeout says nothing */
+#define TOKEN_MS 30000u                 /* for the token, if --timeout says nothing, beside the time of a person */
 #define CONNECT_MS 15000u               /* for look-up, TCP, TLS and AUTH */
 #define COMMAND_MS 60000u               /* for one command */
 #define SLICE_MS 100u                   /* between two looks whether waiting is still of use */
@@ -115,6 +115,7 @@ static struct {
     azredis_reply reply;
     int status;                         /* the exit status so far: the first that is not OK */
     int protocol;                       /* of the client; 0: there is none */
+    uint32_t person_ms;                 /* that a person has to sign in */
     int rejected;                       /* 1: Redis refused the last token that it was shown */
     const azredis_str *words;           /* of SUBSCRIBE */
     int word_count, announced;          /* words that were printed as subscribed */
@@ -232,9 +233,6 @@ static void print_help(void) {
     }
     fputs("\nNAME: ", stdout);
     for (i = 0; identities[i]; i++) printf("%s%s", i == 0 ? "" : i == 7 ? "\n      " : " ", identities[i]);
-    fputs("\nnot built yet:", stdout);
-    for (i = 0; identities[i]; i++)
-        if (azredis_identity_why(identities[i])) printf(" %s", identities[i]);
     puts("\n\nSecrets are never taken from the command line, which every user of the machine can read:\n"
          "  default, environment, client-secret   AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET\n"
          "  client-secret                         or --tenant-id, --client-id, --secret-file\n"
@@ -244,6 +242,7 @@ static void print_help(void) {
          "  managed-identity                      what Azure sets there: IDENTITY_ENDPOINT, MSI_ENDPOINT, or nothing\n"
          "  azure-cli, azure-developer-cli, azure-powershell      whoever has signed in to az, azd, pwsh\n"
          "  default                               the first of these; AZURE_TOKEN_CREDENTIALS says which are asked\n"
+         "  device-code                           none: a person signs in with the code that is shown on stderr\n"
          "  access-key                            AZREDIS_ACCESS_KEY or --key-file\n"
          "  password                              AZREDIS_USER or --user, AZREDIS_PASSWORD or --secret-file\n"
          "\nExit status: 0 ok, 1 an error reply from Redis, 2 wrong usage, 3 no token, 4 no way to Redis\n"
@@ -593,6 +592,10 @@ static void on_event(const azredis_event *ev, void *user) {
     if (log == 103) app.same = 1;
     if (log == 106 || log == 302) app.rejected = 1;             /* the manual lists these numbers */
     if (log == 205) app.rejected = 0;
+    if (ev->type == AZREDIS_EV_DEVICE_CODE) {
+        fprintf(stderr, "%s\n", ev->text);
+        app.person_ms = (uint32_t)ev->new_left_ms;
+    }
     if (log == 206) app.resp2 = 1;
     if (log == 400) app.confirmed++;
     if (log == 401) snprintf(app.refusal, sizeof app.refusal, "%s", ev->text);
@@ -709,7 +712,7 @@ static azredis_status fetch_token(azredis_token *t, azredis_error *why) {
     uint32_t left;
     do {
         /* The walk has the same deadline and knows better what it waited for: it gets a moment to say so. */
-        left = left_ms(since, TOKEN_MS) + SLICE_MS;
+        left = left_ms(since, TOKEN_MS + app.person_ms) + SLICE_MS;
         memset(why, 0, sizeof *why);
         st = azredis_auth_token(app.identity, t, left < SLICE_MS ? left : SLICE_MS, why);
     } while (st == AZREDIS_AGAIN && why->code == AZREDIS_AGAIN && left > SLICE_MS && !stop);
@@ -813,7 +816,7 @@ static void connect_client(void) {
             stage = NO_REDIS;
             since = now_ms();
         }
-        left = left_ms(since, stage == NO_TOKEN ? TOKEN_MS : CONNECT_MS);
+        left = left_ms(since, stage == NO_TOKEN ? TOKEN_MS + app.person_ms : CONNECT_MS);
         st = azredis_connect(app.cache, left < SLICE_MS ? left : SLICE_MS, &why);
     } while (st != AZREDIS_OK && left > 0 && why.retryable && (st == AZREDIS_E_TIMEOUT || st == AZREDIS_E_AUTH));
     if (st != AZREDIS_OK) die_of(status_of(&why), &why);

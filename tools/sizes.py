@@ -20,16 +20,17 @@ ARM = ["arm-none-eabi-gcc", "-std=c99", "-Os", "-mcpu=cortex-m4", "-mthumb", "-f
 MBEDTLS = {"2.28": ("bookworm", []), "3.6": ("trixie", ["-DSIZES_TLS13"])}
 PROFILES = {"edge-callback": [], "edge-secret": ["-DSECRET"]}
 # What leaves out an identity, or the proxy before one, and where edge-secret can have it: the flag by which it differs.
-SWITCHES = {"WORKLOAD": "", "MANAGED": "", "TOKEN_FILE": "", "EXEC": "", "DEVTOOLS": "", "ASSERTION": "-DWITH_ASSERTION", "PROXY": "-DWITH_PROXY",
+SWITCHES = {"WORKLOAD": "", "MANAGED": "", "TOKEN_FILE": "", "EXEC": "", "DEVTOOLS": "", "DEVICE_CODE": "", "ASSERTION": "-DWITH_ASSERTION", "PROXY": "-DWITH_PROXY",
             "HTTP": "-USECRET"}
 # Calls that the compiler cannot follow: back from mbedTLS, and through pointers (who makes them: whom they reach).
 CALLBACKS = {"mbedtls_ssl_handshake": ["azri_tls_verify", "azri_tls_bio_recv"], "mbedtls_x509_crt_verify": ["azri_tls_each"],
              "mbedtls_ssl_read": ["azri_tls_bio_recv"], "mbedtls_ssl_write": ["azri_tls_bio_send"]}
-POINTERS = [(r"azri_fetch_read|azri_http_\w+", r"azri_flow_body"), (r"azri_flow_value", r"azri_managed_value"),
+POINTERS = [(r"azri_fetch_read|azri_http_\w+", r"azri_flow_body"), (r"azri_flow_value", r"azri_(managed|device)_value"),
+            (r"azri_app_post", r"azri_(app|device)_form"),
             (r"azri_json_\w+|azri_jwt_claims|azri_flow_accept", r"azri_(flow|jwt)_value"),
-            (r"azri_fetch_call|azri_flow_call\w*", r"azri_(assertion|callback|managed)_call"),
+            (r"azri_fetch_call|azri_flow_call\w*", r"azri_(assertion|callback|managed|device)_call"),
             (r"azri_fetch_step|azri_flow_(next|ask|begin|http|net)\w*",
-             r"azri_(secret|app|assertion|callback|environment|source|federated|managed|file|exec|tool)_\w+|azri_flow_judge\w*")]
+             r"azri_(secret|app|assertion|callback|environment|source|federated|managed|file|exec|tool|device)_\w+|azri_flow_judge\w*")]
 
 def size(path, tool="size"):
     """text, data, bss; constants that only the loader writes to count as text."""

@@ -262,7 +262,7 @@ typedef struct live_event {
 
 /* The handler's user: keeps copies, counts by type, looks for secrets. One client (thread) each. */
 typedef struct live_events {
-    size_t     count, of[AZREDIS_EV_DRAINED + 1], lost;
+    size_t     count, of[AZREDIS_EV_DEVICE_CODE + 1], lost;
     uint32_t   dropped;                 /* reported by the library */
     int        leaks;                   /* events with a secret in them */
     live_event at[LIVE_EVENTS];

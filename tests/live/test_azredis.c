@@ -875,18 +875,6 @@ static void test_missing_secrets_are_named(void **state)
     }
 }
 
-static void test_identities_to_come(void **state)
-{
-    static const char *const names[] = { "device-code" };
-    size_t i;
-    (void)state;
-    for (i = 0; i < COUNT(names); i++) {
-        run("--auth", names[i], "PING");
-        assert_complaint(3, names[i]);
-        assert_has(tool.errors, "not built yet");
-    }
-}
-
 /* Each flag arrives at its option: the complaint is about what it holds. */
 static void test_flags_of_identities(void **state)
 {
@@ -1140,7 +1128,6 @@ static void test_help(void **state)
         "--protocol 2|3", "--timeout MS", "--json", "-v, --verbose", "default environment client-secret",
         "access-key password",
         "AZURE_FEDERATED_TOKEN_FILE", "IDENTITY_ENDPOINT", "MSI_ENDPOINT", "AZURE_TOKEN_CREDENTIALS",
-        "not built yet: device-code\n",
         "AZREDIS_ACCESS_KEY", "AZREDIS_PASSWORD", "5 Redis rejected the token"
     };
     size_t i;
@@ -1580,7 +1567,7 @@ int main(int argc, char **argv)
         T(test_subscribe_survives_a_cut), T(test_subscribe_among_lines), T(test_subscribe_refused),
         T(test_secrets_from_files), T(test_secrets_as_arguments_are_refused), T(test_connection_strings),
         T(test_no_secret_in_the_command_line),
-        T(test_missing_secrets_are_named), T(test_identities_to_come), T(test_flags_of_identities),
+        T(test_missing_secrets_are_named), T(test_flags_of_identities),
         T(test_managed_identity),
         T(test_workload_identity), T(test_token_file_and_exec), T(test_proxy), T(test_authorities), T(test_usage), T(test_help),
         T(test_refused_commands_tell_why), T(test_verbose), T(test_status_of_replies), T(test_status_without_a_token),

@@ -16,7 +16,7 @@ typedef struct party {
     pthread_t       thread;
     int             running;
     const char     *key;
-    atomic_int      of[AZREDIS_EV_DRAINED + 1], logged[600], inside, leaks, together;
+    atomic_int      of[AZREDIS_EV_DEVICE_CODE + 1], logged[600], inside, leaks, together;
     int64_t         submitted, answered, failed;
     azredis_status  status;
     azredis_error   why;

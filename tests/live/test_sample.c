@@ -703,19 +703,6 @@ static void flags_take_no_secret(void **state) {
     }
 }
 
-static void flags_identities_to_come_exit_2(void **state) {
-    static const char *const names[] = { "device-code" };
-    size_t i;
-    (void)state;
-    for (i = 0; i < sizeof names / sizeof names[0]; i++) {
-        start("--auth", names[i], NULL);
-        expect("--auth: not built yet\r\n");
-        assert_end(2);
-        assert_shown("\n", 1);
-        clean_up(state);
-    }
-}
-
 static void flags_unknown_identity_lists_the_names(void **state) {
     (void)state;
     start("--auth", "nobody", NULL);
@@ -881,7 +868,6 @@ int main(void) {
         cmocka_unit_test_teardown(flags_help, clean_up),
         cmocka_unit_test_teardown(flags_wrong_exit_2, clean_up),
         cmocka_unit_test_teardown(flags_take_no_secret, clean_up),
-        cmocka_unit_test_teardown(flags_identities_to_come_exit_2, clean_up),
         cmocka_unit_test_teardown(flags_unknown_identity_lists_the_names, clean_up),
         cmocka_unit_test_teardown(connection_of_the_environment, clean_up),
         cmocka_unit_test_teardown(connection_by_url_with_a_key, clean_up),

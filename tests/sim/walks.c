@@ -10,16 +10,17 @@ enum { SEEDS = 2000, WALKS = 3, STEP_MAX = 100, PAUSE_MAX = 60000, ANSWER_MAX = 
 #define ARC_KEY       "ARCKEYARCKEYARCKEY+/=="
 #define ASSERTION     "eyJhbGciOiJub25lIn0.eyJvaWQiOiJvIn0.c2lnASSERT"
 #define THUMBPRINT    "00112233445566778899aabbccddeeff00112233"
+#define DEVICE_SECRET "DEVSECRETDEVSECRETDEVSECRETDEVSECRETDEVSECRET"  /* device code and refresh token */
 #define PEM           "-----BEGIN CERTIFICATE-----\nMIIB\n"
 
 typedef enum invariant {
-    I_SECRET, I_ASSERTION, I_KEY, I_PLAIN, I_HEADERS, I_BY_PROXY, I_PIN, I_ROOTS, I_FILE, I_TIMEOUT, I_PAUSE, I_ENDS,
+    I_SECRET, I_ASSERTION, I_KEY, I_DEVICE, I_PLAIN, I_HEADERS, I_BY_PROXY, I_PIN, I_ROOTS, I_FILE, I_TIMEOUT, I_PAUSE, I_ENDS,
     I_LEFT, I_AGREES, I_WINNER, I_SILENT, I_MEMORY, I_COUNT
 } invariant;
 
 static const char *const invariant_names[I_COUNT] = {
     "a secret goes to an authority alone, by TLS", "an assertion goes to authority or token endpoint, by TLS",
-    "a platform's key goes to the platform's endpoint", "without TLS only who is near is asked",
+    "a platform's key goes to the platform's endpoint", "device code and refresh token go to an authority, by TLS", "without TLS only who is near is asked",
     "no value makes a header", "the proxy is for authorities", "a pin is Service Fabric's",
     "own roots and names are the cluster's", "a file's name stays in its directory",
     "no question outlasts the deadline", "no pause outlasts the deadline", "a walk ends",
@@ -36,6 +37,8 @@ static struct {
     int      walk, step, variant;
     int      always;                       /* the only HTTP status that comes, and the walk must end; 0: any comes */
 } run;
+
+static azri_device device;                 /* of device-code: what is kept from walk to walk */
 
 /* What came up, of which everything must. */
 static uint64_t checked[I_COUNT], asked[AZRI_STEP_DONE + 1], tokens_of[AZRI_SOURCES], tokens_by[VARIANTS];
@@ -122,8 +125,14 @@ static void choose_options(void) {
     if (needs & AZRI_NEED_SECRET) opt.client_secret = SECRET;
     if (needs & AZRI_NEED_ASSERTION) opt.get_assertion = not_called;
     if (needs & AZRI_NEED_CALLBACK) opt.get_token = not_called;
+    if (run.who->id == AZREDIS_ID_CLIENT_CERTIFICATE) {
+        opt.certificate_file = "/certificate";
+        if (dice(2)) opt.key_file = "/key";
+        opt.send_chain = (int)dice(2);
+    }
     if (needs & AZRI_NEED_TOKEN_FILE) opt.token_file = "/token";
     if (needs & AZRI_NEED_EXEC) opt.exec = "/program";
+    if (run.who->id == AZREDIS_ID_DEVICE_CODE && dice(2)) opt.load_refresh = not_called;
     if (run.who->id == AZREDIS_ID_WORKLOAD) opt.kubernetes_proxy = (int)dice(2);
     if (by_app && dice(2)) opt.managed_client_id = CLIENT;
     else if (by_app || (run.who->id == AZREDIS_ID_MANAGED && dice(4) == 0)) opt.object_id = OID;
@@ -160,6 +169,10 @@ static void check_key(void) {
     if (asks_with("ARCKEY")) CHECK(I_KEY, stands_in(AZRI_ENV_IDENTITY_ENDPOINT) || to("127.0.0.1"));
 }
 
+static void check_device(void) {
+    if (asks_with("DEVSECRET")) CHECK(I_DEVICE, to_authority() && step.url.tls);
+}
+
 static void check_plain(void) {
     static const char *const near[] = { "127.0.0.1", "169.254.169.254", "::1", "localhost", "10.1.1.1" };
     size_t i;
@@ -193,7 +206,10 @@ static void check_file(void) {
 
 static void check_timeout(void) { CHECK(I_TIMEOUT, now < run.until && step.timeout_ms <= run.until - now); }
 
-static void check_pause(void) { CHECK(I_PAUSE, step.wait_ms <= PAUSE_MAX && step.wait_ms < run.until - now); }
+static void check_pause(void) {
+    if (device.code) run.until = device.expires_at;         /* a walk that waits for a person */
+    CHECK(I_PAUSE, step.wait_ms <= PAUSE_MAX && step.wait_ms < run.until - now);
+}
 
 /* ---- what is answered ---- */
 
@@ -201,7 +217,7 @@ static void check_pause(void) { CHECK(I_PAUSE, step.wait_ms <= PAUSE_MAX && step
 static const char *told_again(void) {
     static const struct { const char *part, *whole; } ours[] = {
         { "abc~8Q", "abc~8Q+/=&%# \\\"'" }, { "HDRSECRET", HEADER_SECRET }, { "ARCKEY", ARC_KEY },
-        { "c2lnASSERT", ASSERTION }
+        { "c2lnASSERT", ASSERTION }, { "DEVSECRET", DEVICE_SECRET }
     };
     size_t i;
     for (i = 0; i < COUNT_OF(ours) && !asks_with(ours[i].part); i++) {}
@@ -213,13 +229,16 @@ static const char *body(void) {
         "", "<html>", "{\"a\":1", "{}", "{\"error\":\"invalid_request\",\"error_description\":\"Identity not found\"}",
         "{\"error\":{\"code\":\"ManagedIdentityNotFound\",\"message\":\"m\"}}",
         "{\"statusCode\":500,\"message\":\"x\"}", "{\"error\":\"invalid_client\",\"error_codes\":[700024]}",
-        "{\"error\":\"temporarily_unavailable\"}"
+        "{\"error\":\"temporarily_unavailable\"}", "{\"error\":\"authorization_pending\"}", "{\"error\":\"slow_down\"}",
+        "{\"error\":\"invalid_grant\"}", "{\"error\":\"expired_token\"}"
     };
     static const char *const tokens[] = { day_token, exp_token, bare_token, graph_token, "no token", "" };
     static const char *const members[] = {
         "", "\"expires_in\":3600,", "\"expires_in\":\"0\",", "\"expires_on\":\"1800086400\",",
         "\"expires_on\":1800000001,", "\"client_id\":\"" CLIENT "\",",
-        "\"object_id\":\"" OID "\",\"expires_in\":60,", "\"token_type\":\"mac\","
+        "\"object_id\":\"" OID "\",\"expires_in\":60,", "\"token_type\":\"mac\",",
+        "\"refresh_token\":\"" DEVICE_SECRET "\",", "\"user_code\":\"A\",\"verification_uri\":\"https://a/\",\"expires_in\":60,"
+        "\"device_code\":\"" DEVICE_SECRET "\","
     };
     static char text[ANSWER_MAX];
     const char *again = told_again();
@@ -292,7 +311,8 @@ static void tell_program(unsigned mood) {
 
 static void tell_call(unsigned mood) {
     char room[100];
-    const char *text = mood == 6 ? "bad" : run.who->id == AZREDIS_ID_CALLBACK ? exp_token : ASSERTION;
+    const char *text = mood == 6 ? "bad" : run.who->id == AZREDIS_ID_CALLBACK ? exp_token :
+                       run.who->id == AZREDIS_ID_DEVICE_CODE ? DEVICE_SECRET : ASSERTION;
     azredis_fetched got;
     memset(&got, 0, sizeof got);
     (void)snprintf(room, sizeof room, "%s", text);
@@ -301,6 +321,15 @@ static void tell_call(unsigned mood) {
     got.len = mood == 4 ? sizeof room + 1 : mood == 5 ? 0 : strlen(room);
     got.expires_in = dice(2) ? 3600 : 0;
     azri_flow_call(&flow, now, mood < 3 ? AZREDIS_E_NET : AZREDIS_OK, &got);
+}
+
+static void tell_signature(unsigned mood) {
+    static const char chain[] = "\0\0\0\4CERT", print[32] = "print", signature[256] = "signature";
+    azredis_status st = mood < 3 ? AZREDIS_E_CERT : AZREDIS_OK;
+    if (st == AZREDIS_OK)
+        st = azri_certificate_write(&flow, &step, azri_slice(chain, 8), azri_slice(print, step.rs256 ? 20 : 32));
+    else (void)azri_fail(&flow.error, st, "certificate", "certificate: cannot be parsed");
+    azri_flow_signed(&flow, now, st, azri_slice(signature, st == AZREDIS_OK ? sizeof signature : 0));
 }
 
 /* ---- what is left ---- */
@@ -340,7 +369,7 @@ static void check_memory(void) { CHECK(I_MEMORY, living == 0 && leaked == 0); }
 
 static void ask_http(unsigned mood) {
     static void (*const checks[])(void) = {
-        check_secret, check_assertion, check_key, check_plain, check_headers, check_by_proxy, check_pin, check_roots
+        check_secret, check_assertion, check_key, check_device, check_plain, check_headers, check_by_proxy, check_pin, check_roots
     };
     size_t i;
     for (i = 0; i < COUNT_OF(checks); i++) checks[i]();
@@ -356,6 +385,7 @@ static void ask(azri_step_kind kind) {
     if (kind == AZRI_STEP_HTTP) ask_http(mood);
     else if (kind == AZRI_STEP_FILE) tell_file(mood);
     else if (kind == AZRI_STEP_EXEC) tell_program(mood);
+    else if (kind == AZRI_STEP_SIGN) tell_signature(mood);
     else tell_call(mood);
     if (flow.phase == AZRI_FLOW_LINK) check_left();
 }
@@ -381,6 +411,12 @@ static void walk(void) {
     pin = flow.pin;
     run.until = conf.chain_ms == AZREDIS_NEVER ? UINT64_MAX : now + conf.chain_ms;
     run.variant = -1;
+    device.news = device.changed = device.dead = 0;
+    if (device.code && (now >= device.expires_at || dice(2))) azri_device_drop(&device, &mem);
+    if (device.code) {                                  /* it takes over from a walk that had not ended */
+        device.poll_at = now + dice(azri_min64(device.expires_at - now, PAUSE_MAX));
+        run.until = device.expires_at;
+    }
     run.always = dice(8) ? 0 : dice(2) ? 503 : 410;
     allow = dice(3) ? -1 : (int)dice(60);
     azri_flow_start(&flow, &env, now);
@@ -409,12 +445,15 @@ static uint64_t play(const azri_identity_kind *who, uint64_t seed) {
     choose_variables();
     if (azri_identity_conf_copy(&conf, &mem, &opt, &err) != AZREDIS_OK) broken("options are valid", err.message);
     azri_flow_init(&flow, &mem, &conf, &rng);
+    memset(&device, 0, sizeof device);
+    flow.device = &device;
     for (run.walk = 0; run.walk < WALKS; run.walk++) {
         walk();
         now += 1000;
     }
     azri_step_free(&step);
     azri_flow_free(&flow);
+    azri_device_clear(&device, &mem);
     azri_env_free(&env, &mem);
     azri_identity_conf_free(&conf, &mem);
     check_memory();
@@ -437,7 +476,7 @@ static void came_up(uint64_t n, const char *kind, const char *name) {
 }
 
 static void all_of_it_came_up(void **state) {
-    static const char *const kinds[] = { "HTTP", "file", "program", "callback", "pause", "end" };
+    static const char *const kinds[] = { "HTTP", "file", "program", "callback", "signature", "pause", "end" };
     static const azredis_status some[] = {
         AZREDIS_OK, AZREDIS_E_ARG, AZREDIS_E_NOMEM, AZREDIS_E_LIMIT, AZREDIS_E_DNS, AZREDIS_E_NET, AZREDIS_E_TIMEOUT,
         AZREDIS_E_CLOSED, AZREDIS_E_TLS, AZREDIS_E_CERT, AZREDIS_E_HTTP, AZREDIS_E_JSON, AZREDIS_E_ENTRA,
@@ -462,6 +501,7 @@ int main(int argc, char **argv) {
     also_secret[0] = "HDRSECRETHDR";
     also_secret[1] = "ARCKEYARCKEY";
     also_secret[2] = "c2lnASSERT";
+    also_secret[3] = "DEVSECRETDEV";
     for (i = 0; i < COUNT_OF(azri_identity_kinds); i++) {
         const azri_identity_kind *k = &azri_identity_kinds[i];
         if (k->needs & AZRI_NEED_PASSWORD) continue;

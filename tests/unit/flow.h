@@ -45,7 +45,7 @@ static const char graph_token[] = "e30.eyJvaWQiOiJvIiwiYXVkIjoiaHR0cHM6Ly9ncmFwa
 static int  allow = -1;                       /* allocations until one fails; -1: none does */
 static long living;
 static int  leaked;                           /* a secret or token was in memory when it was freed */
-static const char *also_secret[3];            /* what a test has of its own */
+static const char *also_secret[4];            /* what a test has of its own */
 
 static int holds(const void *p, size_t n, const char *what) {
     const char *at = n ? (const char *)p : "", *end = at + n;

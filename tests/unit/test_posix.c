@@ -824,6 +824,10 @@ static void test_event_lines(void **state) {
     ev.type = AZREDIS_EV_ERROR_MESSAGE;
     ev.endpoint = NULL;
     assert_string_equal(line_of(&ev), "2026-11-23T10:00:00Z ErrorMessage: connect: refused\n");
+    ev.type = AZREDIS_EV_DEVICE_CODE;
+    ev.new_left_ms = 900000;
+    ev.text = "Enter the code A at https://b";
+    assert_string_equal(line_of(&ev), "2026-11-23T10:00:00Z DeviceCode new 900 s: Enter the code A at https://b\n");
 }
 
 static void test_event_cut(void **state) {
