@@ -253,6 +253,17 @@
  * AZREDIS_NO_ADDRESSES          hosts are names: no address is understood, and no certificate for one; 0.7 KB less
  * AZREDIS_NO_RESUMPTION         TLS sessions are not kept: each connection makes a full handshake; 2 KB less, mbedTLS's
  *                               part included
+ * AZREDIS_NO_PASSWORDS          no identity access-key and none password: Entra or nothing; 0.2 KB less
+ * AZREDIS_NO_PLAINTEXT          TLS or nothing: the option plaintext is AZREDIS_E_ARG; implies AZREDIS_NO_MANAGED; 0.5 KB less
+ * AZREDIS_NO_PEM                with AZREDIS_NO_OS: the option ca is DER, one certificate; 0.5 KB less
+ * AZREDIS_NO_REFUSALS           commands that break a shared connection are not recognised: the program sends none of
+ *                               those in chapter 5; 1 KB less
+ * AZREDIS_NO_RESP2              a server without RESP3 is no server: AZREDIS_E_RESP; 0.2 KB less
+ * AZREDIS_NO_STREAMS            of RESP3 only what Redis sends: streamed strings and aggregates, and attributes, are
+ *                               errors of protocol; 0.5 KB less
+ * AZREDIS_NO_STATS              no azredis_stats, azredis_auth_info and azredis_auth_record; 0.5 KB less
+ * AZREDIS_NO_SHARED             no azredis_auth: each client has an identity of its own; 0.5 KB less without threads
+ * AZREDIS_NO_RECONNECT_RENEWAL  no AZREDIS_RENEWAL_RECONNECT: tokens are renewed in place; 0.2 KB less
  * AZREDIS_NO_ASSERTION          leaves out the identity client-assertion
  * AZREDIS_NO_WORKLOAD           leaves out workload-identity, and its link of the default chain; NO_OS and NO_HTTP imply it
  * AZREDIS_NO_CERTIFICATE        leaves out certificates of service principals: reading them and signing; AZREDIS_NO_HTTP
@@ -662,6 +673,7 @@ typedef struct azredis_auth_options {
     void               *sign_user;
 } azredis_auth_options;
 
+#ifndef AZREDIS_NO_SHARED
 /* Never NULL but for out of memory or a foreign version. No I/O. Wrong options: an auth that answers
  * every call with AZREDIS_E_ARG and names the option. */
 AZREDIS_API azredis_auth *azredis_auth_open_v(const azredis_auth_options *o, size_t size, unsigned version);
@@ -679,6 +691,7 @@ AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *ou
 AZREDIS_API void azredis_token_wipe(azredis_token *t);        /* zeroes and frees the copy; NULL is allowed */
 #endif
 AZREDIS_API void azredis_auth_release(azredis_auth *a);       /* drops your reference; the last one wipes */
+#endif
 
 /* What each link of the chain said on the last walk, oldest first; AZREDIS_AGAIN past the end. */
 typedef struct azredis_link_record {
@@ -687,7 +700,9 @@ typedef struct azredis_link_record {
     char     reason[200];
     uint32_t ms;
 } azredis_link_record;
+#if !defined(AZREDIS_NO_STATS) && !defined(AZREDIS_NO_SHARED)
 AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, azredis_link_record *out);
+#endif
 
 /* Whom the live token speaks for. Read from its claims and never verified: that is for Redis to do. */
 typedef struct azredis_auth_info_data {
@@ -700,10 +715,12 @@ typedef struct azredis_auth_info_data {
 
 /* OK: *out is filled. AGAIN: there is no live token; E_ARG: wrong options. In both cases *out has only the
  * credential, and only if the options name one. No I/O. Any thread. size: of *out, as the caller knows it. */
+#if !defined(AZREDIS_NO_STATS) && !defined(AZREDIS_NO_SHARED)
 AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_info_data *out, size_t size);
 static inline azredis_status azredis_auth_info(azredis_auth *a, azredis_auth_info_data *out) {
     return azredis_auth_info_v(a, out, sizeof *out);
 }
+#endif
 
 #ifndef AZREDIS_NO_MALLOC
 /* A rehearsal: every client of a soon presents its credentials once more on each live connection, as it does with a new
@@ -797,7 +814,9 @@ static inline size_t azredis_describe(const azredis_options *o, char *buf, size_
 
 /* The identity of a client, with a reference for you, which azredis_auth_release drops: for a second client, or to ask
  * whose token it has. NULL only if c is. Any thread. */
+#ifndef AZREDIS_NO_SHARED
 AZREDIS_API azredis_auth *azredis_client_auth(azredis_client *c);
+#endif
 
 /* Optional: pumps until the connection is ready. *why may be NULL. An error that cannot pass by itself, or any
  * error with abort_on_connect_fail, ends the wait at once. */
@@ -903,8 +922,10 @@ typedef struct azredis_stats_data {
     uint32_t handovers;                /* connections replaced by a new one without a break; not in reconnects */
 } azredis_stats_data;
 
+#ifndef AZREDIS_NO_STATS
 AZREDIS_API void azredis_stats_v(azredis_client *c, azredis_stats_data *out, size_t size);
 static inline void azredis_stats(azredis_client *c, azredis_stats_data *out) { azredis_stats_v(c, out, sizeof *out); }
+#endif
 
 AZREDIS_API const char *azredis_status_text(azredis_status s);
 AZREDIS_API const char *azredis_build_info(void);             /* version, mbedTLS, limits, switches */
@@ -984,6 +1005,9 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #if defined(AZREDIS_NO_HTTP) && !defined(AZREDIS_NO_CERTIFICATE)
 #  define AZREDIS_NO_CERTIFICATE
 #endif
+#if defined(AZREDIS_NO_PLAINTEXT) && !defined(AZREDIS_NO_MANAGED)    /* metadata services have no TLS */
+#  define AZREDIS_NO_MANAGED
+#endif
 #if defined(AZREDIS_NO_OS) || defined(AZREDIS_NO_HTTP)
 #  ifndef AZREDIS_NO_WORKLOAD
 #    define AZREDIS_NO_WORKLOAD
@@ -1056,6 +1080,51 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #else
 #  define AZRI_WITH_CLAIMS 1
 #endif
+#ifdef AZREDIS_NO_REFUSALS
+#  define AZRI_WITH_REFUSALS 0
+#else
+#  define AZRI_WITH_REFUSALS 1
+#endif
+#ifdef AZREDIS_NO_PLAINTEXT
+#  define AZRI_WITH_PLAINTEXT 0
+#else
+#  define AZRI_WITH_PLAINTEXT 1
+#endif
+#ifdef AZREDIS_NO_PASSWORDS
+#  define AZRI_WITH_PASSWORDS 0
+#else
+#  define AZRI_WITH_PASSWORDS 1
+#endif
+#if defined(AZREDIS_NO_PEM) && defined(AZREDIS_NO_OS)         /* elsewhere roots come from files, and these are PEM */
+#  define AZRI_WITH_PEM 0
+#else
+#  define AZRI_WITH_PEM 1
+#endif
+#ifdef AZREDIS_NO_STATS
+#  define AZRI_WITH_STATS 0
+#else
+#  define AZRI_WITH_STATS 1
+#endif
+#ifdef AZREDIS_NO_STREAMS
+#  define AZRI_WITH_STREAMS 0
+#else
+#  define AZRI_WITH_STREAMS 1
+#endif
+#ifdef AZREDIS_NO_RESP2
+#  define AZRI_WITH_RESP2 0
+#else
+#  define AZRI_WITH_RESP2 1
+#endif
+#ifdef AZREDIS_NO_RECONNECT_RENEWAL
+#  define AZRI_WITH_REST 0
+#else
+#  define AZRI_WITH_REST 1
+#endif
+#if defined(AZREDIS_NO_SHARED) && (defined(AZREDIS_NO_THREADS) || defined(AZREDIS_NO_OS))    /* threads wake each other */
+#  define AZRI_WITH_SHARED 0
+#else
+#  define AZRI_WITH_SHARED 1
+#endif
 #ifdef AZREDIS_NO_ARENA
 #  define AZRI_WITH_ARENA 0
 #else
@@ -1068,6 +1137,9 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #else
 #  define AZRI_WITH_DATES 1
 #endif
+
+/* For azredis_stats alone. */
+#define AZRI_COUNT(counter, n) ((void)(AZRI_WITH_STATS && ((counter) += (n))))
 
 #define AZRI_STATIC_ASSERT(name, cond) typedef char azri_assert_##name[(cond) ? 1 : -1] AZRI_UNUSED
 
@@ -3632,6 +3704,11 @@ static void azri_resp_init(azri_resp *d, const azri_mem *m, size_t max_reply) {
     d->max_reply = max_reply;
 }
 
+/* What Redis never sends; constants where it is not understood. */
+static int azri_resp_streaming(const azri_resp *d) { return AZRI_WITH_STREAMS && d->streaming; }
+static int azri_resp_streamed(const azri_level *l) { return AZRI_WITH_STREAMS && l->streamed; }
+static uint8_t azri_resp_is_attribute(int type) { return AZRI_WITH_STREAMS && type == AZREDIS_T_ATTRIBUTE; }
+
 static char *azri_resp_data(const azri_resp *d) { return d->block + AZRI_BLOCK_HEAD; }
 
 static size_t azri_resp_cap(const azri_resp *d) { return d->block ? d->size - AZRI_BLOCK_HEAD : 0; }
@@ -3729,8 +3806,8 @@ static int azri_resp_pop(azri_resp *d) {
         azri_resp_push(d, (azredis_type)l->type, 0, l->count, (int64_t)d->done);
     }
     d->quiet = d->lost != AZREDIS_OK ? 1 : l->quiet;
-    d->attribute = l->type == AZREDIS_T_ATTRIBUTE;
-    return !d->attribute;
+    d->attribute = azri_resp_is_attribute(l->type);
+    return !azri_resp_is_attribute(l->type);
 }
 
 /* A value has ended: so may the aggregates around it. */
@@ -3738,7 +3815,7 @@ static azredis_status azri_resp_item(azri_resp *d) {
     while (d->depth) {
         azri_level *l = &d->level[d->depth - 1];
         l->count++;
-        if (l->streamed) {
+        if (azri_resp_streamed(l)) {
             if (l->count > AZRI_RESP_COUNT_MAX) return azri_resp_bad(d, "a stream has too many items");
             return AZREDIS_OK;
         }
@@ -3770,7 +3847,7 @@ static azredis_status azri_resp_open(azri_resp *d, azredis_type type, size_t n, 
     l->type = (uint8_t)type;
     l->streamed = (uint8_t)streamed;
     l->quiet = d->quiet;
-    if (type == AZREDIS_T_ATTRIBUTE) {
+    if (azri_resp_is_attribute(type)) {
         if (++d->attributes > AZRI_RESP_ATTRIBUTES) return azri_resp_bad(d, "too many attributes in one answer");
         if (d->depth) d->quiet = 1;
         else d->work = d->done = 0;
@@ -3786,7 +3863,7 @@ static char azri_resp_length(azredis_str s, size_t max, size_t *out) {
     size_t i;
     *out = 0;
     if (s.len == 2 && s.ptr[0] == '-' && s.ptr[1] == '1') return '-';
-    if (s.len == 1 && s.ptr[0] == '?') return '?';
+    if (AZRI_WITH_STREAMS && s.len == 1 && s.ptr[0] == '?') return '?';
     for (i = 0; i < s.len; i++) {
         if (!azri_is_digit(s.ptr[i])) return 0;
         v = v * 10 + (uint64_t)(s.ptr[i] - '0');
@@ -3838,9 +3915,10 @@ static size_t azri_resp_line_max(char type) {
     switch (type) {
     case '+': case '-': case ':': case ',': case '(':
         return AZRI_RESP_LINE_MAX;
-    case '$': case '!': case '=': case '*': case '~': case '%': case '>': case '|':
-    case ';': case '.': case '#': case '_':
+    case '$': case '!': case '=': case '*': case '~': case '%': case '>': case '#': case '_':
         return AZRI_RESP_LENGTH_MAX;
+    case '|': case ';': case '.':
+        return AZRI_WITH_STREAMS ? AZRI_RESP_LENGTH_MAX : 0;
     default:
         return 0;
     }
@@ -3865,7 +3943,7 @@ static azredis_status azri_resp_line(azri_resp *d, azredis_str *text) {
     d->type = p[d->pos];
     max = azri_resp_line_max(d->type);
     if (!max) return azri_resp_bad(d, "unknown type");
-    if (d->streaming != (d->type == ';'))
+    if (AZRI_WITH_STREAMS && d->streaming != (d->type == ';'))
         return azri_resp_bad(d, d->streaming ? "a streamed string is cut short" : "a piece of no string");
     while (i < d->end && p[i] != '\r' && p[i] != '\n') i++;
     d->scan = i;
@@ -3913,7 +3991,7 @@ static azredis_status azri_resp_blob(azri_resp *d, azredis_str text) {
         return azri_resp_expect(d, n);
     case '-':
         return azri_resp_put_int(d, AZREDIS_T_NIL, 0);
-    case '?':
+    case '?':                          /* streamed */
         if (d->type != '$') return azri_resp_bad(d, "only '$' strings are streamed");
         d->streaming = 1;
         d->text = d->pos - d->start;
@@ -3940,12 +4018,12 @@ static azredis_status azri_resp_chunk(azri_resp *d, azredis_str text) {
 
 /* * ~ % > | */
 static azredis_status azri_resp_aggregate(azri_resp *d, azredis_type type, azredis_str text) {
-    size_t n, per = type == AZREDIS_T_MAP || type == AZREDIS_T_ATTRIBUTE ? 2 : 1;
+    size_t n, per = type == AZREDIS_T_MAP || azri_resp_is_attribute(type) ? 2 : 1;
     char form = azri_resp_length(text, AZRI_RESP_COUNT_MAX / per, &n);
     if (type == AZREDIS_T_PUSH && !d->depth) d->is_push = 1;
     if (form == 'n') return azri_resp_open(d, type, n * per, 0);
-    if (form && type != AZREDIS_T_ATTRIBUTE)
-        return form == '?' ? azri_resp_open(d, type, 0, 1) : azri_resp_put_int(d, AZREDIS_T_NIL, 0);
+    if (form && !azri_resp_is_attribute(type))
+        return AZRI_WITH_STREAMS && form == '?' ? azri_resp_open(d, type, 0, 1) : azri_resp_put_int(d, AZREDIS_T_NIL, 0);
     return azri_resp_bad(d, "bad number of items");
 }
 
@@ -3986,8 +4064,10 @@ static azredis_status azri_resp_head(azri_resp *d) {
     azredis_str text;
     azredis_status st = azri_resp_line(d, &text);
     if (st != AZREDIS_OK) return st;
-    if (d->type == '.') return azri_resp_stream_end(d, text);
+    if (AZRI_WITH_STREAMS && d->type == '.') return azri_resp_stream_end(d, text);
     d->attribute = 0;
+    if (AZRI_WITH_STREAMS && d->type == '|') return azri_resp_aggregate(d, AZREDIS_T_ATTRIBUTE, text);
+    if (AZRI_WITH_STREAMS && d->type == ';') return azri_resp_chunk(d, text);
     /* What azri_resp_skip_line cannot check is not checked here: the cut of the bytes makes no difference. */
     if (d->lost != AZREDIS_OK && azri_resp_line_max(d->type) == AZRI_RESP_LINE_MAX) return azri_resp_item(d);
     switch (d->type) {
@@ -3998,15 +4078,13 @@ static azredis_status azri_resp_head(azri_resp *d) {
     case '~': return azri_resp_aggregate(d, AZREDIS_T_SET, text);
     case '%': return azri_resp_aggregate(d, AZREDIS_T_MAP, text);
     case '>': return azri_resp_aggregate(d, AZREDIS_T_PUSH, text);
-    case '|': return azri_resp_aggregate(d, AZREDIS_T_ATTRIBUTE, text);
-    case ';': return azri_resp_chunk(d, text);
     default:  return azri_resp_scalar(d, text);
     }
 }
 
 /* A complete payload at p: a value, or one more piece of a streamed string. */
 static azredis_status azri_resp_payload(azri_resp *d, char *p, size_t n) {
-    if (d->streaming) {
+    if (azri_resp_streaming(d)) {
         if (d->lost == AZREDIS_OK) memmove(azri_resp_data(d) + d->start + d->text + d->text_len, p, n);
         d->text_len += n;
         return AZREDIS_OK;
@@ -4027,7 +4105,7 @@ static azredis_status azri_resp_body(azri_resp *d) {
         have -= n;
         d->pos += n;
         d->need -= n;
-        if (d->streaming) d->text_len += n;
+        if (azri_resp_streaming(d)) d->text_len += n;
     }
     n = d->need;
     if (have < n || have - n < 2) return AZREDIS_AGAIN;
@@ -4511,6 +4589,13 @@ enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NE
 #  define AZRI_ID_MANAGED     AZREDIS_ID_MANAGED
 #  define AZRI_ID_MANAGED_APP AZREDIS_ID_MANAGED_APP
 #endif
+#ifdef AZREDIS_NO_PASSWORDS
+#  define AZRI_ID_ACCESS_KEY AZRI_ID_OFF
+#  define AZRI_ID_PASSWORD   AZRI_ID_OFF
+#else
+#  define AZRI_ID_ACCESS_KEY AZREDIS_ID_ACCESS_KEY
+#  define AZRI_ID_PASSWORD   AZREDIS_ID_PASSWORD
+#endif
 #ifdef AZREDIS_NO_TOKEN_FILE
 #  define AZRI_ID_TOKEN_FILE AZRI_ID_OFF
 #else
@@ -4540,8 +4625,8 @@ static const azri_identity_kind azri_identity_kinds[] = {
     { "client-certificate", AZRI_ID_CLIENT_CERTIFICATE,
       AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_CERTIFICATE | AZRI_NEED_PROOF },
     { "callback", AZREDIS_ID_CALLBACK, AZRI_NEED_CALLBACK },
-    { "access-key", AZREDIS_ID_ACCESS_KEY, AZRI_NEED_PASSWORD },
-    { "password", AZREDIS_ID_PASSWORD, AZRI_NEED_USER | AZRI_NEED_PASSWORD },
+    { "access-key", AZRI_ID_ACCESS_KEY, AZRI_NEED_PASSWORD },
+    { "password", AZRI_ID_PASSWORD, AZRI_NEED_USER | AZRI_NEED_PASSWORD },
     { "client-assertion", AZRI_ID_CLIENT_ASSERTION,
       AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_ASSERTION | AZRI_NEED_PROOF },
     { "workload-identity", AZRI_ID_WORKLOAD, AZRI_NEED_PROOF },
@@ -4657,6 +4742,8 @@ typedef struct azri_identity_conf {        /* strings are owned; NULL: unset */
     void            *get_token_user, *get_assertion_user;
     uint32_t         request_ms, chain_ms;
 } azri_identity_conf;
+
+static int azri_is_static(const azri_identity_conf *c) { return AZRI_WITH_PASSWORDS && c->is_static; }
 
 /* Strings of the options, and where conf keeps its copy. */
 typedef struct azri_identity_text { uint16_t from, to; } azri_identity_text;
@@ -4947,7 +5034,7 @@ static azredis_status azri_identity_check_values(const azri_identity_conf *c, az
     if (c->identity == AZREDIS_ID_CLIENT_CERTIFICATE && azri_identity_check_certificate(c, e) != AZREDIS_OK)
         return AZREDIS_E_ARG;
 #endif
-    if (!AZRI_WITH_CLAIMS && !c->user && !c->is_static)
+    if (!AZRI_WITH_CLAIMS && !c->user && !azri_is_static(c))
         return azri_fail(e, AZREDIS_E_ARG, "options.user",
                          "options: AZREDIS_NO_CLAIMS reads no tokens; set user to the "
                          "object id of the identity");
@@ -6068,8 +6155,10 @@ static void azri_flow_header(void *user, azredis_str name, azredis_str value) {
 
 /* The reason does not repeat the name, with which messages begin. */
 static void azri_flow_record(azri_flow *f, const char *outcome, const char *reason, uint64_t now) {
-    azredis_link_record *r = &f->records[f->record_count++];
+    azredis_link_record *r;
     size_t n = strlen(f->source->name);
+    if (!AZRI_WITH_STATS && !AZRI_WITH_TEXT) return;        /* nobody can read it */
+    r = &f->records[f->record_count++];
     if (strlen(reason) > n + 1 && memcmp(reason, f->source->name, n) == 0 && memcmp(reason + n, ": ", 2) == 0)
         reason += n + 2;
     memset(r, 0, sizeof *r);
@@ -8352,7 +8441,7 @@ static void azri_flow_init(azri_flow *f, const azri_mem *m, const azri_identity_
 
 /* Begins a walk; the result of the last one is gone. Not for a static identity. */
 static void azri_flow_start(azri_flow *f, const azri_env *env, uint64_t now) {
-    AZREDIS_ASSERT(!f->conf->is_static);
+    AZREDIS_ASSERT(!azri_is_static(f->conf));
     azri_buf_free(&f->token);
     azri_json_free(&f->json);
     memset(&f->error, 0, sizeof f->error);
@@ -8807,6 +8896,7 @@ static AZRI_APART const azri_refusal *azri_refusal_of(int argc, const azredis_st
 /* Every command is looked at. Most have no length or no first letter of the table's words. */
 static inline const azri_refusal *azri_refused(int argc, const azredis_str *argv) {
     char first;
+    if (!AZRI_WITH_REFUSALS) return NULL;
     if (argv[0].len > 12 || !(AZRI_REFUSED_LENGTHS >> argv[0].len & 1u)) return NULL;
     first = azri_lower(argv[0].ptr[0]);
     if (first < 'a' || first > 'z' || !(AZRI_REFUSED_LETTERS >> (first - 'a') & 1u)) return NULL;
@@ -8880,15 +8970,18 @@ static void azri_blob_drop(azri_blob *b) {
     azri_free(m, b, size);
 }
 
+/* A password. */
+static int azri_blob_endless(const azri_blob *b) { return AZRI_WITH_PASSWORDS && b->expires_at == AZRI_NEVER64; }
+
 /* Time left, for events; unknown for a password. */
 static int64_t azri_blob_left(const azri_blob *b, uint64_t now) {
-    if (!b || b->expires_at == AZRI_NEVER64) return AZREDIS_UNKNOWN;
+    if (!b || azri_blob_endless(b)) return AZREDIS_UNKNOWN;
     return (int64_t)(b->expires_at - now);
 }
 
 /* From then on nothing is written with these credentials, nor is a connection made. */
 static AZRI_ONCE uint64_t azri_blob_drain_at(const azri_blob *b) {
-    if (b->expires_at == AZRI_NEVER64) return AZRI_NEVER64;
+    if (azri_blob_endless(b)) return AZRI_NEVER64;
     return b->expires_at - azri_min64(AZRI_DRAIN_MS, b->life_ms / 20);
 }
 
@@ -9244,8 +9337,8 @@ static size_t azri_session_output(azri_session *s, char *out, size_t cap, uint64
         }
         if (stands) break;
     }
-    if (n) s->last_write = now;
-    s->bytes_out += n;
+    if (AZRI_WITH_STATS && n) s->last_write = now;
+    AZRI_COUNT(s->bytes_out, n);
     return n;
 }
 
@@ -9352,7 +9445,7 @@ static void azri_session_opened(azri_session *s, azri_blob *blob, uint64_t now) 
     azri_session_set_blob(&s->fresh, NULL);
     azri_session_prepare(auth, AZRI_CMD_AUTH, blob->frame, blob->frame_len);
     azri_session_append(s, auth);
-    if (s->conf->protocol == 3)
+    if (!AZRI_WITH_RESP2 || s->conf->protocol == 3)
         p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_HELLO, p, name ? "HELLO 3 SETNAME" : "HELLO 3",
                                name);
     else if (name)
@@ -9392,7 +9485,7 @@ static azredis_status azri_session_hello(azri_session *s, const azredis_value *v
     int64_t proto = 0;
     if (v->type == AZREDIS_T_ERROR) {
         azredis_str code = azri_error_text(text);
-        if (!azri_begins(text, "ERR unknown command") && !azri_says(code, "NOPROTO") && !azri_says(code, "NOPERM")) {
+        if (!AZRI_WITH_RESP2 || (!azri_begins(text, "ERR unknown command") && !azri_says(code, "NOPROTO") && !azri_says(code, "NOPERM"))) {
             azri_server_error(s, v, "redis.hello", e);
             if (!e->retryable && ++s->odd_refusals < 3) e->retryable = 1;
             return e->code;
@@ -9403,6 +9496,8 @@ static azredis_status azri_session_hello(azri_session *s, const azredis_value *v
     }
     /* A proxy may accept HELLO 3 and speak RESP2: its answer says so. */
     s->resp3 = azredis_int(azredis_field(v, "proto"), &proto) == AZREDIS_OK && proto == 3;
+    if (!AZRI_WITH_RESP2 && !s->resp3)
+        return azri_fail(e, AZREDIS_E_RESP, "redis.hello", "%s: it does not speak RESP3", s->conf->endpoint);
     if (azri_eqz(azredis_text(azredis_field(v, "mode")), "cluster")) {
         (void)azri_fail(e, AZREDIS_E_CLUSTER, "redis.hello",
                         "%s: this cache has the OSS cluster policy; cluster support "
@@ -9504,14 +9599,14 @@ static void azri_session_reauth_end(azri_session *s, uint64_t now) {
     azri_session_extend(s, now - s->auth_sent_at);
     if (s->auth_answered > 0) {
         azri_session_accept(s);
-        s->reauths++;
+        AZRI_COUNT(s->reauths, 1);
         azri_news_event(s->news, AZREDIS_EV_CONNECTION_REAUTHENTICATED, NULL, old_left, azri_blob_left(s->blob, now),
                         AZREDIS_UNKNOWN);
         azri_log(s->news, AZREDIS_LOG_INFO, AZRI_LOG_AUTH_OK, "%s: re-authenticated in %llu ms", s->conf->endpoint,
                  (unsigned long long)(now - s->auth_sent_at));
         return;
     }
-    s->reauth_failures++;
+    AZRI_COUNT(s->reauth_failures, 1);
     delay = azri_backoff(s->rng, azri_min64(AZRI_REAUTH_BASE, s->blob->life_ms / 10),
                          azri_min64(AZRI_REAUTH_CAP, s->blob->life_ms / 10 + 1), s->auth_failures++);
     if (s->auth_error.code == AZREDIS_E_AUTH) s->rejected = s->trying->hash;    /* only a fresh token may help */
@@ -9578,7 +9673,7 @@ static AZRI_APART void azri_session_user_error(azri_session *s, azri_cmd *c, azr
 
 static void azri_session_heard(azri_session *s, const azri_frame *f, uint64_t now) {
     s->last_read = s->waiting_since = now;
-    s->bytes_in += f->bytes;
+    AZRI_COUNT(s->bytes_in, f->bytes);
 }
 
 static AZRI_ALONG void azri_session_user_answer(azri_session *s, azri_cmd *c, const azri_frame *f) {
@@ -9643,7 +9738,7 @@ static void azri_session_push(azri_session *s, const azri_frame *f) {
             return;
         }
     }
-    s->pushes_dropped++;
+    AZRI_COUNT(s->pushes_dropped, 1);
     azri_log(s->news, AZREDIS_LOG_DEBUG, AZRI_LOG_PUSH_DROPPED, "%s: an unknown push was dropped", s->conf->endpoint);
 }
 
@@ -9766,7 +9861,7 @@ static azredis_status azri_session_tick_handshake(azri_session *s, uint64_t now,
 static azredis_status azri_session_tick(azri_session *s, uint64_t now, azredis_error *e) {
     if (s->state == AZRI_HANDSHAKE) return azri_session_tick_handshake(s, now, e);
     if (s->state != AZRI_READY && s->state != AZRI_DRAINING) return AZREDIS_OK;
-    if (s->blob->expires_at != AZRI_NEVER64 && now >= s->blob->expires_at) return azri_session_expired(s, e);
+    if (now >= s->blob->expires_at) return azri_session_expired(s, e);
     azri_session_expire(s, now, e);
     if (s->gate && now >= s->ping_until)
         return azri_fail(e, AZREDIS_E_TIMEOUT, "redis.ping", "%s: PING was not answered after a long silence",
@@ -10207,6 +10302,8 @@ static void azri_hub_init(azri_hub *h, const azri_mem *m, uint64_t seed) {
     h->backlog_deadline = AZRI_NEVER64;
 }
 
+static int azri_resting(const azri_hub *h) { return AZRI_WITH_REST && h->resting; }
+
 /* One more session; the hub owns it. */
 static azri_session *azri_hub_add_session(azri_hub *h) {
     azri_session *s = (azri_session *)azri_alloc(h->mem, sizeof *s);
@@ -10570,7 +10667,7 @@ static void azri_hub_subscribe(azri_hub *h, azri_session *s, uint64_t now) {
         azri_sub_state *st = azri_sub_state_on(sub, s);
         if (sub->dead || *st != AZRI_SUB_NEW || azri_hub_asks_later(sub, s)) continue;
         *(azri_elder(s) ? &sub->heir_serial : &sub->serial) = s->serial;
-        if (!s->resp3) {
+        if (AZRI_WITH_RESP2 && !s->resp3) {
             (void)azri_fail(&sub->error, AZREDIS_E_STATE, "redis.subscribe",
                             "subscriptions need RESP3, and this connection "
                             "speaks RESP2; leave the option protocol at 3");
@@ -10804,7 +10901,7 @@ static void azri_hub_token(azri_hub *h, azri_blob *fresh, uint64_t now, uint64_t
 
 /* 1: s shall be dialled now. */
 static int azri_hub_may_dial(const azri_hub *h, const azri_session *s, uint64_t now) {
-    return s->state == AZRI_DOWN && !azri_gone(s) && !s->link && !h->aborted && !h->resting &&
+    return s->state == AZRI_DOWN && !azri_gone(s) && !s->link && !h->aborted && !azri_resting(h) &&
            azri_hub_live_blob(h, now) && now >= s->dial_at;
 }
 
@@ -10822,7 +10919,7 @@ static void azri_hub_opened(azri_hub *h, azri_session *s, uint64_t now) {
 /* The end of what ConnectionFailed told. */
 static void azri_hub_restored(azri_hub *h, azri_session *s, uint64_t now) {
     h->trouble.code = AZREDIS_OK;
-    if (s->was_ready) h->stats.reconnects++;
+    if (s->was_ready) AZRI_COUNT(h->stats.reconnects, 1);
     if (s->failed)
         azri_news_event(&h->news, AZREDIS_EV_CONNECTION_RESTORED, NULL, AZREDIS_UNKNOWN, azri_blob_left(s->blob, now),
                         AZREDIS_UNKNOWN);
@@ -10847,8 +10944,8 @@ static void azri_hub_refused(azri_hub *h, azri_session *s, azredis_error *e) {
     h->rejected = s->rejected;
     s->rejected = 0;
     if (!h->blob || h->blob->hash != h->rejected) return;
-    if (h->blob->expires_at == AZRI_NEVER64 || ++h->refusals > 1) e->retryable = 0;
-    if (h->blob->expires_at == AZRI_NEVER64) return;
+    if (azri_blob_endless(h->blob) || ++h->refusals > 1) e->retryable = 0;
+    if (azri_blob_endless(h->blob)) return;
     /* Never shown again. What the connection that is to be replaced lives on was accepted, and may be. */
     azri_session_set_blob(
         &h->blob, azri_elder(s) && s->elder->blob && s->elder->blob->hash != h->rejected ? s->elder->blob : NULL);
@@ -10881,7 +10978,7 @@ static void azri_hub_switch(azri_hub *h, azri_session *a, int fenced, uint64_t n
     AZREDIS_ASSERT(!unsent.head);
     for (sub = h->subs; sub && !fenced; sub = sub->next)
         if (sub->open) sub->gap = 1;
-    h->stats.handovers++;
+    AZRI_COUNT(h->stats.handovers, 1);
     azri_log(&h->news, fenced ? AZREDIS_LOG_INFO : AZREDIS_LOG_WARNING, AZRI_LOG_HANDED_OVER,
              "%s: the connection was replaced%s", h->conf.session.endpoint,
              fenced ? "" : "; the old one did not answer any more");
@@ -10911,11 +11008,11 @@ static void azri_hub_main_closed(azri_hub *h, azri_session *s, const azredis_err
     int heir = b && b->state == AZRI_READY;
     azredis_sub *sub;
     if (heir) delay = 0;
-    if (!s->failed && !h->resting) {
+    if (!s->failed && !azri_resting(h)) {
         azri_news_event(&h->news, AZREDIS_EV_CONNECTION_FAILED, e, AZREDIS_UNKNOWN, AZREDIS_UNKNOWN, (int64_t)delay);
         s->failed = 1;
     }
-    azri_log(&h->news, h->resting ? AZREDIS_LOG_INFO : AZREDIS_LOG_WARNING,
+    azri_log(&h->news, azri_resting(h) ? AZREDIS_LOG_INFO : AZREDIS_LOG_WARNING,
              s->was_ready ? AZRI_LOG_LOST : AZRI_LOG_CONNECT_FAILED, "%s; next try in %llu ms", e->message,
              (unsigned long long)delay);
     if (AZRI_WITH_HANDOVER && !b) azri_hub_join(h, 0);
@@ -11033,7 +11130,7 @@ static uint64_t azri_hub_deadline(const azri_hub *h, uint64_t now) {
     uint64_t t = h->step ? now : azri_min64(h->backlog_deadline, now + AZRI_WAIT_MAX);
     for (s = h->sessions; s; s = azri_next(s)) {
         if (azri_gone(s) && !s->link) return now;                        /* it can be freed */
-        if (s->state == AZRI_DOWN && (azri_gone(s) || h->aborted || h->resting || !azri_hub_live_blob(h, now)))
+        if (s->state == AZRI_DOWN && (azri_gone(s) || h->aborted || azri_resting(h) || !azri_hub_live_blob(h, now)))
             continue;
         t = azri_min64(t, azri_hub_session_deadline(s, now));
     }
@@ -12854,35 +12951,33 @@ typedef struct azri_roots {
 } azri_roots;
 
 /* Does the certificate hold the name of an issuer in the chain? mbedTLS compares exactly afterwards. */
-static int azri_roots_wanted(const azri_roots *r) {
+static int azri_roots_wanted(const azri_roots *r, const char *der, size_t len) {
     const mbedtls_x509_crt *c;
     size_t i, n;
     for (c = r->chain; c; c = c->next) {
         n = c->issuer_raw.len;
-        for (i = 0; n <= r->der.len && i <= r->der.len - n; i++)
-            if (memcmp(r->der.ptr + i, c->issuer_raw.p, n) == 0) return 1;
+        for (i = 0; n <= len && i <= len - n; i++)
+            if (memcmp(der + i, c->issuer_raw.p, n) == 0) return 1;
     }
     return 0;
 }
 
-static void azri_roots_der(azri_roots *r) {
+static void azri_roots_der(azri_roots *r, const char *der, size_t len) {
     int rc;
-    if (!azri_roots_wanted(r)) return;
-    rc = mbedtls_x509_crt_parse_der(&r->found, (const unsigned char *)r->der.ptr, r->der.len);
+    if (!azri_roots_wanted(r, der, len)) return;
+    rc = mbedtls_x509_crt_parse_der(&r->found, (const unsigned char *)der, len);
     if (azri_mbedtls_no_memory(rc)) r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;  /* any other: a kind we cannot use; skip it */
 }
 
 static void azri_roots_end(azri_roots *r) {
     size_t n = 0;
     r->inside = 0;
-    r->der.len = 0;
     if (azri_buf_reserve(&r->der, r->text.len) != AZREDIS_OK) {
         r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;
         return;
     }
     if (!azri_b64_decode(azri_slice(r->text.ptr, r->text.len), "+/", r->der.ptr, &n)) return;
-    r->der.len = n;
-    azri_roots_der(r);
+    azri_roots_der(r, r->der.ptr, n);
 }
 
 /* One line of PEM, or a piece of one. What stands outside BEGIN and END is a comment (RFC 7468 2). */
@@ -12927,9 +13022,8 @@ static void azri_roots_file(azri_roots *r, const char *path) {
 
 /* DER begins with a SEQUENCE of more than 127 bytes; no text does. */
 static void azri_roots_memory(azri_roots *r, const char *p, size_t n) {
-    if (n > 1 && p[0] == 0x30 && (p[1] & 0x80)) {
-        if (azri_buf_add(&r->der, p, n) == AZREDIS_OK) azri_roots_der(r);
-        else r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;
+    if (!AZRI_WITH_PEM || (n > 1 && p[0] == 0x30 && (p[1] & 0x80))) {
+        azri_roots_der(r, p, n);
         return;
     }
     while (n > 0) {
@@ -13137,12 +13231,16 @@ static uint32_t azri_tls_check_chain(azri_tls *t, mbedtls_x509_crt *leaf, int *s
     memset(&r, 0, sizeof r);
     r.chain = leaf;
     mbedtls_x509_crt_init(&r.found);
-    azri_buf_init(&r.text, &t->port->mem, AZRI_CERT_MAX, 0);
-    azri_buf_init(&r.der, &t->port->mem, AZRI_CERT_MAX, 0);
+    if (AZRI_WITH_PEM) {
+        azri_buf_init(&r.text, &t->port->mem, AZRI_CERT_MAX, 0);
+        azri_buf_init(&r.der, &t->port->mem, AZRI_CERT_MAX, 0);
+    }
     if (t->conf.ca) azri_roots_memory(&r, (const char *)t->conf.ca, t->conf.ca_len);
     else azri_roots_file(&r, t->ca_path);
-    azri_buf_free(&r.text);
-    azri_buf_free(&r.der);
+    if (AZRI_WITH_PEM) {
+        azri_buf_free(&r.text);
+        azri_buf_free(&r.der);
+    }
     *status = r.status;
     if (r.status == 0) {
         int rc = mbedtls_x509_crt_verify(leaf, &r.found, NULL, NULL, &flags, azri_tls_each, t);
@@ -14427,6 +14525,8 @@ typedef struct azri_line {
     size_t           put;               /* bytes of the CONNECT that it has */
 } azri_line;
 
+static int azri_line_has_tls(const azri_line *l) { return !AZRI_WITH_PLAINTEXT || l->conf.name; }
+
 static void azri_line_unsecure(azri_line *l) {
     azri_tls_enter();
     azri_tls_close(&l->tls);
@@ -14435,7 +14535,7 @@ static void azri_line_unsecure(azri_line *l) {
 
 static void azri_line_end(azri_line *l) {
     if (l->state == AZRI_LINE_DIAL) azri_dial_end(&l->dial);
-    if ((l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_OPEN) && l->conf.name) azri_line_unsecure(l);
+    if ((l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_OPEN) && azri_line_has_tls(l)) azri_line_unsecure(l);
     if (l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_OPEN || l->state == AZRI_LINE_PROXY)
         azri_bury(l->grave, l->port, l->sock);
     l->state = AZRI_LINE_OFF;
@@ -14443,7 +14543,7 @@ static void azri_line_end(azri_line *l) {
 
 /* Nothing is expected: gives memory back that is there for speed. */
 static void azri_line_idle(azri_line *l) {
-    if (l->state == AZRI_LINE_OPEN && l->conf.name) azri_tls_idle(&l->tls);
+    if (l->state == AZRI_LINE_OPEN && azri_line_has_tls(l)) azri_tls_idle(&l->tls);
 }
 
 /* To the proxy, if there is one. */
@@ -14565,9 +14665,9 @@ static void azri_line_again(azri_line *l) {
 
 static azredis_status azri_line_secure(azri_line *l, azredis_error *e) {
     azredis_status st;
-    l->state = l->conf.name ? AZRI_LINE_TLS : AZRI_LINE_OPEN;
+    l->state = azri_line_has_tls(l) ? AZRI_LINE_TLS : AZRI_LINE_OPEN;
     l->want = AZRI_WRITE;               /* TLS: the ClientHello */
-    if (!l->conf.name) return AZREDIS_OK;
+    if (!azri_line_has_tls(l)) return AZREDIS_OK;
     azri_tls_enter();
     st = azri_tls_open(&l->tls, l->port, &l->conf, l->sock, e);
     azri_tls_leave();
@@ -14617,7 +14717,7 @@ static void azri_line_look(azri_line *l) {
 
 static azredis_status azri_line_read(azri_line *l, char *p, size_t n, size_t *got, azredis_error *e) {
     int k;
-    if (l->conf.name) {
+    if (azri_line_has_tls(l)) {
         azredis_status st;
         azri_tls_enter();
         st = azri_tls_read(&l->tls, p, n, got, e);
@@ -14632,11 +14732,11 @@ static azredis_status azri_line_read(azri_line *l, char *p, size_t n, size_t *go
 }
 
 /* Behind a read that gave something: 1 if there is no more now. */
-static int azri_line_dry(azri_line *l) { return l->conf.name ? azri_tls_dry(&l->tls) : l->spent; }
+static int azri_line_dry(azri_line *l) { return azri_line_has_tls(l) ? azri_tls_dry(&l->tls) : l->spent; }
 
 static azredis_status azri_line_write(azri_line *l, const char *p, size_t n, size_t *put, azredis_error *e) {
     int k;
-    if (l->conf.name) {
+    if (azri_line_has_tls(l)) {
         azredis_status st;
         azri_tls_enter();
         st = azri_tls_write(&l->tls, p, n, put, e);
@@ -14716,6 +14816,14 @@ struct azredis_auth {
     azredis_level      level, wanted;   /* of on_event; the highest of that and all clients */
 };
 
+static void azri_auth_lock(azredis_auth *a) {
+    if (AZRI_WITH_SHARED) azri_lock_acquire(&a->lock);
+}
+
+static void azri_auth_unlock(azredis_auth *a) {
+    if (AZRI_WITH_SHARED) azri_lock_release(&a->lock);
+}
+
 static uint64_t azri_auth_now(const azredis_auth *a) { return a->port.p.now_ms(a->port.p.user); }
 
 /* Under the lock. */
@@ -14772,16 +14880,17 @@ static void azri_auth_wake(azredis_auth *a) {
     azri_watch *w;
     azri_waker *k;
     uint64_t round = 0;
+    if (!AZRI_WITH_SHARED) return;
     do {
         k = NULL;
-        azri_lock_acquire(&a->lock);
+        azri_auth_lock(a);
         if (!round) round = ++a->rounds;
         for (w = a->watches; w && w->woken >= round; w = w->next) {}
         if (w) {
             w->woken = round;
             k = azri_waker_ref(w->waker);
         }
-        azri_lock_release(&a->lock);
+        azri_auth_unlock(a);
         if (k) azri_waker_wake(k);
         azri_waker_unref(k);
     } while (k);
@@ -14790,20 +14899,20 @@ static void azri_auth_wake(azredis_auth *a) {
 static void azri_auth_watch(azredis_auth *a, azri_watch *w, azri_waker *waker) {
     w->waker = waker;
     w->woken = 0;
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     w->next = a->watches;
     a->watches = w;
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
 }
 
 /* refused: it leaves while its server refuses tokens. */
 static void azri_auth_unwatch(azredis_auth *a, azri_watch *w, int refused) {
     azri_watch **at;
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     if (refused) azri_token_forgive(&a->machine);
     for (at = &a->watches; *at; at = &(*at)->next)
         if (*at == w) { *at = w->next; break; }
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
 }
 
 /* ---- fetch: one walk for a token, carried out by whichever pump claimed it ---- */
@@ -14869,10 +14978,10 @@ static void azri_auth_failed(azredis_auth *a, uint32_t claim, const azredis_erro
 }
 
 static azri_fetch *azri_fetch_no_memory(azredis_auth *a, uint32_t claim, uint64_t now) {
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     (void)azri_fail(&a->failure, AZREDIS_E_NOMEM, "token", "out of memory for a token request");
     azri_auth_failed(a, claim, &a->failure, now);
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     azri_auth_wake(a);
     return NULL;
 }
@@ -14881,14 +14990,14 @@ static azri_fetch *azri_fetch_no_memory(azredis_auth *a, uint32_t claim, uint64_
 static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
     uint32_t claim;
     azri_fetch *f;
-    if (a->broken.code != AZREDIS_OK || a->conf.is_static) return NULL;
-    azri_lock_acquire(&a->lock);
+    if (a->broken.code != AZREDIS_OK || azri_is_static(&a->conf)) return NULL;
+    azri_auth_lock(a);
     claim = azri_token_claim(&a->machine, now, a->conf.chain_ms);
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     if (!claim) return NULL;
     f = (azri_fetch *)azri_zalloc(&a->port.mem, sizeof *f);
     if (!f) return azri_fetch_no_memory(a, claim, now);
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     f->claim = claim;
     if (AZRI_WITH_RESUMPTION) {
         f->kept = a->kept;
@@ -14905,7 +15014,7 @@ static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
     f->flow.pace_ms = a->machine.held ? azri_max64(a->machine.life_ms / 10, 1) : 0;
     azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_TOKEN_START, "fetching a token (%s)",
                   azri_identity_name(a->conf.identity));
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     if (!azri_env_load(&f->env, &a->port.mem)) {
         azri_fetch_free(a, f);
         return azri_fetch_no_memory(a, claim, now);
@@ -14917,6 +15026,7 @@ static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
 /* Under the lock. */
 static void azri_auth_describe(azredis_auth *a, const azri_flow *flow) {
     azredis_auth_info_data *d = &a->info;
+    if (!AZRI_WITH_STATS) return;
     azri_copy(d->credential, sizeof d->credential, flow->used);
     azri_copy(d->user, sizeof d->user, flow->user);
     azri_copy(d->tenant, sizeof d->tenant, flow->claims.tid);
@@ -14947,7 +15057,7 @@ static azredis_status azri_fetch_take(azredis_auth *a, azri_fetch *f, uint64_t n
     a->blob = b;
     azri_auth_describe(a, &f->flow);
     a->headroom_at = azri_token_headroom_at(&a->machine);
-    a->tokens++;
+    AZRI_COUNT(a->tokens, 1);
     new_left = azri_token_left(&a->machine, now);
     next = (int64_t)(a->machine.next_try - now);
     azri_auth_event(a, AZREDIS_EV_TOKEN_REFRESHED, NULL, old_left, new_left, next);
@@ -14972,7 +15082,7 @@ static void azri_fetch_return(azredis_auth *a, azri_fetch *f) {
 static void azri_fetch_end(azredis_auth *a, azri_fetch *f, uint64_t now) {
     azredis_status st = f->flow.status;
     int mine;
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     mine = a->machine.claim == f->claim;
     if (st == AZREDIS_OK) st = azri_fetch_take(a, f, now);
     if (st == AZREDIS_OK) {
@@ -14981,12 +15091,12 @@ static void azri_fetch_end(azredis_auth *a, azri_fetch *f, uint64_t now) {
     } else if (mine) {                  /* the end of a walk that another has replaced is nobody's news */
         azri_auth_failed(a, f->claim, &f->flow.error, now);
     }
-    if (st == AZREDIS_OK || mine) {
+    if (AZRI_WITH_STATS && (st == AZREDIS_OK || mine)) {
         memcpy(a->records, f->flow.records, sizeof a->records);
         a->record_count = f->flow.record_count;
     }
     azri_fetch_return(a, f);
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     azri_auth_wake(a);
     azri_fetch_free(a, f);
 }
@@ -14994,10 +15104,10 @@ static void azri_fetch_end(azredis_auth *a, azri_fetch *f, uint64_t now) {
 /* The owner goes away. */
 static void azri_fetch_drop(azredis_auth *a, azri_fetch *f, uint64_t now) {
     if (!f) return;
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     azri_token_drop(&a->machine, f->claim, now);
     azri_fetch_return(a, f);
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     azri_auth_wake(a);
     azri_fetch_free(a, f);
 }
@@ -15176,15 +15286,15 @@ static azredis_status azri_fetch_http(azri_fetch *f, uint64_t now, azredis_error
 /* A machine that does not know the time takes that of the answer which brought the token. */
 static azredis_status azri_fetch_learn(azredis_auth *a, const azri_fetch *f, uint64_t now, azredis_error *e) {
     azredis_status st;
-    if (!f->line.conf.name || f->line.conf.pin || f->http.status != 200 || f->http.date <= 0 ||
+    if (!azri_line_has_tls(&f->line) || f->line.conf.pin || f->http.status != 200 || f->http.date <= 0 ||
         azri_port_unix(&a->port) > 0)
         return AZREDIS_OK;
     st = azri_tls_check_date(&f->line.tls, f->http.date, e);
     if (st != AZREDIS_OK) return st;
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     a->port.learned = f->http.date;
     a->port.learned_at = now;
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     return AZREDIS_OK;
 }
 
@@ -15280,14 +15390,19 @@ static void azri_auth_free(azredis_auth *a) {
     azri_free(&mem, a, sizeof *a);
 }
 
-AZREDIS_API void azredis_auth_release(azredis_auth *a) {
+static void azri_auth_let_go(azredis_auth *a) {
     uint32_t left;
-    if (!a) return;
-    azri_lock_acquire(&a->lock);
-    left = --a->refs;
-    azri_lock_release(&a->lock);
+    azri_auth_lock(a);
+    left = AZRI_WITH_SHARED ? --a->refs : 0;
+    azri_auth_unlock(a);
     if (left == 0) azri_auth_free(a);
 }
+
+#ifndef AZREDIS_NO_SHARED
+AZREDIS_API void azredis_auth_release(azredis_auth *a) {
+    if (a) azri_auth_let_go(a);
+}
+#endif
 
 /* ==== >>pump ============================================================== uses: above ==========
  * One non-blocking turn: sockets to sessions and back, token requests to flows and back. Everything
@@ -15404,7 +15519,7 @@ static void azri_pump_notes(azredis_client *c, uint64_t now) {
 /* Under the auth's lock. 1: it has a token that this client has not got yet, and that may be shown. */
 static int azri_pump_wants_blob(const azredis_client *c, uint64_t now) {
     const azredis_auth *a = c->auth;
-    return a->blob && a->generation != c->generation && (a->conf.is_static || azri_token_live(&a->machine, now));
+    return a->blob && a->generation != c->generation && (azri_is_static(&a->conf) || azri_token_live(&a->machine, now));
 }
 
 /* News between the hub and the auth, both ways. */
@@ -15413,7 +15528,7 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
     const azri_session *s = azri_hub_main(&c->hub);
     azri_blob *mine = NULL;
     AZREDIS_ASSERT(s);                  /* a client has one from the start */
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     if (c->hub.rejected) {
         azri_token_rejected(&a->machine, now, c->hub.rejected);
         azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_TOKEN_REJECTED, "%s refused the token", c->endpoint);
@@ -15427,7 +15542,7 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
     }
     if (azri_pump_wants_blob(c, now)) {
         /* A copy of its own: the hub counts references without a lock. In an arena the auth is nobody else's. */
-        mine = azri_shape_of(&a->port.mem) ? azri_blob_hold(a->blob)
+        mine = !AZRI_WITH_SHARED || azri_shape_of(&a->port.mem) ? azri_blob_hold(a->blob)
                                  : azri_blob_new(&c->port.mem, a->blob->user, azri_blob_jwt(a->blob));
         if (mine) {
             mine->generation = c->generation = a->generation;
@@ -15442,7 +15557,7 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
     azri_pump_notes(c, now);
     c->port.learned = a->port.learned;
     c->port.learned_at = a->port.learned_at;
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     if (!mine) return;
     azri_hub_token(&c->hub, mine, now, c->headroom_at);
     azri_blob_drop(mine);
@@ -15451,24 +15566,26 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
 /* The news of a shared auth from before this client are not told again, but it knows why there is no token. */
 static void azri_pump_join(azredis_client *c) {
     azredis_auth *a = c->auth;
-    azri_auth_watch(a, &c->watch, c->waker);
-    azri_lock_acquire(&a->lock);
+    if (AZRI_WITH_SHARED) azri_auth_watch(a, &c->watch, c->waker);
+    azri_auth_lock(a);
     c->notes_seen = a->note_count;
     c->failures_seen = a->token_failures;
     if (c->hub.news.level > a->wanted) a->wanted = c->hub.news.level;
     if (a->failure.code != AZREDIS_OK && !azri_token_live(&a->machine, azri_auth_now(a))) c->hub.trouble = a->failure;
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
 }
 
 /* 1: the token must wait for the end of the connection. */
-static int azri_pump_rests(const azredis_client *c) { return c->hub.conf.by_reconnect && azri_hub_main(&c->hub)->link; }
+static int azri_pump_rests(const azredis_client *c) {
+    return AZRI_WITH_REST && c->hub.conf.by_reconnect && azri_hub_main(&c->hub)->link;
+}
 
 /* Renewal by reconnecting: is it time? */
 static void azri_pump_rest(azredis_client *c, uint64_t now) {
-    if (!c->hub.conf.by_reconnect || c->auth->conf.is_static) return;
-    azri_lock_acquire(&c->auth->lock);
+    if (!AZRI_WITH_REST || !c->hub.conf.by_reconnect || azri_is_static(&c->auth->conf)) return;
+    azri_auth_lock(c->auth);
     c->hub.resting = c->fetch || azri_token_due(&c->auth->machine, now);
-    azri_lock_release(&c->auth->lock);
+    azri_auth_unlock(c->auth);
 }
 
 /* 1: it took a step, for which get_token may have taken its time. */
@@ -15482,11 +15599,13 @@ static int azri_pump_fetch(azredis_client *c, uint64_t now) {
     if (c->fetch && azri_fetch_step(c->auth, c->fetch, c->waker, &c->grave)) c->fetch = NULL;
     azri_hold(c);
     c->in_callback = before;
-    if (!c->fetch) c->hub.resting = 0;
+    if (AZRI_WITH_REST && !c->fetch) c->hub.resting = 0;
     return stepped;
 }
 
 /* ---- connections ---- */
+
+static int azri_is_plain(const azredis_client *c) { return AZRI_WITH_PLAINTEXT && c->plaintext; }
 
 static azri_conn *azri_conn_of(const azri_session *s) { return (azri_conn *)s->link; }
 
@@ -15530,11 +15649,11 @@ static void azri_conn_dial(azredis_client *c, azri_session *s, uint64_t now) {
     k->tx_len = k->tx_at = 0;
     k->heard = 0;
     memset(&conf, 0, sizeof conf);
-    conf.name = c->plaintext ? NULL : c->tls_host;
+    conf.name = azri_is_plain(c) ? NULL : c->tls_host;
     conf.ca_file = c->ca_file;
     conf.ca = c->ca;
     conf.ca_len = c->ca_len;
-    conf.where = c->plaintext ? "redis.tcp" : "redis.tls";
+    conf.where = azri_is_plain(c) ? "redis.tcp" : "redis.tls";
     conf.kept = azri_shape_of(&c->port.mem) ? NULL : &c->kept;      /* an arena has no room for it */
     azri_line_begin(&k->line, &c->port, c->waker, &c->grave, c->host, c->tcp_port, &conf, now, c->connect_ms);
     s->link = k;
@@ -15667,7 +15786,7 @@ static void azri_conn_step(azredis_client *c, azri_session *s, uint64_t now) {
 /* mbedTLS cannot change the keys of a live connection. */
 static int azri_conn_worn(const azri_session *s) {
     const azri_line *l = &azri_conn_of(s)->line;
-    return l->conf.name && azri_tls_records(&l->tls) >= AZRI_TLS_RECORDS_MAX;
+    return azri_line_has_tls(l) && azri_tls_records(&l->tls) >= AZRI_TLS_RECORDS_MAX;
 }
 
 static void azri_conn_flush(azredis_client *c, azri_session *s, uint64_t now) {
@@ -15700,8 +15819,8 @@ static inline void azri_cmd_leave(azredis_client *c, azri_cmd *cmd) {
 static void azri_tell_one(azredis_client *c, azri_cmd *cmd) {
     if (cmd->kind == AZRI_CMD_SUBSCRIBE) azri_hub_subscribed(&c->hub, cmd);
     if (cmd->kind == AZRI_CMD_USER && !cmd->told) {
-        if (cmd->reply->status == AZREDIS_OK) c->hub.stats.commands_ok++;
-        else c->hub.stats.commands_failed++;
+        if (cmd->reply->status == AZREDIS_OK) AZRI_COUNT(c->hub.stats.commands_ok, 1);
+        else AZRI_COUNT(c->hub.stats.commands_failed, 1);
     }
     cmd->told = 1;
     if (cmd->done) ++*cmd->done;
@@ -15857,7 +15976,7 @@ static void azri_turn_write(azredis_client *c, uint64_t now) {
 
 /* The walk for the next token: of the thread that pumps, the baton is not needed. */
 static int azri_pump_token(azredis_client *c, uint64_t now) {
-    if (c->auth->conf.is_static) return 0;
+    if (azri_is_static(&c->auth->conf)) return 0;
     azri_pump_rest(c, now);
     return azri_pump_fetch(c, now);
 }
@@ -15875,7 +15994,7 @@ static uint64_t azri_pump_look(azredis_client *c, uint64_t now) {
     int stepped;
     azri_turn_read(c, c->waker, now);
     stepped = !azri_threaded(c) && azri_pump_token(c, now);
-    if (c->hub.resting && !c->fetch) azri_hub_rest(&c->hub, now);
+    if (azri_resting(&c->hub) && !c->fetch) azri_hub_rest(&c->hub, now);
     if (stepped || c->fetch || !azri_all_up(c)) now = azri_now(c);  /* a handshake or get_token may take its time */
     azri_pump_auth(c, now);
     azri_hub_tick(&c->hub, now);
@@ -15900,7 +16019,7 @@ static uint64_t azri_turn_deadline(const azredis_client *c, uint64_t now) {
         const azri_conn *k = azri_conn_of(s);
         if (!k) continue;
         t = azri_min64(t, azri_line_deadline(&k->line));
-        if (k->line.state == AZRI_LINE_OPEN && k->line.conf.name && azri_tls_pending(&k->line.tls)) return now;
+        if (k->line.state == AZRI_LINE_OPEN && azri_line_has_tls(&k->line) && azri_tls_pending(&k->line.tls)) return now;
         if (azri_is_up(s) && k->tx_at == k->tx_len && azri_session_has_output(s)) return now;
     }
     return t;
@@ -15909,12 +16028,12 @@ static uint64_t azri_turn_deadline(const azredis_client *c, uint64_t now) {
 /* When the token wants one. */
 static uint64_t azri_fetch_due(azredis_client *c, uint64_t now) {
     uint64_t t = c->fetch ? azri_fetch_deadline(c->fetch) : AZRI_NEVER64;
-    azri_lock_acquire(&c->auth->lock);
-    if (!c->auth->conf.is_static && !c->fetch && !(c->hub.resting && azri_pump_rests(c)))
+    azri_auth_lock(c->auth);
+    if (!azri_is_static(&c->auth->conf) && !c->fetch && !(azri_resting(&c->hub) && azri_pump_rests(c)))
         t = azri_min64(t, azri_token_deadline(&c->auth->machine, now));
     if (c->auth->note_count != c->notes_seen || c->auth->token_failures != c->failures_seen || c->hub.rejected) t = now;
     if (azri_pump_wants_blob(c, now)) t = azri_min64(t, now + AZRI_COPY_AGAIN);
-    azri_lock_release(&c->auth->lock);
+    azri_auth_unlock(c->auth);
     return t;
 }
 
@@ -15995,8 +16114,8 @@ static void azri_client_fail_all(azredis_client *c) {
 /* Frees what azredis_open makes; the waker and the auth may be missing after a failed one, which comes here at once. */
 static void azri_client_undo(azredis_client *c) {
     azri_mem mem = c->port.mem;
-    if (c->auth && c->waker) azri_auth_unwatch(c->auth, &c->watch, c->refused);
-    if (c->auth) azredis_auth_release(c->auth);
+    if (AZRI_WITH_SHARED && c->auth && c->waker) azri_auth_unwatch(c->auth, &c->watch, c->refused);
+    if (c->auth) azri_auth_let_go(c->auth);
     if (c->waker) azri_waker_unref(c->waker);
     azri_lock_free(&c->lock);
     azri_tls_forget(&c->kept, &mem);
@@ -16194,7 +16313,7 @@ struct azri_threads {
 };
 
 static int azri_all_ready(const azredis_client *c) {
-    return !c->hub.resting && azri_all_up(c);       /* resting: the connection is to be closed */
+    return !azri_resting(&c->hub) && azri_all_up(c);       /* resting: the connection is to be closed */
 }
 
 /* Wakes when the lock is let go; there is one place for that. */
@@ -16515,7 +16634,7 @@ static void azri_io_aside(azredis_client *c) {
     (void)azri_pump_token(c, now);
     azri_pump_auth(c, azri_now(c));
     azri_tell(c);
-    if (c->generation != before || c->hub.resting) azri_threads_kick(c);    /* sessions have something to do */
+    if (c->generation != before || azri_resting(&c->hub)) azri_threads_kick(c);    /* sessions have something to do */
 }
 
 /* Lets go of the lock. */
@@ -16722,7 +16841,7 @@ static void azri_threads_call(const azredis_client *c) { (void)c; }
  * one fetch, which outlives them; whichever is at hand steps it, one at a time.
  * ================================================================================================ */
 
-#ifndef AZREDIS_NO_MALLOC
+#if !defined(AZREDIS_NO_MALLOC) && !defined(AZREDIS_NO_SHARED)
 /* The copy stands behind a head, so that azredis_token_wipe needs nothing else. */
 typedef struct azri_token_copy { azri_mem mem; size_t size; } azri_token_copy;
 
@@ -16777,9 +16896,9 @@ static void azri_auth_deliver(azredis_auth *a) {
     for (;;) {
         azri_item it;
         azredis_event ev;
-        azri_lock_acquire(&a->lock);
+        azri_auth_lock(a);
         any = azri_auth_next_note(a, &mine, &it);
-        azri_lock_release(&a->lock);
+        azri_auth_unlock(a);
         if (!any) return;
         if (it.type == AZREDIS_EV_LOG && it.level > a->level) continue;
         azri_item_event(&it, &ev);
@@ -16793,8 +16912,8 @@ static void azri_auth_deliver(azredis_auth *a) {
 static azredis_status azri_auth_look(azredis_auth *a, azredis_token *out, azredis_error *why) {
     uint64_t now = azri_auth_now(a);
     azredis_status st = AZREDIS_AGAIN;
-    azri_lock_acquire(&a->lock);
-    if (a->blob && (a->conf.is_static || azri_token_live(&a->machine, now))) {
+    azri_auth_lock(a);
+    if (a->blob && (azri_is_static(&a->conf) || azri_token_live(&a->machine, now))) {
         st = azri_auth_copy_token(a, out, now, why);
     } else if (a->failure.code != AZREDIS_OK) {
         if (why) *why = a->failure;
@@ -16804,27 +16923,27 @@ static azredis_status azri_auth_look(azredis_auth *a, azredis_token *out, azredi
         (void)azri_fail(why, st, "token", "the request for a token has not been answered yet%s", !a->machine.held ? ""
                         : a->machine.refused ? "; Redis refused the last one" : "; the last one has expired");
     }
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     return st;
 }
 
 /* The right to step the auth's own fetch, which one thread at a time has. */
 static int azri_auth_own(azredis_auth *a) {
     int mine;
-    azri_lock_acquire(&a->lock);
-    mine = !a->own_busy && !a->conf.is_static;
+    azri_auth_lock(a);
+    mine = !a->own_busy && !azri_is_static(&a->conf);
     if (mine) a->own_busy = 1;
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     return mine;
 }
 
 /* One who leaves for good (last) lets the others take over a fetch that has not ended. */
 static void azri_auth_disown(azredis_auth *a, int last) {
     int left;
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     a->own_busy = 0;
     left = last && a->own;
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     if (left) azri_auth_wake(a);
 }
 
@@ -16848,10 +16967,10 @@ static void azri_auth_sleep(azredis_auth *a, int mine, azri_waker *w, uint64_t u
         n += azri_minz(azri_fetch_fds(a->own, fds + n, AZRI_FDS_MAX - n), AZRI_FDS_MAX - n);
         t = azri_min64(t, azri_fetch_deadline(a->own));
     } else {
-        azri_lock_acquire(&a->lock);
+        azri_auth_lock(a);
         t = azri_min64(t, azri_token_deadline(&a->machine, now));
         if (t <= now) t = now + AZRI_OWN_PAUSE;         /* due, and another thread is about to fetch it */
-        azri_lock_release(&a->lock);
+        azri_auth_unlock(a);
     }
     if (t > now) a->port.p.wait(a->port.p.user, fds, n, (uint32_t)(t - now));
     (void)azri_waker_drain(w);
@@ -17017,13 +17136,28 @@ static uint64_t azri_seed(const azri_port *port, uint64_t seed) {
     return seed;
 }
 
+/* Where there is no TLS: a unix socket, or this machine. */
+static azredis_status azri_open_plain(azredis_client *c, const azredis_options *o) {
+    if (!AZRI_WITH_PLAINTEXT && o->plaintext)
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "built with AZREDIS_NO_PLAINTEXT");
+    c->plaintext = o->plaintext;
+    if (c->host[0] == '/' && !azri_is_plain(c))
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "a unix socket has no TLS: set plaintext");
+    if (azri_is_plain(c) && c->host[0] != '/' && !azri_is_loopback(azri_str(c->host)))
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext",
+                         "without TLS only this machine is reached, and %s is "
+                         "another: leave plaintext at 0",
+                         c->host);
+    return AZREDIS_OK;
+}
+
 static azredis_status azri_open_endpoint(azredis_client *c, const azredis_options *o) {
     uint16_t port = 0;
     if (!o->host || !o->host[0])
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host",
                          "options.host is missing: give the cache's host name, such as "
                          "name.region.redis.azure.net");
-    if (o->host[0] == '/') {
+    if (AZRI_WITH_PLAINTEXT && o->host[0] == '/') {
         if (strlen(o->host) >= sizeof c->host)
             return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "the socket's path is too long");
         azri_copy(c->host, sizeof c->host, o->host);
@@ -17036,19 +17170,11 @@ static azredis_status azri_open_endpoint(azredis_client *c, const azredis_option
                          (unsigned)o->tcp_port);
     c->tcp_port = o->tcp_port ? o->tcp_port : port ? port : o->plaintext ? 6379 : azri_port_by_host(azri_str(c->host));
     azri_open_endpoint_text(c);
-    c->plaintext = o->plaintext;
-    if (o->memory && !o->ca && !o->plaintext)
+    if (AZRI_WITH_ARENA && o->memory && !o->ca && !o->plaintext)
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.ca",
                          "options.ca is missing: a client in options.memory reads no "
                          "files; give the root certificates as PEM or DER in memory");
-    if (c->host[0] == '/' && !c->plaintext)
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "a unix socket has no TLS: set plaintext");
-    if (c->plaintext && c->host[0] != '/' && !azri_is_loopback(azri_str(c->host)))
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext",
-                         "without TLS only this machine is reached, and %s is "
-                         "another: leave plaintext at 0",
-                         c->host);
-    return AZREDIS_OK;
+    return azri_open_plain(c, o);
 }
 
 static void azri_open_name(char out[AZRI_NAME_MAX], const char *name) {
@@ -17063,6 +17189,10 @@ static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o
     if (o->protocol != 0 && o->protocol != 2 && o->protocol != 3)
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.protocol", "options.protocol is %d; it may be 2 or 3",
                          o->protocol);
+    if ((!AZRI_WITH_RESP2 && o->protocol == 2) || (!AZRI_WITH_REST && o->renewal == AZREDIS_RENEWAL_RECONNECT) ||
+        (!AZRI_WITH_SHARED && o->auth))
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options", "an AZREDIS_NO_ switch left protocol 2, "
+                         "AZREDIS_RENEWAL_RECONNECT or auth out of this build");
     h->session.protocol = o->protocol == 2 ? 2 : 3;
     h->session.database = o->database;
     h->session.auth_ms = azri_or(o->auth_ms, 15u * AZRI_SECOND);
@@ -17127,9 +17257,8 @@ static void azri_plan_text(azri_plan *p, const char *z) {
 
 /* Trust is looked up by one connection at a time. */
 static void azri_plan_roots(azri_plan *p, const void *ca) {
-    if (!ca) return;
-    if (((const unsigned char *)ca)[0] != 0x30) azri_plan_add(p, AZRI_ALWAYS, AZRI_CERT_MAX, 1);
-    azri_plan_add(p, AZRI_ALWAYS, AZRI_CERT_MAX, 1);
+    if (!ca || ((const unsigned char *)ca)[0] == 0x30) return;     /* DER is read where it stands */
+    azri_plan_add(p, AZRI_ALWAYS, AZRI_CERT_MAX, 2);
 }
 
 static void azri_plan_fetch(azri_plan *p, const azredis_auth_options *o) {
@@ -17250,7 +17379,7 @@ AZREDIS_API const char *azredis_build_info(void) {
 
 /* A password takes the place of a token that never expires. */
 static azredis_status azri_auth_static(azredis_auth *a) {
-    if (!a->conf.is_static) return AZREDIS_OK;
+    if (!azri_is_static(&a->conf)) return AZREDIS_OK;
     a->blob = azri_blob_new(&a->port.mem, azri_identity_static_user(&a->conf), azri_str(a->conf.password));
     if (!a->blob) return AZREDIS_E_NOMEM;
     a->blob->generation = ++a->generation;
@@ -17294,30 +17423,35 @@ static AZRI_APART azredis_auth *azri_auth_open(azredis_auth_options *o, const az
     return a;
 }
 
+#ifndef AZREDIS_NO_SHARED
 AZREDIS_API azredis_auth *azredis_auth_open_v(const azredis_auth_options *options, size_t size, unsigned version) {
     azredis_auth_options o;
     return azri_take_options(&o, sizeof o, options, size, version) ? azri_auth_open(&o, NULL, "") : NULL;
 }
+#endif
 
 static azredis_auth *azri_auth_hold(azredis_auth *a) {
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     a->refs++;
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     return a;
 }
 
+#if !defined(AZREDIS_NO_STATS) && !defined(AZREDIS_NO_SHARED)
 AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, azredis_link_record *out) {
     azredis_status st = AZREDIS_AGAIN;
     if (!a || !out) return AZREDIS_E_ARG;
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     if (index < a->record_count) {
         *out = a->records[index];
         st = AZREDIS_OK;
     }
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     return st;
 }
+#endif
 
+#if !defined(AZREDIS_NO_STATS) && !defined(AZREDIS_NO_SHARED)
 AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_info_data *out, size_t size) {
     azredis_auth_info_data d;
     uint64_t now;
@@ -17328,8 +17462,8 @@ AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_inf
     if (a->broken.code == AZREDIS_OK && a->conf.identity != AZREDIS_ID_DEFAULT)
         azri_copy(d.credential, sizeof d.credential, azri_identity_name(a->conf.identity));
     now = azri_auth_now(a);
-    azri_lock_acquire(&a->lock);
-    if (a->conf.is_static && a->blob) {
+    azri_auth_lock(a);
+    if (azri_is_static(&a->conf) && a->blob) {
         azri_copy(d.user, sizeof d.user, a->blob->user);
         d.expires_in_ms = AZREDIS_UNKNOWN;
         st = AZREDIS_OK;
@@ -17338,10 +17472,11 @@ AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_inf
         d.expires_in_ms = azri_token_left(&a->machine, now);
         st = AZREDIS_OK;
     }
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     memcpy(out, &d, azri_minz(size, sizeof d));
     return a->broken.code == AZREDIS_OK ? st : AZREDIS_E_ARG;
 }
+#endif
 
 #ifndef AZREDIS_NO_MALLOC
 /* A number that no client has seen makes the same credentials new. */
@@ -17365,7 +17500,7 @@ AZREDIS_API azredis_status azredis_auth_rehearse(azredis_auth *a) {
 /* The shared auth, or one made from the options; *id is room for them, and may be o's identity already. */
 static azredis_auth *azri_open_auth(const azredis_options *o, azredis_auth_options *id, const azri_mem *mem,
                                     const char *redis_host) {
-    if (o->auth) return azri_auth_hold(o->auth);
+    if (AZRI_WITH_SHARED && o->auth) return azri_auth_hold(o->auth);
     azri_open_identity(id, o);
     return azri_auth_open(id, mem, redis_host);
 }
@@ -17421,7 +17556,9 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
     return c;
 }
 
+#ifndef AZREDIS_NO_SHARED
 AZREDIS_API azredis_auth *azredis_client_auth(azredis_client *c) { return c ? azri_auth_hold(c->auth) : NULL; }
+#endif
 
 AZREDIS_API void azredis_close(azredis_client *c) {
     if (!c) return;
@@ -17490,9 +17627,9 @@ static int azri_renewing(azredis_client *c) {
     if (c->fetch) return 1;
     now = azri_now(c);
     if (s->state == AZRI_READY && (s->trying || (s->fresh && s->auth_at <= now))) return 1;
-    azri_lock_acquire(&c->auth->lock);
-    due = !c->auth->conf.is_static && azri_token_live(&c->auth->machine, now) && azri_token_due(&c->auth->machine, now);
-    azri_lock_release(&c->auth->lock);
+    azri_auth_lock(c->auth);
+    due = !azri_is_static(&c->auth->conf) && azri_token_live(&c->auth->machine, now) && azri_token_due(&c->auth->machine, now);
+    azri_auth_unlock(c->auth);
     return due;
 }
 
@@ -17962,6 +18099,7 @@ AZREDIS_API void azredis_unsubscribe(azredis_sub *s) {
     azri_leave(c);
 }
 
+#ifndef AZREDIS_NO_STATS
 /* ---- insight ---- */
 
 static void azri_stats_fill(azredis_client *c, azredis_stats_data *d) {
@@ -17980,15 +18118,15 @@ static void azri_stats_fill(azredis_client *c, azredis_stats_data *d) {
     d->last_read_ms = s->last_read ? (int64_t)(now - s->last_read) : AZREDIS_UNKNOWN;
     d->last_write_ms = s->last_write ? (int64_t)(now - s->last_write) : AZREDIS_UNKNOWN;
     d->token_left_ms = d->token_next_ms = d->outage_budget_ms = AZREDIS_UNKNOWN;
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     d->tokens = a->tokens;
     d->token_failures = a->token_failures;
-    if (!a->conf.is_static) {
+    if (!azri_is_static(&a->conf)) {
         d->token_failures_in_row = a->machine.failures;
         d->token_left_ms = d->outage_budget_ms = azri_token_left(&a->machine, now);
         d->token_next_ms = a->machine.next_try > now ? (int64_t)(a->machine.next_try - now) : 0;
     }
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
 }
 
 AZREDIS_API void azredis_stats_v(azredis_client *c, azredis_stats_data *out, size_t size) {
@@ -18003,6 +18141,7 @@ AZREDIS_API void azredis_stats_v(azredis_client *c, azredis_stats_data *out, siz
     }
     memcpy(out, &d, azri_minz(size, sizeof d));
 }
+#endif
 
 #endif /* AZREDIS_ONLY_PURE */
 #endif /* AZRI_IMPLEMENTED */
