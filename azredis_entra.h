@@ -250,7 +250,8 @@
  * AZREDIS_NO_CLAIMS             tokens are not read: the option user must name the object id, get_token must tell when
  *                               its token ends, and nothing tells of a token for another service; 3 KB less with
  *                               AZREDIS_NO_HTTP, else 1 KB
- * AZREDIS_NO_ADDRESSES          hosts are names: no address is understood, and no certificate for one; 0.7 KB less
+ * AZREDIS_NO_ADDRESSES          hosts are names: no address is understood, and no certificate for one; the option host is a
+ *                               name alone, without a port; 1 KB less
  * AZREDIS_NO_RESUMPTION         TLS sessions are not kept: each connection makes a full handshake; 2 KB less, mbedTLS's
  *                               part included
  * AZREDIS_NO_PASSWORDS          no identity access-key and none password: Entra or nothing; 0.2 KB less
@@ -260,8 +261,13 @@
  *                               those in chapter 5; 1 KB less
  * AZREDIS_NO_RESP2              a server without RESP3 is no server: AZREDIS_E_RESP; 0.2 KB less
  * AZREDIS_NO_STREAMS            of RESP3 only what Redis sends: streamed strings and aggregates, and attributes, are
- *                               errors of protocol; 0.5 KB less
+ *                               errors of protocol, and azredis_double alone looks at a double; 0.7 KB less
  * AZREDIS_NO_STATS              no azredis_stats, azredis_auth_info and azredis_auth_record; 0.5 KB less
+ * AZREDIS_NO_READ_AHEAD         recv is called for what mbedTLS asks, the 5 bytes of a record's head first; 0.3 KB less, and
+ *                               AZREDIS_NO_OS 512 bytes, else 16 KB of memory for a busy connection
+ * AZREDIS_NO_WHERE              azredis_error.where is "": for AZREDIS_NO_TEXT, code and numbers remain; 1 KB less
+ * AZREDIS_TICK_MS               so many milliseconds are the longest wait without threads; nothing computes then when the next
+ *                               thing is due, and it may come so much later: 100 to 1000; 1 KB less
  * AZREDIS_NO_SHARED             no azredis_auth: each client has an identity of its own; 0.5 KB less without threads
  * AZREDIS_NO_RECONNECT_RENEWAL  no AZREDIS_RENEWAL_RECONNECT: tokens are renewed in place; 0.2 KB less
  * AZREDIS_NO_ASSERTION          leaves out the identity client-assertion
@@ -722,7 +728,7 @@ static inline azredis_status azredis_auth_info(azredis_auth *a, azredis_auth_inf
 }
 #endif
 
-#ifndef AZREDIS_NO_MALLOC
+#if !defined(AZREDIS_NO_MALLOC) && !defined(AZREDIS_NO_SHARED)
 /* A rehearsal: every client of a soon presents its credentials once more on each live connection, as it does with a new
  * token, and tells of it by the same events. Fetches nothing. AGAIN: there is no live token; E_NOMEM: the client lives in
  * memory of yours. Any thread. */
@@ -1124,6 +1130,23 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_WITH_SHARED 0
 #else
 #  define AZRI_WITH_SHARED 1
+#endif
+#ifdef AZREDIS_NO_READ_AHEAD
+#  define AZRI_WITH_AHEAD 0
+#else
+#  define AZRI_WITH_AHEAD 1
+#endif
+/* Walks from one question to the next; without an identity but the callback there is one, and no pause. */
+#if defined(AZREDIS_NO_OS) && defined(AZREDIS_NO_HTTP)
+#  define AZRI_WITH_WALKS 0
+#else
+#  define AZRI_WITH_WALKS 1
+#endif
+/* In place of the moment at which something is due. */
+#ifdef AZREDIS_TICK_MS
+#  define AZRI_TICK (AZREDIS_TICK_MS)
+#else
+#  define AZRI_TICK 0u
 #endif
 #ifdef AZREDIS_NO_ARENA
 #  define AZRI_WITH_ARENA 0
@@ -1749,6 +1772,10 @@ static azredis_status azri_fail_code(azredis_error *e, azredis_status code, cons
 static void azri_fail_copy(azredis_error *to, const azredis_error *from) {
     if (to != from) *to = *from;
 }
+
+#ifdef AZREDIS_NO_WHERE
+#  define azri_fail_code(e, code, where) ((void)(where), azri_fail_code(e, code, ""))
+#endif
 
 #ifdef AZREDIS_NO_TEXT
 static inline int azri_words(const char *f, ...) AZRI_PRINTF(1, 2);
@@ -4046,7 +4073,7 @@ static azredis_status azri_resp_scalar(azri_resp *d, azredis_str text) {
         if (!azri_i64(text, &v)) return azri_resp_bad(d, "bad integer");
         return azri_resp_put_int(d, AZREDIS_T_INTEGER, v);
     case ',':
-        if (!azri_resp_is_double(text)) return azri_resp_bad(d, "bad double");
+        if (AZRI_WITH_STREAMS && !azri_resp_is_double(text)) return azri_resp_bad(d, "bad double");
         return azri_resp_put(d, AZREDIS_T_DOUBLE, 0, text);
     case '(':                          /* Redis hands on what a script calls a big number, unread */
         return azri_resp_put(d, AZREDIS_T_BIGNUM, azri_resp_is_bignum(text) ? 0 : AZREDIS_F_INVALID, text);
@@ -4589,6 +4616,11 @@ enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NE
 #  define AZRI_ID_MANAGED     AZREDIS_ID_MANAGED
 #  define AZRI_ID_MANAGED_APP AZREDIS_ID_MANAGED_APP
 #endif
+#if AZRI_WITH_WALKS
+#  define AZRI_ID_CLIENT_SECRET AZREDIS_ID_CLIENT_SECRET
+#else
+#  define AZRI_ID_CLIENT_SECRET AZRI_ID_OFF
+#endif
 #ifdef AZREDIS_NO_PASSWORDS
 #  define AZRI_ID_ACCESS_KEY AZRI_ID_OFF
 #  define AZRI_ID_PASSWORD   AZRI_ID_OFF
@@ -4621,7 +4653,7 @@ typedef struct azri_identity_kind { const char *name; int id; unsigned needs; } 
 static const azri_identity_kind azri_identity_kinds[] = {
     { "default", AZREDIS_ID_DEFAULT, 0 },
     { "environment", AZRI_ID_ENVIRONMENT, 0 },
-    { "client-secret", AZREDIS_ID_CLIENT_SECRET, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_SECRET },
+    { "client-secret", AZRI_ID_CLIENT_SECRET, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_SECRET },
     { "client-certificate", AZRI_ID_CLIENT_CERTIFICATE,
       AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_CERTIFICATE | AZRI_NEED_PROOF },
     { "callback", AZREDIS_ID_CALLBACK, AZRI_NEED_CALLBACK },
@@ -6177,6 +6209,7 @@ static void azri_flow_forget(azri_flow *f) {
 
 /* Nothing of one link reaches the next. */
 static void azri_flow_leave(azri_flow *f) {
+    if (!AZRI_WITH_WALKS) return;
     azri_json_free(&f->json);
     azri_wipe(&f->answer, sizeof f->answer);
     azri_buf_free(&f->proof);
@@ -6283,7 +6316,7 @@ static azredis_status azri_flow_check_token(azri_flow *f) {
         if (f->token.ptr[i] <= ' ' || f->token.ptr[i] >= 127)
             return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token holds a blank or another character that no "
                                   "token has");
-    if (f->answer.token_type[0] && !azri_ieqz(azri_str(f->answer.token_type), "Bearer"))
+    if (AZRI_WITH_WALKS && f->answer.token_type[0] && !azri_ieqz(azri_str(f->answer.token_type), "Bearer"))
         return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token is not of the type Bearer, which Redis wants");
     return AZREDIS_OK;
 }
@@ -6305,13 +6338,14 @@ static azredis_status azri_flow_check_user(azri_flow *f) {
 
 /* The token's whole life by the issuer's clock, or INT64_MAX. */
 static int64_t azri_flow_whole_life(const azri_claims *c) {
-    return c->iat && c->exp > c->iat ? c->exp - c->iat : INT64_MAX;
+    return AZRI_WITH_CLAIMS && c->iat && c->exp > c->iat ? c->exp - c->iat : INT64_MAX;
 }
 
 /* The clock on the wall comes last: it is set back once a year. 0: unknown. */
 static int64_t azri_flow_expires_at(const azri_flow *f) {
     if (f->answer.expires_on) return f->answer.expires_on;
-    if (f->claims.exp) return f->claims.exp;
+    if (AZRI_WITH_CLAIMS && f->claims.exp) return f->claims.exp;
+    if (!AZRI_WITH_WALKS) return 0;
     return f->answer.expires_local && f->local_time ? f->local_time(f->answer.expires_local) : 0;
 }
 
@@ -6353,7 +6387,7 @@ static void azri_flow_check_audience(azri_flow *f) {
 
 static void azri_flow_accept(azri_flow *f, uint64_t now, int64_t server_unix) {
     azredis_status st = azri_flow_check_token(f);
-    azri_json_free(&f->json);            /* the answer has been read; the token's claims are next */
+    if (AZRI_WITH_WALKS || AZRI_WITH_CLAIMS) azri_json_free(&f->json);  /* the answer has been read; the token's claims are next */
     if (st == AZREDIS_OK) st = azri_flow_check_user(f);
     if (st == AZREDIS_OK) st = azri_flow_check_life(f, server_unix);
     if (st != AZREDIS_OK) {
@@ -8261,6 +8295,9 @@ static azredis_status azri_source_foreign(azri_flow *f) {
 #endif
 #define AZRI_FOREIGN azri_source_foreign, NULL, NULL, NULL, NULL, NULL
 
+#define AZRI_ROW_CALLBACK \
+    { "callback", NULL, AZREDIS_ID_CALLBACK, 0, azri_given_begin, azri_callback_ask, NULL, NULL, NULL, azri_callback_call }
+
 static const azri_source azri_sources[] = {        /* in the order of the default chain */
 #ifndef AZREDIS_NO_OS
     { "environment", "EnvironmentCredential", AZREDIS_ID_ENVIRONMENT, AZRI_CHAIN_PROD,
@@ -8284,7 +8321,7 @@ static const azri_source azri_sources[] = {        /* in the order of the defaul
 #ifndef AZREDIS_NO_CERTIFICATE
     { "client-certificate", NULL, AZREDIS_ID_CLIENT_CERTIFICATE, 0, azri_certificate_begin, AZRI_BY_CERTIFICATE },
 #endif
-    { "callback", NULL, AZREDIS_ID_CALLBACK, 0, azri_given_begin, azri_callback_ask, NULL, NULL, NULL, azri_callback_call },
+    AZRI_ROW_CALLBACK,
 #ifndef AZREDIS_NO_MANAGED
     { "managed-identity-app", NULL, AZREDIS_ID_MANAGED_APP, 0, AZRI_BY_MACHINE_FOR_APP },
 #endif
@@ -8426,12 +8463,25 @@ static azri_step_kind azri_flow_next(azri_flow *f, uint64_t now, int64_t unix_no
     return step->kind;
 }
 
+/* The only question where there are no walks: *step is a call, or the flow is done. */
+static void azri_flow_call_only(azri_flow *f, uint64_t now, int64_t unix_now, azri_step *step) {
+    static const azri_source callback = AZRI_ROW_CALLBACK;
+    f->source = &callback;
+    f->sent_at = now;
+    f->sent_unix = unix_now;
+    f->phase = AZRI_FLOW_ANSWER;
+    f->asks = AZRI_STEP_CALL;
+    (void)azri_callback_ask(f, step);
+    if (!step->call) azri_flow_nothing(f);
+}
+
 static void azri_flow_init(azri_flow *f, const azri_mem *m, const azri_identity_conf *conf, azri_rng *rng) {
     memset(f, 0, sizeof *f);
     f->mem = m;
     f->conf = conf;
     f->rng = rng;
     azri_buf_init(&f->token, m, AZRI_VALUE_MAX, 1);
+    if (!AZRI_WITH_WALKS) return;
     azri_buf_init(&f->proof, m, AZRI_VALUE_MAX, 1);
     azri_buf_init(&f->roots, m, AZRI_VALUE_MAX, 0);
     azri_pair_init(&f->pair, m);
@@ -9482,7 +9532,7 @@ static azredis_status azri_session_auth_refused(azri_session *s, const azredis_v
 
 static azredis_status azri_session_hello(azri_session *s, const azredis_value *v, azredis_error *e) {
     azredis_str text = azredis_text(v);
-    int64_t proto = 0;
+    const azredis_value *proto;
     if (v->type == AZREDIS_T_ERROR) {
         azredis_str code = azri_error_text(text);
         if (!AZRI_WITH_RESP2 || (!azri_begins(text, "ERR unknown command") && !azri_says(code, "NOPROTO") && !azri_says(code, "NOPERM"))) {
@@ -9495,7 +9545,8 @@ static azredis_status azri_session_hello(azri_session *s, const azredis_value *v
         return AZREDIS_OK;
     }
     /* A proxy may accept HELLO 3 and speak RESP2: its answer says so. */
-    s->resp3 = azredis_int(azredis_field(v, "proto"), &proto) == AZREDIS_OK && proto == 3;
+    proto = azredis_field(v, "proto");
+    s->resp3 = proto && proto->type == AZREDIS_T_INTEGER && proto->as.integer == 3;
     if (!AZRI_WITH_RESP2 && !s->resp3)
         return azri_fail(e, AZREDIS_E_RESP, "redis.hello", "%s: it does not speak RESP3", s->conf->endpoint);
     if (azri_eqz(azredis_text(azredis_field(v, "mode")), "cluster")) {
@@ -13421,28 +13472,36 @@ static int azri_tls_bio_send(void *user, const unsigned char *p, size_t n) {
     return AZRI_TLS_LOST;
 }
 
+/* From the socket, with mbedTLS's codes. */
+static int azri_tls_recv(azri_tls *t, char *p, size_t n) {
+    int r = t->port->p.recv(t->port->p.user, t->sock, p, n);
+    t->dry = r == 0;
+    if (r == 0) return MBEDTLS_ERR_SSL_WANT_READ;
+    if (r == AZRI_EOF) return 0;
+    if (r < 0) {
+        t->io = r;
+        return AZRI_TLS_LOST;
+    }
+    if (!t->heard) t->first = (unsigned char)p[0];
+    t->heard = 1;
+    return r;
+}
+
 /* mbedTLS asks for 5 bytes, then for the body: the read-ahead block makes one system call of many. It is
  * empty whenever mbedTLS says WANT_READ, so waiting for the socket is right then. */
 static int azri_tls_bio_recv(void *user, unsigned char *p, size_t n) {
     azri_tls *t = (azri_tls *)user;
     t->port->p.yield(t->port->p.user);
+    if (!AZRI_WITH_AHEAD) return azri_tls_recv(t, (char *)p, n);
     if (t->ahead_at == t->ahead_len) {
         int r;
         t->dry = t->spent;
         t->spent = 0;
         if (t->dry) return MBEDTLS_ERR_SSL_WANT_READ;
         if (!t->ahead) t->ahead = (char *)azri_alloc(&t->port->mem, AZRI_TLS_AHEAD);
-        r = t->port->p.recv(t->port->p.user, t->sock, t->ahead ? t->ahead : (char *)p, t->ahead ? AZRI_TLS_AHEAD : n);
-        t->dry = r == 0;
-        if (r == 0) return MBEDTLS_ERR_SSL_WANT_READ;
-        if (r == AZRI_EOF) return 0;
-        if (r < 0) {
-            t->io = r;
-            return AZRI_TLS_LOST;
-        }
-        if (!t->heard) t->first = t->ahead ? (unsigned char)t->ahead[0] : p[0];
-        t->heard = 1;
-        if (!t->ahead) return r;
+        if (!t->ahead) return azri_tls_recv(t, (char *)p, n);
+        r = azri_tls_recv(t, t->ahead, AZRI_TLS_AHEAD);
+        if (r <= 0) return r;
         t->spent = (size_t)r < AZRI_TLS_AHEAD;
         t->ahead_at = 0;
         t->ahead_len = (size_t)r;
@@ -13568,7 +13627,7 @@ static void azri_tls_close(azri_tls *t) {
     mbedtls_ssl_free(&t->ssl);
     mbedtls_ssl_config_free(&t->cfg);
     mbedtls_x509_crt_free(&t->no_roots);
-    azri_free(&t->port->mem, t->ahead, AZRI_TLS_AHEAD);
+    if (AZRI_WITH_AHEAD) azri_free(&t->port->mem, t->ahead, AZRI_TLS_AHEAD);
     azri_strfree(&t->port->mem, t->ca_path);
     memset(t, 0, sizeof *t);
 }
@@ -13744,19 +13803,19 @@ static uint32_t azri_tls_records(const azri_tls *t) { return t->sealed > t->open
 
 /* 1: azri_tls_read has something without the socket: do not sleep. */
 static int azri_tls_pending(const azri_tls *t) {
-    return t->open && (t->ahead_at < t->ahead_len || mbedtls_ssl_get_bytes_avail(&t->ssl) > 0);
+    return t->open && ((AZRI_WITH_AHEAD && t->ahead_at < t->ahead_len) || mbedtls_ssl_get_bytes_avail(&t->ssl) > 0);
 }
 
 /* Behind a read that gave something: 1 if the next would come back empty, once. */
 static int azri_tls_dry(azri_tls *t) {
-    if (!t->spent || azri_tls_pending(t)) return 0;
+    if (!AZRI_WITH_AHEAD || !t->spent || azri_tls_pending(t)) return 0;
     t->spent = 0;
     return 1;
 }
 
 /* A quiet connection holds no read-ahead block. */
 static void azri_tls_idle(azri_tls *t) {
-    if (t->ahead_at < t->ahead_len) return;
+    if (!AZRI_WITH_AHEAD || t->ahead_at < t->ahead_len) return;
     azri_free(&t->port->mem, t->ahead, AZRI_TLS_AHEAD);
     t->ahead = NULL;
 }
@@ -15015,6 +15074,7 @@ static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
     azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_TOKEN_START, "fetching a token (%s)",
                   azri_identity_name(a->conf.identity));
     azri_auth_unlock(a);
+    if (!AZRI_WITH_WALKS) return f;
     if (!azri_env_load(&f->env, &a->port.mem)) {
         azri_fetch_free(a, f);
         return azri_fetch_no_memory(a, claim, now);
@@ -15298,10 +15358,20 @@ static azredis_status azri_fetch_learn(azredis_auth *a, const azri_fetch *f, uin
     return AZREDIS_OK;
 }
 
+static void azri_fetch_call_only(azredis_auth *a, azri_fetch *f) {
+    azri_flow_call_only(&f->flow, azri_auth_now(a), azri_port_unix(&a->port), &f->step);
+    if (f->step.call) azri_fetch_call(a, f);
+    azri_fetch_end(a, f, azri_auth_now(a));
+}
+
 /* Goes as far as it can without waiting. 1: the walk has ended, f is gone. */
 static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_grave *g) {
     azredis_error *e = &f->flow.error;
     azredis_status st;
+    if (!AZRI_WITH_WALKS) {
+        azri_fetch_call_only(a, f);
+        return 1;
+    }
     for (;;) {
         uint64_t now = azri_auth_now(a);
         if (f->phase == AZRI_FETCH_WAIT) {
@@ -16038,7 +16108,9 @@ static uint64_t azri_fetch_due(azredis_client *c, uint64_t now) {
 }
 
 static uint64_t azri_pump_deadline(azredis_client *c, uint64_t now) {
-    uint64_t t = azri_turn_deadline(c, now);
+    uint64_t t;
+    if (AZRI_TICK) return c->busy || c->hub.done.head || c->calls || c->drained ? now : now + AZRI_TICK;
+    t = azri_turn_deadline(c, now);
     if (c->calls || (AZRI_WITH_EVENTS && (c->drained || c->hub.news.count))) return now;
     return azri_min64(t, azri_fetch_due(c, now));
 }
@@ -17136,6 +17208,15 @@ static uint64_t azri_seed(const azri_port *port, uint64_t seed) {
     return seed;
 }
 
+/* name, or name:port. Where hosts are names, it is left to the connect hook and to TLS to find a wrong one. */
+static azredis_status azri_open_host(azredis_client *c, const char *host, uint16_t *port) {
+    if (AZRI_WITH_ADDRESSES) return azri_endpoint_parse(azri_str(host), c->host, port, &c->broken);
+    if (strlen(host) >= sizeof c->host)
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "options.host has more than 255 bytes");
+    azri_copy(c->host, sizeof c->host, host);
+    return AZREDIS_OK;
+}
+
 /* Where there is no TLS: a unix socket, or this machine. */
 static azredis_status azri_open_plain(azredis_client *c, const azredis_options *o) {
     if (!AZRI_WITH_PLAINTEXT && o->plaintext)
@@ -17161,7 +17242,7 @@ static azredis_status azri_open_endpoint(azredis_client *c, const azredis_option
         if (strlen(o->host) >= sizeof c->host)
             return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "the socket's path is too long");
         azri_copy(c->host, sizeof c->host, o->host);
-    } else if (azri_endpoint_parse(azri_str(o->host), c->host, &port, &c->broken) != AZREDIS_OK) {
+    } else if (azri_open_host(c, o->host, &port) != AZREDIS_OK) {
         return c->broken.code;
     }
     if (o->tcp_port && port && o->tcp_port != port)
@@ -17268,7 +17349,7 @@ static void azri_plan_fetch(azri_plan *p, const azredis_auth_options *o) {
     azri_plan_add(p, AZRI_FETCHING, AZRI_CLAIM_MAX, 1);
     if (o->identity == AZREDIS_ID_CALLBACK) return;
     if (k && (k->needs & AZRI_NEED_PROOF)) azri_plan_add(p, AZRI_FETCHING, AZRI_VALUE_MAX, 1);
-    azri_plan_add(p, AZRI_FETCHING, AZRI_TLS_AHEAD, 1);
+    azri_plan_add(p, AZRI_FETCHING, AZRI_TLS_AHEAD, AZRI_WITH_AHEAD);
     azri_plan_add(p, AZRI_FETCHING, AZRI_REQUEST_MAX, 1);
     azri_plan_add(p, AZRI_FETCHING, AZRI_FORM_MAX, 1);
     if (!k || !(k->needs & AZRI_NEED_CERTIFICATE)) return;
@@ -17293,7 +17374,7 @@ static void azri_plan_connection(azri_plan *p, const azredis_options *o, const a
     azri_plan_add(p, AZRI_CONNECTED, sizeof(azri_conn), 1);
     azri_plan_add(p, AZRI_CONNECTED, AZRI_BLOCK_HEAD + z->rx, 1);
     azri_plan_add(p, AZRI_CONNECTED, z->nodes * sizeof(azredis_value), 1);
-    if (!o->plaintext) azri_plan_add(p, AZRI_CONNECTED, AZRI_TLS_AHEAD, 1);
+    if (!o->plaintext) azri_plan_add(p, AZRI_CONNECTED, AZRI_TLS_AHEAD, AZRI_WITH_AHEAD);
 }
 
 static void azri_plan_client(azri_plan *p, const azredis_options *o) {
@@ -17478,18 +17559,18 @@ AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_inf
 }
 #endif
 
-#ifndef AZREDIS_NO_MALLOC
+#if !defined(AZREDIS_NO_MALLOC) && !defined(AZREDIS_NO_SHARED)
 /* A number that no client has seen makes the same credentials new. */
 AZREDIS_API azredis_status azredis_auth_rehearse(azredis_auth *a) {
     azredis_status st = AZREDIS_AGAIN;
     if (!a || a->broken.code != AZREDIS_OK) return AZREDIS_E_ARG;
     if (azri_shape_of(&a->port.mem)) return AZREDIS_E_NOMEM;     /* its blob is the connection's own */
-    azri_lock_acquire(&a->lock);
-    if (a->blob && (a->conf.is_static || azri_token_live(&a->machine, azri_auth_now(a)))) {
+    azri_auth_lock(a);
+    if (a->blob && (azri_is_static(&a->conf) || azri_token_live(&a->machine, azri_auth_now(a)))) {
         a->blob->generation = ++a->generation;
         st = AZREDIS_OK;
     }
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     if (st == AZREDIS_OK) azri_auth_wake(a);
     return st;
 }
