@@ -256,9 +256,26 @@
  * AZREDIS_NO_CLAIMS             tokens are not read: the option user must name the object id, get_token must tell when
  *                               its token ends, and nothing tells of a token for another service; 3 KB less with
  *                               AZREDIS_NO_HTTP, else 1 KB
- * AZREDIS_NO_ADDRESSES          hosts are names: no address is understood, and no certificate for one; 0.7 KB less
+ * AZREDIS_NO_ADDRESSES          hosts are names: no address is understood, and no certificate for one; the option host is a
+ *                               name alone, without a port; 1 KB less
  * AZREDIS_NO_RESUMPTION         TLS sessions are not kept: each connection makes a full handshake; 2 KB less, mbedTLS's
  *                               part included
+ * AZREDIS_NO_PASSWORDS          no identity access-key and none password: Entra or nothing; 0.2 KB less
+ * AZREDIS_NO_PLAINTEXT          TLS or nothing: the option plaintext is AZREDIS_E_ARG; implies AZREDIS_NO_MANAGED; 0.5 KB less
+ * AZREDIS_NO_PEM                with AZREDIS_NO_OS: the option ca is DER, one certificate; 0.5 KB less
+ * AZREDIS_NO_REFUSALS           commands that break a shared connection are not recognised: the program sends none of
+ *                               those in chapter 5; 1 KB less
+ * AZREDIS_NO_RESP2              a server without RESP3 is no server: AZREDIS_E_RESP; 0.2 KB less
+ * AZREDIS_NO_STREAMS            of RESP3 only what Redis sends: streamed strings and aggregates, and attributes, are
+ *                               errors of protocol, and azredis_double alone looks at a double; 0.7 KB less
+ * AZREDIS_NO_STATS              no azredis_stats, azredis_auth_info and azredis_auth_record; 0.5 KB less
+ * AZREDIS_NO_READ_AHEAD         recv is called for what mbedTLS asks, the 5 bytes of a record's head first; 0.3 KB less, and
+ *                               AZREDIS_NO_OS 512 bytes, else 16 KB of memory for a busy connection
+ * AZREDIS_NO_WHERE              azredis_error.where is "": for AZREDIS_NO_TEXT, code and numbers remain; 1 KB less
+ * AZREDIS_TICK_MS               so many milliseconds are the longest wait without threads; nothing computes then when the next
+ *                               thing is due, and it may come so much later: 100 to 1000; 1 KB less
+ * AZREDIS_NO_SHARED             no azredis_auth: each client has an identity of its own; 0.5 KB less without threads
+ * AZREDIS_NO_RECONNECT_RENEWAL  no AZREDIS_RENEWAL_RECONNECT: tokens are renewed in place; 0.2 KB less
  * AZREDIS_NO_ASSERTION          leaves out the identity client-assertion
  * AZREDIS_NO_WORKLOAD           leaves out workload-identity, and its link of the default chain; NO_OS and NO_HTTP imply it
  * AZREDIS_NO_CERTIFICATE        leaves out certificates of service principals: reading them and signing; AZREDIS_NO_HTTP
@@ -685,6 +702,7 @@ typedef struct azredis_auth_options {
     void               *refresh_user;
 } azredis_auth_options;
 
+#ifndef AZREDIS_NO_SHARED
 /* Never NULL but for out of memory or a foreign version. No I/O. Wrong options: an auth that answers
  * every call with AZREDIS_E_ARG and names the option. */
 AZREDIS_API azredis_auth *azredis_auth_open_v(const azredis_auth_options *o, size_t size, unsigned version);
@@ -702,6 +720,7 @@ AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *ou
 AZREDIS_API void azredis_token_wipe(azredis_token *t);        /* zeroes and frees the copy; NULL is allowed */
 #endif
 AZREDIS_API void azredis_auth_release(azredis_auth *a);       /* drops your reference; the last one wipes */
+#endif
 
 /* What each link of the chain said on the last walk, oldest first; AZREDIS_AGAIN past the end. */
 typedef struct azredis_link_record {
@@ -710,7 +729,9 @@ typedef struct azredis_link_record {
     char     reason[200];
     uint32_t ms;
 } azredis_link_record;
+#if !defined(AZREDIS_NO_STATS) && !defined(AZREDIS_NO_SHARED)
 AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, azredis_link_record *out);
+#endif
 
 /* Whom the live token speaks for. Read from its claims and never verified: that is for Redis to do. */
 typedef struct azredis_auth_info_data {
@@ -723,12 +744,14 @@ typedef struct azredis_auth_info_data {
 
 /* OK: *out is filled. AGAIN: there is no live token; E_ARG: wrong options. In both cases *out has only the
  * credential, and only if the options name one. No I/O. Any thread. size: of *out, as the caller knows it. */
+#if !defined(AZREDIS_NO_STATS) && !defined(AZREDIS_NO_SHARED)
 AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_info_data *out, size_t size);
 static inline azredis_status azredis_auth_info(azredis_auth *a, azredis_auth_info_data *out) {
     return azredis_auth_info_v(a, out, sizeof *out);
 }
+#endif
 
-#ifndef AZREDIS_NO_MALLOC
+#if !defined(AZREDIS_NO_MALLOC) && !defined(AZREDIS_NO_SHARED)
 /* A rehearsal: every client of a soon presents its credentials once more on each live connection, as it does with a new
  * token, and tells of it by the same events. Fetches nothing. AGAIN: there is no live token; E_NOMEM: the client lives in
  * memory of yours. Any thread. */
@@ -820,7 +843,9 @@ static inline size_t azredis_describe(const azredis_options *o, char *buf, size_
 
 /* The identity of a client, with a reference for you, which azredis_auth_release drops: for a second client, or to ask
  * whose token it has. NULL only if c is. Any thread. */
+#ifndef AZREDIS_NO_SHARED
 AZREDIS_API azredis_auth *azredis_client_auth(azredis_client *c);
+#endif
 
 /* Optional: pumps until the connection is ready. *why may be NULL. An error that cannot pass by itself, or any
  * error with abort_on_connect_fail, ends the wait at once. */
@@ -927,8 +952,10 @@ typedef struct azredis_stats_data {
     uint32_t handovers;                /* connections replaced by a new one without a break; not in reconnects */
 } azredis_stats_data;
 
+#ifndef AZREDIS_NO_STATS
 AZREDIS_API void azredis_stats_v(azredis_client *c, azredis_stats_data *out, size_t size);
 static inline void azredis_stats(azredis_client *c, azredis_stats_data *out) { azredis_stats_v(c, out, sizeof *out); }
+#endif
 
 AZREDIS_API const char *azredis_status_text(azredis_status s);
 AZREDIS_API const char *azredis_build_info(void);             /* version, mbedTLS, limits, switches */
@@ -1008,6 +1035,9 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #if defined(AZREDIS_NO_HTTP) && !defined(AZREDIS_NO_CERTIFICATE)
 #  define AZREDIS_NO_CERTIFICATE
 #endif
+#if defined(AZREDIS_NO_PLAINTEXT) && !defined(AZREDIS_NO_MANAGED)    /* metadata services have no TLS */
+#  define AZREDIS_NO_MANAGED
+#endif
 #if defined(AZREDIS_NO_OS) || defined(AZREDIS_NO_HTTP)
 #  ifndef AZREDIS_NO_WORKLOAD
 #    define AZREDIS_NO_WORKLOAD
@@ -1085,6 +1115,68 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #else
 #  define AZRI_WITH_CLAIMS 1
 #endif
+#ifdef AZREDIS_NO_REFUSALS
+#  define AZRI_WITH_REFUSALS 0
+#else
+#  define AZRI_WITH_REFUSALS 1
+#endif
+#ifdef AZREDIS_NO_PLAINTEXT
+#  define AZRI_WITH_PLAINTEXT 0
+#else
+#  define AZRI_WITH_PLAINTEXT 1
+#endif
+#ifdef AZREDIS_NO_PASSWORDS
+#  define AZRI_WITH_PASSWORDS 0
+#else
+#  define AZRI_WITH_PASSWORDS 1
+#endif
+#if defined(AZREDIS_NO_PEM) && defined(AZREDIS_NO_OS)         /* elsewhere roots come from files, and these are PEM */
+#  define AZRI_WITH_PEM 0
+#else
+#  define AZRI_WITH_PEM 1
+#endif
+#ifdef AZREDIS_NO_STATS
+#  define AZRI_WITH_STATS 0
+#else
+#  define AZRI_WITH_STATS 1
+#endif
+#ifdef AZREDIS_NO_STREAMS
+#  define AZRI_WITH_STREAMS 0
+#else
+#  define AZRI_WITH_STREAMS 1
+#endif
+#ifdef AZREDIS_NO_RESP2
+#  define AZRI_WITH_RESP2 0
+#else
+#  define AZRI_WITH_RESP2 1
+#endif
+#ifdef AZREDIS_NO_RECONNECT_RENEWAL
+#  define AZRI_WITH_REST 0
+#else
+#  define AZRI_WITH_REST 1
+#endif
+#if defined(AZREDIS_NO_SHARED) && (defined(AZREDIS_NO_THREADS) || defined(AZREDIS_NO_OS))    /* threads wake each other */
+#  define AZRI_WITH_SHARED 0
+#else
+#  define AZRI_WITH_SHARED 1
+#endif
+#ifdef AZREDIS_NO_READ_AHEAD
+#  define AZRI_WITH_AHEAD 0
+#else
+#  define AZRI_WITH_AHEAD 1
+#endif
+/* Walks from one question to the next; without an identity but the callback there is one, and no pause. */
+#if defined(AZREDIS_NO_OS) && defined(AZREDIS_NO_HTTP)
+#  define AZRI_WITH_WALKS 0
+#else
+#  define AZRI_WITH_WALKS 1
+#endif
+/* In place of the moment at which something is due. */
+#ifdef AZREDIS_TICK_MS
+#  define AZRI_TICK (AZREDIS_TICK_MS)
+#else
+#  define AZRI_TICK 0u
+#endif
 #ifdef AZREDIS_NO_ARENA
 #  define AZRI_WITH_ARENA 0
 #else
@@ -1097,6 +1189,9 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #else
 #  define AZRI_WITH_DATES 1
 #endif
+
+/* For azredis_stats alone. */
+#define AZRI_COUNT(counter, n) ((void)(AZRI_WITH_STATS && ((counter) += (n))))
 
 #define AZRI_STATIC_ASSERT(name, cond) typedef char azri_assert_##name[(cond) ? 1 : -1] AZRI_UNUSED
 
@@ -1706,6 +1801,10 @@ static azredis_status azri_fail_code(azredis_error *e, azredis_status code, cons
 static void azri_fail_copy(azredis_error *to, const azredis_error *from) {
     if (to != from) *to = *from;
 }
+
+#ifdef AZREDIS_NO_WHERE
+#  define azri_fail_code(e, code, where) ((void)(where), azri_fail_code(e, code, ""))
+#endif
 
 #ifdef AZREDIS_NO_TEXT
 static inline int azri_words(const char *f, ...) AZRI_PRINTF(1, 2);
@@ -3661,6 +3760,11 @@ static void azri_resp_init(azri_resp *d, const azri_mem *m, size_t max_reply) {
     d->max_reply = max_reply;
 }
 
+/* What Redis never sends; constants where it is not understood. */
+static int azri_resp_streaming(const azri_resp *d) { return AZRI_WITH_STREAMS && d->streaming; }
+static int azri_resp_streamed(const azri_level *l) { return AZRI_WITH_STREAMS && l->streamed; }
+static uint8_t azri_resp_is_attribute(int type) { return AZRI_WITH_STREAMS && type == AZREDIS_T_ATTRIBUTE; }
+
 static char *azri_resp_data(const azri_resp *d) { return d->block + AZRI_BLOCK_HEAD; }
 
 static size_t azri_resp_cap(const azri_resp *d) { return d->block ? d->size - AZRI_BLOCK_HEAD : 0; }
@@ -3758,8 +3862,8 @@ static int azri_resp_pop(azri_resp *d) {
         azri_resp_push(d, (azredis_type)l->type, 0, l->count, (int64_t)d->done);
     }
     d->quiet = d->lost != AZREDIS_OK ? 1 : l->quiet;
-    d->attribute = l->type == AZREDIS_T_ATTRIBUTE;
-    return !d->attribute;
+    d->attribute = azri_resp_is_attribute(l->type);
+    return !azri_resp_is_attribute(l->type);
 }
 
 /* A value has ended: so may the aggregates around it. */
@@ -3767,7 +3871,7 @@ static azredis_status azri_resp_item(azri_resp *d) {
     while (d->depth) {
         azri_level *l = &d->level[d->depth - 1];
         l->count++;
-        if (l->streamed) {
+        if (azri_resp_streamed(l)) {
             if (l->count > AZRI_RESP_COUNT_MAX) return azri_resp_bad(d, "a stream has too many items");
             return AZREDIS_OK;
         }
@@ -3799,7 +3903,7 @@ static azredis_status azri_resp_open(azri_resp *d, azredis_type type, size_t n, 
     l->type = (uint8_t)type;
     l->streamed = (uint8_t)streamed;
     l->quiet = d->quiet;
-    if (type == AZREDIS_T_ATTRIBUTE) {
+    if (azri_resp_is_attribute(type)) {
         if (++d->attributes > AZRI_RESP_ATTRIBUTES) return azri_resp_bad(d, "too many attributes in one answer");
         if (d->depth) d->quiet = 1;
         else d->work = d->done = 0;
@@ -3815,7 +3919,7 @@ static char azri_resp_length(azredis_str s, size_t max, size_t *out) {
     size_t i;
     *out = 0;
     if (s.len == 2 && s.ptr[0] == '-' && s.ptr[1] == '1') return '-';
-    if (s.len == 1 && s.ptr[0] == '?') return '?';
+    if (AZRI_WITH_STREAMS && s.len == 1 && s.ptr[0] == '?') return '?';
     for (i = 0; i < s.len; i++) {
         if (!azri_is_digit(s.ptr[i])) return 0;
         v = v * 10 + (uint64_t)(s.ptr[i] - '0');
@@ -3867,9 +3971,10 @@ static size_t azri_resp_line_max(char type) {
     switch (type) {
     case '+': case '-': case ':': case ',': case '(':
         return AZRI_RESP_LINE_MAX;
-    case '$': case '!': case '=': case '*': case '~': case '%': case '>': case '|':
-    case ';': case '.': case '#': case '_':
+    case '$': case '!': case '=': case '*': case '~': case '%': case '>': case '#': case '_':
         return AZRI_RESP_LENGTH_MAX;
+    case '|': case ';': case '.':
+        return AZRI_WITH_STREAMS ? AZRI_RESP_LENGTH_MAX : 0;
     default:
         return 0;
     }
@@ -3894,7 +3999,7 @@ static azredis_status azri_resp_line(azri_resp *d, azredis_str *text) {
     d->type = p[d->pos];
     max = azri_resp_line_max(d->type);
     if (!max) return azri_resp_bad(d, "unknown type");
-    if (d->streaming != (d->type == ';'))
+    if (AZRI_WITH_STREAMS && d->streaming != (d->type == ';'))
         return azri_resp_bad(d, d->streaming ? "a streamed string is cut short" : "a piece of no string");
     while (i < d->end && p[i] != '\r' && p[i] != '\n') i++;
     d->scan = i;
@@ -3942,7 +4047,7 @@ static azredis_status azri_resp_blob(azri_resp *d, azredis_str text) {
         return azri_resp_expect(d, n);
     case '-':
         return azri_resp_put_int(d, AZREDIS_T_NIL, 0);
-    case '?':
+    case '?':                          /* streamed */
         if (d->type != '$') return azri_resp_bad(d, "only '$' strings are streamed");
         d->streaming = 1;
         d->text = d->pos - d->start;
@@ -3969,12 +4074,12 @@ static azredis_status azri_resp_chunk(azri_resp *d, azredis_str text) {
 
 /* * ~ % > | */
 static azredis_status azri_resp_aggregate(azri_resp *d, azredis_type type, azredis_str text) {
-    size_t n, per = type == AZREDIS_T_MAP || type == AZREDIS_T_ATTRIBUTE ? 2 : 1;
+    size_t n, per = type == AZREDIS_T_MAP || azri_resp_is_attribute(type) ? 2 : 1;
     char form = azri_resp_length(text, AZRI_RESP_COUNT_MAX / per, &n);
     if (type == AZREDIS_T_PUSH && !d->depth) d->is_push = 1;
     if (form == 'n') return azri_resp_open(d, type, n * per, 0);
-    if (form && type != AZREDIS_T_ATTRIBUTE)
-        return form == '?' ? azri_resp_open(d, type, 0, 1) : azri_resp_put_int(d, AZREDIS_T_NIL, 0);
+    if (form && !azri_resp_is_attribute(type))
+        return AZRI_WITH_STREAMS && form == '?' ? azri_resp_open(d, type, 0, 1) : azri_resp_put_int(d, AZREDIS_T_NIL, 0);
     return azri_resp_bad(d, "bad number of items");
 }
 
@@ -3997,7 +4102,7 @@ static azredis_status azri_resp_scalar(azri_resp *d, azredis_str text) {
         if (!azri_i64(text, &v)) return azri_resp_bad(d, "bad integer");
         return azri_resp_put_int(d, AZREDIS_T_INTEGER, v);
     case ',':
-        if (!azri_resp_is_double(text)) return azri_resp_bad(d, "bad double");
+        if (AZRI_WITH_STREAMS && !azri_resp_is_double(text)) return azri_resp_bad(d, "bad double");
         return azri_resp_put(d, AZREDIS_T_DOUBLE, 0, text);
     case '(':                          /* Redis hands on what a script calls a big number, unread */
         return azri_resp_put(d, AZREDIS_T_BIGNUM, azri_resp_is_bignum(text) ? 0 : AZREDIS_F_INVALID, text);
@@ -4015,8 +4120,10 @@ static azredis_status azri_resp_head(azri_resp *d) {
     azredis_str text;
     azredis_status st = azri_resp_line(d, &text);
     if (st != AZREDIS_OK) return st;
-    if (d->type == '.') return azri_resp_stream_end(d, text);
+    if (AZRI_WITH_STREAMS && d->type == '.') return azri_resp_stream_end(d, text);
     d->attribute = 0;
+    if (AZRI_WITH_STREAMS && d->type == '|') return azri_resp_aggregate(d, AZREDIS_T_ATTRIBUTE, text);
+    if (AZRI_WITH_STREAMS && d->type == ';') return azri_resp_chunk(d, text);
     /* What azri_resp_skip_line cannot check is not checked here: the cut of the bytes makes no difference. */
     if (d->lost != AZREDIS_OK && azri_resp_line_max(d->type) == AZRI_RESP_LINE_MAX) return azri_resp_item(d);
     switch (d->type) {
@@ -4027,15 +4134,13 @@ static azredis_status azri_resp_head(azri_resp *d) {
     case '~': return azri_resp_aggregate(d, AZREDIS_T_SET, text);
     case '%': return azri_resp_aggregate(d, AZREDIS_T_MAP, text);
     case '>': return azri_resp_aggregate(d, AZREDIS_T_PUSH, text);
-    case '|': return azri_resp_aggregate(d, AZREDIS_T_ATTRIBUTE, text);
-    case ';': return azri_resp_chunk(d, text);
     default:  return azri_resp_scalar(d, text);
     }
 }
 
 /* A complete payload at p: a value, or one more piece of a streamed string. */
 static azredis_status azri_resp_payload(azri_resp *d, char *p, size_t n) {
-    if (d->streaming) {
+    if (azri_resp_streaming(d)) {
         if (d->lost == AZREDIS_OK) memmove(azri_resp_data(d) + d->start + d->text + d->text_len, p, n);
         d->text_len += n;
         return AZREDIS_OK;
@@ -4056,7 +4161,7 @@ static azredis_status azri_resp_body(azri_resp *d) {
         have -= n;
         d->pos += n;
         d->need -= n;
-        if (d->streaming) d->text_len += n;
+        if (azri_resp_streaming(d)) d->text_len += n;
     }
     n = d->need;
     if (have < n || have - n < 2) return AZREDIS_AGAIN;
@@ -4540,6 +4645,18 @@ enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NE
 #  define AZRI_ID_MANAGED     AZREDIS_ID_MANAGED
 #  define AZRI_ID_MANAGED_APP AZREDIS_ID_MANAGED_APP
 #endif
+#if AZRI_WITH_WALKS
+#  define AZRI_ID_CLIENT_SECRET AZREDIS_ID_CLIENT_SECRET
+#else
+#  define AZRI_ID_CLIENT_SECRET AZRI_ID_OFF
+#endif
+#ifdef AZREDIS_NO_PASSWORDS
+#  define AZRI_ID_ACCESS_KEY AZRI_ID_OFF
+#  define AZRI_ID_PASSWORD   AZRI_ID_OFF
+#else
+#  define AZRI_ID_ACCESS_KEY AZREDIS_ID_ACCESS_KEY
+#  define AZRI_ID_PASSWORD   AZREDIS_ID_PASSWORD
+#endif
 #ifdef AZREDIS_NO_TOKEN_FILE
 #  define AZRI_ID_TOKEN_FILE AZRI_ID_OFF
 #else
@@ -4570,12 +4687,12 @@ typedef struct azri_identity_kind { const char *name; int id; unsigned needs; } 
 static const azri_identity_kind azri_identity_kinds[] = {
     { "default", AZREDIS_ID_DEFAULT, 0 },
     { "environment", AZRI_ID_ENVIRONMENT, 0 },
-    { "client-secret", AZREDIS_ID_CLIENT_SECRET, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_SECRET },
+    { "client-secret", AZRI_ID_CLIENT_SECRET, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_SECRET },
     { "client-certificate", AZRI_ID_CLIENT_CERTIFICATE,
       AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_CERTIFICATE | AZRI_NEED_PROOF },
     { "callback", AZREDIS_ID_CALLBACK, AZRI_NEED_CALLBACK },
-    { "access-key", AZREDIS_ID_ACCESS_KEY, AZRI_NEED_PASSWORD },
-    { "password", AZREDIS_ID_PASSWORD, AZRI_NEED_USER | AZRI_NEED_PASSWORD },
+    { "access-key", AZRI_ID_ACCESS_KEY, AZRI_NEED_PASSWORD },
+    { "password", AZRI_ID_PASSWORD, AZRI_NEED_USER | AZRI_NEED_PASSWORD },
     { "client-assertion", AZRI_ID_CLIENT_ASSERTION,
       AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_ASSERTION | AZRI_NEED_PROOF },
     { "workload-identity", AZRI_ID_WORKLOAD, AZRI_NEED_PROOF },
@@ -4687,6 +4804,8 @@ typedef struct azri_identity_conf {        /* strings are owned; NULL: unset */
     void            *refresh_user;
     uint32_t         request_ms, chain_ms;
 } azri_identity_conf;
+
+static int azri_is_static(const azri_identity_conf *c) { return AZRI_WITH_PASSWORDS && c->is_static; }
 
 /* Strings of the options, and where conf keeps its copy. */
 typedef struct azri_identity_text { uint16_t from, to; } azri_identity_text;
@@ -4977,7 +5096,7 @@ static azredis_status azri_identity_check_values(const azri_identity_conf *c, az
     if (c->identity == AZREDIS_ID_CLIENT_CERTIFICATE && azri_identity_check_certificate(c, e) != AZREDIS_OK)
         return AZREDIS_E_ARG;
 #endif
-    if (!AZRI_WITH_CLAIMS && !c->user && !c->is_static)
+    if (!AZRI_WITH_CLAIMS && !c->user && !azri_is_static(c))
         return azri_fail(e, AZREDIS_E_ARG, "options.user",
                          "options: AZREDIS_NO_CLAIMS reads no tokens; set user to the "
                          "object id of the identity");
@@ -6119,8 +6238,10 @@ static void azri_flow_header(void *user, azredis_str name, azredis_str value) {
 
 /* The reason does not repeat the name, with which messages begin. */
 static void azri_flow_record(azri_flow *f, const char *outcome, const char *reason, uint64_t now) {
-    azredis_link_record *r = &f->records[f->record_count++];
+    azredis_link_record *r;
     size_t n = strlen(f->source->name);
+    if (!AZRI_WITH_STATS && !AZRI_WITH_TEXT) return;        /* nobody can read it */
+    r = &f->records[f->record_count++];
     if (strlen(reason) > n + 1 && memcmp(reason, f->source->name, n) == 0 && memcmp(reason + n, ": ", 2) == 0)
         reason += n + 2;
     memset(r, 0, sizeof *r);
@@ -6139,6 +6260,7 @@ static void azri_flow_forget(azri_flow *f) {
 
 /* Nothing of one link reaches the next. */
 static void azri_flow_leave(azri_flow *f) {
+    if (!AZRI_WITH_WALKS) return;
     azri_json_free(&f->json);
     azri_wipe(&f->answer, sizeof f->answer);
     azri_buf_free(&f->proof);
@@ -6246,7 +6368,7 @@ static azredis_status azri_flow_check_token(azri_flow *f) {
         if (f->token.ptr[i] <= ' ' || f->token.ptr[i] >= 127)
             return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token holds a blank or another character that no "
                                   "token has");
-    if (f->answer.token_type[0] && !azri_ieqz(azri_str(f->answer.token_type), "Bearer"))
+    if (AZRI_WITH_WALKS && f->answer.token_type[0] && !azri_ieqz(azri_str(f->answer.token_type), "Bearer"))
         return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token is not of the type Bearer, which Redis wants");
     return AZREDIS_OK;
 }
@@ -6268,13 +6390,14 @@ static azredis_status azri_flow_check_user(azri_flow *f) {
 
 /* The token's whole life by the issuer's clock, or INT64_MAX. */
 static int64_t azri_flow_whole_life(const azri_claims *c) {
-    return c->iat && c->exp > c->iat ? c->exp - c->iat : INT64_MAX;
+    return AZRI_WITH_CLAIMS && c->iat && c->exp > c->iat ? c->exp - c->iat : INT64_MAX;
 }
 
 /* The clock on the wall comes last: it is set back once a year. 0: unknown. */
 static int64_t azri_flow_expires_at(const azri_flow *f) {
     if (f->answer.expires_on) return f->answer.expires_on;
-    if (f->claims.exp) return f->claims.exp;
+    if (AZRI_WITH_CLAIMS && f->claims.exp) return f->claims.exp;
+    if (!AZRI_WITH_WALKS) return 0;
     return f->answer.expires_local && f->local_time ? f->local_time(f->answer.expires_local) : 0;
 }
 
@@ -6316,7 +6439,7 @@ static void azri_flow_check_audience(azri_flow *f) {
 
 static void azri_flow_accept(azri_flow *f, uint64_t now, int64_t server_unix) {
     azredis_status st = azri_flow_check_token(f);
-    azri_json_free(&f->json);            /* the answer has been read; the token's claims are next */
+    if (AZRI_WITH_WALKS || AZRI_WITH_CLAIMS) azri_json_free(&f->json);  /* the answer has been read; the token's claims are next */
     if (st == AZREDIS_OK) st = azri_flow_check_user(f);
     if (st == AZREDIS_OK) st = azri_flow_check_life(f, server_unix);
     if (st != AZREDIS_OK) {
@@ -8522,6 +8645,9 @@ static azredis_status azri_source_foreign(azri_flow *f) {
 #endif
 #define AZRI_FOREIGN azri_source_foreign, NULL, NULL, NULL, NULL, NULL
 
+#define AZRI_ROW_CALLBACK \
+    { "callback", NULL, AZREDIS_ID_CALLBACK, 0, azri_given_begin, azri_callback_ask, NULL, NULL, NULL, azri_callback_call }
+
 static const azri_source azri_sources[] = {        /* in the order of the default chain */
 #ifndef AZREDIS_NO_OS
     { "environment", "EnvironmentCredential", AZREDIS_ID_ENVIRONMENT, AZRI_CHAIN_PROD,
@@ -8545,7 +8671,7 @@ static const azri_source azri_sources[] = {        /* in the order of the defaul
 #ifndef AZREDIS_NO_CERTIFICATE
     { "client-certificate", NULL, AZREDIS_ID_CLIENT_CERTIFICATE, 0, azri_certificate_begin, AZRI_BY_CERTIFICATE },
 #endif
-    { "callback", NULL, AZREDIS_ID_CALLBACK, 0, azri_given_begin, azri_callback_ask, NULL, NULL, NULL, azri_callback_call },
+    AZRI_ROW_CALLBACK,
 #ifndef AZREDIS_NO_MANAGED
     { "managed-identity-app", NULL, AZREDIS_ID_MANAGED_APP, 0, AZRI_BY_MACHINE_FOR_APP },
 #endif
@@ -8692,12 +8818,25 @@ static azri_step_kind azri_flow_next(azri_flow *f, uint64_t now, int64_t unix_no
     return step->kind;
 }
 
+/* The only question where there are no walks: *step is a call, or the flow is done. */
+static void azri_flow_call_only(azri_flow *f, uint64_t now, int64_t unix_now, azri_step *step) {
+    static const azri_source callback = AZRI_ROW_CALLBACK;
+    f->source = &callback;
+    f->sent_at = now;
+    f->sent_unix = unix_now;
+    f->phase = AZRI_FLOW_ANSWER;
+    f->asks = AZRI_STEP_CALL;
+    (void)azri_callback_ask(f, step);
+    if (!step->call) azri_flow_nothing(f);
+}
+
 static void azri_flow_init(azri_flow *f, const azri_mem *m, const azri_identity_conf *conf, azri_rng *rng) {
     memset(f, 0, sizeof *f);
     f->mem = m;
     f->conf = conf;
     f->rng = rng;
     azri_buf_init(&f->token, m, AZRI_VALUE_MAX, 1);
+    if (!AZRI_WITH_WALKS) return;
     azri_buf_init(&f->proof, m, AZRI_VALUE_MAX, 1);
     azri_buf_init(&f->roots, m, AZRI_VALUE_MAX, 0);
     azri_pair_init(&f->pair, m);
@@ -8707,7 +8846,7 @@ static void azri_flow_init(azri_flow *f, const azri_mem *m, const azri_identity_
 
 /* Begins a walk; the result of the last one is gone. Not for a static identity. */
 static void azri_flow_start(azri_flow *f, const azri_env *env, uint64_t now) {
-    AZREDIS_ASSERT(!f->conf->is_static);
+    AZREDIS_ASSERT(!azri_is_static(f->conf));
     azri_buf_free(&f->token);
     azri_json_free(&f->json);
     memset(&f->error, 0, sizeof f->error);
@@ -9170,6 +9309,7 @@ static AZRI_APART const azri_refusal *azri_refusal_of(int argc, const azredis_st
 /* Every command is looked at. Most have no length or no first letter of the table's words. */
 static inline const azri_refusal *azri_refused(int argc, const azredis_str *argv) {
     char first;
+    if (!AZRI_WITH_REFUSALS) return NULL;
     if (argv[0].len > 12 || !(AZRI_REFUSED_LENGTHS >> argv[0].len & 1u)) return NULL;
     first = azri_lower(argv[0].ptr[0]);
     if (first < 'a' || first > 'z' || !(AZRI_REFUSED_LETTERS >> (first - 'a') & 1u)) return NULL;
@@ -9244,15 +9384,18 @@ static void azri_blob_drop(azri_blob *b) {
     azri_free(m, b, size);
 }
 
+/* A password. */
+static int azri_blob_endless(const azri_blob *b) { return AZRI_WITH_PASSWORDS && b->expires_at == AZRI_NEVER64; }
+
 /* Time left, for events; unknown for a password. */
 static int64_t azri_blob_left(const azri_blob *b, uint64_t now) {
-    if (!b || b->expires_at == AZRI_NEVER64) return AZREDIS_UNKNOWN;
+    if (!b || azri_blob_endless(b)) return AZREDIS_UNKNOWN;
     return (int64_t)(b->expires_at - now);
 }
 
 /* From then on nothing is written with these credentials, nor is a connection made. */
 static AZRI_ONCE uint64_t azri_blob_drain_at(const azri_blob *b) {
-    if (b->expires_at == AZRI_NEVER64) return AZRI_NEVER64;
+    if (azri_blob_endless(b)) return AZRI_NEVER64;
     return b->expires_at - azri_min64(AZRI_DRAIN_MS, b->life_ms / 20);
 }
 
@@ -9765,8 +9908,8 @@ static size_t azri_session_output(azri_session *s, char *out, size_t cap, uint64
         }
         if (stands) break;
     }
-    if (n) s->last_write = now;
-    s->bytes_out += n;
+    if (AZRI_WITH_STATS && n) s->last_write = now;
+    AZRI_COUNT(s->bytes_out, n);
     return n;
 }
 
@@ -9873,7 +10016,7 @@ static void azri_session_opened(azri_session *s, azri_blob *blob, uint64_t now) 
     azri_session_set_blob(&s->fresh, NULL);
     azri_session_prepare(auth, AZRI_CMD_AUTH, blob->frame, blob->frame_len);
     azri_session_append(s, auth);
-    if (s->conf->protocol == 3)
+    if (!AZRI_WITH_RESP2 || s->conf->protocol == 3)
         p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_HELLO, p, name ? "HELLO 3 SETNAME" : "HELLO 3",
                                name);
     else if (name)
@@ -9910,10 +10053,10 @@ static azredis_status azri_session_auth_refused(azri_session *s, const azredis_v
 
 static azredis_status azri_session_hello(azri_session *s, const azredis_value *v, azredis_error *e) {
     azredis_str text = azredis_text(v);
-    int64_t proto = 0;
+    const azredis_value *proto;
     if (v->type == AZREDIS_T_ERROR) {
         azredis_str code = azri_error_text(text);
-        if (!azri_begins(text, "ERR unknown command") && !azri_says(code, "NOPROTO") && !azri_says(code, "NOPERM")) {
+        if (!AZRI_WITH_RESP2 || (!azri_begins(text, "ERR unknown command") && !azri_says(code, "NOPROTO") && !azri_says(code, "NOPERM"))) {
             azri_server_error(s, v, "redis.hello", e);
             if (!e->retryable && ++s->odd_refusals < 3) e->retryable = 1;
             return e->code;
@@ -9923,7 +10066,10 @@ static azredis_status azri_session_hello(azri_session *s, const azredis_value *v
         return AZREDIS_OK;
     }
     /* A proxy may accept HELLO 3 and speak RESP2: its answer says so. */
-    s->resp3 = azredis_int(azredis_field(v, "proto"), &proto) == AZREDIS_OK && proto == 3;
+    proto = azredis_field(v, "proto");
+    s->resp3 = proto && proto->type == AZREDIS_T_INTEGER && proto->as.integer == 3;
+    if (!AZRI_WITH_RESP2 && !s->resp3)
+        return azri_fail(e, AZREDIS_E_RESP, "redis.hello", "%s: it does not speak RESP3", s->conf->endpoint);
     if (azri_eqz(azredis_text(azredis_field(v, "mode")), "cluster")) {
         (void)azri_fail(e, AZREDIS_E_CLUSTER, "redis.hello",
                         "%s: this cache has the OSS cluster policy; cluster support "
@@ -10025,14 +10171,14 @@ static void azri_session_reauth_end(azri_session *s, uint64_t now) {
     azri_session_extend(s, now - s->auth_sent_at);
     if (s->auth_answered > 0) {
         azri_session_accept(s);
-        s->reauths++;
+        AZRI_COUNT(s->reauths, 1);
         azri_news_event(s->news, AZREDIS_EV_CONNECTION_REAUTHENTICATED, NULL, old_left, azri_blob_left(s->blob, now),
                         AZREDIS_UNKNOWN);
         azri_log(s->news, AZREDIS_LOG_INFO, AZRI_LOG_AUTH_OK, "%s: re-authenticated in %llu ms", s->conf->endpoint,
                  (unsigned long long)(now - s->auth_sent_at));
         return;
     }
-    s->reauth_failures++;
+    AZRI_COUNT(s->reauth_failures, 1);
     delay = azri_backoff(s->rng, azri_min64(AZRI_REAUTH_BASE, s->blob->life_ms / 10),
                          azri_min64(AZRI_REAUTH_CAP, s->blob->life_ms / 10 + 1), s->auth_failures++);
     if (s->auth_error.code == AZREDIS_E_AUTH) s->rejected = s->trying->hash;    /* only a fresh token may help */
@@ -10099,7 +10245,7 @@ static AZRI_APART void azri_session_user_error(azri_session *s, azri_cmd *c, azr
 
 static void azri_session_heard(azri_session *s, const azri_frame *f, uint64_t now) {
     s->last_read = s->waiting_since = now;
-    s->bytes_in += f->bytes;
+    AZRI_COUNT(s->bytes_in, f->bytes);
 }
 
 static AZRI_ALONG void azri_session_user_answer(azri_session *s, azri_cmd *c, const azri_frame *f) {
@@ -10164,7 +10310,7 @@ static void azri_session_push(azri_session *s, const azri_frame *f) {
             return;
         }
     }
-    s->pushes_dropped++;
+    AZRI_COUNT(s->pushes_dropped, 1);
     azri_log(s->news, AZREDIS_LOG_DEBUG, AZRI_LOG_PUSH_DROPPED, "%s: an unknown push was dropped", s->conf->endpoint);
 }
 
@@ -10288,7 +10434,7 @@ static azredis_status azri_session_tick_handshake(azri_session *s, uint64_t now,
 static azredis_status azri_session_tick(azri_session *s, uint64_t now, azredis_error *e) {
     if (s->state == AZRI_HANDSHAKE) return azri_session_tick_handshake(s, now, e);
     if (s->state != AZRI_READY && s->state != AZRI_DRAINING) return AZREDIS_OK;
-    if (s->blob->expires_at != AZRI_NEVER64 && now >= s->blob->expires_at) return azri_session_expired(s, e);
+    if (now >= s->blob->expires_at) return azri_session_expired(s, e);
     azri_session_expire(s, now, e);
     if (s->gate && now >= s->ping_until)
         return azri_fail(e, AZREDIS_E_TIMEOUT, "redis.ping", "%s: PING was not answered after a long silence",
@@ -10728,6 +10874,8 @@ static void azri_hub_init(azri_hub *h, const azri_mem *m, uint64_t seed) {
     h->backlog_deadline = AZRI_NEVER64;
 }
 
+static int azri_resting(const azri_hub *h) { return AZRI_WITH_REST && h->resting; }
+
 /* One more session; the hub owns it. */
 static azri_session *azri_hub_add_session(azri_hub *h) {
     azri_session *s = (azri_session *)azri_alloc(h->mem, sizeof *s);
@@ -11030,7 +11178,7 @@ static void azri_hub_subscribe(azri_hub *h, azri_session *s) {
         azri_sub_state *st = azri_sub_state_on(sub, s);
         if (sub->dead || *st != AZRI_SUB_NEW || azri_hub_asks_later(sub, s)) continue;
         *(azri_elder(s) ? &sub->heir_serial : &sub->serial) = s->serial;
-        if (!s->resp3) {
+        if (AZRI_WITH_RESP2 && !s->resp3) {
             (void)azri_fail(&sub->error, AZREDIS_E_STATE, "redis.subscribe",
                             "subscriptions need RESP3, and this connection "
                             "speaks RESP2; leave the option protocol at 3");
@@ -11264,7 +11412,7 @@ static void azri_hub_token(azri_hub *h, azri_blob *fresh, uint64_t now, uint64_t
 
 /* 1: s shall be dialled now. */
 static int azri_hub_may_dial(const azri_hub *h, const azri_session *s, uint64_t now) {
-    return s->state == AZRI_DOWN && !azri_gone(s) && !s->link && !h->aborted && !h->resting &&
+    return s->state == AZRI_DOWN && !azri_gone(s) && !s->link && !h->aborted && !azri_resting(h) &&
            azri_hub_live_blob(h, now) && now >= s->dial_at;
 }
 
@@ -11282,7 +11430,7 @@ static void azri_hub_opened(azri_hub *h, azri_session *s, uint64_t now) {
 /* The end of what ConnectionFailed told. */
 static void azri_hub_restored(azri_hub *h, azri_session *s, uint64_t now) {
     h->trouble.code = AZREDIS_OK;
-    if (s->was_ready) h->stats.reconnects++;
+    if (s->was_ready) AZRI_COUNT(h->stats.reconnects, 1);
     if (s->failed)
         azri_news_event(&h->news, AZREDIS_EV_CONNECTION_RESTORED, NULL, AZREDIS_UNKNOWN, azri_blob_left(s->blob, now),
                         AZREDIS_UNKNOWN);
@@ -11307,8 +11455,8 @@ static void azri_hub_refused(azri_hub *h, azri_session *s, azredis_error *e) {
     h->rejected = s->rejected;
     s->rejected = 0;
     if (!h->blob || h->blob->hash != h->rejected) return;
-    if (h->blob->expires_at == AZRI_NEVER64 || ++h->refusals > 1) e->retryable = 0;
-    if (h->blob->expires_at == AZRI_NEVER64) return;
+    if (azri_blob_endless(h->blob) || ++h->refusals > 1) e->retryable = 0;
+    if (azri_blob_endless(h->blob)) return;
     /* Never shown again. What the connection that is to be replaced lives on was accepted, and may be. */
     azri_session_set_blob(
         &h->blob, azri_elder(s) && s->elder->blob && s->elder->blob->hash != h->rejected ? s->elder->blob : NULL);
@@ -11341,7 +11489,7 @@ static void azri_hub_switch(azri_hub *h, azri_session *a, int fenced) {
     AZREDIS_ASSERT(!unsent.head);
     for (sub = h->subs; sub && !fenced; sub = sub->next)
         if (sub->open) sub->gap = 1;
-    h->stats.handovers++;
+    AZRI_COUNT(h->stats.handovers, 1);
     azri_log(&h->news, fenced ? AZREDIS_LOG_INFO : AZREDIS_LOG_WARNING, AZRI_LOG_HANDED_OVER,
              "%s: the connection was replaced%s", h->conf.session.endpoint,
              fenced ? "" : "; the old one did not answer any more");
@@ -11371,11 +11519,11 @@ static void azri_hub_main_closed(azri_hub *h, azri_session *s, const azredis_err
     int heir = b && b->state == AZRI_READY;
     azredis_sub *sub;
     if (heir) delay = 0;
-    if (!s->failed && !h->resting) {
+    if (!s->failed && !azri_resting(h)) {
         azri_news_event(&h->news, AZREDIS_EV_CONNECTION_FAILED, e, AZREDIS_UNKNOWN, AZREDIS_UNKNOWN, (int64_t)delay);
         s->failed = 1;
     }
-    azri_log(&h->news, h->resting ? AZREDIS_LOG_INFO : AZREDIS_LOG_WARNING,
+    azri_log(&h->news, azri_resting(h) ? AZREDIS_LOG_INFO : AZREDIS_LOG_WARNING,
              s->was_ready ? AZRI_LOG_LOST : AZRI_LOG_CONNECT_FAILED, "%s; next try in %llu ms", e->message,
              (unsigned long long)delay);
     if (AZRI_WITH_HANDOVER && !b) azri_hub_join(h, 0);
@@ -11494,7 +11642,7 @@ static uint64_t azri_hub_deadline(const azri_hub *h, uint64_t now) {
     uint64_t t = h->step || h->backlog.fresh ? now : azri_min64(h->backlog_deadline, now + AZRI_WAIT_MAX);
     for (s = h->sessions; s; s = azri_next(s)) {
         if (azri_gone(s) && !s->link) return now;                        /* it can be freed */
-        if (s->state == AZRI_DOWN && (azri_gone(s) || h->aborted || h->resting || !azri_hub_live_blob(h, now)))
+        if (s->state == AZRI_DOWN && (azri_gone(s) || h->aborted || azri_resting(h) || !azri_hub_live_blob(h, now)))
             continue;
         t = azri_min64(t, azri_hub_session_deadline(s, now));
     }
@@ -13315,35 +13463,33 @@ typedef struct azri_roots {
 } azri_roots;
 
 /* Does the certificate hold the name of an issuer in the chain? mbedTLS compares exactly afterwards. */
-static int azri_roots_wanted(const azri_roots *r) {
+static int azri_roots_wanted(const azri_roots *r, const char *der, size_t len) {
     const mbedtls_x509_crt *c;
     size_t i, n;
     for (c = r->chain; c; c = c->next) {
         n = c->issuer_raw.len;
-        for (i = 0; n <= r->der.len && i <= r->der.len - n; i++)
-            if (memcmp(r->der.ptr + i, c->issuer_raw.p, n) == 0) return 1;
+        for (i = 0; n <= len && i <= len - n; i++)
+            if (memcmp(der + i, c->issuer_raw.p, n) == 0) return 1;
     }
     return 0;
 }
 
-static void azri_roots_der(azri_roots *r) {
+static void azri_roots_der(azri_roots *r, const char *der, size_t len) {
     int rc;
-    if (!azri_roots_wanted(r)) return;
-    rc = mbedtls_x509_crt_parse_der(&r->found, (const unsigned char *)r->der.ptr, r->der.len);
+    if (!azri_roots_wanted(r, der, len)) return;
+    rc = mbedtls_x509_crt_parse_der(&r->found, (const unsigned char *)der, len);
     if (azri_mbedtls_no_memory(rc)) r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;  /* any other: a kind we cannot use; skip it */
 }
 
 static void azri_roots_end(azri_roots *r) {
     size_t n = 0;
     r->inside = 0;
-    r->der.len = 0;
     if (azri_buf_reserve(&r->der, r->text.len) != AZREDIS_OK) {
         r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;
         return;
     }
     if (!azri_b64_decode(azri_slice(r->text.ptr, r->text.len), "+/", r->der.ptr, &n)) return;
-    r->der.len = n;
-    azri_roots_der(r);
+    azri_roots_der(r, r->der.ptr, n);
 }
 
 /* One line of PEM, or a piece of one. What stands outside BEGIN and END is a comment (RFC 7468 2). */
@@ -13388,9 +13534,8 @@ static void azri_roots_file(azri_roots *r, const char *path) {
 
 /* DER begins with a SEQUENCE of more than 127 bytes; no text does. */
 static void azri_roots_memory(azri_roots *r, const char *p, size_t n) {
-    if (n > 1 && p[0] == 0x30 && (p[1] & 0x80)) {
-        if (azri_buf_add(&r->der, p, n) == AZREDIS_OK) azri_roots_der(r);
-        else r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;
+    if (!AZRI_WITH_PEM || (n > 1 && p[0] == 0x30 && (p[1] & 0x80))) {
+        azri_roots_der(r, p, n);
         return;
     }
     while (n > 0) {
@@ -13598,12 +13743,16 @@ static uint32_t azri_tls_check_chain(azri_tls *t, mbedtls_x509_crt *leaf, int *s
     memset(&r, 0, sizeof r);
     r.chain = leaf;
     mbedtls_x509_crt_init(&r.found);
-    azri_buf_init(&r.text, &t->port->mem, AZRI_CERT_MAX, 0);
-    azri_buf_init(&r.der, &t->port->mem, AZRI_CERT_MAX, 0);
+    if (AZRI_WITH_PEM) {
+        azri_buf_init(&r.text, &t->port->mem, AZRI_CERT_MAX, 0);
+        azri_buf_init(&r.der, &t->port->mem, AZRI_CERT_MAX, 0);
+    }
     if (t->conf.ca) azri_roots_memory(&r, (const char *)t->conf.ca, t->conf.ca_len);
     else azri_roots_file(&r, t->ca_path);
-    azri_buf_free(&r.text);
-    azri_buf_free(&r.der);
+    if (AZRI_WITH_PEM) {
+        azri_buf_free(&r.text);
+        azri_buf_free(&r.der);
+    }
     *status = r.status;
     if (r.status == 0) {
         int rc = mbedtls_x509_crt_verify(leaf, &r.found, NULL, NULL, &flags, azri_tls_each, t);
@@ -13784,28 +13933,36 @@ static int azri_tls_bio_send(void *user, const unsigned char *p, size_t n) {
     return AZRI_TLS_LOST;
 }
 
+/* From the socket, with mbedTLS's codes. */
+static int azri_tls_recv(azri_tls *t, char *p, size_t n) {
+    int r = t->port->p.recv(t->port->p.user, t->sock, p, n);
+    t->dry = r == 0;
+    if (r == 0) return MBEDTLS_ERR_SSL_WANT_READ;
+    if (r == AZRI_EOF) return 0;
+    if (r < 0) {
+        t->io = r;
+        return AZRI_TLS_LOST;
+    }
+    if (!t->heard) t->first = (unsigned char)p[0];
+    t->heard = 1;
+    return r;
+}
+
 /* mbedTLS asks for 5 bytes, then for the body: the read-ahead block makes one system call of many. It is
  * empty whenever mbedTLS says WANT_READ, so waiting for the socket is right then. */
 static int azri_tls_bio_recv(void *user, unsigned char *p, size_t n) {
     azri_tls *t = (azri_tls *)user;
     t->port->p.yield(t->port->p.user);
+    if (!AZRI_WITH_AHEAD) return azri_tls_recv(t, (char *)p, n);
     if (t->ahead_at == t->ahead_len) {
         int r;
         t->dry = t->spent;
         t->spent = 0;
         if (t->dry) return MBEDTLS_ERR_SSL_WANT_READ;
         if (!t->ahead) t->ahead = (char *)azri_alloc(&t->port->mem, AZRI_TLS_AHEAD);
-        r = t->port->p.recv(t->port->p.user, t->sock, t->ahead ? t->ahead : (char *)p, t->ahead ? AZRI_TLS_AHEAD : n);
-        t->dry = r == 0;
-        if (r == 0) return MBEDTLS_ERR_SSL_WANT_READ;
-        if (r == AZRI_EOF) return 0;
-        if (r < 0) {
-            t->io = r;
-            return AZRI_TLS_LOST;
-        }
-        if (!t->heard) t->first = t->ahead ? (unsigned char)t->ahead[0] : p[0];
-        t->heard = 1;
-        if (!t->ahead) return r;
+        if (!t->ahead) return azri_tls_recv(t, (char *)p, n);
+        r = azri_tls_recv(t, t->ahead, AZRI_TLS_AHEAD);
+        if (r <= 0) return r;
         t->spent = (size_t)r < AZRI_TLS_AHEAD;
         t->ahead_at = 0;
         t->ahead_len = (size_t)r;
@@ -13931,7 +14088,7 @@ static void azri_tls_close(azri_tls *t) {
     mbedtls_ssl_free(&t->ssl);
     mbedtls_ssl_config_free(&t->cfg);
     mbedtls_x509_crt_free(&t->no_roots);
-    azri_free(&t->port->mem, t->ahead, AZRI_TLS_AHEAD);
+    if (AZRI_WITH_AHEAD) azri_free(&t->port->mem, t->ahead, AZRI_TLS_AHEAD);
     azri_strfree(&t->port->mem, t->ca_path);
     memset(t, 0, sizeof *t);
 }
@@ -14107,19 +14264,19 @@ static uint32_t azri_tls_records(const azri_tls *t) { return t->sealed > t->open
 
 /* 1: azri_tls_read has something without the socket: do not sleep. */
 static int azri_tls_pending(const azri_tls *t) {
-    return t->open && (t->ahead_at < t->ahead_len || mbedtls_ssl_get_bytes_avail(&t->ssl) > 0);
+    return t->open && ((AZRI_WITH_AHEAD && t->ahead_at < t->ahead_len) || mbedtls_ssl_get_bytes_avail(&t->ssl) > 0);
 }
 
 /* Behind a read that gave something: 1 if the next would come back empty, once. */
 static int azri_tls_dry(azri_tls *t) {
-    if (!t->spent || azri_tls_pending(t)) return 0;
+    if (!AZRI_WITH_AHEAD || !t->spent || azri_tls_pending(t)) return 0;
     t->spent = 0;
     return 1;
 }
 
 /* A quiet connection holds no read-ahead block. */
 static void azri_tls_idle(azri_tls *t) {
-    if (t->ahead_at < t->ahead_len) return;
+    if (!AZRI_WITH_AHEAD || t->ahead_at < t->ahead_len) return;
     azri_free(&t->port->mem, t->ahead, AZRI_TLS_AHEAD);
     t->ahead = NULL;
 }
@@ -14908,6 +15065,8 @@ typedef struct azri_line {
     size_t           put;               /* bytes of the CONNECT that it has */
 } azri_line;
 
+static int azri_line_has_tls(const azri_line *l) { return !AZRI_WITH_PLAINTEXT || l->conf.name; }
+
 static void azri_line_unsecure(azri_line *l) {
     azri_tls_enter();
     azri_tls_close(&l->tls);
@@ -14916,7 +15075,7 @@ static void azri_line_unsecure(azri_line *l) {
 
 static void azri_line_end(azri_line *l) {
     if (l->state == AZRI_LINE_DIAL) azri_dial_end(&l->dial);
-    if ((l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_OPEN) && l->conf.name) azri_line_unsecure(l);
+    if ((l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_OPEN) && azri_line_has_tls(l)) azri_line_unsecure(l);
     if (l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_OPEN || l->state == AZRI_LINE_PROXY)
         azri_bury(l->grave, l->port, l->sock);
     l->state = AZRI_LINE_OFF;
@@ -14924,7 +15083,7 @@ static void azri_line_end(azri_line *l) {
 
 /* Nothing is expected: gives memory back that is there for speed. */
 static void azri_line_idle(azri_line *l) {
-    if (l->state == AZRI_LINE_OPEN && l->conf.name) azri_tls_idle(&l->tls);
+    if (l->state == AZRI_LINE_OPEN && azri_line_has_tls(l)) azri_tls_idle(&l->tls);
 }
 
 /* To the proxy, if there is one. */
@@ -15046,9 +15205,9 @@ static void azri_line_again(azri_line *l) {
 
 static azredis_status azri_line_secure(azri_line *l, azredis_error *e) {
     azredis_status st;
-    l->state = l->conf.name ? AZRI_LINE_TLS : AZRI_LINE_OPEN;
+    l->state = azri_line_has_tls(l) ? AZRI_LINE_TLS : AZRI_LINE_OPEN;
     l->want = AZRI_WRITE;               /* TLS: the ClientHello */
-    if (!l->conf.name) return AZREDIS_OK;
+    if (!azri_line_has_tls(l)) return AZREDIS_OK;
     azri_tls_enter();
     st = azri_tls_open(&l->tls, l->port, &l->conf, l->sock, e);
     azri_tls_leave();
@@ -15098,7 +15257,7 @@ static void azri_line_look(azri_line *l) {
 
 static azredis_status azri_line_read(azri_line *l, char *p, size_t n, size_t *got, azredis_error *e) {
     int k;
-    if (l->conf.name) {
+    if (azri_line_has_tls(l)) {
         azredis_status st;
         azri_tls_enter();
         st = azri_tls_read(&l->tls, p, n, got, e);
@@ -15113,11 +15272,11 @@ static azredis_status azri_line_read(azri_line *l, char *p, size_t n, size_t *go
 }
 
 /* Behind a read that gave something: 1 if there is no more now. */
-static int azri_line_dry(azri_line *l) { return l->conf.name ? azri_tls_dry(&l->tls) : l->spent; }
+static int azri_line_dry(azri_line *l) { return azri_line_has_tls(l) ? azri_tls_dry(&l->tls) : l->spent; }
 
 static azredis_status azri_line_write(azri_line *l, const char *p, size_t n, size_t *put, azredis_error *e) {
     int k;
-    if (l->conf.name) {
+    if (azri_line_has_tls(l)) {
         azredis_status st;
         azri_tls_enter();
         st = azri_tls_write(&l->tls, p, n, put, e);
@@ -15200,6 +15359,14 @@ struct azredis_auth {
     azredis_level      level, wanted;   /* of on_event; the highest of that and all clients */
 };
 
+static void azri_auth_lock(azredis_auth *a) {
+    if (AZRI_WITH_SHARED) azri_lock_acquire(&a->lock);
+}
+
+static void azri_auth_unlock(azredis_auth *a) {
+    if (AZRI_WITH_SHARED) azri_lock_release(&a->lock);
+}
+
 static uint64_t azri_auth_now(const azredis_auth *a) { return a->port.p.now_ms(a->port.p.user); }
 
 /* Under the lock. */
@@ -15256,16 +15423,17 @@ static void azri_auth_wake(azredis_auth *a) {
     azri_watch *w;
     azri_waker *k;
     uint64_t round = 0;
+    if (!AZRI_WITH_SHARED) return;
     do {
         k = NULL;
-        azri_lock_acquire(&a->lock);
+        azri_auth_lock(a);
         if (!round) round = ++a->rounds;
         for (w = a->watches; w && w->woken >= round; w = w->next) {}
         if (w) {
             w->woken = round;
             k = azri_waker_ref(w->waker);
         }
-        azri_lock_release(&a->lock);
+        azri_auth_unlock(a);
         if (k) azri_waker_wake(k);
         azri_waker_unref(k);
     } while (k);
@@ -15274,20 +15442,20 @@ static void azri_auth_wake(azredis_auth *a) {
 static void azri_auth_watch(azredis_auth *a, azri_watch *w, azri_waker *waker) {
     w->waker = waker;
     w->woken = 0;
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     w->next = a->watches;
     a->watches = w;
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
 }
 
 /* refused: it leaves while its server refuses tokens. */
 static void azri_auth_unwatch(azredis_auth *a, azri_watch *w, int refused) {
     azri_watch **at;
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     if (refused) azri_token_forgive(&a->machine);
     for (at = &a->watches; *at; at = &(*at)->next)
         if (*at == w) { *at = w->next; break; }
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
 }
 
 /* ---- fetch: one walk for a token, carried out by whichever pump claimed it ---- */
@@ -15370,10 +15538,10 @@ static void azri_auth_failed(azredis_auth *a, uint32_t claim, const azredis_erro
 }
 
 static azri_fetch *azri_fetch_no_memory(azredis_auth *a, uint32_t claim, uint64_t now) {
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     (void)azri_fail(&a->failure, AZREDIS_E_NOMEM, "token", "out of memory for a token request");
     azri_auth_failed(a, claim, &a->failure, now);
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     azri_auth_wake(a);
     return NULL;
 }
@@ -15383,14 +15551,14 @@ static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
     uint32_t claim;
     azri_fetch *f;
     int ok;
-    if (a->broken.code != AZREDIS_OK || a->conf.is_static) return NULL;
-    azri_lock_acquire(&a->lock);
+    if (a->broken.code != AZREDIS_OK || azri_is_static(&a->conf)) return NULL;
+    azri_auth_lock(a);
     claim = azri_token_claim(&a->machine, now, a->conf.chain_ms);
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     if (!claim) return NULL;
     f = (azri_fetch *)azri_zalloc(&a->port.mem, sizeof *f);
     if (!f) return azri_fetch_no_memory(a, claim, now);
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     f->claim = claim;
     if (AZRI_WITH_RESUMPTION) {
         f->kept = a->kept;
@@ -15408,7 +15576,8 @@ static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
     f->flow.pace_ms = a->machine.held ? azri_max64(a->machine.life_ms / 10, 1) : 0;
     azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_TOKEN_START, "fetching a token (%s)",
                   azri_identity_name(a->conf.identity));
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
+    if (!AZRI_WITH_WALKS) return f;
     if (!azri_env_load(&f->env, &a->port.mem) || !ok) {
         azri_fetch_free(a, f);
         return azri_fetch_no_memory(a, claim, now);
@@ -15420,6 +15589,7 @@ static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
 /* Under the lock. */
 static void azri_auth_describe(azredis_auth *a, const azri_flow *flow) {
     azredis_auth_info_data *d = &a->info;
+    if (!AZRI_WITH_STATS) return;
     azri_copy(d->credential, sizeof d->credential, flow->used);
     azri_copy(d->user, sizeof d->user, flow->user);
     azri_copy(d->tenant, sizeof d->tenant, flow->claims.tid);
@@ -15450,7 +15620,7 @@ static azredis_status azri_fetch_take(azredis_auth *a, azri_fetch *f, uint64_t n
     a->blob = b;
     azri_auth_describe(a, &f->flow);
     a->headroom_at = azri_token_headroom_at(&a->machine);
-    a->tokens++;
+    AZRI_COUNT(a->tokens, 1);
     new_left = azri_token_left(&a->machine, now);
     next = (int64_t)(a->machine.next_try - now);
     azri_auth_event(a, AZREDIS_EV_TOKEN_REFRESHED, NULL, old_left, new_left, next);
@@ -15540,7 +15710,7 @@ static int azri_fetch_device_wait(azredis_auth *a, azri_fetch *f, uint64_t now) 
 static void azri_fetch_end(azredis_auth *a, azri_fetch *f, uint64_t now) {
     azredis_status st = f->flow.status;
     int mine;
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     mine = a->machine.claim == f->claim;
     if (st == AZREDIS_OK) st = azri_fetch_take(a, f, now);
     if (st == AZREDIS_OK) {
@@ -15549,13 +15719,13 @@ static void azri_fetch_end(azredis_auth *a, azri_fetch *f, uint64_t now) {
     } else if (mine) {                  /* the end of a walk that another has replaced is nobody's news */
         azri_auth_failed(a, f->claim, &f->flow.error, now);
     }
-    if (st == AZREDIS_OK || mine) {
+    if (AZRI_WITH_STATS && (st == AZREDIS_OK || mine)) {
         memcpy(a->records, f->flow.records, sizeof a->records);
         a->record_count = f->flow.record_count;
     }
     azri_fetch_return(a, f);
     azri_fetch_device_return(a, f, mine);
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     azri_auth_wake(a);
     azri_fetch_free(a, f);
 }
@@ -15563,10 +15733,10 @@ static void azri_fetch_end(azredis_auth *a, azri_fetch *f, uint64_t now) {
 /* The owner goes away. */
 static void azri_fetch_drop(azredis_auth *a, azri_fetch *f, uint64_t now) {
     if (!f) return;
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     azri_token_drop(&a->machine, f->claim, now);
     azri_fetch_return(a, f);
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     azri_auth_wake(a);
     azri_fetch_free(a, f);
 }
@@ -15745,22 +15915,32 @@ static azredis_status azri_fetch_http(azri_fetch *f, uint64_t now, azredis_error
 /* A machine that does not know the time takes that of the answer which brought the token. */
 static azredis_status azri_fetch_learn(azredis_auth *a, const azri_fetch *f, uint64_t now, azredis_error *e) {
     azredis_status st;
-    if (!f->line.conf.name || f->line.conf.pin || f->http.status != 200 || f->http.date <= 0 ||
+    if (!azri_line_has_tls(&f->line) || f->line.conf.pin || f->http.status != 200 || f->http.date <= 0 ||
         azri_port_unix(&a->port) > 0)
         return AZREDIS_OK;
     st = azri_tls_check_date(&f->line.tls, f->http.date, e);
     if (st != AZREDIS_OK) return st;
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     a->port.learned = f->http.date;
     a->port.learned_at = now;
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     return AZREDIS_OK;
+}
+
+static void azri_fetch_call_only(azredis_auth *a, azri_fetch *f) {
+    azri_flow_call_only(&f->flow, azri_auth_now(a), azri_port_unix(&a->port), &f->step);
+    if (f->step.call) azri_fetch_call(a, f);
+    azri_fetch_end(a, f, azri_auth_now(a));
 }
 
 /* Goes as far as it can without waiting. 1: the walk has ended, f is gone. */
 static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_grave *g) {
     azredis_error *e = &f->flow.error;
     azredis_status st;
+    if (!AZRI_WITH_WALKS) {
+        azri_fetch_call_only(a, f);
+        return 1;
+    }
     for (;;) {
         uint64_t now = azri_auth_now(a);
         if (f->phase == AZRI_FETCH_WAIT) {
@@ -15857,14 +16037,19 @@ static void azri_auth_free(azredis_auth *a) {
     azri_free(&mem, a, sizeof *a);
 }
 
-AZREDIS_API void azredis_auth_release(azredis_auth *a) {
+static void azri_auth_let_go(azredis_auth *a) {
     uint32_t left;
-    if (!a) return;
-    azri_lock_acquire(&a->lock);
-    left = --a->refs;
-    azri_lock_release(&a->lock);
+    azri_auth_lock(a);
+    left = AZRI_WITH_SHARED ? --a->refs : 0;
+    azri_auth_unlock(a);
     if (left == 0) azri_auth_free(a);
 }
+
+#ifndef AZREDIS_NO_SHARED
+AZREDIS_API void azredis_auth_release(azredis_auth *a) {
+    if (a) azri_auth_let_go(a);
+}
+#endif
 
 /* ==== >>pump ============================================================== uses: above ==========
  * One non-blocking turn: sockets to sessions and back, token requests to flows and back. Everything
@@ -15983,7 +16168,7 @@ static void azri_pump_notes(azredis_client *c, uint64_t now) {
 /* Under the auth's lock. 1: it has a token that this client has not got yet, and that may be shown. */
 static int azri_pump_wants_blob(const azredis_client *c, uint64_t now) {
     const azredis_auth *a = c->auth;
-    return a->blob && a->generation != c->generation && (a->conf.is_static || azri_token_live(&a->machine, now));
+    return a->blob && a->generation != c->generation && (azri_is_static(&a->conf) || azri_token_live(&a->machine, now));
 }
 
 /* News between the hub and the auth, both ways. */
@@ -15992,7 +16177,7 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
     const azri_session *s = azri_hub_main(&c->hub);
     azri_blob *mine = NULL;
     AZREDIS_ASSERT(s);                  /* a client has one from the start */
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     if (c->hub.rejected) {
         azri_token_rejected(&a->machine, now, c->hub.rejected);
         azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_TOKEN_REJECTED, "%s refused the token", c->endpoint);
@@ -16006,7 +16191,7 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
     }
     if (azri_pump_wants_blob(c, now)) {
         /* A copy of its own: the hub counts references without a lock. In an arena the auth is nobody else's. */
-        mine = azri_shape_of(&a->port.mem) ? azri_blob_hold(a->blob)
+        mine = !AZRI_WITH_SHARED || azri_shape_of(&a->port.mem) ? azri_blob_hold(a->blob)
                                  : azri_blob_new(&c->port.mem, a->blob->user, azri_blob_jwt(a->blob));
         if (mine) {
             mine->generation = c->generation = a->generation;
@@ -16021,7 +16206,7 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
     azri_pump_notes(c, now);
     c->port.learned = a->port.learned;
     c->port.learned_at = a->port.learned_at;
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     if (!mine) return;
     azri_hub_token(&c->hub, mine, now, c->headroom_at);
     azri_blob_drop(mine);
@@ -16030,24 +16215,26 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
 /* The news of a shared auth from before this client are not told again, but it knows why there is no token. */
 static void azri_pump_join(azredis_client *c) {
     azredis_auth *a = c->auth;
-    azri_auth_watch(a, &c->watch, c->waker);
-    azri_lock_acquire(&a->lock);
+    if (AZRI_WITH_SHARED) azri_auth_watch(a, &c->watch, c->waker);
+    azri_auth_lock(a);
     c->notes_seen = a->note_count;
     c->failures_seen = a->token_failures;
     if (c->hub.news.level > a->wanted) a->wanted = c->hub.news.level;
     if (a->failure.code != AZREDIS_OK && !azri_token_live(&a->machine, azri_auth_now(a))) c->hub.trouble = a->failure;
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
 }
 
 /* 1: the token must wait for the end of the connection. */
-static int azri_pump_rests(const azredis_client *c) { return c->hub.conf.by_reconnect && azri_hub_main(&c->hub)->link; }
+static int azri_pump_rests(const azredis_client *c) {
+    return AZRI_WITH_REST && c->hub.conf.by_reconnect && azri_hub_main(&c->hub)->link;
+}
 
 /* Renewal by reconnecting: is it time? */
 static void azri_pump_rest(azredis_client *c, uint64_t now) {
-    if (!c->hub.conf.by_reconnect || c->auth->conf.is_static) return;
-    azri_lock_acquire(&c->auth->lock);
+    if (!AZRI_WITH_REST || !c->hub.conf.by_reconnect || azri_is_static(&c->auth->conf)) return;
+    azri_auth_lock(c->auth);
     c->hub.resting = c->fetch || azri_token_due(&c->auth->machine, now);
-    azri_lock_release(&c->auth->lock);
+    azri_auth_unlock(c->auth);
 }
 
 /* 1: it took a step, for which get_token may have taken its time. */
@@ -16061,11 +16248,13 @@ static int azri_pump_fetch(azredis_client *c, uint64_t now) {
     if (c->fetch && azri_fetch_step(c->auth, c->fetch, c->waker, &c->grave)) c->fetch = NULL;
     azri_hold(c);
     c->in_callback = before;
-    if (!c->fetch) c->hub.resting = 0;
+    if (AZRI_WITH_REST && !c->fetch) c->hub.resting = 0;
     return stepped;
 }
 
 /* ---- connections ---- */
+
+static int azri_is_plain(const azredis_client *c) { return AZRI_WITH_PLAINTEXT && c->plaintext; }
 
 static azri_conn *azri_conn_of(const azri_session *s) { return (azri_conn *)s->link; }
 
@@ -16109,11 +16298,11 @@ static void azri_conn_dial(azredis_client *c, azri_session *s, uint64_t now) {
     k->tx_len = k->tx_at = 0;
     k->heard = 0;
     memset(&conf, 0, sizeof conf);
-    conf.name = c->plaintext ? NULL : c->tls_host;
+    conf.name = azri_is_plain(c) ? NULL : c->tls_host;
     conf.ca_file = c->ca_file;
     conf.ca = c->ca;
     conf.ca_len = c->ca_len;
-    conf.where = c->plaintext ? "redis.tcp" : "redis.tls";
+    conf.where = azri_is_plain(c) ? "redis.tcp" : "redis.tls";
     conf.kept = azri_shape_of(&c->port.mem) ? NULL : &c->kept;      /* an arena has no room for it */
     azri_line_begin(&k->line, &c->port, c->waker, &c->grave, c->host, c->tcp_port, &conf, now, c->connect_ms);
     s->link = k;
@@ -16246,7 +16435,7 @@ static void azri_conn_step(azredis_client *c, azri_session *s, uint64_t now) {
 /* mbedTLS cannot change the keys of a live connection. */
 static int azri_conn_worn(const azri_session *s) {
     const azri_line *l = &azri_conn_of(s)->line;
-    return l->conf.name && azri_tls_records(&l->tls) >= AZRI_TLS_RECORDS_MAX;
+    return azri_line_has_tls(l) && azri_tls_records(&l->tls) >= AZRI_TLS_RECORDS_MAX;
 }
 
 static void azri_conn_flush(azredis_client *c, azri_session *s, uint64_t now) {
@@ -16283,8 +16472,8 @@ static void azri_tell_one(azredis_client *c, azri_cmd *cmd) {
     if (cmd->kind == AZRI_CMD_SUBSCRIBE) {
         azri_hub_subscribed(&c->hub, cmd);
     } else if (cmd->kind == AZRI_CMD_USER && !cmd->told) {
-        if (cmd->reply->status == AZREDIS_OK) c->hub.stats.commands_ok++;
-        else c->hub.stats.commands_failed++;
+        if (cmd->reply->status == AZREDIS_OK) AZRI_COUNT(c->hub.stats.commands_ok, 1);
+        else AZRI_COUNT(c->hub.stats.commands_failed, 1);
     }
     cmd->told = 1;
     if (cmd->done) ++*cmd->done;
@@ -16443,7 +16632,7 @@ static void azri_turn_write(azredis_client *c, uint64_t now) {
 
 /* The walk for the next token: of the thread that pumps, the baton is not needed. */
 static int azri_pump_token(azredis_client *c, uint64_t now) {
-    if (c->auth->conf.is_static) return 0;
+    if (azri_is_static(&c->auth->conf)) return 0;
     azri_pump_rest(c, now);
     return azri_pump_fetch(c, now);
 }
@@ -16461,7 +16650,7 @@ static uint64_t azri_pump_look(azredis_client *c, uint64_t now) {
     int stepped;
     azri_turn_read(c, c->waker, now);
     stepped = !azri_threaded(c) && azri_pump_token(c, now);
-    if (c->hub.resting && !c->fetch) azri_hub_rest(&c->hub, now);
+    if (azri_resting(&c->hub) && !c->fetch) azri_hub_rest(&c->hub, now);
     if (stepped || c->fetch || !azri_all_up(c)) now = azri_now(c);  /* a handshake or get_token may take its time */
     azri_pump_auth(c, now);
     azri_hub_tick(&c->hub, now);
@@ -16486,7 +16675,7 @@ static uint64_t azri_turn_deadline(const azredis_client *c, uint64_t now) {
         const azri_conn *k = azri_conn_of(s);
         if (!k) continue;
         t = azri_min64(t, azri_line_deadline(&k->line));
-        if (k->line.state == AZRI_LINE_OPEN && k->line.conf.name && azri_tls_pending(&k->line.tls)) return now;
+        if (k->line.state == AZRI_LINE_OPEN && azri_line_has_tls(&k->line) && azri_tls_pending(&k->line.tls)) return now;
         if (azri_is_up(s) && k->tx_at == k->tx_len && azri_session_has_output(s)) return now;
     }
     return t;
@@ -16495,17 +16684,19 @@ static uint64_t azri_turn_deadline(const azredis_client *c, uint64_t now) {
 /* When the token wants one. */
 static uint64_t azri_fetch_due(azredis_client *c, uint64_t now) {
     uint64_t t = c->fetch ? azri_fetch_deadline(c->fetch) : AZRI_NEVER64;
-    azri_lock_acquire(&c->auth->lock);
-    if (!c->auth->conf.is_static && !c->fetch && !(c->hub.resting && azri_pump_rests(c)))
+    azri_auth_lock(c->auth);
+    if (!azri_is_static(&c->auth->conf) && !c->fetch && !(azri_resting(&c->hub) && azri_pump_rests(c)))
         t = azri_min64(t, azri_token_deadline(&c->auth->machine, now));
     if (c->auth->note_count != c->notes_seen || c->auth->token_failures != c->failures_seen || c->hub.rejected) t = now;
     if (azri_pump_wants_blob(c, now)) t = azri_min64(t, now + AZRI_COPY_AGAIN);
-    azri_lock_release(&c->auth->lock);
+    azri_auth_unlock(c->auth);
     return t;
 }
 
 static uint64_t azri_pump_deadline(azredis_client *c, uint64_t now) {
-    uint64_t t = azri_turn_deadline(c, now);
+    uint64_t t;
+    if (AZRI_TICK) return c->busy || c->hub.done.head || c->calls || c->drained ? now : now + AZRI_TICK;
+    t = azri_turn_deadline(c, now);
     if (c->calls || (AZRI_WITH_EVENTS && (c->drained || c->hub.news.count))) return now;
     return azri_min64(t, azri_fetch_due(c, now));
 }
@@ -16582,8 +16773,8 @@ static void azri_client_fail_all(azredis_client *c) {
 /* Frees what azredis_open makes; the waker and the auth may be missing after a failed one, which comes here at once. */
 static void azri_client_undo(azredis_client *c) {
     azri_mem mem = c->port.mem;
-    if (c->auth && c->waker) azri_auth_unwatch(c->auth, &c->watch, c->refused);
-    if (c->auth) azredis_auth_release(c->auth);
+    if (AZRI_WITH_SHARED && c->auth && c->waker) azri_auth_unwatch(c->auth, &c->watch, c->refused);
+    if (c->auth) azri_auth_let_go(c->auth);
     if (c->waker) azri_waker_unref(c->waker);
     azri_lock_free(&c->lock);
     azri_tls_forget(&c->kept, &mem);
@@ -16781,7 +16972,7 @@ struct azri_threads {
 };
 
 static int azri_all_ready(const azredis_client *c) {
-    return !c->hub.resting && azri_all_up(c);       /* resting: the connection is to be closed */
+    return !azri_resting(&c->hub) && azri_all_up(c);       /* resting: the connection is to be closed */
 }
 
 /* Wakes when the lock is let go; there is one place for that. */
@@ -17102,7 +17293,7 @@ static void azri_io_aside(azredis_client *c) {
     (void)azri_pump_token(c, now);
     azri_pump_auth(c, azri_now(c));
     azri_tell(c);
-    if (c->generation != before || c->hub.resting) azri_threads_kick(c);    /* sessions have something to do */
+    if (c->generation != before || azri_resting(&c->hub)) azri_threads_kick(c);    /* sessions have something to do */
 }
 
 /* Lets go of the lock. */
@@ -17309,7 +17500,7 @@ static void azri_threads_call(const azredis_client *c) { (void)c; }
  * one fetch, which outlives them; whichever is at hand steps it, one at a time.
  * ================================================================================================ */
 
-#ifndef AZREDIS_NO_MALLOC
+#if !defined(AZREDIS_NO_MALLOC) && !defined(AZREDIS_NO_SHARED)
 /* The copy stands behind a head, so that azredis_token_wipe needs nothing else. */
 typedef struct azri_token_copy { azri_mem mem; size_t size; } azri_token_copy;
 
@@ -17364,9 +17555,9 @@ static void azri_auth_deliver(azredis_auth *a) {
     for (;;) {
         azri_item it;
         azredis_event ev;
-        azri_lock_acquire(&a->lock);
+        azri_auth_lock(a);
         any = azri_auth_next_note(a, &mine, &it);
-        azri_lock_release(&a->lock);
+        azri_auth_unlock(a);
         if (!any) return;
         if (it.type == AZREDIS_EV_LOG && it.level > a->level) continue;
         azri_item_event(&it, &ev);
@@ -17380,8 +17571,8 @@ static void azri_auth_deliver(azredis_auth *a) {
 static azredis_status azri_auth_look(azredis_auth *a, azredis_token *out, azredis_error *why) {
     uint64_t now = azri_auth_now(a);
     azredis_status st = AZREDIS_AGAIN;
-    azri_lock_acquire(&a->lock);
-    if (a->blob && (a->conf.is_static || azri_token_live(&a->machine, now))) {
+    azri_auth_lock(a);
+    if (a->blob && (azri_is_static(&a->conf) || azri_token_live(&a->machine, now))) {
         st = azri_auth_copy_token(a, out, now, why);
     } else if (a->failure.code != AZREDIS_OK) {
         if (why) *why = a->failure;
@@ -17393,27 +17584,27 @@ static azredis_status azri_auth_look(azredis_auth *a, azredis_token *out, azredi
         (void)azri_fail(why, st, "token", "the request for a token has not been answered yet%s", !a->machine.held ? ""
                         : a->machine.refused ? "; Redis refused the last one" : "; the last one has expired");
     }
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     return st;
 }
 
 /* The right to step the auth's own fetch, which one thread at a time has. */
 static int azri_auth_own(azredis_auth *a) {
     int mine;
-    azri_lock_acquire(&a->lock);
-    mine = !a->own_busy && !a->conf.is_static;
+    azri_auth_lock(a);
+    mine = !a->own_busy && !azri_is_static(&a->conf);
     if (mine) a->own_busy = 1;
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     return mine;
 }
 
 /* One who leaves for good (last) lets the others take over a fetch that has not ended. */
 static void azri_auth_disown(azredis_auth *a, int last) {
     int left;
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     a->own_busy = 0;
     left = last && a->own;
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     if (left) azri_auth_wake(a);
 }
 
@@ -17437,10 +17628,10 @@ static void azri_auth_sleep(azredis_auth *a, int mine, azri_waker *w, uint64_t u
         n += azri_minz(azri_fetch_fds(a->own, fds + n, AZRI_FDS_MAX - n), AZRI_FDS_MAX - n);
         t = azri_min64(t, azri_fetch_deadline(a->own));
     } else {
-        azri_lock_acquire(&a->lock);
+        azri_auth_lock(a);
         t = azri_min64(t, azri_token_deadline(&a->machine, now));
         if (t <= now) t = now + AZRI_OWN_PAUSE;         /* due, and another thread is about to fetch it */
-        azri_lock_release(&a->lock);
+        azri_auth_unlock(a);
     }
     if (t > now) a->port.p.wait(a->port.p.user, fds, n, (uint32_t)(t - now));
     (void)azri_waker_drain(w);
@@ -17606,17 +17797,41 @@ static uint64_t azri_seed(const azri_port *port, uint64_t seed) {
     return seed;
 }
 
+/* name, or name:port. Where hosts are names, it is left to the connect hook and to TLS to find a wrong one. */
+static azredis_status azri_open_host(azredis_client *c, const char *host, uint16_t *port) {
+    if (AZRI_WITH_ADDRESSES) return azri_endpoint_parse(azri_str(host), c->host, port, &c->broken);
+    if (strlen(host) >= sizeof c->host)
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "options.host has more than 255 bytes");
+    azri_copy(c->host, sizeof c->host, host);
+    return AZREDIS_OK;
+}
+
+/* Where there is no TLS: a unix socket, or this machine. */
+static azredis_status azri_open_plain(azredis_client *c, const azredis_options *o) {
+    if (!AZRI_WITH_PLAINTEXT && o->plaintext)
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "built with AZREDIS_NO_PLAINTEXT");
+    c->plaintext = o->plaintext;
+    if (c->host[0] == '/' && !azri_is_plain(c))
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "a unix socket has no TLS: set plaintext");
+    if (azri_is_plain(c) && c->host[0] != '/' && !azri_is_loopback(azri_str(c->host)))
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext",
+                         "without TLS only this machine is reached, and %s is "
+                         "another: leave plaintext at 0",
+                         c->host);
+    return AZREDIS_OK;
+}
+
 static azredis_status azri_open_endpoint(azredis_client *c, const azredis_options *o) {
     uint16_t port = 0;
     if (!o->host || !o->host[0])
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host",
                          "options.host is missing: give the cache's host name, such as "
                          "name.region.redis.azure.net");
-    if (o->host[0] == '/') {
+    if (AZRI_WITH_PLAINTEXT && o->host[0] == '/') {
         if (strlen(o->host) >= sizeof c->host)
             return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "the socket's path is too long");
         azri_copy(c->host, sizeof c->host, o->host);
-    } else if (azri_endpoint_parse(azri_str(o->host), c->host, &port, &c->broken) != AZREDIS_OK) {
+    } else if (azri_open_host(c, o->host, &port) != AZREDIS_OK) {
         return c->broken.code;
     }
     if (o->tcp_port && port && o->tcp_port != port)
@@ -17625,19 +17840,11 @@ static azredis_status azri_open_endpoint(azredis_client *c, const azredis_option
                          (unsigned)o->tcp_port);
     c->tcp_port = o->tcp_port ? o->tcp_port : port ? port : o->plaintext ? 6379 : azri_port_by_host(azri_str(c->host));
     azri_open_endpoint_text(c);
-    c->plaintext = o->plaintext;
-    if (o->memory && !o->ca && !o->plaintext)
+    if (AZRI_WITH_ARENA && o->memory && !o->ca && !o->plaintext)
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.ca",
                          "options.ca is missing: a client in options.memory reads no "
                          "files; give the root certificates as PEM or DER in memory");
-    if (c->host[0] == '/' && !c->plaintext)
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "a unix socket has no TLS: set plaintext");
-    if (c->plaintext && c->host[0] != '/' && !azri_is_loopback(azri_str(c->host)))
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext",
-                         "without TLS only this machine is reached, and %s is "
-                         "another: leave plaintext at 0",
-                         c->host);
-    return AZREDIS_OK;
+    return azri_open_plain(c, o);
 }
 
 static void azri_open_name(char out[AZRI_NAME_MAX], const char *name) {
@@ -17652,6 +17859,10 @@ static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o
     if (o->protocol != 0 && o->protocol != 2 && o->protocol != 3)
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.protocol", "options.protocol is %d; it may be 2 or 3",
                          o->protocol);
+    if ((!AZRI_WITH_RESP2 && o->protocol == 2) || (!AZRI_WITH_REST && o->renewal == AZREDIS_RENEWAL_RECONNECT) ||
+        (!AZRI_WITH_SHARED && o->auth))
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options", "an AZREDIS_NO_ switch left protocol 2, "
+                         "AZREDIS_RENEWAL_RECONNECT or auth out of this build");
     h->session.protocol = o->protocol == 2 ? 2 : 3;
     h->session.database = o->database;
     h->session.auth_ms = azri_or(o->auth_ms, 15u * AZRI_SECOND);
@@ -17716,9 +17927,8 @@ static void azri_plan_text(azri_plan *p, const char *z) {
 
 /* Trust is looked up by one connection at a time. */
 static void azri_plan_roots(azri_plan *p, const void *ca) {
-    if (!ca) return;
-    if (((const unsigned char *)ca)[0] != 0x30) azri_plan_add(p, AZRI_ALWAYS, AZRI_CERT_MAX, 1);
-    azri_plan_add(p, AZRI_ALWAYS, AZRI_CERT_MAX, 1);
+    if (!ca || ((const unsigned char *)ca)[0] == 0x30) return;     /* DER is read where it stands */
+    azri_plan_add(p, AZRI_ALWAYS, AZRI_CERT_MAX, 2);
 }
 
 #ifdef AZREDIS_NO_CERTIFICATE
@@ -17738,7 +17948,7 @@ static void azri_plan_fetch(azri_plan *p, const azredis_auth_options *o) {
     azri_plan_add(p, AZRI_FETCHING, AZRI_CLAIM_MAX, 1);
     if (o->identity == AZREDIS_ID_CALLBACK) return;
     if (k && (k->needs & AZRI_NEED_PROOF)) azri_plan_add(p, AZRI_FETCHING, AZRI_VALUE_MAX, 1);
-    azri_plan_add(p, AZRI_FETCHING, AZRI_TLS_AHEAD, 1);
+    azri_plan_add(p, AZRI_FETCHING, AZRI_TLS_AHEAD, AZRI_WITH_AHEAD);
     azri_plan_add(p, AZRI_FETCHING, AZRI_REQUEST_MAX, 1);
     azri_plan_add(p, AZRI_FETCHING, AZRI_FORM_MAX, 1);
     if (!k || !(k->needs & AZRI_NEED_CERTIFICATE)) return;
@@ -17761,7 +17971,7 @@ static void azri_plan_connection(azri_plan *p, const azredis_options *o, const a
     azri_plan_add(p, AZRI_CONNECTED, sizeof(azri_conn), 1);
     azri_plan_add(p, AZRI_CONNECTED, AZRI_BLOCK_HEAD + z->rx, 1);
     azri_plan_add(p, AZRI_CONNECTED, z->nodes * sizeof(azredis_value), 1);
-    if (!o->plaintext) azri_plan_add(p, AZRI_CONNECTED, AZRI_TLS_AHEAD, 1);
+    if (!o->plaintext) azri_plan_add(p, AZRI_CONNECTED, AZRI_TLS_AHEAD, AZRI_WITH_AHEAD);
 }
 
 static void azri_plan_client(azri_plan *p, const azredis_options *o) {
@@ -17847,7 +18057,7 @@ AZREDIS_API const char *azredis_build_info(void) {
 
 /* A password takes the place of a token that never expires. */
 static azredis_status azri_auth_static(azredis_auth *a) {
-    if (!a->conf.is_static) return AZREDIS_OK;
+    if (!azri_is_static(&a->conf)) return AZREDIS_OK;
     a->blob = azri_blob_new(&a->port.mem, azri_identity_static_user(&a->conf), azri_str(a->conf.password));
     if (!a->blob) return AZREDIS_E_NOMEM;
     a->blob->generation = ++a->generation;
@@ -17897,30 +18107,35 @@ static AZRI_APART azredis_auth *azri_auth_open(azredis_auth_options *o, const az
     return a;
 }
 
+#ifndef AZREDIS_NO_SHARED
 AZREDIS_API azredis_auth *azredis_auth_open_v(const azredis_auth_options *options, size_t size, unsigned version) {
     azredis_auth_options o;
     return azri_take_options(&o, sizeof o, options, size, version) ? azri_auth_open(&o, NULL, "") : NULL;
 }
+#endif
 
 static azredis_auth *azri_auth_hold(azredis_auth *a) {
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     a->refs++;
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     return a;
 }
 
+#if !defined(AZREDIS_NO_STATS) && !defined(AZREDIS_NO_SHARED)
 AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, azredis_link_record *out) {
     azredis_status st = AZREDIS_AGAIN;
     if (!a || !out) return AZREDIS_E_ARG;
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     if (index < a->record_count) {
         *out = a->records[index];
         st = AZREDIS_OK;
     }
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     return st;
 }
+#endif
 
+#if !defined(AZREDIS_NO_STATS) && !defined(AZREDIS_NO_SHARED)
 AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_info_data *out, size_t size) {
     azredis_auth_info_data d;
     uint64_t now;
@@ -17931,8 +18146,8 @@ AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_inf
     if (a->broken.code == AZREDIS_OK && a->conf.identity != AZREDIS_ID_DEFAULT)
         azri_copy(d.credential, sizeof d.credential, azri_identity_name(a->conf.identity));
     now = azri_auth_now(a);
-    azri_lock_acquire(&a->lock);
-    if (a->conf.is_static && a->blob) {
+    azri_auth_lock(a);
+    if (azri_is_static(&a->conf) && a->blob) {
         azri_copy(d.user, sizeof d.user, a->blob->user);
         d.expires_in_ms = AZREDIS_UNKNOWN;
         st = AZREDIS_OK;
@@ -17941,23 +18156,24 @@ AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_inf
         d.expires_in_ms = azri_token_left(&a->machine, now);
         st = AZREDIS_OK;
     }
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     memcpy(out, &d, azri_minz(size, sizeof d));
     return a->broken.code == AZREDIS_OK ? st : AZREDIS_E_ARG;
 }
+#endif
 
-#ifndef AZREDIS_NO_MALLOC
+#if !defined(AZREDIS_NO_MALLOC) && !defined(AZREDIS_NO_SHARED)
 /* A number that no client has seen makes the same credentials new. */
 AZREDIS_API azredis_status azredis_auth_rehearse(azredis_auth *a) {
     azredis_status st = AZREDIS_AGAIN;
     if (!a || a->broken.code != AZREDIS_OK) return AZREDIS_E_ARG;
     if (azri_shape_of(&a->port.mem)) return AZREDIS_E_NOMEM;     /* its blob is the connection's own */
-    azri_lock_acquire(&a->lock);
-    if (a->blob && (a->conf.is_static || azri_token_live(&a->machine, azri_auth_now(a)))) {
+    azri_auth_lock(a);
+    if (a->blob && (azri_is_static(&a->conf) || azri_token_live(&a->machine, azri_auth_now(a)))) {
         a->blob->generation = ++a->generation;
         st = AZREDIS_OK;
     }
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     if (st == AZREDIS_OK) azri_auth_wake(a);
     return st;
 }
@@ -17968,7 +18184,7 @@ AZREDIS_API azredis_status azredis_auth_rehearse(azredis_auth *a) {
 /* The shared auth, or one made from the options; *id is room for them, and may be o's identity already. */
 static azredis_auth *azri_open_auth(const azredis_options *o, azredis_auth_options *id, const azri_mem *mem,
                                     const char *redis_host) {
-    if (o->auth) return azri_auth_hold(o->auth);
+    if (AZRI_WITH_SHARED && o->auth) return azri_auth_hold(o->auth);
     azri_open_identity(id, o);
     return azri_auth_open(id, mem, redis_host);
 }
@@ -18024,7 +18240,9 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
     return c;
 }
 
+#ifndef AZREDIS_NO_SHARED
 AZREDIS_API azredis_auth *azredis_client_auth(azredis_client *c) { return c ? azri_auth_hold(c->auth) : NULL; }
+#endif
 
 AZREDIS_API void azredis_close(azredis_client *c) {
     if (!c) return;
@@ -18093,9 +18311,9 @@ static int azri_renewing(azredis_client *c) {
     if (c->fetch) return 1;
     now = azri_now(c);
     if (s->state == AZRI_READY && (s->trying || (s->fresh && s->auth_at <= now))) return 1;
-    azri_lock_acquire(&c->auth->lock);
-    due = !c->auth->conf.is_static && azri_token_live(&c->auth->machine, now) && azri_token_due(&c->auth->machine, now);
-    azri_lock_release(&c->auth->lock);
+    azri_auth_lock(c->auth);
+    due = !azri_is_static(&c->auth->conf) && azri_token_live(&c->auth->machine, now) && azri_token_due(&c->auth->machine, now);
+    azri_auth_unlock(c->auth);
     return due;
 }
 
@@ -18568,6 +18786,7 @@ AZREDIS_API void azredis_unsubscribe(azredis_sub *s) {
     azri_leave(c);
 }
 
+#ifndef AZREDIS_NO_STATS
 /* ---- insight ---- */
 
 static void azri_stats_fill(azredis_client *c, azredis_stats_data *d) {
@@ -18586,15 +18805,15 @@ static void azri_stats_fill(azredis_client *c, azredis_stats_data *d) {
     d->last_read_ms = s->last_read ? (int64_t)(now - s->last_read) : AZREDIS_UNKNOWN;
     d->last_write_ms = s->last_write ? (int64_t)(now - s->last_write) : AZREDIS_UNKNOWN;
     d->token_left_ms = d->token_next_ms = d->outage_budget_ms = AZREDIS_UNKNOWN;
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     d->tokens = a->tokens;
     d->token_failures = a->token_failures;
-    if (!a->conf.is_static) {
+    if (!azri_is_static(&a->conf)) {
         d->token_failures_in_row = a->machine.failures;
         d->token_left_ms = d->outage_budget_ms = azri_token_left(&a->machine, now);
         d->token_next_ms = a->machine.next_try > now ? (int64_t)(a->machine.next_try - now) : 0;
     }
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
 }
 
 AZREDIS_API void azredis_stats_v(azredis_client *c, azredis_stats_data *out, size_t size) {
@@ -18609,6 +18828,7 @@ AZREDIS_API void azredis_stats_v(azredis_client *c, azredis_stats_data *out, siz
     }
     memcpy(out, &d, azri_minz(size, sizeof d));
 }
+#endif
 
 #endif /* AZREDIS_ONLY_PURE */
 #endif /* AZRI_IMPLEMENTED */

@@ -40,8 +40,23 @@ int mbedtls_hardware_poll(void *user, unsigned char *p, size_t n, size_t *got) {
 #define AZREDIS_NO_RESUMPTION
 #define AZREDIS_NO_EVENTS
 #define AZREDIS_NO_HANDOVER
+#define AZREDIS_NO_REFUSALS
+#define AZREDIS_NO_PLAINTEXT
+#define AZREDIS_NO_PASSWORDS
+#define AZREDIS_NO_PEM
+#define AZREDIS_NO_READ_AHEAD
+#define AZREDIS_NO_WHERE
+#define AZREDIS_TICK_MS 250
+#define AZREDIS_NO_RESP2
+#define AZREDIS_NO_STREAMS
+#define AZREDIS_NO_STATS
+#define AZREDIS_NO_SHARED
+#define AZREDIS_NO_RECONNECT_RENEWAL
 #ifndef WITH_ASSERTION
 #define AZREDIS_NO_ASSERTION
+#endif
+#ifndef WITH_CERTIFICATE
+#define AZREDIS_NO_CERTIFICATE
 #endif
 #ifndef WITH_PROXY
 #define AZREDIS_NO_PROXY
