@@ -21,6 +21,7 @@ static const char *const names[] = {"azure-cli", "azure-developer-cli", "azure-p
 static const azredis_identity ids[] = {AZREDIS_ID_AZURE_CLI, AZREDIS_ID_AZURE_DEVELOPER_CLI, AZREDIS_ID_AZURE_POWERSHELL};
 
 static live em;
+static azredis_client *clients[TOOLS];
 static char own_path[4000], with_tools[4200], mark[96], pids[104];
 
 static void behave(int tool, const char *how)
@@ -36,7 +37,7 @@ static int start(void **state)
     char dir[PATH_MAX];
     (void)state;
     snprintf(own_path, sizeof own_path, "%s", getenv("PATH"));
-    live_start(&em, "--token-ttl", "8", NULL);
+    live_start(&em, "--token-ttl", "10", NULL);
     if (!realpath("tests/data/tools", dir))
         fail_msg("run it where tests/data/tools is");
     snprintf(with_tools, sizeof with_tools, "%.150s:%s", dir, own_path);
@@ -57,8 +58,11 @@ static int reset(void **state)
 {
     int i;
     (void)state;
-    for (i = 0; i < TOOLS; i++)
+    for (i = 0; i < TOOLS; i++) {
+        azredis_close(clients[i]);                          /* of a test that failed */
+        clients[i] = NULL;
         behave(i, "");
+    }
     unlink(mark);
     unlink(pids);
     setenv("PATH", with_tools, 1);
@@ -69,6 +73,7 @@ static int reset(void **state)
 static int stop(void **state)
 {
     reset(state);
+    setenv("PATH", own_path, 1);
     live_stop(&em);
     return 0;
 }
@@ -155,7 +160,7 @@ static void test_two_renewals(void **state)
     azredis_auth *auth;
     azredis_auth_options a[TOOLS] = {{0}};
     azredis_options o[TOOLS] = {{0}};
-    azredis_client *c[TOOLS];
+    azredis_client **c = clients;
     azredis_auth_info_data info;
     azredis_stats_data d;
     int64_t conn[TOOLS], until = live_ms() + 3 * LIVE_SOON;
@@ -196,6 +201,7 @@ static void test_two_renewals(void **state)
         if (!seen[i])
             fail_msg("%s was never seen at work", programs[i]);
         azredis_close(c[i]);
+        c[i] = NULL;
         assert_int_equal(events[i].of[AZREDIS_EV_TOKEN_REFRESH_FAILED], 0);
         assert_int_equal(events[i].leaks, 0);
     }
@@ -464,18 +470,23 @@ static void test_real_az(void **state)
     azredis_auth_options a = {.identity = AZREDIS_ID_AZURE_CLI};
     azredis_link_record r[12];
     azredis_error why;
+    azredis_status st = AZREDIS_E_TIMEOUT;
     char dir[96], command[120];
     size_t n;
+    int i;
     (void)state;
     snprintf(dir, sizeof dir, "%s/azure", em.dir);
     setenv("AZURE_CONFIG_DIR", dir, 1);
     setenv("PATH", own_path, 1);
-    assert_int_equal(walk(&a, &n, r, &why), AZREDIS_E_NO_CREDENTIAL);
+    assert_int_not_equal(system("az account show >/dev/null 2>&1"), 0);     /* its first run has much to prepare */
+    for (i = 0; i < 5 && st == AZREDIS_E_TIMEOUT; i++)                      /* a machine under load */
+        st = walk(&a, &n, r, &why);
+    snprintf(command, sizeof command, "rm -rf '%s'", dir);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(st, AZREDIS_E_NO_CREDENTIAL);
     assert_has(why.message, "azure-cli: nobody is signed in; run az login");
     assert_string_equal(r[0].outcome, "unavailable");
     unsetenv("AZURE_CONFIG_DIR");
-    snprintf(command, sizeof command, "rm -rf '%s'", dir);
-    assert_int_equal(system(command), 0);                   /* NOLINT(cert-env33-c) */
 }
 
 int main(void)
