@@ -56,7 +56,7 @@ static void help(void) {
          "A certificate to sign in with: . PATH.certificate; the files are $EMULATOR_CERTIFICATE (PEM with key) and\n"
          "  $EMULATOR_PFX (PKCS#12, password $EMULATOR_PFX_PASSWORD).");
     puts("\nSETTINGS of --set, with what they are without it:");
-    for (i = 0; i < D_COUNT; i++) printf("  %-17s %5ld  %s\n", DIALS[i].name, DIALS[i].standard, DIALS[i].help);
+    for (i = 0; i < D_COUNT; i++) printf("  %-17s %7ld  %s\n", DIALS[i].name, DIALS[i].standard, DIALS[i].help);
     puts("\nadmin: GET /counters[?records=0] /token /healthz /redis/info?section=S\n"
          "       POST /fault?name=NAME[&value=V][&count=N|*]   DELETE /fault?name=NAME\n"
          "       GET /request?endpoint=E    the last request of that endpoint, secret headers not shown\n"
