@@ -465,6 +465,7 @@ static LIVE_UNUSED void live_stop(live *l)
 
 /* ---- clients --------------------------------------------------------------------------------- */
 
+#ifndef AZREDIS_NO_STATS
 static LIVE_UNUSED azredis_stats_data live_stats(azredis_client *c)
 {
     azredis_stats_data d;
@@ -473,6 +474,7 @@ static LIVE_UNUSED azredis_stats_data live_stats(azredis_client *c)
 }
 
 static LIVE_UNUSED int live_connected(azredis_client *c) { return live_stats(c).connected; }
+#endif
 
 /* Opens without connecting; options without host and handler get the emulator's endpoint and live_seen. */
 static LIVE_UNUSED azredis_client *live_new(live *l, azredis_options *o)
