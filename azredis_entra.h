@@ -112,6 +112,7 @@
  * followed by a PING with a nonce, because some servers drop the error of a failing AUTH. A token that Redis refuses
  * is not shown again; one fresh token is fetched at once. Without a new token nothing is written in the connection's
  * last second, so that its end leaves no command in doubt.
+ * azredis_auth_rehearse shows the live token once more, to see beforehand that a renewal on the connection works.
  *
  * 5 COMMANDS AND REPLIES
  * azredis_command takes strings; azredis_command_argv takes any bytes and options per call; azredis_exec sends many
@@ -239,7 +240,7 @@
  * AZREDIS_NO_OS                 no operating system: azredis_port brings everything; implies AZREDIS_NO_THREADS; files,
  *                               environment and azredis_print_event are not there, options.ca is required
  * AZREDIS_NO_MALLOC             what wants memory of any size is not there: azredis_exec, azredis_reply_copy,
- *                               azredis_auth_token; for programs whose clients live in options.memory
+ *                               azredis_auth_token, azredis_auth_rehearse; for programs whose clients live in options.memory
  * AZREDIS_TOKEN_MAX             the longest token, 16384; with AZREDIS_NO_OS 4096, of which an arena has room for five
  * AZREDIS_NO_THREADS            POSIX without pthread: no locks, and a name look-up blocks the call (getaddrinfo)
  * AZREDIS_ONLY_PURE             stop before mbedTLS, sockets, clocks: for tests of the pure half

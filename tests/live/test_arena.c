@@ -84,6 +84,7 @@ static size_t high_water(int tell) {
 static void test_life(void **state) {
     azredis_options o = arena_options();
     azredis_sub *sub;
+    azredis_auth *auth;
     azredis_message m;
     int64_t id, n = 0;
     (void)state;
@@ -99,6 +100,9 @@ static void test_life(void **state) {
     assert_int_equal(live_client_id(client), id);
     assert_int_equal(live_get_number(&em, "n"), n);
     assert_null(azredis_subscribe(client, AZREDIS_CHANNEL, "more", NULL, NULL));     /* there is room for one */
+    auth = azredis_client_auth(client);
+    assert_int_equal(azredis_auth_rehearse(auth), AZREDIS_E_NOMEM);     /* its blob is the connection's own */
+    azredis_auth_release(auth);
     azredis_unsubscribe(sub);
 }
 

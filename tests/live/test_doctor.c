@@ -346,6 +346,29 @@ static void test_all_is_well(void **state)
     json_decref(keys);
 }
 
+/* Other ways to the same server: there is less to look at. */
+static void test_other_ways(void **state)
+{
+    size_t i;
+    (void)state;
+    ONLY_APART();
+    run("-h", at("[::1]", em.gateway_port, ""), NULL);
+    assert_int_equal(tool.status, 0);
+    assert_has(member("name", "detail"), "::1 is ::1");
+    setenv("AZREDIS_PASSWORD", getenv("EMULATOR_REDIS_ADMIN_PASSWORD"), 1);
+    run("-h", getenv("EMULATOR_REDIS_SOCKET"), "--auth", "password", "--user", "emulator-admin", NULL);
+    assert_int_equal(tool.status, 0);
+    for (i = 0; i < CHECKS; i++)
+        assert_string_equal(member(checks[i], "outcome"), i < 3 || i == place_of("token") ? "skipped" : "ok");
+    run("-h", at("localhost", atoi(getenv("EMULATOR_PLAIN_PORT")), ",ssl=false"), "--auth", "password", "--user",
+        "emulator-admin", NULL);
+    assert_int_equal(tool.status, 0);
+    assert_string_equal(member("tcp", "outcome"), "ok");
+    assert_string_equal(member("tls", "outcome"), "skipped");
+    if (strstr(tool.out, getenv("EMULATOR_REDIS_ADMIN_PASSWORD")))
+        fail_msg("the password was printed");
+}
+
 /* For people: a line for each check and one more, and below a failure cause and mend. */
 static void test_text(void **state)
 {
@@ -827,6 +850,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_all_is_well, begin, end),
+        cmocka_unit_test_setup_teardown(test_other_ways, begin, end),
         cmocka_unit_test_setup_teardown(test_text, begin, end),
         cmocka_unit_test_setup_teardown(test_usage, begin, end),
         cmocka_unit_test_setup_teardown(test_names, begin, end),

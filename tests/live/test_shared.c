@@ -131,6 +131,43 @@ static void *connect_only(void *user)
     return NULL;
 }
 
+/* The token that lives is shown once more by both, on the connections that they have; none is fetched. */
+static void test_rehearsal(void **state)
+{
+    azredis_client *c[2];
+    azredis_options o = {0};
+    azredis_auth_options wrong = {.identity = AZREDIS_ID_PASSWORD};
+    int64_t id[2];
+    int i;
+    (void)state;
+    shared = azredis_auth_open(&wrong);
+    assert_int_equal(azredis_auth_rehearse(shared), AZREDIS_E_ARG);
+    azredis_auth_release(shared);
+    assert_int_equal(azredis_auth_rehearse(NULL), AZREDIS_E_ARG);
+    shared = azredis_auth_open(NULL);
+    assert_int_equal(azredis_auth_rehearse(shared), AZREDIS_AGAIN);     /* there is nothing to show yet */
+    for (i = 0; i < 2; i++) {
+        memset(&o, 0, sizeof o);
+        o.auth = shared;
+        o.on_event = live_on_event;
+        o.event_user = &seen[i];
+        c[i] = live_open(&em, &o);
+        id[i] = live_client_id(c[i]);
+    }
+    assert_int_equal(azredis_start(c[1]), AZREDIS_OK);
+    assert_int_equal(azredis_auth_rehearse(shared), AZREDIS_OK);
+    await((azredis_wait(c[0], 1), live_stats(c[0]).reauths == 1 && live_stats(c[1]).reauths == 1), LIVE_SOON);
+    live_fault(&em, "reauth-reject", NULL, "1");
+    assert_int_equal(azredis_auth_rehearse(shared), AZREDIS_OK);
+    await((azredis_wait(c[0], 1), live_stats(c[0]).reauth_failures + live_stats(c[1]).reauth_failures == 1), LIVE_SOON);
+    for (i = 0; i < 2; i++) {
+        assert_int_equal(live_client_id(c[i]), id[i]);
+        assert_int_equal(live_stats(c[i]).connects, 1);
+        azredis_close(c[i]);
+    }
+    assert_in_range(seen[0].of[AZREDIS_EV_CONNECTION_REAUTHENTICATED] + seen[1].of[AZREDIS_EV_CONNECTION_REAUTHENTICATED], 3, 5);
+}
+
 /* The client that fetches is closed before the answer has come: the one that waits takes over at once. */
 static void test_owner_closed_mid_fetch(void **state)
 {
@@ -463,6 +500,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_two_threads_one_auth, setup_short, teardown),
+        cmocka_unit_test_setup_teardown(test_rehearsal, setup, teardown),
         cmocka_unit_test_setup_teardown(test_owner_closed_mid_fetch, setup, teardown),
         cmocka_unit_test_setup_teardown(test_token_by_polling, setup, teardown),
         cmocka_unit_test_setup_teardown(test_token_lives_on, setup_short, teardown),
