@@ -4216,8 +4216,13 @@ static azredis_status azri_resp_tell(const azri_resp *d, azredis_error *e) {
 static inline char *azri_resp_count(char *line, const char *end, size_t *n) {
     const char *stop = end - line > AZRI_RESP_DIGITS + 2 ? line + AZRI_RESP_DIGITS : end - 2;
     char *text = line;
-    size_t digit;
-    for (*n = 0; (digit = (size_t)(unsigned char)(*text - '0')) <= 9 && text < stop; text++) *n = *n * 10 + digit;
+    unsigned v = 0;                    /* AZRI_RESP_DIGITS fit into it */
+    for (; text < stop; text++) {
+        int digit = *text - '0';
+        if (digit < 0 || digit > 9) break;
+        v = v * 10 + (unsigned)digit;
+    }
+    *n = v;
     return text == line ? NULL : text;
 }
 
@@ -4324,7 +4329,7 @@ static AZRI_APART azredis_status azri_resp_general(azri_resp *d, azri_frame *f, 
 
 /* OK: *f is one complete frame, lent until the next call of room, got, next or idle; if f->status is not OK
  * it was skipped, and *e (which may be NULL) says why. AGAIN: more bytes are wanted. E_RESP: for good. */
-static azredis_status azri_resp_next(azri_resp *d, azri_frame *f, azredis_error *e) {
+static AZRI_ALONG azredis_status azri_resp_next(azri_resp *d, azri_frame *f, azredis_error *e) {
     if (AZRI_WITH_SHORT_CUTS && d->end - d->start >= AZRI_RESP_LEAST && !d->why && azri_resp_short(d, f))
         return AZREDIS_OK;
     return azri_resp_general(d, f, e);
@@ -4387,7 +4392,7 @@ static azredis_status azri_resp_room(azri_resp *d, size_t want, char **p, size_t
         if (!d->block) return AZREDIS_E_NOMEM;
         if (!d->hungry) return AZREDIS_AGAIN;
         azri_resp_lose(d, azri_shape_of(d->mem) ? AZREDIS_E_LIMIT : AZREDIS_E_NOMEM);
-        (void)azri_resp_next(d, &none, NULL);   /* passes what is held of the skipped frame; cannot end it */
+        (void)azri_resp_general(d, &none, NULL);   /* passes what is held of the skipped frame; cannot end it */
         azri_resp_move(d, d->block, d->size);
     }
     *p = azri_resp_data(d) + d->end;
@@ -9934,7 +9939,7 @@ static void azri_session_retire(azri_session *s, azri_cmd *c) {
     if (c->reply && !c->in_done) azri_done_push(s->done, c);
 }
 
-static azri_cmd *azri_session_pop(azri_session *s) {
+static inline azri_cmd *azri_session_pop(azri_session *s) {
     azri_cmd *c = azri_queue_take(&s->fifo, NULL);
     if (s->last_sent == c) s->last_sent = NULL;
     s->in_flight--;
@@ -16314,20 +16319,19 @@ static void azri_conn_dial(azredis_client *c, azri_session *s, uint64_t now) {
 static azredis_status azri_conn_frames(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
     azri_frame f;
     azredis_status st;
+    int held = 0;
     memset(&f, 0, sizeof f);
-    st = azri_resp_next(&s->resp, &f, e);
-    if (st != AZREDIS_OK) return st;
-    azri_hold(c);
-    while (st == AZREDIS_OK) {
+    while ((st = azri_resp_next(&s->resp, &f, e)) == AZREDIS_OK) {
+        if (!held) azri_hold(c);
+        held = 1;
         azri_hub_frame(&c->hub, s, &f, now);
         if (s->state == AZRI_DOWN) break;                          /* the hub has closed it */
         if (azri_shape_of(&c->port.mem) && c->hub.done.head) {      /* its answer must go before there is room for the next */
             c->busy = 1;
             break;
         }
-        st = azri_resp_next(&s->resp, &f, e);
     }
-    azri_let_go(c);
+    if (held) azri_let_go(c);
     return st;
 }
 
