@@ -14930,20 +14930,19 @@ static azredis_status azri_key_parse(azri_key *k, const azri_buf *der, const cha
 /* Proc-Type and DEK-Info (RFC 1421 4.6) stand before the base64: that is mbedTLS's, which wants a NUL. */
 static azredis_status azri_key_block(azri_key *k, const azri_pem *b, azri_buf *der, const char *password,
                                      azredis_error *e) {
-    azri_buf text;
-    azredis_status st;
     int headers = azri_find(b->body, ':') < b->body.len;
-    azri_buf_init(&text, der->mem, AZRI_KEY_ROOM, 1);
-    st = headers ? azri_buf_add(&text, b->whole.ptr, b->whole.len) : azri_pem_decode(b->body, &text);
-    if (st == AZREDIS_OK && headers) st = azri_buf_add(&text, "", 1);
-    if (st == AZREDIS_E_ARG) st = azri_key_refuse(e, "its private key is not base64");
-    else if (st != AZREDIS_OK) st = azri_key_no_room(e, st);
-    else if (!azri_eqz(b->label, "ENCRYPTED PRIVATE KEY")) st = azri_key_parse(k, &text, headers ? password : NULL, e);
-    else {
-        st = azri_pfx_load(der->mem, azri_slice(text.ptr, text.len), password, der, NULL, e);
-        if (st == AZREDIS_OK) st = azri_key_parse(k, der, NULL, e);
-    }
-    azri_buf_free(&text);
+    azri_buf plain;
+    azredis_status st;
+    der->len = 0;
+    st = headers ? azri_buf_add(der, b->whole.ptr, b->whole.len) : azri_pem_decode(b->body, der);
+    if (st == AZREDIS_OK && headers) st = azri_buf_add(der, "", 1);
+    if (st == AZREDIS_E_ARG) return azri_key_refuse(e, "its private key is not base64");
+    if (st != AZREDIS_OK) return azri_key_no_room(e, st);
+    if (!azri_eqz(b->label, "ENCRYPTED PRIVATE KEY")) return azri_key_parse(k, der, headers ? password : NULL, e);
+    azri_buf_init(&plain, der->mem, AZRI_KEY_ROOM, 1);
+    st = azri_pfx_load(der->mem, azri_slice(der->ptr, der->len), password, &plain, NULL, e);
+    if (st == AZREDIS_OK) st = azri_key_parse(k, &plain, NULL, e);
+    azri_buf_free(&plain);
     return st;
 }
 
