@@ -15830,7 +15830,7 @@ static AZRI_APART azredis_status azri_fetch_assert(const azri_port *port, azri_f
 static void azri_fetch_sign(azredis_auth *a, azri_fetch *f) {
     azri_buf signature;
     azredis_status st;
-    azri_buf_init(&signature, &a->port.mem, AZRI_SIGNATURE_MAX, 1);
+    azri_buf_init(&signature, &a->port.mem, AZRI_VALUE_MAX, 1);            /* in an arena the place of the token */
     st = azri_fetch_assert(&a->port, &f->flow, &f->step, &signature);
     azri_flow_signed(&f->flow, azri_auth_now(a), st, azri_slice(signature.ptr, signature.len));
     azri_buf_free(&signature);
@@ -17935,16 +17935,6 @@ static void azri_plan_roots(azri_plan *p, const void *ca) {
     azri_plan_add(p, AZRI_ALWAYS, AZRI_CERT_MAX, 2);
 }
 
-#ifdef AZREDIS_NO_CERTIFICATE
-#define azri_plan_certificate(p, o) ((void)(p), (void)(o))
-#else
-/* The chain and what it is decoded from; of a key in PEM its text, of an encrypted one what it says. */
-static void azri_plan_certificate(azri_plan *p, const azredis_auth_options *o) {
-    azri_plan_add(p, AZRI_FETCHING, AZRI_KEY_ROOM, o->sign ? 2 : 4);
-    azri_plan_add(p, AZRI_FETCHING, AZRI_SIGNATURE_MAX, 1);
-}
-#endif
-
 static void azri_plan_fetch(azri_plan *p, const azredis_auth_options *o) {
     const azri_identity_kind *k = azri_identity_find(NULL, (int)o->identity);
     azri_plan_add(p, AZRI_FETCHING, sizeof(azri_fetch), 1);
@@ -17955,8 +17945,10 @@ static void azri_plan_fetch(azri_plan *p, const azredis_auth_options *o) {
     azri_plan_add(p, AZRI_FETCHING, AZRI_TLS_AHEAD, AZRI_WITH_AHEAD);
     azri_plan_add(p, AZRI_FETCHING, AZRI_REQUEST_MAX, 1);
     azri_plan_add(p, AZRI_FETCHING, AZRI_FORM_MAX, 1);
-    if (!k || !(k->needs & AZRI_NEED_CERTIFICATE)) return;
-    azri_plan_certificate(p, o);
+#ifndef AZREDIS_NO_CERTIFICATE
+    if (o->identity != AZREDIS_ID_CLIENT_CERTIFICATE) return;
+    azri_plan_add(p, AZRI_FETCHING, AZRI_KEY_ROOM, o->sign ? 2 : 3);       /* the chain, a certificate, a key */
+#endif
 }
 
 static void azri_plan_auth(azri_plan *p, const azredis_auth_options *o, int by_reconnect) {

@@ -18,9 +18,9 @@ BEGIN, END = "<!-- sizes: written by make sizes-update -->\n", "<!-- /sizes -->\
 ARM = ["arm-none-eabi-gcc", "-std=c99", "-Os", "-mcpu=cortex-m4", "-mthumb", "-ffunction-sections", "-fdata-sections", "-DNDEBUG",
        "--specs=nano.specs", "-DMBEDTLS_CONFIG_FILE=<mbedtls_config.h>", "-Itools/sizes", "-I."]
 MBEDTLS = {"2.28": ("bookworm", []), "3.6": ("trixie", ["-DSIZES_TLS13"])}
-PROFILES = {"edge-callback": [], "edge-secret": ["-DSECRET"]}
+PROFILES = {"edge-callback": [], "edge-secret": ["-DSECRET"], "edge-cert": ["-DCERTIFICATE"]}
 # What leaves out an identity, or the proxy before one, and where edge-secret can have it: the flag by which it differs.
-SWITCHES = {"WORKLOAD": "", "MANAGED": "", "TOKEN_FILE": "", "EXEC": "", "DEVTOOLS": "", "DEVICE_CODE": "", "ASSERTION": "-DWITH_ASSERTION", "PROXY": "-DWITH_PROXY",
+SWITCHES = {"WORKLOAD": "", "MANAGED": "", "TOKEN_FILE": "", "EXEC": "", "DEVTOOLS": "", "DEVICE_CODE": "", "CERTIFICATE": "-DWITH_CERTIFICATE", "ASSERTION": "-DWITH_ASSERTION", "PROXY": "-DWITH_PROXY",
             "HTTP": "-USECRET"}
 # Calls that the compiler cannot follow: back from mbedTLS, and through pointers (who makes them: whom they reach).
 CALLBACKS = {"mbedtls_ssl_handshake": ["azri_tls_verify", "azri_tls_bio_recv"], "mbedtls_x509_crt_verify": ["azri_tls_each"],
@@ -88,7 +88,7 @@ def library(build, version):
 def cortex(build, profile, version, *flags):
     lib, headers = library(build, version)
     both = []
-    for name, more in ("with", ["-DWITH_US", *PROFILES[profile], *flags]), ("without", []):
+    for name, more in ("with", ["-DWITH_US", *PROFILES[profile], *flags]), ("without", PROFILES[profile]):
         out = "%s/sizes/%s-%s-%s" % (build, profile, version, name)
         sh(*ARM, *headers, *more, "-Wall", "-Wextra", "-Werror", "-fcallgraph-info=su,da", "-c", "tools/sizes/edge.c", "-o", out + ".o")
         sh(*ARM, out + ".o", lib, "--specs=nosys.specs", "-Wl,--gc-sections", "-o", out + ".elf")

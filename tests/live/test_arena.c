@@ -4,6 +4,7 @@
 #define AZREDIS_NO_OS
 #define AZREDIS_ENTRA_IMPLEMENTATION
 #include "azredis_entra.h"
+#include <openssl/pem.h>
 #include "live.h"
 #include "hooks.h"
 
@@ -325,6 +326,41 @@ static void test_exact_assertion(void **state) {
     assert_int_equal(high_water(1), needed);
 }
 
+/* The largest of its forms: an encrypted key in PEM. */
+static void test_exact_certificate(void **state) {
+    static char pem[AZRI_KEY_FILE_MAX];
+    azredis_options o;
+    BIO *from = BIO_new_file(getenv("EMULATOR_CERTIFICATE"), "r"), *to = BIO_new(BIO_s_mem());
+    X509 *cert = PEM_read_bio_X509(from, NULL, NULL, NULL);
+    EVP_PKEY *key;
+    int n;
+    (void)state;
+    (void)BIO_reset(from);
+    key = PEM_read_bio_PrivateKey(from, NULL, NULL, NULL);
+    assert_true(cert && key && PEM_write_bio_X509(to, cert) == 1);
+    assert_int_equal(PEM_write_bio_PKCS8PrivateKey(to, key, EVP_aes_256_cbc(), NULL, 0, NULL, (char *)(uintptr_t)"a word"), 1);
+    n = BIO_read(to, pem, sizeof pem);
+    assert_in_range(n, 1000, sizeof pem - 1);
+    EVP_PKEY_free(key);
+    X509_free(cert);
+    BIO_free(from);
+    BIO_free(to);
+    o = arena_options();
+    device_id.identity = AZREDIS_ID_CLIENT_CERTIFICATE;
+    device_id.client_id = getenv("EMULATOR_CERTIFICATE_CLIENT_ID");
+    device_id.client_secret = NULL;
+    device_id.certificate = pem;
+    device_id.certificate_len = (size_t)n;
+    device_id.certificate_password = "a word";
+    o.backlog_count = 5;
+    o.sub_queue = 2;
+    o.subscriptions = 1;
+    o.rx_bytes = 1024;
+    use_all(&o);
+    print_message("azredis_memory_needed: %zu bytes for a certificate with its key and renewal in place\n", needed);
+    assert_int_equal(high_water(1), needed);
+}
+
 static void test_exact_key(void **state) {
     azredis_options o = arena_options();
     azredis_reply r = {0};
@@ -394,6 +430,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_exact, setup, teardown),
         cmocka_unit_test_setup_teardown(test_exact_reconnect, setup, teardown),
         cmocka_unit_test_setup_teardown(test_exact_assertion, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_exact_certificate, setup, teardown),
         cmocka_unit_test_setup_teardown(test_exact_key, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_closed_while_idle, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_reconnect, setup, teardown),

@@ -1,6 +1,7 @@
 /* A device's program, to be linked twice: with the header (-DWITH_US), and without it but with the same TLS and X.509
  * work done by mbedTLS alone. The difference is what the header adds; see tools/sizes.py. It is linked, not run.
- *   -DSECRET  the token comes from Entra by a client secret, else from a callback
+ *   -DSECRET  the token comes from Entra by a client secret; -DCERTIFICATE  by a certificate, whose key lies in memory and
+ *             signs, which the program without the header does too; else from a callback
  *   -DWITH_ASSERTION, -DWITH_PROXY  with what is else left out, to see what it takes */
 #include <stddef.h>
 #include <stdint.h>
@@ -55,13 +56,13 @@ int mbedtls_hardware_poll(void *user, unsigned char *p, size_t n, size_t *got) {
 #ifndef WITH_ASSERTION
 #define AZREDIS_NO_ASSERTION
 #endif
-#ifndef WITH_CERTIFICATE
+#if !defined(WITH_CERTIFICATE) && !defined(CERTIFICATE)
 #define AZREDIS_NO_CERTIFICATE
 #endif
 #ifndef WITH_PROXY
 #define AZREDIS_NO_PROXY
 #endif
-#ifndef SECRET
+#if !defined(SECRET) && !defined(CERTIFICATE)
 #define AZREDIS_NO_HTTP
 #endif
 #define AZREDIS_ENTRA_IMPLEMENTATION
@@ -75,7 +76,7 @@ static void *board_alloc(void *user, size_t n) { (void)user; return board_calloc
 static void board_release(void *user, void *p, size_t n) { (void)user; (void)n; board_free(p); }
 static void board_wait(void *user, azredis_fd *fds, size_t n, uint32_t ms) { (void)user; (void)fds; uart = (uint32_t)n + ms; }
 
-#ifndef SECRET
+#if !defined(SECRET) && !defined(CERTIFICATE)
 static azredis_status board_token(void *user, const char *scope, azredis_fetched *out) {
     (void)user;
     (void)scope;
@@ -102,6 +103,11 @@ int main(void) {
 #ifdef SECRET
     id.identity = AZREDIS_ID_CLIENT_SECRET;
     id.tenant_id = id.client_id = id.client_secret = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+#elif defined(CERTIFICATE)
+    id.identity = AZREDIS_ID_CLIENT_CERTIFICATE;
+    id.tenant_id = id.client_id = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+    id.certificate = id.key = root_der;
+    id.certificate_len = id.key_len = sizeof root_der;
 #else
     id.identity = AZREDIS_ID_CALLBACK;
     id.get_token = board_token;
@@ -132,6 +138,31 @@ static int bio_send(void *user, const unsigned char *p, size_t n) { return board
 static int bio_recv(void *user, unsigned char *p, size_t n) { return board_recv(user, 1, p, n); }
 static int rng(void *user, unsigned char *p, size_t n) { return board_entropy(user, p, n); }
 
+#ifdef CERTIFICATE
+/* What an assertion needs of mbedTLS: a key, is it the certificate's, a hash, a signature. */
+static void sign(mbedtls_x509_crt *crt) {
+    unsigned char hash[32], out[512];
+    size_t n = 0;
+    mbedtls_pk_context pk;
+    mbedtls_pk_init(&pk);
+#if MBEDTLS_VERSION_MAJOR >= 3
+    uart = (uint32_t)mbedtls_pk_parse_key(&pk, root_der, sizeof root_der, NULL, 0, rng, NULL);
+    uart = (uint32_t)mbedtls_pk_check_pair(&crt->pk, &pk, rng, NULL);
+#else
+    uart = (uint32_t)mbedtls_pk_parse_key(&pk, root_der, sizeof root_der, NULL, 0);
+    uart = (uint32_t)mbedtls_pk_check_pair(&crt->pk, &pk);
+#endif
+    (void)mbedtls_rsa_set_padding(mbedtls_pk_rsa(pk), MBEDTLS_RSA_PKCS_V21, MBEDTLS_MD_SHA256);
+    (void)mbedtls_md(mbedtls_md_info_from_type(MBEDTLS_MD_SHA256), root_der, sizeof root_der, hash);
+#if MBEDTLS_VERSION_MAJOR >= 3
+    uart = (uint32_t)mbedtls_pk_sign(&pk, MBEDTLS_MD_SHA256, hash, sizeof hash, out, sizeof out, &n, rng, NULL);
+#else
+    uart = (uint32_t)mbedtls_pk_sign(&pk, MBEDTLS_MD_SHA256, hash, sizeof hash, out, &n, rng, NULL);
+#endif
+    mbedtls_pk_free(&pk);
+}
+#endif
+
 /* Connect with verification, write, read, connect again. */
 int main(void) {
     static const int suites[] = {MBEDTLS_TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA384, 0};
@@ -161,6 +192,9 @@ int main(void) {
             uart = (uint32_t)mbedtls_ssl_get_bytes_avail(&ssl);
         flags = 0;
         uart = (uint32_t)mbedtls_x509_crt_verify(&ca, &ca, NULL, "name", &flags, verify, NULL);
+#ifdef CERTIFICATE
+        sign(&ca);
+#endif
         mbedtls_ssl_close_notify(&ssl);
         mbedtls_ssl_free(&ssl);
         mbedtls_ssl_config_free(&conf);
