@@ -147,20 +147,6 @@ static long of_last(const char *member)
     return n;
 }
 
-/* A poll that is not ours, so that the next one is too early. */
-static void poll_between(const char *code)
-{
-    char command[1000];
-    FILE *f;
-    snprintf(command, sizeof command, "curl -s --cacert '%s' -d client_id=%s -d device_code=%s "
-             "-d grant_type=urn:ietf:params:oauth:grant-type:device_code '%sorganizations/oauth2/v2.0/token'",
-             getenv("SSL_CERT_FILE"), getenv("AZURE_CLIENT_ID"), code, getenv("AZURE_AUTHORITY_HOST"));
-    f = popen(command, "r");
-    assert_non_null(f);
-    while (fgets(command, sizeof command, f)) {}
-    assert_int_equal(pclose(f), 0);
-}
-
 /* ---- the program ---- */
 
 static azredis_auth_options identity(int keeps)
@@ -246,7 +232,7 @@ static void test_person(void **state)
     await((pump(), of_last("polls") > 0), LIVE_SOON);
     assert_true(client->auth->device->code);
     is_secret(client->auth->device->code);
-    poll_between(client->auth->device->code);
+    live_fault(&em, "token-slow-down", NULL, "1");
     await((pump(), client->auth->device->interval_ms == 6000), LIVE_SOON);
     person("approve");
     await((pump(), live_connected(client)), LIVE_SOON);
