@@ -6290,6 +6290,7 @@ static void azri_flow_end(azri_flow *f, azredis_status st) {
 /* What the first n links said, each as much as leaves room for all; neighbours that say the same say it together. */
 static void azri_flow_add_records(azri_flow *f, size_t n, const char *before) {
     size_t room = sizeof f->error.message - strlen(f->error.message) - strlen(before), want = 0, i;
+    n = azri_minz(n, AZRI_LINKS_MAX);     /* a device has one: so that compilers see it */
     for (i = 0; i < n; i++) want += strlen(f->records[i].name) + strlen(f->records[i].reason) + 4;
     for (i = 0; i < n; i++) {
         const azredis_link_record *r = &f->records[i];
