@@ -281,7 +281,8 @@
  * AZREDIS_NO_WORKLOAD           leaves out workload-identity, and its link of the default chain; NO_OS and NO_HTTP imply it
  * AZREDIS_NO_CERTIFICATE        leaves out certificates of service principals: reading them and signing; AZREDIS_NO_HTTP
  *                               implies it
- * AZREDIS_LEGACY_PKCS12         keys and PKCS#12 that 3DES encrypts are read too; without it, what AES encrypts
+ * AZREDIS_LEGACY_PKCS12         certificate files that 3DES encrypts are read too: older Windows, .NET and OpenSSL write
+ *                               them; without it, what AES encrypts
  * AZREDIS_NO_PROXY              no HTTP proxy before the authority: the option proxy is AZREDIS_E_ARG; AZREDIS_NO_HTTP implies it
  * AZREDIS_NO_TOKEN_FILE         no identity token-file; AZREDIS_NO_OS implies it
  * AZREDIS_NO_EXEC               no identity exec, and no program is ever started; AZREDIS_NO_OS implies it
