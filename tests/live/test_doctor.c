@@ -714,8 +714,8 @@ static void test_who_may_sign_in(void **state)
 static void test_no_redis(void **state)
 {
     static const char make[] = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
-                               " -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout %s/key.pem -out %s/cert.pem -days 30"
-                               " 2>/dev/null";
+                               " -subj /CN=localhost -addext subjectAltName=DNS:localhost -days 30"
+                               " -keyout %s/key.pem -out %s/cert.pem 2>/dev/null";
     char command[400], key[64], cert[64];
     const char *argv[] = {"openssl", "s_server", "-accept", "6380", "-key", key, "-cert", cert, "-rev", "-quiet", NULL};
     pid_t pid;

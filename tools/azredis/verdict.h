@@ -352,7 +352,7 @@ static const struct rule {
      "run on a machine of Azure and switch its identity on, or use another --auth; elsewhere it cannot work"},
     {CHECK_IDENTITY, "identity.none", CHECK_FAIL, no_identity,
      "no identity is to be had here: each that was asked says below what it lacks",
-     "set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, give the machine a managed identity, or use --auth"},
+     "set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, give this machine a managed identity, or --auth"},
     {CHECK_IDENTITY, "identity.tls", CHECK_FAIL, entra_tls, "Entra's certificate was refused: {text}",
      "if a proxy opens TLS here, name its CA by --cacert; check the clock, which says {clock}"},
     {CHECK_IDENTITY, "identity.unreached", CHECK_FAIL, entra_unreached, "the token service cannot be reached: {text}",
