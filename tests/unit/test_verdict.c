@@ -1,5 +1,5 @@
-/* What the doctor thinks of what it saw (tools/azredis/verdict.h): each rule, among them those that need names, networks
- * and servers that no desk has, and which rule wins. */
+/* What the doctor thinks of what it saw (tools/azredis/verdict.h): each rule, among them those that need names,
+ * networks and servers that no desk has, and which rule wins. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -33,7 +33,8 @@ static const seen cases[] = {
     {"name.public", {.canonical = "c.privatelink.redis.cache.windows.net", .address = "20.1.2.3"}},
     {"tcp.wrong-port", {.reach = REACH_REFUSED, .port = 6380, .right_port = 10000, .suffix = SUFFIX_MANAGED}},
     {"tcp.wrong-port", {.reach = REACH_BLOCKED, .port = 10000, .right_port = 6380, .suffix = SUFFIX_CLASSIC}},
-    {"tcp.private", {.reach = REACH_BLOCKED, .port = 10000, .right_port = 10000, .suffix = SUFFIX_MANAGED, .private_address = 1}},
+    {"tcp.private", {.reach = REACH_BLOCKED, .port = 10000, .right_port = 10000, .suffix = SUFFIX_MANAGED,
+                     .private_address = 1}},
     {"tcp.private-dns", {.reach = REACH_BLOCKED, .canonical = "c.privatelink.redis.azure.net"}},
     {"tcp.other-port", {.reach = REACH_REFUSED, .other_port = 6380}},
     {"tcp.refused", {.reach = REACH_REFUSED, .port = 10000, .right_port = 10000}},
@@ -195,8 +196,9 @@ static void test_sentences(void **state)
 
 static void test_facts_in_sentences(void **state)
 {
-    static const char form[] = "{host} {port} {right_port} {other_port} {suffix} {address} {reach} {canonical} {clock} {user} "
-                               "{audience} {tenant}{tenant_asked} {aadsts} {days_left} {skew_s} {life_s} {median_ms} "
+    static const char form[] = "{host} {port} {right_port} {other_port} {suffix} {address} {reach} {canonical} {clock} "
+                               "{user} {audience} {tenant}{tenant_asked} {aadsts} {days_left} {skew_s} {life_s} "
+                               "{median_ms} "
                                "{longest_ms} {reauth_ms} {node} {text}";
     facts f = {.host = "h", .port = 1, .right_port = 2, .other_port = 3, .suffix_text = ".s", .address = "a",
                .reach = REACH_REFUSED, .canonical = "c", .clock = "k", .user = "u", .audience = "d", .tenant = "t",
@@ -264,12 +266,26 @@ static void test_private_addresses(void **state)
     }
 }
 
+static void test_policies(void **state)
+{
+    static const struct { enum right read, write, admin; const char *name; } all[] = {
+        {RIGHT_YES, RIGHT_YES, RIGHT_YES, "Data Owner"}, {RIGHT_YES, RIGHT_YES, RIGHT_NO, "Data Contributor"},
+        {RIGHT_YES, RIGHT_NO, RIGHT_NO, "Data Reader"}, {RIGHT_NO, RIGHT_YES, RIGHT_YES, "a policy of its own"},
+        {RIGHT_YES, RIGHT_NOT_THIS_KEY, RIGHT_YES, "a policy of its own"}};
+    size_t i;
+    (void)state;
+    for (i = 0; i < COUNT(all); i++) {
+        facts f = {.may_read = all[i].read, .may_write = all[i].write, .may_admin = all[i].admin};
+        assert_string_equal(policy_of(&f), all[i].name);
+    }
+}
+
 static void test_whose_token(void **state)
 {
     static const struct { const char *json; int person, groups; } all[] = {
         {"{\"oid\":\"x\",\"idtyp\":\"app\"}", 0, 0}, {"{\"groups\":[\"a\"]}", 0, 1}, {"{\"hasgroups\":true}", 0, 1},
-        {"{\"upn\":\"a@b\"}", 1, 0}, {"{\"scp\":\"user_impersonation\",\"groups\":[]}", 1, 1}, {"{\"idtyp\":\"user\"}", 1, 0},
-        {"", 0, 0}};
+        {"{\"upn\":\"a@b\"}", 1, 0}, {"{\"scp\":\"user_impersonation\",\"groups\":[]}", 1, 1},
+        {"{\"idtyp\":\"user\"}", 1, 0}, {"", 0, 0}};
     size_t i;
     (void)state;
     for (i = 0; i < COUNT(all); i++) {
@@ -287,7 +303,8 @@ int main(void)
         cmocka_unit_test(test_every_rule),          cmocka_unit_test(test_all_is_well),
         cmocka_unit_test(test_no_claims_without_a_token), cmocka_unit_test(test_sentences),
         cmocka_unit_test(test_facts_in_sentences),  cmocka_unit_test(test_hosts),
-        cmocka_unit_test(test_private_addresses),   cmocka_unit_test(test_whose_token)
+        cmocka_unit_test(test_private_addresses),   cmocka_unit_test(test_whose_token),
+        cmocka_unit_test(test_policies)
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,10 +1,10 @@
 /*
- * verdict.h - part of azredis.c: what the doctor thinks of what it saw. Pure: facts go in, a verdict with its cause and its
- * mend comes out, both from one table. A rule further up wins; a check without a rule that fits is in order.
+ * verdict.h - part of azredis.c: what the doctor thinks of what it saw. Pure: facts go in, a verdict with its cause and
+ * its mend comes out, both from one table. A rule further up wins; a check without a rule that fits is in order.
  */
 enum check {
-    CHECK_NAME, CHECK_TCP, CHECK_TLS, CHECK_IDENTITY, CHECK_TOKEN, CHECK_AUTH, CHECK_RIGHTS, CHECK_ROUND_TRIP, CHECK_PUBSUB,
-    CHECK_REAUTH, CHECK_CLUSTER, CHECK_COUNT
+    CHECK_NAME, CHECK_TCP, CHECK_TLS, CHECK_IDENTITY, CHECK_TOKEN, CHECK_AUTH, CHECK_RIGHTS, CHECK_ROUND_TRIP,
+    CHECK_PUBSUB, CHECK_REAUTH, CHECK_CLUSTER, CHECK_COUNT
 };
 static const char *const check_names[CHECK_COUNT] = {"name", "tcp", "tls", "identity", "token", "auth", "rights",
                                                      "round-trip", "pubsub", "reauth", "cluster"};
@@ -205,7 +205,8 @@ static int not_a_user(const facts *f) { return auth_refused(f) && f->proof == PR
 static int key_refused(const facts *f) { return auth_refused(f) && f->proof == PROOF_KEY; }
 static int full_server(const facts *f) { return f->auth != AZREDIS_OK && strstr(f->text, "max number of clients"); }
 static int starting(const facts *f) {
-    return f->auth == AZREDIS_E_REDIS && (strstr(f->text, "LOADING") || strstr(f->text, "MASTERDOWN") || strstr(f->text, "BUSY"));
+    return f->auth == AZREDIS_E_REDIS &&
+           (strstr(f->text, "LOADING") || strstr(f->text, "MASTERDOWN") || strstr(f->text, "BUSY"));
 }
 static int no_redis(const facts *f) { return f->auth == AZREDIS_E_RESP; }
 static int auth_silent(const facts *f) { return f->auth == AZREDIS_E_TIMEOUT; }
@@ -250,7 +251,7 @@ static const struct rule {
      "write NAME.REGION.redis.azure.net, as the portal shows the endpoint"},
     {CHECK_NAME, "name.private-zone", CHECK_FAIL, private_unknown,
      "{host} is a name of a private DNS zone that this machine does not see",
-     "link the private DNS zone to this network, or forward to 168.63.129.16 from inside; as host give the public name"},
+     "link the private DNS zone to this network, or forward DNS to 168.63.129.16 from inside; give the public name"},
     {CHECK_NAME, "name.unknown", CHECK_FAIL, unknown,
      "wrong host: no name server knows {host}",
      "compare it with the portal: NAME.REGION.redis.azure.net (Azure Managed Redis) or NAME.redis.cache.windows.net"},
@@ -301,7 +302,8 @@ static const struct rule {
     {CHECK_TLS, "tls.privatelink", CHECK_FAIL, cert_private,
      "the certificate is made out for the public name, not for the private zone's name {host}",
      "give the public name, without privatelink, as host"},
-    {CHECK_TLS, "tls.address", CHECK_FAIL, cert_address, "the certificate is made out for names, and {host} is an address",
+    {CHECK_TLS, "tls.address", CHECK_FAIL, cert_address,
+     "the certificate is made out for names, and {host} is an address",
      "give the name of the cache as host, or by sslHost=NAME in the connection string"},
     {CHECK_TLS, "tls.name", CHECK_FAIL, cert_name, "the certificate is made out for another name: {text}",
      "give the right host; if it is right, something else answers at {address}: check DNS"},
@@ -350,7 +352,7 @@ static const struct rule {
      "run on a machine of Azure and switch its identity on, or use another --auth; elsewhere it cannot work"},
     {CHECK_IDENTITY, "identity.none", CHECK_FAIL, no_identity,
      "no identity is to be had here: each that was asked says below what it lacks",
-     "set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, assign this machine a managed identity, or use --auth"},
+     "set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, give this machine a managed identity, or --auth"},
     {CHECK_IDENTITY, "identity.tls", CHECK_FAIL, entra_tls, "Entra's certificate was refused: {text}",
      "if a proxy opens TLS here, name its CA by --cacert; check the clock, which says {clock}"},
     {CHECK_IDENTITY, "identity.unreached", CHECK_FAIL, entra_unreached, "the token service cannot be reached: {text}",
@@ -386,12 +388,15 @@ static const struct rule {
     {CHECK_AUTH, "auth.key", CHECK_FAIL, key_refused,
      "access keys are off on this cache, as Azure Managed Redis has them at first, or this is none of its two",
      "sign in with Entra (--auth default), or switch access keys on and copy one again"},
-    {CHECK_AUTH, "auth.password", CHECK_FAIL, auth_refused, "user or password is wrong, or the user is disabled: {text}",
+    {CHECK_AUTH, "auth.password", CHECK_FAIL, auth_refused,
+     "user or password is wrong, or the user is disabled: {text}",
      "check --user and the password"},
-    {CHECK_AUTH, "auth.starting", CHECK_FAIL, starting, "the cache is starting or failing over: {text}", "try again in a minute"},
+    {CHECK_AUTH, "auth.starting", CHECK_FAIL, starting,
+     "the cache is starting or failing over: {text}", "try again in a minute"},
     {CHECK_AUTH, "auth.no-redis", CHECK_FAIL, no_redis, "wrong host: what answers there is no Redis: {text}",
      "check host and port"},
-    {CHECK_AUTH, "auth.silent", CHECK_FAIL, auth_silent, "the server took the connection and did not answer AUTH: {text}",
+    {CHECK_AUTH, "auth.silent", CHECK_FAIL, auth_silent,
+     "the server took the connection and did not answer AUTH: {text}",
      "try again; if it stays so, look at the cache's load and restart it"},
     {CHECK_AUTH, "auth.cut", CHECK_FAIL, auth_cut, "the connection ended at AUTH: {text}",
      "try again; if it stays so, check that this is a cache and how many connections it has"},
@@ -422,7 +427,8 @@ static const struct rule {
 
     {CHECK_PUBSUB, "pubsub.resp2", CHECK_FAIL, only_resp2, "the server speaks RESP2 only, and subscriptions need RESP3",
      "let the cache's administrator allow RESP3; leave protocol=resp2 out"},
-    {CHECK_PUBSUB, "pubsub.forbidden", CHECK_WARN, no_channel, "missing permission: {user} may not subscribe or publish",
+    {CHECK_PUBSUB, "pubsub.forbidden", CHECK_WARN, no_channel,
+     "missing permission: {user} may not subscribe or publish",
      "if your program does, allow +@pubsub and its channels (&*) in the access policy"},
     {CHECK_PUBSUB, "pubsub.lost", CHECK_FAIL, message_lost, "a published message did not come back",
      "try again; if it stays so, ask the cache's support"},
@@ -455,10 +461,18 @@ static const struct rule *judge(enum check check, const facts *f) {
     return NULL;
 }
 
+/* Which of Azure's access policies the rights look like. */
+static const char *policy_of(const facts *f) {
+    if (f->may_read == RIGHT_YES && f->may_write == RIGHT_NO) return "Data Reader";
+    if (f->may_read != RIGHT_YES || f->may_write != RIGHT_YES) return "a policy of its own";
+    return f->may_admin == RIGHT_YES ? "Data Owner" : "Data Contributor";
+}
+
 /* ---- words ----------------------------------------------------------------------------------- */
 
 static const char *reach_text(enum reach r) {
-    static const char *const texts[] = {"answers", "refuses connections", "does not answer", "has no route", "cannot be reached"};
+    static const char *const texts[] = {"answers", "refuses connections", "does not answer", "has no route",
+                                        "cannot be reached"};
     return texts[r];
 }
 

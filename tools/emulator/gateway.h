@@ -1,6 +1,6 @@
 /*
- * gateway.h - part of emulator.c: what the cache behind the gateway is like, as its owner has set it: who may do what, by
- * which proof one may sign in, and whether it is one endpoint or a cluster.
+ * gateway.h - part of emulator.c: what the cache behind the gateway is like, as its owner has set it: who may do what,
+ * by which proof one may sign in, and whether it is one endpoint or a cluster.
  */
 
 /* Azure's built-in access policies as it documents them, and two of the kind that people write themselves. */
@@ -28,7 +28,8 @@ static const struct policy *policy_find(const char *name) {
 
 /* ACL SETUSER for a token's user: what it may do takes the place of what it might before. */
 static json_t *policy_command(const char *user, const char *hash) {
-    json_t *args = json_pack("[sssss+sss]", "ACL", "SETUSER", user, "on", "#", hash, "-@all", "resetkeys", "resetchannels");
+    json_t *args = json_pack("[sssss+sss]", "ACL", "SETUSER", user, "on", "#", hash, "-@all", "resetkeys",
+                             "resetchannels");
     char *copy = must(strdup(cache.policy->rules)), *rest = copy, *rule;
     while ((rule = strsep(&rest, " "))) json_array_append_new(args, json_string(rule));
     free(copy);
@@ -61,7 +62,8 @@ static bool cache_flag(const char *flag, const char *value) {
     if (strcmp(flag, "--policy") == 0) {
         if (!(cache.policy = policy_find(value))) bad_usage("--policy: there is no policy '%s'", value);
     } else if (strcmp(flag, "--entra") == 0) {
-        if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0) bad_usage("--entra: '%s' is neither on nor off", value);
+        if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0)
+            bad_usage("--entra: '%s' is neither on nor off", value);
         cache.entra_off = value[1] == 'f';
     } else if (strcmp(flag, "--cluster") == 0) {
         char *end;
