@@ -263,7 +263,8 @@
  *                               part included
  * AZREDIS_NO_PASSWORDS          no identity access-key and none password: Entra or nothing; 0.2 KB less
  * AZREDIS_NO_PLAINTEXT          TLS or nothing: the option plaintext is AZREDIS_E_ARG; implies AZREDIS_NO_MANAGED; 0.5 KB less
- * AZREDIS_NO_PEM                with AZREDIS_NO_OS: the option ca is DER, one certificate; 0.5 KB less
+ * AZREDIS_NO_PEM                with AZREDIS_NO_OS: the option ca is DER, one certificate; 0.5 KB less. So are certificate
+ *                               and key of a service principal, without password; 5 KB less
  * AZREDIS_NO_REFUSALS           commands that break a shared connection are not recognised: the program sends none of
  *                               those in chapter 5; 1 KB less
  * AZREDIS_NO_RESP2              a server without RESP3 is no server: AZREDIS_E_RESP; 0.2 KB less
@@ -14858,8 +14859,9 @@ static azredis_status azri_chain_read(azri_buf *chain, azri_buf *der, azredis_st
     azredis_str all = in, value;
     azredis_status st;
     if (in.len > AZRI_KEY_FILE_MAX) return azri_key_no_room(e, AZREDIS_E_LIMIT);
-    if (!azri_chain_binary(in)) st = azri_chain_pem(chain, der, in, e);
-    else if (!azri_der(&all, AZRI_DER_SEQUENCE, &value) || !value.len || value.ptr[0] != AZRI_DER_SEQUENCE)
+    if (AZRI_WITH_PEM && !azri_chain_binary(in)) st = azri_chain_pem(chain, der, in, e);
+    else if (AZRI_WITH_PEM &&
+             (!azri_der(&all, AZRI_DER_SEQUENCE, &value) || !value.len || value.ptr[0] != AZRI_DER_SEQUENCE))
         st = azri_pfx_load(chain->mem, in, password, der, chain, e);
     else {
         st = azri_chain_add(chain, in);
@@ -14966,7 +14968,7 @@ static azredis_status azri_key_pem(azri_key *k, azri_buf *der, azredis_str text,
                               "own, or in one file with the certificate");
 }
 
-/* certificate: PEM, DER or PKCS#12; key: PEM of its own, or empty: it is in certificate. password may be NULL. Fills
+/* certificate: PEM, DER or PKCS#12; key: PEM or DER of its own, or empty: it is in certificate. password may be NULL. Fills
  * k->chain: certificates as DER, each behind its length in 4 bytes big-endian, first the one of the key, then the
  * others in the order of the file. Afterwards azri_key_free, if this was OK. */
 static azredis_status azri_key_load(azri_key *k, const azri_mem *m, azredis_str certificate, azredis_str key,
@@ -14979,7 +14981,11 @@ static azredis_status azri_key_load(azri_key *k, const azri_mem *m, azredis_str 
     mbedtls_pk_init(&k->pk);
     k->open = 1;
     st = azri_chain_read(&k->chain, &der, certificate, password, e);
-    if (st == AZREDIS_OK && !key.len && azri_chain_binary(certificate) && der.len)
+    if (key.len) der.len = 0;            /* what PKCS#12 held beside, or room that was used */
+    if (st == AZREDIS_OK && (!AZRI_WITH_PEM || azri_chain_binary(key)) &&
+        azri_buf_add(&der, key.ptr, key.len) != AZREDIS_OK)
+        st = azri_key_no_room(e, AZREDIS_E_NOMEM);
+    if (st == AZREDIS_OK && (!AZRI_WITH_PEM || (azri_chain_binary(key.len ? key : certificate) && der.len)))
         st = azri_key_parse(k, &der, NULL, e);
     else if (st == AZREDIS_OK) st = azri_key_pem(k, &der, key.len ? key : certificate, password, e);
     if (st == AZREDIS_OK) st = azri_chain_leaf(k, e);

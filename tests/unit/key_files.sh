@@ -12,6 +12,7 @@ crlf() { sed 's/$/\r/'; }
 cp "$test_key" both.pem
 openssl x509 -in both.pem -out cert.pem
 openssl pkey -in both.pem -out pkcs8.pem
+openssl pkey -in both.pem -outform DER -out pkcs8.der
 openssl rsa -in both.pem -traditional -out pkcs1.pem 2>/dev/null
 cat pkcs1.pem cert.pem >key_first.pem
 { echo "Bag Attributes"; echo "    friendlyName: x"; cat cert.pem pkcs8.pem; } | crlf >crlf.pem

@@ -210,7 +210,7 @@ static const char *const one[] = { "cert.pem", NULL };
 static void test_pem(void **state) {
     static const struct { const char *certificate, *key; } good[] = {
         { "both.pem", NULL }, { "key_first.pem", NULL }, { "crlf.pem", NULL }, { "cert.pem", "pkcs8.pem" },
-        { "cert.pem", "pkcs1.pem" }, { "cert.pem", "proc_type.pem" }, { "cert.pem", "proc_type_crlf.pem" },
+        { "cert.pem", "pkcs1.pem" }, { "cert.der", "pkcs8.der" }, { "cert.pem", "proc_type.pem" }, { "cert.pem", "proc_type_crlf.pem" },
         { "cert.der", "pkcs8.pem" }, { "default.pfx", "pkcs8.pem" }
     };
     size_t i;
@@ -337,7 +337,7 @@ static void test_refusals(void **state) {
     refuses("cert.pem", "short.key", NULL, "1024 bits");
     refuses("cert.pem", "proc_type.pem", NULL, "give its password");
     refuses("cert.pem", "proc_type.pem", "wrong", "its password is wrong");
-    refuses("cert.pem", "default.pfx", password, "no private key");
+    refuses("cert.pem", "default.pfx", password, "openssl pkey -in OLD -out NEW");
     refuses("md5.pfx", NULL, password, "something unknown");
     assert_int_equal(load("more.pfx", NULL, password), AZREDIS_E_LIMIT);
     assert_non_null(strstr(err.message, "-iter"));
