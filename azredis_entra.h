@@ -6292,14 +6292,14 @@ static void azri_flow_end(azri_flow *f, azredis_status st) {
 /* What the first n links said, each as much as leaves room for all; neighbours that say the same say it together. */
 static void azri_flow_add_records(azri_flow *f, size_t n, const char *before) {
     size_t room = sizeof f->error.message - strlen(f->error.message) - strlen(before), want = 0, i;
-    n = azri_minz(n, AZRI_LINKS_MAX);     /* a device has one: so that compilers see it */
     for (i = 0; i < n; i++) want += strlen(f->records[i].name) + strlen(f->records[i].reason) + 4;
     for (i = 0; i < n; i++) {
         const azredis_link_record *r = &f->records[i];
         size_t head = strlen(r->name) + 4, most = want < room       ? sizeof r->reason
                                                   : room / n > head ? room / n - head
                                                                     : 0;
-        int same = i + 1 < n && azri_eqz(azri_str(r->reason), r[1].reason);
+        /* Never past the end, which gcc does not see where there is one record. */
+        int same = i + 1 < n && azri_eqz(azri_str(r->reason), f->records[(i + 1) % AZRI_LINKS_MAX].reason);
         azri_fail_add(&f->error, "%s%s", before, r->name);
         if (!same) azri_fail_add(&f->error, ": %.*s", (int)most, r->reason);
         before = same ? ", " : "; ";
