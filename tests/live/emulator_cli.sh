@@ -121,6 +121,42 @@ stop
 check "status 0" equal "$status" 0
 check "no settings are left" gone "$scratch/env"
 
+# ---- what the cache behind the gateway is like ----
+
+cache() { curl -s -X POST "$EMULATOR_ADMIN/cache?$1"; }
+renew() { token=$(curl -s "$EMULATOR_ADMIN/token" | jq -r .access_token); }
+refuses() { "$emulator" "$@" >"$scratch/log" 2>&1; equal $? 2; }
+
+check "it starts for Data Readers" start --policy reader --plain
+check "reader: GET" equal "$(as "$token" GET x)" ''
+check "reader: no SET" starts "$(as "$token" SET x 1)" NOPERM
+check "the port without TLS" starts "$(redis-cli -p "$EMULATOR_PLAIN_PORT" PING 2>&1)" NOAUTH
+check "contributor" starts "$(cache policy=contributor)" '{'
+renew
+check "contributor: SET" equal "$(as "$token" SET x 1)" OK
+check "contributor: no INFO" starts "$(as "$token" INFO server)" NOPERM
+check "own keys" starts "$(cache policy=keys)" '{'
+renew
+check "own keys: SET" equal "$(as "$token" SET app:x 1)" OK
+check "own keys: no other" starts "$(as "$token" SET x 1)" NOPERM
+check "Entra off" starts "$(cache 'policy=owner&entra=off')" '{'
+renew
+check "Entra off: AUTH" starts "$(as "$token" PING)" "AUTH failed: WRONGPASS"
+check "Entra on" starts "$(cache entra=on)" '{'
+renew
+check "owner: INFO" starts "$(as "$token" INFO server)" "# Server"
+check "a policy that there is not" starts "$(cache policy=king)" '{"error'
+check "an expired certificate" starts "$(cache certificate=expired)" '{'
+check "redis-cli refuses it" starts "$(as "$token" PING)" "Could not"
+stop
+check "it starts as an OSS cluster" start --cluster 8501
+check "cluster: it serves" equal "$(as "$token" SET x 1)" OK
+check "cluster: its node" equal "$(as "$token" CLUSTER SLOTS | sed -n 4p)" 8501
+stop
+check "no such policy: status 2" refuses --policy king
+check "no such port: status 2" refuses --cluster x
+check "neither on nor off: status 2" refuses --entra maybe
+
 # ---- identities: every answer is asked for by curl, taken apart by jq, checked against openssl ----
 
 redis=https%3A%2F%2Fredis.azure.com
