@@ -505,7 +505,8 @@ static int check_auth(int protocol) {
     }
     dr.f.resp2 = !dr.f.oss && (protocol == 2 || app.resp2);
     snprintf(dr.f.text, sizeof dr.f.text, "%s", why.message);
-    set_detail(CHECK_AUTH, "as %s, RESP%d", *dr.f.user ? dr.f.user : "default", dr.f.oss || dr.f.resp2 ? 2 : 3);
+    set_detail(CHECK_AUTH, "as %s%s", *dr.f.user ? dr.f.user : "default",
+               dr.f.auth != AZREDIS_OK ? "" : dr.f.oss || dr.f.resp2 ? ", RESP2" : ", RESP3");
     return end_check(CHECK_AUTH);
 }
 
