@@ -9851,8 +9851,7 @@ static void azri_session_mark(azri_session *s) {
 static int azri_session_idle_too_long(const azri_session *s, uint64_t now) {
     const azri_cmd *c = s->fifo.head;
     if (c && (c->sent || s->offset || (c->kind != AZRI_CMD_USER && c->kind < AZRI_CMD_SUBSCRIBE))) return 0;
-    return s->conf->keepalive_ms != AZREDIS_NEVER &&
-           now - azri_max64(s->last_read, s->ready_at) >= s->conf->keepalive_ms;
+    return s->conf->keepalive_ms != AZREDIS_NEVER && now - s->last_read >= s->conf->keepalive_ms;
 }
 
 /* Only in READY. */
@@ -10478,7 +10477,7 @@ static uint64_t azri_session_deadline(const azri_session *s, uint64_t now) {
     if (s->state == AZRI_READY && s->fresh && !s->trying && !s->gate) t = azri_min64(t, s->auth_at);
     if (s->gate) t = azri_min64(t, s->ping_until);
     else if (!s->fifo.head && s->conf->keepalive_ms != AZREDIS_NEVER)
-        t = azri_min64(t, azri_max64(s->last_read, s->ready_at) + s->conf->keepalive_ms);
+        t = azri_min64(t, s->last_read + s->conf->keepalive_ms);
     return azri_max64(t, now);
 }
 

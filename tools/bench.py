@@ -123,7 +123,7 @@ def judge(lane, found, bounds, complete, say):
 def selftest(programs, say):
     text = open("azredis_entra.h").read()
     for metric, (function, extra) in BAD.items():
-        worse, n = re.subn(r"(?m)^(static (?:inline )?\w+ %s\([^{;]*\) \{)$" % function, lambda m: m.group(1) + " " + extra, text)
+        worse, n = re.subn(r"(?m)^(static (?:inline |AZRI_ALONG )?\w+ %s\([^{;]*\) \{)$" % function, lambda m: m.group(1) + " " + extra, text)
         with tempfile.TemporaryDirectory() as d:
             with open(d + "/azredis_entra.h", "w") as f:
                 f.write(worse)

@@ -1155,6 +1155,20 @@ static void silence_is_probed_before_a_command_is_risked(void **state) {
     blank();
 }
 
+static void a_clock_that_goes_back_costs_one_probe(void **state) {
+    (void)state;
+    r.now += 2 * HOUR;
+    ready_for(AZRI_NEVER64);
+    r.now -= HOUR;
+    (void)give(1, COMMAND_MS);
+    assert_string_equal(out(), "PING N");
+    assert_int_equal(server("@|"), AZREDIS_OK);
+    assert_string_equal(out(), "GET k0");
+    assert_int_equal(answer(0, 0), AZREDIS_OK);
+    (void)give(1, COMMAND_MS);
+    assert_string_equal(out(), "GET k1");
+}
+
 static void a_probe_has_half_a_command_of_time_and_loses_nothing(void **state) {
     (void)state;
     ready();
@@ -1359,7 +1373,7 @@ int main(void) {
         T(case25_before_its_token_ends_a_connection_is_drained), T(draining_does_not_spin),
         T(case25_at_expiry_what_is_unanswered_fails_once_and_is_in_doubt),
         T(an_auth_in_the_last_second_may_still_save_the_connection), T(a_password_never_expires),
-        T(silence_is_probed_before_a_command_is_risked), T(a_probe_has_half_a_command_of_time_and_loses_nothing),
+        T(silence_is_probed_before_a_command_is_risked), T(a_clock_that_goes_back_costs_one_probe), T(a_probe_has_half_a_command_of_time_and_loses_nothing),
         T(a_busy_or_unwatched_connection_is_not_probed), T(silence_on_an_outstanding_command_ends_the_connection), T(a_command_that_was_given_more_time_gets_it),
         T(there_is_always_a_next_deadline), T(closing_tells_each_command_its_fate_once),
         T(closing_with_tombstones_and_a_running_auth_leaves_nothing), T(half_an_answer_dies_with_its_connection),
