@@ -15588,10 +15588,12 @@ static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
     f->flow.local_time = azri_posix_local;
 #endif
     ok = azri_fetch_device_take(a, f, now);
-    f->flow.pin = a->pin;
-    f->flow.clock_offset = a->clock_offset;
-    azri_pair_move(&f->flow.kept, &a->pair);
-    f->flow.pace_ms = a->machine.held ? azri_max64(a->machine.life_ms / 10, 1) : 0;
+    if (AZRI_WITH_WALKS) {
+        f->flow.pin = a->pin;
+        f->flow.clock_offset = a->clock_offset;
+        azri_pair_move(&f->flow.kept, &a->pair);
+        f->flow.pace_ms = a->machine.held ? azri_max64(a->machine.life_ms / 10, 1) : 0;
+    }
     azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_TOKEN_START, "fetching a token (%s)",
                   azri_identity_name(a->conf.identity));
     azri_auth_unlock(a);
@@ -15652,8 +15654,10 @@ static azredis_status azri_fetch_take(azredis_auth *a, azri_fetch *f, uint64_t n
 
 /* Under the lock. Two can come back when a void claim is still at work. */
 static void azri_fetch_return(azredis_auth *a, azri_fetch *f) {
-    azri_pair_move(&a->pair, &f->flow.kept);
-    a->clock_offset = f->flow.clock_offset;
+    if (AZRI_WITH_WALKS) {
+        azri_pair_move(&a->pair, &f->flow.kept);
+        a->clock_offset = f->flow.clock_offset;
+    }
     if (!AZRI_WITH_RESUMPTION || a->kept.blob) return;
     a->kept = f->kept;
     memset(&f->kept, 0, sizeof f->kept);
@@ -15685,10 +15689,10 @@ static void azri_fetch_device_save(azredis_auth *a, azri_fetch *f) {
     if (!d || !d->changed || !a->conf.save_refresh) return;
     st = a->conf.save_refresh(a->conf.refresh_user, d->refresh, strlen(d->refresh));
     if (st == AZREDIS_OK) return;
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_NOT_SAVED,
                   "save_refresh failed with %d: the next start may need a sign-in", (int)st);
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
 }
 
 /* Under the lock: there is a new code. From here on whoever takes over goes on with it. */
@@ -15709,7 +15713,7 @@ static int azri_fetch_device_wait(azredis_auth *a, azri_fetch *f, uint64_t now) 
     azri_device *d = f->device;
     int mine, news;
     if (!d || !d->code) return 1;
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     mine = a->machine.claim == f->claim;
     news = mine && d->news;
     if (mine) azri_token_extend(&a->machine, now, f->step.wait_ms + a->conf.chain_ms);
@@ -15718,7 +15722,7 @@ static int azri_fetch_device_wait(azredis_auth *a, azri_fetch *f, uint64_t now) 
         a->device->poll_at = d->poll_at;
         a->device->interval_ms = d->interval_ms;
     }
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     if (news) azri_auth_wake(a);
     return mine;
 }
@@ -16164,7 +16168,7 @@ static void azri_let_go(azredis_client *c) {
 /* ---- tokens ---- */
 
 /* Copies the auth's notes that this client has not seen into its own news. */
-static void azri_pump_notes(azredis_client *c) {
+static void azri_pump_notes(azredis_client *c, uint64_t now) {
     azredis_auth *a = c->auth;
     uint64_t i, first = a->note_count > AZRI_NOTES_MAX ? a->note_count - AZRI_NOTES_MAX : 0;
     azri_item *item;
@@ -16186,7 +16190,7 @@ static void azri_pump_notes(azredis_client *c) {
 /* A fetch's failure goes into the hub, its notes into the news. */
 static void azri_pump_failure(azredis_client *c, uint64_t now) {
     azredis_auth *a = c->auth;
-    if (AZRI_WITH_EVENTS) azri_pump_notes(c);
+    if (AZRI_WITH_EVENTS) azri_pump_notes(c, now);
     if (a->token_failures != c->failures_seen && a->failure.code != AZREDIS_OK && !azri_hub_live_blob(&c->hub, now))
         azri_hub_trouble(&c->hub, &a->failure);
     c->failures_seen = a->token_failures;
