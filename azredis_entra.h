@@ -258,7 +258,7 @@
  *                               its token ends, and nothing tells of a token for another service; 3 KB less with
  *                               AZREDIS_NO_HTTP, else 1 KB
  * AZREDIS_NO_ADDRESSES          hosts are names: no address is understood, and no certificate for one; the option host is a
- *                               name alone, without a port; 1 KB less
+ *                               name alone, without a port, and tcp_port 0 is 10000; 1 KB less
  * AZREDIS_NO_RESUMPTION         TLS sessions are not kept: each connection makes a full handshake; 2 KB less, mbedTLS's
  *                               part included
  * AZREDIS_NO_PASSWORDS          no identity access-key and none password: Entra or nothing; 0.2 KB less
@@ -270,7 +270,10 @@
  * AZREDIS_NO_RESP2              a server without RESP3 is no server: AZREDIS_E_RESP; 0.2 KB less
  * AZREDIS_NO_STREAMS            of RESP3 only what Redis sends: streamed strings and aggregates, and attributes, are
  *                               errors of protocol, and azredis_double alone looks at a double; 0.7 KB less
- * AZREDIS_NO_STATS              no azredis_stats, azredis_auth_info and azredis_auth_record; 0.5 KB less
+ * AZREDIS_NO_SETTINGS           the handshake is AUTH, HELLO 3 and PING: the options client_name and database are AZREDIS_E_ARG,
+ *                               and the server is not told the library's name; 0.4 KB less
+ * AZREDIS_NO_STATS              nothing to look on and compare: no azredis_stats, azredis_auth_info and azredis_auth_record, and
+ *                               AZREDIS_POLICY_SEED is taken for the default; 0.6 KB less
  * AZREDIS_NO_READ_AHEAD         recv is called for what mbedTLS asks, the 5 bytes of a record's head first; 0.3 KB less, and
  *                               AZREDIS_NO_OS 512 bytes, else 16 KB of memory for a busy connection
  * AZREDIS_NO_WHERE              azredis_error.where is "": for AZREDIS_NO_TEXT, code and numbers remain; 1 KB less
@@ -1004,8 +1007,10 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 /* Small and used in many places: with -Os it is there once. */
 #ifdef __OPTIMIZE_SIZE__
 #  define AZRI_ONCE AZRI_APART
+#  define AZRI_INLINE AZRI_APART
 #else
 #  define AZRI_ONCE
+#  define AZRI_INLINE inline
 #endif
 
 /* Words for people. AZREDIS_NO_TEXT drops them where they stand: the compiler looks at what they would show, so that
@@ -1163,6 +1168,11 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #else
 #  define AZRI_WITH_SHARED 1
 #endif
+#ifdef AZREDIS_NO_SETTINGS
+#  define AZRI_WITH_SETTINGS 0
+#else
+#  define AZRI_WITH_SETTINGS 1
+#endif
 #ifdef AZREDIS_NO_READ_AHEAD
 #  define AZRI_WITH_AHEAD 0
 #else
@@ -1173,6 +1183,11 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_WITH_WALKS 0
 #else
 #  define AZRI_WITH_WALKS 1
+#endif
+#if !AZRI_WITH_WALKS && !AZRI_WITH_PASSWORDS
+#  define AZRI_ONLY_CALLBACK 1
+#else
+#  define AZRI_ONLY_CALLBACK 0
 #endif
 /* In place of the moment at which something is due. */
 #ifdef AZREDIS_TICK_MS
@@ -1300,6 +1315,8 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_BACKLOG_BYTES 67108864u
 #  define AZRI_SUB_QUEUE     10000u
 #endif
+
+#define AZRI_PORT_MANAGED    10000       /* of Azure Managed Redis */
 
 /* Times in milliseconds. */
 #define AZRI_SECOND          1000u
@@ -2531,7 +2548,7 @@ static uint16_t azri_port_by_host(azredis_str host) {
     size_t i;
     for (i = 0; i < sizeof classic / sizeof classic[0]; i++)
         if (azri_ends_with(host, classic[i])) return 6380;
-    return 10000;
+    return AZRI_PORT_MANAGED;
 }
 
 /* ==== >>json ============================================================== uses: core mem text ==
@@ -3770,7 +3787,7 @@ static uint8_t azri_resp_is_attribute(int type) { return AZRI_WITH_STREAMS && ty
 
 static char *azri_resp_data(const azri_resp *d) { return d->block + AZRI_BLOCK_HEAD; }
 
-static size_t azri_resp_cap(const azri_resp *d) { return d->block ? d->size - AZRI_BLOCK_HEAD : 0; }
+static AZRI_ONCE size_t azri_resp_cap(const azri_resp *d) { return d->block ? d->size - AZRI_BLOCK_HEAD : 0; }
 
 static void azri_resp_free_nodes(azri_resp *d) {
     azri_free(d->mem, d->nodes, d->nodes_cap * sizeof *d->nodes);
@@ -3803,7 +3820,7 @@ static azredis_status azri_resp_bad(azri_resp *d, const char *why) {
 #define azri_resp_bad(d, why) azri_resp_bad(d, AZRI_TEXT(why))
 
 /* From here on the frame is parsed without being stored. */
-static void azri_resp_lose(azri_resp *d, azredis_status why) {
+static AZRI_ONCE void azri_resp_lose(azri_resp *d, azredis_status why) {
     if (d->lost != AZREDIS_OK) return;
     d->lost = why;
     d->quiet = 1;
@@ -4840,7 +4857,8 @@ static const char *azri_identity_option(const azredis_auth_options *o, size_t i)
 
 static void azri_identity_conf_free(azri_identity_conf *c, const azri_mem *m) {
     size_t i;
-    for (i = 0; i < AZRI_IDENTITY_TEXTS; i++) azri_strfree(m, *azri_identity_copy_of(c, i));
+    if (AZRI_ONLY_CALLBACK) azri_strfree(m, c->user);
+    for (i = 0; !AZRI_ONLY_CALLBACK && i < AZRI_IDENTITY_TEXTS; i++) azri_strfree(m, *azri_identity_copy_of(c, i));
     azri_strfree(m, c->scope);
     memset(c, 0, sizeof *c);
 }
@@ -5094,7 +5112,7 @@ static azredis_status azri_identity_check_values(const azri_identity_conf *c, az
     if (AZRI_WITH_HTTP && azri_identity_check_app(c->tenant_id, c->client_id, "options", e) != AZREDIS_OK)
         return AZREDIS_E_ARG;
     if ((int)AZRI_ID_MANAGED >= 0 && azri_identity_check_managed(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
-    if (!azri_identity_clean(azri_str(c->scope), ":/.-_~", 253))
+    if (!AZRI_ONLY_CALLBACK && !azri_identity_clean(azri_str(c->scope), ":/.-_~", 253))
         return azri_fail(e, AZREDIS_E_ARG, "options.scope", "options: scope must be one resource, such as "
                          AZRI_REDIS_SCOPE);
 #ifndef AZREDIS_NO_EXEC
@@ -5146,26 +5164,22 @@ static uint32_t azri_identity_walk_ms(int id) {
 }
 
 /* 0: out of memory. */
-static int azri_identity_copy(azri_identity_conf *c, const azri_mem *m, const azredis_auth_options *o) {
-    size_t i;
-    for (i = 0; i < AZRI_IDENTITY_TEXTS; i++) {
-        const char *z = azri_identity_option(o, i);
-        if (!z) continue;
-        *azri_identity_copy_of(c, i) = azri_strdup(m, z);
-        if (!*azri_identity_copy_of(c, i)) return 0;
-    }
-    c->scope = azri_strdup(m, o->scope && o->scope[0] ? o->scope : AZRI_REDIS_SCOPE);
-    return c->scope != NULL;
+static int azri_identity_copy_text(char **to, const azri_mem *m, const char *z) {
+    *to = azri_strdup(m, z);
+    return *to || !z;
 }
 
-/* On failure *c is empty. */
-static AZRI_APART azredis_status azri_identity_conf_copy(azri_identity_conf *c, const azri_mem *m,
-                                              const azredis_auth_options *o, azredis_error *e) {
-    azredis_status st;
-    memset(c, 0, sizeof *c);
-    c->identity = (int)o->identity;
-    c->get_token = o->get_token;
-    c->get_token_user = o->get_token_user;
+/* The same. */
+static int azri_identity_copy(azri_identity_conf *c, const azri_mem *m, const azredis_auth_options *o) {
+    size_t i;
+    if (AZRI_ONLY_CALLBACK && !azri_identity_copy_text(&c->user, m, o->user)) return 0;
+    for (i = 0; !AZRI_ONLY_CALLBACK && i < AZRI_IDENTITY_TEXTS; i++)
+        if (!azri_identity_copy_text(azri_identity_copy_of(c, i), m, azri_identity_option(o, i))) return 0;
+    return azri_identity_copy_text(&c->scope, m, o->scope && o->scope[0] ? o->scope : AZRI_REDIS_SCOPE);
+}
+
+/* What the callback has no use for. */
+static void azri_identity_copy_rest(azri_identity_conf *c, const azredis_auth_options *o) {
     c->get_assertion = o->get_assertion;
     c->get_assertion_user = o->get_assertion_user;
     c->load_refresh = o->load_refresh;
@@ -5180,12 +5194,30 @@ static AZRI_APART azredis_status azri_identity_conf_copy(azri_identity_conf *c, 
     c->sign_user = o->sign_user;
     c->cloud = AZRI_WITH_HTTP ? azri_identity_authority_of("") : NULL;
     c->is_static = o->identity == AZREDIS_ID_ACCESS_KEY || o->identity == AZREDIS_ID_PASSWORD;
+}
+
+static azredis_status azri_identity_check_callback(const azri_identity_conf *c, const azredis_auth_options *o, azredis_error *e) {
+    if (c->identity != AZREDIS_ID_CALLBACK || !c->get_token || o->proxy || o->kubernetes_proxy)
+        return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: AZREDIS_NO_ switches left the identity callback alone, which needs get_token");
+    return azri_identity_check_values(c, e);
+}
+
+/* On failure *c is empty. */
+static AZRI_APART azredis_status azri_identity_conf_copy(azri_identity_conf *c, const azri_mem *m,
+                                              const azredis_auth_options *o, azredis_error *e) {
+    azredis_status st;
+    memset(c, 0, sizeof *c);
+    c->identity = (int)o->identity;
+    c->get_token = o->get_token;
+    c->get_token_user = o->get_token_user;
+    if (!AZRI_ONLY_CALLBACK) azri_identity_copy_rest(c, o);
     c->request_ms = azri_or(o->request_ms, 30u * AZRI_SECOND);
     c->chain_ms = azri_or(o->chain_ms, azri_identity_walk_ms((int)o->identity));
     if ((int)AZRI_ID_DEVICE_CODE >= 0 && c->identity == (int)AZRI_ID_DEVICE_CODE && azri_shape_of(m))
         st = azri_identity_bad(e, "options.identity",
                                "device-code keeps a refresh token, for which options.memory has no room; use port.alloc");
-    else if (azri_identity_copy(c, m, o)) st = azri_identity_check(c, e);
+    else if (azri_identity_copy(c, m, o))
+        st = AZRI_ONLY_CALLBACK ? azri_identity_check_callback(c, o, e) : azri_identity_check(c, e);
     else st = azri_fail(e, AZREDIS_E_NOMEM, "options", "options: no memory for a copy");
     if (st != AZREDIS_OK) azri_identity_conf_free(c, m);
     return st;
@@ -6457,8 +6489,8 @@ static void azri_flow_accept(azri_flow *f, uint64_t now, int64_t server_unix) {
     }
     azri_flow_check_audience(f);
     memset(&f->error, 0, sizeof f->error);
-    azri_copy(f->used, sizeof f->used, f->source->name);
-    f->pin = (int)f->links[f->link] + 1;
+    if (AZRI_WITH_STATS || AZRI_WITH_TEXT) azri_copy(f->used, sizeof f->used, f->source->name);
+    if (AZRI_WITH_WALKS) f->pin = (int)f->links[f->link] + 1;
     azri_flow_record(f, "token", "", now);
     azri_flow_end(f, AZREDIS_OK);
 }
@@ -8836,7 +8868,7 @@ static void azri_flow_call_only(azri_flow *f, uint64_t now, int64_t unix_now, az
     f->phase = AZRI_FLOW_ANSWER;
     f->asks = AZRI_STEP_CALL;
     (void)azri_callback_ask(f, step);
-    if (!step->call) azri_flow_nothing(f);
+    if (!AZRI_ONLY_CALLBACK && !step->call) azri_flow_nothing(f);
 }
 
 static void azri_flow_init(azri_flow *f, const azri_mem *m, const azri_identity_conf *conf, azri_rng *rng) {
@@ -8926,7 +8958,7 @@ static void azri_token_init(azri_token *t, azri_rng *rng, azredis_policy policy)
 
 /* The port's clock must not go back. If it does all the same, a plan or a token from its future is void.
  * The tolerance is for pumps that read the clock before they took the lock. */
-static int azri_token_from_future(uint64_t then, uint64_t now) {
+static AZRI_ONCE int azri_token_from_future(uint64_t then, uint64_t now) {
     return then > now && then - now > AZRI_WAIT_MAX;
 }
 
@@ -9032,7 +9064,7 @@ static void azri_token_take(azri_token *t, uint64_t now, uint64_t sent_at, uint6
     t->expires_at = sent_at + life_ms;
     soft = azri_token_soft(t);
     early = azri_rng_below(t->rng, azri_min64(life_ms / 10, 30u * AZRI_MINUTE) + 1);
-    t->soft_at = t->policy == AZREDIS_POLICY_SEED ? azri_token_seed_tick(t, now)
+    t->soft_at = AZRI_WITH_STATS && t->policy == AZREDIS_POLICY_SEED ? azri_token_seed_tick(t, now)
                                                   : sent_at + soft - azri_min64(early, soft);
     azri_token_plan(t, now, t->soft_at);
 }
@@ -9447,7 +9479,7 @@ struct azri_cmd {
     azredis_reply    own;
 };
 
-static inline void azri_cmd_init(azri_cmd *c, size_t frame) {
+static AZRI_INLINE void azri_cmd_init(azri_cmd *c, size_t frame) {
     /* Member by member, and the queues set the rest: a memset of all that costs a pipelined command a tenth more. */
     c->kind = AZRI_CMD_USER;
     c->sent = c->linked = c->finished = c->in_done = c->told = c->in_calls = c->no_reply = c->no_queue = 0;
@@ -9598,7 +9630,7 @@ static void azri_queue_push(azri_queue *q, azri_cmd *c) {
 }
 
 /* Inserts c behind `at`; at NULL: as the first. */
-static void azri_queue_insert(azri_queue *q, azri_cmd *at, azri_cmd *c) {
+static AZRI_ONCE void azri_queue_insert(azri_queue *q, azri_cmd *at, azri_cmd *c) {
     if (at == q->tail) { azri_queue_push(q, c); return; }
     c->linked = 1;
     c->next = at ? at->next : q->head;
@@ -9797,7 +9829,7 @@ static void azri_session_append(azri_session *s, azri_cmd *c) {
 }
 
 /* A command of ours. Its deadline is the session's own. */
-static void azri_session_prepare(azri_cmd *c, azri_kind kind, const char *bytes, size_t len) {
+static AZRI_ONCE void azri_session_prepare(azri_cmd *c, azri_kind kind, const char *bytes, size_t len) {
     memset(c, 0, sizeof *c);
     c->kind = kind;
     c->bytes = bytes;
@@ -10006,12 +10038,33 @@ static void azri_server_error(azri_session *s, const azredis_value *v, const cha
 
 static azri_cmd *azri_session_slot(azri_session *s, unsigned *n) { return &s->handshake[(*n)++]; }
 
+/* HELLO, what the server shall call us, and the database. */
+static char *azri_session_settings(azri_session *s, char *p, unsigned *n) {
+    const char *name = s->conf->name[0] ? s->conf->name : NULL;
+    char number[12];
+    if (!AZRI_WITH_RESP2 || s->conf->protocol == 3)
+        p = azri_session_words(s, azri_session_slot(s, n), AZRI_CMD_HELLO, p, name ? "HELLO 3 SETNAME" : "HELLO 3",
+                               name);
+    else if (name)
+        p = azri_session_words(s, azri_session_slot(s, n), AZRI_CMD_SETTING, p, "CLIENT SETNAME", name);
+    p = azri_session_words(s, azri_session_slot(s, n), AZRI_CMD_SETTING, p, "CLIENT SETINFO LIB-NAME azredis-entra",
+                           NULL);
+    p = azri_session_words(s, azri_session_slot(s, n), AZRI_CMD_SETTING, p,
+                           "CLIENT SETINFO LIB-VER " AZREDIS_VERSION_TEXT, NULL);
+    if (s->conf->database) {
+        azri_out o = azri_out_to(number, sizeof number);
+        azri_out_number(&o, s->conf->database, 0, 10, 0, ' ');
+        azri_out_end(&o);
+        p = azri_session_words(s, azri_session_slot(s, n), AZRI_CMD_SELECT, p, "SELECT", number);
+    }
+    return p;
+}
+
 /* AUTH first, HELLO without credentials: the first command on a connection always gets its answer, also from
  * servers that drop the error of a failing AUTH behind others (redis#15640), and a failing HELLO cannot be a
  * credential problem. The PING at the end proves that question and answer are in step. */
 static void azri_session_opened(azri_session *s, azri_blob *blob, uint64_t now) {
-    const char *name = s->conf->name[0] ? s->conf->name : NULL;
-    char *p = s->hs_bytes, number[12];
+    char *p = s->hs_bytes;
     unsigned n = 0;
     azri_cmd *auth = azri_session_slot(s, &n);
     s->state = AZRI_HANDSHAKE;
@@ -10024,21 +10077,8 @@ static void azri_session_opened(azri_session *s, azri_blob *blob, uint64_t now) 
     azri_session_set_blob(&s->fresh, NULL);
     azri_session_prepare(auth, AZRI_CMD_AUTH, blob->frame, blob->frame_len);
     azri_session_append(s, auth);
-    if (!AZRI_WITH_RESP2 || s->conf->protocol == 3)
-        p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_HELLO, p, name ? "HELLO 3 SETNAME" : "HELLO 3",
-                               name);
-    else if (name)
-        p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_SETTING, p, "CLIENT SETNAME", name);
-    p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_SETTING, p, "CLIENT SETINFO LIB-NAME azredis-entra",
-                           NULL);
-    p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_SETTING, p,
-                           "CLIENT SETINFO LIB-VER " AZREDIS_VERSION_TEXT, NULL);
-    if (s->conf->database) {
-        azri_out o = azri_out_to(number, sizeof number);
-        azri_out_number(&o, s->conf->database, 0, 10, 0, ' ');
-        azri_out_end(&o);
-        p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_SELECT, p, "SELECT", number);
-    }
+    p = AZRI_WITH_SETTINGS ? azri_session_settings(s, p, &n)
+                           : azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_HELLO, p, "HELLO 3", NULL);
     azri_nonce(s->rng, s->nonce);
     p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_READY, p, "PING", s->nonce);
     AZREDIS_ASSERT(n <= sizeof s->handshake / sizeof s->handshake[0] && p <= s->hs_bytes + sizeof s->hs_bytes);
@@ -10123,7 +10163,7 @@ static azredis_status azri_session_handshake(azri_session *s, azri_kind kind, co
     }
     if (kind == AZRI_CMD_HELLO) return azri_session_hello(s, v, e);
     if (kind == AZRI_CMD_READY) return azri_session_ready(s, v, now, e);
-    if (kind == AZRI_CMD_SELECT && v->type == AZREDIS_T_ERROR) {
+    if (AZRI_WITH_SETTINGS && kind == AZRI_CMD_SELECT && v->type == AZREDIS_T_ERROR) {
         azri_server_error(s, v, "redis.select", e);
         azri_fail_add(e, "; mend the option database");
         e->retryable = 0;
@@ -10292,7 +10332,7 @@ static azredis_str azri_push_kind(const azri_frame *f) {
     return f->root && f->root->len >= 1 ? azredis_text(&f->root->as.items[0]) : azri_slice("", 0);
 }
 
-static int azri_is_message(const azri_frame *f) {
+static AZRI_ONCE int azri_is_message(const azri_frame *f) {
     return f->is_push && f->root && f->root->len == 3 && azri_eqz(azri_push_kind(f), "message") &&
            azredis_text(&f->root->as.items[1]).ptr && azredis_text(&f->root->as.items[2]).ptr;
 }
@@ -11406,11 +11446,11 @@ static void azri_hub_token(azri_hub *h, azri_blob *fresh, uint64_t now, uint64_t
     uint64_t spread = 0;
     uint32_t many = 0;
     azri_session_set_blob(&h->blob, fresh);
-    for (s = h->sessions; s; s = azri_next(s)) many += !azri_elder(s) && !azri_gone(s);
+    for (s = h->sessions; AZRI_WITH_HANDOVER && s; s = azri_next(s)) many += !azri_elder(s) && !azri_gone(s);
     if (many > 1 && headroom_at > now)
         spread = azri_min64(AZRI_AUTH_JITTER_MAX, (headroom_at - now) / 2);
     for (s = h->sessions; s; s = azri_next(s)) {
-        azri_session_token(s, fresh, now, azri_rng_below(&h->rng, spread + 1));
+        azri_session_token(s, fresh, now, AZRI_WITH_HANDOVER ? azri_rng_below(&h->rng, spread + 1) : 0);
         if (s->state == AZRI_DOWN && h->refusals) s->dial_at = now;    /* a refused token has been replaced */
     }
     if (h->trouble.code == AZREDIS_E_AUTH || h->trouble.code == AZREDIS_E_ENTRA ||
@@ -13066,44 +13106,10 @@ static uint64_t azri_bare_now(void *user) {
     return 0;
 }
 
-static int64_t azri_bare_unix(void *user) {
-    (void)user;
-    return 0;
-}
-
 static int azri_bare_entropy(void *user, void *out, size_t n) {
     (void)user;
     memset(out, 0, n);
     return -1;
-}
-
-static int azri_bare_connect(void *user, const char *host, uint16_t tcp_port, intptr_t *sock) {
-    (void)user;
-    (void)host;
-    (void)tcp_port;
-    *sock = -1;
-    return -1;
-}
-
-static int azri_bare_send(void *user, intptr_t sock, const void *p, size_t n) {
-    (void)user;
-    (void)sock;
-    (void)p;
-    (void)n;
-    return -1;
-}
-
-static int azri_bare_recv(void *user, intptr_t sock, void *p, size_t n) {
-    (void)user;
-    (void)sock;
-    (void)p;
-    (void)n;
-    return -1;
-}
-
-static void azri_bare_close(void *user, intptr_t sock) {
-    (void)user;
-    (void)sock;
 }
 
 static void azri_bare_wait(void *user, azredis_fd *fds, size_t n, uint32_t ms) {
@@ -13125,11 +13131,8 @@ static void azri_bare_free(void *user, void *p, size_t n) {
     (void)n;
 }
 
-/* user may be NULL. Without one of the hooks none is called: a clock without a socket is of no use. */
+/* user may be NULL. Without one of the hooks a client is broken, and asks for time and random numbers at most. */
 static void azri_port_fill(azri_port *out, const azredis_port *user) {
-    static const azredis_port none = { NULL, azri_bare_now, azri_bare_unix, azri_bare_entropy, azri_bare_connect,
-        azri_bare_send, azri_bare_recv, azri_bare_close, azri_bare_alloc, azri_bare_free, NULL, azri_bare_wait, NULL,
-        azri_port_no_yield };
     azredis_port *p = &out->p;
     memset(out, 0, sizeof *out);
     if (user) *p = *user;
@@ -13144,7 +13147,9 @@ static void azri_port_fill(azri_port *out, const azredis_port *user) {
     if (!p->yield) p->yield = azri_port_no_yield;
     out->missing = !p->now_ms ? "now_ms" : !p->unix_time ? "unix_time" : !p->entropy ? "entropy"
                  : !p->connect ? "connect" : !p->send ? "send" : !p->recv ? "recv" : !p->close ? "close" : NULL;
-    if (out->missing) *p = none;
+    if (!out->missing) return;
+    p->now_ms = azri_bare_now;
+    p->entropy = azri_bare_entropy;
 }
 
 static const char *azri_getenv(const char *name) {
@@ -14097,7 +14102,7 @@ static void azri_tls_close(azri_tls *t) {
     mbedtls_ssl_config_free(&t->cfg);
     mbedtls_x509_crt_free(&t->no_roots);
     if (AZRI_WITH_AHEAD) azri_free(&t->port->mem, t->ahead, AZRI_TLS_AHEAD);
-    azri_strfree(&t->port->mem, t->ca_path);
+    if (AZRI_WITH_ENV) azri_strfree(&t->port->mem, t->ca_path);
     memset(t, 0, sizeof *t);
 }
 
@@ -15576,16 +15581,18 @@ static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
         f->kept = a->kept;
         memset(&a->kept, 0, sizeof a->kept);
     }
-    f->rng.state = azri_rng_next(&a->rng);
+    if (AZRI_WITH_WALKS) f->rng.state = azri_rng_next(&a->rng);
     azri_flow_init(&f->flow, &a->port.mem, &a->conf, &f->rng);
 #ifndef AZREDIS_NO_OS
     f->flow.local_time = azri_posix_local;
 #endif
     ok = azri_fetch_device_take(a, f, now);
-    f->flow.pin = a->pin;
-    f->flow.clock_offset = a->clock_offset;
-    azri_pair_move(&f->flow.kept, &a->pair);
-    f->flow.pace_ms = a->machine.held ? azri_max64(a->machine.life_ms / 10, 1) : 0;
+    if (AZRI_WITH_WALKS) {
+        f->flow.pin = a->pin;
+        f->flow.clock_offset = a->clock_offset;
+        azri_pair_move(&f->flow.kept, &a->pair);
+        f->flow.pace_ms = a->machine.held ? azri_max64(a->machine.life_ms / 10, 1) : 0;
+    }
     azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_TOKEN_START, "fetching a token (%s)",
                   azri_identity_name(a->conf.identity));
     azri_auth_unlock(a);
@@ -15614,7 +15621,7 @@ static azredis_status azri_fetch_take(azredis_auth *a, azri_fetch *f, uint64_t n
     azredis_str jwt = azri_slice(f->flow.token.ptr, f->flow.token.len);
     int64_t old_left = azri_token_left(&a->machine, now), new_left, next;
     azri_blob *b;
-    if (a->blob && azri_identity_same(a->blob->user, f->flow.user, &f->flow.error) != AZREDIS_OK)
+    if (AZRI_WITH_CLAIMS && a->blob && azri_identity_same(a->blob->user, f->flow.user, &f->flow.error) != AZREDIS_OK)
         return f->flow.error.code;
     b = azri_blob_new(&a->port.mem, f->flow.user, jwt);
     if (!b) return azri_fail(&f->flow.error, AZREDIS_E_NOMEM, "token", "out of memory for the token");
@@ -15646,8 +15653,10 @@ static azredis_status azri_fetch_take(azredis_auth *a, azri_fetch *f, uint64_t n
 
 /* Under the lock. Two can come back when a void claim is still at work. */
 static void azri_fetch_return(azredis_auth *a, azri_fetch *f) {
-    azri_pair_move(&a->pair, &f->flow.kept);
-    a->clock_offset = f->flow.clock_offset;
+    if (AZRI_WITH_WALKS) {
+        azri_pair_move(&a->pair, &f->flow.kept);
+        a->clock_offset = f->flow.clock_offset;
+    }
     if (!AZRI_WITH_RESUMPTION || a->kept.blob) return;
     a->kept = f->kept;
     memset(&f->kept, 0, sizeof f->kept);
@@ -15679,10 +15688,10 @@ static void azri_fetch_device_save(azredis_auth *a, azri_fetch *f) {
     if (!d || !d->changed || !a->conf.save_refresh) return;
     st = a->conf.save_refresh(a->conf.refresh_user, d->refresh, strlen(d->refresh));
     if (st == AZREDIS_OK) return;
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_NOT_SAVED,
                   "save_refresh failed with %d: the next start may need a sign-in", (int)st);
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
 }
 
 /* Under the lock: there is a new code. From here on whoever takes over goes on with it. */
@@ -15703,7 +15712,7 @@ static int azri_fetch_device_wait(azredis_auth *a, azri_fetch *f, uint64_t now) 
     azri_device *d = f->device;
     int mine, news;
     if (!d || !d->code) return 1;
-    azri_lock_acquire(&a->lock);
+    azri_auth_lock(a);
     mine = a->machine.claim == f->claim;
     news = mine && d->news;
     if (mine) azri_token_extend(&a->machine, now, f->step.wait_ms + a->conf.chain_ms);
@@ -15712,7 +15721,7 @@ static int azri_fetch_device_wait(azredis_auth *a, azri_fetch *f, uint64_t now) 
         a->device->poll_at = d->poll_at;
         a->device->interval_ms = d->interval_ms;
     }
-    azri_lock_release(&a->lock);
+    azri_auth_unlock(a);
     if (news) azri_auth_wake(a);
     return mine;
 }
@@ -15726,7 +15735,7 @@ static void azri_fetch_end(azredis_auth *a, azri_fetch *f, uint64_t now) {
     mine = a->machine.claim == f->claim;
     if (st == AZREDIS_OK) st = azri_fetch_take(a, f, now);
     if (st == AZREDIS_OK) {
-        a->pin = f->flow.pin;
+        if (AZRI_WITH_WALKS) a->pin = f->flow.pin;
         a->failure.code = AZREDIS_OK;
     } else if (mine) {                  /* the end of a walk that another has replaced is nobody's news */
         azri_auth_failed(a, f->claim, &f->flow.error, now);
@@ -15941,7 +15950,7 @@ static azredis_status azri_fetch_learn(azredis_auth *a, const azri_fetch *f, uin
 
 static void azri_fetch_call_only(azredis_auth *a, azri_fetch *f) {
     azri_flow_call_only(&f->flow, azri_auth_now(a), azri_port_unix(&a->port), &f->step);
-    if (f->step.call) azri_fetch_call(a, f);
+    if (AZRI_ONLY_CALLBACK || f->step.call) azri_fetch_call(a, f);
     azri_fetch_end(a, f, azri_auth_now(a));
 }
 
@@ -16043,7 +16052,7 @@ static void azri_auth_free(azredis_auth *a) {
     azri_device_free(a->device, &mem);
 #endif
     azri_identity_conf_free(&a->conf, &mem);
-    azri_strfree(&mem, a->ca_file);
+    if (AZRI_WITH_ENV) azri_strfree(&mem, a->ca_file);
     azri_lock_free(&a->lock);
     azri_wipe(a, sizeof *a);
     azri_free(&mem, a, sizeof *a);
@@ -16135,6 +16144,9 @@ struct azredis_client {
 static int azri_shared(const azredis_client *c) { return AZRI_WITH_THREADS && c->shared; }
 static int azri_threaded(const azredis_client *c) { return AZRI_WITH_THREADS && c->threads; }
 
+/* A walk is under way. Where there are no walks, the callback has its token within one turn. */
+static int azri_fetching(const azredis_client *c) { return AZRI_WITH_WALKS && c->fetch; }
+
 static uint64_t azri_now(const azredis_client *c) { return c->port.p.now_ms(c->port.p.user); }
 
 static void azri_hold(azredis_client *c) {
@@ -16154,14 +16166,14 @@ static void azri_let_go(azredis_client *c) {
 
 /* ---- tokens ---- */
 
-/* Copies the auth's notes that this client has not seen into its own news, and a fetch's failure into the hub. */
+/* Copies the auth's notes that this client has not seen into its own news. */
 static void azri_pump_notes(azredis_client *c, uint64_t now) {
     azredis_auth *a = c->auth;
     uint64_t i, first = a->note_count > AZRI_NOTES_MAX ? a->note_count - AZRI_NOTES_MAX : 0;
     azri_item *item;
     uint32_t dropped;
     if (first > c->notes_seen) c->hub.news.dropped += (uint32_t)(first - c->notes_seen);
-    for (i = azri_max64(first, c->notes_seen); AZRI_WITH_EVENTS && i < a->note_count; i++) {
+    for (i = azri_max64(first, c->notes_seen); i < a->note_count; i++) {
         const azri_item *note = &a->notes[i % AZRI_NOTES_MAX];
         if (note->type == AZREDIS_EV_LOG && note->level > c->hub.news.level) continue;
         if (note->type == AZREDIS_EV_DEVICE_CODE && !azri_hub_live_blob(&c->hub, now))
@@ -16172,6 +16184,12 @@ static void azri_pump_notes(azredis_client *c, uint64_t now) {
         item->dropped = dropped;
     }
     c->notes_seen = a->note_count;
+}
+
+/* A fetch's failure goes into the hub, its notes into the news. */
+static void azri_pump_failure(azredis_client *c, uint64_t now) {
+    azredis_auth *a = c->auth;
+    if (AZRI_WITH_EVENTS) azri_pump_notes(c, now);
     if (a->token_failures != c->failures_seen && a->failure.code != AZREDIS_OK && !azri_hub_live_blob(&c->hub, now))
         azri_hub_trouble(&c->hub, &a->failure);
     c->failures_seen = a->token_failures;
@@ -16215,7 +16233,7 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
             azri_hub_trouble(&c->hub, &c->hub.made);
         }
     }
-    azri_pump_notes(c, now);
+    azri_pump_failure(c, now);
     c->port.learned = a->port.learned;
     c->port.learned_at = a->port.learned_at;
     azri_auth_unlock(a);
@@ -16229,10 +16247,12 @@ static void azri_pump_join(azredis_client *c) {
     azredis_auth *a = c->auth;
     if (AZRI_WITH_SHARED) azri_auth_watch(a, &c->watch, c->waker);
     azri_auth_lock(a);
-    c->notes_seen = a->note_count;
+    if (AZRI_WITH_EVENTS) {
+        c->notes_seen = a->note_count;
+        if (c->hub.news.level > a->wanted) a->wanted = c->hub.news.level;
+    }
     c->failures_seen = a->token_failures;
-    if (c->hub.news.level > a->wanted) a->wanted = c->hub.news.level;
-    if (a->failure.code != AZREDIS_OK && !azri_token_live(&a->machine, azri_auth_now(a))) c->hub.trouble = a->failure;
+    if (AZRI_WITH_SHARED && a->failure.code != AZREDIS_OK && !azri_token_live(&a->machine, azri_auth_now(a))) c->hub.trouble = a->failure;
     azri_auth_unlock(a);
 }
 
@@ -16245,17 +16265,17 @@ static int azri_pump_rests(const azredis_client *c) {
 static void azri_pump_rest(azredis_client *c, uint64_t now) {
     if (!AZRI_WITH_REST || !c->hub.conf.by_reconnect || azri_is_static(&c->auth->conf)) return;
     azri_auth_lock(c->auth);
-    c->hub.resting = c->fetch || azri_token_due(&c->auth->machine, now);
+    c->hub.resting = azri_fetching(c) || azri_token_due(&c->auth->machine, now);
     azri_auth_unlock(c->auth);
 }
 
 /* 1: it took a step, for which get_token may have taken its time. */
 static int azri_pump_fetch(azredis_client *c, uint64_t now) {
     int before = c->in_callback, stepped;
-    if (!c->fetch && azri_pump_rests(c)) return 0;
+    if (!azri_fetching(c) && azri_pump_rests(c)) return 0;
     c->in_callback = 1;                 /* get_token is one */
     azri_let_go(c);
-    if (!c->fetch && (c->fetch = azri_fetch_claim(c->auth, now)) != NULL) c->renew_spent = 0;
+    if (!azri_fetching(c) && (c->fetch = azri_fetch_claim(c->auth, now)) != NULL) c->renew_spent = 0;
     stepped = c->fetch != NULL;
     if (c->fetch && azri_fetch_step(c->auth, c->fetch, c->waker, &c->grave)) c->fetch = NULL;
     azri_hold(c);
@@ -16661,8 +16681,8 @@ static uint64_t azri_pump_look(azredis_client *c, uint64_t now) {
     int stepped;
     azri_turn_read(c, c->waker, now);
     stepped = !azri_threaded(c) && azri_pump_token(c, now);
-    if (azri_resting(&c->hub) && !c->fetch) azri_hub_rest(&c->hub, now);
-    if (stepped || c->fetch || !azri_all_up(c)) now = azri_now(c);  /* a handshake or get_token may take its time */
+    if (azri_resting(&c->hub) && !azri_fetching(c)) azri_hub_rest(&c->hub, now);
+    if (stepped || azri_fetching(c) || !azri_all_up(c)) now = azri_now(c);  /* a handshake or get_token may take its time */
     azri_pump_auth(c, now);
     azri_hub_tick(&c->hub, now);
     return now;
@@ -16694,9 +16714,9 @@ static uint64_t azri_turn_deadline(const azredis_client *c, uint64_t now) {
 
 /* When the token wants one. */
 static uint64_t azri_fetch_due(azredis_client *c, uint64_t now) {
-    uint64_t t = c->fetch ? azri_fetch_deadline(c->fetch) : AZRI_NEVER64;
+    uint64_t t = azri_fetching(c) ? azri_fetch_deadline(c->fetch) : AZRI_NEVER64;
     azri_auth_lock(c->auth);
-    if (!azri_is_static(&c->auth->conf) && !c->fetch && !(azri_resting(&c->hub) && azri_pump_rests(c)))
+    if (!azri_is_static(&c->auth->conf) && !azri_fetching(c) && !(azri_resting(&c->hub) && azri_pump_rests(c)))
         t = azri_min64(t, azri_token_deadline(&c->auth->machine, now));
     if (c->auth->note_count != c->notes_seen || c->auth->token_failures != c->failures_seen || c->hub.rejected) t = now;
     if (azri_pump_wants_blob(c, now)) t = azri_min64(t, now + AZRI_COPY_AGAIN);
@@ -16727,7 +16747,7 @@ static size_t azri_turn_fds(const azredis_client *c, azri_fd *out, size_t cap) {
 static size_t azri_pump_fds(const azredis_client *c, azri_fd *out, size_t cap) {
     size_t n = azri_turn_fds(c, out, cap);
     n += azri_waker_fds(c->waker, out + azri_minz(n, cap), cap - azri_minz(n, cap));
-    if (c->fetch) n += azri_fetch_fds(c->fetch, out + azri_minz(n, cap), cap - azri_minz(n, cap));
+    if (azri_fetching(c)) n += azri_fetch_fds(c->fetch, out + azri_minz(n, cap), cap - azri_minz(n, cap));
     return n;
 }
 
@@ -16790,7 +16810,7 @@ static void azri_client_undo(azredis_client *c) {
     azri_lock_free(&c->lock);
     azri_tls_forget(&c->kept, &mem);
     azri_strfree(&mem, c->tls_host);
-    azri_strfree(&mem, c->ca_file);
+    if (AZRI_WITH_ENV) azri_strfree(&mem, c->ca_file);
     azri_wipe(c, sizeof *c);
     azri_free(&mem, c, sizeof *c);
 }
@@ -16802,7 +16822,7 @@ static void azri_client_free(azredis_client *c) {
         if (s->link) azri_conn_free(c, azri_conn_of(s));
     c->grave.keep = NULL;               /* what the token request still closes is closed at once */
     azri_grave_clear(&c->grave, &c->port, c->grave.count);
-    azri_fetch_drop(c->auth, c->fetch, azri_now(c));
+    if (azri_fetching(c)) azri_fetch_drop(c->auth, c->fetch, azri_now(c));
     azri_hub_free(&c->hub);             /* in an arena it has the auth's token */
     azri_client_undo(c);
 }
@@ -17795,6 +17815,7 @@ static azredis_status azri_auth_config(azredis_auth_options *o, const azri_mem *
 /* host:port, for messages. */
 static void azri_open_endpoint_text(azredis_client *c) {
     azri_out o = azri_out_to(c->endpoint, sizeof c->endpoint);
+    if (!AZRI_WITH_TEXT && !AZRI_WITH_EVENTS) return;
     azri_out_text(&o, c->host, strlen(c->host));
     if (c->host[0] != '/') {
         azri_out_char(&o, ':');
@@ -17849,7 +17870,8 @@ static azredis_status azri_open_endpoint(azredis_client *c, const azredis_option
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.tcp_port",
                          "host says port %u, tcp_port says %u: give one of them", (unsigned)port,
                          (unsigned)o->tcp_port);
-    c->tcp_port = o->tcp_port ? o->tcp_port : port ? port : o->plaintext ? 6379 : azri_port_by_host(azri_str(c->host));
+    c->tcp_port = o->tcp_port ? o->tcp_port : port ? port : o->plaintext ? 6379 : AZRI_WITH_ADDRESSES ?
+                  azri_port_by_host(azri_str(c->host)) : AZRI_PORT_MANAGED;
     azri_open_endpoint_text(c);
     if (AZRI_WITH_ARENA && o->memory && !o->ca && !o->plaintext)
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.ca",
@@ -17871,17 +17893,19 @@ static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.protocol", "options.protocol is %d; it may be 2 or 3",
                          o->protocol);
     if ((!AZRI_WITH_RESP2 && o->protocol == 2) || (!AZRI_WITH_REST && o->renewal == AZREDIS_RENEWAL_RECONNECT) ||
-        (!AZRI_WITH_SHARED && o->auth))
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options", "an AZREDIS_NO_ switch left protocol 2, "
+        (!AZRI_WITH_SHARED && o->auth) || (!AZRI_WITH_SETTINGS && (o->client_name || o->database || o->protocol == 2)))
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options", "an AZREDIS_NO_ switch left protocol 2, client_name, database, "
                          "AZREDIS_RENEWAL_RECONNECT or auth out of this build");
     h->session.protocol = o->protocol == 2 ? 2 : 3;
-    h->session.database = o->database;
     h->session.auth_ms = azri_or(o->auth_ms, 15u * AZRI_SECOND);
     h->session.command_ms = azri_or(o->command_ms, 5u * AZRI_SECOND);
     h->session.keepalive_ms = azri_or(o->keepalive_ms, AZRI_MINUTE);
     h->session.max_reply = shape ? shape->answer : o->max_reply ? o->max_reply : AZRI_REPLY_MAX;
     h->session.endpoint = c->endpoint;
-    azri_open_name(h->session.name, o->client_name);
+    if (AZRI_WITH_SETTINGS) {
+        h->session.database = o->database;
+        azri_open_name(h->session.name, o->client_name);
+    }
     h->fail_fast = o->fail_fast;
     h->abort_on_connect_fail = o->abort_on_connect_fail;
     h->backlog_count = azri_or(o->backlog_count, AZRI_BACKLOG_COUNT);
@@ -17964,7 +17988,7 @@ static void azri_plan_auth(azri_plan *p, const azredis_auth_options *o, int by_r
     azri_plan_add(p, AZRI_ALWAYS, sizeof(azredis_auth), 1);
     for (i = 0; i < AZRI_IDENTITY_TEXTS; i++) azri_plan_text(p, azri_identity_option(o, i));
     azri_plan_text(p, o->scope && o->scope[0] ? o->scope : AZRI_REDIS_SCOPE);
-    if (o->ca_file) azri_plan_add(p, AZRI_ALWAYS, strlen(o->ca_file) + 1, 1);
+    if (AZRI_WITH_ENV && o->ca_file) azri_plan_add(p, AZRI_ALWAYS, strlen(o->ca_file) + 1, 1);
     /* The one in use, one that the server refused, and the one after it; a connection that ends lets go of the first. */
     azri_plan_add(p, AZRI_ALWAYS, AZRI_BLOB_ROOM, is_static ? 1 : by_reconnect ? 2 : 3);
     if (!is_static) azri_plan_fetch(p, o);
@@ -17991,7 +18015,7 @@ static void azri_plan_client(azri_plan *p, const azredis_options *o) {
     if (AZRI_WAKER_BYTES) azri_plan_add(p, AZRI_ALWAYS, AZRI_WAKER_BYTES, 1);
     azri_plan_add(p, AZRI_ALWAYS, sizeof(azri_session), 1);
     azri_plan_add(p, AZRI_ALWAYS, strlen(o->tls_host ? o->tls_host : o->host && o->host[0] == '/' ? o->host : host) + 1, 1);
-    if (o->ca_file) azri_plan_add(p, AZRI_ALWAYS, strlen(o->ca_file) + 1, 1);
+    if (AZRI_WITH_ENV && o->ca_file) azri_plan_add(p, AZRI_ALWAYS, strlen(o->ca_file) + 1, 1);
     azri_plan_add(p, AZRI_ALWAYS, sizeof(azri_cmd) + z.command, (size_t)o->backlog_count + o->subscriptions);
     azri_plan_add(p, AZRI_ALWAYS, z.answer, o->replies);
     azri_plan_add(p, AZRI_ALWAYS, sizeof(azredis_sub) + AZRI_CHANNEL_ROOM, o->subscriptions);
@@ -18092,7 +18116,7 @@ static AZRI_APART azredis_auth *azri_auth_open(azredis_auth_options *o, const az
     }
     (void)azri_auth_config(o, &a->port.mem, &config, &a->broken);
     azri_token_init(&a->machine, &a->rng, o->policy);
-    a->ca_file = azri_strdup(&a->port.mem, o->ca_file);
+    if (AZRI_WITH_ENV) a->ca_file = azri_strdup(&a->port.mem, o->ca_file);
     if (a->broken.code == AZREDIS_OK) (void)azri_identity_conf_copy(&a->conf, &a->port.mem, o, &a->broken);
     a->conf.cloud = AZRI_WITH_HTTP ? azri_identity_authority_of(redis_host) : NULL;
 #ifndef AZREDIS_NO_DEVICE_CODE
@@ -18103,7 +18127,7 @@ static AZRI_APART azredis_auth *azri_auth_open(azredis_auth_options *o, const az
 #endif
     azri_config_free(config);
     if (a->broken.code != AZREDIS_E_NOMEM && port.missing) (void)azri_port_check(&port, &a->broken);
-    if ((o->ca_file && !a->ca_file) || a->broken.code == AZREDIS_E_NOMEM || azri_auth_static(a) != AZREDIS_OK) {
+    if ((AZRI_WITH_ENV && o->ca_file && !a->ca_file) || a->broken.code == AZREDIS_E_NOMEM || azri_auth_static(a) != AZREDIS_OK) {
         azri_auth_free(a);
         return NULL;
     }
@@ -18229,10 +18253,10 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
     c->auth = azri_open_auth(&o, &id, arena ? &auth_mem : NULL, c->host);
     c->waker = azri_waker_new(&c->port);
     c->tls_host = azri_strdup(&c->port.mem, o.tls_host ? o.tls_host : c->host);
-    c->ca_file = azri_strdup(&c->port.mem, o.ca_file);
+    if (AZRI_WITH_ENV) c->ca_file = azri_strdup(&c->port.mem, o.ca_file);
     azri_config_free(config);
     if (c->auth && c->waker) azri_pump_join(c);
-    if (c->broken.code == AZREDIS_E_NOMEM || !c->auth || !c->waker || !c->tls_host || (o.ca_file && !c->ca_file) ||
+    if (c->broken.code == AZREDIS_E_NOMEM || !c->auth || !c->waker || !c->tls_host || (AZRI_WITH_ENV && o.ca_file && !c->ca_file) ||
         !azri_hub_add_session(&c->hub)) {
         azri_client_undo(c);
         return NULL;
@@ -18311,7 +18335,7 @@ static int azri_renewing(azredis_client *c) {
     const azri_session *s = azri_hub_main(&c->hub);
     uint64_t now;
     int due;
-    if (c->fetch) return 1;
+    if (azri_fetching(c)) return 1;
     now = azri_now(c);
     if (s->state == AZRI_READY && (s->trying || (s->fresh && s->auth_at <= now))) return 1;
     azri_auth_lock(c->auth);

@@ -51,6 +51,7 @@ int mbedtls_hardware_poll(void *user, unsigned char *p, size_t n, size_t *got) {
 #define AZREDIS_NO_RESP2
 #define AZREDIS_NO_STREAMS
 #define AZREDIS_NO_STATS
+#define AZREDIS_NO_SETTINGS
 #define AZREDIS_NO_SHARED
 #define AZREDIS_NO_RECONNECT_RENEWAL
 #ifndef WITH_ASSERTION
