@@ -15489,7 +15489,6 @@ struct azri_fetch {
     azri_line  line;
     azri_http  http;
     azri_tls_kept kept;                 /* the auth's, until the end */
-    azri_device *device;                /* a copy of the auth's; NULL: of another identity */
 #ifndef AZREDIS_NO_EXEC
     azri_child child;
     azredis_error child_error;
@@ -15521,11 +15520,11 @@ static int azri_env_load(azri_env *env, const azri_mem *m) {
 static int azri_fetch_device_take(azredis_auth *a, azri_fetch *f, uint64_t now) {
     if (!a->device) return 1;
     if (a->device->code && now >= a->device->expires_at) azri_device_drop(a->device, &a->port.mem);
-    f->flow.device = f->device = (azri_device *)azri_zalloc(&a->port.mem, sizeof *f->device);
-    return f->device && azri_device_copy(f->device, a->device, &a->port.mem);
+    f->flow.device = (azri_device *)azri_zalloc(&a->port.mem, sizeof *a->device);
+    return f->flow.device && azri_device_copy(f->flow.device, a->device, &a->port.mem);
 }
 
-static void azri_fetch_device_free(azredis_auth *a, azri_fetch *f) { azri_device_free(f->device, &a->port.mem); }
+static void azri_fetch_device_free(azredis_auth *a, azri_fetch *f) { azri_device_free(f->flow.device, &a->port.mem); }
 #endif
 
 static void azri_fetch_free(azredis_auth *a, azri_fetch *f) {
@@ -15671,7 +15670,7 @@ AZRI_STATIC_ASSERT(prompt_fits_an_item, sizeof ((azri_device *)0)->prompt == siz
 
 /* Under the lock: the walk has ended. mine: nobody has taken over. */
 static void azri_fetch_device_return(azredis_auth *a, azri_fetch *f, int mine) {
-    azri_device *d = f->device;
+    azri_device *d = f->flow.device;
     int ok = f->flow.status == AZREDIS_OK;
     if (!d) return;
     if (mine || ok) azri_device_drop(a->device, &a->port.mem);
@@ -15683,7 +15682,7 @@ static void azri_fetch_device_return(azredis_auth *a, azri_fetch *f, int mine) {
 
 /* Not under the lock: the program keeps what it will need after a restart. */
 static void azri_fetch_device_save(azredis_auth *a, azri_fetch *f) {
-    const azri_device *d = f->device;
+    const azri_device *d = f->flow.device;
     azredis_status st;
     if (!d || !d->changed || !a->conf.save_refresh) return;
     st = a->conf.save_refresh(a->conf.refresh_user, d->refresh, strlen(d->refresh));
@@ -15696,7 +15695,7 @@ static void azri_fetch_device_save(azredis_auth *a, azri_fetch *f) {
 
 /* Under the lock: there is a new code. From here on whoever takes over goes on with it. */
 static void azri_fetch_device_tell(azredis_auth *a, azri_fetch *f, uint64_t now) {
-    azri_device *d = f->device;
+    azri_device *d = f->flow.device;
     azri_item *it = azri_auth_note(a, AZREDIS_EV_DEVICE_CODE, NULL);
     d->news = 0;
     memcpy(it->text, d->prompt, sizeof it->text);
@@ -15709,7 +15708,7 @@ static void azri_fetch_device_tell(azredis_auth *a, azri_fetch *f, uint64_t now)
 
 /* The walk waits, perhaps for a person: then it says that it lives, and once what to show. 0: others have taken over. */
 static int azri_fetch_device_wait(azredis_auth *a, azri_fetch *f, uint64_t now) {
-    azri_device *d = f->device;
+    azri_device *d = f->flow.device;
     int mine, news;
     if (!d || !d->code) return 1;
     azri_auth_lock(a);
