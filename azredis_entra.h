@@ -6321,20 +6321,23 @@ static void azri_flow_end(azri_flow *f, azredis_status st) {
     f->phase = AZRI_FLOW_DONE;
 }
 
-/* What the first n links said, each as much as leaves room for all; neighbours that say the same say it together. */
+/* What the first n links said; neighbours that say the same say it together. If all of it is too long, the longest are cut
+ * to what leaves room for the others. */
 static void azri_flow_add_records(azri_flow *f, size_t n, const char *before) {
-    size_t room = sizeof f->error.message - strlen(f->error.message) - strlen(before), want = 0, i;
-    for (i = 0; i < n; i++) want += strlen(f->records[i].name) + strlen(f->records[i].reason) + 4;
+    const azredis_link_record *r = f->records;
+    size_t all = sizeof f->error.message - 1, room = all - azri_minz(strlen(f->error.message) + strlen(before), all);
+    size_t most = sizeof r->reason, want = room + 1, i;
+    unsigned same = 0;                     /* a bit for each that says the same as the next */
+    n = azri_minz(n, AZRI_LINKS_MAX);      /* a device has one: so that compilers see it */
+    for (i = 0; i + 1 < n; i++)
+        if (azri_eqz(azri_str(r[i].reason), r[i + 1].reason)) same |= 1u << i;
+    while (want > room && most > 0)
+        for (i = want = 0, most--; i < n; i++)
+            want += strlen(r[i].name) + 4 + (same >> i & 1u ? 0 : azri_minz(strlen(r[i].reason), most));
     for (i = 0; i < n; i++) {
-        const azredis_link_record *r = &f->records[i];
-        size_t head = strlen(r->name) + 4, most = want < room       ? sizeof r->reason
-                                                  : room / n > head ? room / n - head
-                                                                    : 0;
-        /* Never past the end, which gcc does not see where there is one record. */
-        int same = i + 1 < n && azri_eqz(azri_str(r->reason), f->records[(i + 1) % AZRI_LINKS_MAX].reason);
-        azri_fail_add(&f->error, "%s%s", before, r->name);
-        if (!same) azri_fail_add(&f->error, ": %.*s", (int)most, r->reason);
-        before = same ? ", " : "; ";
+        azri_fail_add(&f->error, "%s%s", before, r[i].name);
+        if (!(same >> i & 1u)) azri_fail_add(&f->error, ": %.*s", (int)most, r[i].reason);
+        before = same >> i & 1u ? ", " : "; ";
     }
 }
 
@@ -12929,7 +12932,7 @@ static azredis_status azri_child_start(azri_child *c, const azri_port *port, azr
     c->port = port;
     c->grave = g;
     if (!c->path)
-        return azri_fail(e, AZREDIS_E_NO_CREDENTIAL, where, "%s: %s is not installed: it is not in PATH", where, argv[0]);
+        return azri_fail(e, AZREDIS_E_NO_CREDENTIAL, where, "%s: not installed, or not in PATH", where);
     r = azri_child_pipe(out);
     if (r == 0) r = azri_child_pipe(err);
     if (r == 0) r = azri_child_spawn(c, argv, variable, out[1], err[1]);

@@ -287,7 +287,7 @@ static void test_failures(void **state)
         }
         setenv("PATH", "tests/data/tools::.:/none", 1);     /* only what is absolute counts */
         assert_int_equal(walk(&a, &n, r, &why), AZREDIS_E_NO_CREDENTIAL);
-        snprintf(none, sizeof none, "%s is not installed", programs[tool]);
+        snprintf(none, sizeof none, "%s: not installed", names[tool]);
         assert_has(why.message, none);
         assert_string_equal(r[0].outcome, "unavailable");
         setenv("PATH", with_tools, 1);

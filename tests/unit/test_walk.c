@@ -91,6 +91,38 @@ static void test_nothing(void **state) {
     finish();
 }
 
+static void reason(size_t i, const char *name, char c, size_t n) {
+    (void)snprintf(flow.records[i].name, sizeof flow.records[i].name, "%s", name);
+    memset(flow.records[i].reason, 0, sizeof flow.records[i].reason);
+    memset(flow.records[i].reason, c, n);
+}
+
+/* Where not all has room, the long reasons are cut alike and the short ones stay whole; nothing else is lost. */
+static void test_room_for_reasons(void **state) {
+    size_t n, first, third;
+    (void)state;
+    for (n = 0; n < sizeof flow.records[0].reason; n++) {
+        const char *m = flow.error.message;
+        (void)setup(NULL);
+        begin();
+        reason(0, "one", 'x', n);
+        reason(1, "two", 's', 20);
+        reason(2, "three", 'y', n);
+        reason(3, "four", 's', 30);
+        reason(4, "five", 's', 30);
+        (void)azri_fail(&flow.error, AZREDIS_E_NO_CREDENTIAL, "identity", "identity: none; ");
+        azri_flow_add_records(&flow, 5, "");
+        first = strspn(strstr(m, "one: ") + 5, "x");
+        third = strspn(strstr(m, "three: ") + 7, "y");
+        assert_int_equal(first, third);
+        if (first != n) assert_in_range(strlen(m), sizeof flow.error.message - 8, sizeof flow.error.message - 1);
+        assert_non_null(strstr(m, "; two: ssssssssssssssssssss; three: "));
+        assert_string_equal(m + strlen(m) - 44, "; four, five: ssssssssssssssssssssssssssssss");
+        finish();
+    }
+    assert_true(first < n);
+}
+
 /* A link that fails ends the walk, and the error tells what the links before it said. */
 static void test_failure_stops(void **state) {
     (void)state;
@@ -169,7 +201,7 @@ static void test_mended(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_variable), cmocka_unit_test(test_long_lists), cmocka_unit_test(test_foreign),
-        cmocka_unit_test(test_nothing), cmocka_unit_test(test_failure_stops), cmocka_unit_test(test_pin),
+        cmocka_unit_test(test_nothing), cmocka_unit_test(test_room_for_reasons), cmocka_unit_test(test_failure_stops), cmocka_unit_test(test_pin),
         cmocka_unit_test(test_mended)
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
