@@ -6289,17 +6289,26 @@ static void azri_flow_end(azri_flow *f, azredis_status st) {
     f->phase = AZRI_FLOW_DONE;
 }
 
-/* What the first n links said, each as much as leaves room for all; neighbours that say the same say it together. */
+/* 1: this link says what the one after it says, too. A device has one link: so that compilers see it. */
+static int azri_flow_says_same(const azri_flow *f, size_t i, size_t n) {
+    const azredis_link_record *r = f->records;
+    return i + 1 < n && i + 1 < AZRI_LINKS_MAX && strncmp(r[i].reason, r[i + 1].reason, sizeof r->reason) == 0;
+}
+
+/* What the first n links said, cut at one length where there is no room for all; neighbours that say the same say it
+ * together. */
 static void azri_flow_add_records(azri_flow *f, size_t n, const char *before) {
-    size_t room = sizeof f->error.message - strlen(f->error.message) - strlen(before), want = 0, i;
-    n = azri_minz(n, AZRI_LINKS_MAX);     /* a device has one: so that compilers see it */
-    for (i = 0; i < n; i++) want += strlen(f->records[i].name) + strlen(f->records[i].reason) + 4;
+    size_t room = sizeof f->error.message - strlen(f->error.message) - strlen(before), most = sizeof f->records[0].reason, want, i;
+    do {
+        most--;
+        for (i = 0, want = 0; i < n; i++) {
+            size_t said = azri_flow_says_same(f, i, n) ? 0 : strlen(f->records[i].reason);
+            want += strlen(f->records[i].name) + azri_minz(said, most) + 4;
+        }
+    } while (want >= room && most);
     for (i = 0; i < n; i++) {
         const azredis_link_record *r = &f->records[i];
-        size_t head = strlen(r->name) + 4, most = want < room       ? sizeof r->reason
-                                                  : room / n > head ? room / n - head
-                                                                    : 0;
-        int same = i + 1 < n && azri_eqz(azri_str(r->reason), r[1].reason);
+        int same = azri_flow_says_same(f, i, n);
         azri_fail_add(&f->error, "%s%s", before, r->name);
         if (!same) azri_fail_add(&f->error, ": %.*s", (int)most, r->reason);
         before = same ? ", " : "; ";
@@ -12890,7 +12899,7 @@ static azredis_status azri_child_start(azri_child *c, const azri_port *port, azr
     c->port = port;
     c->grave = g;
     if (!c->path)
-        return azri_fail(e, AZREDIS_E_NO_CREDENTIAL, where, "%s: %s is not installed: it is not in PATH", where, argv[0]);
+        return azri_fail(e, AZREDIS_E_NO_CREDENTIAL, where, "%s: %s is not installed (not in PATH)", where, argv[0]);
     r = azri_child_pipe(out);
     if (r == 0) r = azri_child_pipe(err);
     if (r == 0) r = azri_child_spawn(c, argv, variable, out[1], err[1]);

@@ -354,7 +354,7 @@ static void in_path(const char *path, const char *from, const char *found) {
         end();
     } else {
         if (*found) fail_msg("in PATH=%s: %s", text, err.message);
-        assert_string_equal(err.message, "exec: tool is not installed: it is not in PATH");
+        assert_string_equal(err.message, "exec: tool is not installed (not in PATH)");
         assert_int_equal(err.retryable, 0);
         azri_child_end(&child);
         assert_int_equal(fds_open(), fds_before);
