@@ -3783,7 +3783,7 @@ static void azri_resp_init(azri_resp *d, const azri_mem *m, size_t max_reply) {
 /* What Redis never sends; constants where it is not understood. */
 static int azri_resp_streaming(const azri_resp *d) { return AZRI_WITH_STREAMS && d->streaming; }
 static int azri_resp_streamed(const azri_level *l) { return AZRI_WITH_STREAMS && l->streamed; }
-static uint8_t azri_resp_is_attribute(int type) { return AZRI_WITH_STREAMS && type == AZREDIS_T_ATTRIBUTE; }
+static uint8_t azri_resp_is_attribute(unsigned type) { return AZRI_WITH_STREAMS && type == AZREDIS_T_ATTRIBUTE; }
 
 static char *azri_resp_data(const azri_resp *d) { return d->block + AZRI_BLOCK_HEAD; }
 
