@@ -9873,7 +9873,7 @@ static void azri_session_probe(azri_session *s, uint64_t now) {
     s->gate = 1;
     s->ping_until = azri_after(now, s->conf->command_ms == AZREDIS_NEVER ? AZRI_DEAD_MS : s->conf->command_ms / 2);
     azri_log(s->news, AZREDIS_LOG_DEBUG, AZRI_LOG_PROBE, "%s: PING after %llu ms of silence", s->conf->endpoint,
-             (unsigned long long)(now - s->last_read));
+             (unsigned long long)(now - azri_min64(now, s->last_read)));
 }
 
 /* The last command of a connection that is given up, and the first of the one that takes its place. */
@@ -9886,7 +9886,8 @@ static void azri_session_mark(azri_session *s) {
 static int azri_session_idle_too_long(const azri_session *s, uint64_t now) {
     const azri_cmd *c = s->fifo.head;
     if (c && (c->sent || s->offset || (c->kind != AZRI_CMD_USER && c->kind < AZRI_CMD_SUBSCRIBE))) return 0;
-    return s->conf->keepalive_ms != AZREDIS_NEVER && now - s->last_read >= s->conf->keepalive_ms;
+    if (s->conf->keepalive_ms == AZREDIS_NEVER) return 0;
+    return now < s->last_read || now - s->last_read >= s->conf->keepalive_ms;      /* a clock may go back */
 }
 
 /* Only in READY. */
