@@ -16046,8 +16046,10 @@ static size_t azri_fetch_fds(const azri_fetch *f, azri_fd *out, size_t cap) {
 
 static void azri_auth_free(azredis_auth *a) {
     azri_mem mem = a->port.mem;
-    if (a->own) a->drop_own(a, a->own, azri_auth_now(a));
-    azri_waker_unref(a->own_waker);
+    if (AZRI_WITH_SHARED) {
+        if (a->own) a->drop_own(a, a->own, azri_auth_now(a));
+        azri_waker_unref(a->own_waker);
+    }
     azri_tls_forget(&a->kept, &mem);
     azri_pair_free(&a->pair);
     azri_blob_drop(a->blob);
@@ -17929,7 +17931,7 @@ static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o
 static void azri_open_identity(azredis_auth_options *a, const azredis_options *o) {
     if (!o->identity) memset(a, 0, sizeof *a);
     else if (o->identity != a) *a = *o->identity;
-    if (!a->ca && !a->ca_file) {
+    if (AZRI_WITH_HTTP && !a->ca && !a->ca_file) {
         a->ca = o->ca;
         a->ca_len = o->ca_len;
         a->ca_file = o->ca_file;
@@ -18108,11 +18110,15 @@ static AZRI_APART azredis_auth *azri_auth_open(azredis_auth_options *o, const az
     a->refs = 1;
     azri_pair_init(&a->pair, &a->port.mem);
     a->rng.state = azri_seed(&a->port, o->seed);
-    a->ca = o->ca;
-    a->ca_len = o->ca_len;
-    a->on_event = o->on_event;
-    a->event_user = o->event_user;
-    a->level = a->wanted = o->log_level ? o->log_level : AZREDIS_LOG_WARNING;
+    if (AZRI_WITH_HTTP) {
+        a->ca = o->ca;
+        a->ca_len = o->ca_len;
+    }
+    if (AZRI_WITH_EVENTS) {
+        a->on_event = o->on_event;
+        a->event_user = o->event_user;
+        a->level = a->wanted = o->log_level ? o->log_level : AZREDIS_LOG_WARNING;
+    }
     if (azri_lock_init(&a->lock, &a->port) != AZREDIS_OK) {
         azri_free(&port.mem, a, sizeof *a);
         return NULL;
@@ -18239,9 +18245,11 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
     if (!c) return NULL;
     c->port = port;
     azri_hub_init(&c->hub, &c->port.mem, azri_seed(&c->port, o.seed));
-    if (o.log_level) c->hub.news.level = o.log_level;
-    c->on_event = o.on_event;
-    c->event_user = o.event_user;
+    if (AZRI_WITH_EVENTS) {
+        if (o.log_level) c->hub.news.level = o.log_level;
+        c->on_event = o.on_event;
+        c->event_user = o.event_user;
+    }
     c->ca = o.ca;
     c->ca_len = o.ca_len;
     if (azri_lock_init(&c->lock, &c->port) != AZREDIS_OK) {
