@@ -14701,7 +14701,7 @@ static azredis_status azri_pfx_check(azri_pfx *p, azredis_str in, azredis_str sa
     if (!azri_der(&in, AZRI_DER_SEQUENCE, &mac) || in.len || !azri_der(&mac, AZRI_DER_SEQUENCE, &info) ||
         !azri_der_algorithm(&info, &oid, &parameters) || !azri_der(&info, AZRI_DER_OCTETS, &digest) ||
         !azri_der(&mac, AZRI_DER_OCTETS, &b.salt) || b.salt.len > AZRI_PBE_SALT_MAX ||
-        (mac.len && !azri_der_int(&mac, &b.rounds)))
+        (mac.len && !azri_der_int(&mac, &b.rounds)) || b.rounds == 0)
         return azri_pfx_damaged(p);
     b.hash = azri_oid(oid, AZRI_OID_HASH);
     if (!b.hash) return azri_pbe_refuse(p, oid);

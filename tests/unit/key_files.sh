@@ -57,6 +57,7 @@ pfx sha512 -macalg sha512
 pfx md5 -macalg md5
 pfx more -iter 3334
 pfx one -iter 1
+pfx twice -iter 2
 pfx no_mac -nomac
 pfx plain -keypbe NONE -certpbe NONE
 pfx plain_cert -certpbe NONE -iter 1

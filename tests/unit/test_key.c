@@ -443,6 +443,20 @@ static void test_damaged(void **state) {
     assert_true(good <= 2 && damaged > s.len * 9 / 10);           /* the parameters of SHA-256, which has none */
 }
 
+/* A MAC whose key is hashed not once has no key: openssl writes the salt, then how often. */
+static void test_no_rounds(void **state) {
+    azredis_str s = file("twice.pfx");
+    char *at = (char *)(uintptr_t)s.ptr + s.len - 3;
+    (void)state;
+    assert_memory_equal(at, "\x02\x01\x02", 3);
+    assert_int_equal(load_bytes(s.ptr, s.len, password), AZREDIS_OK);
+    at[2] = 0;
+    assert_int_equal(load_bytes(s.ptr, s.len, password), AZREDIS_E_ARG);
+    assert_non_null(strstr(err.message, "damaged"));
+    assert_int_equal(load_bytes(s.ptr, s.len, "wrong"), AZREDIS_E_ARG);
+    assert_non_null(strstr(err.message, "damaged"));
+}
+
 #define MUTATIONS 10000u
 static void test_mutations(void **state) {
     static const char *const names[] = { "one.pfx", "open.pfx", "plain_cert.pfx", "encrypted_both.pem" };
@@ -562,6 +576,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_longest, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_memory, setup, teardown),
         cmocka_unit_test_setup_teardown(test_arena, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_rounds, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mutations, setup, teardown),
         cmocka_unit_test_setup_teardown(test_thumbprints, setup, teardown),
         cmocka_unit_test_setup_teardown(test_signatures, setup, teardown),
