@@ -14407,8 +14407,9 @@ static azredis_status azri_pfx_damaged(azri_pfx *p) {
                      "fetch it again, or write it anew: %s", p->mend);
 }
 
-static azredis_status azri_pfx_not_opened(azri_pfx *p) {
-    return azri_key_refuse(p->error, p->password.len ? "its password is wrong" : "it is encrypted; give its password");
+static azredis_status azri_key_not_opened(azredis_error *e, int has_password) {
+    return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: %s: AZURE_CLIENT_CERTIFICATE_PASSWORD, or option "
+                     "certificate_password", has_password ? "its password is wrong" : "it is encrypted; give its password");
 }
 
 /* oid: of a way to encrypt that is not read here. */
@@ -14603,7 +14604,7 @@ static azredis_status azri_pbe_open(azri_pfx *p, azredis_str in, int tag, azri_b
     mbedtls_cipher_free(&c);
     if (azri_mbedtls_no_memory(rc)) return azri_key_no_room(p->error, rc);
     if (rc != 0) return azri_pbe_refuse(p, azri_str(""));      /* this mbedTLS has not the hash or the cipher */
-    if (st == AZREDIS_OK && !azri_pbe_unpad(out, block)) st = azri_pfx_not_opened(p);
+    if (st == AZREDIS_OK && !azri_pbe_unpad(out, block)) st = azri_key_not_opened(p->error, p->password.len > 0);
     p->opened += st == AZREDIS_OK;
     return st;
 }
@@ -14728,7 +14729,7 @@ static azredis_status azri_pfx_read(azri_pfx *p, azredis_str in) {
     st = azri_pfx_check(p, pfx, safes, &differs);
     if (st == AZREDIS_OK) st = azri_pfx_each(p, safes, azri_pfx_safe);
     if (!differs || st == AZREDIS_E_NOMEM || st == AZREDIS_E_LIMIT) return st;
-    return p->opened ? azri_pfx_damaged(p) : azri_pfx_not_opened(p);
+    return p->opened ? azri_pfx_damaged(p) : azri_key_not_opened(p->error, p->password.len > 0);
 }
 
 /* PKCS#12: the key as PKCS#8 into key, which stays empty if there is none, and the certificates behind those of chain.
@@ -14817,6 +14818,12 @@ static int azri_pem_next(azredis_str *text, azri_pem *b) {
     return 1;
 }
 
+/* rest: where azri_pem_next found nothing more. */
+static azredis_status azri_pem_end(azredis_str rest, azredis_error *e) {
+    if (azri_pem_find(rest, azri_str("-----BEGIN ")) == rest.len) return AZREDIS_OK;
+    return azri_key_refuse(e, "a -----BEGIN in it has no -----END: it is cut off, or still being written");
+}
+
 /* Behind what out has. */
 static azredis_status azri_pem_decode(azredis_str body, azri_buf *out) {
     azredis_status st = azri_buf_reserve(out, body.len + 1);
@@ -14853,7 +14860,7 @@ static azredis_status azri_chain_pem(azri_buf *chain, azri_buf *scratch, azredis
         if (st == AZREDIS_OK) st = azri_chain_add(chain, azri_slice(scratch->ptr, scratch->len));
     }
     if (st == AZREDIS_E_ARG) return azri_key_refuse(e, "a certificate in it is not base64");
-    return st == AZREDIS_OK ? st : azri_key_no_room(e, st);
+    return st == AZREDIS_OK ? azri_pem_end(text, e) : azri_key_no_room(e, st);
 }
 
 /* DER begins with a SEQUENCE of more than 127 bytes; no text does. */
@@ -14864,27 +14871,28 @@ static int azri_chain_binary(azredis_str in) {
 /* der: gets the key, if it is PKCS#12. */
 static azredis_status azri_chain_read(azri_buf *chain, azri_buf *der, azredis_str in, const char *password,
                                       azredis_error *e) {
-    azredis_str all = in, value;
+    azredis_str rest = in, value;
+    int whole = azri_der(&rest, AZRI_DER_SEQUENCE, &value);
     azredis_status st;
     if (in.len > AZRI_KEY_FILE_MAX) return azri_key_no_room(e, AZREDIS_E_LIMIT);
     if (AZRI_WITH_PEM && !azri_chain_binary(in)) st = azri_chain_pem(chain, der, in, e);
-    else if (AZRI_WITH_PEM &&
-             (!azri_der(&all, AZRI_DER_SEQUENCE, &value) || !value.len || value.ptr[0] != AZRI_DER_SEQUENCE))
+    else if (AZRI_WITH_PEM && (!whole || !value.len || value.ptr[0] != AZRI_DER_SEQUENCE))
         st = azri_pfx_load(chain->mem, in, password, der, chain, e);
-    else {
-        st = azri_chain_add(chain, in);
+    else {                               /* without what an editor or echo has put behind it: it has a thumbprint */
+        st = azri_chain_add(chain, whole ? azri_slice(in.ptr, in.len - rest.len) : in);
         if (st != AZREDIS_OK) st = azri_key_no_room(e, st);
     }
     if (st != AZREDIS_OK || chain->len > 0) return st;
     return azri_key_refuse(e, "there is no certificate in it; expected PEM (-----BEGIN CERTIFICATE-----) or PKCS#12");
 }
 
-/* Does the certificate belong to the key? 1, 0, or -1: out of memory. */
-static int azri_chain_matches(azri_key *k, azredis_str der) {
+/* Does the certificate belong to the key? 1, 0, or -1: out of memory. *bad: mbedTLS's code, if it cannot be read. */
+static int azri_chain_matches(azri_key *k, azredis_str der, int *bad) {
     mbedtls_x509_crt crt;
     int rc;
     mbedtls_x509_crt_init(&crt);
     rc = mbedtls_x509_crt_parse_der(&crt, (const unsigned char *)der.ptr, der.len);
+    if (rc != 0) *bad = rc;
     if (rc == 0) rc = mbedtls_pk_check_pair(&crt.pk, &k->pk AZRI_PK_RNG(azri_key_rng, k));
     mbedtls_x509_crt_free(&crt);
     return azri_mbedtls_no_memory(rc) ? -1 : rc == 0;
@@ -14903,11 +14911,14 @@ static void azri_chain_reverse(char *p, size_t n) {
 static azredis_status azri_chain_leaf(azri_key *k, azredis_error *e) {
     size_t from = 0, at = 0;
     azredis_str der;
-    int rc = 0;
+    int rc = 0, bad = 0;
     while (rc == 0 && azri_chain_next(&k->chain, &at, &der)) {
-        rc = azri_chain_matches(k, der);
+        rc = azri_chain_matches(k, der, &bad);
         if (rc == 0) from = at;
     }
+    if (rc == 0 && bad)
+        return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: a certificate in it is damaged, or of a kind "
+                         "that mbedTLS cannot read (-0x%04x); look: openssl x509 -in FILE -noout -text", (unsigned)-bad);
     if (rc < 0) return azri_key_no_room(e, AZREDIS_E_NOMEM);
     if (rc == 0)
         return azri_key_refuse(e, "no certificate in it belongs to the private key; give the key it was made with");
@@ -14931,8 +14942,8 @@ static azredis_status azri_key_parse(azri_key *k, const azri_buf *der, const cha
     int rc = mbedtls_pk_parse_key(&k->pk, (const unsigned char *)der->ptr, der->len, (const unsigned char *)password,
                                   password ? strlen(password) : 0 AZRI_PK_RNG(azri_key_rng, k));
     unsigned bits = rc == 0 ? (unsigned)mbedtls_pk_get_bitlen(&k->pk) : 0;
-    if (rc == MBEDTLS_ERR_PK_PASSWORD_REQUIRED) return azri_key_refuse(e, "its key is encrypted; give its password");
-    if (rc == MBEDTLS_ERR_PK_PASSWORD_MISMATCH) return azri_key_refuse(e, "its password is wrong");
+    if (rc == MBEDTLS_ERR_PK_PASSWORD_REQUIRED || rc == MBEDTLS_ERR_PK_PASSWORD_MISMATCH)
+        return azri_key_not_opened(e, rc == MBEDTLS_ERR_PK_PASSWORD_MISMATCH);
     if (azri_mbedtls_no_memory(rc)) return azri_key_no_room(e, AZREDIS_E_NOMEM);
     if (rc != 0)
         return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: its private key is damaged, or of a kind that "
@@ -14945,23 +14956,32 @@ static azredis_status azri_key_parse(azri_key *k, const azri_buf *der, const cha
     return AZREDIS_OK;
 }
 
+/* PKCS#1 and PKCS#8 begin with a number. EncryptedPrivateKeyInfo begins with an algorithm. */
+static azredis_status azri_key_der(azri_key *k, const azri_buf *der, const char *password, azredis_error *e) {
+    azredis_str in = azri_slice(der->ptr, der->len), value;
+    azri_buf plain;
+    azredis_status st;
+    if (!AZRI_WITH_PEM || !azri_der(&in, AZRI_DER_SEQUENCE, &value) || !value.len ||
+        value.ptr[0] != AZRI_DER_SEQUENCE)
+        return azri_key_parse(k, der, NULL, e);
+    azri_buf_init(&plain, der->mem, AZRI_KEY_ROOM, 1);
+    st = azri_pfx_load(der->mem, azri_slice(der->ptr, der->len), password, &plain, NULL, e);
+    if (st == AZREDIS_OK) st = azri_key_parse(k, &plain, NULL, e);
+    azri_buf_free(&plain);
+    return st;
+}
+
 /* Proc-Type and DEK-Info (RFC 1421 4.6) stand before the base64: that is mbedTLS's, which wants a NUL. */
 static azredis_status azri_key_block(azri_key *k, const azri_pem *b, azri_buf *der, const char *password,
                                      azredis_error *e) {
     int headers = azri_find(b->body, ':') < b->body.len;
-    azri_buf plain;
     azredis_status st;
     der->len = 0;
     st = headers ? azri_buf_add(der, b->whole.ptr, b->whole.len) : azri_pem_decode(b->body, der);
     if (st == AZREDIS_OK && headers) st = azri_buf_add(der, "", 1);
     if (st == AZREDIS_E_ARG) return azri_key_refuse(e, "its private key is not base64");
     if (st != AZREDIS_OK) return azri_key_no_room(e, st);
-    if (!azri_eqz(b->label, "ENCRYPTED PRIVATE KEY")) return azri_key_parse(k, der, headers ? password : NULL, e);
-    azri_buf_init(&plain, der->mem, AZRI_KEY_ROOM, 1);
-    st = azri_pfx_load(der->mem, azri_slice(der->ptr, der->len), password, &plain, NULL, e);
-    if (st == AZREDIS_OK) st = azri_key_parse(k, &plain, NULL, e);
-    azri_buf_free(&plain);
-    return st;
+    return headers ? azri_key_parse(k, der, password, e) : azri_key_der(k, der, password, e);
 }
 
 static azredis_status azri_key_pem(azri_key *k, azri_buf *der, azredis_str text, const char *password,
@@ -14972,6 +14992,7 @@ static azredis_status azri_key_pem(azri_key *k, azri_buf *der, azredis_str text,
     while (azri_pem_next(&text, &b))
         if (b.label.len >= sizeof kind - 1 && azri_eqz(azri_pem_from(b.label, b.label.len - (sizeof kind - 1)), kind))
             return azri_key_block(k, &b, der, password, e);
+    if (azri_pem_end(text, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     return azri_key_refuse(e, "there is no private key in it (-----BEGIN PRIVATE KEY-----); give it as a file of its "
                               "own, or in one file with the certificate");
 }
@@ -14994,7 +15015,7 @@ static azredis_status azri_key_load(azri_key *k, const azri_mem *m, azredis_str 
         azri_buf_add(&der, key.ptr, key.len) != AZREDIS_OK)
         st = azri_key_no_room(e, AZREDIS_E_NOMEM);
     if (st == AZREDIS_OK && (!AZRI_WITH_PEM || (azri_chain_binary(key.len ? key : certificate) && der.len)))
-        st = azri_key_parse(k, &der, NULL, e);
+        st = azri_key_der(k, &der, password, e);
     else if (st == AZREDIS_OK) st = azri_key_pem(k, &der, key.len ? key : certificate, password, e);
     if (st == AZREDIS_OK) st = azri_chain_leaf(k, e);
     azri_buf_free(&der);

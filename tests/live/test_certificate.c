@@ -323,7 +323,7 @@ static void test_refused(void **state)
     lock_with(path, certificates(both), "correct horse");
     id = service();
     id.certificate_file = path;
-    refused(&id, AZREDIS_E_ARG, 0, "its key is encrypted; give its password", 0);
+    refused(&id, AZREDIS_E_ARG, 0, "it is encrypted; give its password", 0);
     id.certificate_password = "hunter2hunter2";
     refused(&id, AZREDIS_E_ARG, 0, "its password is wrong", 0);
     id.certificate_password = NULL;

@@ -16,6 +16,13 @@ openssl pkey -in both.pem -outform DER -out pkcs8.der
 openssl rsa -in both.pem -traditional -out pkcs1.pem 2>/dev/null
 cat pkcs1.pem cert.pem >key_first.pem
 { echo "Bag Attributes"; echo "    friendlyName: x"; cat cert.pem pkcs8.pem; } | crlf >crlf.pem
+{ printf '\357\273\277'; cat both.pem; } >bom.pem
+openssl x509 -in cert.pem -outform DER -out cert.der
+{ cat cert.der; echo; } >newline.der
+sed 's/^MIICpzCCAY/MIICpzCCAZ/' cert.pem >flipped.pem
+head -n 6 cert.pem >cut.pem
+head -n 6 pkcs8.pem >cut.key
+cat cert.pem cut.pem >cut_chain.pem
 openssl rsa -in both.pem -traditional -aes256 -passout $pass -out proc_type.pem 2>/dev/null
 crlf <proc_type.pem >proc_type_crlf.pem
 
@@ -33,6 +40,7 @@ openssl genrsa -traditional -out short.key 1024 2>/dev/null
 # ---- keys that a password encrypts ----
 enc() { name=$1; shift; openssl pkcs8 -topk8 -in both.pem -passout $pass -out "$name.pem" "$@"; }
 enc default
+openssl pkcs8 -topk8 -in both.pem -passout $pass -outform DER -out default.der
 enc aes128_sha1 -v2 aes-128-cbc -v2prf hmacWithSHA1
 enc aes192 -v2 aes-192-cbc
 enc sha512 -v2 aes-256-cbc -v2prf hmacWithSHA512
@@ -72,4 +80,3 @@ pfx no_key -nokeys
 openssl pkcs12 -export -nocerts -inkey pkcs8.pem -passout $pass -out no_cert.pfx
 openssl pkcs12 -export -in ca.pem -inkey ca.key -passout $pass -out ec.pfx
 openssl pkcs12 -export -in leaf.pem -inkey pkcs8.pem -certfile ca.pem -passout $pass -out chain.pfx
-openssl x509 -in cert.pem -outform DER -out cert.der

@@ -211,7 +211,7 @@ static void test_pem(void **state) {
     static const struct { const char *certificate, *key; } good[] = {
         { "both.pem", NULL }, { "key_first.pem", NULL }, { "crlf.pem", NULL }, { "cert.pem", "pkcs8.pem" },
         { "cert.pem", "pkcs1.pem" }, { "cert.der", "pkcs8.der" }, { "cert.pem", "proc_type.pem" }, { "cert.pem", "proc_type_crlf.pem" },
-        { "cert.der", "pkcs8.pem" }, { "default.pfx", "pkcs8.pem" }
+        { "cert.der", "pkcs8.pem" }, { "default.pfx", "pkcs8.pem" }, { "newline.der", "pkcs8.pem" }, { "bom.pem", NULL }
     };
     size_t i;
     (void)state;
@@ -237,6 +237,9 @@ static void test_encrypted_keys(void **state) {
         if (good[i].legacy) refuses("cert.pem", good[i].key, password, "3DES, which needs AZREDIS_LEGACY_PKCS12");
     }
     loads("encrypted_both.pem", NULL, password);
+    loads("cert.pem", "default.der", password);
+    refuses("cert.pem", "default.der", "pa ss", "its password is wrong");
+    refuses("cert.der", "default.der", NULL, "give its password: AZURE_CLIENT_CERTIFICATE_PASSWORD");
     refuses("cert.pem", "rc2.pem", password, "RC2");
     refuses("cert.pem", "scrypt.pem", password, "something unknown");
     refuses("cert.pem", "camellia.pem", password, "openssl pkcs8 -topk8 -in OLD -v2 aes-256-cbc -out NEW");
@@ -332,6 +335,10 @@ static void test_refusals(void **state) {
     refuses("no_cert.pfx", NULL, password, "no certificate");
     refuses("password", NULL, NULL, "no certificate");
     refuses("other.pem", "pkcs8.pem", NULL, "belongs to the private key");
+    refuses("flipped.pem", "pkcs8.pem", NULL, "openssl x509 -in FILE -noout -text");
+    refuses("cut.pem", "pkcs8.pem", NULL, "cut off, or still being written");
+    refuses("cert.pem", "cut.key", NULL, "cut off, or still being written");
+    refuses("cut_chain.pem", "pkcs8.pem", NULL, "cut off, or still being written");
     refuses("ec.pem", NULL, NULL, "not RSA");
     refuses("ec.pfx", NULL, password, "not RSA");
     refuses("cert.pem", "short.key", NULL, "1024 bits");
