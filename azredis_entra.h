@@ -15011,12 +15011,14 @@ static azredis_status azri_key_load(azri_key *k, const azri_mem *m, azredis_str 
     k->open = 1;
     st = azri_chain_read(&k->chain, &der, certificate, password, e);
     if (key.len) der.len = 0;            /* what PKCS#12 held beside, or room that was used */
-    if (st == AZREDIS_OK && (!AZRI_WITH_PEM || azri_chain_binary(key)) &&
-        azri_buf_add(&der, key.ptr, key.len) != AZREDIS_OK)
-        st = azri_key_no_room(e, AZREDIS_E_NOMEM);
-    if (st == AZREDIS_OK && (!AZRI_WITH_PEM || (azri_chain_binary(key.len ? key : certificate) && der.len)))
-        st = azri_key_der(k, &der, password, e);
-    else if (st == AZREDIS_OK) st = azri_key_pem(k, &der, key.len ? key : certificate, password, e);
+    if (st == AZREDIS_OK && (!AZRI_WITH_PEM || azri_chain_binary(key))) {
+        st = azri_buf_add(&der, key.ptr, key.len);
+        if (st != AZREDIS_OK) st = azri_key_no_room(e, st);
+    }
+    if (st == AZREDIS_OK)
+        st = !AZRI_WITH_PEM || (azri_chain_binary(key.len ? key : certificate) && der.len)
+                 ? azri_key_der(k, &der, password, e)
+                 : azri_key_pem(k, &der, key.len ? key : certificate, password, e);
     if (st == AZREDIS_OK) st = azri_chain_leaf(k, e);
     azri_buf_free(&der);
     if (st != AZREDIS_OK) azri_key_free(k);

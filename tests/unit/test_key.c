@@ -21,7 +21,7 @@ static int legacy;                             /* of AZREDIS_LEGACY_PKCS12, so t
 #include <cmocka.h>
 
 #define COUNT(a) (sizeof(a) / sizeof(a)[0])
-#define FILE_ROOM (AZRI_KEY_FILE_MAX + 2)
+#define FILE_ROOM (AZRI_KEY_FILE_MAX + 32)
 
 /* ---- memory that counts, fails on demand and looks at what it gets back ---- */
 
@@ -383,6 +383,9 @@ static void test_longest(void **state) {
         azri_key_free(&key);
         assert_int_equal(azri_key_load(&key, &mem, s, azri_slice(room, n), NULL, &err), more > 0 ? AZREDIS_E_LIMIT : AZREDIS_OK);
     }
+    room[0] = 0x30;                      /* in DER */
+    room[1] = (char)(unsigned char)0x84;
+    assert_int_equal(azri_key_load(&key, &mem, s, azri_slice(room, AZRI_KEY_ROOM + 1), NULL, &err), AZREDIS_E_LIMIT);
     assert_non_null(strstr(err.message, "131072"));
 }
 
