@@ -5216,6 +5216,9 @@ static AZRI_APART azredis_status azri_identity_conf_copy(azri_identity_conf *c, 
     if ((int)AZRI_ID_DEVICE_CODE >= 0 && c->identity == (int)AZRI_ID_DEVICE_CODE && azri_shape_of(m))
         st = azri_identity_bad(e, "options.identity",
                                "device-code keeps a refresh token, for which options.memory has no room; use port.alloc");
+    else if (AZRI_WITH_ENV && azri_shape_of(m) && (o->certificate_file || o->key_file))
+        st = azri_identity_bad(e, "options.certificate",
+                               "a client in options.memory has no room for files; give certificate and key in memory");
     else if (azri_identity_copy(c, m, o))
         st = AZRI_ONLY_CALLBACK ? azri_identity_check_callback(c, o, e) : azri_identity_check(c, e);
     else st = azri_fail(e, AZREDIS_E_NOMEM, "options", "options: no memory for a copy");

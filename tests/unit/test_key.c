@@ -412,8 +412,16 @@ static void test_arena(void **state) {
     static const char *const names[] = { "both.pem", "encrypted_both.pem", "default.pfx", "plain.pfx" };
     static const azri_shape shape = { 1, 1, 1, 1, 1 };
     static const azri_mem blocks = { heap_alloc, heap_free, NULL, &shape };
+    azredis_auth_options o;
+    azri_identity_conf conf;
     size_t i;
     (void)state;
+    memset(&o, 0, sizeof o);
+    o.identity = AZREDIS_ID_CLIENT_CERTIFICATE;
+    o.tenant_id = o.client_id = "11111111-2222-3333-4444-555555555555";
+    o.certificate_file = "app.pem";      /* for what it holds there are no blocks */
+    assert_int_equal(azri_identity_conf_copy(&conf, &blocks, &o, &err), AZREDIS_E_ARG);
+    assert_non_null(strstr(err.message, "give certificate and key in memory"));
     for (i = 0; i < COUNT(names); i++) {
         assert_int_equal(azri_key_load(&key, &blocks, file(names[i]), azri_str(""), password, &err), AZREDIS_OK);
         azri_key_free(&key);
