@@ -17627,12 +17627,12 @@ static azredis_status azri_auth_look(azredis_auth *a, azredis_token *out, azredi
     azri_auth_lock(a);
     if (a->blob && (azri_is_static(&a->conf) || azri_token_live(&a->machine, now))) {
         st = azri_auth_copy_token(a, out, now, why);
+    } else if (a->device && a->device->code) {          /* whatever failed before: somebody can mend it now */
+        (void)azri_fail(why, st, "token", AZRI_NOBODY_YET);
     } else if (a->failure.code != AZREDIS_OK) {
         if (why) *why = a->failure;
         if (!a->failure.retryable && now < a->machine.next_try && !azri_token_claimed(&a->machine, now))
             st = a->failure.code;
-    } else if (a->device && a->device->code) {
-        (void)azri_fail(why, st, "token", AZRI_NOBODY_YET);
     } else {
         (void)azri_fail(why, st, "token", "the request for a token has not been answered yet%s", !a->machine.held ? ""
                         : a->machine.refused ? "; Redis refused the last one" : "; the last one has expired");

@@ -311,6 +311,22 @@ static void test_other_person(void **state)
     assert_null(client->auth->device->refresh);
 }
 
+/* A code that is out is told of, not the trouble before it. */
+static void test_code_after_trouble(void **state)
+{
+    azredis_auth_options id = identity(0);
+    azredis_error why;
+    (void)state;
+    id.chain_ms = 300;
+    auth = azredis_auth_open(&id);
+    live_fault(&em, "device-500", NULL, "*");
+    await(token(&why, 10) == AZREDIS_AGAIN && why.code != AZREDIS_AGAIN, LIVE_SOON);
+    live_disarm(&em, "device-500");
+    await(token(&why, 10) == AZREDIS_AGAIN && prompt(0), LIVE_SOON);
+    assert_has(why.message, "nobody has signed in yet");
+    assert_int_equal(why.code, AZREDIS_AGAIN);
+}
+
 static void test_declined(void **state)
 {
     azredis_error why;
@@ -493,7 +509,7 @@ static void test_example(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_person), TEST(test_restart), TEST(test_signs_in_again), TEST(test_other_person), TEST(test_declined), TEST(test_taken_over),
+        TEST(test_person), TEST(test_restart), TEST(test_signs_in_again), TEST(test_other_person), TEST(test_code_after_trouble), TEST(test_declined), TEST(test_taken_over),
         TEST(test_threads), TEST(test_azredis), TEST(test_example)
     };
     return cmocka_run_group_tests(tests, start, stop);
