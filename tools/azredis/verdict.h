@@ -504,7 +504,8 @@ static void put_fact(char *out, size_t cap, const facts *f, const char *name, si
     };
     const struct { const char *name; int64_t value; } numbers[] = {
         {"port", f->port}, {"right_port", f->right_port}, {"other_port", f->other_port}, {"days_left", f->days_left},
-        {"aadsts", f->aadsts}, {"skew_s", f->skew_s < 0 ? -f->skew_s : f->skew_s}, {"life_s", f->life_s}, {"reauth_ms", f->reauth_ms},
+        {"aadsts", f->aadsts}, {"skew_s", f->skew_s < 0 ? -f->skew_s : f->skew_s}, {"life_s", f->life_s},
+        {"reauth_ms", f->reauth_ms},
         {"median_ms", f->median_us / 1000}, {"longest_ms", f->longest_us / 1000}
     };
     size_t i;
