@@ -15710,11 +15710,28 @@ static void azri_fetch_device_return(azredis_auth *a, azri_fetch *f, int mine) {
     d->refresh = NULL;
 }
 
-/* Not under the lock: the program keeps what it will need after a restart. */
+/* Under the lock: another person than before has signed in, whose token azri_fetch_take refuses. */
+static int azri_fetch_device_is_other(const azredis_auth *a, const azri_flow *flow) {
+    return flow->status == AZREDIS_OK && a->blob && azri_identity_same(a->blob->user, flow->user, NULL) != AZREDIS_OK;
+}
+
+/* Not under the lock: the program keeps what it will need after a restart. With what another person leaves no renewal
+ * would ever be of use: it is forgotten, so that the next walk asks for a sign-in. */
 static void azri_fetch_device_save(azredis_auth *a, azri_fetch *f) {
-    const azri_device *d = f->flow.device;
+    azri_device *d = f->flow.device;
     azredis_status st;
-    if (!d || !d->changed || !a->conf.save_refresh) return;
+    int other;
+    if (!d || !d->changed) return;
+    azri_auth_lock(a);
+    other = azri_fetch_device_is_other(a, &f->flow);
+    azri_auth_unlock(a);
+    if (other) {
+        azri_strfree(&a->port.mem, d->refresh);
+        d->refresh = NULL;
+        d->changed = 0;
+        d->dead = 1;
+    }
+    if (other || !a->conf.save_refresh) return;
     st = a->conf.save_refresh(a->conf.refresh_user, d->refresh, strlen(d->refresh));
     if (st == AZREDIS_OK) return;
     azri_auth_lock(a);
@@ -17636,12 +17653,12 @@ static azredis_status azri_auth_look(azredis_auth *a, azredis_token *out, azredi
     azri_auth_lock(a);
     if (a->blob && (azri_is_static(&a->conf) || azri_token_live(&a->machine, now))) {
         st = azri_auth_copy_token(a, out, now, why);
+    } else if (a->device && a->device->code) {          /* whatever failed before: somebody can mend it now */
+        (void)azri_fail(why, st, "token", AZRI_NOBODY_YET);
     } else if (a->failure.code != AZREDIS_OK) {
         if (why) *why = a->failure;
         if (!a->failure.retryable && now < a->machine.next_try && !azri_token_claimed(&a->machine, now))
             st = a->failure.code;
-    } else if (a->device && a->device->code) {
-        (void)azri_fail(why, st, "token", AZRI_NOBODY_YET);
     } else {
         (void)azri_fail(why, st, "token", "the request for a token has not been answered yet%s", !a->machine.held ? ""
                         : a->machine.refused ? "; Redis refused the last one" : "; the last one has expired");

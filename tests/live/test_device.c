@@ -291,6 +291,42 @@ static void test_signs_in_again(void **state)
     assert_int_equal(live_seen.of[AZREDIS_EV_TOKEN_REFRESH_FAILED], 0);
 }
 
+/* Another person than before signs in: refused, nothing of theirs is kept, and the next walk shows another code. */
+static void test_other_person(void **state)
+{
+    azredis_auth_options id = identity(1);
+    const live_event *e;
+    int before;
+    (void)state;
+    set_to("device-approve&value=1");
+    client = new_client(&id, NULL);
+    await((pump(), live_connected(client)), LIVE_SOON);
+    json_decref(live_json(&em, "POST", "/revoke?code=50173", ""));
+    live_fault(&em, "token-wrong-oid", NULL, "1");
+    before = saves;
+    await((pump(), live_seen.of[AZREDIS_EV_TOKEN_REFRESH_FAILED] > 0), LIVE_SOON);
+    e = live_nth(&live_seen, AZREDIS_EV_TOKEN_REFRESH_FAILED, 0);
+    assert_has(e->error.message, "the identity changed");
+    assert_int_equal(saves, before);
+    assert_null(client->auth->device->refresh);
+}
+
+/* A code that is out is told of, not the trouble before it. */
+static void test_code_after_trouble(void **state)
+{
+    azredis_auth_options id = identity(0);
+    azredis_error why;
+    (void)state;
+    id.chain_ms = 300;
+    auth = azredis_auth_open(&id);
+    live_fault(&em, "device-500", NULL, "*");
+    await(token(&why, 10) == AZREDIS_AGAIN && why.code != AZREDIS_AGAIN, LIVE_SOON);
+    live_disarm(&em, "device-500");
+    await(token(&why, 10) == AZREDIS_AGAIN && prompt(0), LIVE_SOON);
+    assert_has(why.message, "nobody has signed in yet");
+    assert_int_equal(why.code, AZREDIS_AGAIN);
+}
+
 static void test_declined(void **state)
 {
     azredis_error why;
@@ -473,7 +509,7 @@ static void test_example(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_person), TEST(test_restart), TEST(test_signs_in_again), TEST(test_declined), TEST(test_taken_over),
+        TEST(test_person), TEST(test_restart), TEST(test_signs_in_again), TEST(test_other_person), TEST(test_code_after_trouble), TEST(test_declined), TEST(test_taken_over),
         TEST(test_threads), TEST(test_azredis), TEST(test_example)
     };
     return cmocka_run_group_tests(tests, start, stop);

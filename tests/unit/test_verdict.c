@@ -67,7 +67,18 @@ static const seen cases[] = {
     {"identity.federation", {.token = AZREDIS_E_ENTRA, .aadsts = 700213}},
     {"identity.not-here", {.token = AZREDIS_E_HTTP, .http_status = 400, .credential = "managed-identity"}},
     {"identity.no-metadata", {.token = AZREDIS_E_NET, .credential = "managed-identity"}},
+    {"identity.not-here", {.token = AZREDIS_E_HTTP, .http_status = 400, .text = "managed-identity: HTTP 400"}},
+    {"identity.failed", {.token = AZREDIS_E_HTTP, .http_status = 400, .credential = "client-secret"}},
+    {"identity.failed", {.token = AZREDIS_E_HTTP, .http_status = 400, .text = "environment: HTTP 400"}},
+    {"identity.failed", {.token = AZREDIS_E_ENTRA, .http_status = 400, .credential = "device-code",
+                         .text = "device-code: the person who was shown the device code declined to sign in"}},
     {"identity.none", {.token = AZREDIS_E_NO_CREDENTIAL}},
+    {"identity.unavailable", {.token = AZREDIS_E_NO_CREDENTIAL, .credential = "azure-cli"}},
+    {"identity.program", {.token = AZREDIS_E_TIMEOUT, .credential = "azure-powershell"}},
+    {"identity.program", {.token = AZREDIS_E_TIMEOUT, .credential = "exec"}},
+    {"identity.person", {.token = AZREDIS_E_TIMEOUT, .credential = "device-code",
+                         .text = "device-code: nobody signed in with the device code before it expired"}},
+    {"identity.unreached", {.token = AZREDIS_E_TIMEOUT, .credential = "device-code"}},
     {"identity.tls", {.token = AZREDIS_E_CERT}},
     {"identity.unreached", {.token = AZREDIS_E_DNS}},
     {"identity.unreached", {.token = AZREDIS_E_TIMEOUT}},
@@ -199,15 +210,19 @@ static void test_facts_in_sentences(void **state)
     static const char form[] = "{host} {port} {right_port} {other_port} {suffix} {address} {reach} {canonical} {clock} "
                                "{user} {audience} {tenant}{tenant_asked} {aadsts} {days_left} {skew_s} {life_s} "
                                "{median_ms} "
-                               "{longest_ms} {reauth_ms} {node} {text}";
+                               "{longest_ms} {reauth_ms} {node} {text} {credential} {skew_way}";
     facts f = {.host = "h", .port = 1, .right_port = 2, .other_port = 3, .suffix_text = ".s", .address = "a",
                .reach = REACH_REFUSED, .canonical = "c", .clock = "k", .user = "u", .audience = "d", .tenant = "t",
                .tenant_asked = "q", .aadsts = 4, .days_left = -5, .skew_s = 6, .life_s = 7, .median_us = 8999,
-               .longest_us = 9000, .reauth_ms = 10, .node = "n:1", .text = "{host}"};
+               .longest_us = 9000, .reauth_ms = 10, .node = "n:1", .text = "{host}",
+               .credential = "id"};
     char out[300], small[8];
     (void)state;
     tell(out, sizeof out, &f, form);
-    assert_string_equal(out, "h 1 2 3 .s a refuses connections c k u d t q 4 -5 6 7 8 9 10 n:1 {host}");
+    assert_string_equal(out, "h 1 2 3 .s a refuses connections c k u d t q 4 -5 6 7 8 9 10 n:1 {host} id behind");
+    f.skew_s = -7199;
+    tell(out, sizeof out, &f, "{skew_s} s {skew_way} Entra");
+    assert_string_equal(out, "7199 s ahead of Entra");
     tell(small, sizeof small, &f, "{canonical}{reach} and more");
     assert_string_equal(small, "crefuse");
 }

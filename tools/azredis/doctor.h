@@ -170,7 +170,7 @@ static void print_end(int status) {
 /* ---- name ------------------------------------------------------------------------------------ */
 
 /* libc's look-up cannot be ended, so a thread does it; one that never comes back is left behind. */
-static struct { char host[256], port[8]; struct addrinfo *list; int rc, done[2]; } lookup;
+static struct { char host[256], port[8]; struct addrinfo *list; int rc, error, done[2]; } lookup;
 
 static void *look_up_main(void *unused) {
     struct addrinfo want;
@@ -178,6 +178,7 @@ static void *look_up_main(void *unused) {
     want.ai_socktype = SOCK_STREAM;
     want.ai_flags = AI_CANONNAME;
     lookup.rc = getaddrinfo(lookup.host, lookup.port, &want, &lookup.list);
+    lookup.error = errno;               /* each thread has its own */
     if (write(lookup.done[1], "", 1) != 1) lookup.rc = EAI_SYSTEM;
     return unused;
 }
@@ -194,12 +195,14 @@ static int look_up(const char *host, int port, struct addrinfo **list) {
     if (pthread_create(&thread, NULL, look_up_main, NULL) != 0) return EAI_MEMORY;
     p.fd = lookup.done[0];
     p.events = POLLIN;
+    p.revents = 0;                      /* poll may never come to write it */
     while (check_left(LOOKUP_MS) > 0 && poll(&p, 1, (int)least(SLICE_MS, check_left(LOOKUP_MS))) <= 0) {}
     if (!(p.revents & POLLIN)) return EAI_AGAIN;
     pthread_join(thread, NULL);
     close(lookup.done[0]);
     close(lookup.done[1]);
     *list = lookup.list;
+    errno = lookup.error;
     return lookup.rc;
 }
 

@@ -51,7 +51,7 @@ typedef struct facts {
     azredis_status token;
     int aadsts, http_status;
     char credential[24], audience[160], user[64], tenant[64];
-    int64_t life_s, skew_s;             /* left; how far this clock is before Entra's */
+    int64_t life_s, skew_s;             /* left; how far this clock is behind Entra's */
     int person, groups;                 /* whose token: a person's; a member of groups */
     /* Redis */
     azredis_status auth;
@@ -174,9 +174,21 @@ static int wrong_scope(const facts *f) {
 static int unusable_token(const facts *f) { return f->token == AZREDIS_E_TOKEN; }
 static int no_token(const facts *f) { return f->token != AZREDIS_OK && !unusable_token(f) && !wrong_scope(f); }
 static int no_identity(const facts *f) { return no_token(f) && f->token == AZREDIS_E_NO_CREDENTIAL; }
-/* Metadata services answer 400 where the machine has no such identity. */
-static int not_here(const facts *f) { return no_token(f) && f->http_status == 400 && f->aadsts == 0; }
-static int no_metadata(const facts *f) { return no_token(f) && strcmp(f->credential, "managed-identity") == 0; }
+static int is_named(const facts *f, const char *identity) { return strcmp(f->credential, identity) == 0; }
+static int no_metadata(const facts *f) { return no_token(f) && is_named(f, "managed-identity"); }
+/* Metadata services answer 400 where the machine has no such identity. In a chain the text begins with whose it is. */
+static int not_here(const facts *f) {
+    return (no_metadata(f) || (no_token(f) && !*f->credential && strncmp(f->text, "managed-identity:", 17) == 0)) &&
+           f->http_status == 400 && f->aadsts == 0;
+}
+static int unavailable(const facts *f) { return no_identity(f) && *f->credential; }
+static int no_person(const facts *f) {
+    return no_token(f) && f->token == AZREDIS_E_TIMEOUT && is_named(f, "device-code") && strstr(f->text, "nobody");
+}
+static int slow_program(const facts *f) {
+    return no_token(f) && f->token == AZREDIS_E_TIMEOUT &&
+           (strncmp(f->credential, "azure-", 6) == 0 || is_named(f, "exec"));
+}
 static int entra_unreached(const facts *f) {
     return no_token(f) && (f->token == AZREDIS_E_DNS || f->token == AZREDIS_E_NET || f->token == AZREDIS_E_TIMEOUT ||
                            f->token == AZREDIS_E_CLOSED || f->token == AZREDIS_AGAIN);
@@ -350,6 +362,12 @@ static const struct rule {
      "switch the system-assigned identity on, or assign the user-assigned one to this machine; check AZURE_CLIENT_ID"},
     {CHECK_IDENTITY, "identity.no-metadata", CHECK_FAIL, no_metadata, "no managed identity is to be had here: {text}",
      "run on a machine of Azure and switch its identity on, or use another --auth; elsewhere it cannot work"},
+    {CHECK_IDENTITY, "identity.unavailable", CHECK_FAIL, unavailable, "{credential} has no identity to offer: {text}",
+     "do what it says, or choose another identity by --auth"},
+    {CHECK_IDENTITY, "identity.program", CHECK_FAIL, slow_program, "the program that gets the token hangs: {text}",
+     "run it by hand, as this user, and see what it waits for"},
+    {CHECK_IDENTITY, "identity.person", CHECK_FAIL, no_person, "nobody has signed in: {text}",
+     "run it again, and give the code to the page that it names before it expires"},
     {CHECK_IDENTITY, "identity.none", CHECK_FAIL, no_identity,
      "no identity is to be had here: each that was asked says below what it lacks",
      "set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, give this machine a managed identity, or --auth"},
@@ -369,7 +387,7 @@ static const struct rule {
      "wrong scope: the token is for {audience}, not for https://redis.azure.com",
      "leave --scope out, or use https://redis.azure.com/.default"},
     {CHECK_TOKEN, "token.clock", CHECK_WARN, clock_differs,
-     "wrong clock: this machine is {skew_s} s before Entra, and says {clock}",
+     "wrong clock: this machine is {skew_s} s {skew_way} Entra, and says {clock}",
      "set the clock, for example by timedatectl set-ntp true"},
     {CHECK_TOKEN, "token.tenant", CHECK_WARN, other_tenant,
      "the token is of tenant {tenant}, not of{tenant_asked}", "check the tenant id"},
@@ -481,11 +499,13 @@ static void put_fact(char *out, size_t cap, const facts *f, const char *name, si
     const struct { const char *name, *text; } texts[] = {
         {"host", f->host}, {"suffix", f->suffix_text}, {"address", f->address}, {"canonical", f->canonical},
         {"text", f->text}, {"clock", f->clock}, {"user", f->user}, {"audience", f->audience}, {"tenant", f->tenant},
-        {"node", f->node}, {"reach", reach_text(f->reach)}
+        {"node", f->node}, {"reach", reach_text(f->reach)}, {"credential", f->credential},
+        {"skew_way", f->skew_s < 0 ? "ahead of" : "behind"}
     };
     const struct { const char *name; int64_t value; } numbers[] = {
         {"port", f->port}, {"right_port", f->right_port}, {"other_port", f->other_port}, {"days_left", f->days_left},
-        {"aadsts", f->aadsts}, {"skew_s", f->skew_s}, {"life_s", f->life_s}, {"reauth_ms", f->reauth_ms},
+        {"aadsts", f->aadsts}, {"skew_s", f->skew_s < 0 ? -f->skew_s : f->skew_s}, {"life_s", f->life_s},
+        {"reauth_ms", f->reauth_ms},
         {"median_ms", f->median_us / 1000}, {"longest_ms", f->longest_us / 1000}
     };
     size_t i;
