@@ -315,7 +315,8 @@
  * There a TLS session is not kept, no second connection takes over, and one thread calls.
  *
  * 15 NOT YET
- * The OSS cluster policy; transactions; blocking commands; pattern and sharded subscriptions; subscriptions over RESP2; mbedTLS 4; a built-in port for Windows.
+ * The OSS cluster policy; transactions; blocking commands; pattern and sharded subscriptions; subscriptions over RESP2;
+ * mbedTLS 4; a built-in port for Windows.
  */
 
 /* Under -std=cNN the C library hides POSIX until it is asked for, and it must be asked before the first header. */
