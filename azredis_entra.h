@@ -4107,7 +4107,7 @@ static azredis_status azri_resp_aggregate(azri_resp *d, azredis_type type, azred
 /* . : the end of a streamed aggregate */
 static azredis_status azri_resp_stream_end(azri_resp *d, azredis_str text) {
     const azri_level *l = d->depth ? &d->level[d->depth - 1] : NULL;
-    if (!l || !l->streamed || text.len) return azri_resp_bad(d, "misplaced end of stream");
+    if (text.len || !l || !azri_resp_streamed(l)) return azri_resp_bad(d, "misplaced end of stream");
     if (d->attribute) return azri_resp_bad(d, "an attribute without value");
     if (l->type == AZREDIS_T_MAP && l->count % 2) return azri_resp_bad(d, "a map with a key without value");
     (void)azri_resp_pop(d);
@@ -6284,7 +6284,7 @@ static void azri_flow_header(void *user, azredis_str name, azredis_str value) {
 static void azri_flow_record(azri_flow *f, const char *outcome, const char *reason, uint64_t now) {
     azredis_link_record *r;
     size_t n = strlen(f->source->name);
-    if (!AZRI_WITH_STATS && !AZRI_WITH_TEXT) return;        /* nobody can read it */
+    if (AZRI_WITH_STATS + AZRI_WITH_TEXT == 0) return;        /* nobody can read it */
     r = &f->records[f->record_count++];
     if (strlen(reason) > n + 1 && memcmp(reason, f->source->name, n) == 0 && memcmp(reason + n, ": ", 2) == 0)
         reason += n + 2;
@@ -14358,7 +14358,7 @@ enum { AZRI_OID_HASH, AZRI_OID_PRF, AZRI_OID_CIPHER };
 
 /* What is said of an algorithm in mbedTLS's number; 0: unknown. */
 static int azri_oid(azredis_str oid, int kind) {
-    static const struct { const char *oid; uint8_t kind, is; } known[] = {
+    static const struct { const char *name; uint8_t use, is; } known[] = {
         { "\x2b\x0e\x03\x02\x1a", AZRI_OID_HASH, MBEDTLS_MD_SHA1 },
         { AZRI_OID_NIST "\x02\x01", AZRI_OID_HASH, MBEDTLS_MD_SHA256 },
         { AZRI_OID_NIST "\x02\x02", AZRI_OID_HASH, MBEDTLS_MD_SHA384 },
@@ -14374,7 +14374,7 @@ static int azri_oid(azredis_str oid, int kind) {
     };
     size_t i;
     for (i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (known[i].kind == kind && azri_eqz(oid, known[i].oid)) return known[i].is;
+        if (known[i].use == kind && azri_eqz(oid, known[i].name)) return known[i].is;
     return 0;
 }
 
@@ -14836,7 +14836,7 @@ static azredis_status azri_pem_decode(azredis_str body, azri_buf *out) {
     if (st != AZREDIS_OK) return st;
     p = out->ptr + out->len;
     for (i = 0; i < body.len; i++)
-        if (!memchr("\r\n\t ", body.ptr[i], 4)) p[n++] = body.ptr[i];
+        if (azri_find(azri_str("\r\n\t "), body.ptr[i]) == 4) p[n++] = body.ptr[i];
     if (!azri_b64_decode(azri_slice(p, n), "+/", p, &n)) return AZREDIS_E_ARG;
     out->len += n;
     return AZREDIS_OK;
@@ -17864,7 +17864,7 @@ static azredis_status azri_auth_config(azredis_auth_options *o, const azri_mem *
 /* host:port, for messages. */
 static void azri_open_endpoint_text(azredis_client *c) {
     azri_out o = azri_out_to(c->endpoint, sizeof c->endpoint);
-    if (!AZRI_WITH_TEXT && !AZRI_WITH_EVENTS) return;
+    if (AZRI_WITH_TEXT + AZRI_WITH_EVENTS == 0) return;
     azri_out_text(&o, c->host, strlen(c->host));
     if (c->host[0] != '/') {
         azri_out_char(&o, ':');

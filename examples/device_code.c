@@ -56,7 +56,7 @@ int main(int argc, char **argv) {
     azredis_options o = {0};
     azredis_reply r = {0};
     azredis_error why;
-    int i, seconds = argc > 3 ? atoi(argv[3]) : 10, failed = 0;
+    int i, seconds = argc > 3 ? (int)strtol(argv[3], NULL, 10) : 10, failed = 0;
     if (argc < 3) return fprintf(stderr, "usage: device_code HOST[:PORT] FILE [SECONDS]\n"), 2;
     id.identity = AZREDIS_ID_DEVICE_CODE;
     id.client_id = getenv("AZURE_CLIENT_ID");

@@ -51,7 +51,7 @@ def main():
         if of[first] not in have:
             have.append(of[first])
         text = "\n".join(lines[first:end + 1])
-        sign, body = re.match(r"(?:static )?(?:inline )?(.*?\)) (\{.*)", text, re.S).groups()
+        sign, body = re.match(r"(?:static )?(?:inline |AZRI_ALONG |AZRI_INLINE )?(.*?\)) (\{.*)", text, re.S).groups()
         out[first:end + 1] = [""] * (end + 1 - first)
         if of[first] == wanted:
             out[first] = sign + " {" + (PLANT if plant else "") + body[1:]
