@@ -4107,7 +4107,7 @@ static azredis_status azri_resp_aggregate(azri_resp *d, azredis_type type, azred
 /* . : the end of a streamed aggregate */
 static azredis_status azri_resp_stream_end(azri_resp *d, azredis_str text) {
     const azri_level *l = d->depth ? &d->level[d->depth - 1] : NULL;
-    if (text.len || !l || !azri_resp_streamed(l)) return azri_resp_bad(d, "misplaced end of stream");
+    if (!l || !l->streamed || text.len) return azri_resp_bad(d, "misplaced end of stream");
     if (d->attribute) return azri_resp_bad(d, "an attribute without value");
     if (l->type == AZREDIS_T_MAP && l->count % 2) return azri_resp_bad(d, "a map with a key without value");
     (void)azri_resp_pop(d);
@@ -4138,7 +4138,7 @@ static azredis_status azri_resp_scalar(azri_resp *d, azredis_str text) {
 }
 
 static azredis_status azri_resp_head(azri_resp *d) {
-    azredis_str text;
+    azredis_str text = { NULL, 0 };        /* an analyzer does not see that azri_resp_bad returns an error */
     azredis_status st = azri_resp_line(d, &text);
     if (st != AZREDIS_OK) return st;
     if (AZRI_WITH_STREAMS && d->type == '.') return azri_resp_stream_end(d, text);
