@@ -515,6 +515,12 @@ typedef enum azredis_level {
 
 #define AZREDIS_UNKNOWN INT64_MIN      /* a time that is not known or does not apply */
 
+typedef enum azredis_connection {      /* what a connection is for */
+    AZREDIS_CONNECTION_SHARED = 0,     /* commands, and subscriptions unless they have their own */
+    AZREDIS_CONNECTION_PUBSUB,         /* subscriptions: options.pubsub, and wherever the server speaks RESP2 */
+    AZREDIS_CONNECTION_LEASED          /* one caller's for a while: transactions, blocking commands */
+} azredis_connection;
+
 typedef struct azredis_event {         /* lent until the handler returns; never holds a token */
     azredis_event_type   type;
     azredis_client      *client;       /* NULL: from an azredis_auth that stands alone */
@@ -528,6 +534,7 @@ typedef struct azredis_event {         /* lent until the handler returns; never 
     const char          *text;
     uint32_t             dropped;      /* events that were dropped before this one; log lines below warning go first */
     const char          *user_code, *verification_uri; /* what to enter on which page; text says both in a sentence */
+    azredis_connection   connection;   /* whose, where endpoint is given */
 } azredis_event;
 
 typedef void (*azredis_event_fn)(const azredis_event *lent, void *user);
@@ -774,6 +781,17 @@ typedef enum azredis_renewal {
                                         * wait meanwhile and none is lost, messages may be (gap) */
 } azredis_renewal;
 
+typedef enum azredis_pubsub {            /* where subscriptions live */
+    AZREDIS_PUBSUB_SHARED = 0,           /* on the connection of the commands; over RESP2, which cannot, on one of their own */
+    AZREDIS_PUBSUB_SEPARATE = 1          /* on one of their own: the server's pub/sub output limit is then not that of replies */
+} azredis_pubsub;
+
+typedef enum azredis_reauth {            /* how a live connection gets the next token, with AZREDIS_RENEWAL_IN_PLACE */
+    AZREDIS_REAUTH_INLINE = 0,           /* AUTH between two commands. By handover where the last AUTH took more than 1 s */
+    AZREDIS_REAUTH_QUIESCED = 1,         /* AUTH when all that was written is answered; meanwhile commands wait */
+    AZREDIS_REAUTH_HANDOVER = 2          /* a second connection with the new token takes over */
+} azredis_reauth;
+
 /* Zero it, set what you need. azredis_open copies all strings; ca and port are lent until close. */
 typedef struct azredis_options {
     const char         *host;            /* "name.region.redis.azure.net", with :port or as [v6]:port if you like */
@@ -820,6 +838,9 @@ typedef struct azredis_options {
     uint32_t            subscriptions;   /* memory: subscriptions at once; 0: none */
     uint32_t            message_bytes;   /* memory: channel and payload of one message; a longer one is lost; 0: 256 */
     azredis_renewal     renewal;
+    azredis_pubsub      pubsub;
+    azredis_reauth      reauth;
+    uint32_t            leases;          /* connections leased at once, for transactions and blocking commands; 0: 16, at most 32 */
 } azredis_options;
 
 #ifndef AZREDIS_NO_ARENA
@@ -957,6 +978,7 @@ typedef struct azredis_stats_data {
     uint32_t waiting, in_flight;       /* commands not written yet; written and unanswered */
     int64_t  last_read_ms, last_write_ms; /* ago; AZREDIS_UNKNOWN: never */
     uint32_t handovers;                /* connections replaced by a new one without a break; not in reconnects */
+    uint32_t connections;              /* that are ready now: the shared one, that of subscriptions, leased ones, heirs */
 } azredis_stats_data;
 
 #ifndef AZREDIS_NO_STATS
@@ -1308,7 +1330,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_NEWS_MAX      16u
 #  define AZRI_NOTES_MAX     16u
 #  define AZRI_GRAVES        64          /* a loop that asks for no list in between has nothing to protect: oldest first */
-#  define AZRI_FDS_MAX       64u         /* waker, token request, two connections: each may watch several addresses */
+#  define AZRI_FDS_MAX       64u         /* waker, token request, connections: one that is made may watch several addresses */
 #  define AZRI_LINKS_MAX     12
 #  define AZRI_COMMAND_ARGS  64
 #  define AZRI_BACKLOG_COUNT 10000u
@@ -1317,6 +1339,8 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_SUB_QUEUE     10000u
 #endif
 
+#define AZRI_LEASES          16u         /* connections leased at once */
+#define AZRI_LEASES_MAX      32u         /* all sockets must find room in AZRI_FDS_MAX */
 #define AZRI_PORT_MANAGED    10000       /* of Azure Managed Redis */
 
 /* Times in milliseconds. */
@@ -9169,6 +9193,7 @@ typedef struct azri_item {
     int                number;
     int64_t            old_left_ms, new_left_ms, next_try_ms;
     uint32_t           dropped;
+    azredis_connection connection;
     int                has_error;
     azredis_error      error;
     char               text[256];
@@ -9179,6 +9204,7 @@ typedef struct azri_news {
     unsigned      first, count;
     unsigned      lent;                /* 1: the handler is looking at the first, which must stay where it is */
     uint32_t      dropped;
+    azredis_connection speaker;        /* whose news come now */
     azredis_level level;               /* log lines above it are not even formatted */
 } azri_news;
 
@@ -9227,6 +9253,7 @@ static azri_item *azri_news_add(azri_news *n, azredis_event_type type, const azr
     it->type = type;
     it->old_left_ms = it->new_left_ms = it->next_try_ms = AZREDIS_UNKNOWN;
     it->dropped = n->dropped;
+    it->connection = n->speaker;
     n->dropped = 0;
     if (e) {
         it->error = *e;
@@ -9470,6 +9497,7 @@ struct azri_cmd {
     azredis_reply_fn fn;
     void            *user;
     azredis_sub     *sub;
+    struct azri_session *on;            /* in the backlog: the one it waits for; NULL: the shared one */
     int             *done;              /* a blocking caller's flag */
     azri_cmd        *next;              /* in the backlog or in a session's FIFO */
     azri_cmd        *done_next;         /* in the list of finished commands */
@@ -9494,6 +9522,7 @@ static AZRI_INLINE void azri_cmd_init(azri_cmd *c, size_t frame) {
     c->fn = NULL;
     c->user = NULL;
     c->sub = NULL;
+    c->on = NULL;
     c->done = NULL;
     c->deadline = AZRI_NEVER64;
     c->within = 0;
@@ -9710,6 +9739,8 @@ static void azri_done_push(azri_done *d, azri_cmd *c) {
 #define AZRI_RECONNECT_CAP  30000u
 #define AZRI_REAUTH_BASE    5000u       /* retry of a failed re-authentication: 5, 10, 20 .. 60 s */
 #define AZRI_REAUTH_CAP     60000u
+#define AZRI_SLOW_AUTH      1000u       /* ms; commands would wait so long behind the next one */
+#define AZRI_REPLACE_LEFT   60000u      /* ms before expiry (life/10 at most) from which AUTH is not tried again in place */
 
 typedef struct azri_session_conf {
     int         protocol;               /* 2 or 3 */
@@ -9717,6 +9748,7 @@ typedef struct azri_session_conf {
     size_t      max_reply;
     char        name[AZRI_NAME_MAX];
     const char *endpoint;               /* "host:port" for messages */
+    azredis_reauth reauth;
 } azri_session_conf;
 
 typedef enum azri_state {
@@ -9744,11 +9776,14 @@ struct azri_session {
     uint32_t     in_flight;
     int          gate;                  /* 1: a PING must be answered before anything else is written */
     int          resp3, no_fence;
+    azredis_connection role;
+    int          leased;                /* LEASED: somebody has it */
+    int          undivided;             /* LEASED: a transaction or a blocking command is under way: no AUTH, no PING within */
     const char  *wants_close;           /* why it must be closed; NULL: it need not */
     azri_blob   *blob;                  /* accepted by the server */
     azri_blob   *trying;                /* in the AUTH that is under way */
     azri_blob   *fresh;                 /* newer than blob, to be presented at auth_at */
-    uint64_t     auth_at, auth_sent_at;
+    uint64_t     auth_at, auth_sent_at, auth_took;
     uint32_t     auth_failures;
     int          auth_answered;         /* of the running fence: 0 not yet, 1 OK, -1 refused */
     azredis_error auth_error;
@@ -9791,13 +9826,28 @@ static void azri_session_init(azri_session *s, const azri_mem *m, const azri_ses
     azri_resp_init(&s->resp, m, conf->max_reply);
 }
 
-/* What a handover makes of a session; constants where there is none. */
+/* What a client with several connections makes of a session; constants where it has one. */
 static azri_session *azri_heir(const azri_session *s) { return AZRI_WITH_HANDOVER ? s->heir : NULL; }
 static azri_session *azri_elder(const azri_session *s) { return AZRI_WITH_HANDOVER ? s->elder : NULL; }
 static int azri_leaving(const azri_session *s) { return AZRI_WITH_HANDOVER && s->leaving; }
 static int azri_holding(const azri_session *s) { return AZRI_WITH_HANDOVER && s->holding; }
 static int azri_gone(const azri_session *s) { return AZRI_WITH_HANDOVER && s->gone; }
 static azri_session *azri_next(const azri_session *s) { return AZRI_WITH_HANDOVER ? s->next : NULL; }
+static int azri_undivided(const azri_session *s) { return AZRI_WITH_HANDOVER && s->undivided; }
+static azredis_connection azri_role(const azri_session *s) {
+    return AZRI_WITH_HANDOVER ? s->role : AZREDIS_CONNECTION_SHARED;
+}
+
+/* For an event of this connection. */
+static azri_news *azri_session_news(const azri_session *s) {
+    s->news->speaker = azri_role(s);
+    return s->news;
+}
+
+/* A subscriber over RESP2 may not send AUTH. */
+static int azri_deaf(const azri_session *s) {
+    return AZRI_WITH_RESP2 && azri_role(s) == AZREDIS_CONNECTION_PUBSUB && !s->resp3;
+}
 
 static AZRI_ONCE void azri_session_set_blob(azri_blob **slot, azri_blob *b) {
     (void)azri_blob_hold(b);
@@ -9890,7 +9940,7 @@ static void azri_session_mark(azri_session *s) {
 static int azri_session_idle_too_long(const azri_session *s, uint64_t now) {
     const azri_cmd *c = s->fifo.head;
     if (c && (c->sent || s->offset || (c->kind != AZRI_CMD_USER && c->kind < AZRI_CMD_SUBSCRIBE))) return 0;
-    if (s->conf->keepalive_ms == AZREDIS_NEVER) return 0;
+    if (s->conf->keepalive_ms == AZREDIS_NEVER || azri_undivided(s)) return 0;
     return now < s->last_read || now - s->last_read >= s->conf->keepalive_ms;      /* a clock may go back */
 }
 
@@ -10042,6 +10092,12 @@ static void azri_server_error(azri_session *s, const azredis_value *v, const cha
     e->retryable = retryable;
 }
 
+/* What PING was answered: a subscriber in RESP2 gets it beside the word "pong". */
+static azredis_str azri_pong(const azredis_value *v) {
+    if (AZRI_WITH_RESP2 && v->type == AZREDIS_T_ARRAY && v->len == 2) v = &v->as.items[1];
+    return azredis_text(v);
+}
+
 /* ---- handshake ---- */
 
 static azri_cmd *azri_session_slot(azri_session *s, unsigned *n) { return &s->handshake[(*n)++]; }
@@ -10151,6 +10207,7 @@ static azredis_status azri_session_ready(azri_session *s, const azredis_value *v
         return azri_fail(e, AZREDIS_E_RESP, "redis.ready", "%s: answers and questions are out of step",
                          s->conf->endpoint);
     }
+    if (AZRI_WITH_HANDOVER && s->conf->reauth == AZREDIS_REAUTH_QUIESCED) s->no_fence = 1;
     s->state = AZRI_READY;
     s->odd_refusals = 0;
     s->ready_at = now;
@@ -10166,6 +10223,7 @@ static azredis_status azri_session_handshake(azri_session *s, azri_kind kind, co
     if (kind == AZRI_CMD_AUTH) {
         if (v->type == AZREDIS_T_ERROR) return azri_session_auth_refused(s, v, e);
         azri_session_accept(s);
+        s->auth_took = now - s->opened_at;
         azri_log(s->news, AZREDIS_LOG_DEBUG, AZRI_LOG_AUTH_OK, "%s: AUTH accepted", s->conf->endpoint);
         return AZREDIS_OK;
     }
@@ -10224,12 +10282,13 @@ static void azri_session_extend(azri_session *s, uint64_t ms) {
 static void azri_session_reauth_end(azri_session *s, uint64_t now) {
     int64_t old_left = azri_blob_left(s->blob, now);
     uint64_t delay;
-    azri_session_extend(s, now - s->auth_sent_at);
+    s->auth_took = now - s->auth_sent_at;
+    azri_session_extend(s, s->auth_took);
     if (s->auth_answered > 0) {
         azri_session_accept(s);
         AZRI_COUNT(s->reauths, 1);
-        azri_news_event(s->news, AZREDIS_EV_CONNECTION_REAUTHENTICATED, NULL, old_left, azri_blob_left(s->blob, now),
-                        AZREDIS_UNKNOWN);
+        azri_news_event(azri_session_news(s), AZREDIS_EV_CONNECTION_REAUTHENTICATED, NULL, old_left,
+                        azri_blob_left(s->blob, now), AZREDIS_UNKNOWN);
         azri_log(s->news, AZREDIS_LOG_INFO, AZRI_LOG_AUTH_OK, "%s: re-authenticated in %llu ms", s->conf->endpoint,
                  (unsigned long long)(now - s->auth_sent_at));
         return;
@@ -10243,7 +10302,7 @@ static void azri_session_reauth_end(azri_session *s, uint64_t now) {
         s->auth_at = now + delay;
     }
     azri_session_set_blob(&s->trying, NULL);
-    azri_news_event(s->news, AZREDIS_EV_CONNECTION_REAUTHENTICATION_FAILED, &s->auth_error, old_left, AZREDIS_UNKNOWN,
+    azri_news_event(azri_session_news(s), AZREDIS_EV_CONNECTION_REAUTHENTICATION_FAILED, &s->auth_error, old_left, AZREDIS_UNKNOWN,
                     s->fresh ? (int64_t)(azri_max64(s->auth_at, now) - now) : 0);    /* 0: a token is fetched at once */
     azri_log(s->news, AZREDIS_LOG_WARNING, AZRI_LOG_AUTH_FAILED, "%s; the old token is good for %lld ms more",
              s->auth_error.message, (long long)old_left);
@@ -10295,7 +10354,7 @@ static AZRI_APART void azri_session_user_error(azri_session *s, azri_cmd *c, azr
     }
     azri_server_error(s, v, "redis.command", e);
     azri_reply_error(c->reply, s->mem, e);
-    azri_news_error(s->news, AZREDIS_EV_ERROR_MESSAGE, e);
+    azri_news_error(azri_session_news(s), AZREDIS_EV_ERROR_MESSAGE, e);
     if (e->code == AZREDIS_E_AUTH) s->wants_close = AZRI_TEXT("the server no longer knows who we are");
 }
 
@@ -10387,19 +10446,19 @@ static azredis_status azri_session_frame(azri_session *s, const azri_frame *f, u
         return azri_session_reauth_answer(s, f->root, now, e);
     case AZRI_CMD_FENCE:
         (void)azri_session_pop(s);
-        if (!azri_eqz(azredis_text(f->root), s->nonce)) return azri_session_desync(s, e);
+        if (!azri_eqz(azri_pong(f->root), s->nonce)) return azri_session_desync(s, e);
         azri_session_reauth_end(s, now);
         return AZREDIS_OK;
     case AZRI_CMD_PING:
         (void)azri_session_pop(s);
         s->gate = 0;
         s->ping_until = AZRI_NEVER64;
-        if (f->root->type != AZREDIS_T_ERROR && !azri_eqz(azredis_text(f->root), s->ping_nonce))
+        if (f->root->type != AZREDIS_T_ERROR && !azri_eqz(azri_pong(f->root), s->ping_nonce))
             return azri_session_desync(s, e);
         return AZREDIS_OK;
     case AZRI_CMD_MARK:
         (void)azri_session_pop(s);
-        if (f->root->type != AZREDIS_T_ERROR && !azri_eqz(azredis_text(f->root), s->mark_nonce))
+        if (f->root->type != AZREDIS_T_ERROR && !azri_eqz(azri_pong(f->root), s->mark_nonce))
             return azri_session_desync(s, e);
         s->marked = 1;
         return AZREDIS_OK;
@@ -10472,6 +10531,17 @@ static uint64_t azri_session_drain_at(const azri_session *s) {
     return s->blob && !s->trying ? azri_blob_drain_at(s->blob) : AZRI_NEVER64;
 }
 
+/* When AUTH with a new token is to be written: not within a transaction or a blocking command. */
+static uint64_t azri_session_auth_at(const azri_session *s) {
+    return s->state == AZRI_READY && s->fresh && !s->trying && !s->gate && !azri_undivided(s) ? s->auth_at : AZRI_NEVER64;
+}
+
+/* When AUTH on this connection has failed too long: the new token must come by another one. */
+static uint64_t azri_session_replace_at(const azri_session *s) {
+    if (!AZRI_WITH_HANDOVER || s->state != AZRI_READY || !s->fresh || !s->auth_failures || s->replace) return AZRI_NEVER64;
+    return s->blob->expires_at - azri_min64(AZRI_REPLACE_LEFT, s->blob->life_ms / 10);
+}
+
 /* The end of a connection on which nothing more was to be written. */
 static azredis_status azri_session_expired(azri_session *s, azredis_error *e) {
     return azri_fail(e, AZREDIS_E_CLOSED, "redis.auth", "%s: %s", s->conf->endpoint,
@@ -10500,7 +10570,7 @@ static azredis_status azri_session_tick(azri_session *s, uint64_t now, azredis_e
                          s->conf->endpoint);
     if (s->wants_close)
         return azri_fail(e, AZREDIS_E_CLOSED, "redis.auth", "%s: %s", s->conf->endpoint, s->wants_close);
-    if (s->state == AZRI_READY && s->fresh && now >= s->auth_at && !s->trying && !s->gate) azri_session_reauth(s, now);
+    if (now >= azri_session_auth_at(s)) azri_session_reauth(s, now);
     if (s->state == AZRI_READY && now >= azri_session_drain_at(s)) {
         s->state = AZRI_DRAINING;
         azri_log(s->news, AZREDIS_LOG_WARNING, AZRI_LOG_EXPIRING, "%s: the token ends and no new one was accepted; "
@@ -10522,9 +10592,9 @@ static uint64_t azri_session_deadline(const azri_session *s, uint64_t now) {
     t = azri_min64(t, s->blob->expires_at);
     if (s->state == AZRI_READY) t = azri_min64(t, azri_session_drain_at(s));
     if (s->wants_close || s->fifo.fresh) return now;
-    if (s->state == AZRI_READY && s->fresh && !s->trying && !s->gate) t = azri_min64(t, s->auth_at);
+    t = azri_min64(t, azri_session_auth_at(s));
     if (s->gate) t = azri_min64(t, s->ping_until);
-    else if (!s->fifo.head && s->conf->keepalive_ms != AZREDIS_NEVER)
+    else if (!s->fifo.head && s->conf->keepalive_ms != AZREDIS_NEVER && !azri_undivided(s))
         t = azri_min64(t, s->last_read + s->conf->keepalive_ms);
     return azri_max64(t, now);
 }
@@ -10566,7 +10636,7 @@ static void azri_session_closed(azri_session *s, const azredis_error *why, azri_
     s->offset = 0;
     s->last_sent = NULL;
     s->wants_close = NULL;
-    s->gate = s->marked = s->leaving = s->holding = 0;
+    s->gate = s->marked = s->leaving = s->holding = s->undivided = 0;
     s->next_deadline = s->auth_at = AZRI_NEVER64;
     azri_session_set_blob(&s->blob, NULL);
     azri_session_set_blob(&s->trying, NULL);
@@ -10874,10 +10944,10 @@ static void azri_sub_free(azredis_sub *s) {
 /* ==== >>hub =============================================================== uses: core mem fail reply resp news refused cmd session pubsub ==
  * The client's pure half: a list of sessions, the backlog in front of them, reconnecting, and the rule that
  * every command ends exactly once. Contract: commands, tokens, frames and times come in; finished commands
- * (done), news, and sessions to dial or to close are taken out by the pump. There is one session, and a second
- * one while it is replaced: azri_hub_main says which one commands are written to. A session is freed in
- * azri_hub_tick only, once it is gone and the pump has closed its link.
- * Entry points: azri_hub_new_cmd, _submit, _token, _opened, _frame, _closed, _tick, _deadline, _handover.
+ * (done), news, and sessions to dial or to close are taken out by the pump. One session is shared by all commands
+ * (main); subscriptions may have one of their own (listener), and callers lease some for a while; each has a second one
+ * beside it while it is replaced. A session is freed in azri_hub_tick only, once it is gone and the pump has closed its
+ * link. Entry points: azri_hub_new_cmd, _submit; the others are in >>topics, >>handover, >>sessions and >>lease.
  * ================================================================================================ */
 
 #define AZRI_LEND       32768u          /* an argument of that size is sent from where it stands, if it stays there */
@@ -10887,9 +10957,9 @@ static void azri_sub_free(azredis_sub *s) {
 typedef struct azri_hub_conf {
     azri_session_conf session;
     int      fail_fast, abort_on_connect_fail;
-    uint32_t backlog_count, sub_queue;
+    uint32_t backlog_count, sub_queue, leases;
     size_t   backlog_bytes;
-    int      by_reconnect;
+    int      by_reconnect, separate;
 } azri_hub_conf;
 
 typedef struct azri_hub azri_hub;
@@ -10900,6 +10970,9 @@ struct azri_hub {
     azri_news       news;
     azri_done       done;
     azri_session   *sessions;
+    azri_session   *main;               /* that commands are written to. While its heir waits it is still this one */
+    azri_session   *listener;           /* that of subscriptions alone; NULL: they are main's */
+    uint64_t        listener_at;        /* no listener before: there was no memory for one */
     uint32_t        session_count;
     uint32_t        serials;            /* counts connections */
     azri_queue      backlog;
@@ -10940,17 +11013,35 @@ static azri_session *azri_hub_add_session(azri_hub *h) {
     s->next = h->sessions;
     h->sessions = s;
     h->session_count++;
+    if (!h->main) h->main = s;
     return s;
 }
 
-/* The session that commands are written to. While its heir waits for its last answers it is still this one. */
-static azri_session *azri_hub_main(const azri_hub *h) {
-    azri_session *s = h->sessions;
-    while (azri_elder(s) || azri_gone(s)) s = s->next;    /* there always is one: only an heir lets another go */
-    return s;
+static azri_session *azri_hub_main(const azri_hub *h) { return h->main; }
+
+/* 1: a second connection may be made for subscriptions. */
+static int azri_hub_can_listen(const azri_hub *h) { return AZRI_WITH_HANDOVER && !azri_shape_of(h->mem); }
+
+/* 1: subscriptions live on s, or will when it has taken over. */
+static int azri_hub_listens(const azri_hub *h, const azri_session *s) {
+    int apart = azri_hub_can_listen(h) && (h->listener || h->conf.separate);
+    return azri_role(s) == (apart ? AZREDIS_CONNECTION_PUBSUB : AZREDIS_CONNECTION_SHARED);
 }
 
-/* Frees the sessions that have been replaced, once the pump holds nothing of theirs. */
+static azri_session *azri_hub_listener(const azri_hub *h) {
+    return AZRI_WITH_HANDOVER && h->listener ? h->listener : h->main;
+}
+
+/* What it has counted goes on counting. */
+static void azri_hub_keep_counts(azri_hub *h, const azri_session *s) {
+    h->stats.bytes_in += s->bytes_in;
+    h->stats.bytes_out += s->bytes_out;
+    h->stats.pushes_dropped += s->pushes_dropped;
+    h->stats.reauths += s->reauths;
+    h->stats.reauth_failures += s->reauth_failures;
+}
+
+/* Frees the sessions that nobody needs any more, once the pump holds nothing of theirs. */
 static void azri_hub_sweep_sessions(azri_hub *h) {
     azri_session **at = &h->sessions, *s;
     while ((s = *at) != NULL) {
@@ -10960,6 +11051,7 @@ static void azri_hub_sweep_sessions(azri_hub *h) {
         }
         *at = s->next;
         h->session_count--;
+        if (AZRI_WITH_STATS) azri_hub_keep_counts(h, s);
         azri_session_free(s);
         azri_free(h->mem, s, sizeof *s);
     }
@@ -11142,8 +11234,6 @@ static void azri_hub_give_up(azri_hub *h, azri_cmd *c, int early, uint64_t now) 
 
 /* ---- routing ---- */
 
-static azri_session *azri_hub_route(const azri_hub *h) { return azri_hub_main(h); }
-
 /* While a connection leaves, commands wait for its heir; they are not told that nothing is connected. */
 static AZRI_APART void azri_hub_wait_for_it(azri_hub *h, const azri_session *s, azri_cmd *c) {
     if (azri_leaving(s)) {}
@@ -11157,14 +11247,28 @@ static AZRI_APART void azri_hub_wait_for_it(azri_hub *h, const azri_session *s, 
 }
 
 static inline void azri_hub_submit(azri_hub *h, azri_cmd *c) {
-    azri_session *s = azri_hub_route(h);
+    azri_session *s = h->main;
     if (s->state == AZRI_READY && !azri_leaving(s)) azri_session_push_cmd(s, c);
     else azri_hub_wait_for_it(h, s, c);
 }
 
+/* s is ready: what waits for it goes. */
 static void azri_hub_release_backlog(azri_hub *h, azri_session *s) {
-    while (h->backlog.head) azri_session_push_cmd(s, azri_queue_take(&h->backlog, NULL));
-    h->backlog_deadline = AZRI_NEVER64;
+    azri_cmd *c, *at = NULL;
+    while ((c = at ? at->next : h->backlog.head) != NULL) {
+        if ((c->on ? c->on : h->main) == s) azri_session_push_cmd(s, azri_queue_take(&h->backlog, at));
+        else at = c;
+    }
+    h->backlog_deadline = h->backlog.head ? h->now : AZRI_NEVER64;
+}
+
+/* What waits for a session that will not come ends. */
+static void azri_hub_fail_backlog_of(azri_hub *h, const azri_session *s, const azredis_error *e) {
+    azri_cmd *c, *at = NULL;
+    while ((c = at ? at->next : h->backlog.head) != NULL) {
+        if (c->on == s) azri_hub_not_sent(h, azri_queue_take(&h->backlog, at), e);
+        else at = c;
+    }
 }
 
 /* In order, in front of what waits already. */
@@ -11190,7 +11294,9 @@ static void azri_hub_expire_backlog(azri_hub *h, uint64_t now) {
     }
 }
 
-/* ---- subscriptions ---- */
+/* ==== >>topics ============================================================ uses: core mem fail reply resp news cmd session pubsub hub ==
+ * Subscriptions on connections: who asks for them where, and what the answers and messages mean for them.
+ * ================================================================================================ */
 
 static int azri_hub_other_sub(const azri_hub *h, const azredis_sub *self) {
     const azredis_sub *s;
@@ -11230,16 +11336,18 @@ static int azri_hub_asks_later(const azredis_sub *sub, const azri_session *s) {
 /* Asks for every subscription that is new to this connection. */
 static void azri_hub_subscribe(azri_hub *h, azri_session *s) {
     azredis_sub *sub;
+    if (!azri_hub_listens(h, s)) return;
     for (sub = h->subs; sub && !azri_leaving(s); sub = sub->next) {
         azri_sub_state *st = azri_sub_state_on(sub, s);
         if (sub->dead || *st != AZRI_SUB_NEW || azri_hub_asks_later(sub, s)) continue;
         *(azri_elder(s) ? &sub->heir_serial : &sub->serial) = s->serial;
-        if (AZRI_WITH_RESP2 && !s->resp3) {
+        if (AZRI_WITH_RESP2 && !s->resp3 && !azri_deaf(s)) {
+            if (azri_hub_can_listen(h)) continue;               /* as soon as there is a listener */
             (void)azri_fail(&sub->error, AZREDIS_E_STATE, "redis.subscribe",
-                            "subscriptions need RESP3, and this connection "
-                            "speaks RESP2; leave the option protocol at 3");
+                            "over RESP2 subscriptions need a connection of their own, which AZREDIS_NO_HANDOVER and "
+                            "options.memory do not have; leave the option protocol at 3");
             *st = AZRI_SUB_REFUSED;
-            azri_news_error(&h->news, AZREDIS_EV_ERROR_MESSAGE, &sub->error);
+            azri_news_error(azri_session_news(s), AZREDIS_EV_ERROR_MESSAGE, &sub->error);
         } else if ((!azri_elder(s) || azri_seam_begin(sub)) && azri_hub_ask(h, s, AZRI_CMD_SUBSCRIBE, sub)) {
             *st = AZRI_SUB_ASKED;
         }
@@ -11253,7 +11361,7 @@ static void azri_hub_subscribed(azri_hub *h, azri_cmd *c) {
     if (!sub || sub->dead || c->reply->fate != AZREDIS_ANSWERED) return;
     if (c->serial != sub->serial && (!AZRI_WITH_HANDOVER || c->serial != sub->heir_serial)) return;
     st = c->serial == sub->serial ? &sub->state : &sub->heir_state;
-    h->step = azri_heir(azri_hub_main(h)) != NULL;
+    h->step = azri_heir(azri_hub_listener(h)) != NULL;
     if (c->reply->status == AZREDIS_OK) {
         *st = AZRI_SUB_ACTIVE;
         sub->error.code = AZREDIS_OK;
@@ -11296,7 +11404,7 @@ static void azri_hub_unsubscribe(azri_hub *h, azredis_sub *sub) {
     h->sweep = azri_hub_sweep_subs;
     for (s = h->sessions; s; s = azri_next(s)) {
         azri_sub_state st = *azri_sub_state_on(sub, s);
-        if (s->state == AZRI_READY && !azri_leaving(s) && st != AZRI_SUB_NEW && st != AZRI_SUB_REFUSED &&
+        if (azri_hub_listens(h, s) && s->state == AZRI_READY && !azri_leaving(s) && st != AZRI_SUB_NEW && st != AZRI_SUB_REFUSED &&
             !azri_hub_other_sub(h, sub))
             (void)azri_hub_ask(h, s, AZRI_CMD_UNSUBSCRIBE, sub);   /* without memory its messages are dropped here */
     }
@@ -11337,7 +11445,19 @@ static void azri_hub_join(azri_hub *h, int whole) {
         if (azri_seam_of(sub)) azri_seam_join(sub, whole, &h->stats.messages, &h->stats.messages_lost);
 }
 
-/* ---- handover ----
+/* Over RESP2, or if asked for, subscriptions need a connection of their own: then it is made, for life. */
+static void azri_hub_need_listener(azri_hub *h, uint64_t now) {
+    const azri_session *s = h->main;
+    if (!azri_hub_can_listen(h) || h->listener || !h->subs || now < h->listener_at) return;
+    if (!h->conf.separate && (!AZRI_WITH_RESP2 || s->state != AZRI_READY || s->resp3)) return;
+    h->listener = azri_hub_add_session(h);
+    h->listener_at = now + AZRI_HEIR_AGAIN;
+    if (!h->listener) return;
+    h->listener->role = AZREDIS_CONNECTION_PUBSUB;
+    h->listener->dial_at = now;
+}
+
+/* ==== >>handover ========================================================== uses: core mem fail news cmd session pubsub hub topics ==
  * A connection A is replaced by a second one, B, without a break (make before break):
  *  1. B is dialled and authenticated with the newest token, while A goes on. If that fails it is tried again,
  *     with the back-off of a reconnect, for as long as A lives.
@@ -11357,13 +11477,14 @@ static void azri_hub_join(azri_hub *h, int whole) {
  * (x, x, x ...), equal messages may be taken for one; (b) where the server, or a proxy before it, lets messages
  * overtake replies on one connection, or gives two connections different orders; (c) beyond sub_queue messages in
  * the overlap, which are counted in lost; (d) without memory for the record some may come twice.
- * If A died, the two streams need not overlap: unless they visibly do, the next message has gap = 1. */
+ * If A died, the two streams need not overlap: unless they visibly do, the next message has gap = 1.
+ * ================================================================================================ */
 
 /* Asks that s be replaced, for the reason `why` (a literal). Asking again is harmless. Without handovers it is drained,
  * and dialled again: commands wait, and subscriptions have a gap. */
 static void azri_hub_handover(azri_hub *h, azri_session *s, const char *why, uint64_t now) {
     if (s->state != AZRI_READY || s->replace || azri_elder(s)) return;
-    s->replace = why;
+    s->replace = why;                   /* a leased one is not used again */
     s->heir_at = now;
     if (!AZRI_WITH_HANDOVER) {
         s->state = AZRI_DRAINING;
@@ -11375,7 +11496,8 @@ static void azri_hub_handover(azri_hub *h, azri_session *s, const char *why, uin
 
 /* One handover at a time: the streams of the last one must have been joined. */
 static int azri_hub_wants_heir(const azri_session *s) {
-    return AZRI_WITH_HANDOVER && s->replace && !s->heir && !s->holding && s->state == AZRI_READY;
+    return AZRI_WITH_HANDOVER && s->replace && !s->heir && !s->holding && s->state == AZRI_READY &&
+           s->role != AZREDIS_CONNECTION_LEASED;
 }
 
 static void azri_hub_make_heir(azri_hub *h, azri_session *s, uint64_t now) {
@@ -11391,14 +11513,15 @@ static void azri_hub_make_heir(azri_hub *h, azri_session *s, uint64_t now) {
         return;
     }
     b->elder = s;
+    b->role = s->role;
     b->dial_at = now;
     s->heir = b;
 }
 
-/* Step 2 is done: all subscriptions are answered on b. */
-static int azri_hub_settled(const azri_hub *h) {
+/* Step 2 is done: all subscriptions are answered on the heir of s. */
+static int azri_hub_settled(const azri_hub *h, const azri_session *s) {
     const azredis_sub *sub;
-    for (sub = h->subs; sub; sub = sub->next)
+    for (sub = azri_hub_listens(h, s) ? h->subs : NULL; sub; sub = sub->next)
         if (!sub->dead && !azri_sub_settled(sub->heir_state)) return 0;
     return 1;
 }
@@ -11419,8 +11542,11 @@ static void azri_hub_leave(azri_hub *h, azri_session *a, uint64_t now) {
  * reconnect of the one that has gone. */
 static void azri_hub_take_over(azri_hub *h, azri_session *a) {
     azri_session *b = a->heir;
+    int listens = azri_hub_listens(h, a);
     azredis_sub *sub;
-    for (sub = h->subs; sub; sub = sub->next) {
+    if (h->main == a) h->main = b;
+    if (h->listener == a) h->listener = b;
+    for (sub = listens ? h->subs : NULL; sub; sub = sub->next) {
         sub->state = sub->heir_state;
         sub->serial = sub->heir_serial;
         sub->heir_state = AZRI_SUB_NEW;
@@ -11429,24 +11555,34 @@ static void azri_hub_take_over(azri_hub *h, azri_session *a) {
     }
     b->was_ready = 1;
     b->failed = a->failed;
-    b->bytes_in += a->bytes_in;
-    b->bytes_out += a->bytes_out;
-    b->pushes_dropped += a->pushes_dropped;
-    b->reauths += a->reauths;
-    b->reauth_failures += a->reauth_failures;
     b->last_read = azri_max64(b->last_read, a->last_read);
     b->last_write = azri_max64(b->last_write, a->last_write);
     b->elder = a->heir = NULL;
     a->gone = 1;
     if (b->state != AZRI_READY) {
-        azri_hub_join(h, 0);            /* its own token ends: nothing more can be asked of it */
+        if (listens) azri_hub_join(h, 0);   /* its own token ends: nothing more can be asked of it */
         return;
     }
     if (b->holding) azri_session_mark(b);
     azri_hub_release_backlog(h, b);
 }
 
-/* ---- connections ---- */
+/* ==== >>sessions ========================================================== uses: core mem fail news cmd session pubsub hub topics handover ==
+ * The life of connections: tokens for them, dialling, their end, and what time brings.
+ * Entry points: azri_hub_token, _may_dial, _dialing, _opened, _frame, _closed, _tick, _deadline.
+ * ================================================================================================ */
+
+/* A token that is newer than the connection's, to be presented after `delay`: in place, or by a connection that is made
+ * with it. */
+static void azri_hub_present(azri_hub *h, azri_session *s, azri_blob *fresh, uint64_t now, uint64_t delay) {
+    if (s->state != AZRI_READY || s->blob->generation == fresh->generation) return;
+    if (AZRI_WITH_HANDOVER && s->role != AZREDIS_CONNECTION_LEASED && !azri_shape_of(h->mem) &&
+        (azri_deaf(s) || h->conf.session.reauth == AZREDIS_REAUTH_HANDOVER || s->auth_took > AZRI_SLOW_AUTH))
+        azri_hub_handover(h, s, azri_deaf(s) ? AZRI_TEXT("over RESP2 a subscriber cannot show a new token")
+                                             : AZRI_TEXT("a new token is shown by a new connection"), now + delay);
+    else
+        azri_session_token(s, fresh, now, delay);
+}
 
 /* A newer token: sessions present it, spread over the time that is left before headroom. */
 static void azri_hub_token(azri_hub *h, azri_blob *fresh, uint64_t now, uint64_t headroom_at) {
@@ -11458,7 +11594,7 @@ static void azri_hub_token(azri_hub *h, azri_blob *fresh, uint64_t now, uint64_t
     if (many > 1 && headroom_at > now)
         spread = azri_min64(AZRI_AUTH_JITTER_MAX, (headroom_at - now) / 2);
     for (s = h->sessions; s; s = azri_next(s)) {
-        azri_session_token(s, fresh, now, AZRI_WITH_HANDOVER ? azri_rng_below(&h->rng, spread + 1) : 0);
+        azri_hub_present(h, s, fresh, now, AZRI_WITH_HANDOVER ? azri_rng_below(&h->rng, spread + 1) : 0);
         if (s->state == AZRI_DOWN && h->refusals) s->dial_at = now;    /* a refused token has been replaced */
     }
     if (h->trouble.code == AZREDIS_E_AUTH || h->trouble.code == AZREDIS_E_ENTRA ||
@@ -11485,11 +11621,11 @@ static void azri_hub_opened(azri_hub *h, azri_session *s, uint64_t now) {
 
 /* The end of what ConnectionFailed told. */
 static void azri_hub_restored(azri_hub *h, azri_session *s, uint64_t now) {
-    h->trouble.code = AZREDIS_OK;
+    if (s == h->main) h->trouble.code = AZREDIS_OK;
     if (s->was_ready) AZRI_COUNT(h->stats.reconnects, 1);
     if (s->failed)
-        azri_news_event(&h->news, AZREDIS_EV_CONNECTION_RESTORED, NULL, AZREDIS_UNKNOWN, azri_blob_left(s->blob, now),
-                        AZREDIS_UNKNOWN);
+        azri_news_event(azri_session_news(s), AZREDIS_EV_CONNECTION_RESTORED, NULL, AZREDIS_UNKNOWN,
+                        azri_blob_left(s->blob, now), AZREDIS_UNKNOWN);
     s->was_ready = 1;
     s->failed = 0;
 }
@@ -11497,12 +11633,13 @@ static void azri_hub_restored(azri_hub *h, azri_session *s, uint64_t now) {
 static void azri_hub_ready(azri_hub *h, azri_session *s, uint64_t now) {
     azredis_sub *sub;
     h->stats.connects++;
-    h->ever_ready = 1;
+    if (s == h->main) h->ever_ready = 1;
     h->refusals = 0;
     if (!azri_elder(s)) azri_hub_restored(h, s, now);
-    for (sub = h->subs; sub; sub = sub->next) *azri_sub_state_on(sub, s) = AZRI_SUB_NEW;
+    azri_hub_need_listener(h, now);
+    for (sub = azri_hub_listens(h, s) ? h->subs : NULL; sub; sub = sub->next) *azri_sub_state_on(sub, s) = AZRI_SUB_NEW;
     azri_hub_subscribe(h, s);
-    if (h->blob && h->blob->generation > s->blob->generation) azri_session_token(s, h->blob, now, 0);   /* a newer one came */
+    if (h->blob && h->blob->generation > s->blob->generation) azri_hub_present(h, s, h->blob, now, 0);   /* a newer one came */
     if (!azri_elder(s)) azri_hub_release_backlog(h, s);
 }
 
@@ -11543,7 +11680,7 @@ static void azri_hub_switch(azri_hub *h, azri_session *a, int fenced) {
                     h->conf.session.endpoint);
     azri_session_closed(a, &a->error, &unsent);
     AZREDIS_ASSERT(!unsent.head);
-    for (sub = h->subs; sub && !fenced; sub = sub->next)
+    for (sub = fenced || !azri_hub_listens(h, a) ? NULL : h->subs; sub; sub = sub->next)
         if (sub->open) sub->gap = 1;
     AZRI_COUNT(h->stats.handovers, 1);
     azri_log(&h->news, fenced ? AZREDIS_LOG_INFO : AZREDIS_LOG_WARNING, AZRI_LOG_HANDED_OVER,
@@ -11556,7 +11693,7 @@ static void azri_hub_switch(azri_hub *h, azri_session *a, int fenced) {
 static void azri_hub_heir_closed(azri_hub *h, azri_session *b, const azredis_error *why, uint64_t delay) {
     azri_session *a = b->elder;
     azredis_sub *sub;
-    for (sub = h->subs; sub; sub = sub->next) {
+    for (sub = azri_hub_listens(h, a) ? h->subs : NULL; sub; sub = sub->next) {
         azri_seam_drop(sub);
         sub->heir_state = AZRI_SUB_NEW;
     }
@@ -11568,28 +11705,41 @@ static void azri_hub_heir_closed(azri_hub *h, azri_session *b, const azredis_err
              why->message, (unsigned long long)delay);
 }
 
+/* What a lost connection means for its subscriptions. */
+static void azri_hub_subs_lost(azri_hub *h, const azri_session *s) {
+    azredis_sub *sub;
+    if (AZRI_WITH_HANDOVER && !s->heir) azri_hub_join(h, 0);
+    for (sub = h->subs; sub; sub = sub->next) {
+        if (sub->open) sub->gap = 1;
+        sub->open = 0;
+    }
+}
+
+/* A leased connection is gone, and with it what its caller had begun there: he is told, and it is not made again. */
+static void azri_hub_lease_lost(azri_hub *h, azri_session *s, const azredis_error *e, azri_queue *unsent) {
+    azri_hub_fail_queue(h, unsent, e);
+    azri_hub_fail_backlog_of(h, s, e);
+    s->dial_at = AZRI_NEVER64;
+    s->gone = !s->leased;
+}
+
 /* A connection that served is gone, or one that was to serve. If its heir is ready, that serves at once. */
 static void azri_hub_main_closed(azri_hub *h, azri_session *s, const azredis_error *e, azri_queue *unsent,
                                  uint64_t delay, uint64_t now) {
     azri_session *b = azri_heir(s);
-    int heir = b && b->state == AZRI_READY;
-    azredis_sub *sub;
+    int heir = b && b->state == AZRI_READY, main = s == h->main;
     if (heir) delay = 0;
     if (!s->failed && !azri_resting(h)) {
-        azri_news_event(&h->news, AZREDIS_EV_CONNECTION_FAILED, e, AZREDIS_UNKNOWN, AZREDIS_UNKNOWN, (int64_t)delay);
+        azri_news_event(azri_session_news(s), AZREDIS_EV_CONNECTION_FAILED, e, AZREDIS_UNKNOWN, AZREDIS_UNKNOWN, (int64_t)delay);
         s->failed = 1;
     }
     azri_log(&h->news, azri_resting(h) ? AZREDIS_LOG_INFO : AZREDIS_LOG_WARNING,
              s->was_ready ? AZRI_LOG_LOST : AZRI_LOG_CONNECT_FAILED, "%s; next try in %llu ms", e->message,
              (unsigned long long)delay);
-    if (AZRI_WITH_HANDOVER && !b) azri_hub_join(h, 0);
-    for (sub = h->subs; sub; sub = sub->next) {
-        if (sub->open) sub->gap = 1;
-        sub->open = 0;
-    }
+    if (azri_hub_listens(h, s)) azri_hub_subs_lost(h, s);
     if (h->conf.fail_fast && h->ever_ready && !heir) azri_hub_fail_queue(h, unsent, e);
     azri_hub_requeue(h, unsent, now);
-    if (!heir) azri_hub_trouble(h, e);
+    if (!heir && main) azri_hub_trouble(h, e);
     if (!b) return;
     if (!heir) b->dial_at = azri_min64(b->dial_at, now + delay);
     azri_hub_take_over(h, s);
@@ -11609,8 +11759,9 @@ static void azri_hub_closed(azri_hub *h, azri_session *s, const azredis_error *w
     s->ready_at = 0;
     s->dial_at = now + delay;
     s->replace = NULL;
-    if (e->code == AZREDIS_E_RESP) azri_news_error(&h->news, AZREDIS_EV_INTERNAL_ERROR, e);
+    if (e->code == AZREDIS_E_RESP) azri_news_error(azri_session_news(s), AZREDIS_EV_INTERNAL_ERROR, e);
     if (azri_elder(s)) azri_hub_heir_closed(h, s, e, delay);
+    else if (azri_role(s) == AZREDIS_CONNECTION_LEASED) azri_hub_lease_lost(h, s, e, &unsent);
     else azri_hub_main_closed(h, s, e, &unsent, delay, now);
 }
 
@@ -11638,9 +11789,20 @@ static void azri_hub_marked(azri_hub *h, azri_session *s) {
     }
 }
 
+/* 1: what RESP3 would send as a push. All that a subscriber over RESP2 is sent are arrays, or answers of the handshake. */
+static int azri_is_resp2_push(const azri_session *s, const azri_frame *f) {
+    return azri_deaf(s) && s->state == AZRI_READY && f->root && f->root->type == AZREDIS_T_ARRAY && !azri_eqz(azri_push_kind(f), "pong");
+}
+
 static AZRI_APART void azri_hub_other_frame(azri_hub *h, azri_session *s, const azri_frame *f, uint64_t now) {
     azri_state before = s->state;
     const azri_cmd *head = s->fifo.head;
+    azri_frame pushed;
+    if (azri_is_resp2_push(s, f)) {
+        pushed = *f;
+        pushed.is_push = 1;
+        f = &pushed;
+    }
     if (azri_is_message(f)) {
         azri_session_heard(s, f, now);
         azri_hub_message(h, s, f);
@@ -11662,7 +11824,7 @@ static void azri_hub_handover_step(azri_hub *h, azri_session *s, uint64_t now) {
     if (azri_hub_wants_heir(s)) azri_hub_make_heir(h, s, now);
     if (!azri_heir(s)) return;
     if (!s->leaving) {
-        if (s->heir->state == AZRI_READY && !s->trying && !s->gate && !s->mark.linked && azri_hub_settled(h))
+        if (s->heir->state == AZRI_READY && !s->trying && !s->gate && !s->mark.linked && azri_hub_settled(h, s))
             azri_hub_leave(h, s, now);
     } else if (now >= s->leave_until) {
         if (azri_session_awaited(s)) s->leave_until = now + AZRI_SECOND;        /* by its own deadline */
@@ -11674,9 +11836,12 @@ static void azri_hub_tick(azri_hub *h, uint64_t now) {
     azri_session *s;
     h->step = 0;
     h->now = now;
+    azri_hub_need_listener(h, now);
     for (s = h->sessions; s; s = azri_next(s)) {
         if (azri_session_tick(s, now, &s->error) != AZREDIS_OK) azri_hub_closed(h, s, &s->error, now);
         if (s->state == AZRI_READY) azri_hub_subscribe(h, s);
+        if (now >= azri_session_replace_at(s))
+            azri_hub_handover(h, s, AZRI_TEXT("its token ends, and a new one was not accepted on it"), now);
         if (s->rejected) azri_hub_reauth_refused(h, s);
     }
     for (s = h->sessions; s && AZRI_WITH_HANDOVER; s = azri_next(s))
@@ -11687,7 +11852,7 @@ static void azri_hub_tick(azri_hub *h, uint64_t now) {
 }
 
 static uint64_t azri_hub_session_deadline(const azri_session *s, uint64_t now) {
-    uint64_t t = azri_session_deadline(s, now);
+    uint64_t t = azri_min64(azri_session_deadline(s, now), azri_session_replace_at(s));
     if (azri_leaving(s)) t = azri_min64(t, s->leave_until);
     if (azri_hub_wants_heir(s)) t = azri_min64(t, s->heir_at);
     return t;
@@ -16609,6 +16774,7 @@ static void azri_item_event(const azri_item *it, azredis_event *ev) {
     ev->number = it->number;
     ev->text = it->type == AZREDIS_EV_LOG ? it->text : NULL;
     ev->dropped = it->dropped;
+    ev->connection = it->connection;
     if (it->type != AZREDIS_EV_DEVICE_CODE) return;
     ev->user_code = it->text;                       /* three strings: the prompt of azri_device */
     ev->verification_uri = ev->user_code + strlen(ev->user_code) + 1;
@@ -16717,10 +16883,15 @@ static int azri_pump_token(azredis_client *c, uint64_t now) {
     return azri_pump_fetch(c, now);
 }
 
+/* A leased connection that has ended, and is not made again. */
+static int azri_is_lost(const azri_session *s) {
+    return azri_role(s) == AZREDIS_CONNECTION_LEASED && s->state == AZRI_DOWN && !s->link && s->dial_at == AZRI_NEVER64;
+}
+
 static int azri_all_up(const azredis_client *c) {
     const azri_session *s;
     for (s = c->hub.sessions; s; s = azri_next(s))
-        if (s->state != AZRI_READY && s->state != AZRI_DRAINING) return 0;
+        if (s->state != AZRI_READY && s->state != AZRI_DRAINING && !azri_is_lost(s)) return 0;
     return 1;
 }
 
@@ -17945,6 +18116,9 @@ static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o
         (!AZRI_WITH_SHARED && o->auth) || (!AZRI_WITH_SETTINGS && (o->client_name || o->database || o->protocol == 2)))
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options", "an AZREDIS_NO_ switch left protocol 2, client_name, database, "
                          "AZREDIS_RENEWAL_RECONNECT or auth out of this build");
+    if (o->leases > AZRI_LEASES_MAX || (int)o->pubsub < 0 || o->pubsub > AZREDIS_PUBSUB_SEPARATE || (int)o->reauth < 0 ||
+        o->reauth > AZREDIS_REAUTH_HANDOVER)
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options", "options.leases is over 32, or pubsub or reauth has an unknown value");
     h->session.protocol = o->protocol == 2 ? 2 : 3;
     h->session.auth_ms = azri_or(o->auth_ms, 15u * AZRI_SECOND);
     h->session.command_ms = azri_or(o->command_ms, 5u * AZRI_SECOND);
@@ -17961,6 +18135,9 @@ static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o
     h->backlog_bytes = o->backlog_bytes ? o->backlog_bytes : AZRI_BACKLOG_BYTES;
     h->sub_queue = azri_or(o->sub_queue, AZRI_SUB_QUEUE);
     h->by_reconnect = o->renewal == AZREDIS_RENEWAL_RECONNECT;
+    h->separate = o->pubsub == AZREDIS_PUBSUB_SEPARATE;
+    h->leases = azri_or(o->leases, AZRI_LEASES);
+    h->session.reauth = o->reauth;
     c->command_ms = h->session.command_ms;
     c->connect_ms = azri_or(o->connect_ms, 5u * AZRI_SECOND);
     c->renew_ms = azri_or(o->renew_ms, 2u * AZRI_SECOND);
@@ -18387,12 +18564,13 @@ static void azri_leave(azredis_client *c) {
 }
 
 static int azri_renewing(azredis_client *c) {
-    const azri_session *s = azri_hub_main(&c->hub);
+    const azri_session *s = c->hub.sessions;
     uint64_t now;
     int due;
     if (azri_fetching(c)) return 1;
     now = azri_now(c);
-    if (s->state == AZRI_READY && (s->trying || (s->fresh && s->auth_at <= now))) return 1;
+    for (; s; s = azri_next(s))
+        if (s->state == AZRI_READY && (s->trying || azri_session_auth_at(s) <= now)) return 1;
     azri_auth_lock(c->auth);
     due = !azri_is_static(&c->auth->conf) && azri_token_live(&c->auth->machine, now) && azri_token_due(&c->auth->machine, now);
     azri_auth_unlock(c->auth);
@@ -18821,8 +18999,8 @@ AZREDIS_API azredis_sub *azredis_subscribe(azredis_client *c, int kind, const ch
     if (s) {
         s->next = c->hub.subs;
         c->hub.subs = s;
-        if (azri_hub_main(&c->hub)->state == AZRI_READY)
-            azri_hub_subscribe(&c->hub, azri_hub_main(&c->hub));
+        azri_hub_need_listener(&c->hub, azri_now(c));
+        if (azri_hub_listener(&c->hub)->state == AZRI_READY) azri_hub_subscribe(&c->hub, azri_hub_listener(&c->hub));
         if (azri_threaded(c)) azri_threads_kick(c);
     }
     azri_leave(c);
@@ -18872,18 +19050,22 @@ AZREDIS_API void azredis_unsubscribe(azredis_sub *s) {
 /* ---- insight ---- */
 
 static void azri_stats_fill(azredis_client *c, azredis_stats_data *d) {
-    const azri_session *s = azri_hub_main(&c->hub);
+    const azri_session *s = azri_hub_main(&c->hub), *i;
     azredis_auth *a = c->auth;
     uint64_t now = azri_now(c);
     *d = c->hub.stats;
     d->connected = s->state == AZRI_READY;
-    d->waiting = c->hub.backlog.count + s->fifo.count - s->in_flight;
-    d->in_flight = s->in_flight;
-    d->bytes_in = s->bytes_in;
-    d->bytes_out = s->bytes_out;
-    d->pushes_dropped = s->pushes_dropped;
-    d->reauths = s->reauths;
-    d->reauth_failures = s->reauth_failures;
+    d->waiting = c->hub.backlog.count;
+    for (i = c->hub.sessions; i; i = azri_next(i)) {
+        d->waiting += i->fifo.count - i->in_flight;
+        d->in_flight += i->in_flight;
+        d->bytes_in += i->bytes_in;
+        d->bytes_out += i->bytes_out;
+        d->pushes_dropped += i->pushes_dropped;
+        d->reauths += i->reauths;
+        d->reauth_failures += i->reauth_failures;
+        d->connections += i->state == AZRI_READY;
+    }
     d->last_read_ms = s->last_read ? (int64_t)(now - s->last_read) : AZREDIS_UNKNOWN;
     d->last_write_ms = s->last_write ? (int64_t)(now - s->last_write) : AZREDIS_UNKNOWN;
     d->token_left_ms = d->token_next_ms = d->outage_budget_ms = AZREDIS_UNKNOWN;

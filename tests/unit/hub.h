@@ -184,7 +184,8 @@ static azredis_sub *subscribe(const char *channel) {
     s->max = r.h.conf.sub_queue;
     s->next = r.h.subs;
     r.h.subs = s;
-    if (azri_hub_main(&r.h)->state == AZRI_READY) azri_hub_subscribe(&r.h, azri_hub_main(&r.h));
+    azri_hub_need_listener(&r.h, r.now);
+    if (azri_hub_listener(&r.h)->state == AZRI_READY) azri_hub_subscribe(&r.h, azri_hub_listener(&r.h));
     return s;
 }
 

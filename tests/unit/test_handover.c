@@ -87,7 +87,7 @@ static void an_idle_connection_is_replaced_without_a_word(void **state) {
     A->bytes_in += 1000;
     A->bytes_out += 2000;
     a_marks();
-    assert_true(B->bytes_in > 1000 && B->bytes_out > 2000);     /* the client's counts go on */
+    assert_true(r.h.stats.bytes_in > 1000 && r.h.stats.bytes_out > 2000);     /* the client's counts go on */
     nothing_was_told();
     assert_int_equal(line(AZRI_LOG_HANDOVER), 1);
     assert_int_equal(line(AZRI_LOG_HANDED_OVER), 1);
@@ -1308,8 +1308,235 @@ static void any_allocation_may_fail_during_a_handover(void **state) {
     assert_in_range(k, 6, 40);
 }
 
+/* ---- a connection for subscriptions ---- */
+
+#define RESP2_WELCOME "+OK|-NOPROTO no|+OK|+OK|@|"
+#define TOLD(kind, channel, last) "*3|+" kind "|+" channel "|" last "|"
+
+static void welcome_resp2(void) {
+    assert_int_equal(dial(), 1);
+    (void)out();
+    server(RESP2_WELCOME);
+    assert_int_equal(r.s->state, AZRI_READY);
+}
+
+/* A is the shared connection, B the one for subscriptions; both speak RESP2. */
+static azredis_sub *two_lines(void) {
+    azredis_sub *s;
+    A = r.s;
+    token(1);
+    welcome_resp2();
+    s = subscribe("c");
+    assert_string_equal(out(), "");
+    tick(r.now);
+    B = r.h.listener;
+    assert_non_null(B);
+    assert_ptr_equal(azri_hub_main(&r.h), A);
+    use(B);
+    welcome_resp2();
+    assert_string_equal(out(), "SUBSCRIBE c");
+    server(TOLD("subscribe", "c", ":1") TOLD("message", "c", "+1"));
+    next_is(s, "1", 0, 0);
+    return s;
+}
+
+static void over_resp2_subscriptions_have_a_connection_of_their_own(void **state) {
+    azredis_sub *s, *d;
+    (void)state;
+    s = two_lines();
+    use(A);
+    give_n(1);
+    assert_string_equal(out(), "GET k0");
+    answer(0, 0);
+    ok(0, 0);
+    use(B);
+    d = subscribe("d");
+    azri_hub_subscribe(&r.h, B);
+    assert_string_equal(out(), "SUBSCRIBE d");
+    server("-NOPERM not you|");
+    assert_int_equal(d->state, AZRI_SUB_REFUSED);
+    assert_int_equal(d->error.code, AZREDIS_E_NOPERM);
+    azri_hub_unsubscribe(&r.h, s);
+    assert_string_equal(out(), "UNSUBSCRIBE c");
+    server(TOLD("unsubscribe", "c", ":0"));
+    assert_int_equal(B->fifo.count, 0);
+    assert_int_equal(told(AZREDIS_EV_CONNECTION_FAILED), 0);
+}
+
+/* Its silence is ended by a PING, whose answer has another shape there. */
+static void a_subscriber_over_resp2_answers_its_ping(void **state) {
+    (void)state;
+    r.h.conf.session.keepalive_ms = 1000;
+    (void)two_lines();
+    tick(r.now + 1000);
+    assert_string_equal(out(), "PING N");
+    server("*2|+pong|@|");
+    assert_int_equal(B->gate, 0);
+    assert_int_equal(B->state, AZRI_READY);
+}
+
+/* It cannot show a new token: another connection does, and no message is lost or comes twice. */
+static void a_subscriber_over_resp2_is_replaced_with_each_token(void **state) {
+    azredis_sub *s;
+    azri_session *C;
+    (void)state;
+    s = two_lines();
+    token(2);
+    tick(r.now + 30000);                            /* tokens are shown at different times */
+    use(A);
+    assert_string_equal(out(), "AUTH oid token-2, PING N");
+    server("+OK|@|");
+    C = B->heir;
+    assert_non_null(C);
+    use(B);
+    server(TOLD("message", "c", "+2"));
+    r.s = C;
+    welcome_resp2();
+    assert_string_equal(out(), "SUBSCRIBE c");
+    server(TOLD("subscribe", "c", ":1") TOLD("message", "c", "+3"));
+    tick(r.now);
+    r.s = B;
+    assert_string_equal(out(), "PING N");
+    server(TOLD("message", "c", "+3") "*2|+pong|@|");
+    assert_ptr_equal(r.h.listener, C);
+    r.s = C;
+    assert_string_equal(out(), "PING N");
+    server(TOLD("message", "c", "+4") "*2|+pong|@|");
+    next_is(s, "2", 0, 0);
+    next_is(s, "3", 0, 0);
+    next_is(s, "4", 0, 0);
+    tick(r.now);
+    assert_int_equal(r.h.session_count, 2);
+    assert_int_equal(r.h.stats.handovers, 1);
+    nothing_was_told();
+}
+
+static void a_lost_subscriber_leaves_commands_alone(void **state) {
+    azredis_sub *s;
+    (void)state;
+    s = two_lines();
+    lost();
+    assert_int_equal(r.h.trouble.code, AZREDIS_OK);
+    assert_int_equal(told(AZREDIS_EV_CONNECTION_FAILED), 1);
+    assert_int_equal(azri_news_at(&r.h.news, r.h.news.count - 2)->connection, AZREDIS_CONNECTION_PUBSUB);
+    use(A);
+    give_n(1);
+    assert_string_equal(out(), "GET k0");
+    answer(0, 0);
+    use(B);
+    tick(B->dial_at);
+    welcome_resp2();
+    assert_string_equal(out(), "SUBSCRIBE c");
+    server(TOLD("subscribe", "c", ":1") TOLD("message", "c", "+2"));
+    next_is(s, "2", 0, 1);
+}
+
+static void if_asked_for_resp3_has_one_too(void **state) {
+    azredis_sub *s;
+    (void)state;
+    r.h.conf.separate = 1;
+    a_up();
+    s = subscribe("c");
+    tick(r.now);
+    B = r.h.listener;
+    use(B);
+    welcome();
+    assert_string_equal(out(), "SUBSCRIBE c");
+    server(SUBSCRIBED("c") MSG("c", "1"));
+    next_is(s, "1", 0, 0);
+    use(A);
+    assert_string_equal(out(), "");
+    token(2);
+    tick(r.now + 30000);
+    assert_string_equal(out(), "AUTH oid token-2, PING N");
+    server("+OK|@|");
+    use(B);
+    assert_string_equal(out(), "AUTH oid token-2, PING N");
+    server("+OK|@|");
+    assert_int_equal(r.h.session_count, 2);
+}
+
+/* ---- how a token is shown ---- */
+
+static void by_handover_if_asked_for(void **state) {
+    (void)state;
+    r.h.conf.session.reauth = AZREDIS_REAUTH_HANDOVER;
+    a_up();
+    token(2);
+    tick(r.now);
+    B = A->heir;
+    assert_non_null(B);
+    assert_string_equal(out(), "");
+    use(B);
+    assert_int_equal(dial(), 1);
+    assert_memory_equal(out(), "AUTH oid token-2,", 17);
+    server(WELCOME);
+    tick(r.now);
+    use(A);
+    assert_string_equal(out(), "PING N");
+    a_marks();
+    assert_int_equal(B->blob->generation, 2);
+}
+
+static void by_handover_if_the_last_auth_was_slow(void **state) {
+    (void)state;
+    a_up();
+    token(2);
+    tick(r.now);
+    assert_string_equal(out(), "AUTH oid token-2, PING N");
+    r.now += AZRI_SLOW_AUTH + 1;
+    server("+OK|@|");
+    token(3);
+    tick(r.now);
+    assert_non_null(A->heir);
+    assert_string_equal(out(), "");
+}
+
+static void in_a_quiet_moment_if_asked_for(void **state) {
+    (void)state;
+    r.h.conf.session.reauth = AZREDIS_REAUTH_QUIESCED;
+    a_up();
+    give_n(1);
+    assert_string_equal(out(), "GET k0");
+    token(2);
+    tick(r.now);
+    give_n(1);
+    assert_string_equal(out(), "");
+    answer(0, 0);
+    assert_string_equal(out(), "AUTH oid token-2");
+    assert_string_equal(out(), "");
+    server("+OK|");
+    assert_string_equal(out(), "GET k1");
+    answer(1, 1);
+    ok(0, 1);
+}
+
+/* A server that answers AUTH on the live connection with errors of its own, until the token is about to end. */
+static void by_handover_if_in_place_it_was_impossible_until_the_end(void **state) {
+    uint64_t t;
+    int tries = 0;
+    (void)state;
+    a_up();
+    token(2);
+    for (t = r.now; t < A->blob->expires_at - AZRI_REPLACE_LEFT; t = azri_max64(t + 1, azri_min64(A->auth_at, A->blob->expires_at - AZRI_REPLACE_LEFT))) {
+        tick(t);
+        if (!*out()) continue;
+        tries++;
+        server("-ERR not now|@|");
+    }
+    assert_true(tries > 10);
+    assert_null(A->heir);
+    tick(A->blob->expires_at - AZRI_REPLACE_LEFT);
+    B = A->heir;
+    assert_non_null(B);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        T(over_resp2_subscriptions_have_a_connection_of_their_own), T(a_subscriber_over_resp2_answers_its_ping),
+        T(a_subscriber_over_resp2_is_replaced_with_each_token), T(a_lost_subscriber_leaves_commands_alone),
+        T(if_asked_for_resp3_has_one_too), T(by_handover_if_asked_for), T(by_handover_if_the_last_auth_was_slow),
+        T(in_a_quiet_moment_if_asked_for), T(by_handover_if_in_place_it_was_impossible_until_the_end),
         T(an_idle_connection_is_replaced_without_a_word), T(asking_again_is_harmless),
         T(b_is_written_to_when_a_has_drained_and_the_order_is_kept), T(a_frame_once_begun_is_finished_where_it_began),
         T(a_late_answer_is_read_before_a_goes), T(what_waits_for_the_handover_ends_by_its_deadline),

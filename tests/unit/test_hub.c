@@ -669,23 +669,6 @@ static void a_stream_begins_when_it_is_confirmed(void **state) {
     assert_int_equal(azri_sub_next(a, &m) + azri_sub_next(b, &m), 0);
 }
 
-static void in_resp2_a_subscription_is_refused_with_the_reason(void **state) {
-    azredis_sub *s = subscribe("c");
-    (void)state;
-    token(1);
-    (void)dial();
-    (void)out();
-    server("+OK|-NOPROTO no|+OK|+OK|@|");
-    assert_string_equal(out(), "");
-    assert_int_equal(s->state, AZRI_SUB_REFUSED);
-    assert_int_equal(s->error.code, AZREDIS_E_STATE);
-    assert_non_null(strstr(s->error.message, "RESP3"));
-    assert_int_equal(news_count(&r.h.news, AZREDIS_EV_ERROR_MESSAGE), 1);
-    azri_hub_unsubscribe(&r.h, s);
-    tick(r.now);
-    assert_string_equal(out(), "");
-}
-
 static void without_memory_subscribing_is_tried_again(void **state) {
     (void)state;
     up();
@@ -1066,7 +1049,7 @@ int main(void) {
         T(case33_subscriptions_return_with_each_connection_and_flag_the_gap), T(a_full_queue_drops_its_oldest_and_counts), T(a_steady_stream_needs_no_allocation_once_warm),
         T(a_gap_outlives_the_overflow), T(unsubscribing_finds_a_pending_subscribe), T(one_of_two_on_a_channel_may_go),
         T(a_stream_begins_when_it_is_confirmed),
-        T(in_resp2_a_subscription_is_refused_with_the_reason), T(without_memory_subscribing_is_tried_again),
+        T(without_memory_subscribing_is_tried_again),
         T(ten_thousand_commands_need_no_allocation_once_warm), T(the_pool_does_not_hoard_large_answers),
         T(large_commands_share_one_object), T(large_commands_and_large_bursts_are_given_back), T(any_allocation_may_fail_and_nothing_is_lost),
         T(a_full_ring_drops_what_is_below_warning_first), T(no_dropped_line_is_forgotten), T(lines_above_the_level_are_not_kept),
