@@ -9726,7 +9726,7 @@ static void azri_done_push(azri_done *d, azri_cmd *c) {
  * Commands leave in the order of the FIFO and replies are matched to its head; a frame that matches
  * nothing ends the connection, because after a doubt every later answer may be somebody else's.
  * Sources: Redis protocol specification; the AUTH fence is explained at azri_session_reauth.
- * Entry points: azri_session_opened, _push_cmd, _output, _frame, _token, _tick, _closed.
+ * Entry points: azri_session_opened, _push_cmd, _output, _frame, _token; see also >>ends.
  * ================================================================================================ */
 
 #define AZRI_NONCE_LEN      32          /* hex digits: 128 bits, unrepeated */
@@ -10473,7 +10473,10 @@ static azredis_status azri_session_frame(azri_session *s, const azri_frame *f, u
     }
 }
 
-/* ---- time ---- */
+/* ==== >>ends ============================================================== uses: core mem fail reply resp news cmd session ==
+ * How commands and connections end: by deadlines, silence, the end of a token, and what is closed.
+ * Entry points: azri_session_tick, _deadline, _hand_back, _closed.
+ * ================================================================================================ */
 
 /* Takes the command behind `at` out of the FIFO; no byte of it has been written. */
 static azri_cmd *azri_session_withdraw(azri_session *s, azri_cmd *at) {
@@ -10941,7 +10944,7 @@ static void azri_sub_free(azredis_sub *s) {
     azri_free(mem, s, size);
 }
 
-/* ==== >>hub =============================================================== uses: core mem fail reply resp news refused cmd session pubsub ==
+/* ==== >>hub =============================================================== uses: core mem fail reply resp news refused cmd session ends pubsub ==
  * The client's pure half: a list of sessions, the backlog in front of them, reconnecting, and the rule that
  * every command ends exactly once. Contract: commands, tokens, frames and times come in; finished commands
  * (done), news, and sessions to dial or to close are taken out by the pump. One session is shared by all commands
@@ -11294,7 +11297,7 @@ static void azri_hub_expire_backlog(azri_hub *h, uint64_t now) {
     }
 }
 
-/* ==== >>topics ============================================================ uses: core mem fail reply resp news cmd session pubsub hub ==
+/* ==== >>topics ============================================================ uses: core mem fail reply resp news cmd session ends pubsub hub ==
  * Subscriptions on connections: who asks for them where, and what the answers and messages mean for them.
  * ================================================================================================ */
 
@@ -11457,7 +11460,7 @@ static void azri_hub_need_listener(azri_hub *h, uint64_t now) {
     h->listener->dial_at = now;
 }
 
-/* ==== >>handover ========================================================== uses: core mem fail news cmd session pubsub hub topics ==
+/* ==== >>handover ========================================================== uses: core mem fail news cmd session ends pubsub hub topics ==
  * A connection A is replaced by a second one, B, without a break (make before break):
  *  1. B is dialled and authenticated with the newest token, while A goes on. If that fails it is tried again,
  *     with the back-off of a reconnect, for as long as A lives.
@@ -11567,7 +11570,7 @@ static void azri_hub_take_over(azri_hub *h, azri_session *a) {
     azri_hub_release_backlog(h, b);
 }
 
-/* ==== >>sessions ========================================================== uses: core mem fail news cmd session pubsub hub topics handover ==
+/* ==== >>sessions ========================================================== uses: core mem fail reply resp news cmd session ends pubsub hub topics handover ==
  * The life of connections: tokens for them, dialling, their end, and what time brings.
  * Entry points: azri_hub_token, _may_dial, _dialing, _opened, _frame, _closed, _tick, _deadline.
  * ================================================================================================ */
