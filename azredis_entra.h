@@ -11581,8 +11581,7 @@ static void azri_hub_present(azri_hub *h, azri_session *s, azri_blob *fresh, uin
     if (s->state != AZRI_READY || s->blob->generation == fresh->generation) return;
     if (AZRI_WITH_HANDOVER && s->role != AZREDIS_CONNECTION_LEASED && !azri_shape_of(h->mem) &&
         (azri_deaf(s) || h->conf.session.reauth == AZREDIS_REAUTH_HANDOVER || s->auth_took > AZRI_SLOW_AUTH))
-        azri_hub_handover(h, s, azri_deaf(s) ? AZRI_TEXT("over RESP2 a subscriber cannot show a new token")
-                                             : AZRI_TEXT("a new token is shown by a new connection"), now + delay);
+        azri_hub_handover(h, s, AZRI_TEXT("the new token is shown by a new connection"), now + delay);
     else
         azri_session_token(s, fresh, now, delay);
 }
