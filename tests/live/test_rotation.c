@@ -140,6 +140,44 @@ static void test_rotation_under_load(void **state)
     azredis_close(c);
 }
 
+/* ---- the other two ways to show a token --------------------------------------------------------- */
+
+static void test_rotation_quiesced_and_by_handover(void **state)
+{
+    azredis_options o = {.client_name = "other ways"};
+    static const azredis_str incr[2][2] = {{{"INCR", 4}, {"quiesced", 8}}, {{"INCR", 4}, {"handover", 8}}};
+    azredis_client *c[2];
+    azredis_stats_data d;
+    load l[2] = {{0, 0, 0}, {0, 0, 0}};
+    int64_t until;
+    int i;
+    (void)state;
+    for (i = 0; i < 2; i++) {
+        o.reauth = i ? AZREDIS_REAUTH_HANDOVER : AZREDIS_REAUTH_QUIESCED;
+        c[i] = live_open(&em, &o);
+    }
+    for (until = live_ms() + 7000; live_ms() < until;) {
+        for (i = 0; i < 2; i++) {
+            for (; l[i].in_flight < BATCH; l[i].in_flight++)
+                assert_int_equal(azredis_submit(c[i], NULL, 2, incr[i], on_incr, &l[i]), AZREDIS_OK);
+            assert_int_equal(azredis_wait(c[i], 1), AZREDIS_OK);
+            assert_int_equal(l[i].wrong, 0);
+        }
+    }
+    for (i = 0; i < 2; i++) {
+        await((azredis_wait(c[i], 5), l[i].in_flight == 0 && live_stats(c[i]).connections == 1), LIVE_SOON);
+        d = live_stats(c[i]);
+        assert_int_equal(d.reconnects + d.reauth_failures + d.token_failures, 0);
+        assert_int_equal(d.commands_failed, 0);
+        assert_int_equal(i ? d.reauths : d.handovers, 0);
+        assert_true((i ? d.handovers : d.reauths) >= 2);
+        assert_int_equal(d.connects, d.handovers + 1);
+        assert_int_equal(live_get_number(&em, incr[i][1].ptr), l[i].acknowledged);
+        assert_true(l[i].acknowledged > 1000);
+        azredis_close(c[i]);
+    }
+}
+
 /* ---- subscriptions --------------------------------------------------------------------------- */
 
 /* Takes what has come on a channel; it has to go on from `seen` without a gap. */
@@ -225,6 +263,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_rotation_under_load, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_rotation_quiesced_and_by_handover, setup, teardown),
         cmocka_unit_test_setup_teardown(test_rotation_with_subscriptions, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
