@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MODEL_CONNS = 3, MODEL_IDS = 200000, MODEL_PIPE = 1 << 20, MODEL_CHUNKS = 4096, MODEL_TOKENS = 4096 };
+enum { MODEL_CONNS = 8, MODEL_IDS = 200000, MODEL_PIPE = 1 << 20, MODEL_CHUNKS = 4096, MODEL_TOKENS = 4096 };
 
 typedef enum fault {
     F_CUT_ANSWER, F_CUT_REQUEST, F_AUTH_REJECT, F_AUTH_SILENT, F_AUTH_SLOW, F_STALL, F_REFUSE, F_EXPIRE_NOW, F_ODD_PUSH,
@@ -21,11 +21,11 @@ static const char *const fault_names[F_COUNT] = {
     "token-500", "token-429", "token-config", "token-same", "sleep"
 };
 
-/* One connection. A client that replaces one has two for a while. */
+/* One connection. A client has one for commands, perhaps one for subscriptions, and for a while a second one of each. */
 typedef struct conn {
     int open, authed, first_auth, calm;    /* calm: no fault since it was made, nor an earlier one's effect */
     uint64_t authed_until;
-    int subscribed;
+    int subscribed, resp3;
     char in[MODEL_PIPE];
     size_t in_len, cut_in;             /* cut_in: bytes it still reads before it cuts; SIZE_MAX: no cut */
     uint64_t in_at;                    /* when what stands in `in` has come over the wire */
@@ -39,6 +39,8 @@ typedef struct conn {
 typedef struct model {
     uint64_t rng;
     uint64_t now;
+    int resp2;                         /* it does not know RESP3 */
+    uint64_t misplaced;                /* commands that a subscriber over RESP2 must not send */
     /* the authority */
     struct { uint64_t expires; int refused; } token[MODEL_TOKENS];
     int tokens;
@@ -71,7 +73,7 @@ static int model_fault(model *m, fault f) {
 }
 
 static void model_close(conn *k) {
-    k->open = k->authed = k->subscribed = k->calm = 0;
+    k->open = k->authed = k->subscribed = k->resp3 = k->calm = 0;
     k->in_len = k->out_len = k->out_at = 0;
     k->chunks = 0;
     k->cut_in = k->cut_out = SIZE_MAX;
@@ -143,12 +145,22 @@ static void model_auth(model *m, conn *k, const word *w) {
 
 static void model_command(model *m, conn *k, const word *w) {
     unsigned long id;
+    int subscriber = k->subscribed && !k->resp3;
+    if (subscriber && !model_is(w[0], "PING") && !model_is(w[0], "SUBSCRIBE")) {
+        m->misplaced++;
+        model_says(m, k, "-ERR Can't execute this: only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET\r\n");
+        return;
+    }
     if (model_is(w[0], "AUTH")) { model_auth(m, k, w); return; }
     if (!k->authed) { model_says(m, k, "-NOAUTH Authentication required.\r\n"); return; }
-    if (model_fault(m, F_ODD_PUSH)) model_says(m, k, ">2\r\n$4\r\nwhat\r\n:1\r\n");
-    if (model_is(w[0], "HELLO")) {
+    if (k->resp3 && model_fault(m, F_ODD_PUSH)) model_says(m, k, ">2\r\n$4\r\nwhat\r\n:1\r\n");
+    if (model_is(w[0], "HELLO") && m->resp2) {
+        model_says(m, k, "-NOPROTO unsupported protocol version\r\n");
+    } else if (model_is(w[0], "HELLO")) {
+        k->resp3 = 1;
         model_says(m, k, "%3\r\n$6\r\nserver\r\n$5\r\nmodel\r\n$5\r\nproto\r\n:3\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n");
     } else if (model_is(w[0], "PING")) {
+        if (subscriber) model_says(m, k, "*2\r\n$4\r\npong\r\n");
         model_bulk(m, k, w[1].p, w[1].n);
     } else if (model_is(w[0], "RUN")) {                     /* RUN id: runs once, answers its id */
         id = strtoul(w[1].p, NULL, 10);
@@ -159,7 +171,7 @@ static void model_command(model *m, conn *k, const word *w) {
         model_bulk(m, k, w[1].p, w[1].n);
     } else if (model_is(w[0], "SUBSCRIBE")) {
         k->subscribed = 1;
-        model_says(m, k, ">3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n");
+        model_says(m, k, k->resp3 ? ">3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n" : "*3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n");
     } else {
         model_says(m, k, "-ERR unknown command\r\n");
     }
@@ -170,7 +182,7 @@ static void model_publish(model *m) {
     char number[24], text[100];
     conn *k;
     snprintf(number, sizeof number, "%llu", (unsigned long long)m->published++);
-    snprintf(text, sizeof text, ">3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$%u\r\n%s\r\n", (unsigned)strlen(number), number);
+    snprintf(text, sizeof text, "%c3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$%u\r\n%s\r\n", m->resp2 ? '*' : '>', (unsigned)strlen(number), number);
     for (k = m->conns; k < m->conns + MODEL_CONNS; k++)
         if (k->open && k->subscribed && k->authed) model_says(m, k, text);
 }
