@@ -233,15 +233,11 @@ static void sim_deliver(void) {
 }
 
 static void sim_subscribe(int ear) {
-    size_t size = sizeof(azredis_sub) + sizeof "ch";
-    azredis_sub *sub = (azredis_sub *)azri_zalloc(&sim_mem, size);
+    azredis_sub *sub = azri_sub_new(&sim_mem, AZREDIS_CHANNEL, "ch");
     azri_session *s = azri_hub_main(&sim.hub);
-    sub->mem = &sim_mem;
-    sub->size = size;
-    sub->channel = strcpy((char *)(sub + 1), "ch");
     sub->max = sim.hub.conf.sub_queue;
-    sub->next = sim.hub.subs;
-    sim.hub.subs = sim.ear[ear].sub = sub;
+    azri_hub_add_sub(&sim.hub, sub);
+    sim.ear[ear].sub = sub;
     sim.ear[ear].last = -1;
     if (s->state == AZRI_READY) azri_hub_subscribe(&sim.hub, s);
 }

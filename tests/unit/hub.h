@@ -175,19 +175,22 @@ static void ok(int from, int to) {
     }
 }
 
-static azredis_sub *subscribe(const char *channel) {
-    size_t size = sizeof(azredis_sub) + strlen(channel) + 1;
-    azredis_sub *s = (azredis_sub *)azri_zalloc(&mem, size);
-    s->size = size;
-    s->mem = &mem;
-    s->channel = strcpy((char *)(s + 1), channel);
-    s->max = r.h.conf.sub_queue;
-    s->next = r.h.subs;
-    r.h.subs = s;
+/* Also: what its options say before it is asked for. */
+static azredis_sub *listen_to(azredis_sub *s) {
+    azri_hub_add_sub(&r.h, s);
     azri_hub_need_listener(&r.h, r.now);
     if (azri_hub_listener(&r.h)->state == AZRI_READY) azri_hub_subscribe(&r.h, azri_hub_listener(&r.h));
     return s;
 }
+
+static azredis_sub *new_sub(int kind, const char *channel) {
+    azredis_sub *s = azri_sub_new(&mem, kind, channel);
+    s->max = r.h.conf.sub_queue;
+    return s;
+}
+
+static AZRI_UNUSED azredis_sub *subscribe(const char *channel) { return listen_to(new_sub(AZREDIS_CHANNEL, channel)); }
+static AZRI_UNUSED azredis_sub *psubscribe(const char *pattern) { return listen_to(new_sub(AZREDIS_PATTERN, pattern)); }
 
 #define SUBSCRIBED(channel) ">3|+subscribe|+" channel "|:1|"
 #define MSG(channel, text) ">3|+message|+" channel "|+" text "|"

@@ -823,7 +823,7 @@ static void the_seam_is_right_for_all_overlaps(void **state) {
                 uint64_t given = 0, gone = 0;
                 s->max = max;
                 assert_int_equal(azri_seam_begin(s), 1);
-                for (i = from; i < stop; i++) azri_seam_old(s, azri_slice(text, (size_t)sprintf(text, "%u", i)));
+                for (i = from; i < stop; i++) azri_seam_old(s, azri_str("c"), azri_slice(text, (size_t)sprintf(text, "%u", i)));
                 for (i = start; i < N; i++) azri_seam_young(s, azri_str("c"), azri_slice(text, (size_t)sprintf(text, "%u", i)));
                 azri_seam_join(s, 1, &given, &gone);
                 if (max > N) {
@@ -852,7 +852,7 @@ static void a_whole_stream_and_one_cut_short_are_joined_differently(void **state
         azredis_sub *s = subscribe("c");
         uint64_t given = 0, gone = 0;
         assert_int_equal(azri_seam_begin(s), 1);
-        for (i = 0; i < 3; i++) azri_seam_old(s, azri_slice(&"xyz"[i], 1));
+        for (i = 0; i < 3; i++) azri_seam_old(s, azri_str("c"), azri_slice(&"xyz"[i], 1));
         azri_seam_young(s, azri_str("c"), azri_str("y"));
         azri_seam_join(s, whole, &given, &gone);
         assert_true(given == (uint64_t)whole && gone == 0);
