@@ -195,10 +195,21 @@ static AZRI_UNUSED azredis_sub *psubscribe(const char *pattern) { return listen_
 #define SUBSCRIBED(channel) ">3|+subscribe|+" channel "|:1|"
 #define MSG(channel, text) ">3|+message|+" channel "|+" text "|"
 
+#define PSUBSCRIBED(pattern) ">3|+psubscribe|+" pattern "|:1|"
+#define PMSG(pattern, channel, text) ">4|+pmessage|+" pattern "|+" channel "|+" text "|"
+
+static AZRI_UNUSED void pnext_is(azredis_sub *s, const char *channel, const char *text, uint32_t missed, uint32_t gap) {
+    azredis_message m;
+    assert_int_equal(azri_sub_next(s, &m), 1);
+    assert_true(azri_eqz(m.payload, text) && azri_eqz(m.channel, channel) && azri_eqz(m.pattern, s->channel));
+    assert_int_equal(m.lost, missed);
+    assert_int_equal(m.gap, gap);
+}
+
 static void next_is(azredis_sub *s, const char *text, uint32_t missed, uint32_t gap) {
     azredis_message m;
     assert_int_equal(azri_sub_next(s, &m), 1);
-    assert_true(azri_eqz(m.payload, text) && azri_eqz(m.channel, s->channel));
+    assert_true(azri_eqz(m.payload, text) && azri_eqz(m.channel, s->channel) && !m.pattern.ptr);
     assert_int_equal(m.payload.ptr[m.payload.len], '\0');
     assert_int_equal(m.lost, missed);
     assert_int_equal(m.gap, gap);
