@@ -11752,6 +11752,12 @@ static void azri_hub_present(azri_hub *h, azri_session *s, azri_blob *fresh, uin
         azri_session_token(s, fresh, now, delay);
 }
 
+/* When s presents a token, from now: at the latest after half of the time that its own has left. */
+static uint64_t azri_hub_stagger(azri_hub *h, const azri_session *s, uint64_t spread, uint64_t now) {
+    uint64_t end = s->state == AZRI_READY ? azri_blob_drain_at(s->blob) : now;
+    return end > now ? azri_rng_below(&h->rng, azri_min64(spread, (end - now) / 2) + 1) : 0;
+}
+
 /* A newer token: sessions present it, spread over the time that is left before headroom. */
 static void azri_hub_token(azri_hub *h, azri_blob *fresh, uint64_t now, uint64_t headroom_at) {
     azri_session *s;
@@ -11762,7 +11768,7 @@ static void azri_hub_token(azri_hub *h, azri_blob *fresh, uint64_t now, uint64_t
     if (many > 1 && headroom_at > now)
         spread = azri_min64(AZRI_AUTH_JITTER_MAX, (headroom_at - now) / 2);
     for (s = h->sessions; s; s = azri_next(s)) {
-        azri_hub_present(h, s, fresh, now, AZRI_WITH_HANDOVER ? azri_rng_below(&h->rng, spread + 1) : 0);
+        azri_hub_present(h, s, fresh, now, AZRI_WITH_HANDOVER ? azri_hub_stagger(h, s, spread, now) : 0);
         if (s->state == AZRI_DOWN && h->refusals) s->dial_at = now;    /* a refused token has been replaced */
     }
     if (h->trouble.code == AZREDIS_E_AUTH || h->trouble.code == AZREDIS_E_ENTRA ||
@@ -11914,6 +11920,12 @@ static void azri_hub_main_closed(azri_hub *h, azri_session *s, const azredis_err
     if (heir) azri_hub_restored(h, b, now);
 }
 
+/* Subscribed, a connection has the server's limit for subscribers, which is far below that of others. */
+static int azri_hub_over_limit(const azri_hub *h, const azri_session *s, const azredis_error *e, uint64_t now) {
+    return AZRI_WITH_HANDOVER && e->code == AZREDIS_E_CLOSED && s == h->main && h->subs && azri_hub_listens(h, s) &&
+           s->state == AZRI_READY && s->in_flight && !s->wants_close && now < azri_blob_drain_at(s->blob);
+}
+
 /* The connection of s, or the try to make one, has ended. The pump closes s->link if there is one. */
 static void azri_hub_closed(azri_hub *h, azri_session *s, const azredis_error *why, uint64_t now) {
     azri_queue unsent;
@@ -11921,6 +11933,9 @@ static void azri_hub_closed(azri_hub *h, azri_session *s, const azredis_error *w
     uint64_t delay;
     memset(&unsent, 0, sizeof unsent);
     azri_fail_copy(e, why);
+    if (azri_hub_over_limit(h, s, e, now))
+        azri_fail_add(e, "; if an answer was large: beside subscriptions the server ends a connection whose answers exceed "
+                      "its output-buffer limit for pubsub (32 MiB); see options.pubsub");
     if (s->rejected) azri_hub_refused(h, s, e);
     delay = azri_hub_redial_delay(h, s, e, now);
     azri_session_closed(s, e, &unsent);

@@ -1517,6 +1517,28 @@ static azri_session *heir_of_b(void) {
     return B->heir;
 }
 
+/* However little their own tokens have left, all connections have begun to show the new one before that is over. */
+static void a_token_is_shown_in_time_by_all(void **state) {
+    uint32_t seed;
+    (void)state;
+    for (seed = 1; seed <= 50; seed++) {
+        azri_session *C;
+        (void)end(NULL);
+        (void)fresh(NULL);
+        r.h.rng.state = seed;
+        (void)two_lines();
+        A->blob->expires_at = B->blob->expires_at = r.now + 900;
+        A->blob->life_ms = B->blob->life_ms = 3000;
+        token(2);
+        tick(r.now + 375);                          /* half of what is left before they are drained */
+        C = B->heir;
+        assert_non_null(C);
+        use(A);
+        assert_string_equal(out(), "AUTH oid token-2, PING N");
+        server("+OK|@|");
+    }
+}
+
 /* The heir of a subscriber over RESP2 dies in each of its phases: the old connection goes on, the next heir serves. */
 static void an_heir_of_a_subscriber_that_dies_costs_no_message(void **state) {
     int phase;
@@ -1796,7 +1818,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         T(over_resp2_subscriptions_have_a_connection_of_their_own), T(a_subscriber_over_resp2_answers_its_ping),
         T(a_subscriber_over_resp2_is_replaced_with_each_token), T(a_lost_subscriber_leaves_commands_alone),
-        T(an_heir_of_a_subscriber_that_dies_costs_no_message), T(a_subscriber_whose_token_ends_before_it_has_an_heir_has_a_gap),
+        T(a_token_is_shown_in_time_by_all), T(an_heir_of_a_subscriber_that_dies_costs_no_message), T(a_subscriber_whose_token_ends_before_it_has_an_heir_has_a_gap),
         T(subscribing_while_the_listener_is_being_made), T(any_allocation_may_fail_for_a_listener),
         T(the_seam_of_a_pattern_looks_at_channels), T(what_is_held_is_bounded_in_bytes),
         T(if_asked_for_resp3_has_one_too), T(by_handover_if_asked_for), T(by_handover_if_the_last_auth_was_slow),
