@@ -204,7 +204,7 @@
  *                                         auth_ms command_ms renew_ms, identity's request_ms chain_ms
  *   keepAlive                             seconds, 0 or never: off (also keepAliveMs)
  *   abortConnect failFast                 true or false (also abortOnConnectFail)
- *   maxReply backlogCount backlogBytes subQueue
+ *   maxReply backlogCount backlogBytes subQueue pubsub=shared|separate reauth=inline|quiesced|handover leases
  * Known from StackExchange.Redis and without effect here, which log line 500 tells: allowAdmin asyncTimeout
  * checkCertificateRevocation configChannel configCheckSeconds connectRetry defaults highIntegrity
  * highPriorityThreads maint... preserveAsyncOrder resolveDns responseTimeout setlib sslProtocols tcpKeepAlive
@@ -268,6 +268,7 @@
  * AZREDIS_NO_REFUSALS           commands that break a shared connection are not recognised: the program sends none of
  *                               those in chapter 5; 1 KB less
  * AZREDIS_NO_RESP2              a server without RESP3 is no server: AZREDIS_E_RESP; 0.2 KB less
+ * AZREDIS_NO_PATTERNS           channels alone, all with a queue of options.sub_queue messages; 0.4 KB less
  * AZREDIS_NO_STREAMS            of RESP3 only what Redis sends: streamed strings and aggregates, and attributes, are
  *                               errors of protocol, and azredis_double alone looks at a double; 0.7 KB less
  * AZREDIS_NO_SETTINGS           the handshake is AUTH, HELLO 3 and PING: the options client_name and database are AZREDIS_E_ARG,
@@ -478,6 +479,7 @@ typedef struct azredis_message {       /* lent */
     azredis_str channel, payload;
     uint32_t    lost;                  /* messages dropped before this one because the queue was full */
     uint32_t    gap;                   /* 1: the connection was down before this one, others may be missing */
+    azredis_str pattern;               /* the subscribed pattern that the channel fits; {NULL, 0}: a channel was subscribed */
 } azredis_message;
 
 typedef void (*azredis_reply_fn)(azredis_client *c, const azredis_reply *lent, void *user);
@@ -953,12 +955,44 @@ AZREDIS_API void azredis_reply_free(azredis_reply *r);       /* frees and zeroes
 /* ---- pub/sub --------------------------------------------------------------------------------- */
 
 #define AZREDIS_CHANNEL 0              /* azredis_subscribe kind: a plain channel */
+#define AZREDIS_PATTERN 1              /* all channels that fit: "news.*". A channel of the same text is another thing */
 
-/* Subscribes on the client's own RESP3 connection and again after every reconnect. fn NULL: pull with
- * azredis_next. NULL: out of memory or kind unknown. A refusal (NOPERM) is an ErrorMessage event, and
- * azredis_next returns it. */
+/* Subscribes now or as soon as there is a connection, and again on every later one. Each call is a subscription of its
+ * own, whatever others have of the same channel. fn NULL: pull with azredis_next. NULL: out of memory or kind unknown.
+ * A refusal (NOPERM) is an ErrorMessage event, azredis_next and azredis_subscribed return it, and the next connection
+ * asks again. */
 AZREDIS_API azredis_sub *azredis_subscribe(azredis_client *c, int kind, const char *channel,
                                            azredis_message_fn fn, void *user);
+
+typedef enum azredis_overflow {        /* what a message does that finds the queue full */
+    AZREDIS_OVERFLOW_OLDEST = 0,       /* it pushes the oldest out */
+    AZREDIS_OVERFLOW_NEWEST = 1,       /* it is lost itself */
+    AZREDIS_OVERFLOW_CLOSE = 2         /* it ends the subscription, by an ErrorMessage event: what waits can still be
+                                        * read, then azredis_next returns AZREDIS_E_LIMIT */
+} azredis_overflow;
+
+typedef struct azredis_sub_options {
+    int                kind;
+    const char        *channel;        /* or pattern; copied */
+    azredis_message_fn fn;
+    void              *user;
+    uint32_t           count;          /* messages waiting; 0: options.sub_queue */
+    size_t             bytes;          /* of their channels and payloads; 0: 64 MiB. A larger message is always lost */
+    azredis_overflow   overflow;
+} azredis_sub_options;
+
+#ifndef AZREDIS_NO_PATTERNS
+/* azredis_subscribe with a queue of its own measure. */
+AZREDIS_API azredis_sub *azredis_subscribe_with_v(azredis_client *c, const azredis_sub_options *o, size_t size,
+                                                  unsigned version);
+static inline azredis_sub *azredis_subscribe_with(azredis_client *c, const azredis_sub_options *o) {
+    return azredis_subscribe_with_v(c, o, sizeof *o, AZREDIS_VERSION);
+}
+#endif
+
+/* Pumps until the server has answered: OK, it has confirmed and what is published now arrives; AZREDIS_E_NOPERM and
+ * others, with the server's words in *why (may be NULL); AZREDIS_E_TIMEOUT: no answer, or no connection, in wait_ms. */
+AZREDIS_API azredis_status azredis_subscribed(azredis_sub *s, uint32_t wait_ms, azredis_error *why);
 /* Pumps until a message is there. It is lent until the next azredis_next on s. */
 AZREDIS_API azredis_status azredis_next(azredis_sub *s, azredis_message *out, uint32_t wait_ms);
 /* No message after it returns; s is freed. In a callback: when that has returned. NULL is allowed. */
@@ -1176,6 +1210,11 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #else
 #  define AZRI_WITH_STREAMS 1
 #endif
+#ifdef AZREDIS_NO_PATTERNS
+#  define AZRI_WITH_PATTERNS 0
+#else
+#  define AZRI_WITH_PATTERNS 1
+#endif
 #ifdef AZREDIS_NO_RESP2
 #  define AZRI_WITH_RESP2 0
 #else
@@ -1301,6 +1340,8 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_REPLY_MAX     32768u
 #  define AZRI_BACKLOG_BYTES 8192u
 #  define AZRI_SUB_QUEUE     4u
+#  define AZRI_SUB_BYTES     8192u
+#  define AZRI_TOPICS        1u
 #else
 #  ifndef AZREDIS_TOKEN_MAX
 #    define AZREDIS_TOKEN_MAX 16384u     /* Redis refuses a longer argument before AUTH (redis: networking.c) */
@@ -1337,6 +1378,8 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_REPLY_MAX     AZRI_RESP_BULK_MAX
 #  define AZRI_BACKLOG_BYTES 67108864u
 #  define AZRI_SUB_QUEUE     10000u
+#  define AZRI_SUB_BYTES     67108864u
+#  define AZRI_TOPICS        64u         /* lists that subscriptions are looked up in: 16 steps among 1 000 */
 #endif
 
 #define AZRI_LEASES          16u         /* connections leased at once */
@@ -5345,7 +5388,7 @@ static const char *azri_hint(int code) {
 
 enum azri_config_kind {
     AZRI_CK_TEXT, AZRI_CK_SECRET, AZRI_CK_FLAG, AZRI_CK_TLS, AZRI_CK_NUMBER, AZRI_CK_SIZE, AZRI_CK_MS, AZRI_CK_SECONDS,
-    AZRI_CK_PROTOCOL, AZRI_CK_AUTH, AZRI_CK_POLICY, AZRI_CK_NO_EFFECT, AZRI_CK_REFUSED
+    AZRI_CK_PROTOCOL, AZRI_CK_AUTH, AZRI_CK_WORD, AZRI_CK_NO_EFFECT, AZRI_CK_REFUSED
 };
 
 enum { AZRI_CK_OPTION, AZRI_CK_ALIAS, AZRI_CK_IDENTITY };      /* where the member is; an alias is not described */
@@ -5354,7 +5397,7 @@ typedef struct azri_config_key {
     const char *name;
     uint8_t     kind, place;
     uint16_t    offset;
-    const char *mend;                  /* of a key that is refused */
+    const char *mend;                  /* of a key that is refused; of a word: AZRI_CONFIG_ONE_OF and all that it can be */
 } azri_config_key;
 
 #define AZRI_KEY_O(name, kind, member) { name, kind, AZRI_CK_OPTION, (uint16_t)offsetof(azredis_options, member), NULL }
@@ -5363,6 +5406,9 @@ typedef struct azri_config_key {
     { name, kind, AZRI_CK_IDENTITY, (uint16_t)offsetof(azredis_auth_options, member), NULL }
 #define AZRI_KEY_IGNORED(name) { name, AZRI_CK_NO_EFFECT, AZRI_CK_ALIAS, 0, NULL }
 #define AZRI_KEY_REFUSED(name, mend) { name, AZRI_CK_REFUSED, AZRI_CK_ALIAS, 0, mend }
+#define AZRI_CONFIG_ONE_OF "one of these words is expected: "
+#define AZRI_KEY_WORD(name, place, type, member, words) \
+    { name, AZRI_CK_WORD, place, (uint16_t)offsetof(type, member), AZRI_CONFIG_ONE_OF words }
 #define AZRI_CONFIG_PROXY "a proxy to Redis is not supported; connect directly and leave the key out. For token requests: " \
                           "authorityProxy"
 #define AZRI_CONFIG_SENTINEL "Sentinel is not supported; give the address of the primary and leave the key out"
@@ -5397,7 +5443,7 @@ static const azri_config_key azri_config_keys[] = {
     AZRI_KEY_I("scope", AZRI_CK_TEXT, scope),
     AZRI_KEY_I("tokenTimeout", AZRI_CK_MS, request_ms),
     AZRI_KEY_I("chainTimeout", AZRI_CK_MS, chain_ms),
-    AZRI_KEY_I("policy", AZRI_CK_POLICY, policy),
+    AZRI_KEY_WORD("policy", AZRI_CK_IDENTITY, azredis_auth_options, policy, "default seed"),
     AZRI_KEY_O("protocol", AZRI_CK_PROTOCOL, protocol),
     AZRI_KEY_O("name", AZRI_CK_TEXT, client_name),
     AZRI_KEY_O("defaultDatabase", AZRI_CK_NUMBER, database),
@@ -5412,6 +5458,9 @@ static const azri_config_key azri_config_keys[] = {
     AZRI_KEY_O("backlogCount", AZRI_CK_NUMBER, backlog_count),
     AZRI_KEY_O("backlogBytes", AZRI_CK_SIZE, backlog_bytes),
     AZRI_KEY_O("subQueue", AZRI_CK_NUMBER, sub_queue),
+    AZRI_KEY_WORD("pubsub", AZRI_CK_OPTION, azredis_options, pubsub, "shared separate"),
+    AZRI_KEY_WORD("reauth", AZRI_CK_OPTION, azredis_options, reauth, "inline quiesced handover"),
+    AZRI_KEY_O("leases", AZRI_CK_NUMBER, leases),
 
     AZRI_KEY_A("keepAliveMs", AZRI_CK_MS, keepalive_ms),
     AZRI_KEY_A("clientName", AZRI_CK_TEXT, client_name),
@@ -5435,6 +5484,8 @@ static const azri_config_key azri_config_keys[] = {
     AZRI_KEY_REFUSED("sentinelUser", AZRI_CONFIG_SENTINEL),
     AZRI_KEY_REFUSED("sentinelPassword", AZRI_CONFIG_SENTINEL)
 };
+AZRI_STATIC_ASSERT(words_are_alike, sizeof(azredis_policy) == sizeof(azredis_pubsub) &&
+                   sizeof(azredis_policy) == sizeof(azredis_reauth) && sizeof(azredis_policy) <= sizeof(uint32_t));
 enum { AZRI_CONFIG_KEYS = sizeof azri_config_keys / sizeof azri_config_keys[0] };
 
 /* One allocation: this, and behind it the text, in which the values are cut out and decoded. */
@@ -5580,10 +5631,35 @@ static const char *azri_config_tls(azri_config *c, int tls) {
     return NULL;
 }
 
+/* What is behind the separator at s.ptr[at]; empty if it is not there. */
+static azredis_str azri_config_behind(azredis_str s, size_t at) {
+    return at < s.len ? azri_slice(s.ptr + at + 1, s.len - at - 1) : azri_slice(s.ptr + s.len, 0);
+}
+
+static size_t azri_config_size(const azri_config_key *k) {
+    switch (k->kind) {
+    case AZRI_CK_TEXT: case AZRI_CK_SECRET: return sizeof(char *);
+    case AZRI_CK_SIZE: return sizeof(size_t);
+    case AZRI_CK_AUTH: return sizeof(azredis_identity);
+    case AZRI_CK_WORD: return sizeof(azredis_policy);
+    case AZRI_CK_FLAG: case AZRI_CK_TLS: case AZRI_CK_PROTOCOL: return sizeof(int);
+    default: return sizeof(uint32_t);
+    }
+}
+
+/* The word for this number; empty: there are not so many. */
+static azredis_str azri_config_word(const azri_config_key *k, uint32_t number) {
+    azredis_str rest = azri_str(k->mend + sizeof AZRI_CONFIG_ONE_OF - 1);
+    for (; number && rest.len; number--) rest = azri_config_behind(rest, azri_find(rest, ' '));
+    return azri_slice(rest.ptr, azri_find(rest, ' '));
+}
+
 /* Puts a number, flag or word where it belongs. NULL, or what would have been right. */
 static const char *azri_config_set(azri_config *c, const azri_config_key *k, azredis_str v) {
     void *at = (char *)(k->place == AZRI_CK_IDENTITY ? (void *)&c->identity : (void *)&c->options) + k->offset;
     uint64_t n = 0;
+    uint32_t number;
+    azredis_str one;
     int flag = 0;
     switch (k->kind) {
     case AZRI_CK_FLAG:
@@ -5615,9 +5691,10 @@ static const char *azri_config_set(azri_config *c, const azri_config_key *k, azr
         (void)azredis_identity_by_name(v.ptr, &c->identity.identity);
         return azredis_identity_why(v.ptr);
     default:
-        AZREDIS_ASSERT(k->kind == AZRI_CK_POLICY);
-        c->identity.policy = azri_eqz(v, "seed") ? AZREDIS_POLICY_SEED : AZREDIS_POLICY_DEFAULT;
-        return azri_eqz(v, "seed") || azri_eqz(v, "default") ? NULL : "expected default or seed";
+        AZREDIS_ASSERT(k->kind == AZRI_CK_WORD);
+        for (number = 0; (one = azri_config_word(k, number)).len && !azri_eq(v, one); number++) {}
+        memcpy(at, &number, azri_config_size(k));
+        return one.len ? NULL : k->mend;
     }
 }
 
@@ -5685,11 +5762,6 @@ static azredis_str azri_config_trim(azredis_str s) {
     while (s.len && azri_config_blank(s.ptr[0])) s = azri_slice(s.ptr + 1, s.len - 1);
     while (s.len && azri_config_blank(s.ptr[s.len - 1])) s.len--;
     return s;
-}
-
-/* What is behind the separator at s.ptr[at]; empty if it is not there. */
-static azredis_str azri_config_behind(azredis_str s, size_t at) {
-    return at < s.len ? azri_slice(s.ptr + at + 1, s.len - at - 1) : azri_slice(s.ptr + s.len, 0);
 }
 
 /* host[:port],key=value,...: no quotes and no escapes, the first '=' splits, blanks around words are dropped. */
@@ -5868,17 +5940,6 @@ static azredis_status azri_config_new(azri_config **out, const azri_mem *m, cons
 
 /* ---- under the members that the program set ---- */
 
-static size_t azri_config_size(const azri_config_key *k) {
-    switch (k->kind) {
-    case AZRI_CK_TEXT: case AZRI_CK_SECRET: return sizeof(char *);
-    case AZRI_CK_SIZE: return sizeof(size_t);
-    case AZRI_CK_AUTH: return sizeof(azredis_identity);
-    case AZRI_CK_POLICY: return sizeof(azredis_policy);
-    case AZRI_CK_FLAG: case AZRI_CK_TLS: case AZRI_CK_PROTOCOL: return sizeof(int);
-    default: return sizeof(uint32_t);
-    }
-}
-
 static const void *azri_config_member(const azri_config_key *k, const azredis_options *o,
                                       const azredis_auth_options *id) {
     return (const char *)(k->place == AZRI_CK_IDENTITY ? (const void *)id : (const void *)o) + k->offset;
@@ -5967,6 +6028,7 @@ static void azri_config_write_host(azri_config_writer *w, const azredis_options 
 static const char *azri_config_value(const azri_config_key *k, const void *member, char number[24]) {
     const char *z;
     uint32_t u;
+    azredis_str word;
     size_t size;
     int flag;
     switch (k->kind) {
@@ -5980,8 +6042,12 @@ static const char *azri_config_value(const azri_config_key *k, const void *membe
     case AZRI_CK_PROTOCOL:
         memcpy(&flag, member, sizeof flag);
         return flag == 2 ? "resp2" : "resp3";
-    case AZRI_CK_POLICY:
-        return "seed";
+    case AZRI_CK_WORD:
+        u = 0;
+        memcpy(&u, member, azri_config_size(k));
+        word = azri_config_word(k, u);
+        (void)azri_fmt(number, 24, "%.*s", (int)word.len, word.ptr);
+        return number;
     case AZRI_CK_SIZE:
         memcpy(&size, member, sizeof size);
         (void)azri_fmt(number, 24, "%llu", (unsigned long long)size);
@@ -9341,8 +9407,8 @@ static const azri_refusal azri_refusals[] = {
     AZRI_REFUSAL("UNWATCH", NULL, "transactions are not supported yet"),
     AZRI_REFUSAL("SUBSCRIBE", NULL, "use azredis_subscribe"),
     AZRI_REFUSAL("UNSUBSCRIBE", NULL, "use azredis_unsubscribe"),
-    AZRI_REFUSAL("PSUBSCRIBE", NULL, "patterns are not supported yet; use azredis_subscribe for channels"),
-    AZRI_REFUSAL("PUNSUBSCRIBE", NULL, "patterns are not supported yet"),
+    AZRI_REFUSAL("PSUBSCRIBE", NULL, "use azredis_subscribe with AZREDIS_PATTERN"),
+    AZRI_REFUSAL("PUNSUBSCRIBE", NULL, "use azredis_unsubscribe"),
     AZRI_REFUSAL("SSUBSCRIBE", NULL, "sharded channels are not supported yet; use azredis_subscribe"),
     AZRI_REFUSAL("SUNSUBSCRIBE", NULL, "sharded channels are not supported yet"),
     AZRI_REFUSAL("BLPOP", NULL, "it blocks a shared connection; use LPOP and azredis_wait"),
@@ -10400,8 +10466,24 @@ static azredis_str azri_push_kind(const azri_frame *f) {
 }
 
 static AZRI_ONCE int azri_is_message(const azri_frame *f) {
-    return f->is_push && f->root && f->root->len == 3 && azri_eqz(azri_push_kind(f), "message") &&
-           azredis_text(&f->root->as.items[1]).ptr && azredis_text(&f->root->as.items[2]).ptr;
+    uint32_t i, n = f->root ? f->root->len : 0;
+    if (!f->is_push || !((n == 3 && azri_eqz(azri_push_kind(f), "message")) ||
+                         (AZRI_WITH_PATTERNS && n == 4 && azri_eqz(azri_push_kind(f), "pmessage"))))
+        return 0;
+    for (i = 1; i < n && azredis_text(&f->root->as.items[i]).ptr; i++) {}
+    return i == n;
+}
+
+/* 1: c is the frame of one word and one channel, and these are they, the word in small letters. */
+static int azri_cmd_asks(const azri_cmd *c, azredis_str word, azredis_str channel) {
+    azredis_str words[2];
+    size_t at, i;
+    words[0] = word;
+    words[1] = channel;
+    if (!channel.ptr || c->len != azri_resp_size(2, words)) return 0;
+    at = azri_find(azri_slice(c->bytes + 4, c->len - 4), '\n') + 5;      /* behind "*2 CRLF $n CRLF" */
+    for (i = 0; i < word.len && word.ptr[i] == azri_lower(c->bytes[at + i]); i++) {}
+    return i == word.len && azri_eq(azri_slice(c->bytes + c->len - 2 - channel.len, channel.len), channel);
 }
 
 /* A push never answers a pending command, but for the confirmation of the very (un)subscription at the head:
@@ -10409,21 +10491,13 @@ static AZRI_ONCE int azri_is_message(const azri_frame *f) {
 static void azri_session_push(azri_session *s, const azri_frame *f) {
     azredis_str kind = azri_push_kind(f);
     azri_cmd *c = s->fifo.head;
-    if (c && c->sent && f->root && f->root->len == 3 &&
-        ((c->kind == AZRI_CMD_SUBSCRIBE && azri_eqz(kind, "subscribe")) ||
-         (c->kind == AZRI_CMD_UNSUBSCRIBE && azri_eqz(kind, "unsubscribe")))) {
-        azredis_str channel = azredis_text(&f->root->as.items[1]), words[2];
-        /* The frame of (UN)SUBSCRIBE is its word and one channel: as long as that, it ends in the channel and CRLF. */
-        words[0] = azri_str(c->kind == AZRI_CMD_SUBSCRIBE ? "SUBSCRIBE" : "UNSUBSCRIBE");
-        words[1] = channel;
-        if (channel.ptr && c->len == azri_resp_size(2, words) &&
-            azri_eq(azri_slice(c->bytes + c->len - 2 - channel.len, channel.len), channel)) {
-            (void)azri_session_pop(s);
-            azri_reply_reset(c->reply);
-            c->reply->fate = AZREDIS_ANSWERED;
-            azri_done_push(s->done, c);
-            return;
-        }
+    if (c && c->sent && (c->kind == AZRI_CMD_SUBSCRIBE || c->kind == AZRI_CMD_UNSUBSCRIBE) && f->root &&
+        f->root->len == 3 && azri_cmd_asks(c, kind, azredis_text(&f->root->as.items[1]))) {
+        (void)azri_session_pop(s);
+        azri_reply_reset(c->reply);
+        c->reply->fate = AZREDIS_ANSWERED;
+        azri_done_push(s->done, c);
+        return;
     }
     AZRI_COUNT(s->pushes_dropped, 1);
     azri_log(s->news, AZREDIS_LOG_DEBUG, AZRI_LOG_PUSH_DROPPED, "%s: an unknown push was dropped", s->conf->endpoint);
@@ -10650,8 +10724,8 @@ static void azri_session_closed(azri_session *s, const azredis_error *why, azri_
 }
 
 /* ==== >>pubsub ============================================================ uses: core mem =======
- * Subscriptions: each has a bounded queue of its own. Overflow drops the oldest message and counts it, so a
- * slow reader costs memory up to a limit and never stops the connection.
+ * Subscriptions: each has a queue of its own, bounded in messages and bytes. One that finds it full pushes the oldest
+ * out, is lost, or ends the subscription: a slow reader costs memory up to a limit and never stops the connection.
  * And the seam: two connections, an old one and its successor, are subscribed to the channel for a while, and
  * their two streams become one again. See "handover" in >>hub for what this can know and what not.
  * ================================================================================================ */
@@ -10666,7 +10740,7 @@ struct azri_msg {
     azri_msg *next;
     size_t    size, channel_len, payload_len;
     uint64_t  arrival;                  /* its place among the messages of all subscriptions; 0: before all that have one */
-    uint32_t  gap;
+    uint32_t  gap, lost;
     char     *text;                     /* channel NUL payload NUL, behind this struct */
 };
 
@@ -10683,16 +10757,19 @@ typedef struct azri_trail { uint64_t *hash; uint32_t first, count, cap; } azri_t
 typedef struct azri_seam {
     azri_trail old, young;              /* what the old connection delivered; what is held of the new one's */
     azri_msg  *head, *tail;             /* the messages of `young`, as many */
+    size_t     bytes;                   /* of these */
     uint32_t   dropped;                 /* held ones that went for want of room; the old connection may have had them */
     int        open;                    /* the new connection has confirmed the subscription */
 } azri_seam;
 
 struct azredis_sub {
-    azredis_sub       *next;
+    azredis_sub       *next, *alike;    /* all; those in the same list of azri_hub.topics */
     azredis_client    *client;
     const azri_mem    *mem;
     size_t             size;            /* of this struct and the channel's name behind it */
-    char              *channel;
+    char              *channel;         /* or pattern */
+    int                pattern;
+    uint32_t           topic;           /* which list of azri_hub.topics */
     azredis_message_fn fn;
     void              *user;
     azri_sub_state     state, heir_state;   /* on the connection; on the one that shall take its place */
@@ -10700,12 +10777,45 @@ struct azredis_sub {
     int                open;            /* confirmed on the connection: its stream has begun */
     azri_seam         *seam;            /* NULL: one stream */
     int                dead;            /* unsubscribed; freed by the next sweep that finds it not busy */
+    int                closed;          /* its queue was full, and it was to end then; `error` says so */
     int                busy;            /* calls that use it, its callback included */
     azri_msg          *head, *tail, *lent;
     azri_msg          *spare;           /* of AZRI_MSG_ROOM each, kept for reuse */
-    uint32_t           spares, count, max, lost, gap;
+    uint32_t           spares, count, max, lost, gap;   /* lost, gap: before the next message that comes */
+    size_t             bytes, max_bytes;
+    azredis_overflow   overflow;
     azredis_error      error;
 };
+
+static int azri_sub_pattern(const azredis_sub *s) { return AZRI_WITH_PATTERNS && s->pattern; }
+
+/* 1: nothing more comes. */
+static int azri_sub_ended(const azredis_sub *s) { return s->dead || (AZRI_WITH_PATTERNS && s->closed); }
+
+static int azri_sub_is(const azredis_sub *s, int pattern, azredis_str name) {
+    return azri_sub_pattern(s) == pattern && azri_eqz(name, s->channel);
+}
+
+static uint32_t azri_topic(azredis_str name) {
+    return AZRI_TOPICS > 1 ? (uint32_t)(azri_hash64(name.ptr, name.len) % AZRI_TOPICS) : 0;
+}
+
+static azredis_sub *azri_sub_new(const azri_mem *mem, int pattern, const char *channel) {
+    size_t n = strlen(channel) + 1, size = sizeof(azredis_sub) + azri_room(mem, n, AZRI_CHANNEL_ROOM);
+    azredis_sub *s = (azredis_sub *)azri_zalloc(mem, size);
+    if (!s) return NULL;
+    s->mem = mem;
+    s->size = size;
+    s->channel = (char *)(s + 1);
+    memcpy(s->channel, channel, n);
+    s->pattern = pattern;
+    s->topic = azri_topic(azri_str(channel));
+    s->max = AZRI_SUB_QUEUE;
+    s->max_bytes = AZRI_SUB_BYTES;
+    return s;
+}
+
+static size_t azri_msg_bytes(const azri_msg *m) { return m->channel_len + m->payload_len; }
 
 static void azri_msg_free(const azri_mem *m, azri_msg *msg) {
     if (msg) azri_free(m, msg, msg->size);
@@ -10717,6 +10827,7 @@ static azri_msg *azri_sub_pop(azredis_sub *s) {
     s->head = m->next;
     if (!s->head) s->tail = NULL;
     s->count--;
+    s->bytes -= azri_msg_bytes(m);
     return m;
 }
 
@@ -10757,7 +10868,7 @@ static azri_msg *azri_msg_new(azredis_sub *s, azredis_str channel, azredis_str p
     m->channel_len = channel.len;
     m->payload_len = payload.len;
     m->arrival = 0;
-    m->gap = 0;
+    m->gap = m->lost = 0;
     m->text = (char *)(m + 1);
     memcpy(m->text, channel.ptr, channel.len);
     m->text[channel.len] = '\0';
@@ -10766,21 +10877,36 @@ static azri_msg *azri_msg_new(azredis_sub *s, azredis_str channel, azredis_str p
     return m;
 }
 
-/* Queues m; one that finds the queue full pushes the oldest out. Returns how many were lost by it. */
+static int azri_sub_full(const azredis_sub *s, const azri_msg *m) {
+    return s->count >= s->max || (AZRI_WITH_PATTERNS && s->count && azri_msg_bytes(m) > s->max_bytes - s->bytes);
+}
+
+/* Queues m. Returns how many were lost by it. */
 static uint32_t azri_sub_append(azredis_sub *s, azri_msg *m) {
-    azri_msg *old = s->count >= s->max ? azri_sub_pop(s) : NULL;
+    uint32_t lost = 0;
+    if (AZRI_WITH_PATTERNS && (azri_msg_bytes(m) > s->max_bytes || (s->overflow && azri_sub_full(s, m)))) {
+        if (s->overflow == AZREDIS_OVERFLOW_CLOSE) s->closed = 1;
+        azri_msg_spare(s, m);
+        s->lost++;
+        return 1;
+    }
     m->next = NULL;
     m->gap = s->gap;
-    s->gap = 0;
+    m->lost = s->lost;
+    s->gap = s->lost = 0;
+    while (azri_sub_full(s, m)) {
+        azri_msg *old = azri_sub_pop(s), *after = s->head ? s->head : m;
+        after->gap |= old->gap;
+        after->lost += old->lost + 1;
+        azri_msg_spare(s, old);
+        lost++;
+    }
     if (s->tail) s->tail->next = m;
     else s->head = m;
     s->tail = m;
     s->count++;
-    if (!old) return 0;
-    s->lost++;
-    s->head->gap |= old->gap;
-    azri_msg_spare(s, old);
-    return 1;
+    s->bytes += azri_msg_bytes(m);
+    return lost;
 }
 
 /* Queues a copy. Without memory the message is lost and counted. Returns how many were lost. */
@@ -10791,8 +10917,7 @@ static uint32_t azri_sub_push(azredis_sub *s, azredis_str channel, azredis_str p
     return 1;
 }
 
-/* The next message, lent until the one after it is taken; 0: none. The oldest are dropped first, so that what
- * was lost lies before the next message. */
+/* The next message, lent until the one after it is taken; 0: none. */
 static int azri_sub_next(azredis_sub *s, azredis_message *out) {
     azri_msg *m = azri_sub_pop(s);
     if (!m) return 0;
@@ -10800,9 +10925,9 @@ static int azri_sub_next(azredis_sub *s, azredis_message *out) {
     s->lent = m;
     out->channel = azri_slice(m->text, m->channel_len);
     out->payload = azri_slice(m->text + m->channel_len + 1, m->payload_len);
-    out->lost = s->lost;
+    out->lost = m->lost;
     out->gap = m->gap;
-    s->lost = 0;
+    out->pattern = azri_sub_pattern(s) ? azri_str(s->channel) : azri_slice(NULL, 0);
     return 1;
 }
 
@@ -10847,6 +10972,7 @@ static azri_msg *azri_seam_pop(azri_seam *m) {
     if (!msg) return NULL;
     m->head = msg->next;
     if (!m->head) m->tail = NULL;
+    m->bytes -= azri_msg_bytes(msg);
     azri_trail_shift(&m->young);
     return msg;
 }
@@ -10871,18 +10997,24 @@ static int azri_seam_begin(azredis_sub *s) {
     return s->seam != NULL;
 }
 
+/* What tells messages apart: those of a pattern come on many channels. */
+static uint64_t azri_sub_mark(const azredis_sub *s, azredis_str channel, azredis_str payload) {
+    return azri_hash64(payload.ptr, payload.len) ^ (azri_sub_pattern(s) ? 3 * azri_hash64(channel.ptr, channel.len) : 0);
+}
+
 /* A message that the old connection has delivered. Without memory for the first no duplicate is found. */
-static void azri_seam_old(azredis_sub *s, azredis_str payload) {
-    (void)azri_trail_add(&s->seam->old, s->mem, s->max, azri_hash64(payload.ptr, payload.len));
+static void azri_seam_old(azredis_sub *s, azredis_str channel, azredis_str payload) {
+    (void)azri_trail_add(&s->seam->old, s->mem, s->max, azri_sub_mark(s, channel, payload));
 }
 
 /* A message of the new connection: held. Without memory all that is held goes: what follows must have no hole. */
 static void azri_seam_young(azredis_sub *s, azredis_str channel, azredis_str payload) {
     azri_seam *m = s->seam;
     azri_trail *t = &m->young;
-    azri_msg *old, *msg = azri_msg_new(s, channel, payload);
+    size_t n = channel.len + payload.len;
+    azri_msg *old, *msg = n > s->max_bytes ? NULL : azri_msg_new(s, channel, payload);
     int room = msg && (t->count < t->cap || t->count >= s->max || azri_trail_grow(t, s->mem));
-    while (t->count >= (room ? s->max : 1) && (old = azri_seam_pop(m)) != NULL) {
+    while ((!room || t->count >= s->max || n > s->max_bytes - m->bytes) && (old = azri_seam_pop(m)) != NULL) {
         azri_msg_free(s->mem, old);
         m->dropped++;
     }
@@ -10891,10 +11023,11 @@ static void azri_seam_young(azredis_sub *s, azredis_str channel, azredis_str pay
         m->dropped++;
         return;
     }
-    (void)azri_trail_add(t, s->mem, s->max, azri_hash64(payload.ptr, payload.len));
+    (void)azri_trail_add(t, s->mem, s->max, azri_sub_mark(s, channel, payload));
     if (m->tail) m->tail->next = msg;
     else m->head = msg;
     m->tail = msg;
+    m->bytes += n;
 }
 
 /* How many of the first held messages the old connection delivered too: the longest run that ends the one stream
@@ -10993,7 +11126,8 @@ struct azri_hub {
     azredis_error   made;               /* where a call's error is made; of whoever holds the lock, until he lets go */
     int             ever_ready, aborted;
     int             step;               /* an answer made a handover's next step possible: a tick is due now */
-    azredis_sub    *subs;
+    azredis_sub    *subs, *topics[AZRI_TOPICS];
+    uint32_t        answers;            /* to SUBSCRIBE; with what ends subscriptions */
     void          (*sweep)(azri_hub *h);  /* frees those that were given up; NULL: none ever was */
     azredis_stats_data stats;           /* the counters; the rest is filled when asked for */
 };
@@ -11301,10 +11435,16 @@ static void azri_hub_expire_backlog(azri_hub *h, uint64_t now) {
  * Subscriptions on connections: who asks for them where, and what the answers and messages mean for them.
  * ================================================================================================ */
 
+static void azri_hub_add_sub(azri_hub *h, azredis_sub *s) {
+    s->next = h->subs;
+    s->alike = h->topics[s->topic];
+    h->subs = h->topics[s->topic] = s;
+}
+
 static int azri_hub_other_sub(const azri_hub *h, const azredis_sub *self) {
     const azredis_sub *s;
-    for (s = h->subs; s; s = s->next)
-        if (s != self && !s->dead && azri_eqz(azri_str(s->channel), self->channel)) return 1;
+    for (s = h->topics[self->topic]; s; s = s->alike)
+        if (s != self && !azri_sub_ended(s) && azri_sub_is(s, azri_sub_pattern(self), azri_str(self->channel))) return 1;
     return 0;
 }
 
@@ -11312,7 +11452,8 @@ static int azri_hub_other_sub(const azri_hub *h, const azredis_sub *self) {
 static int azri_hub_ask(azri_hub *h, azri_session *s, azri_kind kind, azredis_sub *sub) {
     azredis_str argv[2];
     azri_cmd *c;
-    argv[0] = azri_str(kind == AZRI_CMD_SUBSCRIBE ? "SUBSCRIBE" : "UNSUBSCRIBE");
+    argv[0] = azri_str(kind == AZRI_CMD_SUBSCRIBE ? "PSUBSCRIBE" : "PUNSUBSCRIBE");
+    if (!azri_sub_pattern(sub)) argv[0] = azri_slice(argv[0].ptr + 1, argv[0].len - 1);
     argv[1] = azri_str(sub->channel);
     c = azri_stock_take(&h->stock, azri_resp_size(2, argv));
     if (!c) return 0;
@@ -11329,6 +11470,7 @@ static azri_sub_state *azri_sub_state_on(azredis_sub *sub, const azri_session *s
     return azri_elder(s) ? &sub->heir_state : &sub->state;
 }
 
+static int azri_sub_asked(azri_sub_state st) { return st == AZRI_SUB_ASKED || st == AZRI_SUB_ACTIVE; }
 static int azri_sub_settled(azri_sub_state st) { return st == AZRI_SUB_ACTIVE || st == AZRI_SUB_REFUSED; }
 
 /* 1: an heir asks for it later. Its stream must begin within the one of the connection that it replaces. */
@@ -11342,7 +11484,7 @@ static void azri_hub_subscribe(azri_hub *h, azri_session *s) {
     if (!azri_hub_listens(h, s)) return;
     for (sub = h->subs; sub && !azri_leaving(s); sub = sub->next) {
         azri_sub_state *st = azri_sub_state_on(sub, s);
-        if (sub->dead || *st != AZRI_SUB_NEW || azri_hub_asks_later(sub, s)) continue;
+        if (azri_sub_ended(sub) || *st != AZRI_SUB_NEW || azri_hub_asks_later(sub, s)) continue;
         *(azri_elder(s) ? &sub->heir_serial : &sub->serial) = s->serial;
         if (AZRI_WITH_RESP2 && !s->resp3 && !azri_deaf(s)) {
             if (azri_hub_can_listen(h)) continue;               /* as soon as there is a listener */
@@ -11361,10 +11503,11 @@ static void azri_hub_subscribe(azri_hub *h, azri_session *s) {
 static void azri_hub_subscribed(azri_hub *h, azri_cmd *c) {
     azredis_sub *sub = c->sub;
     azri_sub_state *st;
-    if (!sub || sub->dead || c->reply->fate != AZREDIS_ANSWERED) return;
+    if (!sub || azri_sub_ended(sub) || c->reply->fate != AZREDIS_ANSWERED) return;
     if (c->serial != sub->serial && (!AZRI_WITH_HANDOVER || c->serial != sub->heir_serial)) return;
     st = c->serial == sub->serial ? &sub->state : &sub->heir_state;
     h->step = azri_heir(azri_hub_listener(h)) != NULL;
+    h->answers++;
     if (c->reply->status == AZREDIS_OK) {
         *st = AZRI_SUB_ACTIVE;
         sub->error.code = AZREDIS_OK;
@@ -11389,44 +11532,63 @@ static void azri_hub_forget_sub(azri_hub *h, const azredis_sub *sub) {
 
 /* Frees the subscriptions that were given up. */
 static void azri_hub_sweep_subs(azri_hub *h) {
-    azredis_sub **at = &h->subs, *sub;
+    azredis_sub **at = &h->subs, **alike, *sub;
     while ((sub = *at) != NULL) {
         if (!sub->dead || sub->busy) {
             at = &sub->next;
             continue;
         }
         *at = sub->next;
+        for (alike = &h->topics[sub->topic]; *alike != sub; alike = &(*alike)->alike) {}
+        *alike = sub->alike;
         azri_hub_forget_sub(h, sub);
         azri_sub_free(sub);
     }
 }
 
-static void azri_hub_unsubscribe(azri_hub *h, azredis_sub *sub) {
+/* Nobody hears the channel any more: the server need not send it. */
+static void azri_hub_leave_topic(azri_hub *h, azredis_sub *sub) {
     azri_session *s;
-    sub->dead = 1;
-    h->sweep = azri_hub_sweep_subs;
+    if (azri_hub_other_sub(h, sub)) return;
     for (s = h->sessions; s; s = azri_next(s)) {
         azri_sub_state st = *azri_sub_state_on(sub, s);
-        if (azri_hub_listens(h, s) && s->state == AZRI_READY && !azri_leaving(s) && st != AZRI_SUB_NEW && st != AZRI_SUB_REFUSED &&
-            !azri_hub_other_sub(h, sub))
+        if (azri_hub_listens(h, s) && s->state == AZRI_READY && !azri_leaving(s) && azri_sub_asked(st))
             (void)azri_hub_ask(h, s, AZRI_CMD_UNSUBSCRIBE, sub);   /* without memory its messages are dropped here */
     }
+}
+
+static void azri_hub_unsubscribe(azri_hub *h, azredis_sub *sub) {
+    int ended = azri_sub_ended(sub);
+    sub->dead = 1;
+    h->sweep = azri_hub_sweep_subs;
+    if (!ended) azri_hub_leave_topic(h, sub);
+}
+
+/* A full queue has ended it. */
+static AZRI_APART void azri_hub_close_sub(azri_hub *h, azredis_sub *sub) {
+    (void)azri_fail(&sub->error, AZREDIS_E_LIMIT, "redis.subscribe", "%s: a subscription ended because %u messages were "
+                    "waiting; read faster, or raise its count or bytes", h->conf.session.endpoint, (unsigned)sub->count);
+    h->answers++;
+    azri_news_error(azri_session_news(azri_hub_listener(h)), AZREDIS_EV_ERROR_MESSAGE, &sub->error);
+    azri_hub_leave_topic(h, sub);
 }
 
 /* A message on s, for the subscriptions whose stream has begun there. Those of a connection that takes the place of
  * another are held until it is known which of them the other delivered; without a seam the other delivers them all. */
 static void azri_hub_message(azri_hub *h, const azri_session *s, const azri_frame *f) {
-    azredis_str channel = azredis_text(&f->root->as.items[1]), payload = azredis_text(&f->root->as.items[2]);
+    const azredis_value *last = &f->root->as.items[f->root->len - 1];
+    azredis_str name = azredis_text(&f->root->as.items[1]), channel = azredis_text(last - 1), payload = azredis_text(last);
     azredis_sub *sub;
-    for (sub = h->subs; sub; sub = sub->next) {
-        if (sub->dead || !azri_eqz(channel, sub->channel)) continue;
+    for (sub = h->topics[azri_topic(name)]; sub; sub = sub->alike) {
+        if (azri_sub_ended(sub) || !azri_sub_is(sub, f->root->len == 4, name)) continue;
         if ((azri_elder(s) || azri_holding(s)) && sub->seam) {
             if (sub->seam->open) azri_seam_young(sub, channel, payload);
         } else if (!azri_elder(s) && sub->open) {
             h->stats.messages++;
             h->stats.messages_lost += azri_sub_push(sub, channel, payload);
             if (sub->tail && !sub->tail->arrival) sub->tail->arrival = h->stats.messages;
-            if (azri_seam_of(sub)) azri_seam_old(sub, payload);
+            if (azri_seam_of(sub)) azri_seam_old(sub, channel, payload);
+            if (azri_sub_ended(sub)) azri_hub_close_sub(h, sub);
         }
     }
 }
@@ -11444,8 +11606,11 @@ static void azri_hub_confirmed(const azri_session *s, const azri_cmd *head) {
 /* The streams of the old connection and its successor become one in all subscriptions. */
 static void azri_hub_join(azri_hub *h, int whole) {
     azredis_sub *sub;
-    for (sub = h->subs; sub; sub = sub->next)
+    for (sub = h->subs; sub; sub = sub->next) {
+        int ended = azri_sub_ended(sub);
         if (azri_seam_of(sub)) azri_seam_join(sub, whole, &h->stats.messages, &h->stats.messages_lost);
+        if (azri_sub_ended(sub) && !ended) azri_hub_close_sub(h, sub);
+    }
 }
 
 /* Over RESP2, or if asked for, subscriptions need a connection of their own: then it is made, for life. */
@@ -11497,6 +11662,17 @@ static void azri_hub_handover(azri_hub *h, azri_session *s, const char *why, uin
              h->conf.session.endpoint, why);
 }
 
+/* A token that is newer than the connection's, to be presented after `delay`: in place, or by a connection that is made
+ * with it. An heir's turn for that comes when it has taken over. */
+static void azri_hub_present(azri_hub *h, azri_session *s, azri_blob *fresh, uint64_t now, uint64_t delay) {
+    if (s->state != AZRI_READY || s->blob->generation >= fresh->generation) return;
+    if (!AZRI_WITH_HANDOVER || s->role == AZREDIS_CONNECTION_LEASED || azri_shape_of(h->mem) ||
+        !(azri_deaf(s) || h->conf.session.reauth == AZREDIS_REAUTH_HANDOVER || s->auth_took > AZRI_SLOW_AUTH))
+        azri_session_token(s, fresh, now, delay);
+    else if (!s->elder)
+        azri_hub_handover(h, s, AZRI_TEXT("the new token is shown by a new connection"), now + delay);
+}
+
 /* One handover at a time: the streams of the last one must have been joined. */
 static int azri_hub_wants_heir(const azri_session *s) {
     return AZRI_WITH_HANDOVER && s->replace && !s->heir && !s->holding && s->state == AZRI_READY &&
@@ -11525,7 +11701,7 @@ static void azri_hub_make_heir(azri_hub *h, azri_session *s, uint64_t now) {
 static int azri_hub_settled(const azri_hub *h, const azri_session *s) {
     const azredis_sub *sub;
     for (sub = azri_hub_listens(h, s) ? h->subs : NULL; sub; sub = sub->next)
-        if (!sub->dead && !azri_sub_settled(sub->heir_state)) return 0;
+        if (!azri_sub_ended(sub) && !azri_sub_settled(sub->heir_state)) return 0;
     return 1;
 }
 
@@ -11553,6 +11729,7 @@ static void azri_hub_take_over(azri_hub *h, azri_session *a) {
         sub->state = sub->heir_state;
         sub->serial = sub->heir_serial;
         sub->heir_state = AZRI_SUB_NEW;
+        if (sub->open && !(sub->seam && sub->seam->open)) sub->gap = 1;   /* refused on b: its stream ends here */
         sub->open = sub->seam && sub->seam->open;
         if (b->state == AZRI_READY && sub->seam) b->holding = 1;
     }
@@ -11568,6 +11745,7 @@ static void azri_hub_take_over(azri_hub *h, azri_session *a) {
     }
     if (b->holding) azri_session_mark(b);
     azri_hub_release_backlog(h, b);
+    if (h->blob) azri_hub_present(h, b, h->blob, h->now, 0);
 }
 
 /* ==== >>sessions ========================================================== uses: core mem fail reply resp news cmd session ends pubsub hub topics handover ==
@@ -11575,28 +11753,20 @@ static void azri_hub_take_over(azri_hub *h, azri_session *a) {
  * Entry points: azri_hub_token, _may_dial, _dialing, _opened, _frame, _closed, _tick, _deadline.
  * ================================================================================================ */
 
-/* A token that is newer than the connection's, to be presented after `delay`: in place, or by a connection that is made
- * with it. */
-static void azri_hub_present(azri_hub *h, azri_session *s, azri_blob *fresh, uint64_t now, uint64_t delay) {
-    if (s->state != AZRI_READY || s->blob->generation == fresh->generation) return;
-    if (AZRI_WITH_HANDOVER && s->role != AZREDIS_CONNECTION_LEASED && !azri_shape_of(h->mem) &&
-        (azri_deaf(s) || h->conf.session.reauth == AZREDIS_REAUTH_HANDOVER || s->auth_took > AZRI_SLOW_AUTH))
-        azri_hub_handover(h, s, AZRI_TEXT("the new token is shown by a new connection"), now + delay);
-    else
-        azri_session_token(s, fresh, now, delay);
+/* Several connections show a new token one after the other, each within half of the time that its own has left before
+ * its headroom. */
+static uint64_t azri_hub_stagger(azri_hub *h, const azri_session *s, uint64_t now) {
+    uint64_t at = s->blob ? s->blob->expires_at - azri_min64(AZRI_TOKEN_HEADROOM, s->blob->life_ms / 4) : now;
+    return at > now ? azri_rng_below(&h->rng, azri_min64(AZRI_AUTH_JITTER_MAX, (at - now) / 2) + 1) : 0;
 }
 
-/* A newer token: sessions present it, spread over the time that is left before headroom. */
-static void azri_hub_token(azri_hub *h, azri_blob *fresh, uint64_t now, uint64_t headroom_at) {
+static void azri_hub_token(azri_hub *h, azri_blob *fresh, uint64_t now) {
     azri_session *s;
-    uint64_t spread = 0;
     uint32_t many = 0;
     azri_session_set_blob(&h->blob, fresh);
     for (s = h->sessions; AZRI_WITH_HANDOVER && s; s = azri_next(s)) many += !azri_elder(s) && !azri_gone(s);
-    if (many > 1 && headroom_at > now)
-        spread = azri_min64(AZRI_AUTH_JITTER_MAX, (headroom_at - now) / 2);
     for (s = h->sessions; s; s = azri_next(s)) {
-        azri_hub_present(h, s, fresh, now, AZRI_WITH_HANDOVER ? azri_rng_below(&h->rng, spread + 1) : 0);
+        azri_hub_present(h, s, fresh, now, many > 1 ? azri_hub_stagger(h, s, now) : 0);
         if (s->state == AZRI_DOWN && h->refusals) s->dial_at = now;    /* a refused token has been replaced */
     }
     if (h->trouble.code == AZREDIS_E_AUTH || h->trouble.code == AZREDIS_E_ENTRA ||
@@ -11641,7 +11811,7 @@ static void azri_hub_ready(azri_hub *h, azri_session *s, uint64_t now) {
     azri_hub_need_listener(h, now);
     for (sub = azri_hub_listens(h, s) ? h->subs : NULL; sub; sub = sub->next) *azri_sub_state_on(sub, s) = AZRI_SUB_NEW;
     azri_hub_subscribe(h, s);
-    if (h->blob && h->blob->generation > s->blob->generation) azri_hub_present(h, s, h->blob, now, 0);   /* a newer one came */
+    if (h->blob) azri_hub_present(h, s, h->blob, now, 0);           /* a newer one may have come */
     if (!azri_elder(s)) azri_hub_release_backlog(h, s);
 }
 
@@ -11748,6 +11918,12 @@ static void azri_hub_main_closed(azri_hub *h, azri_session *s, const azredis_err
     if (heir) azri_hub_restored(h, b, now);
 }
 
+/* Subscribed, a connection has the server's limit for subscribers, which is far below that of others. */
+static int azri_hub_over_limit(const azri_hub *h, const azri_session *s, const azredis_error *e, uint64_t now) {
+    return AZRI_WITH_HANDOVER && e->code == AZREDIS_E_CLOSED && s == h->main && h->subs && azri_hub_listens(h, s) &&
+           s->state == AZRI_READY && s->in_flight && !s->wants_close && now < azri_blob_drain_at(s->blob);
+}
+
 /* The connection of s, or the try to make one, has ended. The pump closes s->link if there is one. */
 static void azri_hub_closed(azri_hub *h, azri_session *s, const azredis_error *why, uint64_t now) {
     azri_queue unsent;
@@ -11755,6 +11931,9 @@ static void azri_hub_closed(azri_hub *h, azri_session *s, const azredis_error *w
     uint64_t delay;
     memset(&unsent, 0, sizeof unsent);
     azri_fail_copy(e, why);
+    if (azri_hub_over_limit(h, s, e, now))
+        azri_fail_add(e, "; if an answer was large: beside subscriptions the server ends a connection whose answers exceed "
+                      "its output-buffer limit for pubsub (32 MiB); see options.pubsub");
     if (s->rejected) azri_hub_refused(h, s, e);
     delay = azri_hub_redial_delay(h, s, e, now);
     azri_session_closed(s, e, &unsent);
@@ -16454,7 +16633,7 @@ static void azri_pump_auth(azredis_client *c, uint64_t now) {
     c->port.learned_at = a->port.learned_at;
     azri_auth_unlock(a);
     if (!mine) return;
-    azri_hub_token(&c->hub, mine, now, c->headroom_at);
+    azri_hub_token(&c->hub, mine, now);
     azri_blob_drop(mine);
 }
 
@@ -17258,12 +17437,10 @@ static void azri_threads_call_io(azredis_client *c) {
 /* A number that changes with all that azri_threads_await may be waiting for, but for ended commands. */
 static uint64_t azri_threads_sum(const azredis_client *c) {
     const azri_session *s;
-    const azredis_sub *sub;
     uint64_t n = c->hub.stats.messages * 31 + c->hub.stats.connects * 7 +
                  (uint64_t)(c->hub.trouble.code != AZREDIS_OK) * 3 + (uint64_t)c->hub.aborted;
     for (s = c->hub.sessions; s; s = azri_next(s)) n = n * 11 + (uint64_t)s->state + s->attempts;
-    for (sub = c->hub.subs; sub; sub = sub->next) n = n * 5 + (uint64_t)sub->state;
-    return n;
+    return n * 5 + c->hub.answers;
 }
 
 /* azredis_client.told: after each turn. */
@@ -18972,41 +19149,89 @@ AZREDIS_API azredis_status azredis_process(azredis_client *c, const azredis_fd *
 
 /* ---- pub/sub ---- */
 
-static azredis_sub *azri_sub_new(azredis_client *c, const char *channel, azredis_message_fn fn, void *user) {
-    size_t n = strlen(channel) + 1, size = sizeof(azredis_sub) + azri_room(&c->port.mem, n, AZRI_CHANNEL_ROOM);
-    azredis_sub *s = (azredis_sub *)azri_zalloc(&c->port.mem, size);
-    if (!s) return NULL;
-    s->client = c;
-    s->mem = &c->port.mem;
-    s->size = size;
-    s->channel = (char *)(s + 1);
-    memcpy(s->channel, channel, n);
-    s->fn = fn;
-    s->user = user;
-    s->max = c->hub.conf.sub_queue;
-    return s;
-}
-
-AZREDIS_API azredis_sub *azredis_subscribe(azredis_client *c, int kind, const char *channel, azredis_message_fn fn,
-                                           void *user) {
+static azredis_sub *azri_subscribe(azredis_client *c, const azredis_sub_options *o) {
     azredis_sub *s = NULL;
-    if (!c || kind != AZREDIS_CHANNEL || !channel) return NULL;
+    if (!c || o->kind < AZREDIS_CHANNEL || o->kind > AZRI_WITH_PATTERNS || !o->channel) return NULL;
     azri_hold(c);
     if (c->closing) {
         azri_let_go(c);
         return NULL;
     }
     c->inside++;
-    s = azri_sub_new(c, channel, fn, user);
+    s = azri_sub_new(&c->port.mem, o->kind, o->channel);
     if (s) {
-        s->next = c->hub.subs;
-        c->hub.subs = s;
+        s->client = c;
+        s->fn = o->fn;
+        s->user = o->user;
+        s->max = azri_or(o->count, c->hub.conf.sub_queue);
+        if (o->bytes) s->max_bytes = o->bytes;
+        s->overflow = o->overflow;
+        azri_hub_add_sub(&c->hub, s);
         azri_hub_need_listener(&c->hub, azri_now(c));
         if (azri_hub_listener(&c->hub)->state == AZRI_READY) azri_hub_subscribe(&c->hub, azri_hub_listener(&c->hub));
         if (azri_threaded(c)) azri_threads_kick(c);
     }
     azri_leave(c);
     return s;
+}
+
+AZREDIS_API azredis_sub *azredis_subscribe(azredis_client *c, int kind, const char *channel, azredis_message_fn fn,
+                                           void *user) {
+    azredis_sub_options o;
+    memset(&o, 0, sizeof o);
+    o.kind = kind;
+    o.channel = channel;
+    o.fn = fn;
+    o.user = user;
+    return azri_subscribe(c, &o);
+}
+
+#ifndef AZREDIS_NO_PATTERNS
+AZREDIS_API azredis_sub *azredis_subscribe_with_v(azredis_client *c, const azredis_sub_options *options, size_t size,
+                                                  unsigned version) {
+    azredis_sub_options o;
+    if (!azri_take_options(&o, sizeof o, options, size, version) || (int)o.overflow < 0 ||
+        o.overflow > AZREDIS_OVERFLOW_CLOSE)
+        return NULL;
+    return azri_subscribe(c, &o);
+}
+#endif
+
+/* Why nothing comes on it; OK: it may come. */
+static azredis_status azri_sub_trouble(const azredis_sub *s) {
+    return azri_sub_ended(s) || s->state == AZRI_SUB_REFUSED ? s->error.code : AZREDIS_OK;
+}
+
+AZREDIS_API azredis_status azredis_subscribed(azredis_sub *s, uint32_t wait_ms, azredis_error *why) {
+    azredis_client *c = s ? s->client : NULL;
+    azredis_status st;
+    uint64_t until;
+    if (!s) return azri_fail(why, AZREDIS_E_ARG, "redis.subscribe", "there is no subscription");
+    st = azri_enter(c);
+    if (st != AZREDIS_OK) return azri_fail(why, st, "redis.subscribe", "the client cannot be used here");
+    until = azri_after(azri_now(c), wait_ms);
+    s->busy++;
+    for (;;) {
+        azri_look(c);
+        st = c->closing || s->dead ? AZREDIS_E_CLOSED : azri_sub_trouble(s);
+        if (st != AZREDIS_OK || s->open) break;
+        st = AZREDIS_E_TIMEOUT;
+        if (azri_now(c) >= until) break;
+        azri_pass_time(c, until);
+    }
+    if (st == AZREDIS_E_TIMEOUT || st == AZREDIS_E_CLOSED) {
+        const azri_session *on = azri_hub_listener(&c->hub);
+        (void)azri_fail(why, st, "redis.subscribe", "%s: the subscription was not confirmed%s%s", c->endpoint,
+                        on->error.message[0] && on->state != AZRI_READY ? ": " : "",
+                        on->state != AZRI_READY ? on->error.message : "");
+    } else if (why) {
+        *why = s->error;
+        why->code = st;
+    }
+    s->busy--;
+    if (azri_threaded(c) && s->dead) azri_threads_changed(c);
+    azri_leave(c);
+    return st;
 }
 
 AZREDIS_API azredis_status azredis_next(azredis_sub *s, azredis_message *out, uint32_t wait_ms) {
@@ -19022,7 +19247,7 @@ AZREDIS_API azredis_status azredis_next(azredis_sub *s, azredis_message *out, ui
     while (!c->closing && !s->dead) {
         azri_look(c);
         if (azri_sub_next(s, out)) st = AZREDIS_OK;
-        else if (s->state == AZRI_SUB_REFUSED) st = s->error.code;
+        else if (azri_sub_trouble(s) != AZREDIS_OK) st = s->error.code;
         if (st != AZREDIS_AGAIN || azri_now(c) >= until) break;
         azri_pass_time(c, until);
     }

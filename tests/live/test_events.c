@@ -256,6 +256,96 @@ static void test_error_message(void **state)
     done();
 }
 
+/* Case 33, over RESP3 and RESP2: what the server says of a subscription is its caller's, and told. Refused when it is
+ * asked for again, it is asked for with the next connection. */
+static void test_subscription_refused(void **state)
+{
+    int protocol;
+    (void)state;
+    for (protocol = 3; protocol >= 2; protocol--) {
+        azredis_options o = {.protocol = protocol};
+        azredis_error why;
+        azredis_message m;
+        azredis_sub *s, *p;
+        size_t told = live_seen.of[EM];
+        client = live_new(&em, &o);
+        s = azredis_subscribe(client, AZREDIS_CHANNEL, "news", NULL, NULL);
+        p = azredis_subscribe(client, AZREDIS_PATTERN, "n?ws", NULL, NULL);
+        assert_int_equal(azredis_subscribed(s, 0, &why), AZREDIS_E_TIMEOUT);
+        assert_has(why.message, "not confirmed");
+        assert_int_equal(azredis_subscribed(s, LIVE_SOON, &why), AZREDIS_OK);
+        assert_int_equal(azredis_subscribed(p, LIVE_SOON, NULL), AZREDIS_OK);
+        json_decref(live_redis(&em, "PUBLISH", "news", "1", NULL));
+        assert_int_equal(azredis_next(p, &m, LIVE_SOON), AZREDIS_OK);
+        assert_string_equal(m.pattern.ptr, "n?ws");
+        assert_string_equal(m.channel.ptr, "news");
+        assert_int_equal(azredis_next(s, &m, LIVE_SOON), AZREDIS_OK);
+        assert_null(m.pattern.ptr);
+        json_decref(live_redis(&em, "ACL", "SETUSER", em.oid, "resetchannels", "&other", NULL));  /* cuts subscribers */
+        await(azredis_subscribed(p, 5, &why) == AZREDIS_E_NOPERM, LIVE_SOON);
+        assert_has(why.message, "NOPERM");
+        assert_has(why.message, "channels");
+        await(azredis_subscribed(s, 5, NULL) == AZREDIS_E_NOPERM, LIVE_SOON);
+        assert_int_equal(azredis_next(s, &m, 0), AZREDIS_E_NOPERM);
+        assert_int_equal(live_seen.of[EM], told + 2);
+        json_decref(live_redis(&em, "ACL", "SETUSER", em.oid, "allchannels", NULL));
+        live_fault(&em, "expire-now", NULL, "2");
+        await(azredis_subscribed(s, 5, NULL) == AZREDIS_OK, LIVE_SOON);
+        await(azredis_subscribed(p, 5, NULL) == AZREDIS_OK, LIVE_SOON);
+        live_disarm(&em, "expire-now");
+        json_decref(live_redis(&em, "PUBLISH", "news", "2", NULL));
+        assert_int_equal(azredis_next(s, &m, LIVE_SOON), AZREDIS_OK);
+        assert_int_equal(m.gap, 1);
+        done();
+    }
+}
+
+/* A queue of its own measure, and what it does when it is full. */
+static void test_subscription_limits(void **state)
+{
+    azredis_options o = {0};
+    azredis_sub_options how = {.channel = "news", .count = 2};
+    azredis_error why;
+    azredis_message m;
+    azredis_sub *oldest, *newest, *closes, *narrow;
+    char text[2] = "0";
+    (void)state;
+    client = live_open(&em, &o);
+    oldest = azredis_subscribe_with(client, &how);
+    how.overflow = AZREDIS_OVERFLOW_NEWEST;
+    newest = azredis_subscribe_with(client, &how);
+    how.overflow = AZREDIS_OVERFLOW_CLOSE;
+    closes = azredis_subscribe_with(client, &how);
+    how = (azredis_sub_options){.kind = AZREDIS_PATTERN, .channel = "*", .bytes = 3 * strlen("news1")};
+    narrow = azredis_subscribe_with(client, &how);
+    how.overflow = (azredis_overflow)3;
+    assert_null(azredis_subscribe_with(client, &how));
+    assert_null(azredis_subscribe_with(client, NULL));
+    assert_int_equal(azredis_subscribed(narrow, LIVE_SOON, NULL), AZREDIS_OK);
+    while (++text[0] <= '5')
+        json_decref(live_redis(&em, "PUBLISH", "news", text, NULL));
+    await((azredis_wait(client, 5), live_stats(client).messages == 18), LIVE_SOON);  /* 3 of one, 5 of three */
+    assert_int_equal(azredis_next(oldest, &m, 0), AZREDIS_OK);
+    assert_string_equal(m.payload.ptr, "4");
+    assert_int_equal(m.lost, 3);
+    assert_int_equal(azredis_next(newest, &m, 0), AZREDIS_OK);
+    assert_string_equal(m.payload.ptr, "1");
+    assert_int_equal(m.lost, 0);
+    assert_int_equal(azredis_next(narrow, &m, 0), AZREDIS_OK);
+    assert_string_equal(m.payload.ptr, "3");
+    assert_int_equal(m.lost, 2);
+    assert_int_equal(azredis_next(closes, &m, 0), AZREDIS_OK);
+    assert_int_equal(azredis_next(closes, &m, 0), AZREDIS_OK);
+    assert_string_equal(m.payload.ptr, "2");
+    assert_int_equal(azredis_next(closes, &m, 0), AZREDIS_E_LIMIT);
+    assert_int_equal(azredis_subscribed(closes, 0, &why), AZREDIS_E_LIMIT);
+    assert_has(why.message, "waiting");
+    assert_int_equal(live_stats(client).messages_lost, 9);
+    EXPECT(T, EM);
+    assert_int_equal(event(EM, 0)->error.code, AZREDIS_E_LIMIT);
+    done();
+}
+
 /* ---- a server that breaks the protocol --------------------------------------------------------- */
 
 static void *serve_garbage(void *unused)
@@ -434,6 +524,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_connection_fails_and_returns, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_first_connection_fails, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_error_message, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_subscription_refused, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_subscription_limits, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_internal_error, setup_garbage, teardown_garbage),
         cmocka_unit_test_setup_teardown(test_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_log_levels, setup_hour, teardown),

@@ -357,7 +357,7 @@ static void token(void) {
     b->expires_at = run.machine.expires_at;
     b->life_ms = run.machine.life_ms;
     b->generation = ++run.generation;
-    azri_hub_token(&run.hub, b, m->now, azri_token_headroom_at(&run.machine));
+    azri_hub_token(&run.hub, b, m->now);
     azri_blob_drop(b);
 }
 

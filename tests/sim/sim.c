@@ -168,7 +168,7 @@ static void sim_fetched(void) {
     b->expires_at = sim.machine.expires_at;
     b->life_ms = sim.machine.life_ms;
     b->generation = ++sim.generation;
-    azri_hub_token(&sim.hub, b, now, azri_token_headroom_at(&sim.machine));
+    azri_hub_token(&sim.hub, b, now);
     azri_blob_drop(b);
 }
 
@@ -235,15 +235,11 @@ static void sim_deliver(void) {
 }
 
 static void sim_subscribe(int ear) {
-    size_t size = sizeof(azredis_sub) + sizeof "ch";
-    azredis_sub *sub = (azredis_sub *)azri_zalloc(&sim_mem, size);
+    azredis_sub *sub = azri_sub_new(&sim_mem, AZREDIS_CHANNEL, "ch");
     azri_session *s;
-    sub->mem = &sim_mem;
-    sub->size = size;
-    sub->channel = strcpy((char *)(sub + 1), "ch");
     sub->max = sim.hub.conf.sub_queue;
-    sub->next = sim.hub.subs;
-    sim.hub.subs = sim.ear[ear].sub = sub;
+    azri_hub_add_sub(&sim.hub, sub);
+    sim.ear[ear].sub = sub;
     sim.ear[ear].last = -1;
     azri_hub_need_listener(&sim.hub, sim.m->now);
     s = azri_hub_listener(&sim.hub);

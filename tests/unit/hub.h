@@ -95,7 +95,7 @@ static void token(uint32_t generation) {
     azri_blob *b;
     snprintf(jwt, sizeof jwt, "token-%u", (unsigned)generation);
     b = new_token(jwt, generation, r.now + HOUR, HOUR);
-    azri_hub_token(&r.h, b, r.now, r.now + HOUR / 2);
+    azri_hub_token(&r.h, b, r.now);
     azri_blob_drop(b);
 }
 
@@ -175,27 +175,41 @@ static void ok(int from, int to) {
     }
 }
 
-static azredis_sub *subscribe(const char *channel) {
-    size_t size = sizeof(azredis_sub) + strlen(channel) + 1;
-    azredis_sub *s = (azredis_sub *)azri_zalloc(&mem, size);
-    s->size = size;
-    s->mem = &mem;
-    s->channel = strcpy((char *)(s + 1), channel);
-    s->max = r.h.conf.sub_queue;
-    s->next = r.h.subs;
-    r.h.subs = s;
+/* Also: what its options say before it is asked for. */
+static azredis_sub *listen_to(azredis_sub *s) {
+    azri_hub_add_sub(&r.h, s);
     azri_hub_need_listener(&r.h, r.now);
     if (azri_hub_listener(&r.h)->state == AZRI_READY) azri_hub_subscribe(&r.h, azri_hub_listener(&r.h));
     return s;
 }
 
+static azredis_sub *new_sub(int kind, const char *channel) {
+    azredis_sub *s = azri_sub_new(&mem, kind, channel);
+    s->max = r.h.conf.sub_queue;
+    return s;
+}
+
+static AZRI_UNUSED azredis_sub *subscribe(const char *channel) { return listen_to(new_sub(AZREDIS_CHANNEL, channel)); }
+static AZRI_UNUSED azredis_sub *psubscribe(const char *pattern) { return listen_to(new_sub(AZREDIS_PATTERN, pattern)); }
+
 #define SUBSCRIBED(channel) ">3|+subscribe|+" channel "|:1|"
 #define MSG(channel, text) ">3|+message|+" channel "|+" text "|"
+
+#define PSUBSCRIBED(pattern) ">3|+psubscribe|+" pattern "|:1|"
+#define PMSG(pattern, channel, text) ">4|+pmessage|+" pattern "|+" channel "|+" text "|"
+
+static AZRI_UNUSED void pnext_is(azredis_sub *s, const char *channel, const char *text, uint32_t missed, uint32_t gap) {
+    azredis_message m;
+    assert_int_equal(azri_sub_next(s, &m), 1);
+    assert_true(azri_eqz(m.payload, text) && azri_eqz(m.channel, channel) && azri_eqz(m.pattern, s->channel));
+    assert_int_equal(m.lost, missed);
+    assert_int_equal(m.gap, gap);
+}
 
 static void next_is(azredis_sub *s, const char *text, uint32_t missed, uint32_t gap) {
     azredis_message m;
     assert_int_equal(azri_sub_next(s, &m), 1);
-    assert_true(azri_eqz(m.payload, text) && azri_eqz(m.channel, s->channel));
+    assert_true(azri_eqz(m.payload, text) && azri_eqz(m.channel, s->channel) && !m.pattern.ptr);
     assert_int_equal(m.payload.ptr[m.payload.len], '\0');
     assert_int_equal(m.lost, missed);
     assert_int_equal(m.gap, gap);

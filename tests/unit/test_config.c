@@ -121,7 +121,8 @@ static const struct { const char *key, *value, *is; } values[] = {
     { "keepAlive", "never", "4294967295" }, { "keepAlive", "4294967", "4294967000" }, { "renewTimeout", "7", "7" },
     { "abortConnect", "true", "1" }, { "abortConnect", "False", "0" }, { "failFast", "yes", "1" }, { "failFast", "on", "1" },
     { "failFast", "1", "1" }, { "maxReply", "1000000", "1000000" }, { "backlogCount", "5", "5" }, { "backlogBytes", "9", "9" },
-    { "subQueue", "8", "8" }, { "keepAliveMs", "1500", "1500" }, { "clientName", "n", "n" }, { "db", "3", "3" },
+    { "subQueue", "8", "8" }, { "pubsub", "shared", "0" }, { "pubsub", "separate", "1" }, { "reauth", "inline", "0" },
+    { "reauth", "quiesced", "1" }, { "reauth", "handover", "2" }, { "leases", "32", "32" }, { "keepAliveMs", "1500", "1500" }, { "clientName", "n", "n" }, { "db", "3", "3" },
     { "abortOnConnectFail", "true", "1" }
 };
 
@@ -316,7 +317,8 @@ static const struct { const char *text; unsigned at; const char *says; } wrong[]
     { "h,keepAlive=4294968", 3, "expected seconds" }, { "h,keepAlive=never,keepAlive=x", 19, "expected seconds" }, { "h,keepAlive=-2", 3, "expected seconds" },
     { "h,db=4294967296", 3, "up to 4294967295" }, { "h,db=-1", 3, "whole number" },
     { "h,maxReply=99999999999999999999", 3, "bytes" }, { "h,protocol=4", 3, "resp2 or resp3" }, { "h,protocol=", 3, "resp2 or resp3" },
-    { "h,policy=fast", 3, "default or seed" }, { "h,auth=nobody", 3, "key auth: no identity has this name" },
+    { "h,policy=fast", 3, "one of these words is expected: default seed" }, { "h,reauth=inlin", 3, "inline quiesced handover" }, { "h,reauth=", 3, "quiesced" },
+    { "h,pubsub=shared separate", 3, "shared separate" }, { "h,leases=many", 3, "whole number" }, { "h,auth=nobody", 3, "key auth: no identity has this name" },
     { "h,auth=", 3, "no identity" }, { "h,auth=Default", 3, "no identity" }, { "h,certificatePassword=" SECRET, 3, "AZURE_CLIENT_CERTIFICATE_PASSWORD" }, { "h,clientSecret=" SECRET, 3, "AZURE_CLIENT_SECRET" },
     { "h,ssl=true,ssl=false", 12, "say it once" }, { "/run/x,ssl=true", 8, "say it once" }, { "ssl=true,/run/x", 10, "say it once" },
     { "h,sentinelPassword=" SECRET, 3, "Sentinel is not supported" }, { "h,proxy=Twemproxy", 3, "connect directly" },
@@ -461,6 +463,8 @@ static void test_describe(void **state) {
         { "h,keepAlive=0", "h,ssl=true,keepAlive=never" }, { "h,db=4294967295,protocol=2", "h,ssl=true,protocol=resp2,defaultDatabase=4294967295" },
         { "rediss://u:p@h:1/2?name=a%2Cb", "rediss://h:1?auth=password&user=u&password=***&name=a%2Cb&defaultDatabase=2" },
         { "redis://localhost?name=%20", "redis://localhost?name=%20" }, { "rediss://?name=a%0A", "rediss://?name=a%0A" },
+        { "h,leases=4,reauth=handover,pubsub=separate", "h,ssl=true,pubsub=separate,reauth=handover,leases=4" },
+        { "h,pubsub=shared,reauth=inline", "h,ssl=true" },
         { "h,name=a=\"b\" c,policy=seed", "h,ssl=true,policy=seed,name=a=\"b\" c" },
         { "h,tenantId=t,clientId=c,auth=client-secret,scope=https://x/.default,authorityHost=https://l:8443",
           "h,ssl=true,auth=client-secret,tenantId=t,clientId=c,authorityHost=https://l:8443,scope=https://x/.default" }
@@ -547,6 +551,9 @@ static void test_round_trip(void **state) {
         o.backlog_count = number(&r);
         o.backlog_bytes = number(&r);
         o.sub_queue = number(&r);
+        o.pubsub = (azredis_pubsub)azri_rng_below(&r, 2);
+        o.reauth = (azredis_reauth)azri_rng_below(&r, 3);
+        o.leases = number(&r);
         id.identity = (azredis_identity)azri_rng_below(&r, 6);
         id.tenant_id = word(&r, w[3]);
         id.client_id = word(&r, w[4]);

@@ -823,7 +823,7 @@ static void the_seam_is_right_for_all_overlaps(void **state) {
                 uint64_t given = 0, gone = 0;
                 s->max = max;
                 assert_int_equal(azri_seam_begin(s), 1);
-                for (i = from; i < stop; i++) azri_seam_old(s, azri_slice(text, (size_t)sprintf(text, "%u", i)));
+                for (i = from; i < stop; i++) azri_seam_old(s, azri_str("c"), azri_slice(text, (size_t)sprintf(text, "%u", i)));
                 for (i = start; i < N; i++) azri_seam_young(s, azri_str("c"), azri_slice(text, (size_t)sprintf(text, "%u", i)));
                 azri_seam_join(s, 1, &given, &gone);
                 if (max > N) {
@@ -852,7 +852,7 @@ static void a_whole_stream_and_one_cut_short_are_joined_differently(void **state
         azredis_sub *s = subscribe("c");
         uint64_t given = 0, gone = 0;
         assert_int_equal(azri_seam_begin(s), 1);
-        for (i = 0; i < 3; i++) azri_seam_old(s, azri_slice(&"xyz"[i], 1));
+        for (i = 0; i < 3; i++) azri_seam_old(s, azri_str("c"), azri_slice(&"xyz"[i], 1));
         azri_seam_young(s, azri_str("c"), azri_str("y"));
         azri_seam_join(s, whole, &given, &gone);
         assert_true(given == (uint64_t)whole && gone == 0);
@@ -1014,6 +1014,81 @@ static void a_subscription_refused_on_b_is_refused(void **state) {
     a_marks();
     assert_int_equal(s->state, AZRI_SUB_REFUSED);
     assert_int_equal(s->error.code, AZREDIS_E_NOPERM);
+    lost();
+    reconnect();
+    assert_string_equal(out(), "SUBSCRIBE c");        /* asked again; its stream had an end */
+    server(SUBSCRIBED("c") MSG("c", "2"));
+    next_is(s, "2", 0, 1);
+}
+
+/* A pattern's messages are told apart by their channels, too: equal payloads on several are several messages. */
+static void the_seam_of_a_pattern_looks_at_channels(void **state) {
+    azredis_sub *p, *c;
+    azredis_message m;
+    (void)state;
+    r.h.conf.sub_queue = 100;
+    p = psubscribe("*");
+    c = subscribe("*");
+    A = r.s;
+    token(1);
+    welcome();
+    assert_string_equal(out(), "SUBSCRIBE *, PSUBSCRIBE *");
+    server(SUBSCRIBED("*") PSUBSCRIBED("*") PMSG("*", "a", "x"));
+    b_up();
+    assert_string_equal(out(), "SUBSCRIBE *, PSUBSCRIBE *");
+    server(SUBSCRIBED("*") PSUBSCRIBED("*") PMSG("*", "c", "x") PMSG("*", "d", "x"));
+    tick(r.now);
+    use(A);
+    assert_string_equal(out(), "PING N");
+    server(PMSG("*", "b", "x") PMSG("*", "c", "x"));
+    a_marks();
+    (void)out();
+    server(PMSG("*", "e", "x") "@|" PMSG("*", "f", "x"));
+    for (m.channel.len = 0; m.channel.len < 6; m.channel.len++) {
+        const char one[2] = { (char)('a' + m.channel.len), '\0' };
+        pnext_is(p, one, "x", 0, 0);
+    }
+    assert_int_equal(azri_sub_next(p, &m) + azri_sub_next(c, &m), 0);
+}
+
+/* Held messages obey the bounds, too, and the queue may end when they come into it. */
+static void what_is_held_is_bounded_in_bytes(void **state) {
+    int closes;
+    (void)state;
+    for (closes = 0; closes < 2; closes++) {
+        azredis_sub *s;
+        azredis_message m;
+        (void)end(NULL);
+        (void)fresh(NULL);
+        r.h.conf.sub_queue = 100;
+        s = two_streams();
+        s->max_bytes = closes ? 100 : 7;            /* three messages of two bytes */
+        s->max = closes ? 3 : 100;
+        s->overflow = closes ? AZREDIS_OVERFLOW_CLOSE : AZREDIS_OVERFLOW_OLDEST;
+        server(SUBSCRIBED("c"));
+        tick(r.now);
+        use(A);
+        (void)out();
+        if (closes) server(MSG("c", "2"));
+        a_marks();
+        (void)out();
+        r.h.news.count = 0;
+        if (closes) server(MSG("c", "3") MSG("c", "4") MSG("c", "5"));
+        else server(MSG("c", "2") MSG("c", "3") MSG("c", "4") MSG("c", "5") MSG("c", "12345678") MSG("c", "6"));
+        if (!closes) assert_true(s->seam->bytes == 2 && s->seam->dropped == 5);
+        server("@|");
+        if (closes) {
+            assert_string_equal(out(), "UNSUBSCRIBE c");
+            assert_int_equal(told(AZREDIS_EV_ERROR_MESSAGE), 1);
+            next_is(s, "2", 0, 0);
+            next_is(s, "3", 0, 0);
+            next_is(s, "4", 0, 0);
+        } else {
+            next_is(s, "6", 5, 0);
+        }
+        assert_int_equal(azri_sub_next(s, &m), 0);
+        assert_int_equal(r.h.stats.messages_lost, closes ? 1 : 5);
+    }
 }
 
 /* New ones are asked for on A first: B's stream must begin within A's. While A leaves, on B alone. */
@@ -1431,6 +1506,214 @@ static void a_lost_subscriber_leaves_commands_alone(void **state) {
     next_is(s, "2", 0, 1);
 }
 
+/* B's heir, which a new token asks for; B's own is shown by A meanwhile. */
+static azri_session *heir_of_b(void) {
+    token(2);
+    tick(r.now + 30000);
+    use(A);
+    assert_string_equal(out(), "AUTH oid token-2, PING N");
+    server("+OK|@|");
+    assert_non_null(B->heir);
+    return B->heir;
+}
+
+/* However little their own tokens have left, all connections have begun to show the new one before that is over. */
+static void a_token_is_shown_in_time_by_all(void **state) {
+    uint32_t seed;
+    (void)state;
+    for (seed = 1; seed <= 50; seed++) {
+        azri_session *C;
+        (void)end(NULL);
+        (void)fresh(NULL);
+        r.h.rng.state = seed;
+        (void)two_lines();
+        A->blob->expires_at = B->blob->expires_at = r.now + 900;
+        A->blob->life_ms = B->blob->life_ms = 3000;
+        token(2);
+        tick(r.now + 375);                          /* half of what is left before they are drained */
+        C = B->heir;
+        assert_non_null(C);
+        use(A);
+        assert_string_equal(out(), "AUTH oid token-2, PING N");
+        server("+OK|@|");
+    }
+}
+
+/* The heir of a subscriber over RESP2 dies in each of its phases: the old connection goes on, the next heir serves. */
+static void an_heir_of_a_subscriber_that_dies_costs_no_message(void **state) {
+    int phase;
+    (void)state;
+    for (phase = 0; phase < 5; phase++) {           /* dialling, refused, not confirmed, confirmed, B leaving */
+        azredis_sub *s;
+        azredis_message m;
+        azri_session *C;
+        int i;
+        (void)end(NULL);
+        (void)fresh(NULL);
+        r.h.conf.sub_queue = 100;
+        s = two_lines();
+        C = heir_of_b();
+        use(B);
+        server(TOLD("message", "c", "+2"));
+        r.s = C;
+        if (phase == 1) {
+            assert_int_equal(dial(), 1);
+            (void)out();
+            server("-WRONGPASS no|");
+        } else {
+            if (phase >= 2) welcome_resp2();
+            if (phase >= 2) assert_string_equal(out(), "SUBSCRIBE c");
+            if (phase >= 3) server(TOLD("subscribe", "c", ":1") TOLD("message", "c", "+3"));
+            if (phase >= 4) tick(r.now);
+            lost();
+        }
+        assert_int_equal(B->leaving, 0);
+        r.s = B;
+        server(TOLD("message", "c", "+3"));
+        if (phase >= 4) assert_string_equal(out(), "PING N");
+        if (phase >= 4) server("*2|+pong|@|");
+        for (i = 0; i < 3 && C->state != AZRI_READY; i++) {
+            if (phase == 1) token(3);
+            r.s = C;
+            tick(azri_max64(r.now, C->dial_at));
+            if (!dial()) continue;
+            (void)out();
+            server(RESP2_WELCOME);
+        }
+        assert_int_equal(C->state, AZRI_READY);
+        assert_string_equal(out(), "SUBSCRIBE c");
+        server(TOLD("subscribe", "c", ":1") TOLD("message", "c", "+5"));
+        tick(r.now);
+        r.s = B;
+        assert_string_equal(out(), "PING N");
+        server(TOLD("message", "c", "+4") TOLD("message", "c", "+5") "*2|+pong|@|");
+        assert_ptr_equal(r.h.listener, C);
+        r.s = C;
+        (void)out();
+        server("*2|+pong|@|" TOLD("message", "c", "+6"));
+        next_is(s, "2", 0, 0);
+        next_is(s, "3", 0, 0);
+        next_is(s, "4", 0, 0);
+        next_is(s, "5", 0, 0);
+        next_is(s, "6", 0, 0);
+        assert_int_equal(azri_sub_next(s, &m), 0);
+        nothing_was_told();
+        tick(r.now);
+    }
+}
+
+/* No heir can be made before the token ends: the connection goes with it, and the next one's first message says so. */
+static void a_subscriber_whose_token_ends_before_it_has_an_heir_has_a_gap(void **state) {
+    azredis_sub *s;
+    azri_session *C;
+    int i;
+    (void)state;
+    s = two_lines();
+    C = heir_of_b();
+    B->blob->expires_at = r.now + 5000;             /* no second token of this life */
+    for (i = 0; i < 100 && !B->gone; i++) {
+        r.s = C;
+        if (azri_hub_may_dial(&r.h, C, r.now)) {
+            azri_hub_dialing(&r.h, C);
+            lost();
+        }
+        tick(r.now + 100);
+    }
+    assert_true(i < 60);
+    assert_ptr_equal(r.h.listener, C);
+    assert_int_equal(told(AZREDIS_EV_CONNECTION_FAILED), 1);
+    r.s = C;
+    tick(azri_max64(r.now, C->dial_at));
+    welcome_resp2();
+    assert_string_equal(out(), "SUBSCRIBE c");
+    server(TOLD("subscribe", "c", ":1") TOLD("message", "c", "+9"));
+    next_is(s, "9", 0, 1);
+    assert_int_equal(told(AZREDIS_EV_CONNECTION_RESTORED), 1);
+    use(A);
+    give_n(1);
+    assert_string_equal(out(), "GET k0");            /* commands knew nothing of it */
+    answer(0, 0);
+}
+
+/* Subscribed and unsubscribed while the connection for it is dialled and signs in. */
+static void subscribing_while_the_listener_is_being_made(void **state) {
+    azredis_sub *s, *p;
+    (void)state;
+    A = r.s;
+    token(1);
+    welcome_resp2();
+    (void)subscribe("c");
+    B = r.h.listener;
+    assert_non_null(B);                             /* at once: A is known to speak RESP2 */
+    use(B);
+    assert_int_equal(dial(), 1);
+    s = subscribe("d");
+    (void)out();
+    p = psubscribe("p*");
+    azri_hub_unsubscribe(&r.h, s);
+    tick(r.now);
+    assert_string_equal(out(), "");
+    server(RESP2_WELCOME);
+    assert_string_equal(out(), "PSUBSCRIBE p*, SUBSCRIBE c");
+    server(TOLD("psubscribe", "p*", ":1") "*4|+pmessage|+p*|+pq|+1|" TOLD("subscribe", "c", ":2"));
+    pnext_is(p, "pq", "1", 0, 0);
+    azri_hub_unsubscribe(&r.h, p);
+    assert_string_equal(out(), "PUNSUBSCRIBE p*");
+    server(TOLD("punsubscribe", "p*", ":1"));
+    assert_int_equal(B->fifo.count, 0);
+    use(A);
+    assert_string_equal(out(), "");
+}
+
+/* Both ends of one connection for a while. */
+static void play_resp2(azri_session *on) {
+    const char *words;
+    r.s = on;
+    if (on->state == AZRI_DOWN) (void)dial();
+    words = out();
+    if (on->state == AZRI_HANDSHAKE) server(RESP2_WELCOME);
+    else if (strstr(words, "AUTH")) server("+OK|@|");
+    else if (strstr(words, "PSUBSCRIBE")) server(TOLD("psubscribe", "c*", ":1") "*4|+pmessage|+c*|+c|+1|");
+    else if (strstr(words, "PING N")) server("*2|+pong|@|");
+}
+
+/* Whichever allocation fails while the listener is made and replaced: it is there in the end. */
+static void any_allocation_may_fail_for_a_listener(void **state) {
+    size_t k;
+    int whole = 0;
+    (void)state;
+    for (k = 1; !whole; k++) {
+        azredis_sub *s;
+        azri_session *on;
+        azri_blob *next;
+        int turn;
+        (void)end(NULL);
+        (void)fresh(NULL);
+        r.h.conf.sub_queue = 100;
+        A = r.s;
+        token(1);
+        welcome_resp2();
+        s = new_sub(AZREDIS_PATTERN, "c*");
+        next = new_token("token-2", 2, r.now + HOUR, HOUR);
+        heap.fail_at = heap.calls + k;
+        (void)listen_to(s);
+        for (turn = 0; turn < 60; turn++) {
+            if (turn == 30) azri_hub_token(&r.h, next, r.now);
+            tick(r.now + AZRI_HEIR_AGAIN / 5);
+            for (on = r.h.sessions; on; on = on->next) play_resp2(on);
+        }
+        tick(r.now);
+        azri_blob_drop(next);
+        whole = heap.calls < heap.fail_at;
+        assert_non_null(r.h.listener);
+        assert_int_equal(s->open, 1);
+        assert_int_equal(r.h.listener->blob->generation, 2);
+        assert_int_equal(r.h.session_count, 2);
+        assert_true(s->count >= 1);
+    }
+    assert_in_range(k, 6, 60);
+}
+
 static void if_asked_for_resp3_has_one_too(void **state) {
     azredis_sub *s;
     (void)state;
@@ -1535,6 +1818,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         T(over_resp2_subscriptions_have_a_connection_of_their_own), T(a_subscriber_over_resp2_answers_its_ping),
         T(a_subscriber_over_resp2_is_replaced_with_each_token), T(a_lost_subscriber_leaves_commands_alone),
+        T(a_token_is_shown_in_time_by_all), T(an_heir_of_a_subscriber_that_dies_costs_no_message), T(a_subscriber_whose_token_ends_before_it_has_an_heir_has_a_gap),
+        T(subscribing_while_the_listener_is_being_made), T(any_allocation_may_fail_for_a_listener),
+        T(the_seam_of_a_pattern_looks_at_channels), T(what_is_held_is_bounded_in_bytes),
         T(if_asked_for_resp3_has_one_too), T(by_handover_if_asked_for), T(by_handover_if_the_last_auth_was_slow),
         T(in_a_quiet_moment_if_asked_for), T(by_handover_if_in_place_it_was_impossible_until_the_end),
         T(an_idle_connection_is_replaced_without_a_word), T(asking_again_is_harmless),

@@ -469,7 +469,7 @@ static void a_refused_password_is_not_replaced(void **state) {
     azri_blob *b = new_token("pass1234", 1, AZRI_NEVER64, 0);
     (void)state;
     give_n(1);
-    azri_hub_token(&r.h, b, r.now, AZRI_NEVER64);
+    azri_hub_token(&r.h, b, r.now);
     azri_blob_drop(b);
     (void)dial();
     (void)out();
@@ -669,6 +669,200 @@ static void a_stream_begins_when_it_is_confirmed(void **state) {
     assert_int_equal(azri_sub_next(a, &m) + azri_sub_next(b, &m), 0);
 }
 
+static void nothing_waits(azredis_sub *s) {
+    azredis_message m;
+    assert_int_equal(azri_sub_next(s, &m), 0);
+}
+
+/* The same text as a channel and as a pattern: each is asked for, confirmed, served, refused and ended by itself. */
+static void a_channel_and_a_pattern_of_the_same_text_are_two_things(void **state) {
+    azredis_sub *c, *p, *again;
+    (void)state;
+    up();
+    c = subscribe("n.*");
+    p = psubscribe("n.*");
+    assert_string_equal(out(), "SUBSCRIBE n.*, PSUBSCRIBE n.*");
+    server(PSUBSCRIBED("n.*"));                     /* not what is due */
+    assert_int_equal(r.s->pushes_dropped, 1);
+    server(SUBSCRIBED("n.*") MSG("n.*", "1") PMSG("n.*", "n.*", "too early") PSUBSCRIBED("n.*"));
+    server(MSG("n.*", "2") PMSG("n.*", "n.*", "2") PMSG("n.*", "n.a", "3") PMSG("n.?", "n.a", "x") MSG("n.a", "x"));
+    next_is(c, "1", 0, 0);
+    next_is(c, "2", 0, 0);
+    nothing_waits(c);
+    pnext_is(p, "n.*", "2", 0, 0);
+    pnext_is(p, "n.a", "3", 0, 0);
+    nothing_waits(p);
+    again = psubscribe("n.*");
+    assert_string_equal(out(), "PSUBSCRIBE n.*");
+    server("-NOPERM not you|" PMSG("n.*", "n.b", "4"));
+    assert_int_equal(again->error.code, AZREDIS_E_NOPERM);
+    nothing_waits(again);
+    azri_hub_unsubscribe(&r.h, again);
+    azri_hub_unsubscribe(&r.h, c);
+    assert_string_equal(out(), "UNSUBSCRIBE n.*");
+    server(">3|+unsubscribe|+n.*|:1|" PMSG("n.*", "n.c", "5"));
+    tick(r.now);
+    pnext_is(p, "n.b", "4", 0, 0);
+    pnext_is(p, "n.c", "5", 0, 0);
+    lost();
+    reconnect();
+    assert_string_equal(out(), "PSUBSCRIBE n.*");
+    server(PSUBSCRIBED("n.*") PMSG("n.*", "n.d", "6"));
+    pnext_is(p, "n.d", "6", 0, 1);
+    azri_hub_unsubscribe(&r.h, p);
+    assert_string_equal(out(), "PUNSUBSCRIBE n.*");
+    server(">3|+punsubscribe|+n.*|:0|");
+    assert_int_equal(r.s->fifo.count, 0);
+}
+
+/* One of two handlers goes: the server is not asked, the other hears on. The last one's going ends it. */
+static void one_of_two_on_a_pattern_may_go(void **state) {
+    azredis_sub *p[2];
+    (void)state;
+    up();
+    p[0] = psubscribe("*");
+    p[1] = psubscribe("*");
+    (void)subscribe("*");
+    (void)out();
+    server(PSUBSCRIBED("*") PSUBSCRIBED("*") SUBSCRIBED("*") PMSG("*", "a", "1"));
+    pnext_is(p[0], "a", "1", 0, 0);
+    pnext_is(p[1], "a", "1", 0, 0);
+    azri_hub_unsubscribe(&r.h, p[0]);
+    tick(r.now);
+    assert_string_equal(out(), "");
+    server(PMSG("*", "b", "2"));
+    pnext_is(p[1], "b", "2", 0, 0);
+    azri_hub_unsubscribe(&r.h, p[1]);
+    assert_string_equal(out(), "PUNSUBSCRIBE *");
+}
+
+static void odd_pmessages_reach_nobody(void **state) {
+    static const char *const row[] = { ">3|+pmessage|+*|+a|", ">4|+message|+*|+a|+x|", ">4|+pmessage|:1|+a|+x|",
+                                       ">4|+pmessage|+*|_|+x|", ">4|+pmessage|+*|+a|*0|", ">5|+pmessage|+*|+a|+x|+y|" };
+    azredis_sub *p;
+    size_t i;
+    (void)state;
+    up();
+    p = psubscribe("*");
+    (void)out();
+    server(PSUBSCRIBED("*"));
+    for (i = 0; i < sizeof row / sizeof row[0]; i++) server(row[i]);
+    assert_true(p->count == 0 && r.s->pushes_dropped == i);
+    assert_int_equal(r.s->state, AZRI_READY);
+}
+
+/* What a full queue does: messages "1" to "6" come, and 2 of 2 bytes each find room. */
+static void a_queue_is_bounded_in_messages_and_in_bytes(void **state) {
+    int policy, by_bytes;
+    (void)state;
+    for (policy = 0; policy < 3; policy++) {
+        for (by_bytes = 0; by_bytes < 2; by_bytes++) {
+            azredis_sub *s;
+            (void)end(NULL);
+            (void)begin(NULL);
+            up();
+            s = new_sub(AZREDIS_CHANNEL, "c");
+            s->overflow = (azredis_overflow)policy;
+            s->max = by_bytes ? 100 : 2;
+            s->max_bytes = by_bytes ? 5 : 100;
+            (void)listen_to(s);
+            (void)out();
+            server(SUBSCRIBED("c") MSG("c", "1") MSG("c", "2"));
+            assert_true(s->count == 2 && s->bytes == 4 && r.h.stats.messages_lost == 0);
+            server(MSG("c", "3") MSG("c", "4"));
+            assert_true(s->count == 2 && s->bytes == 4);
+            if (policy == AZREDIS_OVERFLOW_OLDEST) {
+                next_is(s, "3", 2, 0);
+                next_is(s, "4", 0, 0);
+                if (by_bytes) {                     /* a large one needs the room of two, one that never fits goes */
+                    server(MSG("c", "5") MSG("c", "6") MSG("c", "7890") MSG("c", "12345") MSG("c", ""));
+                    assert_true(s->count == 1 && s->bytes == 1);
+                    next_is(s, "", 4, 0);
+                }
+            } else if (policy == AZREDIS_OVERFLOW_NEWEST) {
+                next_is(s, "1", 0, 0);
+                server(MSG("c", "5"));
+                next_is(s, "2", 0, 0);
+                next_is(s, "5", 2, 0);              /* told where they are missing */
+            } else {
+                assert_string_equal(out(), "UNSUBSCRIBE c");
+                assert_int_equal(r.h.news.count, 1);
+                assert_int_equal(azri_news_at(&r.h.news, 0)->type, AZREDIS_EV_ERROR_MESSAGE);
+                server(">3|+unsubscribe|+c|:0|" MSG("c", "5"));
+                next_is(s, "1", 0, 0);
+                next_is(s, "2", 0, 0);
+                assert_int_equal(s->error.code, AZREDIS_E_LIMIT);
+                assert_int_equal(r.h.stats.messages_lost, 1);
+                lost();
+                reconnect();
+                assert_string_equal(out(), "");     /* it does not come back */
+                azri_hub_unsubscribe(&r.h, s);
+                assert_string_equal(out(), "");
+                tick(r.now);
+                assert_null(r.h.subs);
+                continue;
+            }
+            nothing_waits(s);
+            assert_int_equal(s->bytes, 0);
+        }
+    }
+}
+
+static void a_queue_that_closes_leaves_others_alone(void **state) {
+    azredis_sub *narrow, *wide;
+    (void)state;
+    up();
+    wide = subscribe("c");
+    narrow = new_sub(AZREDIS_CHANNEL, "c");
+    narrow->overflow = AZREDIS_OVERFLOW_CLOSE;
+    narrow->max = 1;
+    (void)listen_to(narrow);
+    (void)out();
+    server(SUBSCRIBED("c") SUBSCRIBED("c") MSG("c", "1") MSG("c", "2") MSG("c", "3"));
+    assert_string_equal(out(), "");
+    next_is(wide, "1", 0, 0);
+    next_is(wide, "2", 0, 0);
+    next_is(wide, "3", 0, 0);
+    next_is(narrow, "1", 0, 0);
+    nothing_waits(narrow);
+    azri_hub_unsubscribe(&r.h, wide);
+    assert_string_equal(out(), "UNSUBSCRIBE c");     /* the closed one needs it no more */
+}
+
+/* Each finds its own among a thousand, whatever has gone meanwhile. */
+static void among_a_thousand_subscriptions_each_gets_its_own(void **state) {
+    enum { MANY = 1000 };
+    static azredis_sub *s[MANY];
+    char text[64];
+    int i;
+    (void)state;
+    r.h.conf.backlog_count = 2 * MANY;
+    up();
+    for (i = 0; i < MANY; i++) {
+        snprintf(text, sizeof text, "ch%d", i / 2);
+        s[i] = i % 2 ? psubscribe(text) : subscribe(text);
+    }
+    while (*out()) {}
+    for (i = 0; i < MANY; i++) {
+        snprintf(text, sizeof text, ">3|+%ssubscribe|+ch%d|:1|", i % 2 ? "p" : "", i / 2);
+        server(text);
+    }
+    for (i = 0; i < MANY; i += 3) azri_hub_unsubscribe(&r.h, s[i]);
+    tick(r.now);
+    while (*out()) {}
+    for (i = 0; i < MANY; i++) {
+        snprintf(text, sizeof text, i % 2 ? PMSG("ch%d", "x", "%d") : MSG("ch%d", "%d"), i / 2, i);
+        server(text);
+    }
+    for (i = 0; i < MANY; i++) {
+        if (i % 3 == 0) continue;
+        snprintf(text, sizeof text, "%d", i);
+        if (i % 2) pnext_is(s[i], "x", text, 0, 0);
+        else next_is(s[i], text, 0, 0);
+        nothing_waits(s[i]);
+    }
+}
+
 static void without_memory_subscribing_is_tried_again(void **state) {
     (void)state;
     up();
@@ -806,7 +1000,7 @@ static void any_allocation_may_fail_and_nothing_is_lost(void **state) {
         heap.fail_at = k;
         if (began()) {
             b = azri_blob_new(&mem, "oid", azri_str("token-1"));
-            if (b) azri_hub_token(&r.h, b, r.now, r.now + HOUR);
+            if (b) azri_hub_token(&r.h, b, r.now);
             azri_blob_drop(b);
             (void)give(COMMAND_MS);
             if (dial()) {
@@ -1049,6 +1243,9 @@ int main(void) {
         T(case33_subscriptions_return_with_each_connection_and_flag_the_gap), T(a_full_queue_drops_its_oldest_and_counts), T(a_steady_stream_needs_no_allocation_once_warm),
         T(a_gap_outlives_the_overflow), T(unsubscribing_finds_a_pending_subscribe), T(one_of_two_on_a_channel_may_go),
         T(a_stream_begins_when_it_is_confirmed),
+        T(a_channel_and_a_pattern_of_the_same_text_are_two_things), T(one_of_two_on_a_pattern_may_go), T(odd_pmessages_reach_nobody),
+        T(a_queue_is_bounded_in_messages_and_in_bytes), T(a_queue_that_closes_leaves_others_alone),
+        T(among_a_thousand_subscriptions_each_gets_its_own),
         T(without_memory_subscribing_is_tried_again),
         T(ten_thousand_commands_need_no_allocation_once_warm), T(the_pool_does_not_hoard_large_answers),
         T(large_commands_share_one_object), T(large_commands_and_large_bursts_are_given_back), T(any_allocation_may_fail_and_nothing_is_lost),

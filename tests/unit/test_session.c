@@ -507,7 +507,8 @@ static void case10_another_confirmation_confirms_nothing(void **state) {
     static const char *const row[] = {
         SUB("subscribe", "$2|xx"), SUB("subscribe", "$3|abc"), SUB("unsubscribe", "$2|ab"), SUB("ssubscribe", "$2|ab"),
         SUB("psubscribe", "$2|ab"), SUB("Subscribe", "$2|ab"), ">2|+subscribe|$2|ab|", ">4|+subscribe|$2|ab|:1|:1|",
-        SUB("subscribe", "$1|b"), SUB("subscribe", "_"), SUB("subscribe", "$0|"), SUB("subscribe", ":1"), SUB("subscribe", "*0")
+        SUB("subscribe", "$1|b"), SUB("subscribe", "_"), SUB("subscribe", "$0|"), SUB("subscribe", ":1"), SUB("subscribe", "*0"),
+        SUB("psubscribe", "$0|"), SUB("Psubscribe", "$0|")     /* as long as the frame */
     };
     size_t i;
     (void)state;
