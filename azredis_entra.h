@@ -367,6 +367,7 @@
 typedef struct azredis_auth   azredis_auth;      /* an identity and its token; counted, any thread */
 typedef struct azredis_client azredis_client;    /* one program's line to one cache */
 typedef struct azredis_sub    azredis_sub;       /* one subscription */
+typedef struct azredis_lease  azredis_lease;     /* a connection of one's own, for a while */
 
 /* ---- status, error, outcome ------------------------------------------------------------------ */
 
@@ -395,7 +396,9 @@ typedef enum azredis_status {
     AZREDIS_E_REDIS = -41,         /* the server answered with an error; its text is the reply's value */
     AZREDIS_E_AUTH = -42,          /* the server refused the credentials */
     AZREDIS_E_NOPERM = -43,        /* the server's access rules forbid the command, key or channel */
-    AZREDIS_E_CLUSTER = -44        /* this cache has the OSS cluster policy, which is not supported yet */
+    AZREDIS_E_CLUSTER = -44,       /* this cache has the OSS cluster policy, which is not supported yet */
+    AZREDIS_E_CONDITION = -45,     /* a condition of a transaction did not hold: nothing of it was sent */
+    AZREDIS_E_CONFLICT = -46       /* a key that a transaction watched was changed: nothing of it ran; read again and repeat */
 } azredis_status;
 
 /* Did a command run? NOT_SENT: certainly not, repeat freely. MAYBE_RUN: it left this machine and no
@@ -468,12 +471,31 @@ typedef struct azredis_reply {
 #define AZREDIS_NO_QUEUE  1u           /* azredis_call.flags: fail at once if not connected */
 #define AZREDIS_NO_REPLY  2u           /* fire and forget: the answer is read and dropped */
 
+#define AZREDIS_ATOMIC    4u           /* azredis_exec: all or nothing, MULTI and EXEC on a leased connection */
+
+typedef struct azredis_cmd { int argc; const azredis_str *argv; } azredis_cmd;
+
+typedef enum azredis_relation {        /* of the answer to a test and azredis_condition.value */
+    AZREDIS_IF_EQUAL = 0,              /* the same text; integers and RESP3 doubles: the same number; nil equals nothing */
+    AZREDIS_IF_NOT_EQUAL,
+    AZREDIS_IF_LESS, AZREDIS_IF_GREATER, /* both are numbers */
+    AZREDIS_IF_NIL, AZREDIS_IF_NOT_NIL
+} azredis_relation;
+
+/* Of a transaction: the key is watched, then the test is asked, for example {key, {2, GET key}, AZREDIS_IF_EQUAL, "7"}. */
+typedef struct azredis_condition {
+    azredis_str      key;
+    azredis_cmd      test;
+    azredis_relation relation;
+    azredis_str      value;
+} azredis_condition;
+
 typedef struct azredis_call {          /* per call; NULL or zero = defaults */
     uint32_t timeout_ms;               /* 0: options.command_ms */
     uint32_t flags;
+    const azredis_condition *conditions; /* with AZREDIS_ATOMIC: all must hold */
+    size_t   condition_count;
 } azredis_call;
-
-typedef struct azredis_cmd { int argc; const azredis_str *argv; } azredis_cmd;
 
 typedef struct azredis_message {       /* lent */
     azredis_str channel, payload;
@@ -896,9 +918,25 @@ AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply
 
 #ifndef AZREDIS_NO_MALLOC
 /* n commands in one flight; the value is an array of n. Not atomic: other commands may come between. An error
- * reply is an element of it. If any answer is missing, status and fate tell of the first one that is. */
+ * reply is an element of it. If any answer is missing, status and fate tell of the first one that is.
+ * With AZREDIS_ATOMIC they are one transaction (MULTI, EXEC) on a leased connection, and status tells what came of it:
+ * OK: committed, an error reply is an element (Redis does not roll back); AZREDIS_E_CONDITION; AZREDIS_E_CONFLICT; the
+ * error of the first command that the server did not queue: nothing ran; anything else with MAYBE_RUN: EXEC was written
+ * and not answered. Scripts go by EVAL there. */
 AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, const azredis_call *how,
                                         const azredis_cmd *cmd, size_t n);
+#endif
+
+#ifndef AZREDIS_NO_MALLOC
+/* A connection of your own, for what the shared one refuses: WATCH, MULTI, EXEC, SELECT, WAIT, CLIENT TRACKING and so on. It is
+ * authenticated again as all are, but not within a transaction. One thread at a time. When it is lost, so is its state:
+ * every call fails then, and nothing is repeated on another connection. NULL: *why tells (why may be NULL). Waits for
+ * the connection, and while options.leases are in use. */
+AZREDIS_API azredis_lease *azredis_lease_open(azredis_client *c, uint32_t wait_ms, azredis_error *why);
+AZREDIS_API azredis_status azredis_lease_command_argv(azredis_lease *l, azredis_reply *r, const azredis_call *how, int argc,
+                                                      const azredis_str *argv);
+/* Gives it back; one that is left in a transaction or another database is closed. NULL is allowed. azredis_close ends all. */
+AZREDIS_API void azredis_lease_close(azredis_lease *l);
 #endif
 
 /* Queues and returns; never does I/O. OK: fn (which may be NULL) runs exactly once, in a later call that pumps.
@@ -3410,7 +3448,8 @@ static const azri_status_row azri_status_rows[] = {
     {AZREDIS_E_REDIS, AZRI_TEXT("the server answered with an error")},
     {AZREDIS_E_AUTH, AZRI_TEXT("the server refused the credentials")},
     {AZREDIS_E_NOPERM, AZRI_TEXT("the server's access rules forbid this")},
-    {AZREDIS_E_CLUSTER, AZRI_TEXT("the OSS cluster policy is not supported yet")}
+    {AZREDIS_E_CLUSTER, AZRI_TEXT("the OSS cluster policy is not supported yet")},
+    {AZREDIS_E_CONDITION, AZRI_TEXT("a condition did not hold")}, {AZREDIS_E_CONFLICT, AZRI_TEXT("a watched key was changed")}
 };
 
 /* For a reply that has no memory for a record of its own. One for all: a table of records, each with room for a
@@ -9373,13 +9412,25 @@ static void azri_log(azri_news *n, azredis_level level, int number, const char *
  * instead. Entry point: azri_refused.
  * ================================================================================================ */
 
+/* What a command means on a leased connection. */
+typedef enum azri_on_lease {
+    AZRI_REFUSED_TOO,                   /* what it does would be the client's, not the connection's */
+    AZRI_MARKS,                         /* the connection serves nobody else afterwards */
+    AZRI_WATCHES, AZRI_FORGETS,         /* WATCH, UNWATCH */
+    AZRI_BEGINS, AZRI_ENDS,             /* MULTI; EXEC, DISCARD */
+    AZRI_BLOCKS,
+    AZRI_NOTHING_SPECIAL
+} azri_on_lease;
+
 #ifdef AZREDIS_NO_TEXT
-typedef struct azri_refusal { const char *word, *sub; } azri_refusal;
-#  define AZRI_REFUSAL(word, sub, mend) {word, sub}
+typedef struct azri_refusal { const char *word, *sub; azri_on_lease leased; } azri_refusal;
+#  define AZRI_REFUSAL(word, sub, mend) {word, sub, AZRI_REFUSED_TOO}
+#  define AZRI_LEASED(leased, word, sub, mend) {word, sub, leased}
 #  define AZRI_MEND(r) ""
 #else
-typedef struct azri_refusal { const char *word, *sub, *mend; } azri_refusal;
-#  define AZRI_REFUSAL(word, sub, mend) {word, sub, mend}
+typedef struct azri_refusal { const char *word, *sub; azri_on_lease leased; const char *mend; } azri_refusal;
+#  define AZRI_REFUSAL(word, sub, mend) {word, sub, AZRI_REFUSED_TOO, mend}
+#  define AZRI_LEASED(leased, word, sub, mend) {word, sub, leased, mend}
 #  define AZRI_MEND(r) ((r)->mend)
 #endif
 
@@ -9397,32 +9448,32 @@ static const azri_refusal azri_refusals[] = {
     AZRI_REFUSAL("PSYNC", NULL, "this is no replica"),
     AZRI_REFUSAL("REPLCONF", NULL, "this is no replica"),
     AZRI_REFUSAL("CLIENT", "REPLY", "use AZREDIS_NO_REPLY"),
-    AZRI_REFUSAL("CLIENT", "TRACKING", "client-side caching is not supported"),
-    AZRI_REFUSAL("CLIENT", "SETNAME", "use the option client_name"),
-    AZRI_REFUSAL("SELECT", NULL, "use the option database"),
-    AZRI_REFUSAL("MULTI", NULL, "transactions are not supported yet; a Lua script by EVAL is atomic"),
-    AZRI_REFUSAL("EXEC", NULL, "transactions are not supported yet; a Lua script by EVAL is atomic"),
-    AZRI_REFUSAL("DISCARD", NULL, "transactions are not supported yet"),
-    AZRI_REFUSAL("WATCH", NULL, "transactions are not supported yet; a Lua script by EVAL is atomic"),
-    AZRI_REFUSAL("UNWATCH", NULL, "transactions are not supported yet"),
+    AZRI_LEASED(AZRI_MARKS, "CLIENT", "TRACKING", "client-side caching is not supported; use a lease"),
+    AZRI_LEASED(AZRI_MARKS, "CLIENT", "SETNAME", "use the option client_name"),
+    AZRI_LEASED(AZRI_MARKS, "SELECT", NULL, "use the option database, or a lease"),
+    AZRI_LEASED(AZRI_BEGINS, "MULTI", NULL, "use azredis_exec with AZREDIS_ATOMIC, or a lease"),
+    AZRI_LEASED(AZRI_ENDS, "EXEC", NULL, "use azredis_exec with AZREDIS_ATOMIC, or a lease"),
+    AZRI_LEASED(AZRI_ENDS, "DISCARD", NULL, "use azredis_exec with AZREDIS_ATOMIC, or a lease"),
+    AZRI_LEASED(AZRI_WATCHES, "WATCH", NULL, "use azredis_exec with conditions, or a lease"),
+    AZRI_LEASED(AZRI_FORGETS, "UNWATCH", NULL, "use azredis_exec with conditions, or a lease"),
     AZRI_REFUSAL("SUBSCRIBE", NULL, "use azredis_subscribe"),
     AZRI_REFUSAL("UNSUBSCRIBE", NULL, "use azredis_unsubscribe"),
     AZRI_REFUSAL("PSUBSCRIBE", NULL, "use azredis_subscribe with AZREDIS_PATTERN"),
     AZRI_REFUSAL("PUNSUBSCRIBE", NULL, "use azredis_unsubscribe"),
     AZRI_REFUSAL("SSUBSCRIBE", NULL, "sharded channels are not supported yet; use azredis_subscribe"),
     AZRI_REFUSAL("SUNSUBSCRIBE", NULL, "sharded channels are not supported yet"),
-    AZRI_REFUSAL("BLPOP", NULL, "it blocks a shared connection; use LPOP and azredis_wait"),
-    AZRI_REFUSAL("BRPOP", NULL, "it blocks a shared connection; use RPOP and azredis_wait"),
-    AZRI_REFUSAL("BLMOVE", NULL, "it blocks a shared connection; use LMOVE and azredis_wait"),
-    AZRI_REFUSAL("BRPOPLPUSH", NULL, "it blocks a shared connection; use LMOVE and azredis_wait"),
-    AZRI_REFUSAL("BLMPOP", NULL, "it blocks a shared connection; use LMPOP and azredis_wait"),
-    AZRI_REFUSAL("BZPOPMIN", NULL, "it blocks a shared connection; use ZPOPMIN and azredis_wait"),
-    AZRI_REFUSAL("BZPOPMAX", NULL, "it blocks a shared connection; use ZPOPMAX and azredis_wait"),
-    AZRI_REFUSAL("BZMPOP", NULL, "it blocks a shared connection; use ZMPOP and azredis_wait"),
-    AZRI_REFUSAL("XREAD", "BLOCK", "it blocks a shared connection; leave BLOCK out and use azredis_wait"),
-    AZRI_REFUSAL("XREADGROUP", "BLOCK", "it blocks a shared connection; leave BLOCK out and use azredis_wait"),
-    AZRI_REFUSAL("WAIT", NULL, "it blocks a shared connection"),
-    AZRI_REFUSAL("WAITAOF", NULL, "it blocks a shared connection")
+    AZRI_LEASED(AZRI_BLOCKS, "BLPOP", NULL, "it blocks a shared connection; use azredis_block or LPOP"),
+    AZRI_LEASED(AZRI_BLOCKS, "BRPOP", NULL, "it blocks a shared connection; use azredis_block or RPOP"),
+    AZRI_LEASED(AZRI_BLOCKS, "BLMOVE", NULL, "it blocks a shared connection; use azredis_block or LMOVE"),
+    AZRI_LEASED(AZRI_BLOCKS, "BRPOPLPUSH", NULL, "it blocks a shared connection; use azredis_block or LMOVE"),
+    AZRI_LEASED(AZRI_BLOCKS, "BLMPOP", NULL, "it blocks a shared connection; use azredis_block or LMPOP"),
+    AZRI_LEASED(AZRI_BLOCKS, "BZPOPMIN", NULL, "it blocks a shared connection; use azredis_block or ZPOPMIN"),
+    AZRI_LEASED(AZRI_BLOCKS, "BZPOPMAX", NULL, "it blocks a shared connection; use azredis_block or ZPOPMAX"),
+    AZRI_LEASED(AZRI_BLOCKS, "BZMPOP", NULL, "it blocks a shared connection; use azredis_block or ZMPOP"),
+    AZRI_LEASED(AZRI_BLOCKS, "XREAD", "BLOCK", "it blocks a shared connection; use azredis_block, or leave BLOCK out"),
+    AZRI_LEASED(AZRI_BLOCKS, "XREADGROUP", "BLOCK", "it blocks a shared connection; use azredis_block, or leave BLOCK out"),
+    AZRI_LEASED(AZRI_NOTHING_SPECIAL, "WAIT", NULL, "it blocks a shared connection; use a lease"),
+    AZRI_LEASED(AZRI_NOTHING_SPECIAL, "WAITAOF", NULL, "it blocks a shared connection; use a lease")
 };
 
 /* 1: one of the arguments that may be an option, before the keys of STREAMS, is `word`. The names behind GROUP
@@ -9446,6 +9497,9 @@ static AZRI_APART const azri_refusal *azri_refusal_of(int argc, const azredis_st
     }
     return NULL;
 }
+
+/* Whoever has a leased connection. */
+static azri_on_lease azri_on_lease_of(const azri_refusal *r) { return r ? r->leased : AZRI_NOTHING_SPECIAL; }
 
 /* Every command is looked at. Most have no length or no first letter of the table's words. */
 static inline const azri_refusal *azri_refused(int argc, const azredis_str *argv) {
@@ -9786,7 +9840,7 @@ static void azri_done_push(azri_done *d, azri_cmd *c) {
     d->tail = c;
 }
 
-/* ==== >>session =========================================================== uses: core mem fail reply resp news cmd ==
+/* ==== >>session =========================================================== uses: core mem fail text reply resp news cmd ==
  * One connection to one Redis server, from the first byte after TLS to the end. Pure: bytes, tokens
  * and times come in, bytes, finished commands and news go out; the pump does the I/O.
  * Commands leave in the order of the FIFO and replies are matched to its head; a frame that matches
@@ -9826,6 +9880,16 @@ typedef enum azri_state {
 } azri_state;
 
 typedef struct azri_session azri_session;
+
+/* Of a connection that is leased. */
+struct azredis_lease {
+    azredis_client *client;             /* NULL: nobody has it */
+    azri_session   *session;
+    uint64_t        idle_until;         /* if nobody comes it is closed then */
+    int             multi, watching, marked;
+    int             proved;             /* MULTI is allowed there */
+};
+
 struct azri_session {
     const azri_mem          *mem;
     const azri_session_conf *conf;
@@ -9843,8 +9907,8 @@ struct azri_session {
     int          gate;                  /* 1: a PING must be answered before anything else is written */
     int          resp3, no_fence;
     azredis_connection role;
-    int          leased;                /* LEASED: somebody has it */
     int          undivided;             /* LEASED: a transaction or a blocking command is under way: no AUTH, no PING within */
+    azredis_lease lease;
     const char  *wants_close;           /* why it must be closed; NULL: it need not */
     azri_blob   *blob;                  /* accepted by the server */
     azri_blob   *trying;                /* in the AUTH that is under way */
@@ -11156,12 +11220,12 @@ static azri_session *azri_hub_add_session(azri_hub *h) {
 
 static azri_session *azri_hub_main(const azri_hub *h) { return h->main; }
 
-/* 1: a second connection may be made for subscriptions. */
-static int azri_hub_can_listen(const azri_hub *h) { return AZRI_WITH_HANDOVER && !azri_shape_of(h->mem); }
+/* 1: there may be other connections beside the shared one. */
+static int azri_hub_can_add(const azri_hub *h) { return AZRI_WITH_HANDOVER && !azri_shape_of(h->mem); }
 
 /* 1: subscriptions live on s, or will when it has taken over. */
 static int azri_hub_listens(const azri_hub *h, const azri_session *s) {
-    int apart = azri_hub_can_listen(h) && (h->listener || h->conf.separate);
+    int apart = azri_hub_can_add(h) && (h->listener || h->conf.separate);
     return azri_role(s) == (apart ? AZREDIS_CONNECTION_PUBSUB : AZREDIS_CONNECTION_SHARED);
 }
 
@@ -11254,9 +11318,11 @@ static int azri_hub_lends(const azri_hub *h, int argc, const azredis_str *argv) 
     return argv[best].len >= AZRI_LEND && !azri_shape_of(h->mem) ? best : -1;
 }
 
-/* Encodes a command into a new object. E_ARG: refused; AGAIN: the backlog is full; E_LIMIT, E_NOMEM. lent: the arguments
- * stay where they are until the command has ended. */
-static AZRI_APART azredis_status azri_hub_general_cmd(azri_hub *h, int argc, const azredis_str *argv, int lent,
+/* azri_hub_new_cmd's `way`: the arguments stay where they are until the command has ended; it goes to a leased connection. */
+enum { AZRI_LENT = 1, AZRI_FOR_LEASE = 2 };
+
+/* Encodes a command into a new object. E_ARG: refused; AGAIN: the backlog is full; E_LIMIT, E_NOMEM. */
+static AZRI_APART azredis_status azri_hub_general_cmd(azri_hub *h, int argc, const azredis_str *argv, int way,
                                                       azri_cmd **out, azredis_error *e) {
     const azri_refusal *r;
     size_t frame, value;
@@ -11268,13 +11334,14 @@ static AZRI_APART azredis_status azri_hub_general_cmd(azri_hub *h, int argc, con
         return azri_fail(e, AZREDIS_E_ARG, "command",
                          "a command needs a name, and an argument of a length needs bytes");
     r = azri_refused(argc, argv);
+    if (AZRI_WITH_HANDOVER && way & AZRI_FOR_LEASE && azri_on_lease_of(r) != AZRI_REFUSED_TOO) r = NULL;
     if (r) return azri_fail(e, AZREDIS_E_ARG, "command", "%s%s%s is refused on a shared connection: %s", r->word,
                             r->sub ? " " : "", r->sub ? r->sub : "", AZRI_MEND(r));
     if (frame == 0 || frame > h->conf.backlog_bytes ||
         (azri_shape_of(h->mem) && frame > azri_shape_of(h->mem)->command))
         return azri_fail(e, AZREDIS_E_LIMIT, "command", "the command is larger than %s",
                          azri_shape_of(h->mem) ? "command_bytes" : "backlog_bytes");
-    if (lent && AZRI_WITH_SHORT_CUTS) hole = azri_hub_lends(h, argc, argv);
+    if (way & AZRI_LENT && AZRI_WITH_SHORT_CUTS) hole = azri_hub_lends(h, argc, argv);
     value = hole < 0 ? 0 : argv[hole].len;
     *out = azri_hub_full(h, frame) ? NULL : azri_stock_take(&h->stock, frame - value);
     if (!*out && (azri_shape_of(h->mem) || azri_hub_full(h, frame))) {
@@ -11305,10 +11372,10 @@ static inline azri_cmd *azri_hub_short_cmd(azri_hub *h, int argc, const azredis_
     return NULL;
 }
 
-static azredis_status azri_hub_new_cmd(azri_hub *h, int argc, const azredis_str *argv, int lent, azri_cmd **out,
+static azredis_status azri_hub_new_cmd(azri_hub *h, int argc, const azredis_str *argv, int way, azri_cmd **out,
                                        azredis_error *e) {
     *out = azri_hub_short_cmd(h, argc, argv);
-    return *out ? AZREDIS_OK : azri_hub_general_cmd(h, argc, argv, lent, out, e);
+    return *out ? AZREDIS_OK : azri_hub_general_cmd(h, argc, argv, way, out, e);
 }
 
 /* ---- ends without an answer ---- */
@@ -11487,7 +11554,7 @@ static void azri_hub_subscribe(azri_hub *h, azri_session *s) {
         if (azri_sub_ended(sub) || *st != AZRI_SUB_NEW || azri_hub_asks_later(sub, s)) continue;
         *(azri_elder(s) ? &sub->heir_serial : &sub->serial) = s->serial;
         if (AZRI_WITH_RESP2 && !s->resp3 && !azri_deaf(s)) {
-            if (azri_hub_can_listen(h)) continue;               /* as soon as there is a listener */
+            if (azri_hub_can_add(h)) continue;               /* as soon as there is a listener */
             (void)azri_fail(&sub->error, AZREDIS_E_STATE, "redis.subscribe",
                             "over RESP2 subscriptions need a connection of their own, which AZREDIS_NO_HANDOVER and "
                             "options.memory do not have; leave the option protocol at 3");
@@ -11616,7 +11683,7 @@ static void azri_hub_join(azri_hub *h, int whole) {
 /* Over RESP2, or if asked for, subscriptions need a connection of their own: then it is made, for life. */
 static void azri_hub_need_listener(azri_hub *h, uint64_t now) {
     const azri_session *s = h->main;
-    if (!azri_hub_can_listen(h) || h->listener || !h->subs || now < h->listener_at) return;
+    if (!azri_hub_can_add(h) || h->listener || !h->subs || now < h->listener_at) return;
     if (!h->conf.separate && (!AZRI_WITH_RESP2 || s->state != AZRI_READY || s->resp3)) return;
     h->listener = azri_hub_add_session(h);
     h->listener_at = now + AZRI_HEIR_AGAIN;
@@ -11748,7 +11815,95 @@ static void azri_hub_take_over(azri_hub *h, azri_session *a) {
     if (h->blob) azri_hub_present(h, b, h->blob, h->now, 0);
 }
 
-/* ==== >>sessions ========================================================== uses: core mem fail reply resp news cmd session ends pubsub hub topics handover ==
+/* ==== >>lease ============================================================= uses: core mem fail refused cmd session ends hub ==
+ * Connections that one caller has for a while: for transactions, and for commands that block. They are made when they are
+ * needed, kept a while for the next caller, and authenticated again as all are.
+ * ================================================================================================ */
+
+#define AZRI_LEASE_IDLE_MS 30000u       /* one that nobody wants is closed */
+
+/* An idle connection, or a new one. NULL with AGAIN: as many as may be are in use; E_NOMEM. */
+static azri_session *azri_lease_take(azri_hub *h, azredis_client *c, uint64_t now, azredis_status *st) {
+    azri_session *s, *found = NULL;
+    uint32_t n = 0;
+    *st = AZREDIS_E_NOMEM;
+    if (!azri_hub_can_add(h)) return NULL;       /* one connection, and no more */
+    for (s = h->sessions; s; s = azri_next(s)) {
+        if (s->role != AZREDIS_CONNECTION_LEASED || s->gone) continue;
+        n++;
+        if (!s->lease.client && s->state == AZRI_READY && !s->replace && !s->wants_close) found = s;
+    }
+    *st = found ? AZREDIS_OK : n >= h->conf.leases ? AZREDIS_AGAIN : AZREDIS_E_NOMEM;
+    if (*st == AZREDIS_AGAIN || (!found && (found = azri_hub_add_session(h)) == NULL)) return NULL;
+    *st = AZREDIS_OK;
+    found->role = AZREDIS_CONNECTION_LEASED;
+    if (found->state == AZRI_DOWN) found->dial_at = now;
+    found->lease.client = c;
+    found->lease.session = found;
+    return found;
+}
+
+/* 1: its connection has ended; it is not made again. */
+static int azri_lease_ended(const azri_session *s) {
+    return s->wants_close || (s->state == AZRI_DOWN && s->dial_at == AZRI_NEVER64);
+}
+
+/* Back from its caller, whose commands have all ended. Nobody else gets one with a state of its own, or with an answer still
+ * to come. */
+static void azri_lease_give(azri_hub *h, azri_session *s, uint64_t now) {
+    azredis_lease *l = &s->lease;
+    l->client = NULL;
+    l->idle_until = now + AZRI_LEASE_IDLE_MS;
+    s->undivided = 0;
+    if (azri_lease_ended(s)) s->gone = s->state == AZRI_DOWN;
+    else if (s->fifo.head || l->multi || l->watching || l->marked || s->replace) s->wants_close = AZRI_TEXT("left by its caller");
+    l->multi = l->watching = l->marked = 0;
+    h->step = 1;                        /* somebody may wait for it */
+}
+
+static void azri_lease_submit(azri_hub *h, azri_session *s, azri_cmd *c) {
+    if (azri_lease_ended(s)) {
+        if (s->error.code == AZREDIS_OK) (void)azri_fail(&s->error, AZREDIS_E_CLOSED, "redis.lease", "the leased connection was closed");
+        azri_hub_not_sent(h, c, &s->error);
+    } else if (s->state == AZRI_READY) {
+        azri_session_push_cmd(s, c);
+    } else {
+        c->on = s;
+        azri_queue_push(&h->backlog, c);
+        h->backlog_deadline = azri_min64(h->backlog_deadline, c->deadline);
+    }
+}
+
+/* Before a command on it, and after its answer. */
+static void azri_lease_before(azri_session *s, azri_on_lease what) {
+    if (what == AZRI_WATCHES || what == AZRI_BEGINS || what == AZRI_BLOCKS) s->undivided = 1;
+    if (what == AZRI_MARKS) s->lease.marked = 1;
+}
+
+static void azri_lease_after(azri_session *s, azri_on_lease what, int ok) {
+    azredis_lease *l = &s->lease;
+    if (what == AZRI_BEGINS && ok) l->multi = 1;
+    if (what == AZRI_WATCHES && ok) l->watching = 1;
+    if (what == AZRI_ENDS) l->multi = l->watching = 0;      /* also where EXEC is answered by an error */
+    if (what == AZRI_FORGETS && !l->multi) l->watching = 0;
+    s->undivided = l->multi || l->watching;
+}
+
+/* A leased connection is gone, and with it what its caller had begun there: he is told, and it is not made again. */
+static void azri_lease_lost(azri_hub *h, azri_session *s, const azredis_error *e, azri_queue *unsent) {
+    azri_hub_fail_queue(h, unsent, e);
+    azri_hub_fail_backlog_of(h, s, e);
+    s->dial_at = AZRI_NEVER64;
+    s->gone = !s->lease.client;
+}
+
+/* What time brings to an idle one. */
+static uint64_t azri_lease_until(const azri_session *s) {
+    return azri_role(s) == AZREDIS_CONNECTION_LEASED && !s->lease.client && s->state == AZRI_READY && !s->wants_close
+               ? s->lease.idle_until : AZRI_NEVER64;
+}
+
+/* ==== >>sessions ========================================================== uses: core mem fail reply resp news cmd session ends pubsub hub topics handover lease ==
  * The life of connections: tokens for them, dialling, their end, and what time brings.
  * Entry points: azri_hub_token, _may_dial, _dialing, _opened, _frame, _closed, _tick, _deadline.
  * ================================================================================================ */
@@ -11887,14 +12042,6 @@ static void azri_hub_subs_lost(azri_hub *h, const azri_session *s) {
     }
 }
 
-/* A leased connection is gone, and with it what its caller had begun there: he is told, and it is not made again. */
-static void azri_hub_lease_lost(azri_hub *h, azri_session *s, const azredis_error *e, azri_queue *unsent) {
-    azri_hub_fail_queue(h, unsent, e);
-    azri_hub_fail_backlog_of(h, s, e);
-    s->dial_at = AZRI_NEVER64;
-    s->gone = !s->leased;
-}
-
 /* A connection that served is gone, or one that was to serve. If its heir is ready, that serves at once. */
 static void azri_hub_main_closed(azri_hub *h, azri_session *s, const azredis_error *e, azri_queue *unsent,
                                  uint64_t delay, uint64_t now) {
@@ -11942,7 +12089,7 @@ static void azri_hub_closed(azri_hub *h, azri_session *s, const azredis_error *w
     s->replace = NULL;
     if (e->code == AZREDIS_E_RESP) azri_news_error(azri_session_news(s), AZREDIS_EV_INTERNAL_ERROR, e);
     if (azri_elder(s)) azri_hub_heir_closed(h, s, e, delay);
-    else if (azri_role(s) == AZREDIS_CONNECTION_LEASED) azri_hub_lease_lost(h, s, e, &unsent);
+    else if (azri_role(s) == AZREDIS_CONNECTION_LEASED) azri_lease_lost(h, s, e, &unsent);
     else azri_hub_main_closed(h, s, e, &unsent, delay, now);
 }
 
@@ -12019,6 +12166,7 @@ static void azri_hub_tick(azri_hub *h, uint64_t now) {
     h->now = now;
     azri_hub_need_listener(h, now);
     for (s = h->sessions; s; s = azri_next(s)) {
+        if (now >= azri_lease_until(s)) s->wants_close = AZRI_TEXT("nobody leases it any more");
         if (azri_session_tick(s, now, &s->error) != AZREDIS_OK) azri_hub_closed(h, s, &s->error, now);
         if (s->state == AZRI_READY) azri_hub_subscribe(h, s);
         if (now >= azri_session_replace_at(s))
@@ -12033,7 +12181,7 @@ static void azri_hub_tick(azri_hub *h, uint64_t now) {
 }
 
 static uint64_t azri_hub_session_deadline(const azri_session *s, uint64_t now) {
-    uint64_t t = azri_min64(azri_session_deadline(s, now), azri_session_replace_at(s));
+    uint64_t t = azri_min64(azri_session_deadline(s, now), azri_min64(azri_session_replace_at(s), azri_lease_until(s)));
     if (azri_leaving(s)) t = azri_min64(t, s->leave_until);
     if (azri_hub_wants_heir(s)) t = azri_min64(t, s->heir_at);
     return t;
@@ -18809,10 +18957,10 @@ static void azri_look(azredis_client *c) {
 }
 
 /* Waits for room in the backlog, within the call's own time. */
-static azredis_status azri_new_cmd_wait(azredis_client *c, int argc, const azredis_str *argv, int lent,
+static azredis_status azri_new_cmd_wait(azredis_client *c, int argc, const azredis_str *argv, int way,
                                         uint64_t deadline, azri_cmd **out, azredis_error *e) {
     azredis_status st;
-    while ((st = azri_hub_new_cmd(&c->hub, argc, argv, lent, out, e)) == AZREDIS_AGAIN && !c->closing) {
+    while ((st = azri_hub_new_cmd(&c->hub, argc, argv, way, out, e)) == AZREDIS_AGAIN && !c->closing) {
         if (azri_now(c) >= deadline) return AZREDIS_E_FULL;
         azri_look(c);
         azri_pass_time(c, deadline);
@@ -18909,6 +19057,314 @@ AZREDIS_API azredis_status (azredis_command)(azredis_client *c, azredis_reply *r
     return azri_command_long(c, r);
 }
 
+/* ==== >>tx ================================================================ uses: above ==========
+ * Leased connections for callers, and transactions on them.
+ * ================================================================================================ */
+#ifndef AZREDIS_NO_MALLOC
+/* ---- leased connections ---- */
+
+/* Back from its caller: somebody may wait for it. */
+static void azri_lease_end(azredis_client *c, azri_session *s) {
+    azri_lease_give(&c->hub, s, azri_now(c));
+    if (azri_threaded(c)) {
+        azri_threads_changed(c);
+        azri_threads_kick(c);
+    }
+}
+
+/* 1: nobody gains by waiting for a connection. */
+static int azri_lease_hopeless(const azredis_client *c, const azredis_call *how) {
+    const azri_hub *h = &c->hub;
+    return h->aborted || (h->trouble.code != AZREDIS_OK && !h->trouble.retryable) || (h->conf.fail_fast && h->ever_ready) ||
+           (how && how->flags & AZREDIS_NO_QUEUE);
+}
+
+/* A leased connection that is ready. As commands wait for the shared one, this waits for that first. NULL: *e tells. */
+static azri_session *azri_lease_wait(azredis_client *c, const azredis_call *how, uint64_t deadline, azredis_error *e) {
+    azri_session *s = NULL;
+    azredis_status st = AZREDIS_AGAIN;
+    for (;;) {
+        int up = azri_hub_main(&c->hub)->state == AZRI_READY;
+        if (!s && up) s = azri_lease_take(&c->hub, c, azri_now(c), &st);
+        if (s && s->state == AZRI_READY) return s;
+        if (c->closing) (void)azri_fail(e, AZREDIS_E_CLOSED, "client", "the client was closed");
+        else if (s && azri_lease_ended(s)) azri_fail_copy(e, &s->error);
+        else if (!s && st == AZREDIS_E_NOMEM) (void)azri_fail(e, st, "lease", "no memory for one more connection");
+        else if (azri_now(c) < deadline && (s || up || !azri_lease_hopeless(c, how))) {
+            azri_look(c);
+            azri_pass_time(c, deadline);
+            continue;
+        } else if (!s && up)
+            (void)azri_fail(e, AZREDIS_E_FULL, "lease", "%u connections are leased already; raise leases", (unsigned)c->hub.conf.leases);
+        else if (s) (void)azri_fail(e, AZREDIS_E_TIMEOUT, "lease", "%s: a leased connection was not ready in time", c->endpoint);
+        else azri_hub_why(&c->hub, azri_now(c), e);
+        if (s) azri_lease_end(c, s);
+        return NULL;
+    }
+}
+
+/* n commands in one flight, each with its reply; returns when all have ended. Not OK: none was sent. */
+static azredis_status azri_lease_flight(azredis_client *c, azri_session *s, uint64_t deadline, const azredis_cmd *cmd, size_t n,
+                                        azredis_reply *part, azredis_error *e) {
+    azri_queue made;
+    azri_cmd *one;
+    azredis_status st = AZREDIS_OK;
+    int done = 0;
+    size_t i;
+    memset(&made, 0, sizeof made);
+    for (i = 0; i < n && st == AZREDIS_OK; i++) {
+        st = azri_new_cmd_wait(c, cmd[i].argc, cmd[i].argv, AZRI_LENT | AZRI_FOR_LEASE, deadline, &one, e);
+        if (st != AZREDIS_OK) break;
+        azri_cmd_options(one, NULL, deadline);
+        one->reply = &part[i];
+        one->done = &done;
+        azri_queue_push(&made, one);
+    }
+    while (made.head) {
+        one = azri_queue_take(&made, NULL);
+        if (st == AZREDIS_OK) azri_lease_submit(&c->hub, s, one);
+        else azri_stock_give(&c->hub.stock, one);
+    }
+    if (st == AZREDIS_OK) azri_until_done(c, azri_now(c), &done, (int)n);
+    return st;
+}
+
+/* One command. */
+static void azri_lease_run(azredis_client *c, azri_session *s, uint64_t deadline, int argc, const azredis_str *argv,
+                           azredis_reply *r) {
+    const azri_refusal *known = argc > 0 && argv && argv[0].len ? azri_refused(argc, argv) : NULL;
+    azri_on_lease what = azri_on_lease_of(known);
+    azredis_cmd cmd;
+    azredis_error e;
+    cmd.argc = argc;
+    cmd.argv = argv;
+    azri_lease_before(s, what);
+    if (azri_lease_flight(c, s, deadline, &cmd, 1, r, &e) != AZREDIS_OK) (void)azri_refuse_call(r, &c->port.mem, &e);
+    azri_lease_after(s, what, r->status == AZREDIS_OK);
+}
+
+AZREDIS_API azredis_lease *azredis_lease_open(azredis_client *c, uint32_t wait_ms, azredis_error *why) {
+    azri_session *s;
+    azredis_error e;
+    azredis_status st = azri_enter(c);
+    if (st != AZREDIS_OK) {
+        azri_enter_error(c, st, why);
+        return NULL;
+    }
+    azri_before_call(c, azri_now(c), azri_after(azri_now(c), wait_ms));
+    s = azri_lease_wait(c, NULL, azri_after(azri_now(c), wait_ms), &e);
+    if (!s && why) *why = e;
+    azri_leave(c);
+    return s ? &s->lease : NULL;
+}
+
+AZREDIS_API azredis_status azredis_lease_command_argv(azredis_lease *l, azredis_reply *r, const azredis_call *how, int argc,
+                                                      const azredis_str *argv) {
+    azredis_client *c = l ? l->client : NULL;
+    azredis_reply own;
+    uint64_t now;
+    azredis_status st = azri_enter(c);
+    if (st != AZREDIS_OK) return azri_refuse_enter(c, r, st);
+    memset(&own, 0, sizeof own);
+    if (!r) r = &own;
+    now = azri_now(c);
+    azri_before_call(c, now, azri_call_deadline(c, how, now));
+    azri_lease_run(c, l->session, azri_call_deadline(c, how, now), argc, argv, r);
+    st = r->status;
+    azri_leave(c);
+    azredis_reply_free(&own);
+    return st;
+}
+
+AZREDIS_API void azredis_lease_close(azredis_lease *l) {
+    azredis_client *c = l ? l->client : NULL;
+    if (!c) return;
+    azri_hold(c);
+    c->inside++;
+    azri_lease_end(c, l->session);
+    azri_leave(c);
+}
+
+/* ---- transactions ---- */
+
+/* Is v, the answer to the test, what the condition asks for? */
+static int azri_condition_holds(const azredis_condition *k, const azredis_value *v) {
+    azredis_value want;
+    double a, b;
+    if (k->relation == AZREDIS_IF_NIL || k->relation == AZREDIS_IF_NOT_NIL)
+        return (v->type == AZREDIS_T_NIL) == (k->relation == AZREDIS_IF_NIL);
+    if (k->relation <= AZREDIS_IF_NOT_EQUAL && azredis_text(v).ptr && v->type != AZREDIS_T_DOUBLE)
+        return azri_eq(azredis_text(v), k->value) == (k->relation == AZREDIS_IF_EQUAL);
+    memset(&want, 0, sizeof want);
+    want.type = AZREDIS_T_STRING;
+    want.len = (uint32_t)k->value.len;
+    want.as.str = k->value.ptr ? k->value.ptr : "";
+    if (azredis_double(v, &a) != AZREDIS_OK || azredis_double(&want, &b) != AZREDIS_OK) return k->relation == AZREDIS_IF_NOT_EQUAL;
+    if (k->relation == AZREDIS_IF_LESS) return a < b;
+    if (k->relation == AZREDIS_IF_GREATER) return a > b;
+    return (a <= b && a >= b) == (k->relation == AZREDIS_IF_EQUAL);
+}
+
+/* A transaction on its way. */
+typedef struct azri_tx {
+    azredis_client     *c;
+    azri_session       *s;
+    const azredis_call *how;
+    const azredis_cmd  *cmd;
+    size_t              n, room;        /* its commands; the most of one flight */
+    uint64_t            deadline;
+    azredis_cmd        *flight;         /* room for the commands of one, and for their answers */
+    azredis_reply      *part;
+    azredis_reply      *r;              /* the caller's */
+} azri_tx;
+
+static int azri_tx_ends(azri_tx *x, azredis_fate fate, const azredis_error *e) {
+    azri_reply_reset(x->r);
+    x->r->fate = fate;
+    azri_reply_error(x->r, &x->c->port.mem, e);
+    return 0;
+}
+
+/* The first `n` of the flight. 0: they could not be sent. */
+static int azri_tx_fly(azri_tx *x, size_t n) {
+    azredis_error e;
+    if (azri_lease_flight(x->c, x->s, x->deadline, x->flight, n, x->part, &e) == AZREDIS_OK) return 1;
+    return azri_tx_ends(x, AZREDIS_NOT_SENT, &e);
+}
+
+static void azri_tx_word(azri_tx *x, size_t at, const azredis_str *word) {
+    x->flight[at].argc = 1;
+    x->flight[at].argv = word;
+}
+
+/* WATCH and the tests. 1: all hold. Of the transaction itself nothing has been sent yet. */
+static int azri_tx_conditions(azri_tx *x, azredis_str (*watch)[2]) {
+    const azredis_condition *k = x->how->conditions;
+    size_t i, n = x->how->condition_count;
+    azredis_error e;
+    for (i = 0; i < n; i++) {
+        watch[i][0] = azri_str("WATCH");
+        watch[i][1] = k[i].key;
+        x->flight[i].argc = 2;
+        x->flight[i].argv = watch[i];
+        x->flight[n + i] = k[i].test;
+    }
+    x->s->lease.watching = x->s->undivided = 1;
+    if (n && !azri_tx_fly(x, 2 * n)) return 0;
+    for (i = 0; i < 2 * n; i++) {
+        if (x->part[i].status != AZREDIS_OK) return azri_tx_ends(x, AZREDIS_NOT_SENT, x->part[i].error);
+        if (i < n || azri_condition_holds(&k[i - n], x->part[i].value)) continue;
+        (void)azri_fail(&e, AZREDIS_E_CONDITION, "exec", "condition %u of the transaction does not hold: nothing of it was sent",
+                        (unsigned)(i - n));
+        return azri_tx_ends(x, AZREDIS_NOT_SENT, &e);
+    }
+    return 1;
+}
+
+/* What EXEC was answered; before it stand the answers to the commands. */
+static int azri_tx_judge(azri_tx *x, const azredis_reply *queued) {
+    const azredis_reply *exec = queued + x->n;
+    const azredis_value *v = exec->value;
+    azredis_error e;
+    size_t i = 0;
+    if (v && v->type == AZREDIS_T_ARRAY && v->len == x->n) {
+        azredis_status st = azredis_reply_copy(x->r, exec);
+        if (st == AZREDIS_OK) return 1;
+        (void)azri_fail(&e, st, "exec", "the transaction ran, but its answers did not fit into memory");
+    } else if (v && v->type == AZREDIS_T_NIL) {
+        (void)azri_fail(&e, AZREDIS_E_CONFLICT, "exec", "a watched key was changed by another client: nothing of the transaction ran; "
+                        "read again and repeat it");
+    } else if (!v || v->type == AZREDIS_T_ERROR) {          /* EXECABORT: the reason stands before it */
+        while (v && i < x->n && queued[i].status == AZREDIS_OK) i++;
+        return azri_tx_ends(x, exec->fate, v && i < x->n ? queued[i].error : exec->error);
+    } else {
+        (void)azri_fail(&e, AZREDIS_E_RESP, "exec", "%s: EXEC was answered by another number of answers than commands", x->c->endpoint);
+        x->s->wants_close = AZRI_TEXT("EXEC was answered by another number of answers than commands");
+    }
+    return azri_tx_ends(x, AZREDIS_ANSWERED, &e);
+}
+
+/* MULTI, the commands and EXEC in one flight. On a connection where MULTI was never accepted it goes alone at first: were
+ * it refused, what follows would run one by one. */
+static int azri_tx_run(azri_tx *x) {
+    static const azredis_str multi = {"MULTI", 5}, exec = {"EXEC", 4};
+    azredis_lease *l = &x->s->lease;
+    size_t at = 1;
+    azri_tx_word(x, 0, &multi);
+    x->s->undivided = l->multi = 1;     /* until EXEC is answered, the connection is nobody else's */
+    if (!l->proved) {
+        if (!azri_tx_fly(x, 1)) return 0;
+        if (x->part[0].status != AZREDIS_OK) return azri_tx_ends(x, AZREDIS_NOT_SENT, x->part[0].error);
+        l->proved = 1;
+        at = 0;
+    }
+    memcpy(x->flight + at, x->cmd, x->n * sizeof *x->cmd);
+    azri_tx_word(x, at + x->n, &exec);
+    if (!azri_tx_fly(x, at + x->n + 1)) return 0;
+    if (x->part[at + x->n].value) l->multi = l->watching = 0;
+    return azri_tx_judge(x, x->part + at);
+}
+
+/* With the memory it needs: for each of `room` a command and an answer, and the words of WATCH. */
+static void azri_tx_with(azri_tx *x) {
+    static const azredis_str unwatch = {"UNWATCH", 7};
+    const azri_mem *m = &x->c->port.mem;
+    size_t i, n = x->how->condition_count, one = sizeof *x->flight + sizeof *x->part, words = 2 * sizeof(azredis_str);
+    char *p = (char *)azri_zalloc(m, x->room * one + n * words);
+    azredis_error e;
+    if (!p) {
+        (void)azri_fail(&e, AZREDIS_E_NOMEM, "exec", "no memory for the transaction");
+        (void)azri_tx_ends(x, AZREDIS_NOT_SENT, &e);
+        return;
+    }
+    x->part = (azredis_reply *)(void *)p;
+    x->flight = (azredis_cmd *)(void *)(x->part + x->room);
+    x->s = azri_lease_wait(x->c, x->how, x->deadline, &e);
+    if (!x->s) {
+        (void)azri_tx_ends(x, AZREDIS_NOT_SENT, &e);
+    } else {
+        if (!n || azri_tx_conditions(x, (azredis_str (*)[2])(void *)(x->flight + x->room))) (void)azri_tx_run(x);
+        else if (!azri_lease_ended(x->s) && !x->s->fifo.head) azri_lease_run(x->c, x->s, x->deadline, 1, &unwatch, x->part);
+        azri_lease_end(x->c, x->s);     /* a transaction that was left open ends with the connection */
+    }
+    for (i = 0; i < x->room; i++) azredis_reply_free(&x->part[i]);
+    azri_free(m, p, x->room * one + n * words);
+}
+
+/* azredis_exec with AZREDIS_ATOMIC, entered already. */
+static azredis_status azri_atomic(azredis_client *c, azredis_reply *r, const azredis_call *how, const azredis_cmd *cmd, size_t n) {
+    azredis_reply own;
+    azredis_error e;
+    azredis_status st;
+    azri_tx x;
+    memset(&own, 0, sizeof own);
+    memset(&x, 0, sizeof x);
+    x.c = c;
+    x.how = how;
+    x.cmd = cmd;
+    x.n = n;
+    x.r = r ? r : &own;
+    x.deadline = azri_call_deadline(c, how, azri_now(c));
+    x.room = n + 2 > 2 * how->condition_count ? n + 2 : 2 * how->condition_count;
+    azri_before_call(c, azri_now(c), x.deadline);
+    if (!cmd || !n || n > c->hub.conf.backlog_count || (how->condition_count && !how->conditions) ||
+        how->condition_count > c->hub.conf.backlog_count) {
+        (void)azri_fail(&e, AZREDIS_E_ARG, "exec", "azredis_exec takes 1 to backlog_count commands, and conditions");
+        (void)azri_tx_ends(&x, AZREDIS_NOT_SENT, &e);
+    } else {
+        azri_tx_with(&x);
+    }
+    azri_renew(c, AZRI_NEVER64);
+    azri_leave(c);
+    st = x.r->status;
+    azredis_reply_free(&own);
+    return st;
+}
+#endif
+
+/* ==== >>calls ============================================================= uses: above ==========
+ * The other public calls: many commands in one flight, submitting, waiting, event loops, subscriptions, insight.
+ * ================================================================================================ */
 #ifndef AZREDIS_NO_MALLOC
 /* ---- many commands in one flight ---- */
 
@@ -18987,6 +19443,7 @@ AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, con
     int done = 0;
     size_t i;
     if (st != AZREDIS_OK) return azri_refuse_enter(c, r, st);
+    if (how && how->flags & AZREDIS_ATOMIC) return azri_atomic(c, r, how, cmd, n);
     mem = c->port.mem;
     memset(&own, 0, sizeof own);
     now = azri_now(c);
