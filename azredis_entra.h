@@ -2026,6 +2026,14 @@ static size_t azri_find(azredis_str s, char c) {
     return i;
 }
 
+/* The place of the first z, or s.len. */
+static size_t azri_find_text(azredis_str s, azredis_str z) {
+    size_t i;
+    for (i = 0; i < s.len; i++)
+        if (s.len - i >= z.len && memcmp(s.ptr + i, z.ptr, z.len) == 0) return i;
+    return i;
+}
+
 static int azri_hex(char c) {
     if (azri_is_digit(c)) return c - '0';
     c = azri_lower(c);
@@ -2095,8 +2103,9 @@ static azredis_status azri_b64_add(azri_buf *b, azredis_str in, int url) {
 }
 #endif
 
-/* Undoes %XX into out, which has room for in.len. 0: a broken escape, or a control character. */
-static int azri_percent_decode(azredis_str in, char *out, size_t *out_len) {
+/* Undoes %XX into out, which has room for in.len and may be in.ptr. 0: a broken escape, a NUL, or with plain a control
+ * character. */
+static int azri_percent_decode(azredis_str in, int plain, char *out, size_t *out_len) {
     size_t i, n = 0;
     for (i = 0; i < in.len; i++) {
         int c = (unsigned char)in.ptr[i];
@@ -2105,7 +2114,7 @@ static int azri_percent_decode(azredis_str in, char *out, size_t *out_len) {
             c = azri_hex(in.ptr[i + 1]) * 16 + azri_hex(in.ptr[i + 2]);
             i += 2;
         }
-        if (c < ' ' || c == 127) return 0;
+        if (c == 0 || (plain && (c < ' ' || c == 127))) return 0;
         out[n++] = (char)c;
     }
     *out_len = n;
@@ -3057,7 +3066,7 @@ static const char *azri_proxy_read(azredis_str text, char host[256], uint16_t *p
     for (at = authority.len; at > 0 && authority.ptr[at - 1] != '@'; at--) {}
     if (at) *login = azri_slice(authority.ptr, at - 1);
     if (login->len > AZRI_PROXY_LOGIN) return "user and password have more than 255 bytes";
-    good = azri_percent_decode(*login, decoded, &n) && azri_find(*login, ':') == azri_find(azri_slice(decoded, n), ':');
+    good = azri_percent_decode(*login, 1, decoded, &n) && azri_find(*login, ':') == azri_find(azri_slice(decoded, n), ':');
     azri_wipe(decoded, sizeof decoded);
     if (!good) return "'%' in user or password needs two hexadecimal digits behind it, and neither may hold a control character, "
                       "nor the user a ':'";
@@ -3081,7 +3090,7 @@ static size_t azri_proxy_head(char out[AZRI_PROXY_HEAD], const char *host, uint1
     azri_out_text(&o, " HTTP/1.1\r\nHost: ", 17);
     azri_out_text(&o, target, strlen(target));
     azri_out_text(&o, agent, sizeof agent - 1);
-    if (login.ptr && azri_percent_decode(login, decoded, &n)) {
+    if (login.ptr && azri_percent_decode(login, 1, decoded, &n)) {
         if (azri_find(login, ':') == login.len) decoded[n++] = ':';
         azri_out_text(&o, "Proxy-Authorization: Basic ", 27);
         azri_b64_out(&o, azri_slice(decoded, n));
@@ -5618,10 +5627,11 @@ static azredis_status azri_config_unknown(azri_config *c, azredis_str name) {
     if (i < name.len || name.len == 0 || name.len > AZRI_CONFIG_NAME)
         return azri_config_bad(c, name.ptr, NULL, "no name of a key stands before '='");
     meant = azri_config_near(name);
-    return azri_fail(c->error, AZREDIS_E_ARG, "options.config", "%s, character %u: the key %.*s is unknown; %s%s%s",
-                     c->url ? "connection URL" : "connection string", (unsigned)(name.ptr - c->text) + 1,
-                     (int)name.len, name.ptr, meant ? "did you mean " : "the manual's chapter 10 lists the keys",
-                     meant ? meant : "", meant ? "?" : "");
+    (void)azri_config_bad(c, name.ptr, NULL, "the key ");
+    azri_fail_add(c->error, "%.*s is unknown; %s%s", (int)name.len, name.ptr,
+                  meant ? "did you mean " : "the manual's chapter 10 lists the keys", meant ? meant : "");
+    if (meant) azri_fail_add(c->error, "?");
+    return AZREDIS_E_ARG;
 }
 
 /* ---- values ---- */
@@ -5673,6 +5683,11 @@ static const char *azri_config_tls(azri_config *c, int tls) {
 /* What is behind the separator at s.ptr[at]; empty if it is not there. */
 static azredis_str azri_config_behind(azredis_str s, size_t at) {
     return at < s.len ? azri_slice(s.ptr + at + 1, s.len - at - 1) : azri_slice(s.ptr + s.len, 0);
+}
+
+static const void *azri_config_member(const azri_config_key *k, const azredis_options *o,
+                                      const azredis_auth_options *id) {
+    return (const char *)(k->place == AZRI_CK_IDENTITY ? (const void *)id : (const void *)o) + k->offset;
 }
 
 static size_t azri_config_size(const azri_config_key *k) {
@@ -5827,20 +5842,11 @@ static azredis_status azri_config_read_fields(azri_config *c, azredis_str all) {
 /* Decodes in place and puts a NUL behind; s ends before a byte that is no longer needed. NULL: a broken escape, or a
  * NUL, which would cut the text. */
 static const char *azri_config_decode(azri_config *c, azredis_str s) {
-    char *begin = c->text + (s.ptr - c->text), *out = begin;
-    size_t i;
-    for (i = 0; i < s.len; i++) {
-        int byte = (unsigned char)s.ptr[i];
-        if (byte == '%') {
-            int good = i + 2 < s.len && azri_hex(s.ptr[i + 1]) >= 0 && azri_hex(s.ptr[i + 2]) >= 0;
-            byte = good ? azri_hex(s.ptr[i + 1]) * 16 + azri_hex(s.ptr[i + 2]) : 0;
-            i += 2;
-        }
-        if (byte == 0) return NULL;
-        *out++ = (char)byte;
-    }
-    *out = '\0';
-    return begin;
+    char *z = c->text + (s.ptr - c->text);
+    size_t n;
+    if (!azri_percent_decode(s, 0, z, &n)) return NULL;
+    z[n] = '\0';
+    return z;
 }
 
 static azredis_status azri_config_bad_escape(azri_config *c, azredis_str s) {
@@ -5978,11 +5984,6 @@ static azredis_status azri_config_new(azri_config **out, const azri_mem *m, cons
 }
 
 /* ---- under the members that the program set ---- */
-
-static const void *azri_config_member(const azri_config_key *k, const azredis_options *o,
-                                      const azredis_auth_options *id) {
-    return (const char *)(k->place == AZRI_CK_IDENTITY ? (const void *)id : (const void *)o) + k->offset;
-}
 
 /* Zero is not set, and so is an empty text. */
 static int azri_config_is_set(const azri_config_key *k, const void *member) {
@@ -8411,12 +8412,10 @@ static void azri_tool_hear(azri_flow *f) {
 
 /* NULL: it says nothing of the kind. */
 static const azri_tool_mend *azri_tool_mend_of(const azri_flow *f) {
-    size_t i, k, n;
+    size_t i;
     for (i = 0; i < sizeof azri_tool_mends / sizeof azri_tool_mends[0]; i++) {
         const azri_tool_mend *m = &azri_tool_mends[i];
-        n = strlen(m->said);
-        for (k = 0; m->id == f->source->id && k + n <= f->said.len; k++)
-            if (memcmp(f->said.ptr + k, m->said, n) == 0) return m;
+        if (m->id == f->source->id && azri_find_text(f->said, azri_str(m->said)) < f->said.len) return m;
     }
     return NULL;
 }
@@ -12233,6 +12232,14 @@ static void azri_hub_free(azri_hub *h) {
 #define AZRI_WRITE AZREDIS_WRITE
 typedef azredis_fd azri_fd;          /* want 0: skipped */
 
+static azri_fd azri_fd_to_read(intptr_t sock) {
+    azri_fd f;
+    f.sock = sock;
+    f.want = AZRI_READ;
+    f.ready = 0;
+    return f;
+}
+
 typedef struct azri_port {
     azredis_port p;                  /* every member is set, but connect, lock and wake if they are the user's alone */
     azri_mem     mem;                /* p's allocator */
@@ -12653,18 +12660,12 @@ static void azri_waker_write(azri_waker *w, uint64_t what) {
 
 static void azri_waker_wake(azri_waker *w) { azri_waker_write(w, AZRI_WAKE); }
 
-static azri_fd azri_waker_fd(const azri_waker *w) {
-    azri_fd f;
-    f.sock = w->rd;
-    f.want = AZRI_READ;
-    f.ready = 0;
-    return f;
-}
+static azri_fd azri_waker_fd(const azri_waker *w) { return azri_fd_to_read(w->rd); }
 
-/* The same for callers that live with >>bare too, where there is none; returns how many there are. */
 /* 1: what port.wait finds ready it marks as such. A hook of the user's need not. */
 static int azri_port_polls(const azri_port *port) { return port->p.wait == azri_posix_wait; }
 
+/* As azri_waker_fd, for callers that live with >>bare too, where there is none; returns how many there are. */
 static size_t azri_waker_fds(const azri_waker *w, azri_fd *out, size_t cap) {
     if (cap > 0) *out = azri_waker_fd(w);
     return 1;
@@ -13115,20 +13116,22 @@ static unsigned azri_event_members(azredis_event_type type) {
     }
 }
 
-static void azri_event_text(azri_out *o, const char *z) { azri_out_text(o, z, strlen(z)); }
+static void azri_event_add(azri_out *o, const char *f, ...) AZRI_PRINTF(2, 3);
+static void azri_event_add(azri_out *o, const char *f, ...) {
+    va_list ap;
+    va_start(ap, f);
+    o->len += azri_vfmt(o->p + o->len, o->cap - o->len, f, &ap);
+    va_end(ap);
+    o->len = azri_minz(o->len, o->cap - 1);
+}
 
 /* " old 12.3 s": tenths below 100 s; nothing for AZREDIS_UNKNOWN. */
 static void azri_event_time(azri_out *o, const char *name, int64_t ms) {
     uint64_t v = ms < 0 ? (uint64_t)-(ms + 1) + 1 : (uint64_t)ms;
-    char t[48];
     if (ms == AZREDIS_UNKNOWN) return;
-    (void)azri_fmt(t, sizeof t, " %s %s%llu", name, ms < 0 ? "-" : "", (unsigned long long)(v / 1000u));
-    azri_event_text(o, t);
-    if (v < 100000u) {
-        (void)azri_fmt(t, sizeof t, ".%u", (unsigned)(v % 1000u / 100u));
-        azri_event_text(o, t);
-    }
-    azri_event_text(o, " s");
+    azri_event_add(o, " %s %s%llu", name, ms < 0 ? "-" : "", (unsigned long long)(v / 1000u));
+    if (v < 100000u) azri_event_add(o, ".%u", (unsigned)(v % 1000u / 100u));
+    azri_event_add(o, " s");
 }
 
 /* One line with its line feed, cut if need be. Returns its length. */
@@ -13136,43 +13139,21 @@ static size_t azri_event_line(char *out, size_t cap, const azredis_event *ev, in
     static const char *const level[] = { "log", "log", "error", "warning", "info", "debug", "trace" };
     unsigned has = azri_event_members(ev->type);
     unsigned lv = (unsigned)ev->level < sizeof level / sizeof level[0] ? (unsigned)ev->level : 0;
-    char t[48];
-    azri_out o;
-    o.p = out;
-    o.cap = cap - 1;
-    o.len = 0;
-    azri_date_text(t, unix_now);
-    azri_event_text(&o, t);
-    azri_out_char(&o, ' ');
-    if (ev->type == AZREDIS_EV_LOG) {
-        (void)azri_fmt(t, sizeof t, "%s %d ", level[lv], ev->number);
-        azri_event_text(&o, t);
-        azri_event_text(&o, ev->text ? ev->text : "");
-    } else {
-        azri_event_text(&o, azredis_event_name(ev->type));
-    }
-    if ((has & AZRI_EV_PLACE) && ev->endpoint) {
-        azri_out_char(&o, ' ');
-        azri_event_text(&o, ev->endpoint);
-    }
+    char date[48];
+    azri_out o = azri_out_to(out, cap - 1);          /* and the line feed */
+    azri_date_text(date, unix_now);
+    if (ev->type == AZREDIS_EV_LOG)
+        azri_event_add(&o, "%s %s %d %s", date, level[lv], ev->number, ev->text ? ev->text : "");
+    else azri_event_add(&o, "%s %s", date, azredis_event_name(ev->type));
+    if ((has & AZRI_EV_PLACE) && ev->endpoint) azri_event_add(&o, " %s", ev->endpoint);
     if (has & AZRI_EV_OLD) azri_event_time(&o, "old", ev->old_left_ms);
     if (has & AZRI_EV_NEW) azri_event_time(&o, "new", ev->new_left_ms);
     if (has & AZRI_EV_NEXT) azri_event_time(&o, "next", ev->next_try_ms);
-    if ((has & AZRI_EV_SAYS) && ev->text) {
-        azri_event_text(&o, ": ");
-        azri_event_text(&o, ev->text);
-    }
-    if ((has & AZRI_EV_WHY) && ev->error) {
-        azri_event_text(&o, ": ");
-        azri_event_text(&o, ev->error->message);
-    }
-    if (ev->dropped) {
-        (void)azri_fmt(t, sizeof t, " (%u events before this one dropped)", (unsigned)ev->dropped);
-        azri_event_text(&o, t);
-    }
-    o.len = azri_minz(o.len, cap - 2);
-    o.p[o.len++] = '\n';
-    o.p[o.len] = '\0';
+    if ((has & AZRI_EV_SAYS) && ev->text) azri_event_add(&o, ": %s", ev->text);
+    if ((has & AZRI_EV_WHY) && ev->error) azri_event_add(&o, ": %s", ev->error->message);
+    if (ev->dropped) azri_event_add(&o, " (%u events before this one dropped)", (unsigned)ev->dropped);
+    out[o.len++] = '\n';
+    out[o.len] = '\0';
     return o.len;
 }
 
@@ -13566,11 +13547,7 @@ static size_t azri_child_fds(const azri_child *c, azri_fd *out, size_t cap) {
     for (i = 0; i < 2; i++) {
         int fd = i ? c->err : c->out;
         if (fd < 0) continue;
-        if (n < cap) {
-            out[n].sock = fd;
-            out[n].want = AZRI_READ;
-            out[n].ready = 0;
-        }
+        if (n < cap) out[n] = azri_fd_to_read(fd);
         n++;
     }
     return n;
@@ -13962,6 +13939,9 @@ static void azri_mbedtls_protocol(mbedtls_ssl_config *cfg, int tls12) {
     mbedtls_ssl_conf_ciphersuites(cfg, suites);
 }
 
+/* DER begins with a SEQUENCE of more than 127 bytes; no text does. */
+static int azri_is_der(const char *p, size_t n) { return n > 1 && p[0] == 0x30 && (p[1] & 0x80); }
+
 /* ==== >>roots ============================================================= uses: core mem text port bare mbedtls
  * Root certificates on demand. A bundle of 144 parsed as a whole costs 400 KB for as long as the connection
  * lives. So mbedTLS gets an empty list, and the verify callback of >>tls reads the bundle, certificate by
@@ -13980,12 +13960,9 @@ typedef struct azri_roots {
 /* Does the certificate hold the name of an issuer in the chain? mbedTLS compares exactly afterwards. */
 static int azri_roots_wanted(const azri_roots *r, const char *der, size_t len) {
     const mbedtls_x509_crt *c;
-    size_t i, n;
-    for (c = r->chain; c; c = c->next) {
-        n = c->issuer_raw.len;
-        for (i = 0; n <= len && i <= len - n; i++)
-            if (memcmp(der + i, c->issuer_raw.p, n) == 0) return 1;
-    }
+    for (c = r->chain; c; c = c->next)
+        if (azri_find_text(azri_slice(der, len), azri_slice((const char *)c->issuer_raw.p, c->issuer_raw.len)) < len)
+            return 1;
     return 0;
 }
 
@@ -14047,9 +14024,8 @@ static void azri_roots_file(azri_roots *r, const char *path) {
 }
 #endif
 
-/* DER begins with a SEQUENCE of more than 127 bytes; no text does. */
 static void azri_roots_memory(azri_roots *r, const char *p, size_t n) {
-    if (!AZRI_WITH_PEM || (n > 1 && p[0] == 0x30 && (p[1] & 0x80))) {
+    if (!AZRI_WITH_PEM || azri_is_der(p, n)) {
         azri_roots_der(r, p, n);
         return;
     }
@@ -14277,11 +14253,6 @@ static uint32_t azri_tls_check_chain(azri_tls *t, mbedtls_x509_crt *leaf, int *s
     return flags;
 }
 
-/* The binary form of an IP literal: 4, 16, or 0 if name is none. */
-static size_t azri_tls_address(const char *name, unsigned char out[16]) {
-    return azri_ip_parse(azri_str(name), out);
-}
-
 #define AZRI_SAN_DNS 0x82            /* RFC 5280 4.2.1.6: [2] dNSName, [7] iPAddress, both primitive */
 #define AZRI_SAN_IP  0x87
 
@@ -14311,7 +14282,7 @@ static void azri_tls_note_names(azri_tls *t, const mbedtls_x509_crt *leaf, int a
 static AZRI_APART uint32_t azri_tls_check_name(azri_tls *t, const mbedtls_x509_crt *leaf, uint32_t by_library) {
     const mbedtls_x509_sequence *s;
     unsigned char ip[16];
-    size_t n = azri_tls_address(t->name, ip), names = 0;
+    size_t n = azri_ip_parse(azri_str(t->name), ip), names = 0;
     for (s = &leaf->subject_alt_names; s; s = s->next) {
         if (n > 0 && s->buf.tag == AZRI_SAN_IP && s->buf.len == n && memcmp(s->buf.p, ip, n) == 0) return 0;
         names += s->buf.tag == AZRI_SAN_DNS;
@@ -15283,33 +15254,25 @@ static int azri_key_rng(void *user, unsigned char *out, size_t n) {
 
 typedef struct azri_pem { azredis_str label, body, whole; } azri_pem;
 
-/* The place of z, or s.len. */
-static size_t azri_pem_find(azredis_str s, azredis_str z) {
-    size_t i;
-    for (i = 0; i < s.len; i++)
-        if (s.len - i >= z.len && memcmp(s.ptr + i, z.ptr, z.len) == 0) return i;
-    return i;
-}
-
 static azredis_str azri_pem_from(azredis_str s, size_t at) { return azri_slice(s.ptr + at, s.len - at); }
 
 /* The next block of *text, which then begins behind it. 0: none, or one without an end. */
 static int azri_pem_next(azredis_str *text, azri_pem *b) {
     static const char begin[] = "-----BEGIN ", end[] = "-----END ", dashes[] = "-----";
     azredis_str rest;
-    size_t n = azri_pem_find(*text, azri_str(begin));
+    size_t n = azri_find_text(*text, azri_str(begin));
     if (n == text->len) return 0;
     b->whole = azri_pem_from(*text, n);
     rest = azri_pem_from(b->whole, sizeof begin - 1);
-    n = azri_pem_find(rest, azri_str(dashes));
+    n = azri_find_text(rest, azri_str(dashes));
     if (n == rest.len) return 0;
     b->label = azri_slice(rest.ptr, n);
     rest = azri_pem_from(rest, n + sizeof dashes - 1);
-    n = azri_pem_find(rest, azri_str(end));
+    n = azri_find_text(rest, azri_str(end));
     if (n == rest.len) return 0;
     b->body = azri_slice(rest.ptr, n);
     rest = azri_pem_from(rest, n + sizeof end - 1);
-    n = azri_pem_find(rest, azri_str(dashes));
+    n = azri_find_text(rest, azri_str(dashes));
     if (n == rest.len || !azri_eq(b->label, azri_slice(rest.ptr, n))) return 0;
     *text = azri_pem_from(rest, n + sizeof dashes - 1);
     b->whole.len = (size_t)(text->ptr - b->whole.ptr);
@@ -15318,7 +15281,7 @@ static int azri_pem_next(azredis_str *text, azri_pem *b) {
 
 /* rest: where azri_pem_next found nothing more. */
 static azredis_status azri_pem_end(azredis_str rest, azredis_error *e) {
-    if (azri_pem_find(rest, azri_str("-----BEGIN ")) == rest.len) return AZREDIS_OK;
+    if (azri_find_text(rest, azri_str("-----BEGIN ")) == rest.len) return AZREDIS_OK;
     return azri_key_refuse(e, "a -----BEGIN in it has no -----END: it is cut off, or still being written");
 }
 
@@ -15361,11 +15324,6 @@ static azredis_status azri_chain_pem(azri_buf *chain, azri_buf *scratch, azredis
     return st == AZREDIS_OK ? azri_pem_end(text, e) : azri_key_no_room(e, st);
 }
 
-/* DER begins with a SEQUENCE of more than 127 bytes; no text does. */
-static int azri_chain_binary(azredis_str in) {
-    return in.len > 1 && in.ptr[0] == AZRI_DER_SEQUENCE && (in.ptr[1] & 0x80);
-}
-
 /* der: gets the key, if it is PKCS#12. */
 static azredis_status azri_chain_read(azri_buf *chain, azri_buf *der, azredis_str in, const char *password,
                                       azredis_error *e) {
@@ -15373,7 +15331,7 @@ static azredis_status azri_chain_read(azri_buf *chain, azri_buf *der, azredis_st
     int whole = azri_der(&rest, AZRI_DER_SEQUENCE, &value);
     azredis_status st;
     if (in.len > AZRI_KEY_FILE_MAX) return azri_key_no_room(e, AZREDIS_E_LIMIT);
-    if (AZRI_WITH_PEM && !azri_chain_binary(in)) st = azri_chain_pem(chain, der, in, e);
+    if (AZRI_WITH_PEM && !azri_is_der(in.ptr, in.len)) st = azri_chain_pem(chain, der, in, e);
     else if (AZRI_WITH_PEM && (!whole || !value.len || value.ptr[0] != AZRI_DER_SEQUENCE))
         st = azri_pfx_load(chain->mem, in, password, der, chain, e);
     else {                               /* without what an editor or echo has put behind it: it has a thumbprint */
@@ -15509,14 +15467,14 @@ static azredis_status azri_key_load(azri_key *k, const azri_mem *m, azredis_str 
     k->open = 1;
     st = azri_chain_read(&k->chain, &der, certificate, password, e);
     if (key.len) der.len = 0;            /* what PKCS#12 held beside, or room that was used */
-    if (st == AZREDIS_OK && (!AZRI_WITH_PEM || azri_chain_binary(key))) {
+    if (st == AZREDIS_OK && (!AZRI_WITH_PEM || azri_is_der(key.ptr, key.len))) {
         st = azri_buf_add(&der, key.ptr, key.len);
         if (st != AZREDIS_OK) st = azri_key_no_room(e, st);
     }
+    if (!key.len) key = certificate;
     if (st == AZREDIS_OK)
-        st = !AZRI_WITH_PEM || (azri_chain_binary(key.len ? key : certificate) && der.len)
-                 ? azri_key_der(k, &der, password, e)
-                 : azri_key_pem(k, &der, key.len ? key : certificate, password, e);
+        st = !AZRI_WITH_PEM || (azri_is_der(key.ptr, key.len) && der.len) ? azri_key_der(k, &der, password, e)
+                                                                          : azri_key_pem(k, &der, key, password, e);
     if (st == AZREDIS_OK) st = azri_chain_leaf(k, e);
     azri_buf_free(&der);
     if (st != AZREDIS_OK) azri_key_free(k);
