@@ -18118,8 +18118,8 @@ static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o
         (!AZRI_WITH_SHARED && o->auth) || (!AZRI_WITH_SETTINGS && (o->client_name || o->database || o->protocol == 2)))
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options", "an AZREDIS_NO_ switch left protocol 2, client_name, database, "
                          "AZREDIS_RENEWAL_RECONNECT or auth out of this build");
-    if (o->leases > AZRI_LEASES_MAX || (int)o->pubsub < 0 || o->pubsub > AZREDIS_PUBSUB_SEPARATE || (int)o->reauth < 0 ||
-        o->reauth > AZREDIS_REAUTH_HANDOVER)
+    if (o->leases > AZRI_LEASES_MAX || (unsigned)o->pubsub > AZREDIS_PUBSUB_SEPARATE ||
+        (unsigned)o->reauth > AZREDIS_REAUTH_HANDOVER)
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options", "options.leases is over 32, or pubsub or reauth has an unknown value");
     h->session.protocol = o->protocol == 2 ? 2 : 3;
     h->session.auth_ms = azri_or(o->auth_ms, 15u * AZRI_SECOND);
