@@ -288,6 +288,8 @@
  * AZREDIS_LEGACY_PKCS12         certificate files that 3DES encrypts are read too: older Windows, .NET and OpenSSL write
  *                               them; without it, what AES encrypts
  * AZREDIS_NO_PROXY              no HTTP proxy before the authority: the option proxy is AZREDIS_E_ARG; AZREDIS_NO_HTTP implies it
+ * AZREDIS_AUTHORITY             the host of the authority, as "login.microsoftonline.com": options and environment name no other
+ * AZREDIS_NO_HTTP_DATE          the token endpoint's Date is not read: port.unix_time must be right by itself; 0.6 KB less
  * AZREDIS_NO_TOKEN_FILE         no identity token-file; AZREDIS_NO_OS implies it
  * AZREDIS_NO_EXEC               no identity exec, and no program is ever started; AZREDIS_NO_OS implies it
  * AZREDIS_NO_DEVICE_CODE        leaves out the identity device-code; NO_HTTP and NO_EVENTS imply it
@@ -1229,6 +1231,20 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_WITH_DATES 0
 #else
 #  define AZRI_WITH_DATES 1
+#endif
+
+/* Where secrets go, if that is known when this is built. */
+#ifdef AZREDIS_AUTHORITY
+#  define AZRI_WITH_AUTHORITIES 0
+#  define AZRI_AUTHORITY AZREDIS_AUTHORITY
+#else
+#  define AZRI_WITH_AUTHORITIES 1
+#  define AZRI_AUTHORITY ""
+#endif
+#ifdef AZREDIS_NO_HTTP_DATE
+#  define AZRI_WITH_HTTP_DATE 0
+#else
+#  define AZRI_WITH_HTTP_DATE 1
 #endif
 
 /* For azredis_stats alone. */
@@ -3103,7 +3119,7 @@ static void azri_http_wait(azri_http *h, uint64_t ms) {
 static void azri_http_retry_after(azri_http *h, azredis_str value, uint32_t unit_ms) {
     uint64_t n;
     if (azri_u64(value, &n)) azri_http_wait(h, azri_min64(n, AZRI_HTTP_RETRY_MAX) * unit_ms);
-    else if (unit_ms == AZRI_SECOND) (void)azri_date_http(value, &h->retry_date);
+    else if (AZRI_WITH_HTTP_DATE && unit_ms == AZRI_SECOND) (void)azri_date_http(value, &h->retry_date);
 }
 
 static void azri_http_location(azri_http *h, azredis_str value) {
@@ -3148,7 +3164,7 @@ static azredis_status azri_http_header(azri_http *h, azredis_str line, azredis_e
     }
     if (cut) return AZREDIS_OK;
     if (h->header) h->header(h->user, name, value);
-    if (azri_ieqz(name, "date")) (void)azri_date_http(value, &h->date);
+    if (AZRI_WITH_HTTP_DATE && azri_ieqz(name, "date")) (void)azri_date_http(value, &h->date);
     if (azri_ieqz(name, "retry-after")) azri_http_retry_after(h, value, AZRI_SECOND);
     if (azri_ieqz(name, "retry-after-ms") || azri_ieqz(name, "x-ms-retry-after-ms"))
         azri_http_retry_after(h, value, 1);
@@ -3185,7 +3201,7 @@ static azredis_status azri_http_head_end(azri_http *h, azredis_error *e) {
         azri_http_forget(h);
         return AZREDIS_OK;
     }
-    if (h->date && h->retry_date > h->date)
+    if (AZRI_WITH_HTTP_DATE && h->date && h->retry_date > h->date)
         azri_http_wait(h, (uint64_t)(h->retry_date - h->date) * AZRI_SECOND);
     if (h->status >= 300 && h->status < 400 && h->status != 304) return azri_http_redirect(h, e);
     if (h->status == 204 || h->status == 304) h->state = AZRI_HTTP_DONE;
@@ -4948,6 +4964,7 @@ static const azri_authority *azri_identity_authority_find(azredis_str host) {
 /* The authority of the cloud in which this Redis stands; the public cloud's if the name does not tell. */
 static const char *azri_identity_authority_of(const char *redis_host) {
     size_t i;
+    if (!AZRI_WITH_AUTHORITIES) return AZRI_AUTHORITY;
     for (i = 0; i < AZRI_AUTHORITIES; i++) {
         const azri_authority *a = &azri_identity_authorities[i];
         if (a->domain && azri_ends_with(azri_str(redis_host), a->domain)) return a->host;
@@ -4996,8 +5013,10 @@ static azredis_status azri_identity_authority(azredis_str *host, uint16_t *port,
 /* The same, to a URL with path "/". */
 static azredis_status azri_identity_authority_parse(azri_url *u, const char *text, const char *allow,
                                                     const char *where, azredis_error *e) {
-    azredis_str host;
-    azredis_status st = azri_identity_authority(&host, &u->port, text, allow, where, e);
+    azredis_str host = azri_str(AZRI_AUTHORITY);
+    azredis_status st = AZREDIS_OK;
+    u->port = 443;
+    if (AZRI_WITH_AUTHORITIES) st = azri_identity_authority(&host, &u->port, text, allow, where, e);
     if (st != AZREDIS_OK) return st;
     u->tls = 1;
     memcpy(u->host, host.ptr, host.len);
@@ -5175,10 +5194,12 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
                          azri_identity_need(idle));
     if (azri_identity_check_values(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (c->proxy && azri_identity_check_proxy(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
-    if (AZRI_WITH_HTTP && c->authority_host)
+    if (!AZRI_WITH_AUTHORITIES && (c->authority_host || c->allow_authority))
+        return azri_identity_bad(e, "options.authority_host", "AZREDIS_AUTHORITY named the authority when this was built");
+    if (AZRI_WITH_HTTP && AZRI_WITH_AUTHORITIES && c->authority_host)
         return azri_identity_authority(&host, &port, c->authority_host, c->allow_authority, "options.authority_host",
                                        e);
-    if (AZRI_WITH_HTTP && c->allow_authority)
+    if (AZRI_WITH_HTTP && AZRI_WITH_AUTHORITIES && c->allow_authority)
         return azri_identity_authority_url(&host, &port, c->allow_authority, "options.allow_authority", e);
     return AZREDIS_OK;
 }
@@ -6778,10 +6799,10 @@ static void azri_flow_ask(azri_flow *f, uint64_t now, int64_t unix_now, azri_ste
 /* The authority of this walk: the option, the variable, or that of the Redis host's cloud. */
 static azredis_status azri_app_authority(azri_flow *f, const char *where) {
     const char *env = f->env->value[AZRI_ENV_AUTHORITY_HOST];
-    if (f->conf->authority_host)
+    if (AZRI_WITH_AUTHORITIES && f->conf->authority_host)
         return azri_identity_authority_parse(&f->authority, f->conf->authority_host,
                                              f->conf->allow_authority, where, &f->error);
-    if (env)
+    if (AZRI_WITH_AUTHORITIES && env)
         return azri_identity_authority_parse(&f->authority, env, f->conf->allow_authority,
                                              "AZURE_AUTHORITY_HOST", &f->error);
     return azri_identity_authority_parse(&f->authority, f->conf->cloud, NULL, where, &f->error);
