@@ -4588,9 +4588,11 @@ static void azri_jwt_text(char *out, size_t cap, azredis_str text) {
     out[text.len] = '\0';
 }
 
+/* Entra alone writes whole seconds. */
 static void azri_jwt_number(int64_t *out, azredis_str text) {
     int64_t v;
-    if (*out == 0 && azri_jwt_seconds(text, &v) && v > 0) *out = v;
+    int good = AZRI_WITH_CLAIMS || AZRI_WITH_DATES ? azri_jwt_seconds(text, &v) : azri_i64(text, &v);
+    if (*out == 0 && good && v > 0) *out = v;
 }
 
 static void azri_jwt_name(azri_claims *c, azredis_str key) {
@@ -18171,8 +18173,8 @@ static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o
         (!AZRI_WITH_SHARED && o->auth) || (!AZRI_WITH_SETTINGS && (o->client_name || o->database || o->protocol == 2)))
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options", "an AZREDIS_NO_ switch left protocol 2, client_name, database, "
                          "AZREDIS_RENEWAL_RECONNECT or auth out of this build");
-    if (o->leases > AZRI_LEASES_MAX || (unsigned)o->pubsub > AZREDIS_PUBSUB_SEPARATE ||
-        (unsigned)o->reauth > AZREDIS_REAUTH_HANDOVER)
+    if (o->leases > AZRI_LEASES_MAX || (AZRI_WITH_HANDOVER && ((unsigned)o->pubsub > AZREDIS_PUBSUB_SEPARATE ||
+                                                               (unsigned)o->reauth > AZREDIS_REAUTH_HANDOVER)))
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options", "options.leases is over 32, or pubsub or reauth has an unknown value");
     h->session.protocol = o->protocol == 2 ? 2 : 3;
     h->session.auth_ms = azri_or(o->auth_ms, 15u * AZRI_SECOND);
