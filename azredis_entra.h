@@ -289,6 +289,9 @@
  * AZREDIS_LEGACY_PKCS12         certificate files that 3DES encrypts are read too: older Windows, .NET and OpenSSL write
  *                               them; without it, what AES encrypts
  * AZREDIS_NO_PROXY              no HTTP proxy before the authority: the option proxy is AZREDIS_E_ARG; AZREDIS_NO_HTTP implies it
+ * AZREDIS_AUTHORITY             the host of the authority, as "login.microsoftonline.com": options and environment name no other
+ * AZREDIS_NO_HTTP_DATE          the token endpoint's Date is not read: port.unix_time must be right by itself; 0.6 KB less
+ * AZREDIS_NO_CALLBACK           leaves out the identity callback; where AZREDIS_NO_HTTP leaves no other, it stays
  * AZREDIS_NO_TOKEN_FILE         no identity token-file; AZREDIS_NO_OS implies it
  * AZREDIS_NO_EXEC               no identity exec, and no program is ever started; AZREDIS_NO_OS implies it
  * AZREDIS_NO_DEVICE_CODE        leaves out the identity device-code; NO_HTTP and NO_EVENTS imply it
@@ -1306,6 +1309,30 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_WITH_DATES 0
 #else
 #  define AZRI_WITH_DATES 1
+#endif
+
+#if defined(AZREDIS_NO_CALLBACK) && !defined(AZREDIS_NO_HTTP)
+#  define AZRI_WITH_CALLBACK 0
+#else
+#  define AZRI_WITH_CALLBACK 1
+#endif
+#if !AZRI_WITH_CALLBACK && defined(AZREDIS_NO_ASSERTION) && defined(AZREDIS_NO_DEVICE_CODE)
+#  define AZRI_WITH_CALLS 0
+#else
+#  define AZRI_WITH_CALLS 1
+#endif
+/* Where secrets go, if that is known when this is built. */
+#ifdef AZREDIS_AUTHORITY
+#  define AZRI_WITH_AUTHORITIES 0
+#  define AZRI_AUTHORITY AZREDIS_AUTHORITY
+#else
+#  define AZRI_WITH_AUTHORITIES 1
+#  define AZRI_AUTHORITY ""
+#endif
+#ifdef AZREDIS_NO_HTTP_DATE
+#  define AZRI_WITH_HTTP_DATE 0
+#else
+#  define AZRI_WITH_HTTP_DATE 1
 #endif
 
 /* For azredis_stats alone. */
@@ -3005,16 +3032,23 @@ static void azri_http_put(azri_buf *b, azredis_status *st, azredis_str s) {
     if (*st == AZREDIS_OK) *st = azri_buf_add(b, s.ptr, s.len);
 }
 
+/* The general formatter is more than a device needs. */
+static void azri_http_put_number(azri_buf *b, azredis_status *st, size_t n) {
+    char text[20], *p = text + sizeof text;           /* as many digits as 2^64 has */
+    do *--p = (char)('0' + n % 10); while (n /= 10);
+    azri_http_put(b, st, azri_slice(p, (size_t)(text + sizeof text - p)));
+}
+
 /* host[:port], as a URL has it. */
 static void azri_http_put_host(azri_buf *b, azredis_status *st, const azri_url *u) {
     azredis_str host = azri_str(u->host);
-    int ip6 = azri_find(host, ':') < host.len;
-    char port[16];
-    (void)azri_fmt(port, sizeof port, "%s:%u", ip6 ? "]" : "", (unsigned)u->port);
+    int ip6 = AZRI_WITH_ADDRESSES && azri_find(host, ':') < host.len;
     if (ip6) azri_http_put(b, st, azri_str("["));
     azri_http_put(b, st, host);
-    if (u->port != (u->tls ? 443 : 80)) azri_http_put(b, st, azri_str(port));
-    else if (ip6) azri_http_put(b, st, azri_str("]"));
+    if (ip6) azri_http_put(b, st, azri_str("]"));
+    if (u->port == (u->tls ? 443 : 80)) return;
+    azri_http_put(b, st, azri_str(":"));
+    azri_http_put_number(b, st, u->port);
 }
 
 /* extra_headers: "Name: value\r\n" as often as needed, or "". content_type may be NULL without a body. The
@@ -3023,7 +3057,6 @@ static azredis_status azri_http_request(azri_buf *out, const char *method, const
                                         const char *extra_headers, azredis_str body,
                                         const char *content_type) {
     azredis_status st = AZREDIS_OK;
-    char text[64];
     azri_http_put(out, &st, azri_str(method));
     azri_http_put(out, &st, azri_str(" "));
     azri_http_put(out, &st, azri_str(u->path));
@@ -3037,8 +3070,9 @@ static azredis_status azri_http_request(azri_buf *out, const char *method, const
         azri_http_put(out, &st, azri_str("\r\n"));
     }
     if (body.len || azri_eqz(azri_str(method), "POST")) {
-        (void)azri_fmt(text, sizeof text, "Content-Length: %llu\r\n", (unsigned long long)body.len);
-        azri_http_put(out, &st, azri_str(text));
+        azri_http_put(out, &st, azri_str("Content-Length: "));
+        azri_http_put_number(out, &st, body.len);
+        azri_http_put(out, &st, azri_str("\r\n"));
     }
     azri_http_put(out, &st, azri_str("\r\n"));
     azri_http_put(out, &st, body);
@@ -3193,7 +3227,7 @@ static void azri_http_wait(azri_http *h, uint64_t ms) {
 static void azri_http_retry_after(azri_http *h, azredis_str value, uint32_t unit_ms) {
     uint64_t n;
     if (azri_u64(value, &n)) azri_http_wait(h, azri_min64(n, AZRI_HTTP_RETRY_MAX) * unit_ms);
-    else if (unit_ms == AZRI_SECOND) (void)azri_date_http(value, &h->retry_date);
+    else if (AZRI_WITH_HTTP_DATE && unit_ms == AZRI_SECOND) (void)azri_date_http(value, &h->retry_date);
 }
 
 static void azri_http_location(azri_http *h, azredis_str value) {
@@ -3238,7 +3272,7 @@ static azredis_status azri_http_header(azri_http *h, azredis_str line, azredis_e
     }
     if (cut) return AZREDIS_OK;
     if (h->header) h->header(h->user, name, value);
-    if (azri_ieqz(name, "date")) (void)azri_date_http(value, &h->date);
+    if (AZRI_WITH_HTTP_DATE && azri_ieqz(name, "date")) (void)azri_date_http(value, &h->date);
     if (azri_ieqz(name, "retry-after")) azri_http_retry_after(h, value, AZRI_SECOND);
     if (azri_ieqz(name, "retry-after-ms") || azri_ieqz(name, "x-ms-retry-after-ms"))
         azri_http_retry_after(h, value, 1);
@@ -3275,7 +3309,7 @@ static azredis_status azri_http_head_end(azri_http *h, azredis_error *e) {
         azri_http_forget(h);
         return AZREDIS_OK;
     }
-    if (h->date && h->retry_date > h->date)
+    if (AZRI_WITH_HTTP_DATE && h->date && h->retry_date > h->date)
         azri_http_wait(h, (uint64_t)(h->retry_date - h->date) * AZRI_SECOND);
     if (h->status >= 300 && h->status < 400 && h->status != 304) return azri_http_redirect(h, e);
     if (h->status == 204 || h->status == 304) h->state = AZRI_HTTP_DONE;
@@ -4645,9 +4679,11 @@ static void azri_jwt_text(char *out, size_t cap, azredis_str text) {
     out[text.len] = '\0';
 }
 
+/* Entra alone writes whole seconds. */
 static void azri_jwt_number(int64_t *out, azredis_str text) {
     int64_t v;
-    if (*out == 0 && azri_jwt_seconds(text, &v) && v > 0) *out = v;
+    int good = AZRI_WITH_CLAIMS || AZRI_WITH_DATES ? azri_jwt_seconds(text, &v) : azri_i64(text, &v);
+    if (*out == 0 && good && v > 0) *out = v;
 }
 
 static void azri_jwt_name(azri_claims *c, azredis_str key) {
@@ -4831,7 +4867,9 @@ static const azri_identity_kind azri_identity_kinds[] = {
     { "client-secret", AZRI_ID_CLIENT_SECRET, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_SECRET },
     { "client-certificate", AZRI_ID_CLIENT_CERTIFICATE,
       AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_CERTIFICATE | AZRI_NEED_PROOF },
+#if AZRI_WITH_CALLBACK
     { "callback", AZREDIS_ID_CALLBACK, AZRI_NEED_CALLBACK },
+#endif
     { "access-key", AZRI_ID_ACCESS_KEY, AZRI_NEED_PASSWORD },
     { "password", AZRI_ID_PASSWORD, AZRI_NEED_USER | AZRI_NEED_PASSWORD },
     { "client-assertion", AZRI_ID_CLIENT_ASSERTION,
@@ -5039,6 +5077,7 @@ static const azri_authority *azri_identity_authority_find(azredis_str host) {
 /* The authority of the cloud in which this Redis stands; the public cloud's if the name does not tell. */
 static const char *azri_identity_authority_of(const char *redis_host) {
     size_t i;
+    if (!AZRI_WITH_AUTHORITIES) return AZRI_AUTHORITY;
     for (i = 0; i < AZRI_AUTHORITIES; i++) {
         const azri_authority *a = &azri_identity_authorities[i];
         if (a->domain && azri_ends_with(azri_str(redis_host), a->domain)) return a->host;
@@ -5087,8 +5126,10 @@ static azredis_status azri_identity_authority(azredis_str *host, uint16_t *port,
 /* The same, to a URL with path "/". */
 static azredis_status azri_identity_authority_parse(azri_url *u, const char *text, const char *allow,
                                                     const char *where, azredis_error *e) {
-    azredis_str host;
-    azredis_status st = azri_identity_authority(&host, &u->port, text, allow, where, e);
+    azredis_str host = azri_str(AZRI_AUTHORITY);
+    azredis_status st = AZREDIS_OK;
+    u->port = 443;
+    if (AZRI_WITH_AUTHORITIES) st = azri_identity_authority(&host, &u->port, text, allow, where, e);
     if (st != AZREDIS_OK) return st;
     u->tls = 1;
     memcpy(u->host, host.ptr, host.len);
@@ -5266,10 +5307,12 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
                          azri_identity_need(idle));
     if (azri_identity_check_values(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (c->proxy && azri_identity_check_proxy(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
-    if (AZRI_WITH_HTTP && c->authority_host)
+    if (!AZRI_WITH_AUTHORITIES && (c->authority_host || c->allow_authority))
+        return azri_identity_bad(e, "options.authority_host", "AZREDIS_AUTHORITY named the authority when this was built");
+    if (AZRI_WITH_HTTP && AZRI_WITH_AUTHORITIES && c->authority_host)
         return azri_identity_authority(&host, &port, c->authority_host, c->allow_authority, "options.authority_host",
                                        e);
-    if (AZRI_WITH_HTTP && c->allow_authority)
+    if (AZRI_WITH_HTTP && AZRI_WITH_AUTHORITIES && c->allow_authority)
         return azri_identity_authority_url(&host, &port, c->allow_authority, "options.allow_authority", e);
     return AZREDIS_OK;
 }
@@ -6839,10 +6882,14 @@ static void azri_flow_call(azri_flow *f, uint64_t now, azredis_status st, const 
 
 /* A version 4 UUID (RFC 9562 5.4): names this request to Microsoft's support. */
 static void azri_flow_new_id(azri_flow *f) {
-    uint64_t a = azri_rng_next(f->rng), b = azri_rng_next(f->rng);
-    (void)azri_fmt(f->request_id, sizeof f->request_id, "%08x-%04x-%04x-%04x-%04x%08x", (unsigned)(a >> 32),
-                   (unsigned)(a >> 16) & 0xffffu, 0x4000u | ((unsigned)a & 0xfffu),
-                   0x8000u | ((unsigned)(b >> 48) & 0x3fffu), (unsigned)(b >> 32) & 0xffffu, (unsigned)b);
+    static const char form[] = "xxxxxxxx-xxxx-4xxx-yxxx-xxxxxxxxxxxx";
+    uint64_t bits = 0;
+    size_t i;
+    for (i = 0; i < sizeof form; i++, bits >>= 4) {
+        if (i % 16 == 0) bits = azri_rng_next(f->rng);
+        f->request_id[i] = form[i];
+        if (form[i] >= 'x') f->request_id[i] = "0123456789abcdef89ab"[form[i] == 'x' ? bits & 15 : 16 + (bits & 3)];
+    }
 }
 
 /* ---- asking ----------------------------------------------------------------------------------- */
@@ -6884,10 +6931,10 @@ static void azri_flow_ask(azri_flow *f, uint64_t now, int64_t unix_now, azri_ste
 /* The authority of this walk: the option, the variable, or that of the Redis host's cloud. */
 static azredis_status azri_app_authority(azri_flow *f, const char *where) {
     const char *env = f->env->value[AZRI_ENV_AUTHORITY_HOST];
-    if (f->conf->authority_host)
+    if (AZRI_WITH_AUTHORITIES && f->conf->authority_host)
         return azri_identity_authority_parse(&f->authority, f->conf->authority_host,
                                              f->conf->allow_authority, where, &f->error);
-    if (env)
+    if (AZRI_WITH_AUTHORITIES && env)
         return azri_identity_authority_parse(&f->authority, env, f->conf->allow_authority,
                                              "AZURE_AUTHORITY_HOST", &f->error);
     return azri_identity_authority_parse(&f->authority, f->conf->cloud, NULL, where, &f->error);
@@ -6917,26 +6964,32 @@ static azredis_status azri_app_form(azri_flow *f, azri_buf *b) {
 
 /* One of the tenant's endpoints, below u. */
 static azredis_status azri_app_endpoint(azri_flow *f, azri_url *u, const char *name) {
-    size_t n = strlen(u->path);
+    const char *part[] = { "/", f->tenant, "/oauth2/v2.0/", name };
+    size_t i, n = strlen(u->path);
     if (u->path[n - 1] == '/') n--;
-    if (azri_fmt(u->path + n, sizeof u->path - n, "/%s/oauth2/v2.0/%s", f->tenant, name) >= sizeof u->path - n)
-        return azri_flow_fail(f, AZREDIS_E_ARG, "the path of the token endpoint is too long");
+    for (i = 0; i < sizeof part / sizeof part[0]; n += strlen(part[i++])) {
+        if (strlen(part[i]) >= sizeof u->path - n)
+            return azri_flow_fail(f, AZREDIS_E_ARG, "the path of the token endpoint is too long");
+        azri_copy(u->path + n, sizeof u->path - n, part[i]);
+    }
     return AZREDIS_OK;
 }
 
 /* A form to one of the tenant's endpoints, below step->url. */
 static azredis_status azri_app_post(azri_flow *f, azri_step *step, const char *endpoint,
                                     azredis_status (*fill)(azri_flow *, azri_buf *), size_t form_max) {
-    char headers[300];
+    static const char same[] = "User-Agent: azredis-entra/" AZREDIS_VERSION_TEXT "\r\nreturn-client-request-id: true\r\n"
+        "x-client-SKU: azredis.c\r\nx-client-Ver: " AZREDIS_VERSION_TEXT "\r\n"
+        "x-ms-lib-capability: retry-after, h429\r\nclient-request-id: ";
+    char headers[sizeof same + sizeof f->request_id], *id = headers + sizeof same - 1;
     azri_buf form;
     azredis_status st = azri_app_endpoint(f, &step->url, endpoint);
     if (st != AZREDIS_OK) return st;
     step->kind = AZRI_STEP_HTTP;
     azri_flow_new_id(f);
-    (void)azri_fmt(headers, sizeof headers, "User-Agent: azredis-entra/" AZREDIS_VERSION_TEXT "\r\n"
-                   "client-request-id: %s\r\nreturn-client-request-id: true\r\n"
-                   "x-client-SKU: azredis.c\r\nx-client-Ver: " AZREDIS_VERSION_TEXT "\r\n"
-                   "x-ms-lib-capability: retry-after, h429\r\n", f->request_id);
+    memcpy(headers, same, sizeof same);
+    azri_copy(id, sizeof f->request_id, f->request_id);
+    azri_copy(id + strlen(id), 3, "\r\n");
     azri_buf_init(&form, f->mem, form_max, 1);
     st = fill(f, &form);
     if (st == AZREDIS_OK)
@@ -8847,7 +8900,9 @@ static const azri_source azri_sources[] = {        /* in the order of the defaul
 #ifndef AZREDIS_NO_CERTIFICATE
     { "client-certificate", NULL, AZREDIS_ID_CLIENT_CERTIFICATE, 0, azri_certificate_begin, AZRI_BY_CERTIFICATE },
 #endif
+#if AZRI_WITH_CALLBACK
     AZRI_ROW_CALLBACK,
+#endif
 #ifndef AZREDIS_NO_MANAGED
     { "managed-identity-app", NULL, AZREDIS_ID_MANAGED_APP, 0, AZRI_BY_MACHINE_FOR_APP },
 #endif
@@ -16435,7 +16490,7 @@ static azredis_status azri_fetch_http(azri_fetch *f, uint64_t now, azredis_error
 /* A machine that does not know the time takes that of the answer which brought the token. */
 static azredis_status azri_fetch_learn(azredis_auth *a, const azri_fetch *f, uint64_t now, azredis_error *e) {
     azredis_status st;
-    if (!azri_line_has_tls(&f->line) || f->line.conf.pin || f->http.status != 200 || f->http.date <= 0 ||
+    if (!azri_line_has_tls(&f->line) || f->line.conf.pin || f->http.status != 200 || !AZRI_WITH_HTTP_DATE || f->http.date <= 0 ||
         azri_port_unix(&a->port) > 0)
         return AZREDIS_OK;
     st = azri_tls_check_date(&f->line.tls, f->http.date, e);
@@ -16499,7 +16554,7 @@ static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_g
 #endif
             break;
         case AZRI_STEP_CALL:
-            azri_fetch_call(a, f);
+            if (AZRI_WITH_CALLS) azri_fetch_call(a, f);
             break;
         case AZRI_STEP_SIGN:
 #ifndef AZREDIS_NO_CERTIFICATE
@@ -18401,8 +18456,8 @@ static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o
         (!AZRI_WITH_SHARED && o->auth) || (!AZRI_WITH_SETTINGS && (o->client_name || o->database || o->protocol == 2)))
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options", "an AZREDIS_NO_ switch left protocol 2, client_name, database, "
                          "AZREDIS_RENEWAL_RECONNECT or auth out of this build");
-    if (o->leases > AZRI_LEASES_MAX || (int)o->pubsub < 0 || o->pubsub > AZREDIS_PUBSUB_SEPARATE || (int)o->reauth < 0 ||
-        o->reauth > AZREDIS_REAUTH_HANDOVER)
+    if (o->leases > AZRI_LEASES_MAX || (AZRI_WITH_HANDOVER && ((unsigned)o->pubsub > AZREDIS_PUBSUB_SEPARATE ||
+                                                               (unsigned)o->reauth > AZREDIS_REAUTH_HANDOVER)))
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options", "options.leases is over 32, or pubsub or reauth has an unknown value");
     h->session.protocol = o->protocol == 2 ? 2 : 3;
     h->session.auth_ms = azri_or(o->auth_ms, 15u * AZRI_SECOND);

@@ -54,6 +54,9 @@ int mbedtls_hardware_poll(void *user, unsigned char *p, size_t n, size_t *got) {
 #define AZREDIS_NO_SETTINGS
 #define AZREDIS_NO_SHARED
 #define AZREDIS_NO_RECONNECT_RENEWAL
+#define AZREDIS_AUTHORITY "login.microsoftonline.com"
+#define AZREDIS_NO_HTTP_DATE
+#define AZREDIS_NO_CALLBACK
 #ifndef WITH_ASSERTION
 #define AZREDIS_NO_ASSERTION
 #endif
