@@ -348,6 +348,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define AZREDIS_VERSION 0x000100          /* 0.1.0 as 0xMMmmpp */
 #define AZREDIS_VERSION_TEXT "0.1.0"
@@ -992,6 +993,189 @@ AZREDIS_API azredis_str azredis_text(const azredis_value *v);                   
 AZREDIS_API azredis_status azredis_reply_copy(azredis_reply *to, const azredis_reply *from); /* keep a lent reply */
 #endif
 AZREDIS_API void azredis_reply_free(azredis_reply *r);       /* frees and zeroes */
+
+#ifndef AZREDIS_NO_MALLOC
+/* ---- scripts --------------------------------------------------------------------------------- */
+
+/* A Lua script and its name. Once azredis_script_init has returned, any number of calls and threads may use it. */
+typedef struct azredis_script {
+    azredis_str text;                  /* lent to it */
+    int         read_only;             /* 1: EVALSHA_RO and EVAL_RO, of Redis 7 */
+    char        sha1[41];              /* "": mbedTLS is built without SHA-1, so the text is always sent */
+} azredis_script;
+
+AZREDIS_API void azredis_script_init(azredis_script *s, const char *text, size_t len);
+
+/* Runs it on argv: nkeys keys, then arguments. Sends its name and, only if the server then answers NOSCRIPT, which says
+ * that nothing ran, its text; each of the two may take the call's time. Status and fate are those of the script: one
+ * that was lost on the way (MAYBE_RUN) is not sent again. The script must not return an error that begins with NOSCRIPT
+ * itself. In a transaction send EVAL: there a NOSCRIPT would come too late. */
+AZREDIS_API azredis_status azredis_eval(azredis_client *c, azredis_reply *r, const azredis_call *how,
+                                        const azredis_script *s, int nkeys, int argc, const azredis_str *argv);
+
+/* ---- scans ----------------------------------------------------------------------------------- */
+
+typedef enum azredis_scan_kind { AZREDIS_SCAN = 0, AZREDIS_SSCAN, AZREDIS_HSCAN, AZREDIS_ZSCAN } azredis_scan_kind;
+
+/* Zero it and set what you need; the strings are lent to it.
+ *     azredis_scan it = {0};
+ *     it.match = "user:*";
+ *     while (azredis_scan_next(c, &it)) puts(it.name->as.str);
+ *     if (it.reply.status != AZREDIS_OK) puts(it.reply.error->message);
+ *     azredis_scan_free(&it);
+ * What is there from the first call to the last is seen at least once; what comes or goes meanwhile may be. */
+typedef struct azredis_scan {
+    azredis_scan_kind    kind;
+    azredis_str          key;          /* of the set, hash or sorted set */
+    const char          *match;        /* a pattern; NULL: all */
+    const char          *type;         /* AZREDIS_SCAN: keys of this type, "hash"; NULL: all */
+    uint32_t             count;        /* how much the server looks at in one command; 0: its own 10 */
+    const azredis_call  *how;
+    /* What it found, lent until the next call. */
+    const azredis_value *name;         /* key, member or field */
+    const azredis_value *value;        /* AZREDIS_HSCAN: its value, AZREDIS_ZSCAN: its score (azredis_double); else NULL */
+    azredis_reply        reply;        /* of the last command: why it ended */
+    /* ours */
+    char                 cursor[24];
+    uint32_t             at;
+    int                  last;
+} azredis_scan;
+
+/* 1: found one. 0: the end if it->reply.status is AZREDIS_OK, else a failure, after which the next call goes on where
+ * this one stopped. Blocks as azredis_command does. */
+AZREDIS_API int azredis_scan_next(azredis_client *c, azredis_scan *it);
+AZREDIS_API void azredis_scan_free(azredis_scan *it);        /* at any time; zeroes it */
+#endif
+
+/* ---- common commands ------------------------------------------------------------------------- */
+
+/* Each is one azredis_command_argv; keys, fields and channels are text, values any bytes. r may be NULL where the
+ * answer is no data; given, it has fate and error of the call. A number goes to *out, which may be NULL. */
+
+static inline azredis_str azredis_z(const char *z) {
+    azredis_str s;
+    s.ptr = z;
+    s.len = strlen(z);
+    return s;
+}
+
+/* n in decimal, in room. */
+static inline azredis_str azredis_digits(char room[24], int64_t n) {
+    uint64_t left = n < 0 ? ~(uint64_t)n + 1 : (uint64_t)n;
+    azredis_str s;
+    char *p = room + 24;
+    do *--p = (char)('0' + (int)(left % 10));
+    while (left /= 10);
+    if (n < 0) *--p = '-';
+    s.ptr = p;
+    s.len = (size_t)(room + 24 - p);
+    return s;
+}
+
+/* name key a b, of which the first argc are sent; the answer as a number. */
+static inline azredis_status azredis_call_int(azredis_client *c, azredis_reply *r, int argc, const char *name,
+                                              const char *key, azredis_str a, azredis_str b, int64_t *out) {
+    azredis_reply own;
+    azredis_status st;
+    azredis_str argv[4];
+    argv[0] = azredis_z(name);
+    argv[1] = azredis_z(key);
+    argv[2] = a;
+    argv[3] = b;
+    memset(&own, 0, sizeof own);
+    if (!r) r = &own;
+    st = azredis_command_argv(c, r, NULL, argc, argv);
+    if (st == AZREDIS_OK && out) st = azredis_int(r->value, out);
+    azredis_reply_free(&own);
+    return st;
+}
+
+/* A value of AZREDIS_T_NIL: there is none. */
+static inline azredis_status azredis_get(azredis_client *c, azredis_reply *r, const char *key) {
+    azredis_str no = { NULL, 0 };
+    return azredis_call_int(c, r, 2, "GET", key, no, no, NULL);
+}
+
+static inline azredis_status azredis_set(azredis_client *c, azredis_reply *r, const char *key, azredis_str value) {
+    azredis_str no = { NULL, 0 };
+    return azredis_call_int(c, r, 3, "SET", key, value, no, NULL);
+}
+
+/* Gone after ms milliseconds. */
+static inline azredis_status azredis_set_for(azredis_client *c, azredis_reply *r, const char *key, azredis_str value,
+                                             int64_t ms) {
+    char room[24];
+    return azredis_call_int(c, r, 4, "PSETEX", key, azredis_digits(room, ms), value, NULL);
+}
+
+/* *out: 1 set, 0 there was one already. */
+static inline azredis_status azredis_set_new(azredis_client *c, azredis_reply *r, const char *key, azredis_str value,
+                                             int64_t *out) {
+    azredis_str no = { NULL, 0 };
+    return azredis_call_int(c, r, 3, "SETNX", key, value, no, out);
+}
+
+/* *out: 1 deleted, 0 there was none. */
+static inline azredis_status azredis_del(azredis_client *c, azredis_reply *r, const char *key, int64_t *out) {
+    azredis_str no = { NULL, 0 };
+    return azredis_call_int(c, r, 2, "DEL", key, no, no, out);
+}
+
+static inline azredis_status azredis_exists(azredis_client *c, azredis_reply *r, const char *key, int64_t *out) {
+    azredis_str no = { NULL, 0 };
+    return azredis_call_int(c, r, 2, "EXISTS", key, no, no, out);
+}
+
+static inline azredis_status azredis_incr_by(azredis_client *c, azredis_reply *r, const char *key, int64_t by,
+                                             int64_t *out) {
+    azredis_str no = { NULL, 0 };
+    char room[24];
+    return azredis_call_int(c, r, 3, "INCRBY", key, azredis_digits(room, by), no, out);
+}
+
+/* *out: 1 will be gone after ms milliseconds, 0 there is none. */
+static inline azredis_status azredis_expire(azredis_client *c, azredis_reply *r, const char *key, int64_t ms,
+                                            int64_t *out) {
+    azredis_str no = { NULL, 0 };
+    char room[24];
+    return azredis_call_int(c, r, 3, "PEXPIRE", key, azredis_digits(room, ms), no, out);
+}
+
+static inline azredis_status azredis_hget(azredis_client *c, azredis_reply *r, const char *key, const char *field) {
+    azredis_str no = { NULL, 0 };
+    return azredis_call_int(c, r, 3, "HGET", key, azredis_z(field), no, NULL);
+}
+
+/* *out: 1 a new field, 0 it has got another value. */
+static inline azredis_status azredis_hset(azredis_client *c, azredis_reply *r, const char *key, const char *field,
+                                          azredis_str value, int64_t *out) {
+    return azredis_call_int(c, r, 4, "HSET", key, azredis_z(field), value, out);
+}
+
+/* For azredis_field: a map, over RESP2 a flat array. */
+static inline azredis_status azredis_hgetall(azredis_client *c, azredis_reply *r, const char *key) {
+    azredis_str no = { NULL, 0 };
+    return azredis_call_int(c, r, 2, "HGETALL", key, no, no, NULL);
+}
+
+/* *out: how long the list is now. */
+static inline azredis_status azredis_lpush(azredis_client *c, azredis_reply *r, const char *key, azredis_str value,
+                                           int64_t *out) {
+    azredis_str no = { NULL, 0 };
+    return azredis_call_int(c, r, 3, "LPUSH", key, value, no, out);
+}
+
+/* *out: how many have received it. */
+static inline azredis_status azredis_publish(azredis_client *c, azredis_reply *r, const char *channel,
+                                             azredis_str payload, int64_t *out) {
+    azredis_str no = { NULL, 0 };
+    return azredis_call_int(c, r, 3, "PUBLISH", channel, payload, no, out);
+}
+
+static inline azredis_status azredis_ping(azredis_client *c, azredis_reply *r) {
+    azredis_str no = { NULL, 0 };
+    return azredis_call_int(c, r, 1, "PING", "", no, no, NULL);
+}
 
 /* ---- pub/sub --------------------------------------------------------------------------------- */
 
@@ -13840,7 +14024,7 @@ static uint64_t azri_dial_deadline(const azri_dial *d) { return d->next_at; }
 mbedtls-devel, mbedtls-dev; macOS: brew install mbedtls@3; elsewhere: give the compiler -I<its include folder>"
 #  endif
 #endif
-#if !defined(AZREDIS_NO_MANAGED) || !defined(AZREDIS_NO_CERTIFICATE)
+#if !defined(AZREDIS_NO_MANAGED) || !defined(AZREDIS_NO_CERTIFICATE) || !defined(AZREDIS_NO_MALLOC)
 #  include <mbedtls/md.h>
 #endif
 #ifndef AZREDIS_NO_CERTIFICATE
@@ -13955,8 +14139,8 @@ static int azri_mbedtls_no_memory(int rc) {
            high == 0x3f80 || high == 0x7f00 || high == 0x2880;
 }
 
-#if !defined(AZREDIS_NO_MANAGED) || !defined(AZREDIS_NO_CERTIFICATE)
-/* Service Fabric names its certificate by it, and so do assertions by RS256. Not 0: this mbedTLS has none. */
+#if !defined(AZREDIS_NO_MANAGED) || !defined(AZREDIS_NO_CERTIFICATE) || !defined(AZREDIS_NO_MALLOC)
+/* Service Fabric names its certificate by it, Redis a script, and so do assertions by RS256. Not 0: this mbedTLS has none. */
 static int azri_mbedtls_sha1(const unsigned char *p, size_t n, unsigned char out[20]) {
     const mbedtls_md_info_t *info = mbedtls_md_info_from_type(MBEDTLS_MD_SHA1);
     return info ? mbedtls_md(info, p, n, out) : -1;
@@ -19788,6 +19972,165 @@ AZREDIS_API void azredis_stats_v(azredis_client *c, azredis_stats_data *out, siz
         azri_let_go(c);
     }
     memcpy(out, &d, azri_minz(size, sizeof d));
+}
+#endif
+
+#ifndef AZREDIS_NO_MALLOC
+/* ==== >>script ============================================================ uses: above ==========
+ * Lua by its name, and by its text where the server does not know it. Entry points: azredis_script_init, azredis_eval.
+ * ================================================================================================ */
+
+AZREDIS_API void azredis_script_init(azredis_script *s, const char *text, size_t len) {
+    unsigned char sum[20];
+    size_t i;
+    memset(s, 0, sizeof *s);
+    s->text = azri_slice(text, len);
+    if (azri_mbedtls_sha1((const unsigned char *)text, len, sum) != 0) return;
+    for (i = 0; i < sizeof sum; i++) (void)azri_fmt(s->sha1 + 2 * i, 3, "%02x", (unsigned)sum[i]);
+}
+
+/* By its code: the words behind it differ between servers. */
+static int azri_script_unknown(const azredis_reply *r) {
+    azredis_str text;
+    if (!r->value || r->value->type != AZREDIS_T_ERROR) return 0;
+    text = azredis_text(r->value);
+    return text.len >= 9 && memcmp(text.ptr, "NOSCRIPT ", 9) == 0;
+}
+
+/* all: room for three words, then keys and arguments. An answer that is not waited for cannot say NOSCRIPT. */
+static azredis_status azri_script_run(azredis_client *c, azredis_reply *r, const azredis_call *how,
+                                      const azredis_script *s, int argc, azredis_str *all) {
+    azredis_status st;
+    if (s->sha1[0] && !(how && (how->flags & AZREDIS_NO_REPLY))) {
+        all[0] = azri_str(s->read_only ? "EVALSHA_RO" : "EVALSHA");
+        all[1] = azri_str(s->sha1);
+        st = azredis_command_argv(c, r, how, argc, all);
+        if (!azri_script_unknown(r)) return st;
+    }
+    all[0] = azri_str(s->read_only ? "EVAL_RO" : "EVAL");
+    all[1] = s->text;
+    return azredis_command_argv(c, r, how, argc, all);
+}
+
+AZREDIS_API azredis_status azredis_eval(azredis_client *c, azredis_reply *r, const azredis_call *how,
+                                        const azredis_script *s, int nkeys, int argc, const azredis_str *argv) {
+    azredis_str few[AZRI_COMMAND_ARGS], *all = few;
+    azredis_reply own;
+    azredis_error e;
+    azredis_status st;
+    char digits[24];
+    size_t n = argc > 0 ? (size_t)argc : 0, size = (n + 3) * sizeof *all;
+    if (!c) return azri_refuse_enter(c, r, AZREDIS_E_NOMEM);
+    if (!s || nkeys < 0 || nkeys > argc || argc > INT_MAX - 3 || (n && !argv)) {
+        (void)azri_fail(&e, AZREDIS_E_ARG, "eval", "azredis_eval needs a script, and argv with at least nkeys of argc strings");
+        return azri_refuse_call(r, &c->port.mem, &e);
+    }
+    if (size > sizeof few) all = (azredis_str *)azri_alloc(&c->port.mem, size);
+    if (!all) {
+        (void)azri_fail(&e, AZREDIS_E_NOMEM, "eval", "no memory for a list of %d strings", argc);
+        return azri_refuse_call(r, &c->port.mem, &e);
+    }
+    memset(&own, 0, sizeof own);
+    all[2] = azredis_digits(digits, nkeys);
+    if (n) memcpy(all + 3, argv, n * sizeof *argv);
+    st = azri_script_run(c, r ? r : &own, how, s, argc + 3, all);
+    if (all != few) azri_free(&c->port.mem, all, size);
+    azredis_reply_free(&own);
+    return st;
+}
+
+/* ==== >>scan ============================================================== uses: above ==========
+ * Cursors of SCAN and its kin. A cursor moves on only with a page that came whole, so a failure repeats no page that
+ * was handed out. Entry points: azredis_scan_next, azredis_scan_free.
+ * ================================================================================================ */
+
+#define AZRI_SCAN_ARGS 9              /* name key cursor MATCH m COUNT n TYPE t */
+
+static azredis_status azri_scan_fetch(azredis_client *c, azredis_scan *it) {
+    static const char *const names[] = { "SCAN", "SSCAN", "HSCAN", "ZSCAN" };
+    azredis_str argv[AZRI_SCAN_ARGS];
+    char digits[24];
+    int argc = 0;
+    argv[argc++] = azri_str(names[it->kind]);
+    if (it->kind != AZREDIS_SCAN) argv[argc++] = it->key;
+    argv[argc++] = azri_str(it->cursor[0] ? it->cursor : "0");
+    if (it->match) {
+        argv[argc++] = azri_str("MATCH");
+        argv[argc++] = azri_str(it->match);
+    }
+    if (it->count) {
+        argv[argc++] = azri_str("COUNT");
+        argv[argc++] = azredis_digits(digits, it->count);
+    }
+    if (it->type && it->kind == AZREDIS_SCAN) {
+        argv[argc++] = azri_str("TYPE");
+        argv[argc++] = azri_str(it->type);
+    }
+    return azredis_command_argv(c, &it->reply, it->how, argc, argv);
+}
+
+/* The page of a reply [cursor, page] that is one; NULL otherwise. */
+static const azredis_value *azri_scan_page(const azredis_reply *r) {
+    const azredis_value *v = r->value;
+    uint8_t type;
+    if (r->status != AZREDIS_OK || !v || v->type != AZREDIS_T_ARRAY || v->len != 2) return NULL;
+    type = v->as.items[1].type;
+    return type == AZREDIS_T_ARRAY || type == AZREDIS_T_MAP || type == AZREDIS_T_SET ? &v->as.items[1] : NULL;
+}
+
+/* Pairs come one behind the other, or each as an array of two. */
+static int azri_scan_take(azredis_scan *it) {
+    const azredis_value *page = azri_scan_page(&it->reply), *v;
+    uint32_t each = it->kind == AZREDIS_HSCAN || it->kind == AZREDIS_ZSCAN ? 2 : 1;
+    it->name = it->value = NULL;
+    if (!page || it->at >= page->len) return 0;
+    v = &page->as.items[it->at];
+    if (each == 2 && v->type == AZREDIS_T_ARRAY && v->len == 2) {
+        v = v->as.items;
+        it->at++;
+    } else {
+        if (page->len - it->at < each) return 0;
+        it->at += each;
+    }
+    it->name = v;
+    if (each == 2) it->value = v + 1;
+    return 1;
+}
+
+static int azri_scan_turn(azredis_client *c, azredis_scan *it) {
+    azredis_error e;
+    azredis_str cursor;
+    it->at = 0;
+    if (azri_scan_fetch(c, it) != AZREDIS_OK) return 0;
+    cursor = azri_scan_page(&it->reply) ? azredis_text(&it->reply.value->as.items[0]) : azri_slice(NULL, 0);
+    if (cursor.len == 0 || cursor.len >= sizeof it->cursor) {
+        (void)azri_fail(&e, AZREDIS_E_RESP, "scan", "the server's answer is not a cursor and a list");
+        (void)azri_refuse_call(&it->reply, &c->port.mem, &e);
+        it->reply.fate = AZREDIS_ANSWERED;
+        return 0;
+    }
+    *azri_put(it->cursor, cursor.ptr, cursor.len) = '\0';
+    it->last = azri_eqz(cursor, "0");
+    return 1;
+}
+
+AZREDIS_API int azredis_scan_next(azredis_client *c, azredis_scan *it) {
+    azredis_error e;
+    if (!it) return 0;
+    if (!c || (unsigned)it->kind > AZREDIS_ZSCAN || (it->how && (it->how->flags & AZREDIS_NO_REPLY))) {
+        (void)azri_fail(&e, c ? AZREDIS_E_ARG : AZREDIS_E_NOMEM, "scan", "a scan needs a client, a kind that exists, and answers");
+        (void)azri_refuse_call(&it->reply, c ? &c->port.mem : NULL, &e);
+        return 0;
+    }
+    while (!azri_scan_take(it))
+        if (it->last || !azri_scan_turn(c, it)) return 0;
+    return 1;
+}
+
+AZREDIS_API void azredis_scan_free(azredis_scan *it) {
+    if (!it) return;
+    azredis_reply_free(&it->reply);
+    memset(it, 0, sizeof *it);
 }
 #endif
 

@@ -1,7 +1,8 @@
 #!/bin/sh
 # loops.sh EMULATOR_BINARY - the event-loop examples (BUILD/poll, epoll, libuv, libevent) and hiredis on our tokens
 # (BUILD/hiredis_token, hiredis_async) live on tokens of 2 seconds: through renewals to their end, and until Ctrl+C in
-# the middle. BUILD/psa_key signs in with a key that it has put into a slot. Prints TAP lines; exit status 0 when all are ok.
+# the middle. BUILD/psa_key signs in with a key that it has put into a slot; BUILD/threads, pipeline, cacheaside and
+# pubsub print what they should. Prints TAP lines; exit status 0 when all are ok.
 set -u
 [ $# -eq 1 ] || { echo "usage: loops.sh EMULATOR_BINARY" >&2; exit 2; }
 emulator=$1
@@ -108,6 +109,31 @@ check "psa_key: no key in the slot" eval '! psa_key empty && grep -q "was the ke
 openssl rsa -in "$EMULATOR_CERTIFICATE" -traditional -outform DER -out "$scratch/key.der" 2>/dev/null
 check "psa_key: put there, it signs" eval 'psa_key put key.der && grep -qx "$EMULATOR_OID_CERTIFICATE" "$scratch/put.out"'
 check "psa_key: and is still there" eval 'psa_key again && grep -qx "$EMULATOR_OID_CERTIFICATE" "$scratch/again.out"'
+# prints NAME WORDS...: the example ends with status 0 and prints the lines of standard input.
+prints() {
+    name=$1
+    shift
+    "$build/$name" "$@" >"$scratch/$name.out" 2>"$scratch/$name.err" && cat >"$scratch/$name.want" &&
+        cmp -s "$scratch/$name.want" "$scratch/$name.out" && return
+    sed 's/^/# /' "$scratch/$name.out" "$scratch/$name.err"
+    return 1
+}
+publish() {
+    curl -sS --noproxy '*' --max-time 10 -d "[\"PUBLISH\",\"news\",\"$1\"]" "$EMULATOR_ADMIN/redis/command" >"$scratch/received"
+    grep -q 1 "$scratch/received"
+}
+printf '8 threads, 800 commands, 0 failed\n' >"$scratch/threads.text"
+printf 'exec: 41\nsubmit: 1000 answered, 1041\n' >"$scratch/pipeline.text"
+printf 'source: the record of 7\ncache: the record of 7\n' >"$scratch/cache.text"
+printf 'source: the record of 7\nsource: the record of 7\n' >"$scratch/away.text"
+check "threads: eight on one client" prints threads "$AZREDIS_ENDPOINT" <"$scratch/threads.text"
+check "pipeline: exec and submit" prints pipeline "$AZREDIS_ENDPOINT" <"$scratch/pipeline.text"
+check "cacheaside: miss, then hit" prints cacheaside "$AZREDIS_ENDPOINT" 7 <"$scratch/cache.text"
+check "cacheaside: the cache is away" prints cacheaside localhost:1 7 <"$scratch/away.text"
+"$build/pubsub" "$AZREDIS_ENDPOINT" news 2 >"$scratch/pubsub.out" 2>"$scratch/pubsub.err" &
+listener=$!
+check "pubsub: a subscriber" within publish first
+check "pubsub: two messages, then the end" eval 'publish second && wait $listener && [ "$(tr "\n" " " <"$scratch/pubsub.out")" = "first second " ]'
 "$emulator" --port 0 --gateway-cert wrong-host --quiet --env-file "$scratch/other" &
 pids="$pids $!"
 within test -s "$scratch/other"
