@@ -103,10 +103,8 @@ left=$(sed 's/.*"auths":\[//; s/\].*//; s/},{/}\n{/g' "$dir/counters" |
        sed -n 's/.*"accepted":true.*"seconds_left":\(-\{0,1\}[0-9][0-9.e-]*\).*/\1/p' | sort -g)
 same "re-authentications with a known rest of life" "$(echo "$left" | grep -c '[0-9]')" "$reauths"
 least_left=$(echo "$left" | head -n 1)
-# Several connections show a token one after the other, within half of what their old one has left.
-share=$((protocol == 3 ? 4 : 10))
-awk "BEGIN { exit !($least_left >= $ttl / $share) }" ||
-    fail "a re-authentication came $(awk "BEGIN { printf \"%.2f\", $least_left }") s before expiry, $ttl s / $share was asked"
+awk "BEGIN { exit !($least_left >= $ttl / 4) }" ||
+    fail "a re-authentication came $(awk "BEGIN { printf \"%.2f\", $least_left }") s before expiry, a quarter of $ttl s was asked"
 
 # Reading the statistics costs an AUTH itself; the first reading has counted its own already.
 auths=$(( $(calls auth <"$dir/after") - $(calls auth <"$dir/before") - 1 ))
