@@ -10769,7 +10769,7 @@ struct azredis_sub {
     size_t             size;            /* of this struct and the channel's name behind it */
     char              *channel;         /* or pattern */
     int                pattern;
-    uint32_t           topic;           /* which list of azri_hub.topics */
+    uint32_t           topic;           /* hash of the name: which list of azri_hub.topics */
     azredis_message_fn fn;
     void              *user;
     azri_sub_state     state, heir_state;   /* on the connection; on the one that shall take its place */
@@ -10797,7 +10797,7 @@ static int azri_sub_is(const azredis_sub *s, int pattern, azredis_str name) {
 }
 
 static uint32_t azri_topic(azredis_str name) {
-    return AZRI_TOPICS > 1 ? (uint32_t)(azri_hash64(name.ptr, name.len) % AZRI_TOPICS) : 0;
+    return AZRI_TOPICS > 1 ? (uint32_t)azri_hash64(name.ptr, name.len) : 0;
 }
 
 static azredis_sub *azri_sub_new(const azri_mem *mem, int pattern, const char *channel) {
@@ -11439,13 +11439,13 @@ static void azri_hub_expire_backlog(azri_hub *h, uint64_t now) {
 
 static void azri_hub_add_sub(azri_hub *h, azredis_sub *s) {
     s->next = h->subs;
-    s->alike = h->topics[s->topic];
-    h->subs = h->topics[s->topic] = s;
+    s->alike = h->topics[s->topic % AZRI_TOPICS];
+    h->subs = h->topics[s->topic % AZRI_TOPICS] = s;
 }
 
 static int azri_hub_other_sub(const azri_hub *h, const azredis_sub *self) {
     const azredis_sub *s;
-    for (s = h->topics[self->topic]; s; s = s->alike)
+    for (s = h->topics[self->topic % AZRI_TOPICS]; s; s = s->alike)
         if (s != self && !azri_sub_ended(s) && azri_sub_is(s, azri_sub_pattern(self), azri_str(self->channel)))
             return 1;
     return 0;
@@ -11542,7 +11542,7 @@ static void azri_hub_sweep_subs(azri_hub *h) {
             continue;
         }
         *at = sub->next;
-        for (alike = &h->topics[sub->topic]; *alike != sub; alike = &(*alike)->alike) {}
+        for (alike = &h->topics[sub->topic % AZRI_TOPICS]; *alike != sub; alike = &(*alike)->alike) {}
         *alike = sub->alike;
         azri_hub_forget_sub(h, sub);
         azri_sub_free(sub);
@@ -11583,9 +11583,10 @@ static void azri_hub_message(azri_hub *h, const azri_session *s, const azri_fram
     const azredis_value *last = &f->root->as.items[f->root->len - 1];
     azredis_str name = azredis_text(&f->root->as.items[1]);
     azredis_str channel = azredis_text(last - 1), payload = azredis_text(last);
+    uint32_t topic = azri_topic(name);
     azredis_sub *sub;
-    for (sub = h->topics[azri_topic(name)]; sub; sub = sub->alike) {
-        if (azri_sub_ended(sub) || !azri_sub_is(sub, f->root->len == 4, name)) continue;
+    for (sub = h->topics[topic % AZRI_TOPICS]; sub; sub = sub->alike) {
+        if (sub->topic != topic || azri_sub_ended(sub) || !azri_sub_is(sub, f->root->len == 4, name)) continue;
         if ((azri_elder(s) || azri_holding(s)) && sub->seam) {
             if (sub->seam->open) azri_seam_young(sub, channel, payload);
         } else if (!azri_elder(s) && sub->open) {
