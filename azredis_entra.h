@@ -505,7 +505,7 @@ typedef struct azredis_message {       /* lent */
     azredis_str channel, payload;
     uint32_t    lost;                  /* messages dropped before this one because the queue was full */
     uint32_t    gap;                   /* 1: the connection was down before this one, others may be missing */
-    azredis_str pattern;               /* the subscribed pattern that the channel fits; {NULL, 0}: a channel was subscribed */
+    azredis_str pattern;               /* that the channel fits; {NULL, 0}: the channel itself was subscribed */
 } azredis_message;
 
 typedef void (*azredis_reply_fn)(azredis_client *c, const azredis_reply *lent, void *user);
@@ -1180,7 +1180,7 @@ static inline azredis_status azredis_ping(azredis_client *c, azredis_reply *r) {
 /* ---- pub/sub --------------------------------------------------------------------------------- */
 
 #define AZREDIS_CHANNEL 0              /* azredis_subscribe kind: a plain channel */
-#define AZREDIS_PATTERN 1              /* all channels that fit: "news.*". A channel of the same text is another thing */
+#define AZREDIS_PATTERN 1              /* all channels that fit: "news.*". A channel of the same text is another */
 
 /* Subscribes now or as soon as there is a connection, and again on every later one. Each call is a subscription of its
  * own, whatever others have of the same channel. fn NULL: pull with azredis_next. NULL: out of memory or kind unknown.
@@ -5672,7 +5672,7 @@ typedef struct azri_config_key {
     const char *name;
     uint8_t     kind, place;
     uint16_t    offset;
-    const char *mend;                  /* of a key that is refused; of a word: AZRI_CONFIG_ONE_OF and all that it can be */
+    const char *mend;                  /* of a key that is refused; of a word: AZRI_CONFIG_ONE_OF, and all of them */
 } azri_config_key;
 
 #define AZRI_KEY_O(name, kind, member) { name, kind, AZRI_CK_OPTION, (uint16_t)offsetof(azredis_options, member), NULL }
@@ -11071,7 +11071,7 @@ struct azredis_sub {
     size_t             size;            /* of this struct and the channel's name behind it */
     char              *channel;         /* or pattern */
     int                pattern;
-    uint32_t           topic;           /* which list of azri_hub.topics */
+    uint32_t           topic;           /* hash of the name: which list of azri_hub.topics */
     azredis_message_fn fn;
     void              *user;
     azri_sub_state     state, heir_state;   /* on the connection; on the one that shall take its place */
@@ -11099,7 +11099,7 @@ static int azri_sub_is(const azredis_sub *s, int pattern, azredis_str name) {
 }
 
 static uint32_t azri_topic(azredis_str name) {
-    return AZRI_TOPICS > 1 ? (uint32_t)(azri_hash64(name.ptr, name.len) % AZRI_TOPICS) : 0;
+    return AZRI_TOPICS > 1 ? (uint32_t)azri_hash64(name.ptr, name.len) : 0;
 }
 
 static azredis_sub *azri_sub_new(const azri_mem *mem, int pattern, const char *channel) {
@@ -11185,6 +11185,7 @@ static int azri_sub_full(const azredis_sub *s, const azri_msg *m) {
 
 /* Queues m. Returns how many were lost by it. */
 static uint32_t azri_sub_append(azredis_sub *s, azri_msg *m) {
+    azri_msg *old;
     uint32_t lost = 0;
     if (AZRI_WITH_PATTERNS && (azri_msg_bytes(m) > s->max_bytes || (s->overflow && azri_sub_full(s, m)))) {
         if (s->overflow == AZREDIS_OVERFLOW_CLOSE) s->closed = 1;
@@ -11196,8 +11197,8 @@ static uint32_t azri_sub_append(azredis_sub *s, azri_msg *m) {
     m->gap = s->gap;
     m->lost = s->lost;
     s->gap = s->lost = 0;
-    while (azri_sub_full(s, m)) {
-        azri_msg *old = azri_sub_pop(s), *after = s->head ? s->head : m;
+    while (azri_sub_full(s, m) && (old = azri_sub_pop(s)) != NULL) {
+        azri_msg *after = s->head ? s->head : m;
         after->gap |= old->gap;
         after->lost += old->lost + 1;
         azri_msg_spare(s, old);
@@ -11301,7 +11302,8 @@ static int azri_seam_begin(azredis_sub *s) {
 
 /* What tells messages apart: those of a pattern come on many channels. */
 static uint64_t azri_sub_mark(const azredis_sub *s, azredis_str channel, azredis_str payload) {
-    return azri_hash64(payload.ptr, payload.len) ^ (azri_sub_pattern(s) ? 3 * azri_hash64(channel.ptr, channel.len) : 0);
+    uint64_t mark = azri_hash64(payload.ptr, payload.len);
+    return azri_sub_pattern(s) ? mark ^ 3 * azri_hash64(channel.ptr, channel.len) : mark;
 }
 
 /* A message that the old connection has delivered. Without memory for the first no duplicate is found. */
@@ -11742,14 +11744,15 @@ static void azri_hub_expire_backlog(azri_hub *h, uint64_t now) {
 
 static void azri_hub_add_sub(azri_hub *h, azredis_sub *s) {
     s->next = h->subs;
-    s->alike = h->topics[s->topic];
-    h->subs = h->topics[s->topic] = s;
+    s->alike = h->topics[s->topic % AZRI_TOPICS];
+    h->subs = h->topics[s->topic % AZRI_TOPICS] = s;
 }
 
 static int azri_hub_other_sub(const azri_hub *h, const azredis_sub *self) {
     const azredis_sub *s;
-    for (s = h->topics[self->topic]; s; s = s->alike)
-        if (s != self && !azri_sub_ended(s) && azri_sub_is(s, azri_sub_pattern(self), azri_str(self->channel))) return 1;
+    for (s = h->topics[self->topic % AZRI_TOPICS]; s; s = s->alike)
+        if (s != self && !azri_sub_ended(s) && azri_sub_is(s, azri_sub_pattern(self), azri_str(self->channel)))
+            return 1;
     return 0;
 }
 
@@ -11844,7 +11847,7 @@ static void azri_hub_sweep_subs(azri_hub *h) {
             continue;
         }
         *at = sub->next;
-        for (alike = &h->topics[sub->topic]; *alike != sub; alike = &(*alike)->alike) {}
+        for (alike = &h->topics[sub->topic % AZRI_TOPICS]; *alike != sub; alike = &(*alike)->alike) {}
         *alike = sub->alike;
         azri_hub_forget_sub(h, sub);
         azri_sub_free(sub);
@@ -11871,8 +11874,9 @@ static void azri_hub_unsubscribe(azri_hub *h, azredis_sub *sub) {
 
 /* A full queue has ended it. */
 static AZRI_APART void azri_hub_close_sub(azri_hub *h, azredis_sub *sub) {
-    (void)azri_fail(&sub->error, AZREDIS_E_LIMIT, "redis.subscribe", "%s: a subscription ended because %u messages were "
-                    "waiting; read faster, or raise its count or bytes", h->conf.session.endpoint, (unsigned)sub->count);
+    (void)azri_fail(&sub->error, AZREDIS_E_LIMIT, "redis.subscribe",
+                    "%s: a subscription ended, as %u messages were waiting; read faster, or raise its count or bytes",
+                    h->conf.session.endpoint, (unsigned)sub->count);
     h->answers++;
     azri_news_error(azri_session_news(azri_hub_listener(h)), AZREDIS_EV_ERROR_MESSAGE, &sub->error);
     azri_hub_leave_topic(h, sub);
@@ -11882,10 +11886,12 @@ static AZRI_APART void azri_hub_close_sub(azri_hub *h, azredis_sub *sub) {
  * another are held until it is known which of them the other delivered; without a seam the other delivers them all. */
 static void azri_hub_message(azri_hub *h, const azri_session *s, const azri_frame *f) {
     const azredis_value *last = &f->root->as.items[f->root->len - 1];
-    azredis_str name = azredis_text(&f->root->as.items[1]), channel = azredis_text(last - 1), payload = azredis_text(last);
+    azredis_str name = azredis_text(&f->root->as.items[1]);
+    azredis_str channel = azredis_text(last - 1), payload = azredis_text(last);
+    uint32_t topic = azri_topic(name);
     azredis_sub *sub;
-    for (sub = h->topics[azri_topic(name)]; sub; sub = sub->alike) {
-        if (azri_sub_ended(sub) || !azri_sub_is(sub, f->root->len == 4, name)) continue;
+    for (sub = h->topics[topic % AZRI_TOPICS]; sub; sub = sub->alike) {
+        if (sub->topic != topic || azri_sub_ended(sub) || !azri_sub_is(sub, f->root->len == 4, name)) continue;
         if ((azri_elder(s) || azri_holding(s)) && sub->seam) {
             if (sub->seam->open) azri_seam_young(sub, channel, payload);
         } else if (!azri_elder(s) && sub->open) {
@@ -12317,8 +12323,8 @@ static void azri_hub_closed(azri_hub *h, azri_session *s, const azredis_error *w
     memset(&unsent, 0, sizeof unsent);
     azri_fail_copy(e, why);
     if (azri_hub_over_limit(h, s, e, now))
-        azri_fail_add(e, "; if an answer was large: beside subscriptions the server ends a connection whose answers exceed "
-                      "its output-buffer limit for pubsub (32 MiB); see options.pubsub");
+        azri_fail_add(e, "; if an answer was large: beside subscriptions the server ends a connection whose answers "
+                      "exceed its output-buffer limit for pubsub (32 MiB); see options.pubsub");
     if (s->rejected) azri_hub_refused(h, s, e);
     delay = azri_hub_redial_delay(h, s, e, now);
     azri_session_closed(s, e, &unsent);

@@ -8,6 +8,8 @@
  * Signs in, then sets and gets a key ten times a second and prints "+" for each second in which all
  * of it succeeded. Leave it running for longer than a token lives: TokenRefreshed and
  * ConnectionReauthenticated appear, and the row of "+" goes on over the same connection.
+ * With --pubsub it also publishes numbered messages and receives them, and tells at the end whether one is missing or
+ * came twice: over RESP3 on the same connection, over RESP2 on a second one, which is replaced with each token.
  * Exit status: 0 all went well, 1 something failed, 2 wrong flags.
  */
 #ifndef _GNU_SOURCE
@@ -26,6 +28,8 @@
 
 #define TICK_US 100000                  /* one SET and one GET in each */
 #define NEAR_US 100000                  /* so close to a re-authentication a command is timed apart */
+#define MESSAGES 5                      /* published in each tick */
+#define LAST_US 5000000                 /* how long the last message is waited for */
 #define KEPT 16384                      /* latencies are those of the last so many commands */
 
 /* extra: asks which managed identity, sends the chain of a certificate */
@@ -46,7 +50,7 @@ struct settings {
     char host[512], tenant[128], client[512], secret[2048], file[1024];    /* typed answers */
     int extra;                          /* as in the menu */
     long seconds;                       /* 0: until Ctrl-C */
-    int protocol, verbose;              /* protocol 0: what the connection string says, else 3 */
+    int protocol, verbose, pubsub;      /* protocol 0: what the connection string says, else 3 */
     azredis_auth_options identity;
 };
 
@@ -58,6 +62,8 @@ struct run {
     int connected, pairs, row;          /* pairs of this second; row: "+" on this line of output */
     char trouble[600];                  /* the last failure of this second; "": none */
     int64_t reauth_at;                  /* 0: none yet */
+    azredis_sub *sub;                   /* NULL: without --pubsub */
+    unsigned long long published, received, last, missing, twice, unheard;  /* unheard: nobody got it, says PUBLISH */
     struct { int64_t ended, us; int near; } kept[KEPT];     /* latencies, in a ring */
     size_t measured;
 };
@@ -204,7 +210,8 @@ static int ask_identity(struct settings *s) {
 /* ---- flags ----------------------------------------------------------------------------------- */
 static void usage(FILE *to) {
     fputs("usage: sample [--endpoint HOST[:PORT]] [--auth NAME] [--seconds N] [--protocol 2|3]\n"
-          "              [--certificate FILE] [--send-chain] [--verbose] [--help]    asks for what is not given\n"
+          "              [--certificate FILE] [--send-chain] [--pubsub] [--verbose] [--help]\n"
+          "Asks for what is not given. --pubsub publishes and receives numbered messages, too.\n"
           "HOST[:PORT] may be a connection string (host:port,auth=NAME,...) or URL (rediss://host?auth=NAME)\n"
           "without secrets. AZREDIS_CONNECTION in the environment takes its place, and may have secrets.\n"
           "NAME, and the environment variables it reads:\n"
@@ -272,6 +279,7 @@ static int read_flags(struct settings *s, int argc, char **argv) {
         }
         if (strcmp(flag, "--help") == 0) { usage(stdout); exit(0); }
         if (strcmp(flag, "--verbose") == 0) { s->verbose = 1; continue; }
+        if (strcmp(flag, "--pubsub") == 0) { s->pubsub = 1; continue; }
         if (strcmp(flag, "--send-chain") == 0) { s->identity.send_chain = 1; continue; }
         if (strcmp(flag, "--auth") == 0) s->auth = value;
         else if (strcmp(flag, "--certificate") == 0) s->identity.certificate_file = value;
@@ -372,6 +380,46 @@ static int64_t client_id(struct run *run) {
     return id;
 }
 
+/* Each message is the next number. */
+static void on_message(azredis_client *c, const azredis_message *m, void *user) {
+    struct run *run = (struct run *)user;
+    unsigned long long number = strtoull(m->payload.ptr, NULL, 10);
+    (void)c;
+    run->received++;
+    if (number <= run->last) {
+        run->twice++;
+        return;
+    }
+    run->missing += number - run->last - 1;
+    run->last = number;
+}
+
+static int subscribe(struct run *run, azredis_error *why) {
+    run->sub = azredis_subscribe(run->cache, AZREDIS_CHANNEL, run->key, on_message, run);
+    return azredis_subscribed(run->sub, 60000, why) == AZREDIS_OK;
+}
+
+/* PUBLISH answers how many subscriptions got the message. */
+static void publish(struct run *run) {
+    int i;
+    for (i = 0; i < MESSAGES; i++) {
+        char number[24];
+        int64_t receivers = 0, began = now_us();
+        azredis_status st;
+        snprintf(number, sizeof number, "%llu", ++run->published);
+        st = azredis_command(run->cache, &run->reply, "PUBLISH", run->key, number);
+        if (!ended(run, "PUBLISH", began, st, NULL)) continue;
+        azredis_int(run->reply.value, &receivers);
+        run->unheard += receivers < 1;
+    }
+}
+
+static void await_last_message(struct run *run) {
+    int64_t until = now_us() + LAST_US;
+    while (run->last < run->published && now_us() < until) azredis_wait(run->cache, 10);
+    run->missing += run->published - run->last;
+}
+
 static void report_second(struct run *run) {
     if (run->trouble[0] != '\0') {
         end_row(run);
@@ -388,6 +436,7 @@ static void run_commands(struct run *run, long seconds) {
     int64_t start = now_us(), due = start, second = 0, now;
     while (!stop && (seconds == 0 || second < seconds)) {
         set_and_get(run);
+        if (run->sub != NULL) publish(run);
         now = now_us();
         due = due + TICK_US > now ? due + TICK_US : now;
         /* Idle time belongs to the library: tokens are renewed and the connection is kept alive in it. */
@@ -419,11 +468,20 @@ static void print_summary(struct run *run, int64_t first_id, int64_t last_id) {
     end_row(run);
     printf("%llu commands ok, %llu failed, %u tokens, %u re-authentications, %u reconnects\n", run->ok,
            run->failed, st.tokens, st.reauths, st.reconnects);
+    if (run->sub != NULL) {
+        printf("%llu messages published, %llu received, %llu missing, %llu twice; %u handovers\n", run->published,
+               run->received, run->missing, run->twice, st.handovers);
+    }
     printf("summary commands_ok=%llu commands_failed=%llu sets=%llu gets=%llu tokens=%u reauths=%u "
            "reconnects=%u client_id_first=%lld client_id_last=%lld latency_median_us=%lld "
-           "latency_near_reauth_max_us=%lld\n", run->ok, run->failed, run->sets, run->gets, st.tokens,
+           "latency_near_reauth_max_us=%lld", run->ok, run->failed, run->sets, run->gets, st.tokens,
            st.reauths, st.reconnects, (long long)first_id, (long long)last_id,
            n > 0 ? (long long)far[n / 2] : 0, near_max);
+    if (run->sub != NULL) {
+        printf(" published=%llu received=%llu missing=%llu twice=%llu unheard=%llu handovers=%u connects=%u",
+               run->published, run->received, run->missing, run->twice, run->unheard, st.handovers, st.connects);
+    }
+    putchar('\n');
 }
 
 int main(int argc, char **argv) {
@@ -472,11 +530,17 @@ int main(int argc, char **argv) {
 
     first_id = client_id(run);
     snprintf(run->key, sizeof run->key, "azredis:sample:%lld:%ld", (long long)first_id, (long)getpid());
+    if (s->pubsub && !subscribe(run, &why)) {
+        azredis_close(run->cache);
+        fprintf(stderr, "Cannot subscribe: %s\n", why.message);
+        return 1;
+    }
     run_commands(run, s->seconds);
+    if (run->sub != NULL) await_last_message(run);
     last_id = client_id(run);
     if (run->trouble[0] != '\0') report_second(run);
     print_summary(run, first_id, last_id);
     azredis_reply_free(&run->reply);
     azredis_close(run->cache);
-    return run->failed > 0;
+    return run->failed + run->missing + run->twice + run->unheard > 0;
 }

@@ -117,7 +117,8 @@ static struct {
     int protocol;                       /* of the client; 0: there is none */
     uint32_t person_ms;                 /* that a person has to sign in */
     int rejected;                       /* 1: Redis refused the last token that it was shown */
-    const azredis_str *words;           /* of SUBSCRIBE */
+    const azredis_str *words;           /* of SUBSCRIBE or PSUBSCRIBE */
+    int patterns;                       /* 1: of the latter */
     int word_count, announced;          /* words that were printed as subscribed */
     int channels;                       /* different ones among them */
     int confirmed;                      /* by the server */
@@ -246,7 +247,8 @@ static void print_help(void) {
          "  access-key                            AZREDIS_ACCESS_KEY or --key-file\n"
          "  password                              AZREDIS_USER or --user, AZREDIS_PASSWORD or --secret-file\n"
          "\nExit status: 0 ok, 1 an error reply from Redis, 2 wrong usage, 3 no token, 4 no way to Redis\n"
-         "(name, TCP, TLS, deadline), 5 Redis rejected the token. SUBSCRIBE prints messages until Ctrl+C.\n"
+         "(name, TCP, TLS, deadline), 5 Redis rejected the token. SUBSCRIBE and PSUBSCRIBE print messages\n"
+         "until Ctrl+C.\n"
          "doctor ends with that of the first check that failed: 10 name look-up, 11 TCP, 12 TLS, 13 identity (no token came),\n"
          "14 token (for something else, or of no use), 15 AUTH, 16 rights, 17 round trip, 18 pub/sub, 19 re-authentication,\n"
          "20 cluster policy; warnings are 0, with --strict 1. It writes one key of its own, which expires in 10 s.\n"
@@ -834,15 +836,18 @@ static azredis_value text_value(const char *p, size_t n) {
     return v;
 }
 
-static void print_push(const char *kind, azredis_str channel, const azredis_value *third) {
-    azredis_value item[3], v;
+/* kind without the "p" of patterns; pattern.ptr NULL: none stands in it. */
+static void print_push(const char *kind, azredis_str pattern, azredis_str channel, const azredis_value *last) {
+    azredis_value item[4], v;
+    char word[16];
     memset(&v, 0, sizeof v);
-    item[0] = text_value(kind, strlen(kind));
-    item[1] = text_value(channel.ptr, channel.len);
-    item[2] = *third;
     v.type = AZREDIS_T_ARRAY;
-    v.len = 3;
     v.as.items = item;
+    snprintf(word, sizeof word, "%s%s", app.patterns ? "p" : "", kind);
+    item[v.len++] = text_value(word, strlen(word));
+    if (pattern.ptr) item[v.len++] = text_value(pattern.ptr, pattern.len);
+    item[v.len++] = text_value(channel.ptr, channel.len);
+    item[v.len++] = *last;
     print_value(&v);
 }
 
@@ -856,25 +861,27 @@ static int is_repeated(int i) {
 
 /* Prints the words up to `last` as subscribed, and what needs no answer behind it. */
 static void announce(int last) {
+    const azredis_str none = {NULL, 0};
     azredis_value count;
     memset(&count, 0, sizeof count);
     count.type = AZREDIS_T_INTEGER;
     while (app.announced < app.word_count && (app.announced <= last || is_repeated(app.announced))) {
         if (!is_repeated(app.announced)) app.channels++;
         count.as.integer = app.channels;
-        print_push("subscribe", app.words[app.announced++], &count);
+        print_push("subscribe", none, app.words[app.announced++], &count);
     }
 }
 
 /* A message may be here before the event that tells of its subscription. */
 static void on_message(azredis_client *c, const azredis_message *m, void *user) {
     azredis_value payload = text_value(m->payload.ptr, m->payload.len);
+    const char *word = m->pattern.ptr ? m->pattern.ptr : m->channel.ptr;
     int i = 1;
     (void)c;
     (void)user;
-    while (i < app.word_count - 1 && strcmp(app.words[i].ptr, m->channel.ptr) != 0) i++;
+    while (i < app.word_count - 1 && strcmp(app.words[i].ptr, word) != 0) i++;
     announce(i);
-    print_push("message", m->channel, &payload);
+    print_push("message", m->pattern, m->channel, &payload);
 }
 
 /* One after the other, so that the answers come in the order of the words. */
@@ -883,7 +890,8 @@ static void subscribe_all(void) {
     int i, asked = 0;
     for (i = 1; i < app.word_count; i++) {
         if (is_repeated(i)) continue;
-        if (!azredis_subscribe(app.cache, AZREDIS_CHANNEL, app.words[i].ptr, on_message, NULL))
+        if (!azredis_subscribe(app.cache, app.patterns ? AZREDIS_PATTERN : AZREDIS_CHANNEL, app.words[i].ptr, on_message,
+                               NULL))
             die(NO_REDIS, "SUBSCRIBE: out of memory");
         asked++;
         while (!stop && app.confirmed < asked && !app.refusal[0] && left_ms(since, COMMAND_MS) > 0)
@@ -895,17 +903,30 @@ static void subscribe_all(void) {
     }
 }
 
-/* Ends by Ctrl+C or --timeout alone. Needs RESP3; what it prints is the same in both. */
+static int is_subscribe(const char *name) {
+    return strcasecmp(name, "subscribe") == 0 || strcasecmp(name, "psubscribe") == 0;
+}
+
+/* RESP2 is what redis-cli shows answers in; a subscription needs a second connection over it. */
+static int wanted_protocol(const char *command) {
+    if (app.value[PROTOCOL]) return atoi(app.value[PROTOCOL]);
+    if (command && is_subscribe(command) && !says("protocol")) return 3;
+    return app.value[JSON] || (says("protocol") && strstr(app.settings, "=resp3")) ? 3 : 2;
+}
+
+/* Ends by Ctrl+C or --timeout alone. What it prints is the same over RESP2 and RESP3. */
 static void subscribe(int argc, const azredis_str *argv) {
-    int i;
+    int i, protocol = wanted_protocol(argv[0].ptr);
+    app.patterns = argv[0].ptr[0] == 'p' || argv[0].ptr[0] == 'P';
     for (i = 1; i < argc && strlen(argv[i].ptr) == argv[i].len; i++) {}
     if (argc < 2 || i < argc) {
-        complain("SUBSCRIBE: channels are wanted, without a NUL in them");
+        complain(app.patterns ? "PSUBSCRIBE: patterns are wanted, without a NUL in them" :
+                 "SUBSCRIBE: channels are wanted, without a NUL in them");
         note(USAGE);
         return;
     }
-    if (app.protocol != 3) {
-        open_client(3);
+    if (app.protocol != protocol) {
+        open_client(protocol);
         connect_client();
     }
     if (app.format == FOR_PEOPLE) puts("Reading messages... (press Ctrl-C to quit)");
@@ -922,14 +943,6 @@ static void subscribe(int argc, const azredis_str *argv) {
 }
 
 /* ---- commands -------------------------------------------------------------------------------- */
-
-static int is_subscribe(const char *name) { return strcasecmp(name, "subscribe") == 0; }
-
-static int wanted_protocol(const char *command) {
-    if (command && is_subscribe(command)) return 3;
-    if (app.value[PROTOCOL]) return atoi(app.value[PROTOCOL]);
-    return app.value[JSON] || (says("protocol") && strstr(app.settings, "=resp3")) ? 3 : 2;
-}
 
 /* Returns 0 if it is of no use to go on. */
 static int run_command(int argc, const azredis_str *argv) {

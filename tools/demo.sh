@@ -1,5 +1,6 @@
 #!/bin/sh
-# The sample on short-lived tokens; passes only if sample, gateway and real server tell the same story.
+# The sample with --pubsub on short-lived tokens, over RESP3 and, beside it, over RESP2; passes only if sample, gateway
+# and real server tell the same story in both.
 # Usage: demo.sh BUILD_DIR    AZREDIS_DEMO_TTL (20) and AZREDIS_DEMO_SECONDS (75) shorten it.
 set -u
 build=${1:-build}
@@ -9,6 +10,9 @@ seconds=${AZREDIS_DEMO_SECONDS:-75}
 least_reauths=$(( (seconds - 2) * 10 / (ttl * 7) ))
 [ "$least_reauths" -ge 1 ] || { echo "demo: FAIL $seconds s are too short for tokens of $ttl s"; exit 2; }
 
+# story PROTOCOL: one sample and an emulator of its own, in a subshell. Shows the sample's output as it comes.
+story() {
+protocol=$1
 dir=$(mktemp -d "${TMPDIR:-/tmp}/azredis-demo-XXXXXX") || exit 1
 emulator='' sample='' tail=''
 clean_up() {
@@ -20,7 +24,7 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-fail() { echo "demo: FAIL $*"; exit 1; }
+fail() { echo "demo: FAIL RESP$protocol: $*"; exit 1; }
 
 "$build/emulator" --token-ttl "$ttl" --port 0 --env-file "$dir/env" --quiet >"$dir/emulator.log" 2>&1 &
 emulator=$!
@@ -43,9 +47,10 @@ counter() { sed -n "s/.*\"$1\":\([0-9]*\).*/\1/p" "$dir/counters"; }
 said() { sed -n "s/^summary .*\b$1=\(-\{0,1\}[0-9]*\).*/\1/p" "$dir/sample.log" | tail -n 1; }
 
 admin 'redis/info?section=commandstats' >"$dir/before" || fail "the emulator's admin endpoint does not answer"
-echo "demo: tokens live $ttl s, the sample runs $seconds s; + is a second without a failed command"
+echo "demo: RESP$protocol, tokens live $ttl s, the sample runs $seconds s; + is a second without a failed command"
 : >"$dir/sample.log"
-"$build/sample" --endpoint "$AZREDIS_ENDPOINT" --auth default --seconds "$seconds" >"$dir/sample.log" 2>&1 &
+"$build/sample" --endpoint "$AZREDIS_ENDPOINT" --auth default --seconds "$seconds" --protocol "$protocol" --pubsub \
+    >"$dir/sample.log" 2>&1 &
 sample=$!
 # Everything from the first line on; ends when the sample does.
 tail -n +1 -f --pid="$sample" "$dir/sample.log" &
@@ -67,16 +72,30 @@ same() { [ -n "$2" ] && [ "$2" = "$3" ] || fail "$1: '$2' is not '$3'"; }
 same "failed commands" "$(said commands_failed)" 0
 same "reconnects" "$(said reconnects)" 0
 [ "${reauths:-0}" -ge "$least_reauths" ] || fail "$reauths re-authentications, at least $least_reauths were due"
-same "tokens against re-authentications + 1" "$tokens" $((reauths + 1))
+late=0                                      # 1: a token that came at the very end has not been shown by all connections
+[ "$protocol" = 2 ] && [ "$tokens" = $((reauths + 2)) ] && late=1
+same "tokens against re-authentications + 1" "$tokens" $((reauths + 1 + late))
 [ "${first_id:-0}" -gt 0 ] || fail "the sample did not learn its CLIENT ID"
 same "CLIENT ID at the end against the first" "$(said client_id_last)" "$first_id"
 [ "${sets:-0}" -gt 0 ] || fail "the sample set nothing"
 
 same "tokens, authority against sample" "$(counter tokens_issued)" "$tokens"
-same "AUTHs, gateway against sample" "$(counter auths_total)" "$tokens"
-same "accepted AUTHs, gateway against sample" "$(counter auths_accepted)" "$tokens"
+same "messages that are missing" "$(said missing)" 0
+same "messages that came twice" "$(said twice)" 0
+same "messages that no subscription got, says PUBLISH" "$(said unheard)" 0
+same "messages, received against published" "$(said received)" "$(said published)"
+[ "$(said published)" -gt 0 ] || fail "the sample published nothing"
+connects=$(said connects) handovers=$(said handovers)
+if [ "$protocol" = 3 ]; then                # all on one connection
+    same "connections" "$connects" 1
+else                                        # that of the subscription is replaced with each token
+    [ "${handovers:-0}" -ge "$least_reauths" ] || fail "$handovers handovers, at least $least_reauths were due"
+    [ "$connects" = $((handovers + 3)) ] || same "connections against handovers + 2" "$connects" $((handovers + 2))
+fi
+same "AUTHs, gateway against sample" "$(counter auths_total)" $((reauths + connects))
+same "accepted AUTHs, gateway against sample" "$(counter auths_accepted)" $((reauths + connects))
 same "re-authentications, gateway against sample" "$(counter reauths_accepted)" "$reauths"
-same "connections at the gateway" "$(counter connections_opened)" 1
+same "connections at the gateway" "$(counter connections_opened)" "$connects"
 same "connections cut by expiry" "$(counter connections_expired)" 0
 
 # Every AUTH but the first: seconds left on the old token, by the gateway's clock.
@@ -89,12 +108,26 @@ awk "BEGIN { exit !($least_left >= $ttl / 4) }" ||
 
 # Reading the statistics costs an AUTH itself; the first reading has counted its own already.
 auths=$(( $(calls auth <"$dir/after") - $(calls auth <"$dir/before") - 1 ))
-same "AUTHs, real server against gateway" "$auths" "$tokens"
+same "AUTHs, real server against gateway" "$auths" $((reauths + connects))
+same "PUBLISHs, real server against sample" $(( $(calls publish <"$dir/after") - $(calls publish <"$dir/before") )) "$(said published)"
 same "SETs, real server against sample" $(( $(calls set <"$dir/after") - $(calls set <"$dir/before") )) "$sets"
 same "GETs, real server against sample" $(( $(calls get <"$dir/after") - $(calls get <"$dir/before") )) "$(said gets)"
 
 awk "BEGIN { printf \"demo: longest command within 100 ms of a re-authentication %.2f ms, median of the others %.2f ms\n\", \
     $(said latency_near_reauth_max_us) / 1000, $(said latency_median_us) / 1000 }"
-echo "demo: PASS $(said commands_ok) commands, 0 failed; $reauths re-authentications in place, the latest" \
+echo "demo: PASS RESP$protocol: $(said commands_ok) commands, 0 failed; $reauths re-authentications in place, the latest" \
      "$(awk "BEGIN { printf \"%.1f\", $least_left }") s before expiry; $tokens tokens; 0 reconnects; CLIENT ID $first_id throughout;" \
-     "sample, gateway and real server agree"
+     "$(said published) messages, 0 missing, 0 twice, $handovers handovers; sample, gateway and real server agree"
+}
+
+beside=$(mktemp "${TMPDIR:-/tmp}/azredis-demo-XXXXXX") || exit 1
+(story 2) >"$beside" 2>&1 &
+resp2=$!
+trap 'kill "$resp2" 2>/dev/null; wait "$resp2"; rm -f "$beside"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+(story 3)
+status=$?
+wait "$resp2" || status=1
+cat "$beside"
+exit "$status"

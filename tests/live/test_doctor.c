@@ -784,6 +784,8 @@ static void test_traffic(void **state)
     assert_string_equal(member("reauth", "outcome"), "ok");
     run("--protocol", "2", NULL);
     named("pubsub.resp2", "RESP2", "RESP3");
+    assert_has(member("pubsub", "detail"), "came back");
+    assert_string_equal(member("reauth", "outcome"), "ok");
     live_fault(&em, "reauth-reject", NULL, "1");
     run(NULL, NULL);
     named("reauth.refused", "WRONGPASS", "still a Redis user");

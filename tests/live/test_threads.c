@@ -371,7 +371,8 @@ static void test_messages_pushed_and_pulled(void **state)
     pulled = azredis_subscribe(client, AZREDIS_CHANNEL, "news", NULL, NULL);
     assert_non_null(pushed);
     assert_non_null(pulled);
-    assert_int_equal(azredis_connect(client, LIVE_SOON, NULL), AZREDIS_OK);
+    assert_int_equal(azredis_subscribed(pulled, LIVE_SOON, NULL), AZREDIS_OK);
+    assert_int_equal(azredis_subscribed(pushed, LIVE_SOON, NULL), AZREDIS_OK);
     assert_int_equal(pthread_create(&reader, NULL, pull, pulled), 0);
     publish(1, 100, 1);
     await(box_calls(&b) == 100, LIVE_SOON);

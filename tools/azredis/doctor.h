@@ -653,11 +653,15 @@ static azredis_status try_channel(void) {
 }
 
 static void check_pubsub(void) {
+    azredis_error why = {0};
     if (!begin_check(CHECK_PUBSUB)) return;
     set_detail(CHECK_PUBSUB, "channel %s", dr.own);
-    if (!dr.f.resp2) dr.f.subscribe = try_channel();
-    if (dr.f.subscribe == AZREDIS_OK && !dr.f.resp2) set_detail(CHECK_PUBSUB, "a message to %s came back", dr.own);
+    dr.f.subscribe = try_channel();
+    if (dr.f.subscribe == AZREDIS_OK) set_detail(CHECK_PUBSUB, "a message to %s came back", dr.own);
     (void)end_check(CHECK_PUBSUB);
+    if (!dr.f.resp2) return;
+    open_client(2);                 /* two connections show a token at different times, by chance: one is looked at */
+    (void)sign_in(&why);
 }
 
 static void check_reauth(void) {

@@ -443,14 +443,15 @@ static const struct rule {
     {CHECK_ROUND_TRIP, "round-trip.slow", CHECK_WARN, far_away, "a round trip takes {median_ms} ms",
      "run in the cache's region"},
 
-    {CHECK_PUBSUB, "pubsub.resp2", CHECK_FAIL, only_resp2, "the server speaks RESP2 only, and subscriptions need RESP3",
-     "let the cache's administrator allow RESP3; leave protocol=resp2 out"},
     {CHECK_PUBSUB, "pubsub.forbidden", CHECK_WARN, no_channel,
      "missing permission: {user} may not subscribe or publish",
      "if your program does, allow +@pubsub and its channels (&*) in the access policy"},
     {CHECK_PUBSUB, "pubsub.lost", CHECK_FAIL, message_lost, "a published message did not come back",
      "try again; if it stays so, ask the cache's support"},
     {CHECK_PUBSUB, "pubsub.failed", CHECK_FAIL, sub_failed, "the subscription failed: {text}", "mend what it says"},
+    {CHECK_PUBSUB, "pubsub.resp2", CHECK_WARN, only_resp2,
+     "over RESP2 subscriptions need a second connection, which each new token replaces",
+     "let the cache's administrator allow RESP3; leave protocol=resp2 out"},
 
     {CHECK_REAUTH, "reauth.refused", CHECK_FAIL, reauth_refused,
      "the server refused on a live connection what it had accepted before: {text}",

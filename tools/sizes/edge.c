@@ -49,6 +49,7 @@ int mbedtls_hardware_poll(void *user, unsigned char *p, size_t n, size_t *got) {
 #define AZREDIS_NO_WHERE
 #define AZREDIS_TICK_MS 250
 #define AZREDIS_NO_RESP2
+#define AZREDIS_NO_PATTERNS
 #define AZREDIS_NO_STREAMS
 #define AZREDIS_NO_STATS
 #define AZREDIS_NO_SETTINGS
