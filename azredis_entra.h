@@ -410,6 +410,17 @@ typedef enum azredis_status {
  * command was accepted by the TLS layer; a command of which any byte was held back cannot have run. */
 typedef enum azredis_fate { AZREDIS_NOT_SENT, AZREDIS_MAYBE_RUN, AZREDIS_ANSWERED } azredis_fate;
 
+#ifndef AZREDIS_NO_STATS
+/* How the connection stood when a command's time was over or found no room. Times are AZREDIS_UNKNOWN where there is none. */
+typedef struct azredis_snapshot {
+    const char *state;                 /* "ready", or what was waited for: "a token", "the answer to AUTH"; NULL: no snapshot */
+    uint32_t    waiting, in_flight;    /* commands not written yet; written and unanswered */
+    uint64_t    bytes_waiting;         /* of the frames of both, as backlog_bytes counts them */
+    int64_t     last_read_ms, last_write_ms;   /* ago */
+    int64_t     token_left_ms;         /* of the token that the connection lives on, or of the newest */
+} azredis_snapshot;
+#endif
+
 /* What failed, in full. Never holds a token or a secret. Members may be added at the end. */
 typedef struct azredis_error {
     azredis_status code;
@@ -422,6 +433,9 @@ typedef struct azredis_error {
     const char    *where;              /* the step: "redis.tls", "entra.http", "client-secret" */
     char           request_id[40];     /* Entra's correlation id, for a support request */
     char           message[456];       /* step, cause and mend in plain words */
+#ifndef AZREDIS_NO_STATS
+    azredis_snapshot at;               /* of a command's AZREDIS_E_TIMEOUT and AZREDIS_E_FULL */
+#endif
 } azredis_error;
 
 /* ---- replies --------------------------------------------------------------------------------- */
@@ -1225,6 +1239,17 @@ AZREDIS_API void azredis_unsubscribe(azredis_sub *s);
 
 /* ---- insight --------------------------------------------------------------------------------- */
 
+#ifndef AZREDIS_NO_STATS
+/* The upper bounds in ms of a histogram's places; the last place has none. */
+#define AZREDIS_LATENCY_BOUNDS {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000}
+#define AZREDIS_LATENCY_PLACES 13
+
+typedef struct azredis_latency {
+    uint64_t count, sum_ms;
+    uint64_t place[AZREDIS_LATENCY_PLACES];    /* how many took longer than the bound before and at most this one */
+} azredis_latency;
+#endif
+
 typedef struct azredis_stats_data {
     int      connected;                /* 1: commands flow */
     uint32_t tokens, token_failures, token_failures_in_row;
@@ -1238,6 +1263,10 @@ typedef struct azredis_stats_data {
     int64_t  last_read_ms, last_write_ms; /* ago; AZREDIS_UNKNOWN: never */
     uint32_t handovers;                /* connections replaced by a new one without a break; not in reconnects */
     uint32_t connections;              /* that are ready now: the shared one, that of subscriptions, leased ones, heirs */
+#ifndef AZREDIS_NO_STATS
+    azredis_latency auth_latency;      /* of AUTH that was accepted: connects and reauths */
+    azredis_latency command_latency;   /* from written to answered, late answers too; by the clock of the turns */
+#endif
 } azredis_stats_data;
 
 #ifndef AZREDIS_NO_STATS
@@ -1521,6 +1550,11 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 
 /* For azredis_stats alone. */
 #define AZRI_COUNT(counter, n) ((void)(AZRI_WITH_STATS && ((counter) += (n))))
+#ifdef AZREDIS_NO_STATS
+#  define AZRI_TOOK(latency, from, to) ((void)(from), (void)(to))
+#else
+#  define AZRI_TOOK(latency, from, to) azri_took(&(latency), from, to)
+#endif
 
 #define AZRI_STATIC_ASSERT(name, cond) typedef char azri_assert_##name[(cond) ? 1 : -1] AZRI_UNUSED
 
@@ -3683,7 +3717,10 @@ static const azri_status_row azri_status_rows[] = {
  * message, took 13 KB of a microcontroller's flash. */
 static const azredis_error azri_no_record = {
     AZREDIS_E_NOMEM, 0, 0, 0, 0, 1, 0, "reply", "",
-    AZRI_TEXT("no memory for the record of this error; the reply's status tells what it was")
+    AZRI_TEXT("no memory for the record of this error; the reply's status tells what it was"),
+#ifndef AZREDIS_NO_STATS
+    {NULL, 0, 0, 0, 0, 0, 0}
+#endif
 };
 
 static int azri_is_aggregate(unsigned type) { return type >= AZREDIS_T_ARRAY; }
@@ -9867,6 +9904,7 @@ struct azri_cmd {
     size_t           value_at, value_len;
     uint64_t         deadline;
     uint32_t         within;            /* not 0: so many ms from the next turn on; deadline is not known before */
+    uint32_t         written;           /* when; the clock's lower half */
     size_t           room;              /* bytes that this object can hold behind itself; 0: not from the pool */
     azredis_reply   *reply;             /* the caller's, or &own */
     azredis_reply    own;
@@ -10332,6 +10370,7 @@ static int azri_session_may_write(const azri_session *s, const azri_cmd *c) {
 
 static void azri_session_sent(azri_session *s, azri_cmd *c, uint64_t now) {
     c->sent = 1;
+    if (AZRI_WITH_STATS) c->written = (uint32_t)now;
     s->last_sent = c;
     s->offset = 0;
     if (s->in_flight++ == 0) s->waiting_since = now;
@@ -10869,6 +10908,25 @@ static void azri_session_keep_value(azri_session *s, azri_cmd *c) {
     c->value = c->copy;
 }
 
+/* Into e, the end of a command on s. */
+static void azri_session_snapshot(const azri_session *s, uint64_t now, azredis_error *e) {
+#ifdef AZREDIS_NO_STATS
+    (void)s;
+    (void)now;
+    (void)e;
+#else
+    azredis_snapshot *at = &e->at;
+    at->state = s->state == AZRI_DRAINING ? "a new token" : s->gate ? "the answer to PING after a silence"
+              : s->trying ? "the answer to AUTH with a new token" : "ready";
+    at->waiting = s->fifo.count - s->in_flight;
+    at->in_flight = s->in_flight;
+    at->bytes_waiting = s->fifo.bytes;
+    at->last_read_ms = s->last_read ? (int64_t)(now - s->last_read) : AZREDIS_UNKNOWN;
+    at->last_write_ms = s->last_write ? (int64_t)(now - s->last_write) : AZREDIS_UNKNOWN;
+    at->token_left_ms = azri_blob_left(s->blob, now);
+#endif
+}
+
 /* Ends the commands whose time has come. Those written stay as tombstones, so that their late answers are read
  * and dropped; those not begun are withdrawn. What stands behind a running AUTH waits with it. e: where its errors are
  * made; of a caller without the baton it must not be s->error, in which the one who has it may be writing. */
@@ -10886,6 +10944,7 @@ static void azri_session_expire(azri_session *s, uint64_t now, azredis_error *e)
         }
         (void)azri_fail(e, AZREDIS_E_TIMEOUT, "redis.command", "%s: no answer in time; %s", s->conf->endpoint,
                         begun ? "the command may have run" : "the command was not sent");
+        azri_session_snapshot(s, now, e);
         if (begun) azri_session_keep_value(s, at = c);
         else (void)azri_session_withdraw(s, at);
         azri_session_finish(s, c, begun ? AZREDIS_MAYBE_RUN : AZREDIS_NOT_SENT, e);
@@ -11460,6 +11519,20 @@ static azri_session *azri_hub_add_session(azri_hub *h) {
 
 static azri_session *azri_hub_main(const azri_hub *h) { return h->main; }
 
+#ifndef AZREDIS_NO_STATS
+/* Two who share a line look at the clock each for himself: "to" may be a little before "from". */
+static AZRI_ALONG void azri_took(azredis_latency *l, uint32_t from, uint32_t to) {
+    static const int32_t bounds[] = AZREDIS_LATENCY_BOUNDS;
+    int32_t ms = (int32_t)(to - from);
+    size_t i = 0;
+    if (ms < 0) ms = 0;
+    while (i < sizeof bounds / sizeof bounds[0] && ms > bounds[i]) i++;
+    l->place[i]++;
+    l->count++;
+    l->sum_ms += (uint32_t)ms;
+}
+#endif
+
 /* 1: there may be other connections beside the shared one. */
 static int azri_hub_can_add(const azri_hub *h) { return AZRI_WITH_HANDOVER && !azri_shape_of(h->mem); }
 
@@ -11496,6 +11569,31 @@ static void azri_hub_sweep_sessions(azri_hub *h) {
         azri_session_free(s);
         azri_free(h->mem, s, sizeof *s);
     }
+}
+
+/* ---- how it stands ---- */
+
+static int azri_hub_live_blob(const azri_hub *h, uint64_t now) { return h->blob && now < azri_blob_drain_at(h->blob); }
+
+static const char *azri_hub_waits_for(const azri_hub *h, uint64_t now) {
+    if (!azri_hub_live_blob(h, now)) return "a token";
+    switch (azri_hub_main(h)->state) {
+    case AZRI_DIALING: return "the connection (name look-up, TCP, TLS)";
+    case AZRI_HANDSHAKE: return "the answer to AUTH";
+    case AZRI_DOWN: case AZRI_READY: case AZRI_DRAINING: default: return "the next try to connect";
+    }
+}
+
+/* Into e, the end of a command that was on no connection. */
+static void azri_hub_snapshot(const azri_hub *h, uint64_t now, azredis_error *e) {
+    azri_session_snapshot(azri_hub_main(h), now, e);
+#ifndef AZREDIS_NO_STATS
+    e->at.waiting += h->backlog.count;
+    e->at.bytes_waiting += h->backlog.bytes;
+    if (azri_hub_main(h)->state == AZRI_READY || azri_hub_main(h)->state == AZRI_DRAINING) return;
+    e->at.state = azri_hub_waits_for(h, now);
+    e->at.token_left_ms = azri_blob_left(h->blob, now);
+#endif
 }
 
 /* ---- new commands ---- */
@@ -11588,6 +11686,7 @@ static AZRI_APART azredis_status azri_hub_general_cmd(azri_hub *h, int argc, con
         h->turned_away = frame;
         (void)azri_fail(e, AZREDIS_E_FULL, "command", "%u commands are waiting already; raise backlog_count or "
                         "backlog_bytes, or submit less", (unsigned)h->backlog.count);
+        if (e) azri_hub_snapshot(h, h->now, e);
         return AZREDIS_AGAIN;
     }
     if (!*out) return azri_fail(e, AZREDIS_E_NOMEM, "command", "out of memory for a command of %llu bytes",
@@ -11638,17 +11737,6 @@ static void azri_hub_trouble(azri_hub *h, const azredis_error *e) {
     if (!e->retryable || h->aborted) azri_hub_fail_queue(h, &h->backlog, e);
 }
 
-static int azri_hub_live_blob(const azri_hub *h, uint64_t now) { return h->blob && now < azri_blob_drain_at(h->blob); }
-
-static const char *azri_hub_waits_for(const azri_hub *h, uint64_t now) {
-    if (!azri_hub_live_blob(h, now)) return "a token";
-    switch (azri_hub_main(h)->state) {
-    case AZRI_DIALING: return "the connection (name look-up, TCP, TLS)";
-    case AZRI_HANDSHAKE: return "the answer to AUTH";
-    case AZRI_DOWN: case AZRI_READY: case AZRI_DRAINING: default: return "the next try to connect";
-    }
-}
-
 /* Why a command could not be sent: the known trouble, else what was being waited for. */
 static void azri_hub_why(const azri_hub *h, uint64_t now, azredis_error *e) {
     char cause[sizeof e->message];
@@ -11672,6 +11760,7 @@ static void azri_hub_why(const azri_hub *h, uint64_t now, azredis_error *e) {
 /* Ends c, which waited for a connection; early: it would not wait for one. */
 static void azri_hub_give_up(azri_hub *h, azri_cmd *c, int early, uint64_t now) {
     azri_hub_why(h, now, &h->made);
+    azri_hub_snapshot(h, now, &h->made);
     if (early && h->made.code == AZREDIS_E_TIMEOUT && h->trouble.code == AZREDIS_OK) h->made.code = AZREDIS_E_CLOSED;
     azri_hub_not_sent(h, c, &h->made);
 }
@@ -11733,8 +11822,8 @@ static void azri_hub_expire_backlog(azri_hub *h, uint64_t now) {
             at = c;
             continue;
         }
-        (void)azri_queue_take(&h->backlog, at);
         azri_hub_give_up(h, c, 0, now);
+        (void)azri_queue_take(&h->backlog, at);
     }
 }
 
@@ -12369,6 +12458,8 @@ static int azri_is_resp2_push(const azri_session *s, const azri_frame *f) {
 static AZRI_APART void azri_hub_other_frame(azri_hub *h, azri_session *s, const azri_frame *f, uint64_t now) {
     azri_state before = s->state;
     const azri_cmd *head = s->fifo.head;
+    const azri_blob *known = s->blob;
+    azredis_status st;
     azri_frame pushed;
     if (azri_is_resp2_push(s, f)) {
         pushed = *f;
@@ -12380,7 +12471,9 @@ static AZRI_APART void azri_hub_other_frame(azri_hub *h, azri_session *s, const 
         azri_hub_message(h, s, f);
         return;
     }
-    if (azri_session_frame(s, f, now, &s->error) != AZREDIS_OK) azri_hub_closed(h, s, &s->error, now);
+    st = azri_session_frame(s, f, now, &s->error);
+    if (s->blob != known) AZRI_TOOK(h->stats.auth_latency, 0, (uint32_t)s->auth_took);
+    if (st != AZREDIS_OK) azri_hub_closed(h, s, &s->error, now);
     else if (before == AZRI_HANDSHAKE && s->state == AZRI_READY) azri_hub_ready(h, s, now);
     else if (AZRI_WITH_HANDOVER && s->marked) azri_hub_marked(h, s);
     else if (head != s->fifo.head) azri_hub_confirmed(s, head);
@@ -12388,7 +12481,9 @@ static AZRI_APART void azri_hub_other_frame(azri_hub *h, azri_session *s, const 
 
 /* One frame from s's server. */
 static void azri_hub_frame(azri_hub *h, azri_session *s, const azri_frame *f, uint64_t now) {
-    if (!azri_session_user_frame(s, f, now)) azri_hub_other_frame(h, s, f, now);
+    const azri_cmd *head = s->fifo.head;
+    if (azri_session_user_frame(s, f, now)) AZRI_TOOK(h->stats.command_latency, head->written, (uint32_t)now);
+    else azri_hub_other_frame(h, s, f, now);
 }
 
 /* What of the handover of s can be done now. */

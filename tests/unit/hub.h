@@ -5,7 +5,7 @@
 #include "pure.h"
 
 enum { COMMANDS = 20100, COMMAND_MS = 5000, HOUR = 3600000 };
-typedef struct outcome { int ends; azredis_status st; azredis_fate fate; char text[40], why[456]; } outcome;
+typedef struct outcome { int ends; azredis_status st; azredis_fate fate; char text[40]; azredis_error why; } outcome;
 
 static struct {
     azri_hub      h;
@@ -25,7 +25,8 @@ static void on_reply(azredis_client *c, const azredis_reply *lent, void *user) {
     o->st = lent->status;
     o->fate = lent->fate;
     snprintf(o->text, sizeof o->text, "%.*s", (int)text.len, text.ptr ? text.ptr : "");
-    snprintf(o->why, sizeof o->why, "%s", lent->error ? lent->error->message : "");
+    memset(&o->why, 0, sizeof o->why);
+    if (lent->error) o->why = *lent->error;
 }
 
 static void deliver(void) {
@@ -163,7 +164,7 @@ static void one_is(int i, azredis_status st, azredis_fate fate, const char *why)
     assert_int_equal(r.end[i].ends, 1);
     assert_int_equal(r.end[i].st, st);
     assert_int_equal(r.end[i].fate, fate);
-    if (!strstr(r.end[i].why, why)) fail_msg("\"%s\" is not in: %s", why, r.end[i].why);
+    if (!strstr(r.end[i].why.message, why)) fail_msg("\"%s\" is not in: %s", why, r.end[i].why.message);
 }
 
 static void ok(int from, int to) {

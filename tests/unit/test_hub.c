@@ -299,6 +299,121 @@ static void waiting_commands_expire_with_the_reason(void **state) {
     assert_int_equal(r.h.backlog.count, 0);
 }
 
+/* The snapshot in the error of command i: its state, commands waiting and in flight, ms since the last read and write. */
+static void stood(int i, const char *state, uint32_t waiting, uint32_t in_flight, int64_t read, int64_t written, int64_t left) {
+    const azredis_snapshot *at = &r.end[i].why.at;
+    if (!at->state || strcmp(at->state, state)) fail_msg("%d: \"%s\" instead of \"%s\"", i, at->state ? at->state : "-", state);
+    assert_int_equal(at->waiting, waiting);
+    assert_int_equal(at->in_flight, in_flight);
+    assert_int_equal(at->last_read_ms, read);
+    assert_int_equal(at->last_write_ms, written);
+    assert_int_equal(at->token_left_ms, left);
+}
+
+static void the_error_of_a_timeout_says_how_the_connection_stood(void **state) {
+    azredis_error e;
+    azri_cmd *c;
+    (void)state;
+    assert_int_equal(give(100), AZREDIS_OK);
+    assert_int_equal(give(200), AZREDIS_OK);
+    tick(r.now + 100);
+    stood(0, "a token", 2, 0, AZREDIS_UNKNOWN, AZREDIS_UNKNOWN, AZREDIS_UNKNOWN);
+    assert_int_equal(r.end[0].why.at.bytes_waiting, 42);            /* two of "*2 $3 GET $2 k0" */
+    token(1);
+    tick(r.now + 100);
+    stood(1, "the next try to connect", 1, 0, AZREDIS_UNKNOWN, AZREDIS_UNKNOWN, HOUR - 100);
+    welcome();
+    assert_int_equal(give(300), AZREDIS_OK);
+    assert_int_equal(give(300), AZREDIS_OK);
+    (void)out();
+    r.now += 100;
+    answer(2, 2);
+    assert_int_equal(give(COMMAND_MS), AZREDIS_OK);
+    tick(r.now + 200);
+    one_is(3, AZREDIS_E_TIMEOUT, AZREDIS_MAYBE_RUN, "no answer in time");
+    stood(3, "ready", 1, 1, 200, 300, HOUR - 400);
+    token(2);
+    tick(r.now);
+    (void)out();                                                    /* AUTH, PING, and GET behind them */
+    assert_int_equal(give(1), AZREDIS_OK);
+    server("+late|");
+    tick(r.now + 100);                                              /* behind an AUTH nobody's time runs out */
+    assert_int_equal(r.end[5].ends, 0);
+    lost();
+    tick(r.now);
+    stood(5, "the next try to connect", 1, 0, 100, 100, HOUR - 100);
+    give_n(1);
+    r.h.conf.backlog_count = 1;
+    r.h.room = 0;
+    assert_int_equal(make(&c, 1, "PING", "", "", &e), AZREDIS_AGAIN);
+    assert_int_equal(e.code, AZREDIS_E_FULL);
+    assert_string_equal(e.at.state, "the next try to connect");
+    assert_true(e.at.waiting == 1 && e.at.bytes_waiting == 21 && e.at.token_left_ms == HOUR - 100);
+    (void)azri_fail(&e, AZREDIS_E_NET, "test", "of no command");
+    assert_null(e.at.state);
+}
+
+/* Times at and beside each bound; what a late answer took counts as well, and clocks that differ count as none. */
+static void answers_are_counted_by_the_time_they_took(void **state) {
+    static const uint32_t bounds[] = AZREDIS_LATENCY_BOUNDS;
+    const azredis_latency *l = &r.h.stats.command_latency;
+    uint64_t sum = 0;
+    size_t i;
+    (void)state;
+    assert_int_equal(COUNT(l->place), COUNT(bounds) + 1);
+    r.h.conf.session.command_ms = HOUR;
+    up();
+    for (i = 0; i <= COUNT(bounds); i++) {
+        uint32_t more = i ? bounds[i - 1] + 1 : 0, most = i < COUNT(bounds) ? bounds[i] : 100000;
+        assert_int_equal(give(HOUR), AZREDIS_OK);
+        assert_int_equal(give(HOUR), AZREDIS_OK);
+        (void)out();
+        r.now += more;
+        server("+a|");
+        r.now += most - more;
+        server("+b|");
+        assert_int_equal(l->place[i], 2);
+        assert_int_equal(l->count, 2 * i + 2);
+        assert_true(l->sum_ms == (sum += more + most));
+    }
+    assert_int_equal(give(10), AZREDIS_OK);
+    (void)out();
+    tick(r.now + 150);
+    server("+late|");
+    assert_int_equal(l->place[7], 3);
+    assert_int_equal(give(HOUR), AZREDIS_OK);
+    (void)out();
+    r.now -= 2;
+    server("+early|");
+    assert_int_equal(l->place[0], 3);
+    assert_true(l->sum_ms == sum + 150);
+}
+
+/* Of AUTH those count that were accepted, from their writing to their answer. */
+static void accepted_auths_are_counted_by_the_time_they_took(void **state) {
+    const azredis_latency *l = &r.h.stats.auth_latency;
+    (void)state;
+    token(1);
+    assert_int_equal(dial(), 1);
+    (void)out();
+    r.now += 30;
+    server(WELCOME);
+    assert_true(l->count == 1 && l->place[5] == 1 && l->sum_ms == 30);
+    token(2);
+    tick(r.now);
+    (void)out();
+    r.now += 7;
+    server("-ERR not now|@|");
+    assert_int_equal(l->count, 1);
+    tick(r.s->auth_at);
+    (void)out();
+    r.now += 7;
+    server("+OK|");
+    assert_int_equal(l->count, 1);                  /* the fence is not answered yet */
+    server("@|");
+    assert_true(l->count == 2 && l->place[3] == 1 && l->sum_ms == 37);
+}
+
 static void case18_nothing_of_the_backlog_is_written_before_auth_is_confirmed(void **state) {
     int i;
     (void)state;
@@ -1233,7 +1348,8 @@ int main(void) {
         T(as_many_commands_wait_as_the_limit_says), T(as_many_bytes_wait_as_the_limit_says),
         T(fail_fast_fails_at_once_but_only_after_the_first_connection), T(a_command_that_must_not_wait_fails_at_once),
         T(with_abort_a_first_connection_that_fails_is_the_last), T(trouble_that_somebody_must_mend_ends_the_waiting),
-        T(waiting_commands_expire_with_the_reason), T(case18_nothing_of_the_backlog_is_written_before_auth_is_confirmed),
+        T(waiting_commands_expire_with_the_reason), T(the_error_of_a_timeout_says_how_the_connection_stood),
+        T(answers_are_counted_by_the_time_they_took), T(accepted_auths_are_counted_by_the_time_they_took), T(case18_nothing_of_the_backlog_is_written_before_auth_is_confirmed),
         T(unsent_commands_go_in_front_of_the_backlog_in_order), T(commands_of_a_drained_connection_keep_their_order),
         T(a_released_command_that_came_too_late_is_not_written),
         T(reconnecting_backs_off_until_a_connection_has_lived_ten_seconds), T(a_loss_and_its_end_are_told_once),
