@@ -51,7 +51,7 @@ IMPURE   = test_posix test_child test_proxy test_tls test_config test_no_text te
 PURE_UNIT = $(filter-out $(IMPURE),$(UNIT))
 SIM      = $(patsubst tests/sim/%.c,%,$(sort $(wildcard tests/sim/*.c)))
 # Those that take longest begin first, so that none is left over at the end.
-LIVE_LONG = $(addprefix test_,plain authority doctor threads auth rotation shared threads_poll loop sample)
+LIVE_LONG = $(addprefix test_,plain authority doctor threads auth rotation shared threads_poll stress loop sample)
 LIVE_ALL = $(patsubst tests/live/%.c,%,$(sort $(wildcard tests/live/test_*.c)))
 LIVE     = $(filter $(LIVE_LONG),$(LIVE_ALL)) $(filter-out $(LIVE_LONG),$(LIVE_ALL))
 LIVE_SH  = $(sort $(wildcard tests/live/*.sh))
@@ -156,6 +156,9 @@ san: $(call need,$(SIM:%=$(B)/clang-asan/sim/%)) unit-asan live-asan fuzz-short 
 	@$(SUITE) sim-asan -j $(JOBS) -t $(LIVE_TIMEOUT) $(SIM:%=$(B)/clang-asan/sim/%)
 tsan: $(UNIT:%=$(B)/tsan/unit/%) $(LIVE:%=$(B)/tsan/live/%) emulator $(call driven,$(B)) ## unit and live tests under ThreadSanitizer
 	@$(SUITE) tsan -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) --wrap 'setarch -R' $(UNIT:%=$(B)/tsan/unit/%) $(LIVE:%=$(B)/tsan/live/%)
+stress: $(B)/gcc/live/test_stress emulator ## 32 threads, STRESS_COMMANDS each (100000), through 20 renewals and 10 cuts, RESP3 and RESP2
+	@STRESS_COMMANDS=$${STRESS_COMMANDS:-100000} STRESS_RENEWALS=20 STRESS_CUTS=10 STRESS_TTL=5 \
+	    $(SUITE) stress -t 3600 $(B)/gcc/live/test_stress
 valgrind: live-valgrind $(call need,$(UNIT:%=$(B)/gcc/unit/%)) ## unit tests and the live path under valgrind
 	@$(SUITE) valgrind -j $(JOBS) -t 600 --wrap '$(VALGRIND)' $(UNIT:%=$(B)/gcc/unit/%)
 check: $(call need,emulator $(B)/hiredis/libhiredis.a $(B)/pkg/trixie/usr/include/mbedtls/ssl.h) ## layers, names, macros, README and manual run, standards, switches, install, analyzers
@@ -327,7 +330,7 @@ endef
 $(foreach v,$(VARIANTS),$(eval $(call VARIANT,$(v))))
 $(VARIANTS:%=$(B)/%/unit/test_verdict): tools/azredis/verdict.h
 
-.PHONY: help arena hiredis port-lwip port-mingw demo unit unit-gcc unit-asan unit-msan sim live live-asan live-valgrind fuzz-short san tsan valgrind check \
+.PHONY: help arena hiredis port-lwip port-mingw demo unit unit-gcc unit-asan unit-msan sim live live-asan live-valgrind fuzz-short san tsan stress valgrind check \
         roots mbedtls-36 live-36 test-mbedtls $(SUITES_36:%=test-mbedtls-%) demo-short bench-short bench-check bench-threads sizes \
         sizes-update mutants test-peers programs test emulator azredis examples install uninstall clean check-all cross cross-run
 .DELETE_ON_ERROR:

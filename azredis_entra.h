@@ -385,6 +385,7 @@ typedef enum azredis_status {
     AZREDIS_E_ABI = -4,            /* header and implementation are of different versions */
     AZREDIS_E_STATE = -5,          /* not allowed here: a blocking call in a callback, a closed handle */
     AZREDIS_E_FULL = -6,           /* the backlog is full; nothing was queued */
+    AZREDIS_E_FORK = -7,           /* opened before fork(), used in the child: open a new one there */
     AZREDIS_E_DNS = -10,           /* name look-up */
     AZREDIS_E_NET = -11,           /* TCP: refused, unreachable, reset */
     AZREDIS_E_TIMEOUT = -12,       /* a deadline passed */
@@ -1411,8 +1412,10 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 
 #ifdef AZREDIS_NO_OS
 #  define AZRI_WITH_ENV 0
+#  define AZRI_WITH_FORK 0
 #else
 #  define AZRI_WITH_ENV 1
+#  define AZRI_WITH_FORK 1
 #endif
 #ifdef AZREDIS_NO_CERTIFICATE
 #  define AZRI_WITH_CERTIFICATE 0
@@ -3694,6 +3697,9 @@ static const azri_status_row azri_status_rows[] = {
     {AZREDIS_E_ABI, AZRI_TEXT("header and implementation are of different versions")},
     {AZREDIS_E_STATE, AZRI_TEXT("not allowed in this state")},
     {AZREDIS_E_FULL, AZRI_TEXT("the backlog is full")},
+#if AZRI_WITH_FORK
+    {AZREDIS_E_FORK, AZRI_TEXT("it was opened before fork(), in the parent")},
+#endif
     {AZREDIS_E_DNS, AZRI_TEXT("the host name could not be looked up")},
     {AZREDIS_E_NET, AZRI_TEXT("the network failed")},
     {AZREDIS_E_TIMEOUT, AZRI_TEXT("a deadline passed")},
@@ -14115,6 +14121,52 @@ static size_t azri_dial_fds(const azri_dial *d, azri_fd *out, size_t cap) {
 static uint64_t azri_dial_deadline(const azri_dial *d) { return d->next_at; }
 #endif
 
+/* ==== >>fork ============================================================== uses: - ==============
+ * Was this object made before a fork, in the parent? The child has copies of its sockets, TLS keys and locks, which it
+ * must not touch: a lock may be held by a thread that the child does not have.
+ * Linux empties a page in the child, so that asking costs a look at a byte; elsewhere, and before 4.14, a getpid.
+ * Entry points: azri_fork_mark, azri_forked, azri_fork_unmark.
+ * ================================================================================================ */
+#if AZRI_WITH_FORK
+#include <sys/mman.h>
+
+typedef struct azri_fork {
+    unsigned char *page;             /* its first byte is 1, and 0 in a child; NULL: the system cannot do that */
+    pid_t          pid;
+} azri_fork;
+
+#if defined(MADV_WIPEONFORK) && !defined(AZRI_NO_WIPEONFORK)
+#define AZRI_FORK_PAGE 4096u         /* rounded up by the system */
+
+/* An emulated system may take any advice and follow none: this one must refuse what there is not. */
+static void azri_fork_mark(azri_fork *f) {
+    void *p = mmap(NULL, AZRI_FORK_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    f->pid = getpid();
+    f->page = NULL;
+    if (p == MAP_FAILED) return;
+    if (madvise(p, AZRI_FORK_PAGE, -1) == 0 || madvise(p, AZRI_FORK_PAGE, MADV_WIPEONFORK) != 0) {
+        (void)munmap(p, AZRI_FORK_PAGE);
+        return;
+    }
+    f->page = (unsigned char *)p;
+    *f->page = 1;
+}
+
+static void azri_fork_unmark(azri_fork *f) {
+    if (f->page) (void)munmap(f->page, AZRI_FORK_PAGE);
+}
+#else
+static void azri_fork_mark(azri_fork *f) {
+    f->pid = getpid();
+    f->page = NULL;
+}
+
+static void azri_fork_unmark(azri_fork *f) { (void)f; }
+#endif
+
+static int azri_forked(const azri_fork *f) { return f->page ? !*f->page : f->pid != getpid(); }
+#endif
+
 /* ==== >>mbedtls =========================================================== uses: - ==============
  * Which mbedTLS it is: what must be switched on in it, and in what its versions differ. All sections below that
  * use it stand on this one.
@@ -16161,6 +16213,9 @@ struct azri_watch { azri_waker *waker; azri_watch *next; uint64_t woken; };
 typedef struct azri_fetch azri_fetch;
 
 struct azredis_auth {
+#if AZRI_WITH_FORK
+    azri_fork          fork;            /* of its clients too */
+#endif
     azri_port          port;
     azri_lock          lock;            /* guards all below but conf; never held over I/O or a callback */
     uint32_t           refs;
@@ -16197,6 +16252,21 @@ struct azredis_auth {
     azredis_event_fn   on_event;
     void              *event_user;
     azredis_level      level, wanted;   /* of on_event; the highest of that and all clients */
+};
+
+/* Asked before the lock, which a thread may have held that is not here. */
+static int azri_auth_forked(const azredis_auth *a) {
+#if AZRI_WITH_FORK
+    return azri_forked(&a->fork);
+#else
+    (void)a;
+    return 0;
+#endif
+}
+
+static const azredis_error azri_fork_record = {
+    AZREDIS_E_FORK, 0, 0, 0, 0, 0, 0, "client", "",
+    AZRI_TEXT("the client or auth was opened before fork(): open a new one in the child")
 };
 
 static void azri_auth_lock(azredis_auth *a) {
@@ -16895,6 +16965,9 @@ static void azri_auth_free(azredis_auth *a) {
     azri_identity_conf_free(&a->conf, &mem);
     if (AZRI_WITH_ENV) azri_strfree(&mem, a->ca_file);
     azri_lock_free(&a->lock);
+#if AZRI_WITH_FORK
+    azri_fork_unmark(&a->fork);
+#endif
     azri_wipe(a, sizeof *a);
     azri_free(&mem, a, sizeof *a);
 }
@@ -16909,7 +16982,7 @@ static void azri_auth_let_go(azredis_auth *a) {
 
 #ifndef AZREDIS_NO_SHARED
 AZREDIS_API void azredis_auth_release(azredis_auth *a) {
-    if (a) azri_auth_let_go(a);
+    if (a && !azri_auth_forked(a)) azri_auth_let_go(a);
 }
 #endif
 
@@ -18340,6 +18413,7 @@ AZREDIS_API azredis_status azredis_start(azredis_client *c) {
     azri_threads *t;
     azredis_status st;
     if (!c) return AZREDIS_E_NOMEM;
+    if (azri_auth_forked(c->auth)) return AZREDIS_E_FORK;
     if (!c->shared) c->shared = 1;      /* nobody has the lock now: in a callback it is let go of */
     azri_hold(c);
     st = c->closing ? AZREDIS_E_CLOSED : c->threads || c->in_callback || c->inside ? AZREDIS_E_STATE : c->broken.code;
@@ -18546,6 +18620,10 @@ AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *ou
     if (!a) return azri_fail(why, AZREDIS_E_NOMEM, "auth", "there is no auth object: azredis_auth_open had no memory");
     if (!out) return azri_fail(why, AZREDIS_E_ARG, "auth", "out is NULL");
     memset(out, 0, sizeof *out);
+    if (azri_auth_forked(a)) {
+        if (why) *why = azri_fork_record;
+        return AZREDIS_E_FORK;
+    }
     if (a->broken.code != AZREDIS_OK) {
         if (why) *why = a->broken;
         return a->broken.code;
@@ -18969,6 +19047,9 @@ static AZRI_APART azredis_auth *azri_auth_open(azredis_auth_options *o, const az
         azri_free(&port.mem, a, sizeof *a);
         return NULL;
     }
+#if AZRI_WITH_FORK
+    azri_fork_mark(&a->fork);
+#endif
     (void)azri_auth_config(o, &a->port.mem, &config, &a->broken);
     azri_token_init(&a->machine, &a->rng, o->policy);
     if (AZRI_WITH_ENV) a->ca_file = azri_strdup(&a->port.mem, o->ca_file);
@@ -19007,6 +19088,7 @@ static azredis_auth *azri_auth_hold(azredis_auth *a) {
 AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, azredis_link_record *out) {
     azredis_status st = AZREDIS_AGAIN;
     if (!a || !out) return AZREDIS_E_ARG;
+    if (azri_auth_forked(a)) return AZREDIS_E_FORK;
     azri_auth_lock(a);
     if (index < a->record_count) {
         *out = a->records[index];
@@ -19024,6 +19106,7 @@ AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_inf
     azredis_status st = AZREDIS_AGAIN;
     if (!a || !out) return AZREDIS_E_ARG;
     memset(out, 0, size);
+    if (azri_auth_forked(a)) return AZREDIS_E_FORK;
     memset(&d, 0, sizeof d);
     if (a->broken.code == AZREDIS_OK && a->conf.identity != AZREDIS_ID_DEFAULT)
         azri_copy(d.credential, sizeof d.credential, azri_identity_name(a->conf.identity));
@@ -19049,6 +19132,7 @@ AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_inf
 AZREDIS_API azredis_status azredis_auth_rehearse(azredis_auth *a) {
     azredis_status st = AZREDIS_AGAIN;
     if (!a || a->broken.code != AZREDIS_OK) return AZREDIS_E_ARG;
+    if (azri_auth_forked(a)) return AZREDIS_E_FORK;
     if (azri_shape_of(&a->port.mem)) return AZREDIS_E_NOMEM;     /* its blob is the connection's own */
     azri_auth_lock(a);
     if (a->blob && (azri_is_static(&a->conf) || azri_token_live(&a->machine, azri_auth_now(a)))) {
@@ -19063,10 +19147,10 @@ AZREDIS_API azredis_status azredis_auth_rehearse(azredis_auth *a) {
 
 /* ---- client: open and close ---- */
 
-/* The shared auth, or one made from the options; *id is room for them, and may be o's identity already. */
+/* The shared auth, or one made from the options, also for a parent's, which nobody may hold here; *id is room for them, and may be o's identity already. */
 static azredis_auth *azri_open_auth(const azredis_options *o, azredis_auth_options *id, const azri_mem *mem,
                                     const char *redis_host) {
-    if (AZRI_WITH_SHARED && o->auth) return azri_auth_hold(o->auth);
+    if (AZRI_WITH_SHARED && o->auth && !azri_auth_forked(o->auth)) return azri_auth_hold(o->auth);
     azri_open_identity(id, o);
     return azri_auth_open(id, mem, redis_host);
 }
@@ -19108,6 +19192,7 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
         azri_log(&c->hub.news, AZREDIS_LOG_WARNING, AZRI_LOG_CONFIG,
                  "the connection string has keys that have no effect: %s", config->no_effect);
     c->auth = azri_open_auth(&o, &id, arena ? &auth_mem : NULL, c->host);
+    if (AZRI_WITH_FORK && o.auth && c->auth != o.auth) c->broken = azri_fork_record;
     c->waker = azri_waker_new(&c->port);
     c->tls_host = azri_strdup(&c->port.mem, o.tls_host ? o.tls_host : c->host);
     if (AZRI_WITH_ENV) c->ca_file = azri_strdup(&c->port.mem, o.ca_file);
@@ -19125,11 +19210,13 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
 }
 
 #ifndef AZREDIS_NO_SHARED
-AZREDIS_API azredis_auth *azredis_client_auth(azredis_client *c) { return c ? azri_auth_hold(c->auth) : NULL; }
+AZREDIS_API azredis_auth *azredis_client_auth(azredis_client *c) {
+    return c && !azri_auth_forked(c->auth) ? azri_auth_hold(c->auth) : c ? c->auth : NULL;
+}
 #endif
 
 AZREDIS_API void azredis_close(azredis_client *c) {
-    if (!c) return;
+    if (!c || azri_auth_forked(c->auth)) return;
     azri_hold(c);
     if (c->closing) azri_let_go(c);
     else if (azri_threaded(c)) azri_threads_close(c);
@@ -19148,6 +19235,7 @@ AZREDIS_API void azredis_close(azredis_client *c) {
 static azredis_status azri_enter(azredis_client *c) {
     azredis_status st;
     if (!c) return AZREDIS_E_NOMEM;
+    if (azri_auth_forked(c->auth)) return AZREDIS_E_FORK;
     azri_hold(c);
     st = c->closing                                             ? AZREDIS_E_CLOSED
          : (azri_threaded(c) ? azri_threads_mine(c) : c->in_callback) ? AZREDIS_E_STATE
@@ -19162,6 +19250,7 @@ static void azri_enter_error(const azredis_client *c, azredis_status st, azredis
     if (!e) return;
     if (!c) (void)azri_fail(e, st, "client", "there is no client: azredis_open had no memory");
     else if (st == AZREDIS_E_CLOSED) (void)azri_fail(e, st, "client", "the client was closed");
+    else if (AZRI_WITH_FORK && st == AZREDIS_E_FORK) *e = azri_fork_record;
     else if (st == AZREDIS_E_STATE)
         (void)azri_fail(e, st, "client", "a blocking call is not allowed in a callback; use azredis_submit");
     else *e = c->broken;
@@ -19292,6 +19381,13 @@ static azredis_status azri_refuse_call(azredis_reply *r, const azri_mem *m, cons
 
 static AZRI_APART azredis_status azri_refuse_enter(azredis_client *c, azredis_reply *r, azredis_status st) {
     azredis_error e;
+    if (AZRI_WITH_FORK && r && st == AZREDIS_E_FORK) {  /* nothing is freed or kept: the allocator may have been held by another thread */
+        r->status = st;
+        r->fate = AZREDIS_NOT_SENT;
+        r->value = NULL;
+        r->error = &azri_fork_record;
+        return st;
+    }
     azri_enter_error(c, st, &e);
     /* One that is being closed may be gone by now: its text is that of the status. */
     return azri_refuse_call(r, c && st != AZREDIS_E_CLOSED ? &c->port.mem : NULL, &e);
@@ -19772,6 +19868,7 @@ AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call 
     azri_cmd *cmd = NULL;
     azredis_status st;
     if (!c) return AZREDIS_E_NOMEM;
+    if (azri_auth_forked(c->auth)) return AZREDIS_E_FORK;
     azri_hold(c);
     if (c->closing || c->broken.code != AZREDIS_OK) {
         st = c->closing ? AZREDIS_E_CLOSED : c->broken.code;
@@ -19841,7 +19938,7 @@ AZREDIS_API azredis_status azredis_connect(azredis_client *c, uint32_t wait_ms, 
 }
 
 AZREDIS_API void azredis_wake(azredis_client *c) {
-    if (!c) return;
+    if (!c || azri_auth_forked(c->auth)) return;
     azri_waker_write(c->waker, AZRI_CALL);
     if (azri_threaded(c)) azri_threads_call(c);
 }
@@ -19851,7 +19948,7 @@ AZREDIS_API void azredis_wake(azredis_client *c) {
 AZREDIS_API size_t azredis_fds(azredis_client *c, azredis_fd *out, size_t cap) {
     azredis_fd all[AZRI_FDS_MAX];
     size_t n;
-    if (!c) return 0;
+    if (!c || azri_auth_forked(c->auth)) return 0;
     azri_hold(c);
     if (azri_threaded(c) || c->closing || c->broken.code != AZREDIS_OK) {
         azri_let_go(c);
@@ -19868,7 +19965,7 @@ AZREDIS_API size_t azredis_fds(azredis_client *c, azredis_fd *out, size_t cap) {
 
 AZREDIS_API int azredis_timeout_ms(azredis_client *c) {
     uint64_t now, t;
-    if (!c) return (int)AZRI_WAIT_MAX;
+    if (!c || azri_auth_forked(c->auth)) return (int)AZRI_WAIT_MAX;
     azri_hold(c);
     now = azri_now(c);
     t = now + AZRI_WAIT_MAX;
@@ -19907,6 +20004,7 @@ AZREDIS_API azredis_status azredis_process(azredis_client *c, const azredis_fd *
 static azredis_sub *azri_subscribe(azredis_client *c, const azredis_sub_options *o) {
     azredis_sub *s = NULL;
     if (!c || o->kind < AZREDIS_CHANNEL || o->kind > AZRI_WITH_PATTERNS || !o->channel) return NULL;
+    if (azri_auth_forked(c->auth)) return NULL;
     azri_hold(c);
     if (c->closing) {
         azri_let_go(c);
@@ -20015,7 +20113,7 @@ AZREDIS_API azredis_status azredis_next(azredis_sub *s, azredis_message *out, ui
 
 AZREDIS_API void azredis_unsubscribe(azredis_sub *s) {
     azredis_client *c = s ? s->client : NULL;
-    if (!s) return;
+    if (!s || azri_auth_forked(c->auth)) return;
     azri_hold(c);
     if (s->dead) {
         azri_let_go(c);
@@ -20067,7 +20165,7 @@ AZREDIS_API void azredis_stats_v(azredis_client *c, azredis_stats_data *out, siz
     if (!out) return;
     memset(&d, 0, sizeof d);
     memset(out, 0, size);
-    if (c && c->broken.code == AZREDIS_OK) {
+    if (c && c->broken.code == AZREDIS_OK && !azri_auth_forked(c->auth)) {
         azri_hold(c);
         azri_stats_fill(c, &d);
         azri_let_go(c);

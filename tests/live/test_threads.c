@@ -535,6 +535,139 @@ static void test_deadlines_of_many(void **state)
     done();
 }
 
+/* ---- fork ------------------------------------------------------------------------------------------ */
+
+static atomic_int touched;              /* sockets: written to, read, closed */
+
+static int touching_send(void *user, intptr_t sock, const void *p, size_t n)
+{
+    ssize_t k = send((int)sock, p, n, MSG_NOSIGNAL);
+    (void)user;
+    atomic_fetch_add(&touched, 1);
+    return k >= 0 ? (int)k : errno == EAGAIN ? 0 : -errno;
+}
+
+static int touching_recv(void *user, intptr_t sock, void *p, size_t n)
+{
+    ssize_t k = recv((int)sock, p, n, 0);
+    (void)user;
+    atomic_fetch_add(&touched, 1);
+    return k > 0 ? (int)k : k == 0 ? -1 : errno == EAGAIN ? 0 : -errno;
+}
+
+static void touching_close(void *user, intptr_t sock)
+{
+    (void)user;
+    atomic_fetch_add(&touched, 1);
+    close((int)sock);
+}
+
+static const azredis_port touching = {.send = touching_send, .recv = touching_recv, .close = touching_close};
+
+#define orphan(condition) do { if (!(condition)) _exit(__LINE__ - orphan_line); } while (0)
+
+/* In the child: all that can be called, of which nothing may wait, touch or end anything. Ends by the line that is
+ * wrong, counted from here; 0: none. own: a client of its own works. */
+static void orphan_calls(azredis_sub *pushed, azredis_sub *pulled, azredis_auth *a, int own)
+{
+    static const azredis_str ping[1] = {{"PING", 4}};
+    static const azredis_cmd two[2] = {{1, ping}, {1, ping}};
+    const int orphan_line = __LINE__, before = atomic_load(&touched);
+    azredis_reply r = {0};
+    azredis_error why;
+    azredis_message m;
+    azredis_token token;
+    azredis_link_record link;
+    azredis_auth_info_data info;
+    azredis_stats_data d;
+    azredis_fd fd;
+    azredis_options o = {0};
+    azredis_client *c;
+    alarm(10);
+    orphan(azredis_command(client, &r, "PING") == AZREDIS_E_FORK);
+    orphan(r.fate == AZREDIS_NOT_SENT && r.error->code == AZREDIS_E_FORK && strstr(r.error->message, "before fork()"));
+    orphan(azredis_command_argv(client, NULL, NULL, 1, ping) == AZREDIS_E_FORK);
+    orphan(azredis_exec(client, &r, NULL, two, 2) == AZREDIS_E_FORK && r.status == AZREDIS_E_FORK);
+    orphan(azredis_submit(client, NULL, 1, ping, NULL, NULL) == AZREDIS_E_FORK);
+    orphan(azredis_connect(client, 1000, &why) == AZREDIS_E_FORK && strstr(why.message, "open a new one"));
+    orphan(azredis_wait(client, 1000) == AZREDIS_E_FORK);
+    orphan(azredis_next(pulled, &m, 1000) == AZREDIS_E_FORK);
+    orphan(azredis_subscribe(client, AZREDIS_CHANNEL, "other", NULL, NULL) == NULL);
+    orphan(azredis_start(client) == AZREDIS_E_FORK);
+    orphan(azredis_process(client, NULL, 0) == AZREDIS_E_FORK);
+    orphan(azredis_fds(client, &fd, 1) == 0);
+    orphan(azredis_timeout_ms(client) == 30000);
+    orphan(azredis_auth_token(a, &token, 1000, &why) == AZREDIS_E_FORK && why.code == AZREDIS_E_FORK);
+    orphan(azredis_auth_record(a, 0, &link) == AZREDIS_E_FORK);
+    orphan(azredis_auth_info(a, &info) == AZREDIS_E_FORK);
+    orphan(azredis_auth_rehearse(a) == AZREDIS_E_FORK);
+    orphan(azredis_client_auth(client) == a);
+    azredis_stats(client, &d);
+    orphan(d.connects == 0);
+    o.host = em.endpoint;
+    o.auth = a;                                         /* the parent's: a client of it is a wrong one */
+    c = azredis_open(&o);
+    orphan(azredis_command(c, &r, "PING") == AZREDIS_E_FORK);
+    azredis_close(c);
+    azredis_wake(client);
+    azredis_unsubscribe(pushed);
+    azredis_unsubscribe(pulled);
+    azredis_close(client);
+    azredis_auth_release(a);
+    azredis_reply_free(&r);
+    orphan(atomic_load(&touched) == before);
+#ifdef __SANITIZE_THREAD__
+    own = 0;                                            /* ThreadSanitizer forbids the look-up thread that it takes */
+#endif
+    if (!own) _exit(0);
+    o.auth = NULL;
+    c = azredis_open(&o);
+    orphan(azredis_command(c, &r, "PING") == AZREDIS_OK);
+    azredis_close(c);
+    _exit(0);
+}
+
+/* While threads of the parent hold locks and TLS is in the middle of something. The parent's connection, whose TLS would
+ * end with one byte of the child's, lives on. */
+static void test_fork(void **state)
+{
+    azredis_options o = {0};
+    azredis_sub *pushed, *pulled;
+    azredis_auth *a;
+    caller k[THREADS], all;
+    box b;
+    int64_t id;
+    int i, status;
+    pid_t child;
+    (void)state;
+    box_init(&b);
+    o.port = &touching;
+    begin(&o);
+    a = azredis_client_auth(client);
+    pushed = azredis_subscribe(client, AZREDIS_CHANNEL, "news", on_message, &b);
+    pulled = azredis_subscribe(client, AZREDIS_CHANNEL, "news", NULL, NULL);
+    assert_int_equal(azredis_connect(client, LIVE_SOON, NULL), AZREDIS_OK);
+    id = live_client_id(client);
+    run_callers(k, 0);
+    for (i = 0; i < 20; i++) {
+        fflush(NULL);
+        child = fork();
+        if (child == 0) orphan_calls(pushed, pulled, a, i == 0);
+        assert_int_equal(waitpid(child, &status, 0), child);
+        if (!WIFEXITED(status) || WEXITSTATUS(status))
+            fail_msg("fork %d: signal %d, line %d of orphan_calls", i, WTERMSIG(status), WEXITSTATUS(status));
+    }
+    join_callers(k, &all);
+    assert_int_equal(all.maybe + all.not_sent, 0);
+    for (i = 1; i <= 1000; i++) assert_int_equal(live_incr(client, "after"), i);
+    publish(1, 1, 1);
+    await(box_calls(&b) == 1, LIVE_SOON);
+    assert_int_equal(live_client_id(client), id);
+    assert_int_equal(live_stats(client).connects, 1);
+    azredis_auth_release(a);
+    done();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -551,6 +684,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_wait_and_wake, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_rules, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_deadlines_of_many, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_fork, setup_hour, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

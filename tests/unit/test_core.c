@@ -248,6 +248,7 @@ static void formatting_is_cut_at_every_size_and_tells_the_length_it_wanted(void 
 static void an_error_knows_whether_it_may_pass(void **state) {
     static const struct { azredis_status code; int retryable; } row[] = {
         { AZREDIS_E_ARG, 0 }, { AZREDIS_E_NOMEM, 1 }, { AZREDIS_E_LIMIT, 0 }, { AZREDIS_E_STATE, 0 }, { AZREDIS_E_FULL, 1 },
+        { AZREDIS_E_FORK, 0 },
         { AZREDIS_E_DNS, 1 }, { AZREDIS_E_NET, 1 }, { AZREDIS_E_TIMEOUT, 1 }, { AZREDIS_E_CLOSED, 1 }, { AZREDIS_E_TLS, 0 },
         { AZREDIS_E_CERT, 0 }, { AZREDIS_E_HTTP, 1 }, { AZREDIS_E_JSON, 1 }, { AZREDIS_E_ENTRA, 0 }, { AZREDIS_E_NO_CREDENTIAL, 0 },
         { AZREDIS_E_TOKEN, 0 }, { AZREDIS_E_RESP, 1 }, { AZREDIS_E_REDIS, 0 }, { AZREDIS_E_AUTH, 0 }, { AZREDIS_E_NOPERM, 0 },
