@@ -434,9 +434,7 @@ typedef struct azredis_error {
     const char    *where;              /* the step: "redis.tls", "entra.http", "client-secret" */
     char           request_id[40];     /* Entra's correlation id, for a support request */
     char           message[456];       /* step, cause and mend in plain words */
-#ifndef AZREDIS_NO_STATS
-    azredis_snapshot at;               /* of a command's AZREDIS_E_TIMEOUT and AZREDIS_E_FULL */
-#endif
+    azredis_snapshot at;               /* of a command's AZREDIS_E_TIMEOUT and AZREDIS_E_FULL; not with AZREDIS_NO_STATS */
 } azredis_error;
 
 /* ---- replies --------------------------------------------------------------------------------- */
@@ -3724,9 +3722,7 @@ static const azri_status_row azri_status_rows[] = {
 static const azredis_error azri_no_record = {
     AZREDIS_E_NOMEM, 0, 0, 0, 0, 1, 0, "reply", "",
     AZRI_TEXT("no memory for the record of this error; the reply's status tells what it was"),
-#ifndef AZREDIS_NO_STATS
     {NULL, 0, 0, 0, 0, 0, 0}
-#endif
 };
 
 static int azri_is_aggregate(unsigned type) { return type >= AZREDIS_T_ARRAY; }
@@ -16266,7 +16262,7 @@ static int azri_auth_forked(const azredis_auth *a) {
 
 static const azredis_error azri_fork_record = {
     AZREDIS_E_FORK, 0, 0, 0, 0, 0, 0, "client", "",
-    AZRI_TEXT("the client or auth was opened before fork(): open a new one in the child")
+    AZRI_TEXT("the client or auth was opened before fork(): open a new one in the child"), {NULL, 0, 0, 0, 0, 0, 0}
 };
 
 static void azri_auth_lock(azredis_auth *a) {
