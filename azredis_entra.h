@@ -411,7 +411,6 @@ typedef enum azredis_status {
  * command was accepted by the TLS layer; a command of which any byte was held back cannot have run. */
 typedef enum azredis_fate { AZREDIS_NOT_SENT, AZREDIS_MAYBE_RUN, AZREDIS_ANSWERED } azredis_fate;
 
-#ifndef AZREDIS_NO_STATS
 /* How the connection stood when a command's time was over or found no room. Times are AZREDIS_UNKNOWN where there is none. */
 typedef struct azredis_snapshot {
     const char *state;                 /* "ready", or what was waited for: "a token", "the answer to AUTH"; NULL: no snapshot */
@@ -420,7 +419,6 @@ typedef struct azredis_snapshot {
     int64_t     last_read_ms, last_write_ms;   /* ago */
     int64_t     token_left_ms;         /* of the token that the connection lives on, or of the newest */
 } azredis_snapshot;
-#endif
 
 /* What failed, in full. Never holds a token or a secret. Members may be added at the end. */
 typedef struct azredis_error {
@@ -1238,7 +1236,6 @@ AZREDIS_API void azredis_unsubscribe(azredis_sub *s);
 
 /* ---- insight --------------------------------------------------------------------------------- */
 
-#ifndef AZREDIS_NO_STATS
 /* The upper bounds in ms of a histogram's places; the last place has none. */
 #define AZREDIS_LATENCY_BOUNDS {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000}
 #define AZREDIS_LATENCY_PLACES 13
@@ -1247,7 +1244,6 @@ typedef struct azredis_latency {
     uint64_t count, sum_ms;
     uint64_t place[AZREDIS_LATENCY_PLACES];    /* how many took longer than the bound before and at most this one */
 } azredis_latency;
-#endif
 
 typedef struct azredis_stats_data {
     int      connected;                /* 1: commands flow */
@@ -1262,10 +1258,8 @@ typedef struct azredis_stats_data {
     int64_t  last_read_ms, last_write_ms; /* ago; AZREDIS_UNKNOWN: never */
     uint32_t handovers;                /* connections replaced by a new one without a break; not in reconnects */
     uint32_t connections;              /* that are ready now: the shared one, that of subscriptions, leased ones, heirs */
-#ifndef AZREDIS_NO_STATS
     azredis_latency auth_latency;      /* of AUTH that was accepted: connects and reauths */
     azredis_latency command_latency;   /* from written to answered, late answers too; by the clock of the turns */
-#endif
 } azredis_stats_data;
 
 #ifndef AZREDIS_NO_STATS
