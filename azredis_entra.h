@@ -10818,7 +10818,7 @@ static int azri_cmd_asks(const azri_cmd *c, azredis_str word, azredis_str channe
     words[0] = word;
     words[1] = channel;
     if (!channel.ptr || c->len != azri_resp_size(2, words)) return 0;
-    at = azri_find(azri_slice(c->bytes + 4, c->len - 4), '\n') + 5;      /* behind "*2 CRLF $n CRLF" */
+    for (at = 5; c->bytes[at - 1] != '\n'; at++) {}             /* behind "*2 CRLF $n CRLF" */
     for (i = 0; i < word.len && word.ptr[i] == azri_lower(c->bytes[at + i]); i++) {}
     return i == word.len && azri_eq(azri_slice(c->bytes + c->len - 2 - channel.len, channel.len), channel);
 }
