@@ -952,6 +952,17 @@ AZREDIS_API azredis_status azredis_lease_command_argv(azredis_lease *l, azredis_
                                                       const azredis_str *argv);
 /* Gives it back; one that is left in a transaction or another database is closed. NULL is allowed. azredis_close ends all. */
 AZREDIS_API void azredis_lease_close(azredis_lease *l);
+
+/* A blocking command, which others would wait behind on the shared connection, on one that is leased for this call:
+ * BLPOP BRPOP BLMOVE BRPOPLPUSH BLMPOP BZPOPMIN BZPOPMAX BZMPOP, XREAD and XREADGROUP with BLOCK. It blocks as long as
+ * the command says, 0: for ever, through renewals and reconnects, and at most how->timeout_ms (0: no such limit) and, when
+ * the connection is lost, command_ms more. It is sent in slices of up to 30 s, so that tokens can be shown between them:
+ * each slice stands at the end of the server's queue again. `$` of XREAD means the stream's end when the call began, so
+ * that nothing is missed between two slices. Nothing came in time: OK and the server's NIL. If the connection is lost
+ * under a command that takes something away, it may have: MAYBE_RUN; XREAD goes on. azredis_close ends it at once, also
+ * from another thread; azredis_wake does not. A timeout that is no plain number, or any other command: AZREDIS_E_ARG. */
+AZREDIS_API azredis_status azredis_block(azredis_client *c, azredis_reply *r, const azredis_call *how, int argc,
+                                         const azredis_str *argv);
 #endif
 
 /* Queues and returns; never does I/O. OK: fn (which may be NULL) runs exactly once, in a later call that pumps.
@@ -9747,12 +9758,14 @@ static const azri_refusal azri_refusals[] = {
     AZRI_LEASED(AZRI_NOTHING_SPECIAL, "WAITAOF", NULL, "it blocks a shared connection; use a lease")
 };
 
-/* 1: one of the arguments that may be an option, before the keys of STREAMS, is `word`. The names behind GROUP
- * are the user's. */
-static int azri_has_option(int argc, const azredis_str *argv, const char *word) {
+/* Where among the arguments that may be options, before the keys of STREAMS, `word` is; 0: it is not. The names behind
+ * GROUP are the user's. */
+static int azri_option_at(int argc, const azredis_str *argv, const char *word) {
     int i;
-    for (i = argc > 1 && azri_ieqz(argv[1], "GROUP") ? 4 : 1; i < argc && !azri_ieqz(argv[i], "STREAMS"); i++)
-        if (azri_ieqz(argv[i], word)) return 1;
+    for (i = argc > 1 && azri_ieqz(argv[1], "GROUP") ? 4 : 1; i < argc; i++) {
+        if (azri_ieqz(argv[i], word)) return i;
+        if (azri_ieqz(argv[i], "STREAMS")) return 0;
+    }
     return 0;
 }
 
@@ -9763,7 +9776,7 @@ static AZRI_APART const azri_refusal *azri_refusal_of(int argc, const azredis_st
         const azri_refusal *r = &azri_refusals[i];
         if (r->word[0] != first || !azri_ieqz(argv[0], r->word)) continue;
         if (!r->sub || (azri_eqz(azri_str(r->word), "CLIENT") ? argc > 1 && azri_ieqz(argv[1], r->sub)
-                                                              : azri_has_option(argc, argv, r->sub)))
+                                                              : azri_option_at(argc, argv, r->sub)))
             return r;
     }
     return NULL;
@@ -10111,6 +10124,87 @@ static void azri_done_push(azri_done *d, azri_cmd *c) {
     else d->head = c;
     d->tail = c;
 }
+
+/* ==== >>slices ============================================================ uses: core text refused cmd ==
+ * Blocking commands in slices: a connection must be shown a new token now and then, and cannot be while a command blocks
+ * it. Which commands these are, where their timeout stands and what is written in its place, and what a slice's answer
+ * means. Entry points: azri_slices_of, _ms, _timeout, _go_on.
+ * ================================================================================================ */
+
+#ifndef AZREDIS_NO_MALLOC
+#define AZRI_SLICE_MAX  30000u          /* ms: so late is a dead connection found */
+#define AZRI_ID_ROOM    48u             /* of an entry of a stream: two numbers of 64 bits */
+
+typedef struct azri_slices {
+    int      at;                        /* the argument that is the timeout */
+    int      in_ms;                     /* it is in ms, else in seconds */
+    int      ids;                       /* XREAD, which takes nothing away: its first id. 0: another command */
+    uint64_t until;                     /* its end; AZRI_NEVER64: none */
+    char     timeout[24];
+} azri_slices;
+
+/* Seconds as 5 or 0.25. What is less than a millisecond counts as one: 0 is for ever. */
+static int azri_slices_seconds(azredis_str text, uint64_t *ms) {
+    size_t dot = azri_find(text, '.'), i;
+    uint64_t whole = 0, part = 0, unit = 1000;
+    if (text.len == 0 || (dot && !azri_u64(azri_slice(text.ptr, dot), &whole)) || whole > UINT32_MAX) return 0;
+    for (i = dot + 1; i < text.len; i++) {
+        if (!azri_is_digit(text.ptr[i])) return 0;
+        if (unit > 1) part += (unit /= 10) * (uint64_t)(text.ptr[i] - '0');
+        else if (text.ptr[i] > '0' && !part && !whole) part = 1;
+    }
+    *ms = whole * 1000 + part;
+    return dot > 0 || text.len > 1;
+}
+
+/* 0: this is no blocking command, or its timeout cannot be read. limit: when it ends at the latest. */
+static int azri_slices_of(azri_slices *b, int argc, const azredis_str *argv, uint64_t now, uint64_t limit) {
+    const azri_refusal *r = argc > 1 && argv[0].len ? azri_refusal_of(argc, argv) : NULL;
+    uint64_t ms;
+    int streams;
+    memset(b, 0, sizeof *b);
+    if (azri_on_lease_of(r) != AZRI_BLOCKS) return 0;
+    if (r->sub) {
+        b->at = azri_option_at(argc, argv, "BLOCK") + 1;
+        if (b->at == 1 || b->at >= argc || !azri_u64(argv[b->at], &ms) || ms > AZRI_NEVER64 / 2) return 0;
+        b->in_ms = 1;
+        streams = azri_option_at(argc, argv, "STREAMS");
+        if (azri_eqz(azri_str(r->word), "XREAD") && streams && (argc - streams) % 2 == 1) b->ids = (argc + streams + 1) / 2;
+    } else {
+        b->at = azri_eqz(azri_str(r->word + 2), "MPOP") ? 1 : argc - 1;
+        if (!azri_slices_seconds(argv[b->at], &ms)) return 0;
+    }
+    b->until = azri_min64(ms ? now + ms : AZRI_NEVER64, limit);
+    return 1;
+}
+
+/* How many ms the next slice blocks: never as long as the connection's token still serves. blob: NULL if it is gone. */
+static uint64_t azri_slices_ms(const azri_slices *b, const azri_blob *blob, uint64_t now) {
+    uint64_t ms = azri_min64(AZRI_SLICE_MAX, b->until - azri_min64(now, b->until));
+    if (blob && !azri_blob_endless(blob))
+        ms = azri_min64(azri_min64(ms, blob->life_ms / 4), azri_blob_drain_at(blob) - azri_min64(now, azri_blob_drain_at(blob)));
+    return azri_max64(ms, 1);
+}
+
+/* What stands for it in the place of the timeout. */
+static azredis_str azri_slices_timeout(azri_slices *b, uint64_t ms) {
+    azri_out o = azri_out_to(b->timeout, sizeof b->timeout);
+    azri_out_number(&o, b->in_ms ? ms : ms / 1000, 0, 10, 0, ' ');
+    if (!b->in_ms) {
+        azri_out_char(&o, '.');
+        azri_out_number(&o, ms % 1000, 0, 10, 3, '0');
+    }
+    azri_out_end(&o);
+    return azri_str(b->timeout);
+}
+
+/* 1: the slice ended so that another one follows: empty, or with a connection that took nothing along. */
+static int azri_slices_go_on(const azri_slices *b, const azredis_reply *r, uint64_t now) {
+    if (now >= b->until) return 0;
+    if (r->fate == AZREDIS_ANSWERED) return r->value && r->value->type == AZREDIS_T_NIL;
+    return r->error && r->error->retryable && (r->fate == AZREDIS_NOT_SENT || b->ids);
+}
+#endif
 
 /* ==== >>session =========================================================== uses: core mem fail text reply resp news cmd ==
  * One connection to one Redis server, from the first byte after TLS to the end. Pure: bytes, tokens
@@ -19467,7 +19561,7 @@ static int azri_lease_hopeless(const azredis_client *c, const azredis_call *how)
 static azri_session *azri_lease_wait(azredis_client *c, const azredis_call *how, uint64_t deadline, azredis_error *e) {
     azri_session *s = NULL;
     azredis_status st = AZREDIS_AGAIN;
-    for (;;) {
+    for (;; azri_look(c)) {
         int up = azri_hub_main(&c->hub)->state == AZRI_READY;
         if (!s && up) s = azri_lease_take(&c->hub, c, azri_now(c), &st);
         if (s && s->state == AZRI_READY) return s;
@@ -19475,7 +19569,6 @@ static azri_session *azri_lease_wait(azredis_client *c, const azredis_call *how,
         else if (s && azri_lease_ended(s)) azri_fail_copy(e, &s->error);
         else if (!s && st == AZREDIS_E_NOMEM) (void)azri_fail(e, st, "lease", "no memory for one more connection");
         else if (azri_now(c) < deadline && (s || up || !azri_lease_hopeless(c, how))) {
-            azri_look(c);
             azri_pass_time(c, deadline);
             continue;
         } else if (!s && up)
@@ -19516,7 +19609,7 @@ static azredis_status azri_lease_flight(azredis_client *c, azri_session *s, uint
 /* One command. */
 static void azri_lease_run(azredis_client *c, azri_session *s, uint64_t deadline, int argc, const azredis_str *argv,
                            azredis_reply *r) {
-    const azri_refusal *known = argc > 0 && argv && argv[0].len ? azri_refused(argc, argv) : NULL;
+    const azri_refusal *known = argc > 0 && argv && argv[0].len ? azri_refusal_of(argc, argv) : NULL;
     azri_on_lease what = azri_on_lease_of(known);
     azredis_cmd cmd;
     azredis_error e;
@@ -19741,6 +19834,142 @@ static azredis_status azri_atomic(azredis_client *c, azredis_reply *r, const azr
     azri_renew(c, AZRI_NEVER64);
     azri_leave(c);
     st = x.r->status;
+    azredis_reply_free(&own);
+    return st;
+}
+#endif
+
+/* ==== >>blocking ========================================================== uses: above ==========
+ * azredis_block: a blocking command on a leased connection, slice by slice.
+ * ================================================================================================ */
+
+#ifndef AZREDIS_NO_MALLOC
+typedef struct azri_blocking {          /* one call */
+    azri_slices  slices;
+    int          argc;
+    azredis_str *argv;                  /* a copy, in which timeout and ids are replaced */
+    size_t       size;
+    char        *ids;                   /* behind it: room for as many as there may be */
+    uint64_t     begun, limit;          /* the call; how long it may take in all */
+    int          sent;                  /* the first slice */
+} azri_blocking;
+
+/* A token that is due is shown before the next slice, not after it. */
+static void azri_blocking_call(azredis_client *c, azri_session *s, uint64_t deadline, int argc, const azredis_str *argv,
+                               azredis_reply *r) {
+    uint64_t now = azri_now(c);
+    if (now >= azri_session_auth_at(s)) azri_session_reauth(s, now);
+    azri_lease_run(c, s, deadline, argc, argv, r);
+}
+
+static azredis_status azri_blocking_open(azri_blocking *b, azredis_client *c, const azredis_call *how, int argc,
+                                         const azredis_str *argv, azredis_error *e) {
+    size_t ids;
+    b->sent = 0;
+    b->begun = azri_now(c);
+    b->limit = how && how->timeout_ms ? azri_after(b->begun, how->timeout_ms) : AZRI_NEVER64;
+    if (!argv || !azri_slices_of(&b->slices, argc, argv, b->begun, b->limit))
+        return azri_fail(e, AZREDIS_E_ARG, "block", "azredis_block takes a blocking command, and its timeout as 0.5 or 30; 0: for ever");
+    ids = b->slices.ids ? (size_t)(argc - b->slices.ids) : 0;
+    b->argc = argc;
+    b->size = (size_t)argc * sizeof *argv + ids * AZRI_ID_ROOM;
+    b->argv = (azredis_str *)azri_alloc(&c->port.mem, b->size);
+    if (!b->argv) return azri_fail(e, AZREDIS_E_NOMEM, "block", "out of memory");
+    memcpy(b->argv, argv, (size_t)argc * sizeof *argv);
+    b->ids = (char *)(b->argv + argc);
+    return AZREDIS_OK;
+}
+
+/* The id of the stream's last entry in the place of `$`: by the next slice that would mean another one. 0: the answer
+ * is in *r, or there was none. */
+static int azri_blocking_last(azredis_client *c, azri_session *s, azri_blocking *b, int at, azredis_reply *r) {
+    azredis_str ask[6], id = azri_str("0-0");
+    char *room = b->ids + (size_t)(at - b->slices.ids) * AZRI_ID_ROOM;
+    ask[0] = azri_str("XREVRANGE");
+    ask[1] = b->argv[at - (b->argc - b->slices.ids)];
+    ask[2] = azri_str("+");
+    ask[3] = azri_str("-");
+    ask[4] = azri_str("COUNT");
+    ask[5] = azri_str("1");
+    azri_blocking_call(c, s, azri_after(azri_now(c), c->command_ms), 6, ask, r);
+    if (r->status != AZREDIS_OK || !r->value || r->value->type != AZREDIS_T_ARRAY) return 0;
+    if (r->value->len && r->value->as.items[0].type == AZREDIS_T_ARRAY && r->value->as.items[0].len)
+        id = azredis_text(&r->value->as.items[0].as.items[0]);
+    if (!id.ptr || id.len > AZRI_ID_ROOM) return 0;
+    memcpy(room, id.ptr, id.len);
+    b->argv[at] = azri_slice(room, id.len);
+    return 1;
+}
+
+static void azri_blocking_slice(azredis_client *c, azri_session *s, azri_blocking *b, azredis_reply *r) {
+    uint64_t now, ms;
+    int i;
+    for (i = b->slices.ids; i && i < b->argc; i++)
+        if (azri_eqz(b->argv[i], "$") && !azri_blocking_last(c, s, b, i, r)) return;
+    now = azri_now(c);
+    ms = azri_slices_ms(&b->slices, s->blob, now);
+    b->argv[b->slices.at] = azri_slices_timeout(&b->slices, ms);
+    azri_blocking_call(c, s, azri_after(now + ms, c->command_ms), b->argc, b->argv, r);
+}
+
+/* A connection that has to be made first is not the command's own time, but has that of every command. */
+static azri_session *azri_blocking_connect(azredis_client *c, azri_blocking *b, azredis_error *e) {
+    uint64_t own = b->slices.until - b->begun;
+    azri_session *s;
+    if (b->sent) return azri_lease_wait(c, NULL, b->slices.until, e);
+    s = azri_lease_wait(c, NULL, azri_min64(b->limit, azri_max64(b->slices.until, azri_after(b->begun, c->command_ms))), e);
+    if (!s) return NULL;
+    b->sent = 1;
+    if (b->slices.until != AZRI_NEVER64) b->slices.until = azri_min64(b->limit, azri_now(c) + own);
+    return s;
+}
+
+/* Until there is an answer, or time is over. */
+static void azri_blocking_run(azredis_client *c, azri_blocking *b, azredis_reply *r) {
+    azri_session *s = NULL;
+    azredis_error e;
+    uint64_t next;
+    uint32_t tries = 0;
+    do {
+        if (!s) s = azri_blocking_connect(c, b, &e);
+        if (s) azri_blocking_slice(c, s, b, r);
+        else (void)azri_refuse_call(r, &c->port.mem, &e);
+        if (!s && azri_lease_hopeless(c, NULL)) break;
+        if (r->fate == AZREDIS_ANSWERED && s->state == AZRI_READY) {
+            tries = 0;
+            continue;
+        }
+        if (s) azri_lease_end(c, s);
+        s = NULL;
+        next = azri_now(c) + azri_backoff(&c->hub.rng, AZRI_RECONNECT_BASE, AZRI_RECONNECT_CAP, tries++);
+        while (azri_slices_go_on(&b->slices, r, azri_now(c)) && azri_now(c) < next && !c->closing) {
+            azri_look(c);
+            azri_pass_time(c, azri_min64(next, b->slices.until));
+        }
+    } while (azri_slices_go_on(&b->slices, r, azri_now(c)) && !c->closing);
+    if (s) azri_lease_end(c, s);
+}
+
+AZREDIS_API azredis_status azredis_block(azredis_client *c, azredis_reply *r, const azredis_call *how, int argc,
+                                         const azredis_str *argv) {
+    azredis_reply own;
+    azri_blocking b;
+    azredis_error e;
+    azredis_status st = azri_enter(c);
+    if (st != AZREDIS_OK) return azri_refuse_enter(c, r, st);
+    memset(&own, 0, sizeof own);
+    if (!r) r = &own;
+    azri_before_call(c, azri_now(c), AZRI_NEVER64);
+    st = azri_blocking_open(&b, c, how, argc, argv, &e);
+    if (st == AZREDIS_OK) {
+        azri_blocking_run(c, &b, r);
+        azri_free(&c->port.mem, b.argv, b.size);
+        azri_renew(c, AZRI_NEVER64);
+        st = r->status;
+    } else {
+        (void)azri_refuse_call(r, &c->port.mem, &e);
+    }
+    azri_leave(c);
     azredis_reply_free(&own);
     return st;
 }

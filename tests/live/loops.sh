@@ -2,7 +2,8 @@
 # loops.sh EMULATOR_BINARY - the event-loop examples (BUILD/poll, epoll, libuv, libevent) and hiredis on our tokens
 # (BUILD/hiredis_token, hiredis_async) live on tokens of 2 seconds: through renewals to their end, and until Ctrl+C in
 # the middle. BUILD/psa_key signs in with a key that it has put into a slot; BUILD/threads, pipeline, cacheaside and
-# pubsub print what they should. Prints TAP lines; exit status 0 when all are ok.
+# pubsub print what they should; BUILD/consumer does jobs that come before and after renewals. Prints TAP lines; exit
+# status 0 when all are ok.
 set -u
 [ $# -eq 1 ] || { echo "usage: loops.sh EMULATOR_BINARY" >&2; exit 2; }
 emulator=$1
@@ -87,6 +88,11 @@ for p in $programs; do
     start "$p" "$p" 4
     start "$p-int" "$p" 60
 done
+# redis WORD...: the answer of the server, as JSON
+redis() { curl -sS --noproxy '*' --max-time 10 -d "$(printf '"%s",' "$@" | sed 's/.*/[&]/; s/,]/]/')" "$EMULATOR_ADMIN/redis/command"; }
+start consumer consumer work
+redis RPUSH work 'early job' >"$scratch/pushed"
+check "consumer: a job" within grep -qx 'done: early job' "$scratch/consumer.out"
 for p in $programs; do
     check "$p: two renewals" within renewed "$p" 2
     check "$p: every command of 4 s answered" ended "$p" 20
@@ -94,6 +100,13 @@ for p in $programs; do
     kill -INT "$(cat "$scratch/$p-int.pid")"
     check "$p: Ctrl+C in the middle, every command answered" ended "$p-int" 5
 done
+redis RPUSH work 'late job' 'last job' >"$scratch/pushed"
+check "consumer: jobs after renewals" within grep -qx 'done: last job' "$scratch/consumer.out"
+kill -INT "$(cat "$scratch/consumer.pid")"
+check "consumer: Ctrl+C ends it" wait "$(cat "$scratch/consumer.pid")"
+printf 'done: early job\ndone: late job\ndone: last job\nclosed\n' >"$scratch/jobs"
+check "consumer: each job once, in order" cmp -s "$scratch/jobs" "$scratch/consumer.out"
+check "consumer: no trouble, no job left" eval '[ ! -s "$scratch/consumer.err" ] && [ "$(redis EXISTS work work:doing)" = 0 ]'
 check "hiredis_token: all on one connection" one_connection hiredis_token
 check "hiredis_async: all on one connection" one_connection hiredis_async
 fault auth-reject && start rejected hiredis_token 60

@@ -1159,7 +1159,7 @@ static void test_refused_commands_tell_why(void **state)
     run("MULTI");
     assert_complaint(2, "MULTI is refused");
     run("BLPOP", "q", "0");
-    assert_complaint(2, "use LPOP");
+    assert_complaint(2, "use azredis_block");
     run_with("SSUBSCRIBE a\nPING\nHELLO 3\n", "--raw");
     assert_string_equal(tool.text, "PONG\n");           /* the lines behind go on */
     assert_has(tool.errors, "SSUBSCRIBE is refused");

@@ -1341,6 +1341,103 @@ static void without_memory_for_the_rest_of_a_value_the_connection_ends(void **st
     ok(1, 1);
 }
 
+/* ---- blocking commands in slices ---- */
+
+/* Divides `line` at blanks. */
+static int words(char *line, azredis_str argv[12]) {
+    int n = 0;
+    char *w;
+    for (w = strtok(line, " "); w; w = strtok(NULL, " ")) argv[n++] = azri_str(w);
+    return n;
+}
+
+static int blocks(azri_slices *b, const char *line, azredis_str argv[12]) {
+    static char room[100];
+    snprintf(room, sizeof room, "%s", line);
+    return azri_slices_of(b, words(room, argv), argv, 1000, AZRI_NEVER64);
+}
+
+static void where_the_timeout_of_a_blocking_command_stands(void **state) {
+    static const struct { const char *line; int at, ids; uint64_t ms; const char *slice; } row[] = {
+        {"BLPOP a b 0", 3, 0, 0, "2.500"}, {"brpop a 5", 2, 0, 5000, "2.500"}, {"BLMOVE a b LEFT RIGHT 0.25", 5, 0, 250, "2.500"},
+        {"BRPOPLPUSH a b 1", 3, 0, 1000, "2.500"}, {"BZPOPMIN a 0.0001", 2, 0, 1, "2.500"}, {"BZPOPMAX 7 .5", 2, 0, 500, "2.500"},
+        {"BLMPOP 1.0619 2 a b LEFT COUNT 3", 1, 0, 1061, "2.500"}, {"BZMPOP 00 1 a MIN", 1, 0, 0, "2.500"},
+        {"XREAD COUNT 2 BLOCK 0 STREAMS a b 0-0 $", 4, 8, 0, "2500"}, {"xread block 70 streams block $", 2, 5, 70, "2500"},
+        {"XREADGROUP GROUP block block BLOCK 5 STREAMS a >", 5, 0, 5, "2500"}, {"XREAD BLOCK 5 STREAMS a b 1", 2, 0, 5, "2500"},
+    };
+    static const char *const none[] = {
+        "BLPOP", "BLPOP a x", "BLPOP a -1", "BLPOP a 1e3", "BLPOP a .", "BLPOP a 1.x", "BLPOP a 99999999999", "BGSAVE 1", "LPOP 1",
+        "XREAD STREAMS BLOCK 1", "XREAD BLOCK", "XREAD BLOCK 1.5 STREAMS a $", "XREAD BLOCK -1 STREAMS a $", "MULTI 1", "WAIT 1 0",
+        "CLIENT REPLY 1",
+    };
+    azredis_str argv[12];
+    azri_slices b;
+    size_t i;
+    (void)state;
+    for (i = 0; i < sizeof row / sizeof row[0]; i++) {
+        assert_int_equal(blocks(&b, row[i].line, argv), 1);
+        assert_int_equal(b.at, row[i].at);
+        assert_int_equal(b.ids, row[i].ids);
+        assert_true(b.until == (row[i].ms ? 1000 + row[i].ms : AZRI_NEVER64));
+        assert_true(azri_eqz(azri_slices_timeout(&b, 2500), row[i].slice));
+    }
+    for (i = 0; i < sizeof none / sizeof none[0]; i++)
+        if (blocks(&b, none[i], argv)) fail_msg("it does not block: %s", none[i]);
+}
+
+static void a_slice_ends_before_its_token(void **state) {
+    azredis_str argv[12];
+    azri_blob *t = new_token("t", 1, 1000 + HOUR, HOUR), *password = azri_blob_new(&mem, "u", azri_str("p"));
+    azri_slices b;
+    (void)state;
+    assert_int_equal(blocks(&b, "BLPOP a 0", argv), 1);
+    assert_int_equal(azri_slices_ms(&b, t, 1000), AZRI_SLICE_MAX);
+    assert_int_equal(azri_slices_ms(&b, password, 1000), AZRI_SLICE_MAX);
+    assert_int_equal(azri_slices_ms(&b, t, 1000 + HOUR - AZRI_DRAIN_MS - 700), 700);
+    assert_int_equal(azri_slices_ms(&b, t, 1000 + HOUR), 1);                      /* never 0: that is for ever */
+    t->life_ms = 5000;
+    assert_int_equal(azri_slices_ms(&b, t, 1000), 1250);
+    b.until = 1300;
+    assert_int_equal(azri_slices_ms(&b, t, 1000), 300);
+    assert_int_equal(azri_slices_ms(&b, t, 1400), 1);
+    azri_blob_drop(t);
+    azri_blob_drop(password);
+}
+
+static void what_a_slice_may_have_taken_is_not_asked_for_again(void **state) {
+    azredis_str argv[12];
+    azredis_value nil, list;
+    azredis_error e;
+    azredis_reply got;
+    azri_slices pop, read;
+    (void)state;
+    memset(&nil, 0, sizeof nil);
+    memset(&list, 0, sizeof list);
+    memset(&got, 0, sizeof got);
+    nil.type = AZREDIS_T_NIL;
+    list.type = AZREDIS_T_ARRAY;
+    assert_int_equal(blocks(&pop, "BLPOP a 60", argv), 1);
+    assert_int_equal(blocks(&read, "XREAD BLOCK 60000 STREAMS a $", argv), 1);
+    got.fate = AZREDIS_ANSWERED;
+    got.value = &nil;
+    assert_int_equal(azri_slices_go_on(&pop, &got, 60999), 1);
+    assert_int_equal(azri_slices_go_on(&pop, &got, 61000), 0);
+    got.value = &list;
+    assert_int_equal(azri_slices_go_on(&pop, &got, 2000), 0);
+    got.value = NULL;
+    (void)azri_fail(&e, AZREDIS_E_CLOSED, "test", "cut");
+    got.error = &e;
+    e.retryable = 1;
+    got.fate = AZREDIS_MAYBE_RUN;
+    assert_int_equal(azri_slices_go_on(&pop, &got, 2000), 0);
+    assert_int_equal(azri_slices_go_on(&read, &got, 2000), 1);
+    got.fate = AZREDIS_NOT_SENT;
+    assert_int_equal(azri_slices_go_on(&pop, &got, 2000), 1);
+    assert_int_equal(azri_slices_go_on(&pop, &got, 61000), 0);
+    e.retryable = 0;
+    assert_int_equal(azri_slices_go_on(&read, &got, 2000), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         T(commands_that_break_a_shared_connection_are_refused), T(near_misses_of_refused_commands_pass),
@@ -1368,6 +1465,8 @@ int main(void) {
         T(a_full_ring_drops_what_is_below_warning_first), T(no_dropped_line_is_forgotten), T(lines_above_the_level_are_not_kept),
         T(a_lent_value_is_written_from_where_it_stands), T(only_a_large_argument_is_lent), T(a_value_outlives_its_caller),
         T(without_memory_for_the_rest_of_a_value_the_connection_ends),
+        T(where_the_timeout_of_a_blocking_command_stands), T(a_slice_ends_before_its_token),
+        T(what_a_slice_may_have_taken_is_not_asked_for_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
