@@ -411,7 +411,6 @@ typedef enum azredis_status {
  * command was accepted by the TLS layer; a command of which any byte was held back cannot have run. */
 typedef enum azredis_fate { AZREDIS_NOT_SENT, AZREDIS_MAYBE_RUN, AZREDIS_ANSWERED } azredis_fate;
 
-#ifndef AZREDIS_NO_STATS
 /* How the connection stood when a command's time was over or found no room. Times are AZREDIS_UNKNOWN where there is none. */
 typedef struct azredis_snapshot {
     const char *state;                 /* "ready", or what was waited for: "a token", "the answer to AUTH"; NULL: no snapshot */
@@ -420,7 +419,6 @@ typedef struct azredis_snapshot {
     int64_t     last_read_ms, last_write_ms;   /* ago */
     int64_t     token_left_ms;         /* of the token that the connection lives on, or of the newest */
 } azredis_snapshot;
-#endif
 
 /* What failed, in full. Never holds a token or a secret. Members may be added at the end. */
 typedef struct azredis_error {
@@ -1238,7 +1236,6 @@ AZREDIS_API void azredis_unsubscribe(azredis_sub *s);
 
 /* ---- insight --------------------------------------------------------------------------------- */
 
-#ifndef AZREDIS_NO_STATS
 /* The upper bounds in ms of a histogram's places; the last place has none. */
 #define AZREDIS_LATENCY_BOUNDS {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000}
 #define AZREDIS_LATENCY_PLACES 13
@@ -1247,7 +1244,6 @@ typedef struct azredis_latency {
     uint64_t count, sum_ms;
     uint64_t place[AZREDIS_LATENCY_PLACES];    /* how many took longer than the bound before and at most this one */
 } azredis_latency;
-#endif
 
 typedef struct azredis_stats_data {
     int      connected;                /* 1: commands flow */
@@ -1262,10 +1258,8 @@ typedef struct azredis_stats_data {
     int64_t  last_read_ms, last_write_ms; /* ago; AZREDIS_UNKNOWN: never */
     uint32_t handovers;                /* connections replaced by a new one without a break; not in reconnects */
     uint32_t connections;              /* that are ready now: the shared one, that of subscriptions, leased ones, heirs */
-#ifndef AZREDIS_NO_STATS
     azredis_latency auth_latency;      /* of AUTH that was accepted: connects and reauths */
     azredis_latency command_latency;   /* from written to answered, late answers too; by the clock of the turns */
-#endif
 } azredis_stats_data;
 
 #ifndef AZREDIS_NO_STATS
@@ -11463,6 +11457,16 @@ typedef struct azri_hub_conf {
     int      by_reconnect, separate;
 } azri_hub_conf;
 
+#ifdef AZREDIS_NO_STATS
+/* What of azredis_stats_data is counted, or named where nothing is. */
+typedef struct azri_counts {
+    uint64_t messages, messages_lost, commands_ok, commands_failed;
+    uint32_t connects, reconnects, handovers;
+} azri_counts;
+#else
+typedef azredis_stats_data azri_counts;         /* the rest of it is filled when asked for */
+#endif
+
 typedef struct azri_hub azri_hub;
 struct azri_hub {
     const azri_mem *mem;
@@ -11494,7 +11498,7 @@ struct azri_hub {
     azredis_sub    *subs, *topics[AZRI_TOPICS];
     uint32_t        answers;            /* to SUBSCRIBE; with what ends subscriptions */
     void          (*sweep)(azri_hub *h);  /* frees those that were given up; NULL: none ever was */
-    azredis_stats_data stats;           /* the counters; the rest is filled when asked for */
+    azri_counts     stats;
 };
 
 static void azri_hub_init(azri_hub *h, const azri_mem *m, uint64_t seed) {
@@ -11550,11 +11554,16 @@ static azri_session *azri_hub_listener(const azri_hub *h) {
 
 /* What it has counted goes on counting. */
 static void azri_hub_keep_counts(azri_hub *h, const azri_session *s) {
+#ifdef AZREDIS_NO_STATS
+    (void)h;
+    (void)s;
+#else
     h->stats.bytes_in += s->bytes_in;
     h->stats.bytes_out += s->bytes_out;
     h->stats.pushes_dropped += s->pushes_dropped;
     h->stats.reauths += s->reauths;
     h->stats.reauth_failures += s->reauth_failures;
+#endif
 }
 
 /* Frees the sessions that nobody needs any more, once the pump holds nothing of theirs. */
@@ -11567,7 +11576,7 @@ static void azri_hub_sweep_sessions(azri_hub *h) {
         }
         *at = s->next;
         h->session_count--;
-        if (AZRI_WITH_STATS) azri_hub_keep_counts(h, s);
+        azri_hub_keep_counts(h, s);
         azri_session_free(s);
         azri_free(h->mem, s, sizeof *s);
     }
