@@ -11551,6 +11551,16 @@ typedef struct azri_hub_conf {
     int      by_reconnect, separate;
 } azri_hub_conf;
 
+#ifdef AZREDIS_NO_STATS
+/* What of azredis_stats_data is counted, or named where nothing is. */
+typedef struct azri_counts {
+    uint64_t messages, messages_lost, commands_ok, commands_failed;
+    uint32_t connects, reconnects, handovers;
+} azri_counts;
+#else
+typedef azredis_stats_data azri_counts;         /* the rest of it is filled when asked for */
+#endif
+
 typedef struct azri_hub azri_hub;
 struct azri_hub {
     const azri_mem *mem;
@@ -11582,7 +11592,7 @@ struct azri_hub {
     azredis_sub    *subs, *topics[AZRI_TOPICS];
     uint32_t        answers;            /* to SUBSCRIBE; with what ends subscriptions */
     void          (*sweep)(azri_hub *h);  /* frees those that were given up; NULL: none ever was */
-    azredis_stats_data stats;           /* the counters; the rest is filled when asked for */
+    azri_counts     stats;
 };
 
 static void azri_hub_init(azri_hub *h, const azri_mem *m, uint64_t seed) {
@@ -11638,11 +11648,16 @@ static azri_session *azri_hub_listener(const azri_hub *h) {
 
 /* What it has counted goes on counting. */
 static void azri_hub_keep_counts(azri_hub *h, const azri_session *s) {
+#ifdef AZREDIS_NO_STATS
+    (void)h;
+    (void)s;
+#else
     h->stats.bytes_in += s->bytes_in;
     h->stats.bytes_out += s->bytes_out;
     h->stats.pushes_dropped += s->pushes_dropped;
     h->stats.reauths += s->reauths;
     h->stats.reauth_failures += s->reauth_failures;
+#endif
 }
 
 /* Frees the sessions that nobody needs any more, once the pump holds nothing of theirs. */
@@ -11655,7 +11670,7 @@ static void azri_hub_sweep_sessions(azri_hub *h) {
         }
         *at = s->next;
         h->session_count--;
-        if (AZRI_WITH_STATS) azri_hub_keep_counts(h, s);
+        azri_hub_keep_counts(h, s);
         azri_session_free(s);
         azri_free(h->mem, s, sizeof *s);
     }

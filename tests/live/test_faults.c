@@ -161,6 +161,36 @@ static void test_stalled(void **state)
     done();
 }
 
+/* Cases 31 and 32: calls end in time, the error says how the connection stood, and the late answers reach nobody else. */
+static void test_server_stopped(void **state)
+{
+    azredis_options o = {.command_ms = 200};
+    azredis_latency before, after;
+    azredis_reply r = {0};
+    (void)state;
+    client = live_open(&em, &o);
+    assert_int_equal(live_incr(client, "n"), 1);
+    before = live_stats(client).command_latency;
+    kill(em.redis, SIGSTOP);
+    assert_in_time(azredis_command(client, &r, "INCR", "n"), 200);
+    kill(em.redis, SIGCONT);
+    assert_int_equal(r.status, AZREDIS_E_TIMEOUT);
+    assert_int_equal(r.fate, AZREDIS_MAYBE_RUN);
+    assert_string_equal(r.error->at.state, "ready");
+    assert_true(r.error->at.in_flight == 1 && r.error->at.waiting == 0 && r.error->at.bytes_waiting == 21);
+    assert_in_range(r.error->at.last_write_ms, 190, 200 + LIVE_SLACK);
+    assert_in_range(r.error->at.last_read_ms, r.error->at.last_write_ms, 5000);
+    assert_in_range(r.error->at.token_left_ms, 3500 * 1000, 3600 * 1000);
+    azredis_reply_free(&r);
+    assert_int_equal(live_incr(client, "n"), 3);        /* not the 2 that comes first */
+    after = live_stats(client).command_latency;
+    assert_int_equal(after.count, before.count + 2);
+    assert_int_equal(after.place[7] + after.place[8] + after.place[9], 1);      /* 100 to 1000 ms */
+    assert_true(after.sum_ms >= before.sum_ms + 190);
+    assert_int_equal(live_stats(client).reconnects, 0);
+    done();
+}
+
 static void test_moved(void **state)
 {
     azredis_options o = {0};
@@ -188,6 +218,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_server_restart, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stalled, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_server_stopped, setup, teardown),
         cmocka_unit_test_setup_teardown(test_moved, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -47,6 +47,7 @@ static void check_books(azredis_client *const *client, size_t n, long auths_befo
         assert_int_equal(d.reconnects, 0);
         assert_int_equal(d.reauth_failures + d.token_failures, 0);
         assert_int_equal(d.commands_failed, 0);
+        assert_int_equal(d.auth_latency.count, d.reauths + d.connects);
         tokens += d.tokens;
         reauths += d.reauths;
     }
@@ -111,6 +112,39 @@ static int64_t run_batch(azredis_client *c, int64_t expected)
     return expected;
 }
 
+/* Our counters and the server's, after commands that succeed and that fail: of each word, and of all. */
+static void check_commands(azredis_client *c, int64_t incrs)
+{
+    static const struct { const char *word, *key, *value, *stat; int times; azredis_status st; } row[] = {
+        {"SET", "k", "v", "set", 30, AZREDIS_OK}, {"GET", "k", NULL, "get", 50, AZREDIS_OK},
+        {"LPUSH", "k", "v", "lpush", 20, AZREDIS_E_REDIS}
+    };
+    azredis_latency took = live_stats(c).command_latency;
+    azredis_stats_data d;
+    azredis_reply r = {0};
+    uint64_t sum = 0;
+    size_t i;
+    int n;
+    assert_int_equal(server_calls("incr"), incrs);
+    assert_int_equal(took.count, incrs + 2);            /* and CLIENT ID twice */
+    for (i = 0; i < sizeof row / sizeof row[0]; i++) {
+        long before = server_calls(row[i].stat);
+        azredis_str argv[3] = {{row[i].word, strlen(row[i].word)}, {row[i].key, 1}, {row[i].value, 1}};
+        for (n = 0; n < row[i].times; n++)
+            assert_int_equal(azredis_command_argv(c, &r, NULL, row[i].value ? 3 : 2, argv), row[i].st);
+        assert_int_equal(server_calls(row[i].stat) - before, row[i].times);
+    }
+    azredis_reply_free(&r);
+    d = live_stats(c);
+    assert_int_equal(d.command_latency.count, took.count + 100);
+    assert_int_equal(d.command_latency.count, d.commands_ok + d.commands_failed);
+    assert_int_equal(d.commands_failed, 20);
+    for (i = 0; i < AZREDIS_LATENCY_PLACES; i++)
+        sum += d.command_latency.place[i];
+    assert_int_equal(sum, d.command_latency.count);
+    assert_true(d.waiting == 0 && d.in_flight == 0 && d.bytes_in > 0 && d.bytes_out > 0);
+}
+
 static void test_rotation_under_load(void **state)
 {
     azredis_options o = {.client_name = "load"};
@@ -137,6 +171,7 @@ static void test_rotation_under_load(void **state)
     assert_int_equal(live_get_number(&em, "submit"), l.acknowledged);
     assert_int_equal(live_stats(c).commands_ok, executed + l.acknowledged + 2);
     assert_true(executed > 1000 && l.acknowledged > 1000);
+    check_commands(c, executed + l.acknowledged);
     azredis_close(c);
 }
 
