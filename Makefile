@@ -208,6 +208,12 @@ bench-check: $(B)/redis-server ## instructions, allocations, copies, system call
 	@$(PYTHON) tools/bench.py -B $(B) --selftest
 bench-threads: $(B)/bench_threads $(B)/emulator $(B)/redis-server ## ping-pong with the background threads idle against without them
 	@sh tools/bench_threads.sh $(B) $<
+bench-renewal: $(B)/gcc/live/test_latency emulator ## longest PING in ten renewals through a relay of 20 ms each way
+	@LATENCY_RENEWALS=10 $(B)/gcc/live/test_latency
+bench-throughput: $(B)/bench_throughput $(B)/emulator $(B)/redis-server ## GETs of 1, 8, 32 threads on one client beside one hiredis connection each; with Debian's hiredis sources
+	@sh tools/bench_threads.sh $(B) $<
+$(B)/bench_throughput: tools/bench_throughput.c $(HEADER) $(B)/hiredis/libhiredis.a
+	$(Q)$(CC) -O2 -g $(WARN) -I$(H) -isystem $(B)/hiredis $(TLS_INC) $< -o $@ $(B)/hiredis/libhiredis.a -lssl -lcrypto $(TLS_LIBS)
 $(B)/bench_threads: tools/bench_threads.c $(HEADER)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -O2 -g $(WARN) $(TLS_INC) -I$(H) $< -o $@ $(TLS_LIBS)
@@ -331,6 +337,6 @@ $(foreach v,$(VARIANTS),$(eval $(call VARIANT,$(v))))
 $(VARIANTS:%=$(B)/%/unit/test_verdict): tools/azredis/verdict.h
 
 .PHONY: help arena hiredis port-lwip port-mingw demo unit unit-gcc unit-asan unit-msan sim live live-asan live-valgrind fuzz-short san tsan stress valgrind check \
-        roots mbedtls-36 live-36 test-mbedtls $(SUITES_36:%=test-mbedtls-%) demo-short bench-short bench-check bench-threads sizes \
+        roots mbedtls-36 live-36 test-mbedtls $(SUITES_36:%=test-mbedtls-%) demo-short bench-short bench-check bench-threads bench-throughput bench-renewal sizes \
         sizes-update mutants test-peers programs test emulator azredis examples install uninstall clean check-all cross cross-run
 .DELETE_ON_ERROR:

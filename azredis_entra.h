@@ -20295,7 +20295,10 @@ AZREDIS_API azredis_status azredis_subscribed(azredis_sub *s, uint32_t wait_ms, 
     uint64_t until;
     if (!s) return azri_fail(why, AZREDIS_E_ARG, "redis.subscribe", "there is no subscription");
     st = azri_enter(c);
-    if (st != AZREDIS_OK) return azri_fail(why, st, "redis.subscribe", "the client cannot be used here");
+    if (st != AZREDIS_OK) {
+        azri_enter_error(c, st, why);
+        return st;
+    }
     until = azri_after(azri_now(c), wait_ms);
     s->busy++;
     for (;;) {

@@ -582,6 +582,7 @@ static void orphan_calls(azredis_sub *pushed, azredis_sub *pulled, azredis_auth 
     azredis_stats_data d;
     azredis_fd fd;
     azredis_options o = {0};
+    azredis_sub_options topic = {.channel = "other"};
     azredis_client *c;
     alarm(10);
     orphan(azredis_command(client, &r, "PING") == AZREDIS_E_FORK);
@@ -592,7 +593,9 @@ static void orphan_calls(azredis_sub *pushed, azredis_sub *pulled, azredis_auth 
     orphan(azredis_connect(client, 1000, &why) == AZREDIS_E_FORK && strstr(why.message, "open a new one"));
     orphan(azredis_wait(client, 1000) == AZREDIS_E_FORK);
     orphan(azredis_next(pulled, &m, 1000) == AZREDIS_E_FORK);
+    orphan(azredis_subscribed(pulled, 1000, &why) == AZREDIS_E_FORK && why.code == AZREDIS_E_FORK);
     orphan(azredis_subscribe(client, AZREDIS_CHANNEL, "other", NULL, NULL) == NULL);
+    orphan(azredis_subscribe_with(client, &topic) == NULL);
     orphan(azredis_start(client) == AZREDIS_E_FORK);
     orphan(azredis_process(client, NULL, 0) == AZREDIS_E_FORK);
     orphan(azredis_fds(client, &fd, 1) == 0);
