@@ -1249,7 +1249,7 @@ AZREDIS_API void azredis_unsubscribe(azredis_sub *s);
 
 /* The upper bounds in ms of a histogram's places; the last place has none. */
 #define AZREDIS_LATENCY_BOUNDS {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000}
-#define AZREDIS_LATENCY_PLACES 13
+#define AZREDIS_LATENCY_PLACES 13         /* one for each bound, and one for what took longer than all */
 
 typedef struct azredis_latency {
     uint64_t count, sum_ms;
@@ -10125,7 +10125,7 @@ static void azri_done_push(azri_done *d, azri_cmd *c) {
     d->tail = c;
 }
 
-/* ==== >>slices ============================================================ uses: core text refused cmd ==
+/* ==== >>slices ============================================================ uses: core fail text refused cmd ==
  * Blocking commands in slices: a connection must be shown a new token now and then, and cannot be while a command blocks
  * it. Which commands these are, where their timeout stands and what is written in its place, and what a slice's answer
  * means. Entry points: azri_slices_of, _ms, _timeout, _go_on.

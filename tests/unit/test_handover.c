@@ -1814,8 +1814,111 @@ static void by_handover_if_in_place_it_was_impossible_until_the_end(void **state
     assert_non_null(B);
 }
 
+/* ---- leases ---- */
+
+/* A is the shared connection, B a leased one that is ready. */
+static void leased(void) {
+    azredis_status st;
+    a_up();
+    r.h.conf.leases = 2;
+    B = azri_lease_take(&r.h, (azredis_client *)&r, r.now, &st);
+    assert_non_null(B);
+    use(B);
+    welcome();
+}
+
+static void lease_gives(const char *name) {
+    azri_cmd *c;
+    azredis_str argv = azri_str(name);
+    assert_int_equal(azri_hub_new_cmd(&r.h, 1, &argv, AZRI_FOR_LEASE, &c, NULL), AZREDIS_OK);
+    c->deadline = r.now + COMMAND_MS;
+    c->fn = on_reply;
+    c->user = (void *)(uintptr_t)r.cmds++;
+    azri_lease_before(B, azri_on_lease_of(azri_refused(1, &argv)));
+    azri_lease_submit(&r.h, B, c);
+    deliver();
+}
+
+/* Between MULTI and EXEC neither a new token nor a PING. */
+static void a_transaction_is_not_divided(void **state) {
+    azredis_str multi = azri_str("MULTI"), exec = azri_str("EXEC");
+    (void)state;
+    r.h.conf.session.keepalive_ms = 60000;
+    leased();
+    lease_gives("MULTI");
+    assert_string_equal(out(), "MULTI");
+    server("+OK|");
+    azri_lease_after(B, azri_on_lease_of(azri_refused(1, &multi)), 1);
+    token(2);
+    tick(r.now + 31000);
+    assert_string_equal(out(), "");
+    tick(r.now + 61000);
+    assert_string_equal(out(), "");
+    lease_gives("EXEC");
+    assert_string_equal(out(), "EXEC");
+    server("*0|");
+    azri_lease_after(B, azri_on_lease_of(azri_refused(1, &exec)), 1);
+    tick(r.now);
+    assert_string_equal(out(), "AUTH oid token-2, PING N");
+    server("+OK|@|");
+    azri_lease_give(&r.h, B, r.now);
+    assert_null(B->wants_close);
+}
+
+static void a_lease_goes_to_the_next_or_ends(void **state) {
+    azredis_status st;
+    azri_session *C;
+    (void)state;
+    leased();
+    C = azri_lease_take(&r.h, (azredis_client *)&r, r.now, &st);
+    assert_non_null(C);
+    assert_ptr_not_equal(B, C);
+    assert_null(azri_lease_take(&r.h, (azredis_client *)&r, r.now, &st));
+    assert_int_equal(st, AZREDIS_AGAIN);
+    azri_lease_give(&r.h, B, r.now);
+    assert_ptr_equal(azri_lease_take(&r.h, (azredis_client *)&r, r.now, &st), B);
+    B->lease.multi = 1;                             /* left in a transaction */
+    azri_lease_give(&r.h, B, r.now);
+    assert_non_null(B->wants_close);
+    assert_null(azri_lease_take(&r.h, (azredis_client *)&r, r.now, &st));
+    tick(r.now);
+    tick(r.now);
+    assert_int_equal(r.h.session_count, 2);
+    B = azri_lease_take(&r.h, (azredis_client *)&r, r.now, &st);
+    use(B);
+    welcome();
+    azri_lease_give(&r.h, B, r.now);
+    tick(r.now + AZRI_LEASE_IDLE_MS - 1);
+    assert_int_equal(r.h.session_count, 3);
+    tick(r.now + 1);
+    tick(r.now);
+    assert_int_equal(r.h.session_count, 2);
+    assert_int_equal(told(AZREDIS_EV_CONNECTION_FAILED), 0);
+}
+
+/* What was begun there ends with its fate; the rest is not sent by another connection. */
+static void a_lost_lease_takes_its_commands_along(void **state) {
+    (void)state;
+    leased();
+    lease_gives("MULTI");
+    assert_string_equal(out(), "MULTI");
+    lease_gives("EXEC");
+    lost();
+    one_is(0, AZREDIS_E_CLOSED, AZREDIS_MAYBE_RUN, "the wire is cut");
+    one_is(1, AZREDIS_E_CLOSED, AZREDIS_NOT_SENT, "the wire is cut");
+    lease_gives("EXEC");
+    one_is(2, AZREDIS_E_CLOSED, AZREDIS_NOT_SENT, "the wire is cut");
+    tick(r.now + 60000);
+    assert_int_equal(B->state, AZRI_DOWN);
+    azri_lease_give(&r.h, B, r.now);
+    tick(r.now);
+    assert_int_equal(r.h.session_count, 1);
+    assert_int_equal(told(AZREDIS_EV_CONNECTION_FAILED), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        T(a_transaction_is_not_divided), T(a_lease_goes_to_the_next_or_ends), T(a_lost_lease_takes_its_commands_along),
         T(over_resp2_subscriptions_have_a_connection_of_their_own), T(a_subscriber_over_resp2_answers_its_ping),
         T(a_subscriber_over_resp2_is_replaced_with_each_token), T(a_lost_subscriber_leaves_commands_alone),
         T(a_token_is_shown_in_time_by_all), T(an_heir_of_a_subscriber_that_dies_costs_no_message), T(a_subscriber_whose_token_ends_before_it_has_an_heir_has_a_gap),
