@@ -193,7 +193,7 @@ static void booleans(void **s) {
 
 static void status_texts(void **s) {
     static const int codes[] = { 0, 1, -1, -2, -3, -4, -5, -6, -10, -11, -12, -13, -20, -21, -30, -31, -32, -33, -34, -40,
-                                 -41, -42, -43, -44 };
+                                 -41, -42, -43, -44, -45, -46, -7 };
     size_t i, k;
     (void)s;
     assert_int_equal(sizeof codes / sizeof codes[0], sizeof azri_status_rows / sizeof azri_status_rows[0]);
