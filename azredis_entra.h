@@ -357,8 +357,12 @@
 #  error "azredis_entra.h: the macro is AZREDIS_ENTRA_IMPLEMENTATION"
 #endif
 
-#ifdef AZREDIS_ENTRA_STATIC
-#  define AZREDIS_API static
+#if defined(AZREDIS_ENTRA_STATIC) && !defined(AZREDIS_ONLY_PURE)    /* the pure half has no function of the API */
+#  ifdef __GNUC__
+#    define AZREDIS_API __attribute__((unused)) static              /* a program uses few of them */
+#  else
+#    define AZREDIS_API static
+#  endif
 #elif defined(__cplusplus)
 #  define AZREDIS_API extern "C"
 #else
