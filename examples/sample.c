@@ -10,6 +10,7 @@
  * ConnectionReauthenticated appear, and the row of "+" goes on over the same connection.
  * With --pubsub it also publishes numbered messages and receives them, and tells at the end whether one is missing or
  * came twice: over RESP3 on the same connection, over RESP2 on a second one, which is replaced with each token.
+ * With --production it has the options of a service instead of those that show every failure.
  * Exit status: 0 all went well, 1 something failed, 2 wrong flags.
  */
 #ifndef _GNU_SOURCE
@@ -30,6 +31,8 @@
 #define NEAR_US 100000                  /* so close to a re-authentication a command is timed apart */
 #define MESSAGES 5                      /* published in each tick */
 #define LAST_US 5000000                 /* how long the last message is waited for */
+#define EARLY 100                       /* commands that --production gives before there is a connection */
+#define PRODUCTION_MS 30000             /* what such a caller can wait for */
 #define KEPT 16384                      /* latencies are those of the last so many commands */
 
 /* extra: asks which managed identity, sends the chain of a certificate */
@@ -50,7 +53,7 @@ struct settings {
     char host[512], tenant[128], client[512], secret[2048], file[1024];    /* typed answers */
     int extra;                          /* as in the menu */
     long seconds;                       /* 0: until Ctrl-C */
-    int protocol, verbose, pubsub;      /* protocol 0: what the connection string says, else 3 */
+    int protocol, production, verbose, pubsub;      /* protocol 0: what the connection string says, else 3 */
     azredis_auth_options identity;
 };
 
@@ -59,6 +62,7 @@ struct run {
     azredis_reply reply;
     char key[64];
     unsigned long long ok, failed, sets, gets;
+    int early;                          /* answered ones of those that were given early */
     int connected, pairs, row;          /* pairs of this second; row: "+" on this line of output */
     char trouble[600];                  /* the last failure of this second; "": none */
     int64_t reauth_at;                  /* 0: none yet */
@@ -210,8 +214,9 @@ static int ask_identity(struct settings *s) {
 /* ---- flags ----------------------------------------------------------------------------------- */
 static void usage(FILE *to) {
     fputs("usage: sample [--endpoint HOST[:PORT]] [--auth NAME] [--seconds N] [--protocol 2|3]\n"
-          "              [--certificate FILE] [--send-chain] [--pubsub] [--verbose] [--help]\n"
+          "              [--certificate FILE] [--send-chain] [--pubsub] [--production] [--verbose] [--help]\n"
           "Asks for what is not given. --pubsub publishes and receives numbered messages, too.\n"
+          "--production has the options of a service: commands wait for a cache that is away or comes up later.\n"
           "HOST[:PORT] may be a connection string (host:port,auth=NAME,...) or URL (rediss://host?auth=NAME)\n"
           "without secrets. AZREDIS_CONNECTION in the environment takes its place, and may have secrets.\n"
           "NAME, and the environment variables it reads:\n"
@@ -279,6 +284,7 @@ static int read_flags(struct settings *s, int argc, char **argv) {
         }
         if (strcmp(flag, "--help") == 0) { usage(stdout); exit(0); }
         if (strcmp(flag, "--verbose") == 0) { s->verbose = 1; continue; }
+        if (strcmp(flag, "--production") == 0) { s->production = 1; continue; }
         if (strcmp(flag, "--pubsub") == 0) { s->pubsub = 1; continue; }
         if (strcmp(flag, "--send-chain") == 0) { s->identity.send_chain = 1; continue; }
         if (strcmp(flag, "--auth") == 0) s->auth = value;
@@ -420,6 +426,26 @@ static void await_last_message(struct run *run) {
     run->missing += run->published - run->last;
 }
 
+/* Commands need no connection to be given: they wait for it, up to their time, and are sent in order. */
+static void on_early(azredis_client *c, const azredis_reply *lent, void *user) {
+    struct run *run = (struct run *)user;
+    char expected[12];
+    (void)c;
+    snprintf(expected, sizeof expected, "%d", run->early + 1);
+    if (lent->status == AZREDIS_OK && strcmp(azredis_text(lent->value).ptr, expected) == 0) run->early++;
+    else run->failed++;
+}
+
+static void give_early(struct run *run) {
+    int i;
+    for (i = 1; i <= EARLY; i++) {
+        char number[12];
+        azredis_str echo[2] = {{"ECHO", 4}, {number, 0}};
+        echo[1].len = (size_t)snprintf(number, sizeof number, "%d", i);
+        if (azredis_submit(run->cache, NULL, 2, echo, on_early, run) != AZREDIS_OK) run->failed++;
+    }
+}
+
 static void report_second(struct run *run) {
     if (run->trouble[0] != '\0') {
         end_row(run);
@@ -510,14 +536,19 @@ int main(int argc, char **argv) {
     o.on_event = on_event;
     o.event_user = run;
     o.log_level = s->verbose ? AZREDIS_LOG_DEBUG : AZREDIS_LOG_NONE;
-    o.abort_on_connect_fail = 1;        /* these two show every failure; in production leave them 0, */
-    o.fail_fast = 1;                    /* then commands wait while the connection comes back */
+    o.abort_on_connect_fail = !s->production;   /* these two show every failure; in production leave them 0, */
+    o.fail_fast = !s->production;               /* then commands wait while the connection comes back */
+    if (s->production) o.command_ms = PRODUCTION_MS;
     run->cache = azredis_open(&o);
     azredis_describe(&o, where, sizeof where);
     wipe(s->secret, sizeof s->secret);  /* the library has its own copy, and wipes it when closed */
     if (s->endpoint == s->host) wipe(s->host, sizeof s->host);
 
     printf("Connecting to %s with %s...\n", where, s->title);
+    if (s->production) {
+        run->connected = 1;             /* trouble is told as it comes: it does not end the client */
+        give_early(run);
+    }
     /* A person who signs in has as long as the code lives. */
     if (azredis_connect(run->cache, s->identity.identity == AZREDIS_ID_DEVICE_CODE ? 900000 : 60000, &why) != AZREDIS_OK) {
         azredis_close(run->cache);
@@ -527,6 +558,8 @@ int main(int argc, char **argv) {
     run->connected = 1;
     on_signals(on_stop, 0);
     puts("Connected. Ctrl-C ends.");
+    while (s->production && run->early + run->failed < EARLY && !stop) azredis_wait(run->cache, 100);
+    if (s->production) printf("%d of %d commands that waited for the connection were answered in order.\n", run->early, EARLY);
 
     first_id = client_id(run);
     snprintf(run->key, sizeof run->key, "azredis:sample:%lld:%ld", (long long)first_id, (long)getpid());

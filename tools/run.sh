@@ -50,6 +50,7 @@ for_test() {
     need tinyproxy-bin program tinyproxy
     case $missing in *redis-tools*) ;; *) need redis-tools program redis-cli ;; esac
     need python3 program python3
+    need python3-prometheus-client /usr/bin/python3 -c 'import prometheus_client'
     need clang-tidy program clang-tidy
     need cppcheck program cppcheck
     need pkg-config program pkg-config

@@ -147,6 +147,35 @@ check "cacheaside: the cache is away" prints cacheaside localhost:1 7 <"$scratch
 listener=$!
 check "pubsub: a subscriber" within publish first
 check "pubsub: two messages, then the end" eval 'publish second && wait $listener && [ "$(tr "\n" " " <"$scratch/pubsub.out")" = "first second " ]'
+"$build/prometheus" "$AZREDIS_ENDPOINT" >"$scratch/prometheus.out" 2>&1 &
+pids="$! $pids"
+# scraped N: one look, kept for the parser of Prometheus' own client
+scraped() {
+    curl -sS --noproxy '*' --max-time 10 "$(cat "$scratch/prometheus.out")" >"$scratch/scrape$1" 2>/dev/null
+}
+check "prometheus: served" within scraped 1
+check "prometheus: again" scraped 2
+# Debian's package is for Debian's python.
+/usr/bin/python3 - "$scratch/scrape1" "$scratch/scrape2" >"$scratch/parsed" 2>&1 <<'PY'
+import sys
+from prometheus_client.parser import text_string_to_metric_families as parse
+first, second = ({f.name: f for f in parse(open(path).read())} for path in sys.argv[1:])
+def value(families, name): return families[name].samples[0].value
+for f in second.values():
+    assert f.documentation and f.type in ("gauge", "counter", "histogram"), f
+    if f.type != "histogram": assert len(f.samples) == 1 and f.samples[0].value >= 0, f
+    if f.type == "counter": assert value(first, f.name) <= f.samples[0].value, f
+assert value(second, "azredis_connected") == 1 and value(second, "azredis_connects") == 1
+assert value(second, "azredis_commands_ok") == value(first, "azredis_commands_ok") + 1
+assert 0 < value(second, "azredis_token_left_seconds") <= 2
+for name, of in ("azredis_auth_seconds", ("connects", "reauths")), ("azredis_command_seconds", ("commands_ok", "commands_failed")):
+    places = [(s.labels["le"], s.value) for s in second[name].samples if s.name.endswith("_bucket")]
+    total, count = ([s.value for s in second[name].samples if s.name == name + end][0] for end in ("_sum", "_count"))
+    assert [float(le) for le, _ in places] == sorted(float(le) for le, _ in places) and places[-1] == ("+Inf", count), places
+    assert [n for _, n in places] == sorted(n for _, n in places) and len(places) == 13 and 0 <= total < 60, places
+    assert count == sum(value(second, "azredis_" + w) for w in of), (name, count)
+PY
+check "prometheus: read back by the parser of its client" eval '[ ! -s "$scratch/parsed" ] || { sed "s/^/# /" "$scratch/parsed"; false; }'
 "$emulator" --port 0 --gateway-cert wrong-host --quiet --env-file "$scratch/other" &
 pids="$pids $!"
 within test -s "$scratch/other"

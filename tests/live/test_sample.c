@@ -823,6 +823,69 @@ static void no_connection_is_one_message(void **state) {
     assert_end(1);
 }
 
+/* From `after` ms on, what connects to the port is carried to the gateway: one connection, until it ends. */
+static pid_t carry_later(int port, int after) {
+    struct sockaddr_in a;
+    struct pollfd p[2];
+    char bytes[65536];
+    ssize_t n = 1, done;
+    int fd, one = 1, i;
+    pid_t pid = fork();
+    if (pid != 0) return pid;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    poll(NULL, 0, after);
+    memset(&a, 0, sizeof a);
+    a.sin_family = AF_INET;
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    a.sin_port = htons((uint16_t)port);
+    fd = socket(AF_INET, SOCK_STREAM, 0);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(fd, (struct sockaddr *)&a, sizeof a) || listen(fd, 8)) _exit(1);
+    p[0].fd = accept(fd, NULL, NULL);
+    p[1].fd = socket(AF_INET, SOCK_STREAM, 0);
+    a.sin_port = htons((uint16_t)atoi(strrchr(setting("AZREDIS_ENDPOINT"), ':') + 1));
+    if (p[0].fd < 0 || connect(p[1].fd, (struct sockaddr *)&a, sizeof a)) _exit(1);
+    p[0].events = p[1].events = POLLIN;
+    while (n > 0 && poll(p, 2, -1) > 0) {
+        for (i = 0; i < 2 && n > 0; i++) {
+            if (!p[i].revents) continue;
+            n = read(p[i].fd, bytes, sizeof bytes);
+            for (done = 0; done < n; done += one) one = (int)write(p[!i].fd, bytes + done, (size_t)(n - done));
+        }
+    }
+    _exit(0);
+}
+
+/* The cache comes up 8 s after the program: a service waits for it, the sample says why it cannot go on. */
+static void production_waits_for_a_cache_that_comes_up_later(void **state) {
+    int port = closed_port(), status = 1;
+    int64_t began = now_ms();
+    char endpoint[64];
+    pid_t carrier;
+    (void)state;
+    snprintf(endpoint, sizeof endpoint, "localhost:%d", port);
+    carrier = carry_later(port, 8000);
+    start("--endpoint", endpoint, "--auth", "default", NULL);
+    expect("Cannot connect: ");
+    expect("refused");
+    assert_end(1);
+    assert_true(now_ms() - began < 8000);
+    clean_up(state);
+    start("--endpoint", endpoint, "--auth", "default", "--production", "--seconds", "2", NULL);
+    expect("ConnectionFailed: ");
+    expect("refused");
+    while (now_ms() - began < 8000 && more(began + 8000)) {}
+    assert_shown("Connected.", 0);
+    expect("ConnectionRestored: ");
+    expect("100 of 100 commands that waited for the connection were answered in order.");
+    assert_true(now_ms() - began >= 8000);
+    expect("+");
+    assert_end(0);
+    assert_good_summary();
+    assert_int_equal(waitpid(carrier, &status, 0), carrier);
+    assert_int_equal(status, 0);
+}
+
 static void a_drop_is_seen(void **state) {
     long refused = fired("refuse"), expired = fired("expire-now");
     (void)state;
@@ -876,6 +939,7 @@ int main(void) {
         cmocka_unit_test_teardown(flags_missing_environment_is_named, clean_up),
         cmocka_unit_test_teardown(default_without_environment_says_what_is_missing, clean_up),
         cmocka_unit_test_teardown(no_connection_is_one_message, clean_up),
+        cmocka_unit_test_teardown(production_waits_for_a_cache_that_comes_up_later, clean_up),
         cmocka_unit_test_teardown(a_drop_is_seen, clean_up),
     };
     return cmocka_run_group_tests(tests, start_emulator, stop_emulator);
