@@ -535,6 +535,133 @@ static void test_deadlines_of_many(void **state)
     done();
 }
 
+/* ---- close in every callback while others wait in every call ------------------------------------------ */
+
+typedef enum waiting { IN_COMMAND, IN_EXEC, IN_NEXT, IN_WAIT, IN_CONNECT, WAITINGS } waiting;
+
+typedef struct waiter { pthread_t thread; waiting in; azredis_sub *sub; azredis_status said; } waiter;
+
+static atomic_int waiters;              /* that are about to call */
+
+static void *wait_for_close(void *user)
+{
+    static const azredis_str get[2] = {{"GET", 3}, {"n", 1}};
+    static const azredis_cmd two[2] = {{2, get}, {2, get}};
+    waiter *w = user;
+    azredis_reply r = {0};
+    azredis_message m;
+    azredis_error why;
+    azredis_call long_enough = {.timeout_ms = 60000};
+    atomic_fetch_add(&waiters, 1);
+    switch (w->in) {
+    case IN_COMMAND: w->said = azredis_command_argv(client, &r, &long_enough, 2, get); break;
+    case IN_EXEC: w->said = azredis_exec(client, &r, &long_enough, two, 2); break;
+    case IN_NEXT: w->said = azredis_next(w->sub, &m, 60000); break;
+    case IN_WAIT: w->said = azredis_wait(client, 60000); break;
+    default: w->said = azredis_connect(client, 60000, &why); break;
+    }
+    azredis_reply_free(&r);
+    return NULL;
+}
+
+/* Two in each of these calls. Nothing tells that a thread is inside one but time. */
+static void wait_in(waiter *w, waiting from, waiting to, azredis_sub *sub)
+{
+    int i, n = 2 * (to - from + 1);
+    atomic_store(&waiters, 0);
+    for (i = 0; i < n; i++) {
+        w[i] = (waiter){.in = from + (waiting)(i / 2), .sub = sub, .said = AZREDIS_OK};
+        assert_int_equal(pthread_create(&w[i].thread, NULL, wait_for_close, &w[i]), 0);
+    }
+    await(atomic_load(&waiters) == n, LIVE_SOON);
+    live_nap(200);
+}
+
+/* fault: what the emulator did meanwhile; NULL: nothing. */
+static void all_closed(waiter *w, waiting from, waiting to, const char *fault)
+{
+    int i, n = 2 * (to - from + 1);
+    for (i = 0; i < n; i++) {
+        assert_int_equal(pthread_join(w[i].thread, NULL), 0);
+        assert_int_equal(w[i].said, AZREDIS_E_CLOSED);
+    }
+    if (fault) live_disarm(&em, fault);
+    client = NULL;                                      /* it went by itself */
+    await(live_number(&em, "connections_open") == 0, LIVE_SOON);
+}
+
+static void close_by_message(azredis_client *c, const azredis_message *m, void *user)
+{
+    (void)m;
+    (void)user;
+    azredis_close(c);
+}
+
+static void close_by_reply(azredis_client *c, const azredis_reply *r, void *user)
+{
+    (void)r;
+    (void)user;
+    azredis_close(c);
+}
+
+static atomic_int may_close;            /* the next event does; the client is `client` */
+
+static void close_by_event(const azredis_event *ev, void *user)
+{
+    (void)user;
+    if (ev->type == AZREDIS_EV_LOG && atomic_exchange(&may_close, 0)) azredis_close(client);
+}
+
+/* A reply that has run out of time, while the line is dead and four kinds of call wait. */
+static void test_reply_closes_under_all(void **state)
+{
+    static const azredis_str ping[1] = {{"PING", 4}};
+    azredis_options o = {0};
+    azredis_call soon = {.timeout_ms = 20};
+    waiter w[2 * WAITINGS];
+    azredis_sub *sub;
+    (void)state;
+    begin(&o);
+    sub = azredis_subscribe(client, AZREDIS_CHANNEL, "news", NULL, NULL);
+    assert_int_equal(azredis_subscribed(sub, LIVE_SOON, NULL), AZREDIS_OK);
+    live_fault(&em, "stall", NULL, "1");
+    wait_in(w, IN_COMMAND, IN_WAIT, sub);
+    assert_int_equal(azredis_submit(client, &soon, 1, ping, close_by_reply, NULL), AZREDIS_OK);
+    all_closed(w, IN_COMMAND, IN_WAIT, "stall");
+}
+
+static void test_message_closes_under_all(void **state)
+{
+    static const azredis_str publish_one[3] = {{"PUBLISH", 7}, {"news", 4}, {"1", 1}};
+    azredis_options o = {0};
+    waiter w[2 * WAITINGS];
+    azredis_sub *sub;
+    (void)state;
+    begin(&o);
+    sub = azredis_subscribe(client, AZREDIS_CHANNEL, "other", NULL, NULL);
+    assert_int_equal(azredis_subscribed(azredis_subscribe(client, AZREDIS_CHANNEL, "news", close_by_message, NULL), LIVE_SOON,
+                                        NULL), AZREDIS_OK);
+    wait_in(w, IN_NEXT, IN_WAIT, sub);
+    assert_int_equal(azredis_submit(client, NULL, 3, publish_one, NULL, NULL), AZREDIS_OK);
+    all_closed(w, IN_NEXT, IN_WAIT, NULL);
+}
+
+/* While one attempt to connect after the other fails, and says so. */
+static void test_event_closes_under_all(void **state)
+{
+    azredis_options o = {.on_event = close_by_event, .log_level = AZREDIS_LOG_DEBUG};
+    waiter w[2 * WAITINGS];
+    azredis_sub *sub;
+    (void)state;
+    atomic_store(&may_close, 0);
+    live_fault(&em, "refuse", NULL, "*");
+    begin(&o);
+    sub = azredis_subscribe(client, AZREDIS_CHANNEL, "news", NULL, NULL);
+    wait_in(w, IN_COMMAND, IN_CONNECT, sub);
+    atomic_store(&may_close, 1);
+    all_closed(w, IN_COMMAND, IN_CONNECT, "refuse");
+}
+
 /* ---- fork ------------------------------------------------------------------------------------------ */
 
 static atomic_int touched;              /* sockets: written to, read, closed */
@@ -687,6 +814,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_wait_and_wake, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_rules, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_deadlines_of_many, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_reply_closes_under_all, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_message_closes_under_all, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_event_closes_under_all, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_fork, setup_hour, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
