@@ -19950,7 +19950,7 @@ static void azri_blocking_run(azredis_client *c, azri_blocking *b, azredis_reply
         if (s) azri_blocking_slice(c, s, b, r);
         else (void)azri_refuse_call(r, &c->port.mem, &e);
         if (!s && azri_lease_hopeless(c, NULL)) break;
-        if (r->fate == AZREDIS_ANSWERED && s->state == AZRI_READY) {
+        if (s && s->state == AZRI_READY && r->fate == AZREDIS_ANSWERED) {
             tries = 0;
             continue;
         }
