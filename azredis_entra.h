@@ -12264,6 +12264,7 @@ static void azri_hub_take_over(azri_hub *h, azri_session *a) {
 
 #define AZRI_LEASE_IDLE_MS 30000u       /* one that nobody wants is closed */
 
+#ifndef AZREDIS_NO_MALLOC
 /* An idle connection, or a new one. NULL with AGAIN: as many as may be are in use; E_NOMEM. */
 static azri_session *azri_lease_take(azri_hub *h, azredis_client *c, uint64_t now, azredis_status *st) {
     azri_session *s, *found = NULL;
@@ -12330,6 +12331,7 @@ static void azri_lease_after(azri_session *s, azri_on_lease what, int ok) {
     if (what == AZRI_FORGETS && !l->multi) l->watching = 0;
     s->undivided = l->multi || l->watching;
 }
+#endif
 
 /* A leased connection is gone, and with it what its caller had begun there: he is told, and it is not made again. */
 static void azri_lease_lost(azri_hub *h, azri_session *s, const azredis_error *e, azri_queue *unsent) {
@@ -12680,14 +12682,6 @@ static void azri_hub_free(azri_hub *h) {
 #define AZRI_READ  AZREDIS_READ
 #define AZRI_WRITE AZREDIS_WRITE
 typedef azredis_fd azri_fd;          /* want 0: skipped */
-
-static azri_fd azri_fd_to_read(intptr_t sock) {
-    azri_fd f;
-    f.sock = sock;
-    f.want = AZRI_READ;
-    f.ready = 0;
-    return f;
-}
 
 typedef struct azri_port {
     azredis_port p;                  /* every member is set, but connect, lock and wake if they are the user's alone */
@@ -13108,6 +13102,14 @@ static void azri_waker_write(azri_waker *w, uint64_t what) {
 }
 
 static void azri_waker_wake(azri_waker *w) { azri_waker_write(w, AZRI_WAKE); }
+
+static azri_fd azri_fd_to_read(intptr_t sock) {
+    azri_fd f;
+    f.sock = sock;
+    f.want = AZRI_READ;
+    f.ready = 0;
+    return f;
+}
 
 static azri_fd azri_waker_fd(const azri_waker *w) { return azri_fd_to_read(w->rd); }
 
@@ -19954,7 +19956,7 @@ static void azri_blocking_run(azredis_client *c, azri_blocking *b, azredis_reply
         if (s) azri_blocking_slice(c, s, b, r);
         else (void)azri_refuse_call(r, &c->port.mem, &e);
         if (!s && azri_lease_hopeless(c, NULL)) break;
-        if (r->fate == AZREDIS_ANSWERED && s->state == AZRI_READY) {
+        if (s && s->state == AZRI_READY && r->fate == AZREDIS_ANSWERED) {
             tries = 0;
             continue;
         }
