@@ -63,7 +63,7 @@ EXAMPLES = $(patsubst examples/%.c,%,$(filter-out examples/port_% examples/hired
 # What an example needs beside mbedTLS.
 LINK_libuv    = -luv
 LINK_libevent = -levent_core
-LOOPS    = poll epoll libuv libevent psa_key threads pubsub pipeline cacheaside consumer prometheus
+LOOPS    = poll epoll libuv libevent psa_key threads pubsub pipeline transaction cacheaside consumer prometheus
 PEERS    = $(sort $(wildcard tests/live/peers/*.sh))
 # The longest first: two run at a time.
 CHECKS   = tests/build/analyze.sh tests/build/standards.sh tests/build/switches.sh tests/build/bare.sh tests/build/mbedtls.sh \

@@ -111,7 +111,9 @@
  * its inputs read again. A failed early renewal harms nothing while the old token lives. On the connection AUTH is
  * followed by a PING with a nonce, because some servers drop the error of a failing AUTH. A token that Redis refuses
  * is not shown again; one fresh token is fetched at once. Without a new token nothing is written in the connection's
- * last second, so that its end leaves no command in doubt.
+ * last second, so that its end leaves no command in doubt. Several connections show a new token one after the other.
+ * options.reauth chooses how: inline; quiesced, when all is answered; handover, by a second connection that takes over, which
+ * is also the way where the last AUTH took over 1 s, or where AUTH in place fails until shortly before the end.
  * azredis_auth_rehearse shows the live token once more, to see beforehand that a renewal on the connection works.
  *
  * 5 COMMANDS AND REPLIES
@@ -123,6 +125,19 @@
  *     azredis_reply r = {0};
  *     if (azredis_command_argv(c, &r, NULL, 3, set) != AZREDIS_OK) puts(r.error->message);
  *     azredis_reply_free(&r);
+ * azredis_get, azredis_set, ... are common commands as inline functions; azredis_eval sends a script by its name, and its
+ * text only after NOSCRIPT, which says that nothing ran; azredis_scan_next gives one key, member, field or score after the
+ * other, and what is there from the first call to the last is seen at least once.
+ * Some commands need a connection of their own, up to options.leases at once, made when needed and kept for a while:
+ * AZREDIS_ATOMIC makes azredis_exec a transaction, azredis_condition lets it depend on keys; azredis_block waits in slices
+ * through renewals and reconnects (BLPOP, XREAD BLOCK ...); azredis_lease_open hands one out. recipe: transaction
+ *     azredis_str get[2] = {{"GET", 3}, {"stock", 5}}, take[2] = {{"DECR", 4}, {"stock", 5}};
+ *     azredis_condition any = {{"stock", 5}, {2, get}, AZREDIS_IF_GREATER, {"0", 1}};
+ *     azredis_call how = {0, AZREDIS_ATOMIC, &any, 1};
+ *     azredis_cmd cmd = {2, take};
+ *     azredis_status st = azredis_exec(c, NULL, &how, &cmd, 1);
+ *     if (st == AZREDIS_E_CONDITION) puts("sold out");
+ *     else if (st == AZREDIS_E_CONFLICT) puts("somebody was faster: repeat");
  * Refused on the shared connection, with a word on what to use: AUTH HELLO RESET QUIT MONITOR SYNC PSYNC REPLCONF SELECT,
  * CLIENT REPLY/TRACKING/SETNAME, MULTI EXEC DISCARD WATCH UNWATCH, (P|S)(UN)SUBSCRIBE, blocking commands, WAIT.
  *
@@ -150,7 +165,7 @@
  * A socket that was listed stays open until the azredis_process after a list without it, so a loop that registers
  * descriptors (epoll, libuv) drops it in time. With threads one client serves the whole program: many callers share one
  * connection and its flights, each waits for its own answer only, callbacks run on a thread of their own, and
- * azredis_close ends all that wait. recipe: threads
+ * azredis_close ends all that wait. In the child of a fork every call answers AZREDIS_E_FORK and touches nothing. recipe: threads
  *     if (azredis_start(c) != AZREDIS_OK) puts("no threads");
  *     azredis_command(c, NULL, "INCR", "visits");
  * A connection whose TLS key has sealed 2^24 records is replaced by a second one without a break.
@@ -163,10 +178,13 @@
  *     azredis_message m;
  *     while (azredis_next(s, &m, 60000) == AZREDIS_OK) printf("%s\n", m.payload.ptr);
  *     azredis_unsubscribe(s);
- * On the client's own connection (RESP3), again after each reconnect; then the next message has gap = 1. A planned
- * replacement of the connection has none (its limits: "handover" in the section hub). A full
- * queue drops its oldest message and counts it in lost. While subscribed the server applies its pub/sub output
- * limit (often 32 MiB) to all replies of the connection.
+ * Asked for again after each reconnect; then the next message has gap = 1. A planned replacement of the connection has
+ * none (its limits: the section handover). AZREDIS_PATTERN takes all channels that fit. azredis_subscribed waits for the
+ * server's word: OK, AZREDIS_E_NOPERM with its text, TIMEOUT. azredis_subscribe_with bounds the queue in messages and bytes and
+ * says what a full one does: the oldest goes (default), the newest goes, or the subscription ends; lost counts what is
+ * missing before a message. Over RESP2 subscriptions have a second connection, which each token replaces without a gap. While
+ * subscribed the server applies its pub/sub output limit (often 32 MiB) to all replies of the connection: for large ones
+ * give options.pubsub = AZREDIS_PUBSUB_SEPARATE.
  *
  * 8 EVENTS AND LOG
  * options.on_event gets them on the pumping thread, after azredis_start on a thread of their own; submitting and closing
@@ -239,8 +257,8 @@
  * AZREDIS_ENTRA_STATIC          all functions static: for one file that uses the library alone
  * AZREDIS_NO_OS                 no operating system: azredis_port brings everything; implies AZREDIS_NO_THREADS; files,
  *                               environment and azredis_print_event are not there, options.ca is required
- * AZREDIS_NO_MALLOC             what wants memory of any size is not there: azredis_exec, azredis_reply_copy,
- *                               azredis_auth_token, azredis_auth_rehearse; for programs whose clients live in options.memory
+ * AZREDIS_NO_MALLOC             what wants memory of any size is not there: azredis_exec, azredis_block, leases, azredis_eval,
+ *                               azredis_scan_next, azredis_reply_copy, azredis_auth_token, azredis_auth_rehearse; for programs whose clients live in options.memory
  * AZREDIS_TOKEN_MAX             the longest token, 16384; with AZREDIS_NO_OS 4096, of which an arena has room for five
  * AZREDIS_NO_THREADS            POSIX without pthread: no locks, and a name look-up blocks the call (getaddrinfo)
  * AZREDIS_ONLY_PURE             stop before mbedTLS, sockets, clocks: for tests of the pure half
@@ -248,8 +266,8 @@
  *                               are ""; 18 KB less code on a microcontroller
  * AZREDIS_NO_HTTP               no token endpoints: of the identities callback, access key and password remain; 12 KB less
  * AZREDIS_NO_MANAGED            without managed identity: no metadata service is asked, no certificate is taken by its thumbprint
- * AZREDIS_NO_HANDOVER           a connection whose TLS key is worn is drained and made again, instead of being replaced
- *                               without a break; 3 KB less
+ * AZREDIS_NO_HANDOVER           one connection and no more: none is replaced without a break (one whose TLS key is worn is
+ *                               drained and made again), none is leased, and over RESP2 there are no subscriptions; 3 KB less
  * AZREDIS_NO_EVENTS             no events and no log lines: on_event is never called, what fails is told by the calls
  *                               that suffer from it; 2 KB less, and 7 KB of memory
  * AZREDIS_NO_ARENA              memory comes from port.alloc or malloc: options.memory is refused (azredis_open returns
@@ -319,8 +337,7 @@
  * There a TLS session is not kept, no second connection takes over, and one thread calls.
  *
  * 15 NOT YET
- * The OSS cluster policy; transactions; blocking commands; pattern and sharded subscriptions; subscriptions over RESP2;
- * mbedTLS 4; a built-in port for Windows.
+ * The OSS cluster policy and sharded subscriptions; mbedTLS 4; a built-in port for Windows.
  */
 
 /* Under -std=cNN the C library hides POSIX until it is asked for, and it must be asked before the first header. */

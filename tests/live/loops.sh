@@ -1,8 +1,8 @@
 #!/bin/sh
 # loops.sh EMULATOR_BINARY - the event-loop examples (BUILD/poll, epoll, libuv, libevent) and hiredis on our tokens
 # (BUILD/hiredis_token, hiredis_async) live on tokens of 2 seconds: through renewals to their end, and until Ctrl+C in
-# the middle. BUILD/psa_key signs in with a key that it has put into a slot; BUILD/threads, pipeline, cacheaside and
-# pubsub print what they should; BUILD/consumer does jobs that come before and after renewals. Prints TAP lines; exit
+# the middle. BUILD/psa_key signs in with a key that it has put into a slot; BUILD/threads, pipeline, transaction, cacheaside
+# and pubsub print what they should; BUILD/consumer does jobs that come before and after renewals. Prints TAP lines; exit
 # status 0 when all are ok.
 set -u
 [ $# -eq 1 ] || { echo "usage: loops.sh EMULATOR_BINARY" >&2; exit 2; }
@@ -141,6 +141,10 @@ printf 'source: the record of 7\ncache: the record of 7\n' >"$scratch/cache.text
 printf 'source: the record of 7\nsource: the record of 7\n' >"$scratch/away.text"
 check "threads: eight on one client" prints threads "$AZREDIS_ENDPOINT" <"$scratch/threads.text"
 check "pipeline: exec and submit" prints pipeline "$AZREDIS_ENDPOINT" <"$scratch/pipeline.text"
+count_left=2
+for buyer in ann bob; do echo "$buyer has a seat, $((count_left -= 1)) left" >"$scratch/$buyer.text"; done
+echo 'sold out' >"$scratch/cid.text"
+for buyer in ann bob cid; do check "transaction: $buyer" prints transaction "$AZREDIS_ENDPOINT" $buyer <"$scratch/$buyer.text"; done
 check "cacheaside: miss, then hit" prints cacheaside "$AZREDIS_ENDPOINT" 7 <"$scratch/cache.text"
 check "cacheaside: the cache is away" prints cacheaside localhost:1 7 <"$scratch/away.text"
 "$build/pubsub" "$AZREDIS_ENDPOINT" news 2 >"$scratch/pubsub.out" 2>"$scratch/pubsub.err" &
