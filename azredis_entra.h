@@ -19693,7 +19693,7 @@ AZREDIS_API azredis_status azredis_lease_command_argv(azredis_lease *l, azredis_
 
 AZREDIS_API void azredis_lease_close(azredis_lease *l) {
     azredis_client *c = l ? l->client : NULL;
-    if (!c) return;
+    if (!c || azri_auth_forked(c->auth)) return;
     azri_hold(c);
     c->inside++;
     azri_lease_end(c, l->session);
@@ -19815,7 +19815,10 @@ static int azri_tx_run(azri_tx *x) {
     }
     memcpy(x->flight + at, x->cmd, x->n * sizeof *x->cmd);
     azri_tx_word(x, at + x->n, &exec);
-    if (!azri_tx_fly(x, at + x->n + 1)) return 0;
+    if (!azri_tx_fly(x, at + x->n + 1)) {
+        if (at) l->multi = 0;           /* not even MULTI was sent */
+        return 0;
+    }
     if (x->part[at + x->n].value) l->multi = l->watching = 0;
     return azri_tx_judge(x, x->part + at);
 }
