@@ -80,8 +80,8 @@ VARIANTS     = gcc asan clang-asan tsan msan $(SUITES_36) $(CROSS)
 SUITES_36    = trixie sid
 CROSS        = i386 armhf s390x
 # At -O0 the compiler, which takes most of the time, is done in a third of it, and nothing is optimised away before a
-# sanitizer looks at it. What runs long is optimised, and so is the test over which Debian's gcc 12 falls. A unit test is one file, and with all functions static the compiler
-# makes code only of what the test reaches; gcc does so from -Og on.
+# sanitizer looks at it. What runs long is optimised, and so is the test over which Debian's gcc 12 falls. A unit test is
+# one file, and with all functions static the compiler makes code only of what the test reaches; gcc does so from -Og on.
 UNIT_ONLY    = -DAZREDIS_ENTRA_STATIC
 FLAGS_gcc    = -O0
 $(B)/gcc/unit/%: FLAGS_gcc = -Og
@@ -288,9 +288,10 @@ $(B)/redis-server:
 $(B)/azredis: tools/azredis.c $(wildcard tools/azredis/*.h) $(HEADER)
 	@mkdir -p $(@D)
 	$(Q)$(CC) -O2 -g $(WARN) -I$(H) $(TLS_INC) $(EXTRA_CFLAGS) $< -o $@ $(TLS_LIBS)
+# Eleven of them, each with the whole library: -O2 takes thrice as long.
 $(B)/%: examples/%.c $(HEADER)
 	@mkdir -p $(@D)
-	$(Q)$(CC) -O2 -g $(WARN) -I$(H) $(TLS_INC) $(EXTRA_CFLAGS) $< -o $@ $(LINK_$*) $(TLS_LIBS)
+	$(Q)$(CC) -Og $(DEBUG) $(WARN) -I$(H) $(TLS_INC) $(EXTRA_CFLAGS) $< -o $@ $(LINK_$*) $(TLS_LIBS)
 
 # Debian 12 has hiredis 0.14; newer Debian's library wants a newer libc, so it is built from the source package.
 HIREDIS = $(B)/pkg/hiredis/src/hiredis-1.2.0
@@ -303,7 +304,7 @@ $(B)/hiredis/libhiredis.a:
 $(B)/hiredis_token: examples/hiredis_token.c
 $(B)/hiredis_async: tests/live/hiredis_async.c
 $(B)/hiredis_token $(B)/hiredis_async: $(HEADER) $(B)/hiredis/libhiredis.a
-	$(Q)$(CC) -O2 -g $(WARN) -I$(H) -isystem $(B)/hiredis $(TLS_INC) $(EXTRA_CFLAGS) $(filter %.c,$^) -o $@ \
+	$(Q)$(CC) -Og $(DEBUG) $(WARN) -I$(H) -isystem $(B)/hiredis $(TLS_INC) $(EXTRA_CFLAGS) $(filter %.c,$^) -o $@ \
 	    $(B)/hiredis/libhiredis.a -lssl -lcrypto -levent_core $(TLS_LIBS)
 
 # The oldest and newest mbedTLS 3.6 that Debian has, unpacked beside the system's.

@@ -44,7 +44,7 @@ named "and MBEDTLS_SHA512_C" "#undef MBEDTLS_SHA512_C"
 if [ -d "$newer" ]; then
     options "-I$newer/usr/include"
     named "and MBEDTLS_SHA384_C" "#undef MBEDTLS_SHA384_C" "-I$newer/usr/include"
-    check "gcc c99, mbedTLS 3.6" "$gcc" -std=c99 $gcc_c -O1 -I"$include" -isystem "$newer/usr/include" -c "$here/whole.c" -o "$dir/o"
+    check "gcc c99, mbedTLS 3.6" "$gcc" -std=c99 $gcc_c -fsyntax-only -I"$include" -isystem "$newer/usr/include" "$here/whole.c"
     check "clang c99, mbedTLS 3.6" "$clang" -std=c99 $clang_c -fsyntax-only -I"$include" -isystem "$newer/usr/include" "$here/whole.c"
     check "clang++ c++11, mbedTLS 3.6" "$clangxx" -x c++ -std=c++11 $clang_cxx -fsyntax-only -I"$include" \
         -isystem "$newer/usr/include" "$here/whole.c"
