@@ -11032,8 +11032,8 @@ static void azri_session_snapshot(const azri_session *s, uint64_t now, azredis_e
     at->waiting = s->fifo.count - s->in_flight;
     at->in_flight = s->in_flight;
     at->bytes_waiting = s->fifo.bytes;
-    at->last_read_ms = s->last_read ? (int64_t)(now - s->last_read) : AZREDIS_UNKNOWN;
-    at->last_write_ms = s->last_write ? (int64_t)(now - s->last_write) : AZREDIS_UNKNOWN;
+    at->last_read_ms = s->last_read ? (int64_t)(now - azri_min64(now, s->last_read)) : AZREDIS_UNKNOWN;
+    at->last_write_ms = s->last_write ? (int64_t)(now - azri_min64(now, s->last_write)) : AZREDIS_UNKNOWN;
     at->token_left_ms = azri_blob_left(s->blob, now);
 #endif
 }
