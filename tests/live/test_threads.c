@@ -665,6 +665,7 @@ static void test_event_closes_under_all(void **state)
 /* ---- fork ------------------------------------------------------------------------------------------ */
 
 static atomic_int touched;              /* sockets: written to, read, closed */
+static azredis_lease *held;             /* of the parent */
 
 static int touching_send(void *user, intptr_t sock, const void *p, size_t n)
 {
@@ -699,6 +700,8 @@ static void orphan_calls(azredis_sub *pushed, azredis_sub *pulled, azredis_auth 
 {
     static const azredis_str ping[1] = {{"PING", 4}};
     static const azredis_cmd two[2] = {{1, ping}, {1, ping}};
+    static const azredis_str pop[3] = {{"BLPOP", 5}, {"list", 4}, {"0", 1}};
+    static const azredis_call atomic = {.flags = AZREDIS_ATOMIC};
     const int orphan_line = __LINE__, before = atomic_load(&touched);
     azredis_reply r = {0};
     azredis_error why;
@@ -716,6 +719,11 @@ static void orphan_calls(azredis_sub *pushed, azredis_sub *pulled, azredis_auth 
     orphan(r.fate == AZREDIS_NOT_SENT && r.error->code == AZREDIS_E_FORK && strstr(r.error->message, "before fork()"));
     orphan(azredis_command_argv(client, NULL, NULL, 1, ping) == AZREDIS_E_FORK);
     orphan(azredis_exec(client, &r, NULL, two, 2) == AZREDIS_E_FORK && r.status == AZREDIS_E_FORK);
+    orphan(azredis_exec(client, &r, &atomic, two, 2) == AZREDIS_E_FORK && r.fate == AZREDIS_NOT_SENT);
+    orphan(azredis_block(client, &r, NULL, 3, pop) == AZREDIS_E_FORK);
+    orphan(azredis_lease_open(client, 1000, &why) == NULL && why.code == AZREDIS_E_FORK);
+    orphan(azredis_lease_command_argv(held, &r, NULL, 1, ping) == AZREDIS_E_FORK);
+    azredis_lease_close(held);
     orphan(azredis_submit(client, NULL, 1, ping, NULL, NULL) == AZREDIS_E_FORK);
     orphan(azredis_connect(client, 1000, &why) == AZREDIS_E_FORK && strstr(why.message, "open a new one"));
     orphan(azredis_wait(client, 1000) == AZREDIS_E_FORK);
@@ -777,6 +785,8 @@ static void test_fork(void **state)
     pushed = azredis_subscribe(client, AZREDIS_CHANNEL, "news", on_message, &b);
     pulled = azredis_subscribe(client, AZREDIS_CHANNEL, "news", NULL, NULL);
     assert_int_equal(azredis_connect(client, LIVE_SOON, NULL), AZREDIS_OK);
+    held = azredis_lease_open(client, LIVE_SOON, NULL);
+    assert_non_null(held);
     id = live_client_id(client);
     run_callers(k, 0);
     for (i = 0; i < 20; i++) {
@@ -793,7 +803,9 @@ static void test_fork(void **state)
     publish(1, 1, 1);
     await(box_calls(&b) == 1, LIVE_SOON);
     assert_int_equal(live_client_id(client), id);
-    assert_int_equal(live_stats(client).connects, 1);
+    assert_int_equal(azredis_lease_command_argv(held, NULL, NULL, 1, (const azredis_str[]){{"PING", 4}}), AZREDIS_OK);
+    azredis_lease_close(held);
+    assert_int_equal(live_stats(client).connects, 2);
     azredis_auth_release(a);
     done();
 }
