@@ -243,6 +243,43 @@ static void with_abort_a_first_connection_that_fails_is_the_last(void **state) {
     }
 }
 
+/* Cases 29 and 30: as often as connect_retry says; what waits meanwhile is answered, or ends with the last try. */
+static void with_abort_a_first_connection_is_tried_as_often_as_told(void **state) {
+    int tries, succeeds;
+    (void)state;
+    for (succeeds = 0; succeeds <= 1; succeeds++) {
+        r.h.conf.abort_on_connect_fail = 1;
+        r.h.conf.connect_retry = 3;
+        token(1);
+        give_n(2);
+        for (tries = 1; tries <= 3 - succeeds; tries++) {
+            assert_int_equal(r.h.aborted + r.end[0].ends, 0);
+            assert_true(azri_hub_may_dial(&r.h, r.s, r.now));
+            azri_hub_dialing(&r.h, r.s);
+            lost_for(AZREDIS_E_NET);
+            tick(r.s->dial_at);
+        }
+        assert_int_equal(r.h.aborted, !succeeds);
+        if (!succeeds) {
+            one_is(1, AZREDIS_E_NET, AZREDIS_NOT_SENT, "the wire is cut");
+            assert_false(azri_hub_may_dial(&r.h, r.s, r.now + HOUR / 2));
+        } else {
+            welcome();
+            assert_string_equal(out(), "GET k0, GET k1");
+            answer(0, 1);
+            ok(0, 1);
+        }
+        (void)end(NULL);
+        (void)begin(NULL);
+    }
+    r.h.conf.abort_on_connect_fail = 1;
+    r.h.conf.connect_retry = 3;
+    token(1);
+    azri_hub_dialing(&r.h, r.s);
+    lost_for(AZREDIS_E_CERT);                       /* somebody must mend it: no second try */
+    assert_int_equal(r.h.aborted, 1);
+}
+
 /* What cannot pass by itself ends the waiting; what can does not. */
 static void trouble_that_somebody_must_mend_ends_the_waiting(void **state) {
     static const struct { azredis_status why; int ends; } row[] = {
@@ -1444,7 +1481,8 @@ int main(void) {
         T(a_command_needs_a_name_and_bytes), T(time_given_without_a_clock_begins_at_the_next_tick), T(a_command_takes_its_untold_time_along),
         T(as_many_commands_wait_as_the_limit_says), T(as_many_bytes_wait_as_the_limit_says),
         T(fail_fast_fails_at_once_but_only_after_the_first_connection), T(a_command_that_must_not_wait_fails_at_once),
-        T(with_abort_a_first_connection_that_fails_is_the_last), T(trouble_that_somebody_must_mend_ends_the_waiting),
+        T(with_abort_a_first_connection_that_fails_is_the_last), T(with_abort_a_first_connection_is_tried_as_often_as_told),
+        T(trouble_that_somebody_must_mend_ends_the_waiting),
         T(waiting_commands_expire_with_the_reason), T(the_error_of_a_timeout_says_how_the_connection_stood),
         T(answers_are_counted_by_the_time_they_took), T(accepted_auths_are_counted_by_the_time_they_took), T(case18_nothing_of_the_backlog_is_written_before_auth_is_confirmed),
         T(unsent_commands_go_in_front_of_the_backlog_in_order), T(commands_of_a_drained_connection_keep_their_order),
