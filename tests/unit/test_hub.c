@@ -558,6 +558,30 @@ static void reconnecting_backs_off_until_a_connection_has_lived_ten_seconds(void
     assert_int_equal(r.h.stats.reconnects, 1);
 }
 
+/* 200 clients lose a server at the same moment, and it stays away: of each round of tries, a tenth of its time sees at
+ * most a fifth of them, where a tenth each would be even. */
+static void case35_many_clients_do_not_come_back_in_step(void **state) {
+    int seen[6][10] = {{0}}, client, round, i;
+    (void)state;
+    for (client = 0; client < 200; client++) {
+        (void)end(NULL);
+        (void)begin(NULL);
+        r.h.rng.state = (uint64_t)client + 1;
+        up();
+        r.now += 20000;
+        for (round = 0; round < 6; round++) {
+            if (round) azri_hub_dialing(&r.h, r.s);
+            lost_for(AZREDIS_E_NET);
+            assert_in_range(r.s->dial_at - r.now, 100, 200u << round);
+            seen[round][(r.s->dial_at - r.now - 100) * 10 / ((200u << round) - 99)]++;
+            tick(r.s->dial_at);
+        }
+    }
+    for (round = 0; round < 6; round++)
+        for (i = 0; i < 10; i++)
+            if (seen[round][i] > 40) fail_msg("round %d: %d of 200 in tenth %d", round, seen[round][i], i);
+}
+
 static void a_loss_and_its_end_are_told_once(void **state) {
     azri_item *it;
     (void)state;
@@ -1487,7 +1511,7 @@ int main(void) {
         T(answers_are_counted_by_the_time_they_took), T(accepted_auths_are_counted_by_the_time_they_took), T(case18_nothing_of_the_backlog_is_written_before_auth_is_confirmed),
         T(unsent_commands_go_in_front_of_the_backlog_in_order), T(commands_of_a_drained_connection_keep_their_order),
         T(a_released_command_that_came_too_late_is_not_written),
-        T(reconnecting_backs_off_until_a_connection_has_lived_ten_seconds), T(a_loss_and_its_end_are_told_once),
+        T(reconnecting_backs_off_until_a_connection_has_lived_ten_seconds), T(case35_many_clients_do_not_come_back_in_step), T(a_loss_and_its_end_are_told_once),
         T(nothing_is_dialled_without_a_living_token), T(a_token_refused_twice_must_be_mended_by_somebody),
         T(a_refused_password_is_not_replaced), T(after_a_refused_renewal_the_old_token_is_good_for_a_new_connection),
         T(case22_a_token_that_came_during_the_handshake_is_presented_after_it),
