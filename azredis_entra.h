@@ -170,7 +170,7 @@
  *     azredis_command(c, NULL, "INCR", "visits");
  * A connection whose TLS key has sealed 2^24 records is replaced by a second one without a break.
  * While not connected, commands wait up to their time (5 s) and end NOT_SENT with the reason. With fail_fast they end
- * at once after the first connection; with abort_on_connect_fail a first connection that fails ends the client.
+ * at once after the first connection; with abort_on_connect_fail a first connection that fails connect_retry times ends the client.
  * Commands behind an AUTH that the server is slow to answer wait with it (up to auth_ms): that time is not theirs.
  *
  * 7 PUB/SUB recipe: subscribe
@@ -222,9 +222,10 @@
  *                                         auth_ms command_ms renew_ms, identity's request_ms chain_ms
  *   keepAlive                             seconds, 0 or never: off (also keepAliveMs)
  *   abortConnect failFast                 true or false (also abortOnConnectFail)
+ *   connectRetry                          a number
  *   maxReply backlogCount backlogBytes subQueue pubsub=shared|separate reauth=inline|quiesced|handover leases
  * Known from StackExchange.Redis and without effect here, which log line 500 tells: allowAdmin asyncTimeout
- * checkCertificateRevocation configChannel configCheckSeconds connectRetry defaults highIntegrity
+ * checkCertificateRevocation configChannel configCheckSeconds defaults highIntegrity
  * highPriorityThreads maint... preserveAsyncOrder resolveDns responseTimeout setlib sslProtocols tcpKeepAlive
  * tiebreaker topologyRefreshSeconds version writeBuffer. Refused, as they would change what is sent or where to:
  * channelPrefix proxy tunnel serviceName sentinelUser sentinelPassword, $COMMAND, a second address. Refused as well:
@@ -871,7 +872,7 @@ typedef struct azredis_options {
     uint32_t            command_ms;      /* one command from the call (azredis_submit: the next turn) to its end; 0: 5 s */
     uint32_t            keepalive_ms;    /* PING after so much silence; 0: 60 s */
     uint32_t            renew_ms;        /* how long a plain call may stay for a token renewal; 0: 2 s */
-    int                 abort_on_connect_fail; /* 1: a first connection that fails ends the client */
+    int                 abort_on_connect_fail; /* 1: a first connection that fails, connect_retry times, ends the client */
     int                 fail_fast;       /* 1: commands while not connected fail at once, NOT_SENT */
     size_t              max_reply;       /* memory of one reply; 0: 512 MiB */
     uint32_t            backlog_count;   /* commands waiting; 0: 10 000 */
@@ -901,6 +902,7 @@ typedef struct azredis_options {
     azredis_pubsub      pubsub;
     azredis_reauth      reauth;
     uint32_t            leases;          /* connections leased at once, for transactions and blocking commands; 0: 16, at most 32 */
+    uint32_t            connect_retry;   /* so many tries of abort_on_connect_fail, if the cause may pass by itself; 0: 3 */
 } azredis_options;
 
 #ifndef AZREDIS_NO_ARENA
@@ -5801,6 +5803,7 @@ static const azri_config_key azri_config_keys[] = {
     AZRI_KEY_WORD("pubsub", AZRI_CK_OPTION, azredis_options, pubsub, "shared separate"),
     AZRI_KEY_WORD("reauth", AZRI_CK_OPTION, azredis_options, reauth, "inline quiesced handover"),
     AZRI_KEY_O("leases", AZRI_CK_NUMBER, leases),
+    AZRI_KEY_O("connectRetry", AZRI_CK_NUMBER, connect_retry),
 
     AZRI_KEY_A("keepAliveMs", AZRI_CK_MS, keepalive_ms),
     AZRI_KEY_A("clientName", AZRI_CK_TEXT, client_name),
@@ -5808,7 +5811,7 @@ static const azri_config_key azri_config_keys[] = {
     AZRI_KEY_A("abortOnConnectFail", AZRI_CK_FLAG, abort_on_connect_fail),
 
     AZRI_KEY_IGNORED("allowAdmin"), AZRI_KEY_IGNORED("asyncTimeout"), AZRI_KEY_IGNORED("checkCertificateRevocation"),
-    AZRI_KEY_IGNORED("configChannel"), AZRI_KEY_IGNORED("configCheckSeconds"), AZRI_KEY_IGNORED("connectRetry"),
+    AZRI_KEY_IGNORED("configChannel"), AZRI_KEY_IGNORED("configCheckSeconds"),
     AZRI_KEY_IGNORED("defaults"), AZRI_KEY_IGNORED("highIntegrity"), AZRI_KEY_IGNORED("highPriorityThreads"),
     AZRI_KEY_IGNORED("maintNotifications"), AZRI_KEY_IGNORED("maintPostEventRelaxed"),
     AZRI_KEY_IGNORED("maintRelaxedTimeout"), AZRI_KEY_IGNORED("maintRelaxedWindowMax"),
@@ -10242,6 +10245,7 @@ static int azri_slices_go_on(const azri_slices *b, const azredis_reply *r, uint6
 #define AZRI_WORDS_MAX      4           /* arguments of a command of ours */
 #define AZRI_DEAD_MS        10000u      /* silence on an outstanding command, at least */
 #define AZRI_HEALTHY_MS     10000u      /* a connection must live so long before the back-off starts anew */
+#define AZRI_CONNECT_RETRY  3u          /* as in StackExchange.Redis */
 #define AZRI_RECONNECT_BASE 200u
 #define AZRI_RECONNECT_CAP  30000u
 #define AZRI_REAUTH_BASE    5000u       /* retry of a failed re-authentication: 5, 10, 20 .. 60 s */
@@ -11567,7 +11571,7 @@ static void azri_sub_free(azredis_sub *s) {
 typedef struct azri_hub_conf {
     azri_session_conf session;
     int      fail_fast, abort_on_connect_fail;
-    uint32_t backlog_count, sub_queue, leases;
+    uint32_t backlog_count, sub_queue, leases, connect_retry;
     size_t   backlog_bytes;
     int      by_reconnect, separate;
 } azri_hub_conf;
@@ -11858,8 +11862,11 @@ static void azri_hub_fail_queue(azri_hub *h, azri_queue *q, const azredis_error 
 
 /* Trouble that cannot pass by itself ends the waiting at once: nobody gains by waiting for it. */
 static void azri_hub_trouble(azri_hub *h, const azredis_error *e) {
+    uint32_t tries = azri_hub_main(h)->attempts;
+    int again;
     azri_fail_copy(&h->trouble, e);
-    if (h->conf.abort_on_connect_fail && !h->ever_ready) h->aborted = 1;
+    again = e->retryable && tries && tries < h->conf.connect_retry;     /* no try: without a token, for which many were made */
+    if (h->conf.abort_on_connect_fail && !h->ever_ready && !again) h->aborted = 1;
     if (!e->retryable || h->aborted) azri_hub_fail_queue(h, &h->backlog, e);
 }
 
@@ -18962,6 +18969,7 @@ static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o
     h->by_reconnect = o->renewal == AZREDIS_RENEWAL_RECONNECT;
     h->separate = o->pubsub == AZREDIS_PUBSUB_SEPARATE;
     h->leases = azri_or(o->leases, AZRI_LEASES);
+    h->connect_retry = azri_or(o->connect_retry, AZRI_CONNECT_RETRY);
     h->session.reauth = o->reauth;
     c->command_ms = h->session.command_ms;
     c->connect_ms = azri_or(o->connect_ms, 5u * AZRI_SECOND);

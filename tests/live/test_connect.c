@@ -131,7 +131,7 @@ static void test_fail_fast(void **state)
 
 static void test_abort_on_connect_fail(void **state)
 {
-    azredis_options o = {.abort_on_connect_fail = 1};
+    azredis_options o = {.abort_on_connect_fail = 1, .connect_retry = 1};
     azredis_error why = {0};
     (void)state;
     live_fault(&em, "refuse", NULL, "1");
@@ -146,10 +146,28 @@ static void test_abort_on_connect_fail(void **state)
     done();
 }
 
+/* Two tries fail, the third of connect_retry's default is the last one, and here it succeeds. */
+static void test_abort_after_three_tries(void **state)
+{
+    azredis_options o = {.abort_on_connect_fail = 1};
+    azredis_error why = {0};
+    (void)state;
+    live_fault(&em, "refuse", NULL, "2");
+    client = live_open(&em, &o);
+    assert_int_equal(live_fired(&em, "refuse"), 2);
+    done();
+    live_fault(&em, "refuse", NULL, "4");
+    client = live_new(&em, &o);
+    assert_true(azredis_connect(client, 10000, &why) < 0);
+    assert_int_equal(live_fired(&em, "refuse"), 5);
+    live_disarm(&em, "refuse");
+    done();
+}
+
 /* It is about the first connection only. */
 static void test_abort_spares_later_losses(void **state)
 {
-    azredis_options o = {.abort_on_connect_fail = 1};
+    azredis_options o = {.abort_on_connect_fail = 1, .connect_retry = 1};
     (void)state;
     client = live_open(&em, &o);
     live_fault(&em, "refuse", NULL, "1");
@@ -206,6 +224,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_no_queue_call, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fail_fast, setup, teardown),
         cmocka_unit_test_setup_teardown(test_abort_on_connect_fail, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_abort_after_three_tries, setup, teardown),
         cmocka_unit_test_setup_teardown(test_abort_spares_later_losses, setup, teardown),
         cmocka_unit_test_setup_teardown(test_connect_in_time, setup, teardown),
         cmocka_unit_test_setup_teardown(test_silent_gateway, setup, teardown),

@@ -235,6 +235,7 @@ static outcome meet(spoil *s, uint32_t ms, int abort_on_fail) {
     azredis_options o = redis_options(&password, host);
     outcome out;
     o.abort_on_connect_fail = abort_on_fail;
+    o.connect_retry = 1;
     hostile_set(&redis, redis_script, s);
     out = attempt(&o, ms);
     hostile_set(&redis, redis_script, &good);     /* s is the caller's */
@@ -490,6 +491,7 @@ static void test_redis_silent_by_option(void **state) {
     hostile_set(&redis, redis_script, &s);
     o.auth_ms = 200;
     o.abort_on_connect_fail = 1;
+    o.connect_retry = 1;
     out = attempt(&o, 3000);
     assert_int_equal(out.status, AZREDIS_E_TIMEOUT);
     assert_says(&out.error, "did not finish AUTH and handshake in 200 ms");
@@ -616,6 +618,7 @@ static outcome sign_in(page *g, uint32_t ms) {
     id.request_ms = 400;
     id.chain_ms = 500;                  /* no room for a second try */
     o.abort_on_connect_fail = 1;
+    o.connect_retry = 1;
     hostile_set(&redis, redis_script, &good);
     hostile_set(&authority, authority_script, g);
     out = attempt(&o, ms);
@@ -949,6 +952,7 @@ static void test_wrong_trust(void **state) {
     snprintf(host, sizeof host, "localhost:%d", authority.port);
     o.plaintext = 0;
     o.abort_on_connect_fail = 1;
+    o.connect_retry = 1;
     o.ca = hostile_ca;
     o.ca_len = strlen(hostile_ca) + 1;
 

@@ -173,7 +173,7 @@ static void test_exec_in_a_loop(void **state)
 static void exec_fails(const char *body, azredis_status code, int retryable, const char *part)
 {
     azredis_auth_options a = {.identity = AZREDIS_ID_EXEC, .exec = script, .request_ms = 1000};
-    azredis_options o = {.identity = &a, .abort_on_connect_fail = 1};
+    azredis_options o = {.identity = &a, .abort_on_connect_fail = 1, .connect_retry = 1};
     azredis_error why = {0};
     if (body)
         write_script(body);
@@ -285,7 +285,7 @@ static void test_token_file_gets_old(void **state)
 static void test_token_file_errors(void **state)
 {
     azredis_auth_options a = {.identity = AZREDIS_ID_TOKEN_FILE, .token_file = file};
-    azredis_options o = {.identity = &a, .abort_on_connect_fail = 1};
+    azredis_options o = {.identity = &a, .abort_on_connect_fail = 1, .connect_retry = 1};
     azredis_error why = {0};
     (void)state;
     client = live_new(&em, &o);
@@ -348,7 +348,7 @@ static void test_proxy_to_another_cloud(void **state)
 {
     azredis_auth_options a = {.proxy = getenv("EMULATOR_PROXY"), .authority_host = "https://login.microsoftonline.us",
                               .allow_authority = "not-in-the-certificate.example"};
-    azredis_options o = {.identity = &a, .abort_on_connect_fail = 1};
+    azredis_options o = {.identity = &a, .abort_on_connect_fail = 1, .connect_retry = 1};
     azredis_error why = {0};
     long tunnels = live_number(&em, "proxy_tunnels");
     (void)state;
@@ -364,7 +364,7 @@ static void test_proxy_to_another_cloud(void **state)
 static void proxy_fails(const char *proxy, const char *fault, azredis_status code, int retryable, const char *part)
 {
     azredis_auth_options a = {.proxy = proxy, .request_ms = 700, .chain_ms = 750};
-    azredis_options o = {.identity = &a, .abort_on_connect_fail = 1};
+    azredis_options o = {.identity = &a, .abort_on_connect_fail = 1, .connect_retry = 1};
     azredis_error why = {0};
     long tunnels = live_number(&em, "proxy_tunnels"), issued = live_number(&em, "tokens_issued");
     if (fault)

@@ -216,6 +216,7 @@ static azredis_status run(part which, const azredis_port *p, azredis_error *e) {
     o.port = p;
     o.on_event = on_event;
     o.abort_on_connect_fail = 1;        /* the first failure ends the run */
+    o.connect_retry = 1;
     o.client_name = "memory";
     client = azredis_open(&o);
     if (!client)

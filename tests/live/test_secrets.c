@@ -393,6 +393,7 @@ static void child_session(void) {
     o.ca_file = task.ca_file;
     o.command_ms = task.tokens || task.kind != BY_SECRET ? 0 : 100;
     o.abort_on_connect_fail = task.tokens == 0;
+    o.connect_retry = 1;
     o.log_level = AZREDIS_LOG_TRACE;
     o.on_event = child_event;
     a = child_auth(&o);

@@ -122,7 +122,7 @@ static const struct { const char *key, *value, *is; } values[] = {
     { "abortConnect", "true", "1" }, { "abortConnect", "False", "0" }, { "failFast", "yes", "1" }, { "failFast", "on", "1" },
     { "failFast", "1", "1" }, { "maxReply", "1000000", "1000000" }, { "backlogCount", "5", "5" }, { "backlogBytes", "9", "9" },
     { "subQueue", "8", "8" }, { "pubsub", "shared", "0" }, { "pubsub", "separate", "1" }, { "reauth", "inline", "0" },
-    { "reauth", "quiesced", "1" }, { "reauth", "handover", "2" }, { "leases", "32", "32" }, { "keepAliveMs", "1500", "1500" }, { "clientName", "n", "n" }, { "db", "3", "3" },
+    { "reauth", "quiesced", "1" }, { "reauth", "handover", "2" }, { "leases", "32", "32" }, { "connectRetry", "5", "5" }, { "keepAliveMs", "1500", "1500" }, { "clientName", "n", "n" }, { "db", "3", "3" },
     { "abortOnConnectFail", "true", "1" }
 };
 
@@ -554,6 +554,7 @@ static void test_round_trip(void **state) {
         o.pubsub = (azredis_pubsub)azri_rng_below(&r, 2);
         o.reauth = (azredis_reauth)azri_rng_below(&r, 3);
         o.leases = number(&r);
+        o.connect_retry = number(&r);
         id.identity = (azredis_identity)azri_rng_below(&r, 6);
         id.tenant_id = word(&r, w[3]);
         id.client_id = word(&r, w[4]);
@@ -638,13 +639,13 @@ static void test_keys_without_effect_are_told(void **state) {
     (void)state;
     memset(&o, 0, sizeof o);
     seen[0] = '\0';
-    o.config = "h,connectRetry=3,highIntegrity=true,password=" SECRET;
+    o.config = "h,configChannel=c,highIntegrity=true,password=" SECRET;
     o.port = &port;
     o.on_event = on_event;
     c = azredis_open(&o);
     assert_non_null(c);
     azredis_close(c);
-    assert_string_equal(seen, "3 the connection string has keys that have no effect: connectRetry, highIntegrity");
+    assert_string_equal(seen, "3 the connection string has keys that have no effect: configChannel, highIntegrity");
 }
 
 /* An auth that stands alone takes what the string says of the identity, and its roots. */

@@ -243,6 +243,43 @@ static void with_abort_a_first_connection_that_fails_is_the_last(void **state) {
     }
 }
 
+/* Cases 29 and 30: as often as connect_retry says; what waits meanwhile is answered, or ends with the last try. */
+static void with_abort_a_first_connection_is_tried_as_often_as_told(void **state) {
+    int tries, succeeds;
+    (void)state;
+    for (succeeds = 0; succeeds <= 1; succeeds++) {
+        r.h.conf.abort_on_connect_fail = 1;
+        r.h.conf.connect_retry = 3;
+        token(1);
+        give_n(2);
+        for (tries = 1; tries <= 3 - succeeds; tries++) {
+            assert_int_equal(r.h.aborted + r.end[0].ends, 0);
+            assert_true(azri_hub_may_dial(&r.h, r.s, r.now));
+            azri_hub_dialing(&r.h, r.s);
+            lost_for(AZREDIS_E_NET);
+            tick(r.s->dial_at);
+        }
+        assert_int_equal(r.h.aborted, !succeeds);
+        if (!succeeds) {
+            one_is(1, AZREDIS_E_NET, AZREDIS_NOT_SENT, "the wire is cut");
+            assert_false(azri_hub_may_dial(&r.h, r.s, r.now + HOUR / 2));
+        } else {
+            welcome();
+            assert_string_equal(out(), "GET k0, GET k1");
+            answer(0, 1);
+            ok(0, 1);
+        }
+        (void)end(NULL);
+        (void)begin(NULL);
+    }
+    r.h.conf.abort_on_connect_fail = 1;
+    r.h.conf.connect_retry = 3;
+    token(1);
+    azri_hub_dialing(&r.h, r.s);
+    lost_for(AZREDIS_E_CERT);                       /* somebody must mend it: no second try */
+    assert_int_equal(r.h.aborted, 1);
+}
+
 /* What cannot pass by itself ends the waiting; what can does not. */
 static void trouble_that_somebody_must_mend_ends_the_waiting(void **state) {
     static const struct { azredis_status why; int ends; } row[] = {
@@ -519,6 +556,30 @@ static void reconnecting_backs_off_until_a_connection_has_lived_ten_seconds(void
     }
     assert_int_equal(r.h.stats.connects, 2);
     assert_int_equal(r.h.stats.reconnects, 1);
+}
+
+/* 200 clients lose a server at the same moment, and it stays away: of each round of tries, a tenth of its time sees at
+ * most a fifth of them, where a tenth each would be even. */
+static void case35_many_clients_do_not_come_back_in_step(void **state) {
+    int seen[6][10] = {{0}}, client, round, i;
+    (void)state;
+    for (client = 0; client < 200; client++) {
+        (void)end(NULL);
+        (void)begin(NULL);
+        r.h.rng.state = (uint64_t)client + 1;
+        up();
+        r.now += 20000;
+        for (round = 0; round < 6; round++) {
+            if (round) azri_hub_dialing(&r.h, r.s);
+            lost_for(AZREDIS_E_NET);
+            assert_in_range(r.s->dial_at - r.now, 100, 200u << round);
+            seen[round][(r.s->dial_at - r.now - 100) * 10 / ((200u << round) - 99)]++;
+            tick(r.s->dial_at);
+        }
+    }
+    for (round = 0; round < 6; round++)
+        for (i = 0; i < 10; i++)
+            if (seen[round][i] > 40) fail_msg("round %d: %d of 200 in tenth %d", round, seen[round][i], i);
 }
 
 static void a_loss_and_its_end_are_told_once(void **state) {
@@ -1444,12 +1505,13 @@ int main(void) {
         T(a_command_needs_a_name_and_bytes), T(time_given_without_a_clock_begins_at_the_next_tick), T(a_command_takes_its_untold_time_along),
         T(as_many_commands_wait_as_the_limit_says), T(as_many_bytes_wait_as_the_limit_says),
         T(fail_fast_fails_at_once_but_only_after_the_first_connection), T(a_command_that_must_not_wait_fails_at_once),
-        T(with_abort_a_first_connection_that_fails_is_the_last), T(trouble_that_somebody_must_mend_ends_the_waiting),
+        T(with_abort_a_first_connection_that_fails_is_the_last), T(with_abort_a_first_connection_is_tried_as_often_as_told),
+        T(trouble_that_somebody_must_mend_ends_the_waiting),
         T(waiting_commands_expire_with_the_reason), T(the_error_of_a_timeout_says_how_the_connection_stood),
         T(answers_are_counted_by_the_time_they_took), T(accepted_auths_are_counted_by_the_time_they_took), T(case18_nothing_of_the_backlog_is_written_before_auth_is_confirmed),
         T(unsent_commands_go_in_front_of_the_backlog_in_order), T(commands_of_a_drained_connection_keep_their_order),
         T(a_released_command_that_came_too_late_is_not_written),
-        T(reconnecting_backs_off_until_a_connection_has_lived_ten_seconds), T(a_loss_and_its_end_are_told_once),
+        T(reconnecting_backs_off_until_a_connection_has_lived_ten_seconds), T(case35_many_clients_do_not_come_back_in_step), T(a_loss_and_its_end_are_told_once),
         T(nothing_is_dialled_without_a_living_token), T(a_token_refused_twice_must_be_mended_by_somebody),
         T(a_refused_password_is_not_replaced), T(after_a_refused_renewal_the_old_token_is_good_for_a_new_connection),
         T(case22_a_token_that_came_during_the_handshake_is_presented_after_it),
