@@ -10199,11 +10199,14 @@ static int azri_slices_of(azri_slices *b, int argc, const azredis_str *argv, uin
     return 1;
 }
 
-/* How many ms the next slice blocks: never as long as the connection's token still serves. blob: NULL if it is gone. */
+/* How many ms the next slice blocks. A new token that comes meanwhile must still be in time after it: so at most half of
+ * what the old one has left. blob: NULL if it is gone. */
 static uint64_t azri_slices_ms(const azri_slices *b, const azri_blob *blob, uint64_t now) {
     uint64_t ms = azri_min64(AZRI_SLICE_MAX, b->until - azri_min64(now, b->until));
-    if (blob && !azri_blob_endless(blob))
-        ms = azri_min64(azri_min64(ms, blob->life_ms / 4), azri_blob_drain_at(blob) - azri_min64(now, azri_blob_drain_at(blob)));
+    if (blob && !azri_blob_endless(blob)) {
+        uint64_t end = azri_blob_drain_at(blob);
+        ms = azri_min64(azri_min64(ms, blob->life_ms / 4), (end - azri_min64(now, end)) / 2);
+    }
     return azri_max64(ms, 1);
 }
 
