@@ -11647,7 +11647,7 @@ static azri_session *azri_hub_main(const azri_hub *h) { return h->main; }
 /* Two who share a line look at the clock each for himself: "to" may be a little before "from". */
 static AZRI_ALONG void azri_took(azredis_latency *l, uint32_t from, uint32_t to) {
     static const int32_t bounds[] = AZREDIS_LATENCY_BOUNDS;
-    int32_t ms = (int32_t)(to - from);
+    int32_t ms = (int32_t)((int64_t)to - (int64_t)from);      /* both may have wrapped */
     size_t i = 0;
     if (ms < 0) ms = 0;
     while (i < sizeof bounds / sizeof bounds[0] && ms > bounds[i]) i++;
