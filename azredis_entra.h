@@ -10202,11 +10202,14 @@ static int azri_slices_of(azri_slices *b, int argc, const azredis_str *argv, uin
     return 1;
 }
 
-/* How many ms the next slice blocks: never as long as the connection's token still serves. blob: NULL if it is gone. */
+/* How many ms the next slice blocks. A new token that comes meanwhile must still be in time after it: so at most half of
+ * what the old one has left. blob: NULL if it is gone. */
 static uint64_t azri_slices_ms(const azri_slices *b, const azri_blob *blob, uint64_t now) {
     uint64_t ms = azri_min64(AZRI_SLICE_MAX, b->until - azri_min64(now, b->until));
-    if (blob && !azri_blob_endless(blob))
-        ms = azri_min64(azri_min64(ms, blob->life_ms / 4), azri_blob_drain_at(blob) - azri_min64(now, azri_blob_drain_at(blob)));
+    if (blob && !azri_blob_endless(blob)) {
+        uint64_t end = azri_blob_drain_at(blob);
+        ms = azri_min64(azri_min64(ms, blob->life_ms / 4), (end - azri_min64(now, end)) / 2);
+    }
     return azri_max64(ms, 1);
 }
 
@@ -11648,7 +11651,7 @@ static azri_session *azri_hub_main(const azri_hub *h) { return h->main; }
 /* Two who share a line look at the clock each for himself: "to" may be a little before "from". */
 static AZRI_ALONG void azri_took(azredis_latency *l, uint32_t from, uint32_t to) {
     static const int32_t bounds[] = AZREDIS_LATENCY_BOUNDS;
-    int32_t ms = (int32_t)(to - from);
+    int32_t ms = (int32_t)((int64_t)to - (int64_t)from);      /* both may have wrapped */
     size_t i = 0;
     if (ms < 0) ms = 0;
     while (i < sizeof bounds / sizeof bounds[0] && ms > bounds[i]) i++;

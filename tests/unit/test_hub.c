@@ -1454,7 +1454,7 @@ static void a_slice_ends_before_its_token(void **state) {
     assert_int_equal(blocks(&b, "BLPOP a 0", argv), 1);
     assert_int_equal(azri_slices_ms(&b, t, 1000), AZRI_SLICE_MAX);
     assert_int_equal(azri_slices_ms(&b, password, 1000), AZRI_SLICE_MAX);
-    assert_int_equal(azri_slices_ms(&b, t, 1000 + HOUR - AZRI_DRAIN_MS - 700), 700);
+    assert_int_equal(azri_slices_ms(&b, t, 1000 + HOUR - AZRI_DRAIN_MS - 700), 350);
     assert_int_equal(azri_slices_ms(&b, t, 1000 + HOUR), 1);                      /* never 0: that is for ever */
     t->life_ms = 5000;
     assert_int_equal(azri_slices_ms(&b, t, 1000), 1250);
