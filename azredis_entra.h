@@ -19716,11 +19716,13 @@ AZREDIS_API void azredis_lease_close(azredis_lease *l) {
 /* Is v, the answer to the test, what the condition asks for? */
 static int azri_condition_holds(const azredis_condition *k, const azredis_value *v) {
     azredis_value want;
+    azredis_str text = azredis_text(v);
     double a, b;
     if (k->relation == AZREDIS_IF_NIL || k->relation == AZREDIS_IF_NOT_NIL)
         return (v->type == AZREDIS_T_NIL) == (k->relation == AZREDIS_IF_NIL);
-    if (k->relation <= AZREDIS_IF_NOT_EQUAL && azredis_text(v).ptr && v->type != AZREDIS_T_DOUBLE)
-        return azri_eq(azredis_text(v), k->value) == (k->relation == AZREDIS_IF_EQUAL);
+    if (!text.ptr && v->type != AZREDIS_T_INTEGER) return k->relation == AZREDIS_IF_NOT_EQUAL;
+    if (k->relation <= AZREDIS_IF_NOT_EQUAL && text.ptr && v->type != AZREDIS_T_DOUBLE)
+        return azri_eq(text, k->value) == (k->relation == AZREDIS_IF_EQUAL);
     memset(&want, 0, sizeof want);
     want.type = AZREDIS_T_STRING;
     want.len = (uint32_t)k->value.len;

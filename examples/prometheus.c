@@ -60,7 +60,7 @@ int main(int argc, char **argv) {
     int fd = socket(AF_INET, SOCK_STREAM, 0), peer;
     azredis_options o = {.config = argc > 1 ? argv[1] : getenv("AZREDIS_ENDPOINT")};
     azredis_client *redis = azredis_open(&o);
-    at.sin_port = htons((uint16_t)(argc > 2 ? atoi(argv[2]) : 0));
+    at.sin_port = htons((uint16_t)(argc > 2 ? strtoul(argv[2], NULL, 10) : 0));
     if (azredis_start(redis) != AZREDIS_OK || bind(fd, (struct sockaddr *)&at, len) || listen(fd, 8)) return 1;
     getsockname(fd, (struct sockaddr *)&at, &len);
     printf("http://127.0.0.1:%d/metrics\n", ntohs(at.sin_port));

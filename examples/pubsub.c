@@ -12,7 +12,7 @@ int main(int argc, char **argv) {
     azredis_options o = {0};
     azredis_message m;
     azredis_status st = AZREDIS_E_ARG;
-    long left = argc > 3 ? atol(argv[3]) : -1;
+    long left = argc > 3 ? strtol(argv[3], NULL, 10) : -1;
     if (argc < 3) {
         fprintf(stderr, "usage: pubsub HOST CHANNEL [COUNT]\n");
         return 2;

@@ -429,10 +429,9 @@ static void await_last_message(struct run *run) {
 /* Commands need no connection to be given: they wait for it, up to their time, and are sent in order. */
 static void on_early(azredis_client *c, const azredis_reply *lent, void *user) {
     struct run *run = (struct run *)user;
-    char expected[12];
+    int64_t number;
     (void)c;
-    snprintf(expected, sizeof expected, "%d", run->early + 1);
-    if (lent->status == AZREDIS_OK && strcmp(azredis_text(lent->value).ptr, expected) == 0) run->early++;
+    if (lent->status == AZREDIS_OK && azredis_int(lent->value, &number) == AZREDIS_OK && number == run->early + 1) run->early++;
     else run->failed++;
 }
 

@@ -8,23 +8,24 @@
 #define THREADS 8
 #define TIMES 100
 
+typedef struct worker { pthread_t thread; azredis_client *client; size_t failed; } worker;
+
 static void *count(void *user) {
-    azredis_client *c = (azredis_client *)user;
+    worker *w = (worker *)user;
     azredis_reply r = {0};                  /* each thread has its own */
-    size_t failed = 0;
     int i;
     for (i = 0; i < TIMES; i++)
-        if (azredis_incr_by(c, &r, "example:threads", 1, NULL) != AZREDIS_OK) {
+        if (azredis_incr_by(w->client, &r, "example:threads", 1, NULL) != AZREDIS_OK) {
             fprintf(stderr, "INCRBY: %s\n", r.error->message);
-            failed++;
+            w->failed++;
         }
     azredis_reply_free(&r);
-    return (void *)failed;
+    return NULL;
 }
 
 int main(int argc, char **argv) {
     azredis_options o = {0};
-    pthread_t all[THREADS];
+    worker all[THREADS] = {0};
     size_t failed = 0;
     int i, n;
     o.host = argc > 1 ? argv[1] : "";
@@ -35,11 +36,13 @@ int main(int argc, char **argv) {
         azredis_close(c);
         return 1;
     }
-    for (n = 0; n < THREADS && pthread_create(&all[n], NULL, count, c) == 0; n++) {}
+    for (n = 0; n < THREADS; n++) {
+        all[n].client = c;
+        if (pthread_create(&all[n].thread, NULL, count, &all[n]) != 0) break;
+    }
     for (i = 0; i < n; i++) {
-        void *result;
-        pthread_join(all[i], &result);
-        failed += (size_t)result;
+        pthread_join(all[i].thread, NULL);
+        failed += all[i].failed;
     }
     printf("%d threads, %d commands, %zu failed\n", n, n * TIMES, failed);
     azredis_close(c);
