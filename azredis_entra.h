@@ -19693,7 +19693,7 @@ AZREDIS_API azredis_status azredis_lease_command_argv(azredis_lease *l, azredis_
 
 AZREDIS_API void azredis_lease_close(azredis_lease *l) {
     azredis_client *c = l ? l->client : NULL;
-    if (!c) return;
+    if (!c || azri_auth_forked(c->auth)) return;
     azri_hold(c);
     c->inside++;
     azri_lease_end(c, l->session);
