@@ -165,7 +165,8 @@
  * A socket that was listed stays open until the azredis_process after a list without it, so a loop that registers
  * descriptors (epoll, libuv) drops it in time. With threads one client serves the whole program: many callers share one
  * connection and its flights, each waits for its own answer only, callbacks run on a thread of their own, and
- * azredis_close ends all that wait. In the child of a fork every call answers AZREDIS_E_FORK and touches nothing. recipe: threads
+ * azredis_close ends all that wait. In the child of a fork every call answers AZREDIS_E_FORK and touches nothing; one
+ * that was made in a callback must not return from it. recipe: threads
  *     if (azredis_start(c) != AZREDIS_OK) puts("no threads");
  *     azredis_command(c, NULL, "INCR", "visits");
  * A connection whose TLS key has sealed 2^24 records is replaced by a second one without a break.
@@ -1108,12 +1109,12 @@ static inline azredis_str azredis_z(const char *z) {
 static inline azredis_str azredis_digits(char room[24], int64_t n) {
     uint64_t left = n < 0 ? ~(uint64_t)n + 1 : (uint64_t)n;
     azredis_str s;
-    char *p = room + 24;
-    do *--p = (char)('0' + (int)(left % 10));
+    size_t at = 24;
+    do room[--at] = (char)('0' + (int)(left % 10));
     while (left /= 10);
-    if (n < 0) *--p = '-';
-    s.ptr = p;
-    s.len = (size_t)(room + 24 - p);
+    if (n < 0) room[--at] = '-';
+    s.ptr = room + at;
+    s.len = 24 - at;
     return s;
 }
 
@@ -11073,12 +11074,14 @@ static void azri_session_expire(azri_session *s, uint64_t now, azredis_error *e)
 /* When silence means that the connection is dead. A command that was given more time gets it. */
 static uint64_t azri_session_dead_at(const azri_session *s) {
     const azri_cmd *head = s->fifo.head;
-    uint64_t ms, at;
+    uint64_t at;
     if (!s->in_flight) return AZRI_NEVER64;
-    if (s->trying && s->state == AZRI_READY) return azri_after(s->auth_sent_at, s->conf->auth_ms);
-    if (s->conf->command_ms == AZREDIS_NEVER) return AZRI_NEVER64;
-    ms = azri_max64(3ull * s->conf->command_ms, AZRI_DEAD_MS);
-    at = azri_max64(s->waiting_since, s->last_read) + ms;
+    if (s->trying && s->state == AZRI_READY) {
+        at = azri_after(s->auth_sent_at, s->conf->auth_ms);
+    } else {
+        if (s->conf->command_ms == AZREDIS_NEVER) return AZRI_NEVER64;
+        at = azri_max64(s->waiting_since, s->last_read) + azri_max64(3ull * s->conf->command_ms, AZRI_DEAD_MS);
+    }
     return head->finished ? at : azri_max64(at, head->deadline);
 }
 
@@ -11094,7 +11097,7 @@ static uint64_t azri_session_auth_at(const azri_session *s) {
 
 /* When AUTH on this connection has failed too long: the new token must come by another one. */
 static uint64_t azri_session_replace_at(const azri_session *s) {
-    if (!AZRI_WITH_HANDOVER || s->state != AZRI_READY || !s->fresh || !s->auth_failures || s->replace) return AZRI_NEVER64;
+    if (!AZRI_WITH_HANDOVER || s->state != AZRI_READY || !s->fresh || !s->auth_failures || s->replace || s->elder) return AZRI_NEVER64;
     return s->blob->expires_at - azri_min64(AZRI_REPLACE_LEFT, s->blob->life_ms / 10);
 }
 
@@ -12020,7 +12023,10 @@ static void azri_hub_subscribe(azri_hub *h, azri_session *s) {
         if (azri_sub_ended(sub) || *st != AZRI_SUB_NEW || azri_hub_asks_later(sub, s)) continue;
         *(azri_elder(s) ? &sub->heir_serial : &sub->serial) = s->serial;
         if (AZRI_WITH_RESP2 && !s->resp3 && !azri_deaf(s)) {
-            if (azri_hub_can_add(h)) continue;               /* as soon as there is a listener */
+            if (azri_hub_can_add(h)) {          /* as soon as there is a listener; an heir does not wait for that */
+                if (azri_elder(s)) *st = AZRI_SUB_REFUSED;
+                continue;
+            }
             (void)azri_fail(&sub->error, AZREDIS_E_STATE, "redis.subscribe",
                             "over RESP2 subscriptions need a connection of their own, which AZREDIS_NO_HANDOVER and "
                             "options.memory do not have; leave the option protocol at 3");
@@ -12039,7 +12045,7 @@ static void azri_hub_subscribed(azri_hub *h, azri_cmd *c) {
     if (!sub || azri_sub_ended(sub) || c->reply->fate != AZREDIS_ANSWERED) return;
     if (c->serial != sub->serial && (!AZRI_WITH_HANDOVER || c->serial != sub->heir_serial)) return;
     st = c->serial == sub->serial ? &sub->state : &sub->heir_state;
-    h->step = azri_heir(azri_hub_listener(h)) != NULL;
+    h->step |= azri_heir(azri_hub_listener(h)) != NULL;
     h->answers++;
     if (c->reply->status == AZREDIS_OK) {
         *st = AZRI_SUB_ACTIVE;
@@ -12144,6 +12150,7 @@ static void azri_hub_join(azri_hub *h, int whole) {
     azredis_sub *sub;
     for (sub = h->subs; sub; sub = sub->next) {
         int ended = azri_sub_ended(sub);
+        if (ended) azri_seam_drop(sub);
         if (azri_seam_of(sub)) azri_seam_join(sub, whole, &h->stats.messages, &h->stats.messages_lost);
         if (azri_sub_ended(sub) && !ended) azri_hub_close_sub(h, sub);
     }
@@ -12333,8 +12340,12 @@ static void azri_lease_give(azri_hub *h, azri_session *s, uint64_t now) {
 
 static void azri_lease_submit(azri_hub *h, azri_session *s, azri_cmd *c) {
     if (azri_lease_ended(s)) {
-        if (s->error.code == AZREDIS_OK) (void)azri_fail(&s->error, AZREDIS_E_CLOSED, "redis.lease", "the leased connection was closed");
-        azri_hub_not_sent(h, c, &s->error);
+        const azredis_error *e = &s->error;
+        if (s->state != AZRI_DOWN) {    /* until then that record is of whoever has the baton */
+            (void)azri_fail(&h->made, AZREDIS_E_CLOSED, "redis.lease", "the leased connection has ended");
+            e = &h->made;
+        }
+        azri_hub_not_sent(h, c, e);
     } else if (s->state == AZRI_READY) {
         azri_session_push_cmd(s, c);
     } else {
@@ -12347,15 +12358,15 @@ static void azri_lease_submit(azri_hub *h, azri_session *s, azri_cmd *c) {
 /* Before a command on it, and after its answer. */
 static void azri_lease_before(azri_session *s, azri_on_lease what) {
     if (what == AZRI_WATCHES || what == AZRI_BEGINS || what == AZRI_BLOCKS) s->undivided = 1;
-    if (what == AZRI_MARKS) s->lease.marked = 1;
 }
 
-static void azri_lease_after(azri_session *s, azri_on_lease what, int ok) {
+static void azri_lease_after(azri_session *s, azri_on_lease what, azredis_status st, azredis_fate fate) {
     azredis_lease *l = &s->lease;
-    if (what == AZRI_BEGINS && ok) l->multi = 1;
-    if (what == AZRI_WATCHES && ok) l->watching = 1;
-    if (what == AZRI_ENDS) l->multi = l->watching = 0;      /* also where EXEC is answered by an error */
-    if (what == AZRI_FORGETS && !l->multi) l->watching = 0;
+    int may_have = st == AZREDIS_OK || fate == AZREDIS_MAYBE_RUN, did = fate == AZREDIS_ANSWERED;
+    if (what == AZRI_BEGINS && may_have) l->multi = 1;
+    if (what == AZRI_WATCHES && may_have) l->watching = 1;
+    if (what == AZRI_ENDS && did) l->multi = l->watching = 0;       /* also where EXEC is answered by an error */
+    if (what == AZRI_FORGETS && did && !l->multi) l->watching = 0;
     s->undivided = l->multi || l->watching;
 }
 #endif
@@ -12370,8 +12381,8 @@ static void azri_lease_lost(azri_hub *h, azri_session *s, const azredis_error *e
 
 /* What time brings to an idle one. */
 static uint64_t azri_lease_until(const azri_session *s) {
-    return azri_role(s) == AZREDIS_CONNECTION_LEASED && !s->lease.client && s->state == AZRI_READY && !s->wants_close
-               ? s->lease.idle_until : AZRI_NEVER64;
+    if (azri_role(s) != AZREDIS_CONNECTION_LEASED || s->lease.client || s->state != AZRI_READY || s->wants_close) return AZRI_NEVER64;
+    return s->replace ? 0 : s->lease.idle_until;
 }
 
 /* ==== >>sessions ========================================================== uses: core mem fail reply resp news cmd session ends pubsub hub topics handover lease ==
@@ -12393,7 +12404,7 @@ static void azri_hub_token(azri_hub *h, azri_blob *fresh, uint64_t now) {
     for (s = h->sessions; AZRI_WITH_HANDOVER && s; s = azri_next(s)) many += !azri_elder(s) && !azri_gone(s);
     for (s = h->sessions; s; s = azri_next(s)) {
         azri_hub_present(h, s, fresh, now, many > 1 ? azri_hub_stagger(h, s, now) : 0);
-        if (s->state == AZRI_DOWN && h->refusals) s->dial_at = now;    /* a refused token has been replaced */
+        if (s->state == AZRI_DOWN && h->refusals && s->dial_at != AZRI_NEVER64) s->dial_at = now;   /* a refused one was replaced */
     }
     if (h->trouble.code == AZREDIS_E_AUTH || h->trouble.code == AZREDIS_E_ENTRA ||
         h->trouble.code == AZREDIS_E_NO_CREDENTIAL)
@@ -17847,7 +17858,10 @@ static void azri_client_fail_all(azredis_client *c) {
     const azredis_error *e = &c->hub.made;
     memset(&unsent, 0, sizeof unsent);
     (void)azri_fail(&c->hub.made, AZREDIS_E_CLOSED, "client", "the client was closed");
-    for (s = c->hub.sessions; s; s = azri_next(s)) azri_session_closed(s, e, &unsent);
+    for (s = c->hub.sessions; s; s = azri_next(s)) {
+        azri_session_closed(s, e, &unsent);
+        s->dial_at = AZRI_NEVER64;      /* a lease has ended by that, too */
+    }
     azri_hub_fail_queue(&c->hub, &unsent, e);
     azri_hub_fail_queue(&c->hub, &c->hub.backlog, e);
     azri_tell(c);
@@ -18090,7 +18104,7 @@ static uint64_t azri_threads_sum(const azredis_client *c) {
     const azri_session *s;
     uint64_t n = c->hub.stats.messages * 31 + c->hub.stats.connects * 7 +
                  (uint64_t)(c->hub.trouble.code != AZREDIS_OK) * 3 + (uint64_t)c->hub.aborted;
-    for (s = c->hub.sessions; s; s = azri_next(s)) n = n * 11 + (uint64_t)s->state + s->attempts;
+    for (s = c->hub.sessions; s; s = azri_next(s)) n = (n * 11 + (uint64_t)s->state) * 13 + s->attempts;
     return n * 5 + c->hub.answers;
 }
 
@@ -18310,9 +18324,9 @@ static void azri_threads_changed(azredis_client *c) { azri_cond_broadcast(&c->th
 
 static void azri_threads_unsubscribe(azredis_client *c, azredis_sub *s) {
     azri_threads_kick(c);
+    azri_cond_broadcast(&c->threads->changed);          /* an azredis_next on it ends */
     if (azri_threads_mine(c)) return;
     s->busy++;
-    azri_cond_broadcast(&c->threads->changed);          /* an azredis_next on it ends */
     while (s->busy > 1) azri_threads_await(c, azri_now(c) + AZRI_WAIT_MAX);
     s->busy--;
 }
@@ -19629,6 +19643,11 @@ static azri_session *azri_lease_wait(azredis_client *c, const azredis_call *how,
     }
 }
 
+/* What a command means there. */
+static azri_on_lease azri_lease_what(int argc, const azredis_str *argv) {
+    return azri_on_lease_of(argc > 0 && argv && argv[0].len ? azri_refusal_of(argc, argv) : NULL);
+}
+
 /* n commands in one flight, each with its reply; returns when all have ended. Not OK: none was sent. */
 static azredis_status azri_lease_flight(azredis_client *c, azri_session *s, uint64_t deadline, const azredis_cmd *cmd, size_t n,
                                         azredis_reply *part, azredis_error *e) {
@@ -19642,6 +19661,7 @@ static azredis_status azri_lease_flight(azredis_client *c, azri_session *s, uint
         st = azri_new_cmd_wait(c, cmd[i].argc, cmd[i].argv, AZRI_LENT | AZRI_FOR_LEASE, deadline, &one, e);
         if (st != AZREDIS_OK) break;
         azri_cmd_options(one, NULL, deadline);
+        if (azri_lease_what(cmd[i].argc, cmd[i].argv) == AZRI_MARKS) s->lease.marked = 1;
         one->reply = &part[i];
         one->done = &done;
         azri_queue_push(&made, one);
@@ -19652,21 +19672,22 @@ static azredis_status azri_lease_flight(azredis_client *c, azri_session *s, uint
         else azri_stock_give(&c->hub.stock, one);
     }
     if (st == AZREDIS_OK) azri_until_done(c, azri_now(c), &done, (int)n);
+    if (st == AZREDIS_OK && done < (int)n) azri_client_fail_all(c);       /* a callback has closed the client */
     return st;
 }
 
 /* One command. */
 static void azri_lease_run(azredis_client *c, azri_session *s, uint64_t deadline, int argc, const azredis_str *argv,
                            azredis_reply *r) {
-    const azri_refusal *known = argc > 0 && argv && argv[0].len ? azri_refusal_of(argc, argv) : NULL;
-    azri_on_lease what = azri_on_lease_of(known);
+    azri_on_lease what = azri_lease_what(argc, argv);
     azredis_cmd cmd;
     azredis_error e;
     cmd.argc = argc;
     cmd.argv = argv;
     azri_lease_before(s, what);
     if (azri_lease_flight(c, s, deadline, &cmd, 1, r, &e) != AZREDIS_OK) (void)azri_refuse_call(r, &c->port.mem, &e);
-    azri_lease_after(s, what, r->status == AZREDIS_OK);
+    azri_lease_after(s, what, r->status, r->fate);
+    if (azri_threaded(c)) azri_threads_kick(c);     /* a token may have waited for it */
 }
 
 AZREDIS_API azredis_lease *azredis_lease_open(azredis_client *c, uint32_t wait_ms, azredis_error *why) {
@@ -19690,14 +19711,14 @@ AZREDIS_API azredis_status azredis_lease_command_argv(azredis_lease *l, azredis_
     azredis_reply own;
     uint64_t now;
     azredis_status st = azri_enter(c);
-    if (st != AZREDIS_OK) return azri_refuse_enter(c, r, st);
+    if (!l || st != AZREDIS_OK) return azri_refuse_enter(c, r, st);
     memset(&own, 0, sizeof own);
     if (!r) r = &own;
     now = azri_now(c);
     azri_before_call(c, now, azri_call_deadline(c, how, now));
     azri_lease_run(c, l->session, azri_call_deadline(c, how, now), argc, argv, r);
-    st = r->status;
     azri_leave(c);
+    st = r->status;
     azredis_reply_free(&own);
     return st;
 }
@@ -19862,6 +19883,19 @@ static void azri_tx_with(azri_tx *x) {
     azri_free(m, p, x->room * one + n * words);
 }
 
+/* 1: the call has what it needs, and none of its commands begins or ends a transaction of its own. */
+static int azri_tx_is_right(const azri_tx *x, size_t most) {
+    const azredis_condition *k = x->how->conditions;
+    size_t i, conditions = x->how->condition_count;
+    if (!x->cmd || !x->n || x->n > most || (conditions && !k) || conditions > most) return 0;
+    for (i = 0; i < x->n + conditions; i++) {
+        const azredis_cmd *cmd = i < x->n ? &x->cmd[i] : &k[i - x->n].test;
+        azri_on_lease what = azri_lease_what(cmd->argc, cmd->argv);
+        if (what == AZRI_WATCHES || what == AZRI_FORGETS || what == AZRI_BEGINS || what == AZRI_ENDS) return 0;
+    }
+    return 1;
+}
+
 /* azredis_exec with AZREDIS_ATOMIC, entered already. */
 static azredis_status azri_atomic(azredis_client *c, azredis_reply *r, const azredis_call *how, const azredis_cmd *cmd, size_t n) {
     azredis_reply own;
@@ -19878,9 +19912,9 @@ static azredis_status azri_atomic(azredis_client *c, azredis_reply *r, const azr
     x.deadline = azri_call_deadline(c, how, azri_now(c));
     x.room = n + 2 > 2 * how->condition_count ? n + 2 : 2 * how->condition_count;
     azri_before_call(c, azri_now(c), x.deadline);
-    if (!cmd || !n || n > c->hub.conf.backlog_count || (how->condition_count && !how->conditions) ||
-        how->condition_count > c->hub.conf.backlog_count) {
-        (void)azri_fail(&e, AZREDIS_E_ARG, "exec", "azredis_exec takes 1 to backlog_count commands, and conditions");
+    if (!azri_tx_is_right(&x, c->hub.conf.backlog_count)) {
+        (void)azri_fail(&e, AZREDIS_E_ARG, "exec", "a transaction takes 1 to backlog_count commands, and conditions; WATCH, MULTI and "
+                        "EXEC are not among them");
         (void)azri_tx_ends(&x, AZREDIS_NOT_SENT, &e);
     } else {
         azri_tx_with(&x);
@@ -19916,12 +19950,11 @@ static void azri_blocking_call(azredis_client *c, azri_session *s, uint64_t dead
     azri_lease_run(c, s, deadline, argc, argv, r);
 }
 
-static azredis_status azri_blocking_open(azri_blocking *b, azredis_client *c, const azredis_call *how, int argc,
-                                         const azredis_str *argv, azredis_error *e) {
+static azredis_status azri_blocking_open(azri_blocking *b, azredis_client *c, int argc, const azredis_str *argv,
+                                         azredis_error *e) {
     size_t ids;
     b->sent = 0;
     b->begun = azri_now(c);
-    b->limit = how && how->timeout_ms ? azri_after(b->begun, how->timeout_ms) : AZRI_NEVER64;
     if (!argv || !azri_slices_of(&b->slices, argc, argv, b->begun, b->limit))
         return azri_fail(e, AZREDIS_E_ARG, "block", "azredis_block takes a blocking command, and its timeout as 0.5 or 30; 0: for ever");
     ids = b->slices.ids ? (size_t)(argc - b->slices.ids) : 0;
@@ -19945,7 +19978,7 @@ static int azri_blocking_last(azredis_client *c, azri_session *s, azri_blocking 
     ask[3] = azri_str("-");
     ask[4] = azri_str("COUNT");
     ask[5] = azri_str("1");
-    azri_blocking_call(c, s, azri_after(azri_now(c), c->command_ms), 6, ask, r);
+    azri_blocking_call(c, s, azri_min64(b->limit, azri_after(azri_now(c), c->command_ms)), 6, ask, r);
     if (r->status != AZREDIS_OK || !r->value || r->value->type != AZREDIS_T_ARRAY) return 0;
     if (r->value->len && r->value->as.items[0].type == AZREDIS_T_ARRAY && r->value->as.items[0].len)
         id = azredis_text(&r->value->as.items[0].as.items[0]);
@@ -20013,17 +20046,18 @@ AZREDIS_API azredis_status azredis_block(azredis_client *c, azredis_reply *r, co
     if (st != AZREDIS_OK) return azri_refuse_enter(c, r, st);
     memset(&own, 0, sizeof own);
     if (!r) r = &own;
-    azri_before_call(c, azri_now(c), AZRI_NEVER64);
-    st = azri_blocking_open(&b, c, how, argc, argv, &e);
+    b.limit = how && how->timeout_ms ? azri_after(azri_now(c), how->timeout_ms) : AZRI_NEVER64;
+    azri_before_call(c, azri_now(c), b.limit);
+    st = azri_blocking_open(&b, c, argc, argv, &e);
     if (st == AZREDIS_OK) {
         azri_blocking_run(c, &b, r);
         azri_free(&c->port.mem, b.argv, b.size);
         azri_renew(c, AZRI_NEVER64);
-        st = r->status;
     } else {
         (void)azri_refuse_call(r, &c->port.mem, &e);
     }
     azri_leave(c);
+    st = r->status;
     azredis_reply_free(&own);
     return st;
 }
@@ -20119,7 +20153,7 @@ AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, con
     if (!part) st = azri_fail(&e, n && cmd ? n <= c->hub.conf.backlog_count ? AZREDIS_E_NOMEM : AZREDIS_E_LIMIT : AZREDIS_E_ARG,
                               "exec", "azredis_exec takes 1 to backlog_count commands, and memory for their answers");
     else st = azri_exec_queue(c, part, how, cmd, n, &done, &e);
-    if (st == AZREDIS_OK) {
+    if (part && st == AZREDIS_OK) {
         azri_until_done(c, azri_now(c), &done, (int)n);
         azri_renew(c, AZRI_NEVER64);
         azri_leave(c);
@@ -20349,10 +20383,9 @@ AZREDIS_API azredis_status azredis_subscribed(azredis_sub *s, uint32_t wait_ms, 
         azri_pass_time(c, until);
     }
     if (st == AZREDIS_E_TIMEOUT || st == AZREDIS_E_CLOSED) {
-        const azri_session *on = azri_hub_listener(&c->hub);
+        const azredis_error *t = &c->hub.trouble;
         (void)azri_fail(why, st, "redis.subscribe", "%s: the subscription was not confirmed%s%s", c->endpoint,
-                        on->error.message[0] && on->state != AZRI_READY ? ": " : "",
-                        on->state != AZRI_READY ? on->error.message : "");
+                        t->code == AZREDIS_OK ? "" : ": ", t->code == AZREDIS_OK ? "" : t->message);
     } else if (why) {
         *why = s->error;
         why->code = st;
@@ -20496,6 +20529,7 @@ AZREDIS_API azredis_status azredis_eval(azredis_client *c, azredis_reply *r, con
     char digits[24];
     size_t n = argc > 0 ? (size_t)argc : 0, size = (n + 3) * sizeof *all;
     if (!c) return azri_refuse_enter(c, r, AZREDIS_E_NOMEM);
+    if (azri_auth_forked(c->auth)) return azri_refuse_enter(c, r, AZREDIS_E_FORK);
     if (!s || nkeys < 0 || nkeys > argc || argc > INT_MAX - 3 || (n && !argv)) {
         (void)azri_fail(&e, AZREDIS_E_ARG, "eval", "azredis_eval needs a script, and argv with at least nkeys of argc strings");
         return azri_refuse_call(r, &c->port.mem, &e);

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-
+#include <unistd.h>
 static void metric(FILE *f, const char *name, const char *type, const char *help, double value) {
     fprintf(f, "# HELP azredis_%s %s\n# TYPE azredis_%s %s\nazredis_%s %.17g\n", name, help, name, type, name, value);
 }
@@ -57,16 +57,15 @@ static void metrics(FILE *f, const azredis_stats_data *d) {
 int main(int argc, char **argv) {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof at;
-    int fd = socket(AF_INET, SOCK_STREAM, 0), peer;
+    int fd = socket(AF_INET, SOCK_STREAM, 0), peer, ok;
     azredis_options o = {.config = argc > 1 ? argv[1] : getenv("AZREDIS_ENDPOINT")};
     azredis_client *redis = azredis_open(&o);
     at.sin_port = htons((uint16_t)(argc > 2 ? strtoul(argv[2], NULL, 10) : 0));
-    if (azredis_start(redis) != AZREDIS_OK || bind(fd, (struct sockaddr *)&at, len) || listen(fd, 8)) return 1;
-    getsockname(fd, (struct sockaddr *)&at, &len);
-    printf("http://127.0.0.1:%d/metrics\n", ntohs(at.sin_port));
+    ok = azredis_start(redis) == AZREDIS_OK && !bind(fd, (struct sockaddr *)&at, len) && !listen(fd, 8);
+    if (ok && getsockname(fd, (struct sockaddr *)&at, &len) == 0) printf("http://127.0.0.1:%d/metrics\n", ntohs(at.sin_port));
     fflush(stdout);
     signal(SIGPIPE, SIG_IGN);
-    while ((peer = accept(fd, NULL, NULL)) >= 0) {
+    while (ok && (peer = accept(fd, NULL, NULL)) >= 0) {
         char request[2048];
         azredis_stats_data d;
         FILE *f = fdopen(peer, "w");
@@ -76,5 +75,6 @@ int main(int argc, char **argv) {
             fputs("HTTP/1.0 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\n\r\n", f) >= 0) metrics(f, &d);
         fclose(f);
     }
-    return 0;
+    close(fd);
+    return !ok;
 }

@@ -105,9 +105,40 @@ static void test_what_came_of_it(void **state)
     /* What would break the connection does not get there. */
     assert_int_equal(ATOMIC(NULL, 0, "INCR k", "AUTH x"), AZREDIS_E_ARG);
     assert_int_equal(r.fate, AZREDIS_NOT_SENT);
+    assert_int_equal(ATOMIC(NULL, 0, "INCR k", "EXEC", "INCR k"), AZREDIS_E_ARG);
     assert_int_equal(ATOMIC(NULL, 0, "INCR k"), AZREDIS_OK);
     assert_int_equal(item(0), 8);
     assert_int_equal(live_stats(client).connections, 2);
+    /* A database that it has chosen is not the next one's. */
+    assert_int_equal(ATOMIC(NULL, 0, "SELECT 1", "SET k other"), AZREDIS_OK);
+    assert_int_equal(ATOMIC(NULL, 0, "GET k"), AZREDIS_OK);
+    assert_int_equal(item(0), 8);
+}
+
+static void close_it(azredis_client *c, const azredis_reply *lent, void *user)
+{
+    (void)lent;
+    (void)user;
+    azredis_close(c);
+}
+
+/* A callback that runs while a transaction waits for its answers closes the client under it. */
+static void test_closed_by_a_callback(void **state)
+{
+    static const azredis_str ping = {"PING", 4};
+    words w;
+    azredis_condition k = {{"a", 1}, cmd_of(&w, "GET a"), AZREDIS_IF_NIL, {NULL, 0}};
+    size_t conditions;
+    (void)state;
+    for (conditions = 0; conditions < 2; conditions++) {
+        azredis_options o = {0};
+        azredis_close(client);
+        client = live_open(&em, &o);
+        assert_int_equal(azredis_submit(client, NULL, 1, &ping, close_it, NULL), AZREDIS_OK);
+        assert_int_equal(ATOMIC(&k, conditions, "INCR closed"), AZREDIS_E_CLOSED);
+        assert_int_equal(r.status, AZREDIS_E_CLOSED);
+        client = NULL;
+    }
 }
 
 static void test_conditions(void **state)
@@ -271,6 +302,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_what_came_of_it, setup, teardown),
         cmocka_unit_test_prestate_setup_teardown(test_what_came_of_it, setup, teardown, &resp2),
+        cmocka_unit_test_setup_teardown(test_closed_by_a_callback, setup, teardown),
         cmocka_unit_test_setup_teardown(test_conditions, setup, teardown),
         cmocka_unit_test_prestate_setup_teardown(test_conditions, setup, teardown, &resp2),
         cmocka_unit_test_setup_teardown(test_threads_across_renewals, setup, teardown),

@@ -1848,7 +1848,7 @@ static void a_transaction_is_not_divided(void **state) {
     lease_gives("MULTI");
     assert_string_equal(out(), "MULTI");
     server("+OK|");
-    azri_lease_after(B, azri_on_lease_of(azri_refused(1, &multi)), 1);
+    azri_lease_after(B, azri_on_lease_of(azri_refused(1, &multi)), AZREDIS_OK, AZREDIS_ANSWERED);
     token(2);
     tick(r.now + 31000);
     assert_string_equal(out(), "");
@@ -1857,7 +1857,7 @@ static void a_transaction_is_not_divided(void **state) {
     lease_gives("EXEC");
     assert_string_equal(out(), "EXEC");
     server("*0|");
-    azri_lease_after(B, azri_on_lease_of(azri_refused(1, &exec)), 1);
+    azri_lease_after(B, azri_on_lease_of(azri_refused(1, &exec)), AZREDIS_OK, AZREDIS_ANSWERED);
     tick(r.now);
     assert_string_equal(out(), "AUTH oid token-2, PING N");
     server("+OK|@|");
