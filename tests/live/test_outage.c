@@ -125,8 +125,8 @@ static void incr_by(int kind, azredis_client *c, const char *key, azredis_reply 
     }
 }
 
-/* Case 36: the server itself closes who was idle. The first command afterwards goes to a new connection: none is written
- * into the one that ended, so that nobody has to wonder whether it ran. */
+/* Case 36: the server itself closes who was idle. The first command afterwards goes to a new connection: none is
+ * written into the one that ended, so that nobody has to wonder whether it ran. */
 static void test_closed_by_the_server_for_idleness(void **state)
 {
     static const char *const key[CLIENTS] = {"plain", "exec", "submit", "threads"};
