@@ -53,7 +53,7 @@ IMPURE   = test_posix test_child test_proxy test_tls test_config test_no_text te
 PURE_UNIT = $(filter-out $(IMPURE),$(UNIT))
 SIM      = $(patsubst tests/sim/%.c,%,$(sort $(wildcard tests/sim/*.c)))
 # Those that take longest begin first, so that none is left over at the end.
-LIVE_LONG = $(addprefix test_,plain authority doctor threads auth rotation shared threads_poll stress loop sample)
+LIVE_LONG = $(addprefix test_,outage plain authority doctor threads auth rotation shared threads_poll stress loop sample)
 LIVE_ALL = $(patsubst tests/live/%.c,%,$(sort $(wildcard tests/live/test_*.c)))
 LIVE     = $(filter $(LIVE_LONG),$(LIVE_ALL)) $(filter-out $(LIVE_LONG),$(LIVE_ALL))
 LIVE_SH  = $(sort $(wildcard tests/live/*.sh))
