@@ -252,7 +252,7 @@ static void run(int protocol, int64_t cuts)
         worker *w = &all[i];
         if (w->wrong) fail_msg("%d wrong answers: %s", (int)w->wrong, w->why);
         assert_int_equal(w->calls, w->ok + w->unknown + w->not_sent);
-        assert_true(w->unknown <= cuts * AT_ONCE);      /* what it had in flight */
+        assert_true(w->unknown <= d.reconnects * AT_ONCE);      /* what it had in flight when the connection went */
         counted = witnessed(i);
         assert_in_range(counted, w->counted, w->counted + w->counted_unknown);
         calls += w->calls;
@@ -263,8 +263,9 @@ static void run(int protocol, int64_t cuts)
                   protocol, THREADS, (int)calls, (int)(want * THREADS * 1000 / (took ? took : 1)),
                   (int)live_number(&em, "tokens_issued"), (int)cuts, (int)unknown);
     assert_int_equal(not_sent, 0);                      /* they waited for the next connection */
-    assert_int_equal(d.reconnects, cuts);
+    assert_true(d.reconnects >= cuts);                  /* on a slow machine a token may end while a cut is mended */
     if (cuts) return;
+    assert_int_equal(d.reconnects, 0);
     assert_int_equal(unknown, 0);
     assert_int_equal(live_number(&em, "connections_opened"), 1);
 }
