@@ -41,6 +41,16 @@
 #define LIVE_SOON 15000                 /* ms within which what has to come comes, on a loaded machine too */
 #define LIVE_SLACK 500                  /* ms that a call may overrun its deadline by */
 #define LIVE_UNUSED __attribute__((unused))
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#  define LIVE_SANITIZED 1
+#elif defined(__has_feature)
+#  if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#    define LIVE_SANITIZED 1
+#  endif
+#endif
+#ifndef LIVE_SANITIZED
+#  define LIVE_SANITIZED 0
+#endif
 
 typedef struct live {
     pid_t pid, redis;                   /* 0: not running */

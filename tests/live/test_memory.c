@@ -13,17 +13,6 @@
 #include <mbedtls/version.h>
 #include "live.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#  define SANITIZED 1
-#elif defined(__has_feature)
-#  if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
-#    define SANITIZED 1
-#  endif
-#endif
-#ifndef SANITIZED
-#  define SANITIZED 0                   /* malloc is ours to replace */
-#endif
-
 /* ---- failing at will ------------------------------------------------------------------------- */
 
 typedef struct failing {
@@ -102,7 +91,7 @@ static void port_free(void *user, void *p, size_t n) {
 
 static const azredis_port port = {.alloc = port_alloc, .free = port_free};
 
-#if !SANITIZED
+#if !LIVE_SANITIZED
 /* The process's own malloc: libc's, counted. It is mbedTLS's too, and that of every library here. */
 extern void *__libc_malloc(size_t n);
 extern void *__libc_calloc(size_t n, size_t size);
@@ -403,7 +392,7 @@ static void test_port_from_then_on(void **state) {
     assert_int_equal(wrong, 0);
 }
 
-#if !SANITIZED
+#if !LIVE_SANITIZED
 /* The two halves apart: each k of the second half would otherwise pay for the first as well. */
 static void test_heap(void **state) {
     (void)state;
@@ -444,7 +433,7 @@ static void test_hundred_cycles(void **state) {
     assert_int_equal(count_dir("/proc/self/task"), threads);
     assert_int_equal(heap.blocks, blocks);
     /* What malloc keeps in its caches counts as used; with mbedTLS 3.6 it settles 10 KB higher, blocks being the same. */
-    if (!SANITIZED && (long)mallinfo2().uordblks > first + 16384)
+    if (!LIVE_SANITIZED && (long)mallinfo2().uordblks > first + 16384)
         fail_msg("the heap grew by %ld bytes in 100 cycles", (long)mallinfo2().uordblks - first);
 }
 
@@ -478,7 +467,7 @@ int main(void) {
         TEST(test_hundred_cycles),
         TEST(test_port_once),
         TEST(test_port_from_then_on),
-#if !SANITIZED
+#if !LIVE_SANITIZED
         TEST(test_heap),
         TEST(test_heap_connect),
 #endif

@@ -14,14 +14,6 @@
 #include "live.h"
 #include "hostile.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#  define SANITIZED 1
-#elif defined(__has_feature)
-#  if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#    define SANITIZED 1
-#  endif
-#endif
-
 #define PIECE 16                        /* bytes of a secret that must be nowhere */
 #define MASK 0xa7
 
