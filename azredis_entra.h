@@ -281,27 +281,21 @@
  *                               name alone, without a port, and tcp_port 0 is 10000; 1 KB less
  * AZREDIS_NO_RESUMPTION         TLS sessions are not kept: each connection makes a full handshake; 2 KB less, mbedTLS's
  *                               part included
- * AZREDIS_NO_PASSWORDS          no identity access-key and none password: Entra or nothing; 0.2 KB less
- * AZREDIS_NO_PLAINTEXT          TLS or nothing: the option plaintext is AZREDIS_E_ARG; implies AZREDIS_NO_MANAGED; 0.5 KB less
- * AZREDIS_NO_PEM                with AZREDIS_NO_OS: the option ca is DER, one certificate; 0.5 KB less. So are certificate
- *                               and key of a service principal, without password; 5 KB less
- * AZREDIS_NO_REFUSALS           commands that break a shared connection are not recognised: the program sends none of
- *                               those in chapter 5; 1 KB less
- * AZREDIS_NO_RESP2              a server without RESP3 is no server: AZREDIS_E_RESP; 0.2 KB less
- * AZREDIS_NO_PATTERNS           channels alone, all with a queue of options.sub_queue messages; 0.4 KB less
- * AZREDIS_NO_STREAMS            of RESP3 only what Redis sends: streamed strings and aggregates, and attributes, are
- *                               errors of protocol, and azredis_double alone looks at a double; 0.7 KB less
- * AZREDIS_NO_SETTINGS           the handshake is AUTH, HELLO 3 and PING: the options client_name and database are AZREDIS_E_ARG,
- *                               and the server is not told the library's name; 0.4 KB less
- * AZREDIS_NO_STATS              nothing to look on and compare: no azredis_stats, azredis_auth_info and azredis_auth_record, and
- *                               AZREDIS_POLICY_SEED is taken for the default; 0.6 KB less
- * AZREDIS_NO_READ_AHEAD         recv is called for what mbedTLS asks, the 5 bytes of a record's head first; 0.3 KB less, and
- *                               AZREDIS_NO_OS 512 bytes, else 16 KB of memory for a busy connection
- * AZREDIS_NO_WHERE              azredis_error.where is "": for AZREDIS_NO_TEXT, code and numbers remain; 1 KB less
+ * AZREDIS_LEAN                  a client for one purpose: TLS and RESP3 with an identity of its own; 8 KB less, 12 KB with a
+ *                               certificate. Options that ask for more are AZREDIS_E_ARG, functions are not declared. Without:
+ *                               - access keys, passwords, plaintext and, with it, managed identity; azredis_auth;
+ *                                 AZREDIS_RENEWAL_RECONNECT; AZREDIS_POLICY_SEED, which is taken for the default
+ *                               - protocol 2 (a server without RESP3 is AZREDIS_E_RESP), client_name, database, our name
+ *                                 told to the server; attributes and what is streamed (errors of protocol); a look at a
+ *                                 double before azredis_double's
+ *                               - patterns (azredis_subscribe returns NULL), queues but those of options.sub_queue messages
+ *                               - refusing the commands of chapter 5 that break a shared connection: send none
+ *                               - azredis_stats, azredis_error.at and, with AZREDIS_NO_TEXT, azredis_error.where
+ *                               - reading ahead: recv is asked for 5 bytes first; 512 bytes of memory less, 16 KB on POSIX
+ *                               - with AZREDIS_NO_OS PEM and passwords of keys: ca is one certificate in DER, and so are
+ *                                 those of a service principal and its key
  * AZREDIS_TICK_MS               so many milliseconds are the longest wait without threads; nothing computes then when the next
  *                               thing is due, and it may come so much later: 100 to 1000; 1 KB less
- * AZREDIS_NO_SHARED             no azredis_auth: each client has an identity of its own; 0.5 KB less without threads
- * AZREDIS_NO_RECONNECT_RENEWAL  no AZREDIS_RENEWAL_RECONNECT: tokens are renewed in place; 0.2 KB less
  * AZREDIS_NO_ASSERTION          leaves out the identity client-assertion
  * AZREDIS_NO_WORKLOAD           leaves out workload-identity, and its link of the default chain; NO_OS and NO_HTTP imply it
  * AZREDIS_NO_CERTIFICATE        leaves out certificates of service principals: reading them and signing; AZREDIS_NO_HTTP
@@ -455,7 +449,7 @@ typedef struct azredis_error {
     const char    *where;              /* the step: "redis.tls", "entra.http", "client-secret" */
     char           request_id[40];     /* Entra's correlation id, for a support request */
     char           message[456];       /* step, cause and mend in plain words */
-    azredis_snapshot at;               /* of a command's AZREDIS_E_TIMEOUT and AZREDIS_E_FULL; not with AZREDIS_NO_STATS */
+    azredis_snapshot at;               /* of a command's AZREDIS_E_TIMEOUT and AZREDIS_E_FULL; not with AZREDIS_LEAN */
 } azredis_error;
 
 /* ---- replies --------------------------------------------------------------------------------- */
@@ -778,7 +772,7 @@ typedef struct azredis_auth_options {
     void               *refresh_user;
 } azredis_auth_options;
 
-#ifndef AZREDIS_NO_SHARED
+#ifndef AZREDIS_LEAN
 /* Never NULL but for out of memory or a foreign version. No I/O. Wrong options: an auth that answers
  * every call with AZREDIS_E_ARG and names the option. */
 AZREDIS_API azredis_auth *azredis_auth_open_v(const azredis_auth_options *o, size_t size, unsigned version);
@@ -805,7 +799,7 @@ typedef struct azredis_link_record {
     char     reason[200];
     uint32_t ms;
 } azredis_link_record;
-#if !defined(AZREDIS_NO_STATS) && !defined(AZREDIS_NO_SHARED)
+#ifndef AZREDIS_LEAN
 AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, azredis_link_record *out);
 #endif
 
@@ -820,14 +814,14 @@ typedef struct azredis_auth_info_data {
 
 /* OK: *out is filled. AGAIN: there is no live token; E_ARG: wrong options. In both cases *out has only the
  * credential, and only if the options name one. No I/O. Any thread. size: of *out, as the caller knows it. */
-#if !defined(AZREDIS_NO_STATS) && !defined(AZREDIS_NO_SHARED)
+#ifndef AZREDIS_LEAN
 AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_info_data *out, size_t size);
 static inline azredis_status azredis_auth_info(azredis_auth *a, azredis_auth_info_data *out) {
     return azredis_auth_info_v(a, out, sizeof *out);
 }
 #endif
 
-#if !defined(AZREDIS_NO_MALLOC) && !defined(AZREDIS_NO_SHARED)
+#if !defined(AZREDIS_NO_MALLOC) && !defined(AZREDIS_LEAN)
 /* A rehearsal: every client of a soon presents its credentials once more on each live connection, as it does with a new
  * token, and tells of it by the same events. Fetches nothing. AGAIN: there is no live token; E_NOMEM: the client lives in
  * memory of yours. Any thread. */
@@ -934,7 +928,7 @@ static inline size_t azredis_describe(const azredis_options *o, char *buf, size_
 
 /* The identity of a client, with a reference for you, which azredis_auth_release drops: for a second client, or to ask
  * whose token it has. NULL only if c is. Any thread. */
-#ifndef AZREDIS_NO_SHARED
+#ifndef AZREDIS_LEAN
 AZREDIS_API azredis_auth *azredis_client_auth(azredis_client *c);
 #endif
 
@@ -1252,7 +1246,7 @@ typedef struct azredis_sub_options {
     azredis_overflow   overflow;
 } azredis_sub_options;
 
-#ifndef AZREDIS_NO_PATTERNS
+#ifndef AZREDIS_LEAN
 /* azredis_subscribe with a queue of its own measure. */
 AZREDIS_API azredis_sub *azredis_subscribe_with_v(azredis_client *c, const azredis_sub_options *o, size_t size,
                                                   unsigned version);
@@ -1297,7 +1291,7 @@ typedef struct azredis_stats_data {
     azredis_latency command_latency;   /* from written to answered, late answers too; by the clock of the turns */
 } azredis_stats_data;
 
-#ifndef AZREDIS_NO_STATS
+#ifndef AZREDIS_LEAN
 AZREDIS_API void azredis_stats_v(azredis_client *c, azredis_stats_data *out, size_t size);
 static inline void azredis_stats(azredis_client *c, azredis_stats_data *out) { azredis_stats_v(c, out, sizeof *out); }
 #endif
@@ -1382,7 +1376,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #if defined(AZREDIS_NO_HTTP) && !defined(AZREDIS_NO_CERTIFICATE)
 #  define AZREDIS_NO_CERTIFICATE
 #endif
-#if defined(AZREDIS_NO_PLAINTEXT) && !defined(AZREDIS_NO_MANAGED)    /* metadata services have no TLS */
+#if defined(AZREDIS_LEAN) && !defined(AZREDIS_NO_MANAGED)    /* metadata services have no TLS */
 #  define AZREDIS_NO_MANAGED
 #endif
 #if defined(AZREDIS_NO_OS) || defined(AZREDIS_NO_HTTP)
@@ -1464,65 +1458,31 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #else
 #  define AZRI_WITH_CLAIMS 1
 #endif
-#ifdef AZREDIS_NO_REFUSALS
-#  define AZRI_WITH_REFUSALS 0
+/* What a lean build leaves out, each by its name. */
+#ifdef AZREDIS_LEAN
+#  define AZRI_WITH_MORE 0
 #else
-#  define AZRI_WITH_REFUSALS 1
+#  define AZRI_WITH_MORE 1
 #endif
-#ifdef AZREDIS_NO_PLAINTEXT
-#  define AZRI_WITH_PLAINTEXT 0
+#define AZRI_WITH_REFUSALS  AZRI_WITH_MORE
+#define AZRI_WITH_PLAINTEXT AZRI_WITH_MORE
+#define AZRI_WITH_PASSWORDS AZRI_WITH_MORE
+#define AZRI_WITH_STATS     AZRI_WITH_MORE
+#define AZRI_WITH_STREAMS   AZRI_WITH_MORE
+#define AZRI_WITH_PATTERNS  AZRI_WITH_MORE
+#define AZRI_WITH_RESP2     AZRI_WITH_MORE
+#define AZRI_WITH_REST      AZRI_WITH_MORE
+#define AZRI_WITH_SETTINGS  AZRI_WITH_MORE
+#define AZRI_WITH_AHEAD     AZRI_WITH_MORE
+#ifdef AZREDIS_NO_OS
+#  define AZRI_WITH_PEM     AZRI_WITH_MORE
 #else
-#  define AZRI_WITH_PLAINTEXT 1
+#  define AZRI_WITH_PEM     1           /* roots come from files, and these are PEM */
 #endif
-#ifdef AZREDIS_NO_PASSWORDS
-#  define AZRI_WITH_PASSWORDS 0
+#if defined(AZREDIS_NO_OS) || defined(AZREDIS_NO_THREADS)
+#  define AZRI_WITH_SHARED  AZRI_WITH_MORE
 #else
-#  define AZRI_WITH_PASSWORDS 1
-#endif
-#if defined(AZREDIS_NO_PEM) && defined(AZREDIS_NO_OS)         /* elsewhere roots come from files, and these are PEM */
-#  define AZRI_WITH_PEM 0
-#else
-#  define AZRI_WITH_PEM 1
-#endif
-#ifdef AZREDIS_NO_STATS
-#  define AZRI_WITH_STATS 0
-#else
-#  define AZRI_WITH_STATS 1
-#endif
-#ifdef AZREDIS_NO_STREAMS
-#  define AZRI_WITH_STREAMS 0
-#else
-#  define AZRI_WITH_STREAMS 1
-#endif
-#ifdef AZREDIS_NO_PATTERNS
-#  define AZRI_WITH_PATTERNS 0
-#else
-#  define AZRI_WITH_PATTERNS 1
-#endif
-#ifdef AZREDIS_NO_RESP2
-#  define AZRI_WITH_RESP2 0
-#else
-#  define AZRI_WITH_RESP2 1
-#endif
-#ifdef AZREDIS_NO_RECONNECT_RENEWAL
-#  define AZRI_WITH_REST 0
-#else
-#  define AZRI_WITH_REST 1
-#endif
-#if defined(AZREDIS_NO_SHARED) && (defined(AZREDIS_NO_THREADS) || defined(AZREDIS_NO_OS))    /* threads wake each other */
-#  define AZRI_WITH_SHARED 0
-#else
-#  define AZRI_WITH_SHARED 1
-#endif
-#ifdef AZREDIS_NO_SETTINGS
-#  define AZRI_WITH_SETTINGS 0
-#else
-#  define AZRI_WITH_SETTINGS 1
-#endif
-#ifdef AZREDIS_NO_READ_AHEAD
-#  define AZRI_WITH_AHEAD 0
-#else
-#  define AZRI_WITH_AHEAD 1
+#  define AZRI_WITH_SHARED  1           /* threads wake each other */
 #endif
 /* Walks from one question to the next; without an identity but the callback there is one, and no pause. */
 #if defined(AZREDIS_NO_OS) && defined(AZREDIS_NO_HTTP)
@@ -1580,7 +1540,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 
 /* For azredis_stats alone. */
 #define AZRI_COUNT(counter, n) ((void)(AZRI_WITH_STATS && ((counter) += (n))))
-#ifdef AZREDIS_NO_STATS
+#ifdef AZREDIS_LEAN
 #  define AZRI_TOOK(latency, from, to) ((void)(from), (void)(to))
 #else
 #  define AZRI_TOOK(latency, from, to) azri_took(&(latency), from, to)
@@ -2203,7 +2163,7 @@ static void azri_fail_copy(azredis_error *to, const azredis_error *from) {
     if (to != from) *to = *from;
 }
 
-#ifdef AZREDIS_NO_WHERE
+#if defined(AZREDIS_LEAN) && defined(AZREDIS_NO_TEXT)
 #  define azri_fail_code(e, code, where) ((void)(where), azri_fail_code(e, code, ""))
 #endif
 
@@ -5079,7 +5039,7 @@ enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NE
 #else
 #  define AZRI_ID_CLIENT_SECRET AZRI_ID_OFF
 #endif
-#ifdef AZREDIS_NO_PASSWORDS
+#ifdef AZREDIS_LEAN
 #  define AZRI_ID_ACCESS_KEY AZRI_ID_OFF
 #  define AZRI_ID_PASSWORD   AZRI_ID_OFF
 #else
@@ -5169,7 +5129,7 @@ AZREDIS_API azredis_status azredis_identity_by_name(const char *name, azredis_id
 
 AZREDIS_API const char *azredis_identity_why(const char *name) {
     const azri_identity_kind *k = name ? azri_identity_find(name, 0) : NULL;
-    if (k) return k->id >= 0 ? NULL : "left out of this build by an AZREDIS_NO_ switch";
+    if (k) return k->id >= 0 ? NULL : "left out of this build by an AZREDIS_NO_ switch or AZREDIS_LEAN";
     return "no identity has this name; there are default environment client-secret client-certificate client-assertion "
            "workload-identity managed-identity managed-identity-app azure-cli azure-developer-cli azure-powershell "
            "device-code token-file exec callback access-key password";
@@ -5548,7 +5508,7 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
     uint16_t port;
     if (!k)
         return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %d is unknown, or left "
-                         "out of this build by an AZREDIS_NO_ switch", (int)c->identity);
+                         "out of this build by an AZREDIS_NO_ switch or AZREDIS_LEAN", (int)c->identity);
     if (lacks)
         return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %s needs the option "
                          "%s", k->name, azri_identity_need(lacks));
@@ -5609,7 +5569,7 @@ static void azri_identity_copy_rest(azri_identity_conf *c, const azredis_auth_op
 
 static azredis_status azri_identity_check_callback(const azri_identity_conf *c, const azredis_auth_options *o, azredis_error *e) {
     if (c->identity != AZREDIS_ID_CALLBACK || !c->get_token || o->proxy || o->kubernetes_proxy)
-        return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: AZREDIS_NO_ switches left the identity callback alone, which needs get_token");
+        return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: this build has the identity callback alone, which needs get_token");
     return azri_identity_check_values(c, e);
 }
 
@@ -9083,7 +9043,7 @@ static azredis_status azri_source_left_out(azri_flow *f) {
 #ifndef AZREDIS_NO_OS
 #if defined(AZREDIS_NO_MANAGED) || defined(AZREDIS_NO_WORKLOAD) || defined(AZREDIS_NO_DEVTOOLS)
 static azredis_status azri_source_off(azri_flow *f) {
-    return azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "left out of this build by an AZREDIS_NO_ switch");
+    return azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "left out of this build by an AZREDIS_NO_ switch or AZREDIS_LEAN");
 }
 #endif
 
@@ -11029,7 +10989,7 @@ static void azri_session_keep_value(azri_session *s, azri_cmd *c) {
 
 /* Into e, the end of a command on s. */
 static void azri_session_snapshot(const azri_session *s, uint64_t now, azredis_error *e) {
-#ifdef AZREDIS_NO_STATS
+#ifdef AZREDIS_LEAN
     (void)s;
     (void)now;
     (void)e;
@@ -11582,7 +11542,7 @@ typedef struct azri_hub_conf {
     int      by_reconnect, separate;
 } azri_hub_conf;
 
-#ifdef AZREDIS_NO_STATS
+#ifdef AZREDIS_LEAN
 /* What of azredis_stats_data is counted, or named where nothing is. */
 typedef struct azri_counts {
     uint64_t messages, messages_lost, commands_ok, commands_failed;
@@ -11650,7 +11610,7 @@ static azri_session *azri_hub_add_session(azri_hub *h) {
 
 static azri_session *azri_hub_main(const azri_hub *h) { return h->main; }
 
-#ifndef AZREDIS_NO_STATS
+#ifndef AZREDIS_LEAN
 /* Two who share a line look at the clock each for himself: "to" may be a little before "from". */
 static AZRI_ALONG void azri_took(azredis_latency *l, uint32_t from, uint32_t to) {
     static const int32_t bounds[] = AZREDIS_LATENCY_BOUNDS;
@@ -11679,7 +11639,7 @@ static azri_session *azri_hub_listener(const azri_hub *h) {
 
 /* What it has counted goes on counting. */
 static void azri_hub_keep_counts(azri_hub *h, const azri_session *s) {
-#ifdef AZREDIS_NO_STATS
+#ifdef AZREDIS_LEAN
     (void)h;
     (void)s;
 #else
@@ -11723,7 +11683,7 @@ static const char *azri_hub_waits_for(const azri_hub *h, uint64_t now) {
 /* Into e, the end of a command that was on no connection. */
 static void azri_hub_snapshot(const azri_hub *h, uint64_t now, azredis_error *e) {
     azri_session_snapshot(azri_hub_main(h), now, e);
-#ifndef AZREDIS_NO_STATS
+#ifndef AZREDIS_LEAN
     e->at.waiting += h->backlog.count;
     e->at.bytes_waiting += h->backlog.bytes;
     if (azri_hub_main(h)->state == AZRI_READY || azri_hub_main(h)->state == AZRI_DRAINING) return;
@@ -17123,7 +17083,7 @@ static void azri_auth_let_go(azredis_auth *a) {
     if (left == 0) azri_auth_free(a);
 }
 
-#ifndef AZREDIS_NO_SHARED
+#ifndef AZREDIS_LEAN
 AZREDIS_API void azredis_auth_release(azredis_auth *a) {
     if (a && !azri_auth_forked(a)) azri_auth_let_go(a);
 }
@@ -18596,7 +18556,7 @@ static void azri_threads_call(const azredis_client *c) { (void)c; }
  * one fetch, which outlives them; whichever is at hand steps it, one at a time.
  * ================================================================================================ */
 
-#if !defined(AZREDIS_NO_MALLOC) && !defined(AZREDIS_NO_SHARED)
+#if !defined(AZREDIS_NO_MALLOC) && !defined(AZREDIS_LEAN)
 /* The copy stands behind a head, so that azredis_token_wipe needs nothing else. */
 typedef struct azri_token_copy { azri_mem mem; size_t size; } azri_token_copy;
 
@@ -18910,7 +18870,7 @@ static azredis_status azri_open_host(azredis_client *c, const char *host, uint16
 /* Where there is no TLS: a unix socket, or this machine. */
 static azredis_status azri_open_plain(azredis_client *c, const azredis_options *o) {
     if (!AZRI_WITH_PLAINTEXT && o->plaintext)
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "built with AZREDIS_NO_PLAINTEXT");
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "built with AZREDIS_LEAN");
     c->plaintext = o->plaintext;
     if (c->host[0] == '/' && !azri_is_plain(c))
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "a unix socket has no TLS: set plaintext");
@@ -18963,8 +18923,8 @@ static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o
                          o->protocol);
     if ((!AZRI_WITH_RESP2 && o->protocol == 2) || (!AZRI_WITH_REST && o->renewal == AZREDIS_RENEWAL_RECONNECT) ||
         (!AZRI_WITH_SHARED && o->auth) || (!AZRI_WITH_SETTINGS && (o->client_name || o->database || o->protocol == 2)))
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options", "an AZREDIS_NO_ switch left protocol 2, client_name, database, "
-                         "AZREDIS_RENEWAL_RECONNECT or auth out of this build");
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options", "built with AZREDIS_LEAN: protocol 2, client_name, database, "
+                         "AZREDIS_RENEWAL_RECONNECT and auth are not there");
     if (o->leases > AZRI_LEASES_MAX || (AZRI_WITH_HANDOVER && ((unsigned)o->pubsub > AZREDIS_PUBSUB_SEPARATE ||
                                                                (unsigned)o->reauth > AZREDIS_REAUTH_HANDOVER)))
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options", "options.leases is over 32, or pubsub or reauth has an unknown value");
@@ -19217,7 +19177,7 @@ static AZRI_APART azredis_auth *azri_auth_open(azredis_auth_options *o, const az
     return a;
 }
 
-#ifndef AZREDIS_NO_SHARED
+#ifndef AZREDIS_LEAN
 AZREDIS_API azredis_auth *azredis_auth_open_v(const azredis_auth_options *options, size_t size, unsigned version) {
     azredis_auth_options o;
     return azri_take_options(&o, sizeof o, options, size, version) ? azri_auth_open(&o, NULL, "") : NULL;
@@ -19231,7 +19191,7 @@ static azredis_auth *azri_auth_hold(azredis_auth *a) {
     return a;
 }
 
-#if !defined(AZREDIS_NO_STATS) && !defined(AZREDIS_NO_SHARED)
+#ifndef AZREDIS_LEAN
 AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, azredis_link_record *out) {
     azredis_status st = AZREDIS_AGAIN;
     if (!a || !out) return AZREDIS_E_ARG;
@@ -19246,7 +19206,7 @@ AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, az
 }
 #endif
 
-#if !defined(AZREDIS_NO_STATS) && !defined(AZREDIS_NO_SHARED)
+#ifndef AZREDIS_LEAN
 AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_info_data *out, size_t size) {
     azredis_auth_info_data d;
     uint64_t now;
@@ -19274,7 +19234,7 @@ AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_inf
 }
 #endif
 
-#if !defined(AZREDIS_NO_MALLOC) && !defined(AZREDIS_NO_SHARED)
+#if !defined(AZREDIS_NO_MALLOC) && !defined(AZREDIS_LEAN)
 /* A number that no client has seen makes the same credentials new. */
 AZREDIS_API azredis_status azredis_auth_rehearse(azredis_auth *a) {
     azredis_status st = AZREDIS_AGAIN;
@@ -19356,7 +19316,7 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
     return c;
 }
 
-#ifndef AZREDIS_NO_SHARED
+#ifndef AZREDIS_LEAN
 AZREDIS_API azredis_auth *azredis_client_auth(azredis_client *c) {
     return c && !azri_auth_forked(c->auth) ? azri_auth_hold(c->auth) : c ? c->auth : NULL;
 }
@@ -20346,13 +20306,11 @@ AZREDIS_API azredis_sub *azredis_subscribe(azredis_client *c, int kind, const ch
     return azri_subscribe(c, &o);
 }
 
-#ifndef AZREDIS_NO_PATTERNS
+#ifndef AZREDIS_LEAN
 AZREDIS_API azredis_sub *azredis_subscribe_with_v(azredis_client *c, const azredis_sub_options *options, size_t size,
                                                   unsigned version) {
     azredis_sub_options o;
-    if (!azri_take_options(&o, sizeof o, options, size, version) || (int)o.overflow < 0 ||
-        o.overflow > AZREDIS_OVERFLOW_CLOSE)
-        return NULL;
+    if (!azri_take_options(&o, sizeof o, options, size, version) || (unsigned)o.overflow > AZREDIS_OVERFLOW_CLOSE) return NULL;
     return azri_subscribe(c, &o);
 }
 #endif
@@ -20435,7 +20393,7 @@ AZREDIS_API void azredis_unsubscribe(azredis_sub *s) {
     azri_leave(c);
 }
 
-#ifndef AZREDIS_NO_STATS
+#ifndef AZREDIS_LEAN
 /* ---- insight ---- */
 
 static void azri_stats_fill(azredis_client *c, azredis_stats_data *d) {
