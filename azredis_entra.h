@@ -1394,6 +1394,9 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  ifndef AZREDIS_NO_EXEC
 #    define AZREDIS_NO_EXEC
 #  endif
+#  ifndef AZREDIS_NO_THREADS
+#    define AZREDIS_NO_THREADS
+#  endif
 #endif
 #if defined(AZREDIS_NO_EXEC) && !defined(AZREDIS_NO_DEVTOOLS)
 #  define AZREDIS_NO_DEVTOOLS
@@ -1424,20 +1427,15 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_WITH_EVENTS 1
 #endif
 
+#ifdef AZREDIS_NO_OS
+#  define AZRI_WITH_OS 0
+#else
+#  define AZRI_WITH_OS 1
+#endif
+#define AZRI_WITH_ENV AZRI_WITH_OS
+#define AZRI_WITH_FORK AZRI_WITH_OS
 /* Short cuts for what most commands are, and large values sent from where they stand. A device rather has the 1 KB. */
-#ifdef AZREDIS_NO_OS
-#  define AZRI_WITH_SHORT_CUTS 0
-#else
-#  define AZRI_WITH_SHORT_CUTS 1
-#endif
-
-#ifdef AZREDIS_NO_OS
-#  define AZRI_WITH_ENV 0
-#  define AZRI_WITH_FORK 0
-#else
-#  define AZRI_WITH_ENV 1
-#  define AZRI_WITH_FORK 1
-#endif
+#define AZRI_WITH_SHORT_CUTS AZRI_WITH_OS
 #ifdef AZREDIS_NO_CERTIFICATE
 #  define AZRI_WITH_CERTIFICATE 0
 #else
@@ -1474,27 +1472,11 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #define AZRI_WITH_REST      AZRI_WITH_MORE
 #define AZRI_WITH_SETTINGS  AZRI_WITH_MORE
 #define AZRI_WITH_AHEAD     AZRI_WITH_MORE
-#ifdef AZREDIS_NO_OS
-#  define AZRI_WITH_PEM     AZRI_WITH_MORE
-#else
-#  define AZRI_WITH_PEM     1           /* roots come from files, and these are PEM */
-#endif
-#if defined(AZREDIS_NO_OS) || defined(AZREDIS_NO_THREADS)
-#  define AZRI_WITH_SHARED  AZRI_WITH_MORE
-#else
-#  define AZRI_WITH_SHARED  1           /* threads wake each other */
-#endif
+#define AZRI_WITH_PEM       (AZRI_WITH_OS || AZRI_WITH_MORE)          /* roots come from files, and these are PEM */
+#define AZRI_WITH_SHARED    (AZRI_WITH_THREADS || AZRI_WITH_MORE)     /* threads wake each other */
 /* Walks from one question to the next; without an identity but the callback there is one, and no pause. */
-#if defined(AZREDIS_NO_OS) && defined(AZREDIS_NO_HTTP)
-#  define AZRI_WITH_WALKS 0
-#else
-#  define AZRI_WITH_WALKS 1
-#endif
-#if !AZRI_WITH_WALKS && !AZRI_WITH_PASSWORDS
-#  define AZRI_ONLY_CALLBACK 1
-#else
-#  define AZRI_ONLY_CALLBACK 0
-#endif
+#define AZRI_WITH_WALKS (AZRI_WITH_OS || AZRI_WITH_HTTP)
+#define AZRI_ONLY_CALLBACK (!AZRI_WITH_WALKS && !AZRI_WITH_PASSWORDS)
 /* In place of the moment at which something is due. */
 #ifdef AZREDIS_TICK_MS
 #  define AZRI_TICK (AZREDIS_TICK_MS)
@@ -1547,10 +1529,6 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #endif
 
 #define AZRI_STATIC_ASSERT(name, cond) typedef char azri_assert_##name[(cond) ? 1 : -1] AZRI_UNUSED
-
-#if defined(AZREDIS_NO_OS) && !defined(AZREDIS_NO_THREADS)
-#  define AZREDIS_NO_THREADS
-#endif
 
 #ifdef AZREDIS_NO_THREADS
 #  define AZRI_WITH_THREADS 0
@@ -1673,19 +1651,12 @@ AZRI_STATIC_ASSERT(value_is_two_words, sizeof(azredis_value) == 8 + 8);
  * Slices, checked arithmetic, wiping, random numbers, back-off, hash. Pure.
  * ================================================================================================ */
 
-static azredis_str azri_str(const char *z) {
-    azredis_str s;
-    s.ptr = z;
-    s.len = z ? strlen(z) : 0;
+static azredis_str azri_slice(const char *p, size_t n) {
+    azredis_str s = {p, n};
     return s;
 }
 
-static azredis_str azri_slice(const char *p, size_t n) {
-    azredis_str s;
-    s.ptr = p;
-    s.len = n;
-    return s;
-}
+static azredis_str azri_str(const char *z) { return azri_slice(z, z ? strlen(z) : 0); }
 
 static int azri_eq(azredis_str a, azredis_str b) {
     return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
@@ -2036,11 +2007,7 @@ static void azri_arena_free(void *user, void *p, size_t n) {
 }
 
 static azri_mem azri_arena_mem(azri_view *v) {
-    azri_mem m;
-    m.alloc = azri_arena_alloc;
-    m.free = azri_arena_free;
-    m.user = v;
-    m.shape = &v->arena->shape;
+    azri_mem m = {azri_arena_alloc, azri_arena_free, v, &v->arena->shape};
     return m;
 }
 
@@ -2059,10 +2026,7 @@ static azri_mem azri_arena_mem(azri_view *v) {
 typedef struct azri_out { char *p; size_t cap, len; } azri_out;   /* snprintf rule: len counts past cap */
 
 static azri_out azri_out_to(char *p, size_t cap) {
-    azri_out o;
-    o.p = p;
-    o.cap = cap;
-    o.len = 0;
+    azri_out o = {p, cap, 0};
     return o;
 }
 
@@ -13102,10 +13066,7 @@ static void azri_waker_write(azri_waker *w, uint64_t what) {
 static void azri_waker_wake(azri_waker *w) { azri_waker_write(w, AZRI_WAKE); }
 
 static azri_fd azri_fd_to_read(intptr_t sock) {
-    azri_fd f;
-    f.sock = sock;
-    f.want = AZRI_READ;
-    f.ready = 0;
+    azri_fd f = {sock, AZRI_READ, 0};
     return f;
 }
 
