@@ -1441,6 +1441,11 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #else
 #  define AZRI_WITH_CERTIFICATE 1
 #endif
+#ifdef AZREDIS_NO_CONFIG
+#  define AZRI_WITH_CONFIG 0
+#else
+#  define AZRI_WITH_CONFIG 1
+#endif
 #ifdef AZREDIS_NO_ADDRESSES
 #  define AZRI_WITH_ADDRESSES 0
 #else
@@ -5642,7 +5647,6 @@ static const char *azri_hint(int code) {
 }
 #endif
 
-#ifndef AZREDIS_NO_CONFIG
 /* ==== >>config ============================================================ uses: core mem fail text identity ==
  * Connection string of StackExchange.Redis and rediss:// URL -> options, and options -> string. One table holds
  * every key. Pure. No message quotes a value, nor a name that may be a piece of the password before it.
@@ -5773,7 +5777,7 @@ typedef struct azri_config {
 static void azri_config_free(azri_config *c) {
     azri_mem mem;
     size_t size;
-    if (!c) return;
+    if (!AZRI_WITH_CONFIG || !c) return;
     mem = c->mem;
     size = c->size;
     azri_wipe(c, size);
@@ -6232,6 +6236,7 @@ static void azri_config_merge(const azri_config *c, azredis_options *o, azredis_
     if (!o->tcp_port) o->tcp_port = c->options.tcp_port;
 }
 
+#ifndef AZREDIS_NO_CONFIG
 /* ---- options to text ---- */
 
 typedef struct azri_config_writer { azri_out out; int url, fields; } azri_config_writer;
@@ -9653,17 +9658,9 @@ typedef enum azri_on_lease {
     AZRI_NOTHING_SPECIAL
 } azri_on_lease;
 
-#ifdef AZREDIS_NO_TEXT
-typedef struct azri_refusal { const char *word, *sub; azri_on_lease leased; } azri_refusal;
-#  define AZRI_REFUSAL(word, sub, mend) {word, sub, AZRI_REFUSED_TOO}
-#  define AZRI_LEASED(leased, word, sub, mend) {word, sub, leased}
-#  define AZRI_MEND(r) ""
-#else
 typedef struct azri_refusal { const char *word, *sub; azri_on_lease leased; const char *mend; } azri_refusal;
-#  define AZRI_REFUSAL(word, sub, mend) {word, sub, AZRI_REFUSED_TOO, mend}
-#  define AZRI_LEASED(leased, word, sub, mend) {word, sub, leased, mend}
-#  define AZRI_MEND(r) ((r)->mend)
-#endif
+#define AZRI_REFUSAL(word, sub, mend) {word, sub, AZRI_REFUSED_TOO, AZRI_TEXT(mend)}
+#define AZRI_LEASED(leased, word, sub, mend) {word, sub, leased, AZRI_TEXT(mend)}
 
 /* Letters with which the table's words begin, and their lengths, as bits: abcde h m pqrs u wx; 4 to 12. */
 #define AZRI_REFUSED_LETTERS 0x00d7909fu
@@ -10953,12 +10950,8 @@ static void azri_session_keep_value(azri_session *s, azri_cmd *c) {
 
 /* Into e, the end of a command on s. */
 static void azri_session_snapshot(const azri_session *s, uint64_t now, azredis_error *e) {
-#ifdef AZREDIS_LEAN
-    (void)s;
-    (void)now;
-    (void)e;
-#else
     azredis_snapshot *at = &e->at;
+    if (!AZRI_WITH_STATS) return;
     at->state = s->state == AZRI_DRAINING ? "a new token" : s->gate ? "the answer to PING after a silence"
               : s->trying ? "the answer to AUTH with a new token" : "ready";
     at->waiting = s->fifo.count - s->in_flight;
@@ -10967,7 +10960,6 @@ static void azri_session_snapshot(const azri_session *s, uint64_t now, azredis_e
     at->last_read_ms = s->last_read ? (int64_t)(now - azri_min64(now, s->last_read)) : AZREDIS_UNKNOWN;
     at->last_write_ms = s->last_write ? (int64_t)(now - azri_min64(now, s->last_write)) : AZREDIS_UNKNOWN;
     at->token_left_ms = azri_blob_left(s->blob, now);
-#endif
 }
 
 /* Ends the commands whose time has come. Those written stay as tombstones, so that their late answers are read
@@ -11031,17 +11023,11 @@ static azredis_status azri_session_expired(azri_session *s, azredis_error *e) {
                      s->replace && !AZRI_WITH_HANDOVER ? s->replace : "the token of this connection has expired");
 }
 
-static azredis_status azri_session_tick_handshake(azri_session *s, uint64_t now, azredis_error *e) {
-    if (now >= s->handshake_until)
-        return azri_fail(e, AZREDIS_E_TIMEOUT, "redis.auth",
-                         "%s: the server did not finish AUTH and handshake in %u ms", s->conf->endpoint,
-                         (unsigned)s->conf->auth_ms);
-    return AZREDIS_OK;
-}
-
 /* What time brings. Not OK: the connection must be closed with *e. */
 static azredis_status azri_session_tick(azri_session *s, uint64_t now, azredis_error *e) {
-    if (s->state == AZRI_HANDSHAKE) return azri_session_tick_handshake(s, now, e);
+    if (s->state == AZRI_HANDSHAKE && now >= s->handshake_until)
+        return azri_fail(e, AZREDIS_E_TIMEOUT, "redis.auth", "%s: the server did not finish AUTH and handshake in %u ms",
+                         s->conf->endpoint, (unsigned)s->conf->auth_ms);
     if (s->state != AZRI_READY && s->state != AZRI_DRAINING) return AZREDIS_OK;
     if (now >= s->blob->expires_at) return azri_session_expired(s, e);
     azri_session_expire(s, now, e);
@@ -11646,14 +11632,13 @@ static const char *azri_hub_waits_for(const azri_hub *h, uint64_t now) {
 
 /* Into e, the end of a command that was on no connection. */
 static void azri_hub_snapshot(const azri_hub *h, uint64_t now, azredis_error *e) {
+    if (!AZRI_WITH_STATS) return;
     azri_session_snapshot(azri_hub_main(h), now, e);
-#ifndef AZREDIS_LEAN
     e->at.waiting += h->backlog.count;
     e->at.bytes_waiting += h->backlog.bytes;
     if (azri_hub_main(h)->state == AZRI_READY || azri_hub_main(h)->state == AZRI_DRAINING) return;
     e->at.state = azri_hub_waits_for(h, now);
     e->at.token_left_ms = azri_blob_left(h->blob, now);
-#endif
 }
 
 /* ---- new commands ---- */
@@ -11734,7 +11719,7 @@ static AZRI_APART azredis_status azri_hub_general_cmd(azri_hub *h, int argc, con
     r = azri_refused(argc, argv);
     if (AZRI_WITH_HANDOVER && way & AZRI_FOR_LEASE && azri_on_lease_of(r) != AZRI_REFUSED_TOO) r = NULL;
     if (r) return azri_fail(e, AZREDIS_E_ARG, "command", "%s%s%s is refused on a shared connection: %s", r->word,
-                            r->sub ? " " : "", r->sub ? r->sub : "", AZRI_MEND(r));
+                            r->sub ? " " : "", r->sub ? r->sub : "", r->mend);
     if (frame == 0 || frame > h->conf.backlog_bytes ||
         (azri_shape_of(h->mem) && frame > azri_shape_of(h->mem)->command))
         return azri_fail(e, AZREDIS_E_LIMIT, "command", "the command is larger than %s",
@@ -18721,24 +18706,22 @@ static int azri_take_options(void *to, size_t to_size, const void *from, size_t 
     return 1;
 }
 
-#ifndef AZREDIS_NO_CONFIG
-/* *out holds the strings that *o and *id take from o->config; NULL if there is none. */
+/* *out holds the strings that *o and *id take from o->config; NULL if there is none, and *o and *id are as they were. */
 static azredis_status azri_open_config(azredis_options *o, azredis_auth_options *id, const azri_mem *m,
                                        azri_config **out, azredis_error *e) {
-    azredis_status st = AZREDIS_OK;
+    azredis_status st;
     *out = NULL;
+    if (!o->config || !o->config[0]) return AZREDIS_OK;
+    if (!AZRI_WITH_CONFIG || azri_shape_of(m))
+        return azri_fail(e, AZREDIS_E_ARG, "options.config", "options.config: %s; set the members instead",
+                         AZRI_WITH_CONFIG ? "a client in options.memory has no room to read it" : "built with AZREDIS_NO_CONFIG");
+    st = azri_config_new(out, m, o->config, e);
+    if (st != AZREDIS_OK) return st;
     memset(id, 0, sizeof *id);
     if (o->identity) *id = *o->identity;
-    if (o->config && o->config[0] && azri_shape_of(m))
-        return azri_fail(e, AZREDIS_E_ARG, "options.config",
-                         "options.config: a client in options.memory has no room to "
-                         "read it; set the members instead");
-    if (o->config && o->config[0]) st = azri_config_new(out, m, o->config, e);
-    if (*out) {
-        azri_config_merge(*out, o, id);
-        o->identity = id;
-    }
-    return st;
+    azri_config_merge(*out, o, id);
+    o->identity = id;
+    return AZREDIS_OK;
 }
 
 /* The same for an auth that stands alone. */
@@ -18751,12 +18734,13 @@ static azredis_status azri_auth_config(azredis_auth_options *o, const azri_mem *
     all.identity = o;
     all.config = o->config;
     st = azri_open_config(&all, &id, m, out, e);
-    if (!*out) return st;
+    if (!AZRI_WITH_CONFIG || !*out) return st;
     *o = id;
     if (!o->ca && !o->ca_file) o->ca_file = all.ca_file;
     return st;
 }
 
+#ifndef AZREDIS_NO_CONFIG
 AZREDIS_API size_t azredis_describe_v(const azredis_options *options, size_t size, unsigned version, char *buf,
                                       size_t cap) {
     azredis_options o;
@@ -18770,35 +18754,10 @@ AZREDIS_API size_t azredis_describe_v(const azredis_options *options, size_t siz
     azri_port_fill(&port, o.port);
     if (azri_open_config(&o, &id, &port.mem, &config, &e) != AZREDIS_OK)
         return azri_fmt(buf, cap, "(wrong: %s)", e.message);
-    if (o.auth) memset(&id, 0, sizeof id);          /* it is the auth's that counts */
-    n = azri_config_describe(&o, &id, buf, cap);
+    if (o.auth || !o.identity) memset(&id, 0, sizeof id);   /* it is the auth's that counts */
+    n = azri_config_describe(&o, o.auth || !o.identity ? &id : o.identity, buf, cap);
     azri_config_free(config);
     return n;
-}
-#else
-typedef struct azri_config { char no_effect[1]; } azri_config;
-
-static void azri_config_free(azri_config *c) { (void)c; }
-
-static azredis_status azri_no_config(const char *config, azri_config **out, azredis_error *e) {
-    *out = NULL;
-    if (!config || !config[0]) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_ARG, "options.config",
-                     "options.config: built with AZREDIS_NO_CONFIG; set the members "
-                     "instead");
-}
-
-static azredis_status azri_open_config(azredis_options *o, azredis_auth_options *id, const azri_mem *m,
-                                       azri_config **out, azredis_error *e) {
-    (void)id;
-    (void)m;
-    return azri_no_config(o->config, out, e);
-}
-
-static azredis_status azri_auth_config(azredis_auth_options *o, const azri_mem *m, azri_config **out,
-                                       azredis_error *e) {
-    (void)m;
-    return azri_no_config(o->config, out, e);
 }
 #endif
 
@@ -19256,7 +19215,7 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
     }
     if (azri_open_config(&o, &id, &port.mem, &config, &c->broken) == AZREDIS_OK &&
         azri_open_endpoint(c, &o) == AZREDIS_OK) (void)azri_open_conf(c, &o);
-    if (config && config->no_effect[0])
+    if (AZRI_WITH_CONFIG && config && config->no_effect[0])
         azri_log(&c->hub.news, AZREDIS_LOG_WARNING, AZRI_LOG_CONFIG,
                  "the connection string has keys that have no effect: %s", config->no_effect);
     c->auth = azri_open_auth(&o, &id, arena ? &auth_mem : NULL, c->host);
