@@ -9585,21 +9585,24 @@ static void azri_news_drop(azri_news *n) {
     n->count--;
 }
 
-/* A cleared item at the end of the ring. */
-static azri_item *azri_news_add(azri_news *n, azredis_event_type type, const azredis_error *e) {
-    azri_item *it;
-    if (n->count == AZRI_NEWS_MAX) azri_news_drop(n);
-    it = azri_news_at(n, n->count++);
+/* Nothing but the type and the error, which may be NULL. */
+static azri_item *azri_item_clear(azri_item *it, azredis_event_type type, const azredis_error *e) {
     memset(it, 0, sizeof *it);
     it->type = type;
     it->old_left_ms = it->new_left_ms = it->next_try_ms = AZREDIS_UNKNOWN;
+    it->has_error = e != NULL;
+    if (e) it->error = *e;
+    return it;
+}
+
+/* An item at the end of the ring. */
+static azri_item *azri_news_add(azri_news *n, azredis_event_type type, const azredis_error *e) {
+    azri_item *it;
+    if (n->count == AZRI_NEWS_MAX) azri_news_drop(n);
+    it = azri_item_clear(azri_news_at(n, n->count++), type, e);
     it->dropped = n->dropped;
     it->connection = n->speaker;
     n->dropped = 0;
-    if (e) {
-        it->error = *e;
-        it->has_error = 1;
-    }
     return it;
 }
 
@@ -12648,12 +12651,9 @@ static int64_t azri_port_unix(const azri_port *port) {
 
 static void azri_port_no_yield(void *user) { (void)user; }
 
-static azredis_status azri_port_check(const azri_port *port, azredis_error *e) {
-    if (!port->missing) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_ARG, "options.port",
-                     "options.port.%s is missing: AZREDIS_NO_OS has no hook built in, "
-                     "so all but lock, wait, wake and yield must be given",
-                     port->missing);
+static void azri_port_missing(const azri_port *port, azredis_error *e) {
+    (void)azri_fail(e, AZREDIS_E_ARG, "options.port", "options.port.%s is missing: AZREDIS_NO_OS has no hook built in, "
+                    "so all but lock, wait, wake and yield must be given", port->missing);
 }
 
 /* ---- grave: sockets that the program's event loop may still watch -------------------------------------
@@ -13786,9 +13786,8 @@ static const char *azri_child_find(azri_child *c, const char *name) {
 static azredis_status azri_child_cannot(const azri_child *c, int err, azredis_error *e) {
     struct stat st;
     int is_directory = err == EACCES && stat(c->path, &st) == 0 && !S_ISREG(st.st_mode);
-    (void)azri_fail(e, AZREDIS_E_NO_CREDENTIAL, c->where,
-                    "%s: cannot run %s: %s (errno %d); it must be a program, or a script "
-                    "that begins with #!, which this user may execute",
+    (void)azri_fail(e, AZREDIS_E_NO_CREDENTIAL, c->where, "%s: cannot run %s: %s (errno %d); it must be a program, or a "
+                    "script that begins with #!, which this user may execute",
                     c->where, c->path, is_directory ? "it is no file" : azri_errno_text(err), err);
     if (!e) return AZREDIS_E_NO_CREDENTIAL;
     e->os_errno = err;
@@ -13893,24 +13892,6 @@ static azredis_status azri_child_listen(azri_child *c, azredis_error *e) {
     return AZREDIS_OK;
 }
 
-/* st: why it must go. What there is to say has been said in *e, which is the caller's to keep. */
-static void azri_child_stop(azri_child *c, azredis_status st, uint64_t now) {
-    azri_child_kill(c);
-    c->killed = st;
-    c->until = azri_after(now, AZRI_CHILD_DYING);
-    c->look_at = azri_after(now, 1);
-}
-
-/* The deadline of one that has ended is when its grandchildren have been listened to for long enough. */
-static azredis_status azri_child_late(azri_child *c, azredis_error *e) {
-    if (c->gone) return AZREDIS_OK;
-    (void)azri_fail(e, AZREDIS_E_TIMEOUT, c->where,
-                    "%s: %s did not end within %u ms and was stopped; run it by hand to see what "
-                    "it waits for",
-                    c->where, c->path, (unsigned)c->limit_ms);
-    return AZREDIS_E_TIMEOUT;
-}
-
 /* AGAIN: later. OK: it has ended by itself; text, said and code are there. Else *e, which must be the same in each step,
  * says why it was stopped; it is gone then, or the kernel does not let it go. */
 static azredis_status azri_child_step(azri_child *c, uint64_t now, azredis_error *e) {
@@ -13926,13 +13907,17 @@ static azredis_status azri_child_step(azri_child *c, uint64_t now, azredis_error
     if (c->gone && !before) c->until = azri_min64(c->until, azri_after(now, AZRI_CHILD_LINGER));
     azri_child_hear(c);
     st = azri_child_listen(c, e);
-    if (st == AZREDIS_OK && c->gone && c->out < 0) return AZREDIS_OK;
-    if (st == AZREDIS_OK && now >= c->until) {
-        st = azri_child_late(c, e);
-        if (st == AZREDIS_OK) return st;
-    }
+    /* The deadline of one that has ended is when its grandchildren have been listened to for long enough. */
+    if (st == AZREDIS_OK && c->gone && (c->out < 0 || now >= c->until)) return AZREDIS_OK;
+    if (st == AZREDIS_OK && now >= c->until)
+        st = azri_fail(e, AZREDIS_E_TIMEOUT, c->where, "%s: %s did not end within %u ms and was stopped; run it by hand to "
+                       "see what it waits for", c->where, c->path, (unsigned)c->limit_ms);
     c->look_at = azri_after(now, c->out < 0 ? AZRI_CHILD_LOOK : AZRI_CHILD_PRINTS);
-    if (st != AZREDIS_OK) azri_child_stop(c, st, now);
+    if (st == AZREDIS_OK) return AZREDIS_AGAIN;
+    azri_child_kill(c);
+    c->killed = st;
+    c->until = azri_after(now, AZRI_CHILD_DYING);
+    c->look_at = azri_after(now, 1);
     return AZREDIS_AGAIN;
 }
 
@@ -16330,15 +16315,7 @@ static uint64_t azri_auth_now(const azredis_auth *a) { return a->port.p.now_ms(a
 
 /* Under the lock. */
 static azri_item *azri_auth_note(azredis_auth *a, azredis_event_type type, const azredis_error *e) {
-    azri_item *it = &a->notes[a->note_count++ % AZRI_NOTES_MAX];
-    memset(it, 0, sizeof *it);
-    it->type = type;
-    it->old_left_ms = it->new_left_ms = it->next_try_ms = AZREDIS_UNKNOWN;
-    if (e) {
-        it->error = *e;
-        it->has_error = 1;
-    }
-    return it;
+    return azri_item_clear(&a->notes[a->note_count++ % AZRI_NOTES_MAX], type, e);
 }
 
 /* Under the lock. */
@@ -18916,12 +18893,6 @@ static void azri_plan_text(azri_plan *p, const char *z) {
     if (z && z[0]) azri_plan_add(p, AZRI_ALWAYS, strlen(z) + 1, 1);
 }
 
-/* Trust is looked up by one connection at a time. */
-static void azri_plan_roots(azri_plan *p, const void *ca) {
-    if (!ca || ((const unsigned char *)ca)[0] == 0x30) return;     /* DER is read where it stands */
-    azri_plan_add(p, AZRI_ALWAYS, AZRI_CERT_MAX, 2);
-}
-
 static void azri_plan_fetch(azri_plan *p, const azredis_auth_options *o) {
     const azri_identity_kind *k = azri_identity_find(NULL, (int)o->identity);
     azri_plan_add(p, AZRI_FETCHING, sizeof(azri_fetch), 1);
@@ -18950,19 +18921,16 @@ static void azri_plan_auth(azri_plan *p, const azredis_auth_options *o, int by_r
     if (!is_static) azri_plan_fetch(p, o);
 }
 
-static void azri_plan_connection(azri_plan *p, const azredis_options *o, const azri_shape *z) {
-    azri_plan_add(p, AZRI_CONNECTED, sizeof(azri_conn), 1);
-    azri_plan_add(p, AZRI_CONNECTED, AZRI_BLOCK_HEAD + z->rx, 1);
-    azri_plan_add(p, AZRI_CONNECTED, z->nodes * sizeof(azredis_value), 1);
-    if (!o->plaintext) azri_plan_add(p, AZRI_CONNECTED, AZRI_TLS_AHEAD, AZRI_WITH_AHEAD);
-}
-
-static void azri_plan_client(azri_plan *p, const azredis_options *o) {
+/* a: NULL: only add up. */
+static void azri_plan_client(azri_plan *p, azri_arena *a, const azredis_options *o) {
     azredis_auth_options id;
     azri_shape z = azri_arena_shape(o);
+    const unsigned char *ca;
     char host[256];
     uint16_t port;
     azredis_error e;
+    memset(p, 0, sizeof *p);
+    p->arena = a;
     azri_open_identity(&id, o);
     host[0] = '\0';
     if (o->host && o->host[0] != '/' && azri_endpoint_parse(azri_str(o->host), host, &port, &e) != AZREDIS_OK)
@@ -18977,8 +18945,12 @@ static void azri_plan_client(azri_plan *p, const azredis_options *o) {
     azri_plan_add(p, AZRI_ALWAYS, sizeof(azredis_sub) + AZRI_CHANNEL_ROOM, o->subscriptions);
     /* A full queue, the one that is lent, and the new one before the oldest goes. */
     azri_plan_add(p, AZRI_ALWAYS, sizeof(azri_msg) + z.message, ((size_t)o->sub_queue + 2) * o->subscriptions);
-    azri_plan_roots(p, id.ca ? id.ca : o->ca);
-    azri_plan_connection(p, o, &z);
+    ca = (const unsigned char *)(id.ca ? id.ca : o->ca);       /* looked up by one connection at a time */
+    if (ca && ca[0] != 0x30) azri_plan_add(p, AZRI_ALWAYS, AZRI_CERT_MAX, 2);      /* DER is read where it stands */
+    azri_plan_add(p, AZRI_CONNECTED, sizeof(azri_conn), 1);
+    azri_plan_add(p, AZRI_CONNECTED, AZRI_BLOCK_HEAD + z.rx, 1);
+    azri_plan_add(p, AZRI_CONNECTED, z.nodes * sizeof(azredis_value), 1);
+    if (!o->plaintext) azri_plan_add(p, AZRI_CONNECTED, AZRI_TLS_AHEAD, AZRI_WITH_AHEAD);
     if (o->auth) azri_plan_add(p, AZRI_ALWAYS, AZRI_BLOB_ROOM, 3);
     else azri_plan_auth(p, &id, o->renewal == AZREDIS_RENEWAL_RECONNECT);
     p->shared = !o->auth && o->renewal == AZREDIS_RENEWAL_RECONNECT;
@@ -18990,23 +18962,14 @@ static azri_arena *azri_arena_open(azredis_options *o) {
     azri_arena *a = (azri_arena *)o->memory;
     if (!AZRI_WITH_ARENA) return NULL;
     azri_arena_defaults(o);
-    memset(&p, 0, sizeof p);
-    azri_plan_client(&p, o);
+    azri_plan_client(&p, NULL, o);
     if (p.wrong || (uintptr_t)o->memory % AZRI_ARENA_ALIGN || o->memory_size < azri_plan_at(&p, AZRI_PHASES))
         return NULL;
     memset(a, 0, azri_plan_head(&p));
-    memset(&p, 0, sizeof p);
-    p.arena = a;
-    azri_plan_client(&p, o);
+    azri_plan_client(&p, a, o);
     azri_plan_place(&p);
     a->shape = azri_arena_shape(o);
     return a;
-}
-
-/* What open takes is there for ever; from here on each side has its phase. */
-static void azri_arena_ready(azri_arena *a) {
-    a->client.phase = AZRI_CONNECTED;
-    a->auth.phase = AZRI_FETCHING;
 }
 
 #ifndef AZREDIS_NO_ARENA
@@ -19015,8 +18978,7 @@ AZREDIS_API size_t azredis_memory_needed_v(const azredis_options *options, size_
     azri_plan p;
     if (!azri_take_options(&o, sizeof o, options, size, version)) return 0;
     azri_arena_defaults(&o);
-    memset(&p, 0, sizeof p);
-    azri_plan_client(&p, &o);
+    azri_plan_client(&p, NULL, &o);
     return p.wrong ? 0 : azri_plan_at(&p, AZRI_PHASES);
 }
 #endif
@@ -19089,20 +19051,13 @@ static AZRI_APART azredis_auth *azri_auth_open(azredis_auth_options *o, const az
     }
 #endif
     azri_config_free(config);
-    if (a->broken.code != AZREDIS_E_NOMEM && port.missing) (void)azri_port_check(&port, &a->broken);
+    if (a->broken.code != AZREDIS_E_NOMEM && port.missing) azri_port_missing(&port, &a->broken);
     if ((AZRI_WITH_ENV && o->ca_file && !a->ca_file) || a->broken.code == AZREDIS_E_NOMEM || azri_auth_static(a) != AZREDIS_OK) {
         azri_auth_free(a);
         return NULL;
     }
     return a;
 }
-
-#ifndef AZREDIS_LEAN
-AZREDIS_API azredis_auth *azredis_auth_open_v(const azredis_auth_options *options, size_t size, unsigned version) {
-    azredis_auth_options o;
-    return azri_take_options(&o, sizeof o, options, size, version) ? azri_auth_open(&o, NULL, "") : NULL;
-}
-#endif
 
 static azredis_auth *azri_auth_hold(azredis_auth *a) {
     azri_auth_lock(a);
@@ -19112,6 +19067,11 @@ static azredis_auth *azri_auth_hold(azredis_auth *a) {
 }
 
 #ifndef AZREDIS_LEAN
+AZREDIS_API azredis_auth *azredis_auth_open_v(const azredis_auth_options *options, size_t size, unsigned version) {
+    azredis_auth_options o;
+    return azri_take_options(&o, sizeof o, options, size, version) ? azri_auth_open(&o, NULL, "") : NULL;
+}
+
 AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, azredis_link_record *out) {
     azredis_status st = AZREDIS_AGAIN;
     if (!a || !out) return AZREDIS_E_ARG;
@@ -19124,9 +19084,7 @@ AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, az
     azri_auth_unlock(a);
     return st;
 }
-#endif
 
-#ifndef AZREDIS_LEAN
 AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_info_data *out, size_t size) {
     azredis_auth_info_data d;
     uint64_t now;
@@ -19152,9 +19110,8 @@ AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_inf
     memcpy(out, &d, azri_minz(size, sizeof d));
     return a->broken.code == AZREDIS_OK ? st : AZREDIS_E_ARG;
 }
-#endif
 
-#if !defined(AZREDIS_NO_MALLOC) && !defined(AZREDIS_LEAN)
+#ifndef AZREDIS_NO_MALLOC
 /* A number that no client has seen makes the same credentials new. */
 AZREDIS_API azredis_status azredis_auth_rehearse(azredis_auth *a) {
     azredis_status st = AZREDIS_AGAIN;
@@ -19171,16 +19128,9 @@ AZREDIS_API azredis_status azredis_auth_rehearse(azredis_auth *a) {
     return st;
 }
 #endif
+#endif
 
 /* ---- client: open and close ---- */
-
-/* The shared auth, or one made from the options, also for a parent's, which nobody may hold here; *id is room for them, and may be o's identity already. */
-static azredis_auth *azri_open_auth(const azredis_options *o, azredis_auth_options *id, const azri_mem *mem,
-                                    const char *redis_host) {
-    if (AZRI_WITH_SHARED && o->auth && !azri_auth_forked(o->auth)) return azri_auth_hold(o->auth);
-    azri_open_identity(id, o);
-    return azri_auth_open(id, mem, redis_host);
-}
 
 AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_t size, unsigned version) {
     azredis_options o;
@@ -19218,7 +19168,12 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
     if (AZRI_WITH_CONFIG && config && config->no_effect[0])
         azri_log(&c->hub.news, AZREDIS_LOG_WARNING, AZRI_LOG_CONFIG,
                  "the connection string has keys that have no effect: %s", config->no_effect);
-    c->auth = azri_open_auth(&o, &id, arena ? &auth_mem : NULL, c->host);
+    if (AZRI_WITH_SHARED && o.auth && !azri_auth_forked(o.auth)) {
+        c->auth = azri_auth_hold(o.auth);
+    } else {                            /* its own, also in the place of a parent's, which nobody may hold here */
+        azri_open_identity(&id, &o);
+        c->auth = azri_auth_open(&id, arena ? &auth_mem : NULL, c->host);
+    }
     if (AZRI_WITH_FORK && o.auth && c->auth != o.auth) c->broken = azri_fork_record;
     c->waker = azri_waker_new(&c->port);
     c->tls_host = azri_strdup(&c->port.mem, o.tls_host ? o.tls_host : c->host);
@@ -19230,9 +19185,12 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
         azri_client_undo(c);
         return NULL;
     }
-    if (arena) azri_arena_ready(arena);
+    if (arena) {                        /* what open takes is there for ever; from here on each side has its phase */
+        arena->client.phase = AZRI_CONNECTED;
+        arena->auth.phase = AZRI_FETCHING;
+    }
     if (c->broken.code == AZREDIS_OK) c->broken = c->auth->broken;
-    if (c->port.missing) (void)azri_port_check(&c->port, &c->broken);
+    if (c->port.missing) azri_port_missing(&c->port, &c->broken);
     return c;
 }
 
