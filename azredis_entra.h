@@ -281,27 +281,21 @@
  *                               name alone, without a port, and tcp_port 0 is 10000; 1 KB less
  * AZREDIS_NO_RESUMPTION         TLS sessions are not kept: each connection makes a full handshake; 2 KB less, mbedTLS's
  *                               part included
- * AZREDIS_NO_PASSWORDS          no identity access-key and none password: Entra or nothing; 0.2 KB less
- * AZREDIS_NO_PLAINTEXT          TLS or nothing: the option plaintext is AZREDIS_E_ARG; implies AZREDIS_NO_MANAGED; 0.5 KB less
- * AZREDIS_NO_PEM                with AZREDIS_NO_OS: the option ca is DER, one certificate; 0.5 KB less. So are certificate
- *                               and key of a service principal, without password; 5 KB less
- * AZREDIS_NO_REFUSALS           commands that break a shared connection are not recognised: the program sends none of
- *                               those in chapter 5; 1 KB less
- * AZREDIS_NO_RESP2              a server without RESP3 is no server: AZREDIS_E_RESP; 0.2 KB less
- * AZREDIS_NO_PATTERNS           channels alone, all with a queue of options.sub_queue messages; 0.4 KB less
- * AZREDIS_NO_STREAMS            of RESP3 only what Redis sends: streamed strings and aggregates, and attributes, are
- *                               errors of protocol, and azredis_double alone looks at a double; 0.7 KB less
- * AZREDIS_NO_SETTINGS           the handshake is AUTH, HELLO 3 and PING: the options client_name and database are AZREDIS_E_ARG,
- *                               and the server is not told the library's name; 0.4 KB less
- * AZREDIS_NO_STATS              nothing to look on and compare: no azredis_stats, azredis_auth_info and azredis_auth_record, and
- *                               AZREDIS_POLICY_SEED is taken for the default; 0.6 KB less
- * AZREDIS_NO_READ_AHEAD         recv is called for what mbedTLS asks, the 5 bytes of a record's head first; 0.3 KB less, and
- *                               AZREDIS_NO_OS 512 bytes, else 16 KB of memory for a busy connection
- * AZREDIS_NO_WHERE              azredis_error.where is "": for AZREDIS_NO_TEXT, code and numbers remain; 1 KB less
+ * AZREDIS_LEAN                  a client for one purpose: TLS and RESP3 with an identity of its own; 8 KB less, 12 KB with a
+ *                               certificate. Options that ask for more are AZREDIS_E_ARG, functions are not declared. Without:
+ *                               - access keys, passwords, plaintext and, with it, managed identity; azredis_auth;
+ *                                 AZREDIS_RENEWAL_RECONNECT; AZREDIS_POLICY_SEED, which is taken for the default
+ *                               - protocol 2 (a server without RESP3 is AZREDIS_E_RESP), client_name, database, our name
+ *                                 told to the server; attributes and what is streamed (errors of protocol); a look at a
+ *                                 double before azredis_double's
+ *                               - patterns (azredis_subscribe returns NULL), queues but those of options.sub_queue messages
+ *                               - refusing the commands of chapter 5 that break a shared connection: send none
+ *                               - azredis_stats, azredis_error.at and, with AZREDIS_NO_TEXT, azredis_error.where
+ *                               - reading ahead: recv is asked for 5 bytes first; 512 bytes of memory less, 16 KB on POSIX
+ *                               - with AZREDIS_NO_OS PEM and passwords of keys: ca is one certificate in DER, and so are
+ *                                 those of a service principal and its key
  * AZREDIS_TICK_MS               so many milliseconds are the longest wait without threads; nothing computes then when the next
  *                               thing is due, and it may come so much later: 100 to 1000; 1 KB less
- * AZREDIS_NO_SHARED             no azredis_auth: each client has an identity of its own; 0.5 KB less without threads
- * AZREDIS_NO_RECONNECT_RENEWAL  no AZREDIS_RENEWAL_RECONNECT: tokens are renewed in place; 0.2 KB less
  * AZREDIS_NO_ASSERTION          leaves out the identity client-assertion
  * AZREDIS_NO_WORKLOAD           leaves out workload-identity, and its link of the default chain; NO_OS and NO_HTTP imply it
  * AZREDIS_NO_CERTIFICATE        leaves out certificates of service principals: reading them and signing; AZREDIS_NO_HTTP
@@ -455,7 +449,7 @@ typedef struct azredis_error {
     const char    *where;              /* the step: "redis.tls", "entra.http", "client-secret" */
     char           request_id[40];     /* Entra's correlation id, for a support request */
     char           message[456];       /* step, cause and mend in plain words */
-    azredis_snapshot at;               /* of a command's AZREDIS_E_TIMEOUT and AZREDIS_E_FULL; not with AZREDIS_NO_STATS */
+    azredis_snapshot at;               /* of a command's AZREDIS_E_TIMEOUT and AZREDIS_E_FULL; not with AZREDIS_LEAN */
 } azredis_error;
 
 /* ---- replies --------------------------------------------------------------------------------- */
@@ -778,7 +772,7 @@ typedef struct azredis_auth_options {
     void               *refresh_user;
 } azredis_auth_options;
 
-#ifndef AZREDIS_NO_SHARED
+#ifndef AZREDIS_LEAN
 /* Never NULL but for out of memory or a foreign version. No I/O. Wrong options: an auth that answers
  * every call with AZREDIS_E_ARG and names the option. */
 AZREDIS_API azredis_auth *azredis_auth_open_v(const azredis_auth_options *o, size_t size, unsigned version);
@@ -805,7 +799,7 @@ typedef struct azredis_link_record {
     char     reason[200];
     uint32_t ms;
 } azredis_link_record;
-#if !defined(AZREDIS_NO_STATS) && !defined(AZREDIS_NO_SHARED)
+#ifndef AZREDIS_LEAN
 AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, azredis_link_record *out);
 #endif
 
@@ -820,14 +814,14 @@ typedef struct azredis_auth_info_data {
 
 /* OK: *out is filled. AGAIN: there is no live token; E_ARG: wrong options. In both cases *out has only the
  * credential, and only if the options name one. No I/O. Any thread. size: of *out, as the caller knows it. */
-#if !defined(AZREDIS_NO_STATS) && !defined(AZREDIS_NO_SHARED)
+#ifndef AZREDIS_LEAN
 AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_info_data *out, size_t size);
 static inline azredis_status azredis_auth_info(azredis_auth *a, azredis_auth_info_data *out) {
     return azredis_auth_info_v(a, out, sizeof *out);
 }
 #endif
 
-#if !defined(AZREDIS_NO_MALLOC) && !defined(AZREDIS_NO_SHARED)
+#if !defined(AZREDIS_NO_MALLOC) && !defined(AZREDIS_LEAN)
 /* A rehearsal: every client of a soon presents its credentials once more on each live connection, as it does with a new
  * token, and tells of it by the same events. Fetches nothing. AGAIN: there is no live token; E_NOMEM: the client lives in
  * memory of yours. Any thread. */
@@ -934,7 +928,7 @@ static inline size_t azredis_describe(const azredis_options *o, char *buf, size_
 
 /* The identity of a client, with a reference for you, which azredis_auth_release drops: for a second client, or to ask
  * whose token it has. NULL only if c is. Any thread. */
-#ifndef AZREDIS_NO_SHARED
+#ifndef AZREDIS_LEAN
 AZREDIS_API azredis_auth *azredis_client_auth(azredis_client *c);
 #endif
 
@@ -1252,7 +1246,7 @@ typedef struct azredis_sub_options {
     azredis_overflow   overflow;
 } azredis_sub_options;
 
-#ifndef AZREDIS_NO_PATTERNS
+#ifndef AZREDIS_LEAN
 /* azredis_subscribe with a queue of its own measure. */
 AZREDIS_API azredis_sub *azredis_subscribe_with_v(azredis_client *c, const azredis_sub_options *o, size_t size,
                                                   unsigned version);
@@ -1297,7 +1291,7 @@ typedef struct azredis_stats_data {
     azredis_latency command_latency;   /* from written to answered, late answers too; by the clock of the turns */
 } azredis_stats_data;
 
-#ifndef AZREDIS_NO_STATS
+#ifndef AZREDIS_LEAN
 AZREDIS_API void azredis_stats_v(azredis_client *c, azredis_stats_data *out, size_t size);
 static inline void azredis_stats(azredis_client *c, azredis_stats_data *out) { azredis_stats_v(c, out, sizeof *out); }
 #endif
@@ -1382,7 +1376,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #if defined(AZREDIS_NO_HTTP) && !defined(AZREDIS_NO_CERTIFICATE)
 #  define AZREDIS_NO_CERTIFICATE
 #endif
-#if defined(AZREDIS_NO_PLAINTEXT) && !defined(AZREDIS_NO_MANAGED)    /* metadata services have no TLS */
+#if defined(AZREDIS_LEAN) && !defined(AZREDIS_NO_MANAGED)    /* metadata services have no TLS */
 #  define AZREDIS_NO_MANAGED
 #endif
 #if defined(AZREDIS_NO_OS) || defined(AZREDIS_NO_HTTP)
@@ -1399,6 +1393,9 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  endif
 #  ifndef AZREDIS_NO_EXEC
 #    define AZREDIS_NO_EXEC
+#  endif
+#  ifndef AZREDIS_NO_THREADS
+#    define AZREDIS_NO_THREADS
 #  endif
 #endif
 #if defined(AZREDIS_NO_EXEC) && !defined(AZREDIS_NO_DEVTOOLS)
@@ -1430,24 +1427,24 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_WITH_EVENTS 1
 #endif
 
+#ifdef AZREDIS_NO_OS
+#  define AZRI_WITH_OS 0
+#else
+#  define AZRI_WITH_OS 1
+#endif
+#define AZRI_WITH_ENV AZRI_WITH_OS
+#define AZRI_WITH_FORK AZRI_WITH_OS
 /* Short cuts for what most commands are, and large values sent from where they stand. A device rather has the 1 KB. */
-#ifdef AZREDIS_NO_OS
-#  define AZRI_WITH_SHORT_CUTS 0
-#else
-#  define AZRI_WITH_SHORT_CUTS 1
-#endif
-
-#ifdef AZREDIS_NO_OS
-#  define AZRI_WITH_ENV 0
-#  define AZRI_WITH_FORK 0
-#else
-#  define AZRI_WITH_ENV 1
-#  define AZRI_WITH_FORK 1
-#endif
+#define AZRI_WITH_SHORT_CUTS AZRI_WITH_OS
 #ifdef AZREDIS_NO_CERTIFICATE
 #  define AZRI_WITH_CERTIFICATE 0
 #else
 #  define AZRI_WITH_CERTIFICATE 1
+#endif
+#ifdef AZREDIS_NO_CONFIG
+#  define AZRI_WITH_CONFIG 0
+#else
+#  define AZRI_WITH_CONFIG 1
 #endif
 #ifdef AZREDIS_NO_ADDRESSES
 #  define AZRI_WITH_ADDRESSES 0
@@ -1464,77 +1461,27 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #else
 #  define AZRI_WITH_CLAIMS 1
 #endif
-#ifdef AZREDIS_NO_REFUSALS
-#  define AZRI_WITH_REFUSALS 0
+/* What a lean build leaves out, each by its name. */
+#ifdef AZREDIS_LEAN
+#  define AZRI_WITH_MORE 0
 #else
-#  define AZRI_WITH_REFUSALS 1
+#  define AZRI_WITH_MORE 1
 #endif
-#ifdef AZREDIS_NO_PLAINTEXT
-#  define AZRI_WITH_PLAINTEXT 0
-#else
-#  define AZRI_WITH_PLAINTEXT 1
-#endif
-#ifdef AZREDIS_NO_PASSWORDS
-#  define AZRI_WITH_PASSWORDS 0
-#else
-#  define AZRI_WITH_PASSWORDS 1
-#endif
-#if defined(AZREDIS_NO_PEM) && defined(AZREDIS_NO_OS)         /* elsewhere roots come from files, and these are PEM */
-#  define AZRI_WITH_PEM 0
-#else
-#  define AZRI_WITH_PEM 1
-#endif
-#ifdef AZREDIS_NO_STATS
-#  define AZRI_WITH_STATS 0
-#else
-#  define AZRI_WITH_STATS 1
-#endif
-#ifdef AZREDIS_NO_STREAMS
-#  define AZRI_WITH_STREAMS 0
-#else
-#  define AZRI_WITH_STREAMS 1
-#endif
-#ifdef AZREDIS_NO_PATTERNS
-#  define AZRI_WITH_PATTERNS 0
-#else
-#  define AZRI_WITH_PATTERNS 1
-#endif
-#ifdef AZREDIS_NO_RESP2
-#  define AZRI_WITH_RESP2 0
-#else
-#  define AZRI_WITH_RESP2 1
-#endif
-#ifdef AZREDIS_NO_RECONNECT_RENEWAL
-#  define AZRI_WITH_REST 0
-#else
-#  define AZRI_WITH_REST 1
-#endif
-#if defined(AZREDIS_NO_SHARED) && (defined(AZREDIS_NO_THREADS) || defined(AZREDIS_NO_OS))    /* threads wake each other */
-#  define AZRI_WITH_SHARED 0
-#else
-#  define AZRI_WITH_SHARED 1
-#endif
-#ifdef AZREDIS_NO_SETTINGS
-#  define AZRI_WITH_SETTINGS 0
-#else
-#  define AZRI_WITH_SETTINGS 1
-#endif
-#ifdef AZREDIS_NO_READ_AHEAD
-#  define AZRI_WITH_AHEAD 0
-#else
-#  define AZRI_WITH_AHEAD 1
-#endif
+#define AZRI_WITH_REFUSALS  AZRI_WITH_MORE
+#define AZRI_WITH_PLAINTEXT AZRI_WITH_MORE
+#define AZRI_WITH_PASSWORDS AZRI_WITH_MORE
+#define AZRI_WITH_STATS     AZRI_WITH_MORE
+#define AZRI_WITH_STREAMS   AZRI_WITH_MORE
+#define AZRI_WITH_PATTERNS  AZRI_WITH_MORE
+#define AZRI_WITH_RESP2     AZRI_WITH_MORE
+#define AZRI_WITH_REST      AZRI_WITH_MORE
+#define AZRI_WITH_SETTINGS  AZRI_WITH_MORE
+#define AZRI_WITH_AHEAD     AZRI_WITH_MORE
+#define AZRI_WITH_PEM       (AZRI_WITH_OS || AZRI_WITH_MORE)          /* roots come from files, and these are PEM */
+#define AZRI_WITH_SHARED    (AZRI_WITH_THREADS || AZRI_WITH_MORE)     /* threads wake each other */
 /* Walks from one question to the next; without an identity but the callback there is one, and no pause. */
-#if defined(AZREDIS_NO_OS) && defined(AZREDIS_NO_HTTP)
-#  define AZRI_WITH_WALKS 0
-#else
-#  define AZRI_WITH_WALKS 1
-#endif
-#if !AZRI_WITH_WALKS && !AZRI_WITH_PASSWORDS
-#  define AZRI_ONLY_CALLBACK 1
-#else
-#  define AZRI_ONLY_CALLBACK 0
-#endif
+#define AZRI_WITH_WALKS (AZRI_WITH_OS || AZRI_WITH_HTTP)
+#define AZRI_ONLY_CALLBACK (!AZRI_WITH_WALKS && !AZRI_WITH_PASSWORDS)
 /* In place of the moment at which something is due. */
 #ifdef AZREDIS_TICK_MS
 #  define AZRI_TICK (AZREDIS_TICK_MS)
@@ -1580,17 +1527,13 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 
 /* For azredis_stats alone. */
 #define AZRI_COUNT(counter, n) ((void)(AZRI_WITH_STATS && ((counter) += (n))))
-#ifdef AZREDIS_NO_STATS
+#ifdef AZREDIS_LEAN
 #  define AZRI_TOOK(latency, from, to) ((void)(from), (void)(to))
 #else
 #  define AZRI_TOOK(latency, from, to) azri_took(&(latency), from, to)
 #endif
 
 #define AZRI_STATIC_ASSERT(name, cond) typedef char azri_assert_##name[(cond) ? 1 : -1] AZRI_UNUSED
-
-#if defined(AZREDIS_NO_OS) && !defined(AZREDIS_NO_THREADS)
-#  define AZREDIS_NO_THREADS
-#endif
 
 #ifdef AZREDIS_NO_THREADS
 #  define AZRI_WITH_THREADS 0
@@ -1713,19 +1656,12 @@ AZRI_STATIC_ASSERT(value_is_two_words, sizeof(azredis_value) == 8 + 8);
  * Slices, checked arithmetic, wiping, random numbers, back-off, hash. Pure.
  * ================================================================================================ */
 
-static azredis_str azri_str(const char *z) {
-    azredis_str s;
-    s.ptr = z;
-    s.len = z ? strlen(z) : 0;
+static azredis_str azri_slice(const char *p, size_t n) {
+    azredis_str s = {p, n};
     return s;
 }
 
-static azredis_str azri_slice(const char *p, size_t n) {
-    azredis_str s;
-    s.ptr = p;
-    s.len = n;
-    return s;
-}
+static azredis_str azri_str(const char *z) { return azri_slice(z, z ? strlen(z) : 0); }
 
 static int azri_eq(azredis_str a, azredis_str b) {
     return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
@@ -2076,11 +2012,7 @@ static void azri_arena_free(void *user, void *p, size_t n) {
 }
 
 static azri_mem azri_arena_mem(azri_view *v) {
-    azri_mem m;
-    m.alloc = azri_arena_alloc;
-    m.free = azri_arena_free;
-    m.user = v;
-    m.shape = &v->arena->shape;
+    azri_mem m = {azri_arena_alloc, azri_arena_free, v, &v->arena->shape};
     return m;
 }
 
@@ -2099,10 +2031,7 @@ static azri_mem azri_arena_mem(azri_view *v) {
 typedef struct azri_out { char *p; size_t cap, len; } azri_out;   /* snprintf rule: len counts past cap */
 
 static azri_out azri_out_to(char *p, size_t cap) {
-    azri_out o;
-    o.p = p;
-    o.cap = cap;
-    o.len = 0;
+    azri_out o = {p, cap, 0};
     return o;
 }
 
@@ -2203,7 +2132,7 @@ static void azri_fail_copy(azredis_error *to, const azredis_error *from) {
     if (to != from) *to = *from;
 }
 
-#ifdef AZREDIS_NO_WHERE
+#if defined(AZREDIS_LEAN) && defined(AZREDIS_NO_TEXT)
 #  define azri_fail_code(e, code, where) ((void)(where), azri_fail_code(e, code, ""))
 #endif
 
@@ -5079,7 +5008,7 @@ enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NE
 #else
 #  define AZRI_ID_CLIENT_SECRET AZRI_ID_OFF
 #endif
-#ifdef AZREDIS_NO_PASSWORDS
+#ifdef AZREDIS_LEAN
 #  define AZRI_ID_ACCESS_KEY AZRI_ID_OFF
 #  define AZRI_ID_PASSWORD   AZRI_ID_OFF
 #else
@@ -5169,7 +5098,7 @@ AZREDIS_API azredis_status azredis_identity_by_name(const char *name, azredis_id
 
 AZREDIS_API const char *azredis_identity_why(const char *name) {
     const azri_identity_kind *k = name ? azri_identity_find(name, 0) : NULL;
-    if (k) return k->id >= 0 ? NULL : "left out of this build by an AZREDIS_NO_ switch";
+    if (k) return k->id >= 0 ? NULL : "left out of this build by an AZREDIS_NO_ switch or AZREDIS_LEAN";
     return "no identity has this name; there are default environment client-secret client-certificate client-assertion "
            "workload-identity managed-identity managed-identity-app azure-cli azure-developer-cli azure-powershell "
            "device-code token-file exec callback access-key password";
@@ -5548,7 +5477,7 @@ static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_e
     uint16_t port;
     if (!k)
         return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %d is unknown, or left "
-                         "out of this build by an AZREDIS_NO_ switch", (int)c->identity);
+                         "out of this build by an AZREDIS_NO_ switch or AZREDIS_LEAN", (int)c->identity);
     if (lacks)
         return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %s needs the option "
                          "%s", k->name, azri_identity_need(lacks));
@@ -5609,7 +5538,7 @@ static void azri_identity_copy_rest(azri_identity_conf *c, const azredis_auth_op
 
 static azredis_status azri_identity_check_callback(const azri_identity_conf *c, const azredis_auth_options *o, azredis_error *e) {
     if (c->identity != AZREDIS_ID_CALLBACK || !c->get_token || o->proxy || o->kubernetes_proxy)
-        return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: AZREDIS_NO_ switches left the identity callback alone, which needs get_token");
+        return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: this build has the identity callback alone, which needs get_token");
     return azri_identity_check_values(c, e);
 }
 
@@ -5718,7 +5647,6 @@ static const char *azri_hint(int code) {
 }
 #endif
 
-#ifndef AZREDIS_NO_CONFIG
 /* ==== >>config ============================================================ uses: core mem fail text identity ==
  * Connection string of StackExchange.Redis and rediss:// URL -> options, and options -> string. One table holds
  * every key. Pure. No message quotes a value, nor a name that may be a piece of the password before it.
@@ -5849,7 +5777,7 @@ typedef struct azri_config {
 static void azri_config_free(azri_config *c) {
     azri_mem mem;
     size_t size;
-    if (!c) return;
+    if (!AZRI_WITH_CONFIG || !c) return;
     mem = c->mem;
     size = c->size;
     azri_wipe(c, size);
@@ -6308,6 +6236,7 @@ static void azri_config_merge(const azri_config *c, azredis_options *o, azredis_
     if (!o->tcp_port) o->tcp_port = c->options.tcp_port;
 }
 
+#ifndef AZREDIS_NO_CONFIG
 /* ---- options to text ---- */
 
 typedef struct azri_config_writer { azri_out out; int url, fields; } azri_config_writer;
@@ -9083,7 +9012,7 @@ static azredis_status azri_source_left_out(azri_flow *f) {
 #ifndef AZREDIS_NO_OS
 #if defined(AZREDIS_NO_MANAGED) || defined(AZREDIS_NO_WORKLOAD) || defined(AZREDIS_NO_DEVTOOLS)
 static azredis_status azri_source_off(azri_flow *f) {
-    return azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "left out of this build by an AZREDIS_NO_ switch");
+    return azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "left out of this build by an AZREDIS_NO_ switch or AZREDIS_LEAN");
 }
 #endif
 
@@ -9656,21 +9585,24 @@ static void azri_news_drop(azri_news *n) {
     n->count--;
 }
 
-/* A cleared item at the end of the ring. */
-static azri_item *azri_news_add(azri_news *n, azredis_event_type type, const azredis_error *e) {
-    azri_item *it;
-    if (n->count == AZRI_NEWS_MAX) azri_news_drop(n);
-    it = azri_news_at(n, n->count++);
+/* Nothing but the type and the error, which may be NULL. */
+static azri_item *azri_item_clear(azri_item *it, azredis_event_type type, const azredis_error *e) {
     memset(it, 0, sizeof *it);
     it->type = type;
     it->old_left_ms = it->new_left_ms = it->next_try_ms = AZREDIS_UNKNOWN;
+    it->has_error = e != NULL;
+    if (e) it->error = *e;
+    return it;
+}
+
+/* An item at the end of the ring. */
+static azri_item *azri_news_add(azri_news *n, azredis_event_type type, const azredis_error *e) {
+    azri_item *it;
+    if (n->count == AZRI_NEWS_MAX) azri_news_drop(n);
+    it = azri_item_clear(azri_news_at(n, n->count++), type, e);
     it->dropped = n->dropped;
     it->connection = n->speaker;
     n->dropped = 0;
-    if (e) {
-        it->error = *e;
-        it->has_error = 1;
-    }
     return it;
 }
 
@@ -9729,17 +9661,9 @@ typedef enum azri_on_lease {
     AZRI_NOTHING_SPECIAL
 } azri_on_lease;
 
-#ifdef AZREDIS_NO_TEXT
-typedef struct azri_refusal { const char *word, *sub; azri_on_lease leased; } azri_refusal;
-#  define AZRI_REFUSAL(word, sub, mend) {word, sub, AZRI_REFUSED_TOO}
-#  define AZRI_LEASED(leased, word, sub, mend) {word, sub, leased}
-#  define AZRI_MEND(r) ""
-#else
 typedef struct azri_refusal { const char *word, *sub; azri_on_lease leased; const char *mend; } azri_refusal;
-#  define AZRI_REFUSAL(word, sub, mend) {word, sub, AZRI_REFUSED_TOO, mend}
-#  define AZRI_LEASED(leased, word, sub, mend) {word, sub, leased, mend}
-#  define AZRI_MEND(r) ((r)->mend)
-#endif
+#define AZRI_REFUSAL(word, sub, mend) {word, sub, AZRI_REFUSED_TOO, AZRI_TEXT(mend)}
+#define AZRI_LEASED(leased, word, sub, mend) {word, sub, leased, AZRI_TEXT(mend)}
 
 /* Letters with which the table's words begin, and their lengths, as bits: abcde h m pqrs u wx; 4 to 12. */
 #define AZRI_REFUSED_LETTERS 0x00d7909fu
@@ -11029,12 +10953,8 @@ static void azri_session_keep_value(azri_session *s, azri_cmd *c) {
 
 /* Into e, the end of a command on s. */
 static void azri_session_snapshot(const azri_session *s, uint64_t now, azredis_error *e) {
-#ifdef AZREDIS_NO_STATS
-    (void)s;
-    (void)now;
-    (void)e;
-#else
     azredis_snapshot *at = &e->at;
+    if (!AZRI_WITH_STATS) return;
     at->state = s->state == AZRI_DRAINING ? "a new token" : s->gate ? "the answer to PING after a silence"
               : s->trying ? "the answer to AUTH with a new token" : "ready";
     at->waiting = s->fifo.count - s->in_flight;
@@ -11043,7 +10963,6 @@ static void azri_session_snapshot(const azri_session *s, uint64_t now, azredis_e
     at->last_read_ms = s->last_read ? (int64_t)(now - azri_min64(now, s->last_read)) : AZREDIS_UNKNOWN;
     at->last_write_ms = s->last_write ? (int64_t)(now - azri_min64(now, s->last_write)) : AZREDIS_UNKNOWN;
     at->token_left_ms = azri_blob_left(s->blob, now);
-#endif
 }
 
 /* Ends the commands whose time has come. Those written stay as tombstones, so that their late answers are read
@@ -11107,17 +11026,11 @@ static azredis_status azri_session_expired(azri_session *s, azredis_error *e) {
                      s->replace && !AZRI_WITH_HANDOVER ? s->replace : "the token of this connection has expired");
 }
 
-static azredis_status azri_session_tick_handshake(azri_session *s, uint64_t now, azredis_error *e) {
-    if (now >= s->handshake_until)
-        return azri_fail(e, AZREDIS_E_TIMEOUT, "redis.auth",
-                         "%s: the server did not finish AUTH and handshake in %u ms", s->conf->endpoint,
-                         (unsigned)s->conf->auth_ms);
-    return AZREDIS_OK;
-}
-
 /* What time brings. Not OK: the connection must be closed with *e. */
 static azredis_status azri_session_tick(azri_session *s, uint64_t now, azredis_error *e) {
-    if (s->state == AZRI_HANDSHAKE) return azri_session_tick_handshake(s, now, e);
+    if (s->state == AZRI_HANDSHAKE && now >= s->handshake_until)
+        return azri_fail(e, AZREDIS_E_TIMEOUT, "redis.auth", "%s: the server did not finish AUTH and handshake in %u ms",
+                         s->conf->endpoint, (unsigned)s->conf->auth_ms);
     if (s->state != AZRI_READY && s->state != AZRI_DRAINING) return AZREDIS_OK;
     if (now >= s->blob->expires_at) return azri_session_expired(s, e);
     azri_session_expire(s, now, e);
@@ -11582,7 +11495,7 @@ typedef struct azri_hub_conf {
     int      by_reconnect, separate;
 } azri_hub_conf;
 
-#ifdef AZREDIS_NO_STATS
+#ifdef AZREDIS_LEAN
 /* What of azredis_stats_data is counted, or named where nothing is. */
 typedef struct azri_counts {
     uint64_t messages, messages_lost, commands_ok, commands_failed;
@@ -11650,7 +11563,7 @@ static azri_session *azri_hub_add_session(azri_hub *h) {
 
 static azri_session *azri_hub_main(const azri_hub *h) { return h->main; }
 
-#ifndef AZREDIS_NO_STATS
+#ifndef AZREDIS_LEAN
 /* Two who share a line look at the clock each for himself: "to" may be a little before "from". */
 static AZRI_ALONG void azri_took(azredis_latency *l, uint32_t from, uint32_t to) {
     static const int32_t bounds[] = AZREDIS_LATENCY_BOUNDS;
@@ -11679,7 +11592,7 @@ static azri_session *azri_hub_listener(const azri_hub *h) {
 
 /* What it has counted goes on counting. */
 static void azri_hub_keep_counts(azri_hub *h, const azri_session *s) {
-#ifdef AZREDIS_NO_STATS
+#ifdef AZREDIS_LEAN
     (void)h;
     (void)s;
 #else
@@ -11722,14 +11635,13 @@ static const char *azri_hub_waits_for(const azri_hub *h, uint64_t now) {
 
 /* Into e, the end of a command that was on no connection. */
 static void azri_hub_snapshot(const azri_hub *h, uint64_t now, azredis_error *e) {
+    if (!AZRI_WITH_STATS) return;
     azri_session_snapshot(azri_hub_main(h), now, e);
-#ifndef AZREDIS_NO_STATS
     e->at.waiting += h->backlog.count;
     e->at.bytes_waiting += h->backlog.bytes;
     if (azri_hub_main(h)->state == AZRI_READY || azri_hub_main(h)->state == AZRI_DRAINING) return;
     e->at.state = azri_hub_waits_for(h, now);
     e->at.token_left_ms = azri_blob_left(h->blob, now);
-#endif
 }
 
 /* ---- new commands ---- */
@@ -11810,7 +11722,7 @@ static AZRI_APART azredis_status azri_hub_general_cmd(azri_hub *h, int argc, con
     r = azri_refused(argc, argv);
     if (AZRI_WITH_HANDOVER && way & AZRI_FOR_LEASE && azri_on_lease_of(r) != AZRI_REFUSED_TOO) r = NULL;
     if (r) return azri_fail(e, AZREDIS_E_ARG, "command", "%s%s%s is refused on a shared connection: %s", r->word,
-                            r->sub ? " " : "", r->sub ? r->sub : "", AZRI_MEND(r));
+                            r->sub ? " " : "", r->sub ? r->sub : "", r->mend);
     if (frame == 0 || frame > h->conf.backlog_bytes ||
         (azri_shape_of(h->mem) && frame > azri_shape_of(h->mem)->command))
         return azri_fail(e, AZREDIS_E_LIMIT, "command", "the command is larger than %s",
@@ -12739,12 +12651,9 @@ static int64_t azri_port_unix(const azri_port *port) {
 
 static void azri_port_no_yield(void *user) { (void)user; }
 
-static azredis_status azri_port_check(const azri_port *port, azredis_error *e) {
-    if (!port->missing) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_ARG, "options.port",
-                     "options.port.%s is missing: AZREDIS_NO_OS has no hook built in, "
-                     "so all but lock, wait, wake and yield must be given",
-                     port->missing);
+static void azri_port_missing(const azri_port *port, azredis_error *e) {
+    (void)azri_fail(e, AZREDIS_E_ARG, "options.port", "options.port.%s is missing: AZREDIS_NO_OS has no hook built in, "
+                    "so all but lock, wait, wake and yield must be given", port->missing);
 }
 
 /* ---- grave: sockets that the program's event loop may still watch -------------------------------------
@@ -13142,10 +13051,7 @@ static void azri_waker_write(azri_waker *w, uint64_t what) {
 static void azri_waker_wake(azri_waker *w) { azri_waker_write(w, AZRI_WAKE); }
 
 static azri_fd azri_fd_to_read(intptr_t sock) {
-    azri_fd f;
-    f.sock = sock;
-    f.want = AZRI_READ;
-    f.ready = 0;
+    azri_fd f = {sock, AZRI_READ, 0};
     return f;
 }
 
@@ -13880,9 +13786,8 @@ static const char *azri_child_find(azri_child *c, const char *name) {
 static azredis_status azri_child_cannot(const azri_child *c, int err, azredis_error *e) {
     struct stat st;
     int is_directory = err == EACCES && stat(c->path, &st) == 0 && !S_ISREG(st.st_mode);
-    (void)azri_fail(e, AZREDIS_E_NO_CREDENTIAL, c->where,
-                    "%s: cannot run %s: %s (errno %d); it must be a program, or a script "
-                    "that begins with #!, which this user may execute",
+    (void)azri_fail(e, AZREDIS_E_NO_CREDENTIAL, c->where, "%s: cannot run %s: %s (errno %d); it must be a program, or a "
+                    "script that begins with #!, which this user may execute",
                     c->where, c->path, is_directory ? "it is no file" : azri_errno_text(err), err);
     if (!e) return AZREDIS_E_NO_CREDENTIAL;
     e->os_errno = err;
@@ -13987,24 +13892,6 @@ static azredis_status azri_child_listen(azri_child *c, azredis_error *e) {
     return AZREDIS_OK;
 }
 
-/* st: why it must go. What there is to say has been said in *e, which is the caller's to keep. */
-static void azri_child_stop(azri_child *c, azredis_status st, uint64_t now) {
-    azri_child_kill(c);
-    c->killed = st;
-    c->until = azri_after(now, AZRI_CHILD_DYING);
-    c->look_at = azri_after(now, 1);
-}
-
-/* The deadline of one that has ended is when its grandchildren have been listened to for long enough. */
-static azredis_status azri_child_late(azri_child *c, azredis_error *e) {
-    if (c->gone) return AZREDIS_OK;
-    (void)azri_fail(e, AZREDIS_E_TIMEOUT, c->where,
-                    "%s: %s did not end within %u ms and was stopped; run it by hand to see what "
-                    "it waits for",
-                    c->where, c->path, (unsigned)c->limit_ms);
-    return AZREDIS_E_TIMEOUT;
-}
-
 /* AGAIN: later. OK: it has ended by itself; text, said and code are there. Else *e, which must be the same in each step,
  * says why it was stopped; it is gone then, or the kernel does not let it go. */
 static azredis_status azri_child_step(azri_child *c, uint64_t now, azredis_error *e) {
@@ -14020,13 +13907,17 @@ static azredis_status azri_child_step(azri_child *c, uint64_t now, azredis_error
     if (c->gone && !before) c->until = azri_min64(c->until, azri_after(now, AZRI_CHILD_LINGER));
     azri_child_hear(c);
     st = azri_child_listen(c, e);
-    if (st == AZREDIS_OK && c->gone && c->out < 0) return AZREDIS_OK;
-    if (st == AZREDIS_OK && now >= c->until) {
-        st = azri_child_late(c, e);
-        if (st == AZREDIS_OK) return st;
-    }
+    /* The deadline of one that has ended is when its grandchildren have been listened to for long enough. */
+    if (st == AZREDIS_OK && c->gone && (c->out < 0 || now >= c->until)) return AZREDIS_OK;
+    if (st == AZREDIS_OK && now >= c->until)
+        st = azri_fail(e, AZREDIS_E_TIMEOUT, c->where, "%s: %s did not end within %u ms and was stopped; run it by hand to "
+                       "see what it waits for", c->where, c->path, (unsigned)c->limit_ms);
     c->look_at = azri_after(now, c->out < 0 ? AZRI_CHILD_LOOK : AZRI_CHILD_PRINTS);
-    if (st != AZREDIS_OK) azri_child_stop(c, st, now);
+    if (st == AZREDIS_OK) return AZREDIS_AGAIN;
+    azri_child_kill(c);
+    c->killed = st;
+    c->until = azri_after(now, AZRI_CHILD_DYING);
+    c->look_at = azri_after(now, 1);
     return AZREDIS_AGAIN;
 }
 
@@ -16424,15 +16315,7 @@ static uint64_t azri_auth_now(const azredis_auth *a) { return a->port.p.now_ms(a
 
 /* Under the lock. */
 static azri_item *azri_auth_note(azredis_auth *a, azredis_event_type type, const azredis_error *e) {
-    azri_item *it = &a->notes[a->note_count++ % AZRI_NOTES_MAX];
-    memset(it, 0, sizeof *it);
-    it->type = type;
-    it->old_left_ms = it->new_left_ms = it->next_try_ms = AZREDIS_UNKNOWN;
-    if (e) {
-        it->error = *e;
-        it->has_error = 1;
-    }
-    return it;
+    return azri_item_clear(&a->notes[a->note_count++ % AZRI_NOTES_MAX], type, e);
 }
 
 /* Under the lock. */
@@ -17123,7 +17006,7 @@ static void azri_auth_let_go(azredis_auth *a) {
     if (left == 0) azri_auth_free(a);
 }
 
-#ifndef AZREDIS_NO_SHARED
+#ifndef AZREDIS_LEAN
 AZREDIS_API void azredis_auth_release(azredis_auth *a) {
     if (a && !azri_auth_forked(a)) azri_auth_let_go(a);
 }
@@ -18596,7 +18479,7 @@ static void azri_threads_call(const azredis_client *c) { (void)c; }
  * one fetch, which outlives them; whichever is at hand steps it, one at a time.
  * ================================================================================================ */
 
-#if !defined(AZREDIS_NO_MALLOC) && !defined(AZREDIS_NO_SHARED)
+#if !defined(AZREDIS_NO_MALLOC) && !defined(AZREDIS_LEAN)
 /* The copy stands behind a head, so that azredis_token_wipe needs nothing else. */
 typedef struct azri_token_copy { azri_mem mem; size_t size; } azri_token_copy;
 
@@ -18800,24 +18683,22 @@ static int azri_take_options(void *to, size_t to_size, const void *from, size_t 
     return 1;
 }
 
-#ifndef AZREDIS_NO_CONFIG
-/* *out holds the strings that *o and *id take from o->config; NULL if there is none. */
+/* *out holds the strings that *o and *id take from o->config; NULL if there is none, and *o and *id are as they were. */
 static azredis_status azri_open_config(azredis_options *o, azredis_auth_options *id, const azri_mem *m,
                                        azri_config **out, azredis_error *e) {
-    azredis_status st = AZREDIS_OK;
+    azredis_status st;
     *out = NULL;
+    if (!o->config || !o->config[0]) return AZREDIS_OK;
+    if (!AZRI_WITH_CONFIG || azri_shape_of(m))
+        return azri_fail(e, AZREDIS_E_ARG, "options.config", "options.config: %s; set the members instead",
+                         AZRI_WITH_CONFIG ? "a client in options.memory has no room to read it" : "built with AZREDIS_NO_CONFIG");
+    st = azri_config_new(out, m, o->config, e);
+    if (st != AZREDIS_OK) return st;
     memset(id, 0, sizeof *id);
     if (o->identity) *id = *o->identity;
-    if (o->config && o->config[0] && azri_shape_of(m))
-        return azri_fail(e, AZREDIS_E_ARG, "options.config",
-                         "options.config: a client in options.memory has no room to "
-                         "read it; set the members instead");
-    if (o->config && o->config[0]) st = azri_config_new(out, m, o->config, e);
-    if (*out) {
-        azri_config_merge(*out, o, id);
-        o->identity = id;
-    }
-    return st;
+    azri_config_merge(*out, o, id);
+    o->identity = id;
+    return AZREDIS_OK;
 }
 
 /* The same for an auth that stands alone. */
@@ -18830,12 +18711,13 @@ static azredis_status azri_auth_config(azredis_auth_options *o, const azri_mem *
     all.identity = o;
     all.config = o->config;
     st = azri_open_config(&all, &id, m, out, e);
-    if (!*out) return st;
+    if (!AZRI_WITH_CONFIG || !*out) return st;
     *o = id;
     if (!o->ca && !o->ca_file) o->ca_file = all.ca_file;
     return st;
 }
 
+#ifndef AZREDIS_NO_CONFIG
 AZREDIS_API size_t azredis_describe_v(const azredis_options *options, size_t size, unsigned version, char *buf,
                                       size_t cap) {
     azredis_options o;
@@ -18849,35 +18731,10 @@ AZREDIS_API size_t azredis_describe_v(const azredis_options *options, size_t siz
     azri_port_fill(&port, o.port);
     if (azri_open_config(&o, &id, &port.mem, &config, &e) != AZREDIS_OK)
         return azri_fmt(buf, cap, "(wrong: %s)", e.message);
-    if (o.auth) memset(&id, 0, sizeof id);          /* it is the auth's that counts */
-    n = azri_config_describe(&o, &id, buf, cap);
+    if (o.auth || !o.identity) memset(&id, 0, sizeof id);   /* it is the auth's that counts */
+    n = azri_config_describe(&o, o.auth || !o.identity ? &id : o.identity, buf, cap);
     azri_config_free(config);
     return n;
-}
-#else
-typedef struct azri_config { char no_effect[1]; } azri_config;
-
-static void azri_config_free(azri_config *c) { (void)c; }
-
-static azredis_status azri_no_config(const char *config, azri_config **out, azredis_error *e) {
-    *out = NULL;
-    if (!config || !config[0]) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_ARG, "options.config",
-                     "options.config: built with AZREDIS_NO_CONFIG; set the members "
-                     "instead");
-}
-
-static azredis_status azri_open_config(azredis_options *o, azredis_auth_options *id, const azri_mem *m,
-                                       azri_config **out, azredis_error *e) {
-    (void)id;
-    (void)m;
-    return azri_no_config(o->config, out, e);
-}
-
-static azredis_status azri_auth_config(azredis_auth_options *o, const azri_mem *m, azri_config **out,
-                                       azredis_error *e) {
-    (void)m;
-    return azri_no_config(o->config, out, e);
 }
 #endif
 
@@ -18910,7 +18767,7 @@ static azredis_status azri_open_host(azredis_client *c, const char *host, uint16
 /* Where there is no TLS: a unix socket, or this machine. */
 static azredis_status azri_open_plain(azredis_client *c, const azredis_options *o) {
     if (!AZRI_WITH_PLAINTEXT && o->plaintext)
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "built with AZREDIS_NO_PLAINTEXT");
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "built with AZREDIS_LEAN");
     c->plaintext = o->plaintext;
     if (c->host[0] == '/' && !azri_is_plain(c))
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "a unix socket has no TLS: set plaintext");
@@ -18963,8 +18820,8 @@ static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o
                          o->protocol);
     if ((!AZRI_WITH_RESP2 && o->protocol == 2) || (!AZRI_WITH_REST && o->renewal == AZREDIS_RENEWAL_RECONNECT) ||
         (!AZRI_WITH_SHARED && o->auth) || (!AZRI_WITH_SETTINGS && (o->client_name || o->database || o->protocol == 2)))
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options", "an AZREDIS_NO_ switch left protocol 2, client_name, database, "
-                         "AZREDIS_RENEWAL_RECONNECT or auth out of this build");
+        return azri_fail(&c->broken, AZREDIS_E_ARG, "options", "built with AZREDIS_LEAN: protocol 2, client_name, database, "
+                         "AZREDIS_RENEWAL_RECONNECT and auth are not there");
     if (o->leases > AZRI_LEASES_MAX || (AZRI_WITH_HANDOVER && ((unsigned)o->pubsub > AZREDIS_PUBSUB_SEPARATE ||
                                                                (unsigned)o->reauth > AZREDIS_REAUTH_HANDOVER)))
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options", "options.leases is over 32, or pubsub or reauth has an unknown value");
@@ -19036,12 +18893,6 @@ static void azri_plan_text(azri_plan *p, const char *z) {
     if (z && z[0]) azri_plan_add(p, AZRI_ALWAYS, strlen(z) + 1, 1);
 }
 
-/* Trust is looked up by one connection at a time. */
-static void azri_plan_roots(azri_plan *p, const void *ca) {
-    if (!ca || ((const unsigned char *)ca)[0] == 0x30) return;     /* DER is read where it stands */
-    azri_plan_add(p, AZRI_ALWAYS, AZRI_CERT_MAX, 2);
-}
-
 static void azri_plan_fetch(azri_plan *p, const azredis_auth_options *o) {
     const azri_identity_kind *k = azri_identity_find(NULL, (int)o->identity);
     azri_plan_add(p, AZRI_FETCHING, sizeof(azri_fetch), 1);
@@ -19070,19 +18921,16 @@ static void azri_plan_auth(azri_plan *p, const azredis_auth_options *o, int by_r
     if (!is_static) azri_plan_fetch(p, o);
 }
 
-static void azri_plan_connection(azri_plan *p, const azredis_options *o, const azri_shape *z) {
-    azri_plan_add(p, AZRI_CONNECTED, sizeof(azri_conn), 1);
-    azri_plan_add(p, AZRI_CONNECTED, AZRI_BLOCK_HEAD + z->rx, 1);
-    azri_plan_add(p, AZRI_CONNECTED, z->nodes * sizeof(azredis_value), 1);
-    if (!o->plaintext) azri_plan_add(p, AZRI_CONNECTED, AZRI_TLS_AHEAD, AZRI_WITH_AHEAD);
-}
-
-static void azri_plan_client(azri_plan *p, const azredis_options *o) {
+/* a: NULL: only add up. */
+static void azri_plan_client(azri_plan *p, azri_arena *a, const azredis_options *o) {
     azredis_auth_options id;
     azri_shape z = azri_arena_shape(o);
+    const unsigned char *ca;
     char host[256];
     uint16_t port;
     azredis_error e;
+    memset(p, 0, sizeof *p);
+    p->arena = a;
     azri_open_identity(&id, o);
     host[0] = '\0';
     if (o->host && o->host[0] != '/' && azri_endpoint_parse(azri_str(o->host), host, &port, &e) != AZREDIS_OK)
@@ -19097,8 +18945,12 @@ static void azri_plan_client(azri_plan *p, const azredis_options *o) {
     azri_plan_add(p, AZRI_ALWAYS, sizeof(azredis_sub) + AZRI_CHANNEL_ROOM, o->subscriptions);
     /* A full queue, the one that is lent, and the new one before the oldest goes. */
     azri_plan_add(p, AZRI_ALWAYS, sizeof(azri_msg) + z.message, ((size_t)o->sub_queue + 2) * o->subscriptions);
-    azri_plan_roots(p, id.ca ? id.ca : o->ca);
-    azri_plan_connection(p, o, &z);
+    ca = (const unsigned char *)(id.ca ? id.ca : o->ca);       /* looked up by one connection at a time */
+    if (ca && ca[0] != 0x30) azri_plan_add(p, AZRI_ALWAYS, AZRI_CERT_MAX, 2);      /* DER is read where it stands */
+    azri_plan_add(p, AZRI_CONNECTED, sizeof(azri_conn), 1);
+    azri_plan_add(p, AZRI_CONNECTED, AZRI_BLOCK_HEAD + z.rx, 1);
+    azri_plan_add(p, AZRI_CONNECTED, z.nodes * sizeof(azredis_value), 1);
+    if (!o->plaintext) azri_plan_add(p, AZRI_CONNECTED, AZRI_TLS_AHEAD, AZRI_WITH_AHEAD);
     if (o->auth) azri_plan_add(p, AZRI_ALWAYS, AZRI_BLOB_ROOM, 3);
     else azri_plan_auth(p, &id, o->renewal == AZREDIS_RENEWAL_RECONNECT);
     p->shared = !o->auth && o->renewal == AZREDIS_RENEWAL_RECONNECT;
@@ -19110,23 +18962,14 @@ static azri_arena *azri_arena_open(azredis_options *o) {
     azri_arena *a = (azri_arena *)o->memory;
     if (!AZRI_WITH_ARENA) return NULL;
     azri_arena_defaults(o);
-    memset(&p, 0, sizeof p);
-    azri_plan_client(&p, o);
+    azri_plan_client(&p, NULL, o);
     if (p.wrong || (uintptr_t)o->memory % AZRI_ARENA_ALIGN || o->memory_size < azri_plan_at(&p, AZRI_PHASES))
         return NULL;
     memset(a, 0, azri_plan_head(&p));
-    memset(&p, 0, sizeof p);
-    p.arena = a;
-    azri_plan_client(&p, o);
+    azri_plan_client(&p, a, o);
     azri_plan_place(&p);
     a->shape = azri_arena_shape(o);
     return a;
-}
-
-/* What open takes is there for ever; from here on each side has its phase. */
-static void azri_arena_ready(azri_arena *a) {
-    a->client.phase = AZRI_CONNECTED;
-    a->auth.phase = AZRI_FETCHING;
 }
 
 #ifndef AZREDIS_NO_ARENA
@@ -19135,8 +18978,7 @@ AZREDIS_API size_t azredis_memory_needed_v(const azredis_options *options, size_
     azri_plan p;
     if (!azri_take_options(&o, sizeof o, options, size, version)) return 0;
     azri_arena_defaults(&o);
-    memset(&p, 0, sizeof p);
-    azri_plan_client(&p, &o);
+    azri_plan_client(&p, NULL, &o);
     return p.wrong ? 0 : azri_plan_at(&p, AZRI_PHASES);
 }
 #endif
@@ -19209,20 +19051,13 @@ static AZRI_APART azredis_auth *azri_auth_open(azredis_auth_options *o, const az
     }
 #endif
     azri_config_free(config);
-    if (a->broken.code != AZREDIS_E_NOMEM && port.missing) (void)azri_port_check(&port, &a->broken);
+    if (a->broken.code != AZREDIS_E_NOMEM && port.missing) azri_port_missing(&port, &a->broken);
     if ((AZRI_WITH_ENV && o->ca_file && !a->ca_file) || a->broken.code == AZREDIS_E_NOMEM || azri_auth_static(a) != AZREDIS_OK) {
         azri_auth_free(a);
         return NULL;
     }
     return a;
 }
-
-#ifndef AZREDIS_NO_SHARED
-AZREDIS_API azredis_auth *azredis_auth_open_v(const azredis_auth_options *options, size_t size, unsigned version) {
-    azredis_auth_options o;
-    return azri_take_options(&o, sizeof o, options, size, version) ? azri_auth_open(&o, NULL, "") : NULL;
-}
-#endif
 
 static azredis_auth *azri_auth_hold(azredis_auth *a) {
     azri_auth_lock(a);
@@ -19231,7 +19066,12 @@ static azredis_auth *azri_auth_hold(azredis_auth *a) {
     return a;
 }
 
-#if !defined(AZREDIS_NO_STATS) && !defined(AZREDIS_NO_SHARED)
+#ifndef AZREDIS_LEAN
+AZREDIS_API azredis_auth *azredis_auth_open_v(const azredis_auth_options *options, size_t size, unsigned version) {
+    azredis_auth_options o;
+    return azri_take_options(&o, sizeof o, options, size, version) ? azri_auth_open(&o, NULL, "") : NULL;
+}
+
 AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, azredis_link_record *out) {
     azredis_status st = AZREDIS_AGAIN;
     if (!a || !out) return AZREDIS_E_ARG;
@@ -19244,9 +19084,7 @@ AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, az
     azri_auth_unlock(a);
     return st;
 }
-#endif
 
-#if !defined(AZREDIS_NO_STATS) && !defined(AZREDIS_NO_SHARED)
 AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_info_data *out, size_t size) {
     azredis_auth_info_data d;
     uint64_t now;
@@ -19272,9 +19110,8 @@ AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_inf
     memcpy(out, &d, azri_minz(size, sizeof d));
     return a->broken.code == AZREDIS_OK ? st : AZREDIS_E_ARG;
 }
-#endif
 
-#if !defined(AZREDIS_NO_MALLOC) && !defined(AZREDIS_NO_SHARED)
+#ifndef AZREDIS_NO_MALLOC
 /* A number that no client has seen makes the same credentials new. */
 AZREDIS_API azredis_status azredis_auth_rehearse(azredis_auth *a) {
     azredis_status st = AZREDIS_AGAIN;
@@ -19291,16 +19128,9 @@ AZREDIS_API azredis_status azredis_auth_rehearse(azredis_auth *a) {
     return st;
 }
 #endif
+#endif
 
 /* ---- client: open and close ---- */
-
-/* The shared auth, or one made from the options, also for a parent's, which nobody may hold here; *id is room for them, and may be o's identity already. */
-static azredis_auth *azri_open_auth(const azredis_options *o, azredis_auth_options *id, const azri_mem *mem,
-                                    const char *redis_host) {
-    if (AZRI_WITH_SHARED && o->auth && !azri_auth_forked(o->auth)) return azri_auth_hold(o->auth);
-    azri_open_identity(id, o);
-    return azri_auth_open(id, mem, redis_host);
-}
 
 AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_t size, unsigned version) {
     azredis_options o;
@@ -19335,10 +19165,15 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
     }
     if (azri_open_config(&o, &id, &port.mem, &config, &c->broken) == AZREDIS_OK &&
         azri_open_endpoint(c, &o) == AZREDIS_OK) (void)azri_open_conf(c, &o);
-    if (config && config->no_effect[0])
+    if (AZRI_WITH_CONFIG && config && config->no_effect[0])
         azri_log(&c->hub.news, AZREDIS_LOG_WARNING, AZRI_LOG_CONFIG,
                  "the connection string has keys that have no effect: %s", config->no_effect);
-    c->auth = azri_open_auth(&o, &id, arena ? &auth_mem : NULL, c->host);
+    if (AZRI_WITH_SHARED && o.auth && !azri_auth_forked(o.auth)) {
+        c->auth = azri_auth_hold(o.auth);
+    } else {                            /* its own, also in the place of a parent's, which nobody may hold here */
+        azri_open_identity(&id, &o);
+        c->auth = azri_auth_open(&id, arena ? &auth_mem : NULL, c->host);
+    }
     if (AZRI_WITH_FORK && o.auth && c->auth != o.auth) c->broken = azri_fork_record;
     c->waker = azri_waker_new(&c->port);
     c->tls_host = azri_strdup(&c->port.mem, o.tls_host ? o.tls_host : c->host);
@@ -19350,13 +19185,16 @@ AZREDIS_API azredis_client *azredis_open_v(const azredis_options *options, size_
         azri_client_undo(c);
         return NULL;
     }
-    if (arena) azri_arena_ready(arena);
+    if (arena) {                        /* what open takes is there for ever; from here on each side has its phase */
+        arena->client.phase = AZRI_CONNECTED;
+        arena->auth.phase = AZRI_FETCHING;
+    }
     if (c->broken.code == AZREDIS_OK) c->broken = c->auth->broken;
-    if (c->port.missing) (void)azri_port_check(&c->port, &c->broken);
+    if (c->port.missing) azri_port_missing(&c->port, &c->broken);
     return c;
 }
 
-#ifndef AZREDIS_NO_SHARED
+#ifndef AZREDIS_LEAN
 AZREDIS_API azredis_auth *azredis_client_auth(azredis_client *c) {
     return c && !azri_auth_forked(c->auth) ? azri_auth_hold(c->auth) : c ? c->auth : NULL;
 }
@@ -20346,13 +20184,11 @@ AZREDIS_API azredis_sub *azredis_subscribe(azredis_client *c, int kind, const ch
     return azri_subscribe(c, &o);
 }
 
-#ifndef AZREDIS_NO_PATTERNS
+#ifndef AZREDIS_LEAN
 AZREDIS_API azredis_sub *azredis_subscribe_with_v(azredis_client *c, const azredis_sub_options *options, size_t size,
                                                   unsigned version) {
     azredis_sub_options o;
-    if (!azri_take_options(&o, sizeof o, options, size, version) || (int)o.overflow < 0 ||
-        o.overflow > AZREDIS_OVERFLOW_CLOSE)
-        return NULL;
+    if (!azri_take_options(&o, sizeof o, options, size, version) || (unsigned)o.overflow > AZREDIS_OVERFLOW_CLOSE) return NULL;
     return azri_subscribe(c, &o);
 }
 #endif
@@ -20435,7 +20271,7 @@ AZREDIS_API void azredis_unsubscribe(azredis_sub *s) {
     azri_leave(c);
 }
 
-#ifndef AZREDIS_NO_STATS
+#ifndef AZREDIS_LEAN
 /* ---- insight ---- */
 
 static void azri_stats_fill(azredis_client *c, azredis_stats_data *d) {

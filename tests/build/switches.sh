@@ -1,5 +1,6 @@
 #!/bin/sh
-# Each AZREDIS_NO_ switch compiles without a warning: alone, as C by gcc and as C++ by clang, and all of them together.
+# AZREDIS_LEAN and each AZREDIS_NO_ switch compile without a warning: alone, as C by gcc and clang and as C++ by clang, and
+# all of them together.
 # Usage: switches.sh [HEADER_DIR]     prints TAP lines. The switches are those that the manual's chapter 13 lists.
 set -u
 include=${1:-.}
@@ -9,12 +10,13 @@ gcc=${GCC:-gcc} gxx=${GXX:-g++} clang=${CLANG:-clang} clangxx=${CLANGXX:-clang++
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
 
-switches=$(sed -n '/^ \* 13 MACROS/,/^ \* 14 /s/^ \* \(AZREDIS_NO_[A-Z0-9_]*\)\b.*/\1/p' "$include/azredis_entra.h")
+switches=$(sed -n '/^ \* 13 MACROS/,/^ \* 14 /s/^ \* \(AZREDIS_NO_[A-Z0-9_]*\|AZREDIS_LEAN\)\b.*/\1/p' "$include/azredis_entra.h")
 all=$(for s in $switches; do echo "-D$s"; done)
 
 # forms FLAGS...: the whole header in C and C++ and its declarations with these flags.
 forms() {
     check "gcc $*" "$gcc" -std=c99 $gcc_c "$@" -I"$include" -fsyntax-only "$here/whole.c"
+    check "clang $*" "$clang" -std=c99 $clang_c "$@" -I"$include" -fsyntax-only "$here/whole.c"
     check "clang++ $*" "$clangxx" -x c++ -std=c++11 $clang_cxx "$@" -I"$include" -fsyntax-only "$here/whole.c"
     check "gcc, declarations, $*" "$gcc" -std=c99 $gcc_c "$@" -I"$include" -fsyntax-only "$here/declarations.c"
 }
@@ -22,7 +24,6 @@ for s in $switches; do forms "-D$s"; done
 [ -n "$all" ]
 say $? "the manual lists switches:$(echo "$all" | tr '\n' ' ' | sed 's/-D/ /g')"
 forms $all
-check "clang, all together" "$clang" -std=c99 $clang_c $all -I"$include" -fsyntax-only "$here/whole.c"
 # Some warnings need the flow, so once with optimisation; and nothing that is used may have been left out.
 check "gcc -O2, all together" "$gcc" -std=c99 $gcc_c $all -O2 -I"$include" -c "$here/whole.c" -o "$dir/all.o"
 check "g++, all together" "$gxx" -x c++ -std=c++11 $gcc_cxx $all -O1 -I"$include" -c "$here/whole.c" -o "$dir/o"

@@ -475,7 +475,7 @@ static LIVE_UNUSED void live_stop(live *l)
 
 /* ---- clients --------------------------------------------------------------------------------- */
 
-#ifndef AZREDIS_NO_STATS
+#ifndef AZREDIS_LEAN
 static LIVE_UNUSED azredis_stats_data live_stats(azredis_client *c)
 {
     azredis_stats_data d;

@@ -3,8 +3,8 @@
  * an honest fate.
  *   cc -std=gnu11 -I. tests/live/test_edge.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
 #define AZREDIS_NO_OS
+#define AZREDIS_LEAN
 #define AZREDIS_NO_TEXT
-#define AZREDIS_NO_WHERE
 #define AZREDIS_NO_CONFIG
 #define AZREDIS_NO_ADDRESSES
 #define AZREDIS_NO_ARENA
@@ -12,18 +12,6 @@
 #define AZREDIS_NO_RESUMPTION
 #define AZREDIS_NO_EVENTS
 #define AZREDIS_NO_HANDOVER
-#define AZREDIS_NO_REFUSALS
-#define AZREDIS_NO_PLAINTEXT
-#define AZREDIS_NO_PASSWORDS
-#define AZREDIS_NO_PEM
-#define AZREDIS_NO_RESP2
-#define AZREDIS_NO_PATTERNS
-#define AZREDIS_NO_STREAMS
-#define AZREDIS_NO_STATS
-#define AZREDIS_NO_SETTINGS
-#define AZREDIS_NO_SHARED
-#define AZREDIS_NO_RECONNECT_RENEWAL
-#define AZREDIS_NO_READ_AHEAD
 #define AZREDIS_NO_HTTP
 #define AZREDIS_TICK_MS 100
 #define AZREDIS_ENTRA_IMPLEMENTATION
@@ -163,6 +151,20 @@ static void test_left_out(void **state) {
     o.protocol = 2;
     client = azredis_open(&o);
     assert_int_equal(azredis_connect(client, 0, &why), AZREDIS_E_ARG);
+    azredis_close(client);
+    o.protocol = 0;
+    o.renewal = AZREDIS_RENEWAL_RECONNECT;
+    client = azredis_open(&o);
+    assert_int_equal(azredis_connect(client, 0, &why), AZREDIS_E_ARG);
+    azredis_close(client);
+    o.renewal = AZREDIS_RENEWAL_IN_PLACE;
+    o.client_name = "edge";
+    client = azredis_open(&o);
+    assert_int_equal(azredis_connect(client, 0, &why), AZREDIS_E_ARG);
+    azredis_close(client);
+    o.client_name = NULL;
+    client = azredis_open(&o);
+    assert_null(azredis_subscribe(client, AZREDIS_PATTERN, "news.*", NULL, NULL));
 }
 
 int main(void) {

@@ -33,6 +33,7 @@ int mbedtls_hardware_poll(void *user, unsigned char *p, size_t n, size_t *got) {
 
 #ifdef WITH_US
 #define AZREDIS_NO_OS
+#define AZREDIS_LEAN
 #define AZREDIS_NO_TEXT
 #define AZREDIS_NO_CONFIG
 #define AZREDIS_NO_ADDRESSES
@@ -41,20 +42,7 @@ int mbedtls_hardware_poll(void *user, unsigned char *p, size_t n, size_t *got) {
 #define AZREDIS_NO_RESUMPTION
 #define AZREDIS_NO_EVENTS
 #define AZREDIS_NO_HANDOVER
-#define AZREDIS_NO_REFUSALS
-#define AZREDIS_NO_PLAINTEXT
-#define AZREDIS_NO_PASSWORDS
-#define AZREDIS_NO_PEM
-#define AZREDIS_NO_READ_AHEAD
-#define AZREDIS_NO_WHERE
 #define AZREDIS_TICK_MS 250
-#define AZREDIS_NO_RESP2
-#define AZREDIS_NO_PATTERNS
-#define AZREDIS_NO_STREAMS
-#define AZREDIS_NO_STATS
-#define AZREDIS_NO_SETTINGS
-#define AZREDIS_NO_SHARED
-#define AZREDIS_NO_RECONNECT_RENEWAL
 #define AZREDIS_AUTHORITY "login.microsoftonline.com"
 #define AZREDIS_NO_HTTP_DATE
 #define AZREDIS_NO_CALLBACK
