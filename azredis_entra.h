@@ -10148,7 +10148,7 @@ static void azri_done_push(azri_done *d, azri_cmd *c) {
     d->tail = c;
 }
 
-static AZRI_ONCE void azri_done_fail(azri_done *d, azri_cmd *c, const azri_mem *m, azredis_fate fate, const azredis_error *e) {
+static void azri_done_fail(azri_done *d, azri_cmd *c, const azri_mem *m, azredis_fate fate, const azredis_error *e) {
     azri_reply_reset(c->reply, fate);
     azri_reply_error(c->reply, m, e);
     azri_done_push(d, c);
@@ -10604,7 +10604,8 @@ static const azri_saying azri_sayings[] = {
     {"CLUSTERDOWN", AZREDIS_E_REDIS, 1}, {"TRYAGAIN", AZREDIS_E_REDIS, 1}, {"ERR max number of clients", AZREDIS_E_REDIS, 1}
 };
 
-#define AZRI_NO_CLUSTER "; cluster support does not exist yet: create the cache with the Enterprise or the non-clustered policy"
+#define AZRI_NO_CLUSTER "; cluster support does not exist yet: create the cache with the Enterprise or the " \
+    "non-clustered policy"
 
 /* An error of ours for a server's error text. */
 static void azri_server_error(azri_session *s, const azredis_value *v, const char *where, azredis_error *e) {
@@ -10620,8 +10621,8 @@ static void azri_server_error(azri_session *s, const azredis_value *v, const cha
         }
     (void)azri_quote(quoted, sizeof quoted, text.ptr, text.len, azri_blob_jwt(s->trying ? s->trying : s->blob));
     if (st == AZREDIS_E_CLUSTER)
-        (void)azri_fail(e, st, where, "this cache has the OSS cluster policy and sent the command elsewhere (%s)" AZRI_NO_CLUSTER,
-                        quoted);
+        (void)azri_fail(e, st, where, "this cache has the OSS cluster policy and sent the command elsewhere (%s)"
+                        AZRI_NO_CLUSTER, quoted);
     else
         (void)azri_fail(e, st, where, "%s: the server answered: %s", s->conf->endpoint, quoted);
     e->retryable = retryable;
@@ -10679,7 +10680,8 @@ static void azri_session_opened(azri_session *s, azri_blob *blob, uint64_t now) 
     else azri_session_say(s, AZRI_CMD_HELLO, "HELLO 3", NULL);
     azri_nonce(s->rng, s->nonce);
     azri_session_say(s, AZRI_CMD_READY, "PING", s->nonce);
-    AZREDIS_ASSERT(s->steps <= sizeof s->handshake / sizeof s->handshake[0] && s->hs_end <= s->hs_bytes + sizeof s->hs_bytes);
+    AZREDIS_ASSERT(s->steps <= sizeof s->handshake / sizeof s->handshake[0] &&
+                   s->hs_end <= s->hs_bytes + sizeof s->hs_bytes);
     azri_log(s->news, AZREDIS_LOG_INFO, AZRI_LOG_AUTH, "%s: AUTH as %s", s->conf->endpoint, blob->user);
 }
 
@@ -10717,7 +10719,8 @@ static azredis_status azri_session_hello(azri_session *s, const azredis_value *v
     if (!AZRI_WITH_RESP2 && !s->resp3)
         return azri_fail(e, AZREDIS_E_RESP, "redis.hello", "%s: it does not speak RESP3", s->conf->endpoint);
     if (!azri_eqz(azredis_text(azredis_field(v, "mode")), "cluster")) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_CLUSTER, "redis.hello", "%s: this cache has the OSS cluster policy" AZRI_NO_CLUSTER, s->conf->endpoint);
+    return azri_fail(e, AZREDIS_E_CLUSTER, "redis.hello", "%s: this cache has the OSS cluster policy" AZRI_NO_CLUSTER,
+                     s->conf->endpoint);
 }
 
 static void azri_session_accept(azri_session *s) {
@@ -10974,7 +10977,8 @@ static azredis_status azri_session_frame(azri_session *s, const azri_frame *f, u
     if (!f->root)
         return azri_fail(e, f->status, "redis.reply", "%s: an answer did not fit into memory", s->conf->endpoint);
     refused = f->root->type == AZREDIS_T_ERROR;
-    if ((c->kind == AZRI_CMD_SUBSCRIBE || c->kind == AZRI_CMD_UNSUBSCRIBE) && !refused) return azri_session_desync(s, e);
+    if (!refused && (c->kind == AZRI_CMD_SUBSCRIBE || c->kind == AZRI_CMD_UNSUBSCRIBE))
+        return azri_session_desync(s, e);                      /* only a push confirms it */
     (void)azri_session_pop(s);
     switch (c->kind) {
     case AZRI_CMD_REAUTH:
@@ -14244,30 +14248,29 @@ typedef struct azri_fork {
 #define AZRI_FORK_PAGE 4096u         /* rounded up by the system */
 
 /* An emulated system may take any advice and follow none: this one must refuse what there is not. */
-static void azri_fork_mark(azri_fork *f) {
+static unsigned char *azri_fork_page(void) {
     void *p = mmap(NULL, AZRI_FORK_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    f->pid = getpid();
-    f->page = NULL;
-    if (p == MAP_FAILED) return;
+    if (p == MAP_FAILED) return NULL;
     if (madvise(p, AZRI_FORK_PAGE, -1) == 0 || madvise(p, AZRI_FORK_PAGE, MADV_WIPEONFORK) != 0) {
         (void)munmap(p, AZRI_FORK_PAGE);
-        return;
+        return NULL;
     }
-    f->page = (unsigned char *)p;
-    *f->page = 1;
+    *(unsigned char *)p = 1;
+    return (unsigned char *)p;
 }
 
 static void azri_fork_unmark(azri_fork *f) {
     if (f->page) (void)munmap(f->page, AZRI_FORK_PAGE);
 }
 #else
+#define azri_fork_page() NULL
+#define azri_fork_unmark(f) ((void)(f))
+#endif
+
 static void azri_fork_mark(azri_fork *f) {
     f->pid = getpid();
-    f->page = NULL;
+    f->page = azri_fork_page();
 }
-
-static void azri_fork_unmark(azri_fork *f) { (void)f; }
-#endif
 
 static int azri_forked(const azri_fork *f) { return f->page ? !*f->page : f->pid != getpid(); }
 #endif
@@ -17865,21 +17868,26 @@ static void azri_client_end(azredis_client *c) {
 
 /* ---- conditions: under the client's lock, on the monotonic clock whatever the port's clock says ---------- */
 
-typedef struct azri_cond { pthread_cond_t c; } azri_cond;
+typedef struct azri_cond {           /* zeroed: none */
+    pthread_cond_t c;
+    int            made;
+} azri_cond;
 
 static int azri_cond_init(azri_cond *c) {
     pthread_condattr_t attr;
-    int r;
     if (pthread_condattr_init(&attr) != 0) return 0;
 #ifndef __APPLE__
     (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 #endif
-    r = pthread_cond_init(&c->c, &attr);
+    c->made = pthread_cond_init(&c->c, &attr) == 0;
     (void)pthread_condattr_destroy(&attr);
-    return r == 0;
+    return c->made;
 }
 
-static void azri_cond_free(azri_cond *c) { (void)pthread_cond_destroy(&c->c); }
+static void azri_cond_free(azri_cond *c) {
+    if (c->made) (void)pthread_cond_destroy(&c->c);
+}
+
 static void azri_cond_signal(azri_cond *c) { (void)pthread_cond_signal(&c->c); }
 static void azri_cond_broadcast(azri_cond *c) { (void)pthread_cond_broadcast(&c->c); }
 
@@ -17920,7 +17928,9 @@ static int azri_park_open(azri_park *p) {
     return p->ep >= 0;
 }
 
-static void azri_park_close(azri_park *p) { (void)close(p->ep); }
+static void azri_park_close(azri_park *p) {
+    if (p->ep >= 0) (void)close(p->ep);
+}
 
 /* Adds to the set, or says what is wanted now. Nothing is ever taken out: a socket that is closed leaves the set by
  * itself, and its number may be another's by now. */
@@ -17987,7 +17997,7 @@ struct azri_threads {
     pthread_t     io, delivery;
     azri_waker   *turn_waker;        /* ends the sleep of a caller that has the baton */
     azri_waker   *wait_waker;        /* ends azredis_wait */
-    azri_sleeper *first, *last;      /* oldest first */
+    azri_sleeper *first, **end;      /* oldest first; where the next one is hung */
     azri_cond     deliver;           /* there is something for the delivery thread */
     azri_cond     changed;           /* something that azri_threads_await waits for */
     azri_cond     freed;             /* the baton, for an I/O thread that has found it taken */
@@ -18155,17 +18165,15 @@ static void azri_caller_turns(azredis_client *c, const azri_sleeper *w) {
 
 static void azri_sleeper_add(azri_threads *t, azri_sleeper *w) {
     w->next = NULL;
-    if (t->last) t->last->next = w;
-    else t->first = w;
-    t->last = w;
+    *t->end = w;
+    t->end = &w->next;
 }
 
-static void azri_sleeper_remove(azri_threads *t, azri_sleeper *w) {
-    azri_sleeper *at, *before = NULL;
-    for (at = t->first; at != w; at = at->next) before = at;
-    if (before) before->next = w->next;
-    else t->first = w->next;
-    if (t->last == w) t->last = before;
+static void azri_sleeper_remove(azri_threads *t, const azri_sleeper *w) {
+    azri_sleeper **at = &t->first;
+    while (*at != w) at = &(*at)->next;
+    *at = w->next;
+    if (t->end == &w->next) t->end = at;
 }
 
 /* Ends what has run out of time, without the session's other duties: for callers whose pump is held up. */
@@ -18457,25 +18465,17 @@ static void azri_threads_close(azredis_client *c) {
 }
 
 static azri_threads *azri_threads_new(const azri_port *port) {
-    const azri_mem *m = &port->mem;
-    azri_threads *t = (azri_threads *)azri_zalloc(m, sizeof *t);
-    int have = 0;
+    azri_threads *t = (azri_threads *)azri_zalloc(&port->mem, sizeof *t);
+    int parked;
     if (!t) return NULL;
-    have += azri_cond_init(&t->deliver);
-    if (have == 1) have += azri_cond_init(&t->changed);
-    if (have == 2) have += azri_cond_init(&t->freed);
-    if (have == 3) have += azri_park_open(&t->park);
-    if (have == 4) {
-        t->turn_waker = azri_waker_new(port);
-        t->wait_waker = azri_waker_new(port);
-        if (t->turn_waker && t->wait_waker) return t;
-        azri_threads_free(t, m);
-        return NULL;
-    }
-    if (have > 2) azri_cond_free(&t->freed);
-    if (have > 1) azri_cond_free(&t->changed);
-    if (have > 0) azri_cond_free(&t->deliver);
-    azri_free(m, t, sizeof *t);
+    t->end = &t->first;
+    parked = azri_park_open(&t->park);
+    t->turn_waker = azri_waker_new(port);
+    t->wait_waker = azri_waker_new(port);
+    if (parked && azri_cond_init(&t->deliver) && azri_cond_init(&t->changed) && azri_cond_init(&t->freed) &&
+        t->turn_waker && t->wait_waker)
+        return t;
+    azri_threads_free(t, &port->mem);
     return NULL;
 }
 
@@ -19316,19 +19316,22 @@ AZREDIS_API void azredis_close(azredis_client *c) {
 
 /* ---- calls ---- */
 
-/* Begins a public call, under the lock. Not OK: the call must return it, and must not call azri_leave. */
-static azredis_status azri_enter(azredis_client *c) {
+/* Begins a public call, under the lock; blocks: it is not allowed in a callback. Not OK: the call must return it, and
+ * must not call azri_leave. */
+static azredis_status azri_enter_to(azredis_client *c, int blocks) {
     azredis_status st;
     if (!c) return AZREDIS_E_NOMEM;
     if (azri_auth_forked(c->auth)) return AZREDIS_E_FORK;
     azri_hold(c);
-    st = c->closing                                             ? AZREDIS_E_CLOSED
-         : (azri_threaded(c) ? azri_threads_mine(c) : c->in_callback) ? AZREDIS_E_STATE
-                                                                : c->broken.code;
+    if (c->closing) st = AZREDIS_E_CLOSED;
+    else if (blocks && (azri_threaded(c) ? azri_threads_mine(c) : c->in_callback)) st = AZREDIS_E_STATE;
+    else st = c->broken.code;
     if (st == AZREDIS_OK) c->inside++;
     else azri_let_go(c);
     return st;
 }
+
+static azredis_status azri_enter(azredis_client *c) { return azri_enter_to(c, 1); }
 
 /* What azri_enter means by st. */
 static void azri_enter_error(const azredis_client *c, azredis_status st, azredis_error *e) {
@@ -19586,29 +19589,39 @@ static azri_on_lease azri_lease_what(int argc, const azredis_str *argv) {
     return azri_on_lease_of(argc > 0 && argv && argv[0].len ? azri_refusal_of(argc, argv) : NULL);
 }
 
-/* n commands in one flight, each with its reply; returns when all have ended. Not OK: none was sent. */
-static azredis_status azri_lease_flight(azredis_client *c, azri_session *s, uint64_t deadline, const azredis_cmd *cmd, size_t n,
-                                        azredis_reply *part, azredis_error *e) {
+/* n commands into one flight, each with its reply, that end when *done is n. s: the leased connection; NULL: the shared
+ * one. Not OK: none was queued. */
+static azredis_status azri_flight(azredis_client *c, azri_session *s, const azredis_call *how, uint64_t deadline,
+                                  const azredis_cmd *cmd, size_t n, azredis_reply *part, int *done, azredis_error *e) {
     azri_queue made;
     azri_cmd *one;
     azredis_status st = AZREDIS_OK;
-    int done = 0;
     size_t i;
     memset(&made, 0, sizeof made);
-    for (i = 0; i < n && st == AZREDIS_OK; i++) {
-        st = azri_new_cmd_wait(c, cmd[i].argc, cmd[i].argv, AZRI_LENT | AZRI_FOR_LEASE, deadline, &one, e);
+    for (i = 0; i < n; i++) {
+        st = azri_new_cmd_wait(c, cmd[i].argc, cmd[i].argv, s ? AZRI_LENT | AZRI_FOR_LEASE : AZRI_LENT, deadline, &one, e);
         if (st != AZREDIS_OK) break;
-        azri_cmd_options(one, NULL, deadline);
-        if (azri_lease_what(cmd[i].argc, cmd[i].argv) == AZRI_MARKS) s->lease.marked = 1;
+        azri_cmd_options(one, how, deadline);
+        if (s && azri_lease_what(cmd[i].argc, cmd[i].argv) == AZRI_MARKS) s->lease.marked = 1;
+        one->no_reply = 0;
         one->reply = &part[i];
-        one->done = &done;
+        one->done = done;
         azri_queue_push(&made, one);
     }
     while (made.head) {
         one = azri_queue_take(&made, NULL);
-        if (st == AZREDIS_OK) azri_lease_submit(&c->hub, s, one);
-        else azri_stock_give(&c->hub.stock, one);
+        if (st != AZREDIS_OK) azri_stock_give(&c->hub.stock, one);
+        else if (s) azri_lease_submit(&c->hub, s, one);
+        else azri_hub_submit(&c->hub, one);
     }
+    return st;
+}
+
+/* A flight on a leased connection; returns when all of it has ended. */
+static azredis_status azri_lease_flight(azredis_client *c, azri_session *s, uint64_t deadline, const azredis_cmd *cmd, size_t n,
+                                        azredis_reply *part, azredis_error *e) {
+    int done = 0;
+    azredis_status st = azri_flight(c, s, NULL, deadline, cmd, n, part, &done, e);
     if (st == AZREDIS_OK) azri_until_done(c, azri_now(c), &done, (int)n);
     if (st == AZREDIS_OK && done < (int)n) azri_client_fail_all(c);       /* a callback has closed the client */
     return st;
@@ -20043,32 +20056,6 @@ static azredis_status azri_exec_end(const azri_mem *m, azredis_reply *r, const a
     return st;
 }
 
-/* All or nothing is encoded; then all are queued. */
-static azredis_status azri_exec_queue(azredis_client *c, azredis_reply *part, const azredis_call *how,
-                                      const azredis_cmd *cmd, size_t n, int *done, azredis_error *e) {
-    azri_queue made;
-    azri_cmd *one;
-    uint64_t deadline = azri_call_deadline(c, how, azri_now(c));
-    azredis_status st = AZREDIS_OK;
-    size_t i;
-    memset(&made, 0, sizeof made);
-    for (i = 0; i < n && st == AZREDIS_OK; i++) {
-        st = azri_new_cmd_wait(c, cmd[i].argc, cmd[i].argv, 1, deadline, &one, e);
-        if (st != AZREDIS_OK) break;
-        azri_cmd_options(one, how, deadline);
-        one->no_reply = 0;
-        one->reply = &part[i];
-        one->done = done;
-        azri_queue_push(&made, one);
-    }
-    while (made.head) {
-        one = azri_queue_take(&made, NULL);
-        if (st == AZREDIS_OK) azri_hub_submit(&c->hub, one);
-        else azri_stock_give(&c->hub.stock, one);
-    }
-    return st;
-}
-
 AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, const azredis_call *how,
                                         const azredis_cmd *cmd, size_t n) {
     azredis_reply own, *part;
@@ -20087,7 +20074,7 @@ AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, con
     part = n && cmd && n <= c->hub.conf.backlog_count ? (azredis_reply *)azri_zalloc(&c->port.mem, n * sizeof *part) : NULL;
     if (!part) st = azri_fail(&e, n && cmd ? n <= c->hub.conf.backlog_count ? AZREDIS_E_NOMEM : AZREDIS_E_LIMIT : AZREDIS_E_ARG,
                               "exec", "azredis_exec takes 1 to backlog_count commands, and memory for their answers");
-    else st = azri_exec_queue(c, part, how, cmd, n, &done, &e);
+    else st = azri_flight(c, NULL, how, azri_call_deadline(c, how, azri_now(c)), cmd, n, part, &done, &e);
     if (part && st == AZREDIS_OK) {
         azri_until_done(c, azri_now(c), &done, (int)n);
         azri_renew(c, AZRI_NEVER64);
@@ -20108,16 +20095,8 @@ AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, con
 AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call *how, int argc, const azredis_str *argv,
                                           azredis_reply_fn fn, void *user) {
     azri_cmd *cmd = NULL;
-    azredis_status st;
-    if (!c) return AZREDIS_E_NOMEM;
-    if (azri_auth_forked(c->auth)) return AZREDIS_E_FORK;
-    azri_hold(c);
-    if (c->closing || c->broken.code != AZREDIS_OK) {
-        st = c->closing ? AZREDIS_E_CLOSED : c->broken.code;
-        azri_let_go(c);
-        return st;
-    }
-    c->inside++;
+    azredis_status st = azri_enter_to(c, 0);
+    if (st != AZREDIS_OK) return st;
     st = azri_hub_new_cmd(&c->hub, argc, argv, 0, &cmd, NULL);
     if (st == AZREDIS_AGAIN) c->was_full = 1;
     if (cmd) {
@@ -20429,10 +20408,7 @@ AZREDIS_API void azredis_script_init(azredis_script *s, const char *text, size_t
 
 /* By its code: the words behind it differ between servers. */
 static int azri_script_unknown(const azredis_reply *r) {
-    azredis_str text;
-    if (!r->value || r->value->type != AZREDIS_T_ERROR) return 0;
-    text = azredis_text(r->value);
-    return text.len >= 9 && memcmp(text.ptr, "NOSCRIPT ", 9) == 0;
+    return r->value && r->value->type == AZREDIS_T_ERROR && azri_says(azredis_text(r->value), "NOSCRIPT");
 }
 
 /* all: room for three words, then keys and arguments. An answer that is not waited for cannot say NOSCRIPT. */
