@@ -3747,10 +3747,10 @@ static const azredis_value *azri_tree_copy(azredis_value *to, size_t nodes, cons
     return &to[roots - 1];
 }
 
-/* Ready for the next call; the memory stays for reuse. */
-static void azri_reply_reset(azredis_reply *r) {
+/* As OK and without a value, at the end of a command; the memory stays for reuse. */
+static void azri_reply_reset(azredis_reply *r, azredis_fate fate) {
     r->status = AZREDIS_OK;
-    r->fate = AZREDIS_NOT_SENT;
+    r->fate = fate;
     r->value = NULL;
     r->error = NULL;
 }
@@ -3884,8 +3884,7 @@ AZREDIS_API azredis_status azredis_reply_copy(azredis_reply *to, const azredis_r
     if (!to || !from) return AZREDIS_E_ARG;
     if (to == from) return AZREDIS_OK;
     b = azri_reply_head(to) ? azri_reply_head(to) : azri_reply_head(from);
-    azri_reply_reset(to);
-    to->fate = from->fate;
+    azri_reply_reset(to, from->fate);
     memset(&m, 0, sizeof m);
     if (b) m = b->mem;
     if (from->value && !b && !to->mem.fixed) st = AZREDIS_E_ARG;   /* neither knows an allocator */
@@ -9595,6 +9594,27 @@ static azri_item *azri_item_clear(azri_item *it, azredis_event_type type, const 
     return it;
 }
 
+/* AZREDIS_UNKNOWN stands for a time that it has not. */
+static void azri_item_times(azri_item *it, int64_t old_left_ms, int64_t new_left_ms, int64_t next_try_ms) {
+    it->old_left_ms = old_left_ms;
+    it->new_left_ms = new_left_ms;
+    it->next_try_ms = next_try_ms;
+}
+
+/* For a log line; it NULL: of a level that nobody wants. */
+#ifdef AZREDIS_NO_TEXT
+#define azri_item_text(it, ...) (AZRI_UNSAID(__VA_ARGS__), (void)(it))
+#else
+static void azri_item_text(azri_item *it, const char *f, ...) AZRI_PRINTF(2, 3);
+static void azri_item_text(azri_item *it, const char *f, ...) {
+    va_list ap;
+    if (!it) return;
+    va_start(ap, f);
+    (void)azri_vfmt(it->text, sizeof it->text, f, &ap);
+    va_end(ap);
+}
+#endif
+
 /* An item at the end of the ring. */
 static azri_item *azri_news_add(azri_news *n, azredis_event_type type, const azredis_error *e) {
     azri_item *it;
@@ -9606,15 +9626,9 @@ static azri_item *azri_news_add(azri_news *n, azredis_event_type type, const azr
     return it;
 }
 
-/* An event; e may be NULL, and AZREDIS_UNKNOWN stands for a time that it has not. */
 static void azri_news_event(azri_news *n, azredis_event_type type, const azredis_error *e, int64_t old_left_ms,
                             int64_t new_left_ms, int64_t next_try_ms) {
-    azri_item *it;
-    if (!AZRI_WITH_EVENTS) return;
-    it = azri_news_add(n, type, e);
-    it->old_left_ms = old_left_ms;
-    it->new_left_ms = new_left_ms;
-    it->next_try_ms = next_try_ms;
+    if (AZRI_WITH_EVENTS) azri_item_times(azri_news_add(n, type, e), old_left_ms, new_left_ms, next_try_ms);
 }
 
 /* An event that is nothing but an error. */
@@ -9631,20 +9645,7 @@ static azri_item *azri_log_item(azri_news *n, azredis_level level, int number) {
     it->number = number;
     return it;
 }
-
-#ifdef AZREDIS_NO_TEXT
-#define azri_log(n, level, number, ...) (AZRI_UNSAID(__VA_ARGS__), (void)azri_log_item(n, level, number))
-#else
-static void azri_log(azri_news *n, azredis_level level, int number, const char *f, ...) AZRI_PRINTF(4, 5);
-static void azri_log(azri_news *n, azredis_level level, int number, const char *f, ...) {
-    azri_item *it = azri_log_item(n, level, number);
-    va_list ap;
-    if (!it) return;
-    va_start(ap, f);
-    (void)azri_vfmt(it->text, sizeof it->text, f, &ap);
-    va_end(ap);
-}
-#endif
+#define azri_log(n, level, number, ...) azri_item_text(azri_log_item(n, level, number), __VA_ARGS__)
 
 /* ==== >>refused =========================================================== uses: core ===========
  * Commands that would break the matching of answers on a connection that many share, or block it, and what to do
@@ -10008,26 +10009,20 @@ typedef struct azri_queue {
     size_t    bytes;
 } azri_queue;
 
-static void azri_queue_push(azri_queue *q, azri_cmd *c) {
-    if (c->within && !q->fresh) q->fresh = c;
-    c->next = NULL;
+/* Inserts c, which has its deadline, behind `at`; at NULL: as the first. */
+static AZRI_INLINE void azri_queue_insert(azri_queue *q, azri_cmd *at, azri_cmd *c) {
+    azri_cmd **link = at ? &at->next : &q->head;
+    c->next = *link;
+    *link = c;
+    if (!c->next) q->tail = c;
     c->linked = 1;
-    if (q->tail) q->tail->next = c;
-    else q->head = c;
-    q->tail = c;
     q->count++;
     q->bytes += c->len;
 }
 
-/* Inserts c behind `at`; at NULL: as the first. */
-static AZRI_ONCE void azri_queue_insert(azri_queue *q, azri_cmd *at, azri_cmd *c) {
-    if (at == q->tail) { azri_queue_push(q, c); return; }
-    c->linked = 1;
-    c->next = at ? at->next : q->head;
-    if (at) at->next = c;
-    else q->head = c;
-    q->count++;
-    q->bytes += c->len;
+static void azri_queue_push(azri_queue *q, azri_cmd *c) {
+    if (c->within && !q->fresh) q->fresh = c;
+    azri_queue_insert(q, q->tail, c);
 }
 
 /* Takes out the one behind `at`; at NULL: the first. */
@@ -10072,6 +10067,12 @@ static void azri_done_push(azri_done *d, azri_cmd *c) {
     if (d->tail) d->tail->done_next = c;
     else d->head = c;
     d->tail = c;
+}
+
+static void azri_done_fail(azri_done *d, azri_cmd *c, const azri_mem *m, azredis_fate fate, const azredis_error *e) {
+    azri_reply_reset(c->reply, fate);
+    azri_reply_error(c->reply, m, e);
+    azri_done_push(d, c);
 }
 
 /* ==== >>slices ============================================================ uses: core fail text refused cmd ==
@@ -10181,6 +10182,16 @@ static int azri_slices_go_on(const azri_slices *b, const azredis_reply *r, uint6
 #define AZRI_SLOW_AUTH      1000u       /* ms; commands would wait so long behind the next one */
 #define AZRI_REPLACE_LEFT   60000u      /* ms before expiry (life/10 at most) from which AUTH is not tried again in place */
 
+#ifdef AZREDIS_LEAN
+/* What of azredis_stats_data is counted, or named where nothing is. */
+typedef struct azri_counts {
+    uint64_t messages, messages_lost, commands_ok, commands_failed, bytes_in, bytes_out, pushes_dropped;
+    uint32_t connects, reconnects, reauths, reauth_failures, handovers;
+} azri_counts;
+#else
+typedef azredis_stats_data azri_counts;         /* the rest of it is filled when asked for */
+#endif
+
 typedef struct azri_session_conf {
     int         protocol;               /* 2 or 3 */
     uint32_t    database, auth_ms, command_ms, keepalive_ms;
@@ -10215,6 +10226,7 @@ struct azri_session {
     azri_rng                *rng;
     azri_news               *news;
     azri_done               *done;
+    azri_counts             *counts;    /* of the client */
     azri_session            *next;      /* the hub's list */
     void                    *link;      /* the pump's */
     azri_state   state;
@@ -10237,8 +10249,9 @@ struct azri_session {
     int          auth_answered;         /* of the running fence: 0 not yet, 1 OK, -1 refused */
     azredis_error auth_error;
     uint64_t     rejected;              /* hash of a token that the server refused; the hub takes it */
-    azri_cmd     handshake[6];
-    char         hs_bytes[AZRI_HANDSHAKE_MAX];
+    azri_cmd     handshake[6];          /* AUTH first; of the others the frames are in hs_bytes */
+    unsigned     steps;
+    char         hs_bytes[AZRI_HANDSHAKE_MAX], *hs_end;
     azri_cmd     auth, fence, ping, mark;   /* reserved for life: renewing never competes for memory */
     char         fence_bytes[64], ping_bytes[64], mark_bytes[64];
     char         nonce[AZRI_NONCE_LEN + 1], ping_nonce[AZRI_NONCE_LEN + 1], mark_nonce[AZRI_NONCE_LEN + 1];
@@ -10250,8 +10263,6 @@ struct azri_session {
     int          was_ready, failed;     /* once in its life; failed: ConnectionFailed was told */
     uint32_t     odd_refusals;
     azredis_error error;                /* why it is down; while it is up, where its errors are made */
-    uint64_t     bytes_in, bytes_out, pushes_dropped;
-    uint32_t     reauths, reauth_failures;
     /* The hub's, for a handover. */
     uint32_t      serial;               /* of the connection, among all of this client */
     azri_session *heir, *elder;         /* who takes this one's place; whose place it takes */
@@ -10264,13 +10275,14 @@ struct azri_session {
 };
 
 static void azri_session_init(azri_session *s, const azri_mem *m, const azri_session_conf *conf, azri_rng *rng,
-                              azri_news *news, azri_done *done) {
+                              azri_news *news, azri_done *done, azri_counts *counts) {
     memset(s, 0, sizeof *s);
     s->mem = m;
     s->conf = conf;
     s->rng = rng;
     s->news = news;
     s->done = done;
+    s->counts = counts;
     s->next_deadline = s->auth_at = AZRI_NEVER64;
     azri_resp_init(&s->resp, m, conf->max_reply);
 }
@@ -10344,8 +10356,8 @@ static AZRI_ONCE void azri_session_prepare(azri_cmd *c, azri_kind kind, const ch
     c->finished = 1;
 }
 
-/* Encodes at `bytes` the words that blanks divide, and `last` if it is not NULL. Returns the end. */
-static char *azri_session_encode(char *bytes, const char *words, const char *last) {
+/* The same, encoded at `bytes`: the words that blanks divide, and `last` if it is not NULL. Returns the end. */
+static char *azri_session_words(azri_cmd *c, azri_kind kind, char *bytes, const char *words, const char *last) {
     azredis_str argv[AZRI_WORDS_MAX];
     const char *end;
     int n = 0;
@@ -10354,27 +10366,24 @@ static char *azri_session_encode(char *bytes, const char *words, const char *las
         argv[n++] = azri_slice(words, (size_t)(end - words));
     }
     if (last) argv[n++] = azri_str(last);
-    return azri_resp_write(bytes, n, argv);
+    end = azri_resp_write(bytes, n, argv);
+    azri_session_prepare(c, kind, bytes, (size_t)(end - bytes));
+    return bytes + c->len;
 }
 
-static char *azri_session_words(azri_session *s, azri_cmd *c, azri_kind kind, char *bytes, const char *words,
-                                const char *last) {
-    char *end = azri_session_encode(bytes, words, last);
-    azri_session_prepare(c, kind, bytes, (size_t)(end - bytes));
-    azri_session_append(s, c);
-    return end;
+/* How long a connection is given that must show that it lives. */
+static uint64_t azri_session_grace(const azri_session_conf *conf, uint64_t now) {
+    return azri_after(now, conf->command_ms == AZREDIS_NEVER ? AZRI_DEAD_MS : conf->command_ms / 2);
 }
 
 /* Idle longer than the keepalive: a middlebox may have dropped the connection without a word. One PING
  * goes first and everything else waits for its answer, so that a user's command is never lost to that. */
 static void azri_session_probe(azri_session *s, uint64_t now) {
-    const char *end;
     azri_nonce(s->rng, s->ping_nonce);
-    end = azri_session_encode(s->ping_bytes, "PING", s->ping_nonce);
-    azri_session_prepare(&s->ping, AZRI_CMD_PING, s->ping_bytes, (size_t)(end - s->ping_bytes));
+    (void)azri_session_words(&s->ping, AZRI_CMD_PING, s->ping_bytes, "PING", s->ping_nonce);
     azri_queue_insert(&s->fifo, NULL, &s->ping);
     s->gate = 1;
-    s->ping_until = azri_after(now, s->conf->command_ms == AZREDIS_NEVER ? AZRI_DEAD_MS : s->conf->command_ms / 2);
+    s->ping_until = azri_session_grace(s->conf, now);
     azri_log(s->news, AZREDIS_LOG_DEBUG, AZRI_LOG_PROBE, "%s: PING after %llu ms of silence", s->conf->endpoint,
              (unsigned long long)(now - azri_min64(now, s->last_read)));
 }
@@ -10382,7 +10391,8 @@ static void azri_session_probe(azri_session *s, uint64_t now) {
 /* The last command of a connection that is given up, and the first of the one that takes its place. */
 static void azri_session_mark(azri_session *s) {
     azri_nonce(s->rng, s->mark_nonce);
-    (void)azri_session_words(s, &s->mark, AZRI_CMD_MARK, s->mark_bytes, "PING", s->mark_nonce);
+    (void)azri_session_words(&s->mark, AZRI_CMD_MARK, s->mark_bytes, "PING", s->mark_nonce);
+    azri_session_append(s, &s->mark);
 }
 
 /* Nothing is under way, nor waits but what users ask for. */
@@ -10457,7 +10467,7 @@ static size_t azri_session_output(azri_session *s, char *out, size_t cap, uint64
         if (stands) break;
     }
     if (AZRI_WITH_STATS && n) s->last_write = now;
-    AZRI_COUNT(s->bytes_out, n);
+    AZRI_COUNT(s->counts->bytes_out, n);
     return n;
 }
 
@@ -10469,11 +10479,7 @@ static int azri_session_has_output(const azri_session *s) {
 /* ---- the end of a command ---- */
 
 static void azri_session_finish(azri_session *s, azri_cmd *c, azredis_fate fate, const azredis_error *e) {
-    if (c->finished) return;
-    azri_reply_reset(c->reply);
-    c->reply->fate = fate;
-    azri_reply_error(c->reply, s->mem, e);
-    azri_done_push(s->done, c);
+    if (!c->finished) azri_done_fail(s->done, c, s->mem, fate, e);
 }
 
 /* A tombstone has left the FIFO: through the list of finished commands its memory finds the way home. */
@@ -10519,6 +10525,9 @@ static const azri_saying azri_sayings[] = {
     {"CLUSTERDOWN", AZREDIS_E_REDIS, 1}, {"TRYAGAIN", AZREDIS_E_REDIS, 1}, {"ERR max number of clients", AZREDIS_E_REDIS, 1}
 };
 
+#define AZRI_NO_CLUSTER "; cluster support does not exist yet: create the cache with the Enterprise or the " \
+    "non-clustered policy"
+
 /* An error of ours for a server's error text. */
 static void azri_server_error(azri_session *s, const azredis_value *v, const char *where, azredis_error *e) {
     azredis_str text = azredis_text(v), code = azri_error_text(text);
@@ -10533,10 +10542,8 @@ static void azri_server_error(azri_session *s, const azredis_value *v, const cha
         }
     (void)azri_quote(quoted, sizeof quoted, text.ptr, text.len, azri_blob_jwt(s->trying ? s->trying : s->blob));
     if (st == AZREDIS_E_CLUSTER)
-        (void)azri_fail(e, st, where,
-                        "this cache has the OSS cluster policy and sent the command elsewhere (%s); cluster "
-                        "support does not exist yet: create the cache with the Enterprise or the non-clustered policy",
-                        quoted);
+        (void)azri_fail(e, st, where, "this cache has the OSS cluster policy and sent the command elsewhere (%s)"
+                        AZRI_NO_CLUSTER, quoted);
     else
         (void)azri_fail(e, st, where, "%s: the server answered: %s", s->conf->endpoint, quoted);
     e->retryable = retryable;
@@ -10550,37 +10557,34 @@ static azredis_str azri_pong(const azredis_value *v) {
 
 /* ---- handshake ---- */
 
-static azri_cmd *azri_session_slot(azri_session *s, unsigned *n) { return &s->handshake[(*n)++]; }
+/* The next command of the handshake. */
+static void azri_session_say(azri_session *s, azri_kind kind, const char *words, const char *last) {
+    azri_cmd *c = &s->handshake[s->steps++];
+    s->hs_end = azri_session_words(c, kind, s->hs_end, words, last);
+    azri_session_append(s, c);
+}
 
 /* HELLO, what the server shall call us, and the database. */
-static char *azri_session_settings(azri_session *s, char *p, unsigned *n) {
+static void azri_session_settings(azri_session *s) {
     const char *name = s->conf->name[0] ? s->conf->name : NULL;
     char number[12];
     if (!AZRI_WITH_RESP2 || s->conf->protocol == 3)
-        p = azri_session_words(s, azri_session_slot(s, n), AZRI_CMD_HELLO, p, name ? "HELLO 3 SETNAME" : "HELLO 3",
-                               name);
-    else if (name)
-        p = azri_session_words(s, azri_session_slot(s, n), AZRI_CMD_SETTING, p, "CLIENT SETNAME", name);
-    p = azri_session_words(s, azri_session_slot(s, n), AZRI_CMD_SETTING, p, "CLIENT SETINFO LIB-NAME azredis-entra",
-                           NULL);
-    p = azri_session_words(s, azri_session_slot(s, n), AZRI_CMD_SETTING, p,
-                           "CLIENT SETINFO LIB-VER " AZREDIS_VERSION_TEXT, NULL);
+        azri_session_say(s, AZRI_CMD_HELLO, name ? "HELLO 3 SETNAME" : "HELLO 3", name);
+    else if (name) azri_session_say(s, AZRI_CMD_SETTING, "CLIENT SETNAME", name);
+    azri_session_say(s, AZRI_CMD_SETTING, "CLIENT SETINFO LIB-NAME azredis-entra", NULL);
+    azri_session_say(s, AZRI_CMD_SETTING, "CLIENT SETINFO LIB-VER " AZREDIS_VERSION_TEXT, NULL);
     if (s->conf->database) {
         azri_out o = azri_out_to(number, sizeof number);
         azri_out_number(&o, s->conf->database, 0, 10, 0, ' ');
         azri_out_end(&o);
-        p = azri_session_words(s, azri_session_slot(s, n), AZRI_CMD_SELECT, p, "SELECT", number);
+        azri_session_say(s, AZRI_CMD_SELECT, "SELECT", number);
     }
-    return p;
 }
 
 /* AUTH first, HELLO without credentials: the first command on a connection always gets its answer, also from
  * servers that drop the error of a failing AUTH behind others (redis#15640), and a failing HELLO cannot be a
  * credential problem. The PING at the end proves that question and answer are in step. */
 static void azri_session_opened(azri_session *s, azri_blob *blob, uint64_t now) {
-    char *p = s->hs_bytes;
-    unsigned n = 0;
-    azri_cmd *auth = azri_session_slot(s, &n);
     s->state = AZRI_HANDSHAKE;
     s->opened_at = s->last_read = s->last_write = now;
     s->handshake_until = azri_after(now, s->conf->auth_ms);
@@ -10589,13 +10593,16 @@ static void azri_session_opened(azri_session *s, azri_blob *blob, uint64_t now) 
     s->auth_failures = 0;
     azri_session_set_blob(&s->trying, blob);
     azri_session_set_blob(&s->fresh, NULL);
-    azri_session_prepare(auth, AZRI_CMD_AUTH, blob->frame, blob->frame_len);
-    azri_session_append(s, auth);
-    p = AZRI_WITH_SETTINGS ? azri_session_settings(s, p, &n)
-                           : azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_HELLO, p, "HELLO 3", NULL);
+    azri_session_prepare(s->handshake, AZRI_CMD_AUTH, blob->frame, blob->frame_len);
+    azri_session_append(s, s->handshake);
+    s->steps = 1;
+    s->hs_end = s->hs_bytes;
+    if (AZRI_WITH_SETTINGS) azri_session_settings(s);
+    else azri_session_say(s, AZRI_CMD_HELLO, "HELLO 3", NULL);
     azri_nonce(s->rng, s->nonce);
-    p = azri_session_words(s, azri_session_slot(s, &n), AZRI_CMD_READY, p, "PING", s->nonce);
-    AZREDIS_ASSERT(n <= sizeof s->handshake / sizeof s->handshake[0] && p <= s->hs_bytes + sizeof s->hs_bytes);
+    azri_session_say(s, AZRI_CMD_READY, "PING", s->nonce);
+    AZREDIS_ASSERT(s->steps <= sizeof s->handshake / sizeof s->handshake[0] &&
+                   s->hs_end <= s->hs_bytes + sizeof s->hs_bytes);
     azri_log(s->news, AZREDIS_LOG_INFO, AZRI_LOG_AUTH, "%s: AUTH as %s", s->conf->endpoint, blob->user);
 }
 
@@ -10632,14 +10639,9 @@ static azredis_status azri_session_hello(azri_session *s, const azredis_value *v
     s->resp3 = proto && proto->type == AZREDIS_T_INTEGER && proto->as.integer == 3;
     if (!AZRI_WITH_RESP2 && !s->resp3)
         return azri_fail(e, AZREDIS_E_RESP, "redis.hello", "%s: it does not speak RESP3", s->conf->endpoint);
-    if (azri_eqz(azredis_text(azredis_field(v, "mode")), "cluster")) {
-        (void)azri_fail(e, AZREDIS_E_CLUSTER, "redis.hello",
-                        "%s: this cache has the OSS cluster policy; cluster support "
-                        "does not exist yet: create the cache with the Enterprise or the non-clustered policy",
-                        s->conf->endpoint);
-        return AZREDIS_E_CLUSTER;
-    }
-    return AZREDIS_OK;
+    if (!azri_eqz(azredis_text(azredis_field(v, "mode")), "cluster")) return AZREDIS_OK;
+    return azri_fail(e, AZREDIS_E_CLUSTER, "redis.hello", "%s: this cache has the OSS cluster policy" AZRI_NO_CLUSTER,
+                     s->conf->endpoint);
 }
 
 static void azri_session_accept(azri_session *s) {
@@ -10703,7 +10705,6 @@ static void azri_session_token(azri_session *s, azri_blob *fresh, uint64_t now, 
  * (redis#15640, valkey#2106); with the nonce the missing answer is seen and nobody gets a wrong reply. */
 static void azri_session_reauth(azri_session *s, uint64_t now) {
     azri_cmd *at = s->offset ? azri_session_unsent(s) : s->last_sent;
-    const char *end;
     azri_session_set_blob(&s->trying, s->fresh);
     azri_session_set_blob(&s->fresh, NULL);
     s->auth_at = AZRI_NEVER64;
@@ -10715,8 +10716,7 @@ static void azri_session_reauth(azri_session *s, uint64_t now) {
              s->trying->user);
     if (s->no_fence) return;
     azri_nonce(s->rng, s->nonce);
-    end = azri_session_encode(s->fence_bytes, "PING", s->nonce);
-    azri_session_prepare(&s->fence, AZRI_CMD_FENCE, s->fence_bytes, (size_t)(end - s->fence_bytes));
+    (void)azri_session_words(&s->fence, AZRI_CMD_FENCE, s->fence_bytes, "PING", s->nonce);
     azri_queue_insert(&s->fifo, &s->auth, &s->fence);
 }
 
@@ -10736,14 +10736,14 @@ static void azri_session_reauth_end(azri_session *s, uint64_t now) {
     azri_session_extend(s, s->auth_took);
     if (s->auth_answered > 0) {
         azri_session_accept(s);
-        AZRI_COUNT(s->reauths, 1);
+        AZRI_COUNT(s->counts->reauths, 1);
         azri_news_event(azri_session_news(s), AZREDIS_EV_CONNECTION_REAUTHENTICATED, NULL, old_left,
                         azri_blob_left(s->blob, now), AZREDIS_UNKNOWN);
         azri_log(s->news, AZREDIS_LOG_INFO, AZRI_LOG_AUTH_OK, "%s: re-authenticated in %llu ms", s->conf->endpoint,
                  (unsigned long long)(now - s->auth_sent_at));
         return;
     }
-    AZRI_COUNT(s->reauth_failures, 1);
+    AZRI_COUNT(s->counts->reauth_failures, 1);
     delay = azri_backoff(s->rng, azri_min64(AZRI_REAUTH_BASE, s->blob->life_ms / 10),
                          azri_min64(AZRI_REAUTH_CAP, s->blob->life_ms / 10 + 1), s->auth_failures++);
     if (s->auth_error.code == AZREDIS_E_AUTH) s->rejected = s->trying->hash;    /* only a fresh token may help */
@@ -10769,10 +10769,9 @@ static void azri_session_silent_refusal(azri_session *s) {
     s->auth_answered = -1;
 }
 
-/* An answer while the head of the FIFO is REAUTH. */
+/* The answer to REAUTH, or that to the fence behind it. */
 static azredis_status azri_session_reauth_answer(azri_session *s, const azredis_value *v, uint64_t now,
                                                  azredis_error *e) {
-    (void)azri_session_pop(s);
     if (v->type == AZREDIS_T_STATUS && azri_eqz(azredis_text(v), "OK")) {
         s->auth_answered = 1;
     } else if (v->type == AZREDIS_T_ERROR) {
@@ -10810,7 +10809,7 @@ static AZRI_APART void azri_session_user_error(azri_session *s, azri_cmd *c, azr
 
 static void azri_session_heard(azri_session *s, const azri_frame *f, uint64_t now) {
     s->last_read = s->waiting_since = now;
-    AZRI_COUNT(s->bytes_in, f->bytes);
+    AZRI_COUNT(s->counts->bytes_in, f->bytes);
 }
 
 static AZRI_ALONG void azri_session_user_answer(azri_session *s, azri_cmd *c, const azri_frame *f) {
@@ -10819,8 +10818,7 @@ static AZRI_ALONG void azri_session_user_answer(azri_session *s, azri_cmd *c, co
         azri_session_retire(s, c);
         return;
     }
-    azri_reply_reset(c->reply);
-    c->reply->fate = AZREDIS_ANSWERED;
+    azri_reply_reset(c->reply, AZREDIS_ANSWERED);
     if (!c->no_reply) st = azri_resp_keep(&s->resp, f, c->reply);
     if (st != AZREDIS_OK || f->root->type == AZREDIS_T_ERROR) azri_session_user_error(s, c, st, f->root);
     azri_done_push(s->done, c);
@@ -10878,18 +10876,18 @@ static void azri_session_push(azri_session *s, const azri_frame *f) {
     if (c && c->sent && (c->kind == AZRI_CMD_SUBSCRIBE || c->kind == AZRI_CMD_UNSUBSCRIBE) && f->root &&
         f->root->len == 3 && azri_cmd_asks(c, kind, azredis_text(&f->root->as.items[1]))) {
         (void)azri_session_pop(s);
-        azri_reply_reset(c->reply);
-        c->reply->fate = AZREDIS_ANSWERED;
+        azri_reply_reset(c->reply, AZREDIS_ANSWERED);
         azri_done_push(s->done, c);
         return;
     }
-    AZRI_COUNT(s->pushes_dropped, 1);
+    AZRI_COUNT(s->counts->pushes_dropped, 1);
     azri_log(s->news, AZREDIS_LOG_DEBUG, AZRI_LOG_PUSH_DROPPED, "%s: an unknown push was dropped", s->conf->endpoint);
 }
 
 /* Matches one frame. Not OK: the connection must be closed with *e. Messages are the hub's: see azri_is_message. */
 static azredis_status azri_session_frame(azri_session *s, const azri_frame *f, uint64_t now, azredis_error *e) {
     azri_cmd *c = s->fifo.head;
+    int refused;
     if (azri_session_user_frame(s, f, now)) return AZREDIS_OK;
     azri_session_heard(s, f, now);
     if (f->is_push) {
@@ -10899,34 +10897,29 @@ static azredis_status azri_session_frame(azri_session *s, const azri_frame *f, u
     if (!c || !c->sent) return azri_session_unasked(s, f, e);
     if (!f->root)
         return azri_fail(e, f->status, "redis.reply", "%s: an answer did not fit into memory", s->conf->endpoint);
+    refused = f->root->type == AZREDIS_T_ERROR;
+    if (!refused && (c->kind == AZRI_CMD_SUBSCRIBE || c->kind == AZRI_CMD_UNSUBSCRIBE))
+        return azri_session_desync(s, e);                      /* only a push confirms it */
+    (void)azri_session_pop(s);
     switch (c->kind) {
     case AZRI_CMD_REAUTH:
         return azri_session_reauth_answer(s, f->root, now, e);
     case AZRI_CMD_FENCE:
-        (void)azri_session_pop(s);
         if (!azri_eqz(azri_pong(f->root), s->nonce)) return azri_session_desync(s, e);
         azri_session_reauth_end(s, now);
         return AZREDIS_OK;
     case AZRI_CMD_PING:
-        (void)azri_session_pop(s);
         s->gate = 0;
         s->ping_until = AZRI_NEVER64;
-        if (f->root->type != AZREDIS_T_ERROR && !azri_eqz(azri_pong(f->root), s->ping_nonce))
-            return azri_session_desync(s, e);
-        return AZREDIS_OK;
+        return refused || azri_eqz(azri_pong(f->root), s->ping_nonce) ? AZREDIS_OK : azri_session_desync(s, e);
     case AZRI_CMD_MARK:
-        (void)azri_session_pop(s);
-        if (f->root->type != AZREDIS_T_ERROR && !azri_eqz(azri_pong(f->root), s->mark_nonce))
-            return azri_session_desync(s, e);
         s->marked = 1;
-        return AZREDIS_OK;
+        return refused || azri_eqz(azri_pong(f->root), s->mark_nonce) ? AZREDIS_OK : azri_session_desync(s, e);
     case AZRI_CMD_SUBSCRIBE: case AZRI_CMD_UNSUBSCRIBE:
-        if (f->root->type != AZREDIS_T_ERROR) return azri_session_desync(s, e);
-        azri_session_user_answer(s, azri_session_pop(s), f);
+        azri_session_user_answer(s, c, f);
         return AZREDIS_OK;
     case AZRI_CMD_USER: case AZRI_CMD_AUTH: case AZRI_CMD_HELLO: case AZRI_CMD_SETTING: case AZRI_CMD_SELECT: case AZRI_CMD_READY:
     default:
-        (void)azri_session_pop(s);
         return azri_session_handshake(s, c->kind, f->root, now, e);
     }
 }
@@ -11495,16 +11488,6 @@ typedef struct azri_hub_conf {
     int      by_reconnect, separate;
 } azri_hub_conf;
 
-#ifdef AZREDIS_LEAN
-/* What of azredis_stats_data is counted, or named where nothing is. */
-typedef struct azri_counts {
-    uint64_t messages, messages_lost, commands_ok, commands_failed;
-    uint32_t connects, reconnects, handovers;
-} azri_counts;
-#else
-typedef azredis_stats_data azri_counts;         /* the rest of it is filled when asked for */
-#endif
-
 typedef struct azri_hub azri_hub;
 struct azri_hub {
     const azri_mem *mem;
@@ -11553,7 +11536,7 @@ static int azri_resting(const azri_hub *h) { return AZRI_WITH_REST && h->resting
 static azri_session *azri_hub_add_session(azri_hub *h) {
     azri_session *s = (azri_session *)azri_alloc(h->mem, sizeof *s);
     if (!s) return NULL;
-    azri_session_init(s, h->mem, &h->conf.session, &h->rng, &h->news, &h->done);
+    azri_session_init(s, h->mem, &h->conf.session, &h->rng, &h->news, &h->done, &h->stats);
     s->next = h->sessions;
     h->sessions = s;
     h->session_count++;
@@ -11590,20 +11573,6 @@ static azri_session *azri_hub_listener(const azri_hub *h) {
     return AZRI_WITH_HANDOVER && h->listener ? h->listener : h->main;
 }
 
-/* What it has counted goes on counting. */
-static void azri_hub_keep_counts(azri_hub *h, const azri_session *s) {
-#ifdef AZREDIS_LEAN
-    (void)h;
-    (void)s;
-#else
-    h->stats.bytes_in += s->bytes_in;
-    h->stats.bytes_out += s->bytes_out;
-    h->stats.pushes_dropped += s->pushes_dropped;
-    h->stats.reauths += s->reauths;
-    h->stats.reauth_failures += s->reauth_failures;
-#endif
-}
-
 /* Frees the sessions that nobody needs any more, once the pump holds nothing of theirs. */
 static void azri_hub_sweep_sessions(azri_hub *h) {
     azri_session **at = &h->sessions, *s;
@@ -11614,7 +11583,6 @@ static void azri_hub_sweep_sessions(azri_hub *h) {
         }
         *at = s->next;
         h->session_count--;
-        azri_hub_keep_counts(h, s);
         azri_session_free(s);
         azri_free(h->mem, s, sizeof *s);
     }
@@ -11768,10 +11736,7 @@ static azredis_status azri_hub_new_cmd(azri_hub *h, int argc, const azredis_str 
 /* ---- ends without an answer ---- */
 
 static void azri_hub_not_sent(azri_hub *h, azri_cmd *c, const azredis_error *e) {
-    azri_reply_reset(c->reply);
-    c->reply->fate = AZREDIS_NOT_SENT;
-    azri_reply_error(c->reply, h->mem, e);
-    azri_done_push(&h->done, c);
+    azri_done_fail(&h->done, c, h->mem, AZREDIS_NOT_SENT, e);
 }
 
 static void azri_hub_fail_queue(azri_hub *h, azri_queue *q, const azredis_error *e) {
@@ -11836,23 +11801,19 @@ static inline void azri_hub_submit(azri_hub *h, azri_cmd *c) {
     else azri_hub_wait_for_it(h, s, c);
 }
 
-/* s is ready: what waits for it goes. */
-static void azri_hub_release_backlog(azri_hub *h, azri_session *s) {
+/* What waits for s goes, for s is ready; or ends with e, for s will not come. */
+static void azri_hub_release_backlog(azri_hub *h, azri_session *s, const azredis_error *e) {
     azri_cmd *c, *at = NULL;
     while ((c = at ? at->next : h->backlog.head) != NULL) {
-        if ((c->on ? c->on : h->main) == s) azri_session_push_cmd(s, azri_queue_take(&h->backlog, at));
-        else at = c;
+        if ((c->on ? c->on : h->main) != s) {
+            at = c;
+            continue;
+        }
+        (void)azri_queue_take(&h->backlog, at);
+        if (e) azri_hub_not_sent(h, c, e);
+        else azri_session_push_cmd(s, c);
     }
     h->backlog_deadline = h->backlog.head ? h->now : AZRI_NEVER64;
-}
-
-/* What waits for a session that will not come ends. */
-static void azri_hub_fail_backlog_of(azri_hub *h, const azri_session *s, const azredis_error *e) {
-    azri_cmd *c, *at = NULL;
-    while ((c = at ? at->next : h->backlog.head) != NULL) {
-        if (c->on == s) azri_hub_not_sent(h, azri_queue_take(&h->backlog, at), e);
-        else at = c;
-    }
 }
 
 /* In order, in front of what waits already. */
@@ -12168,8 +12129,7 @@ static void azri_hub_leave(azri_hub *h, azri_session *a, uint64_t now) {
     azri_hub_requeue(h, &unsent, now);
     azri_session_mark(a);
     a->leaving = 1;
-    a->leave_until =
-        azri_after(now, h->conf.session.command_ms == AZREDIS_NEVER ? AZRI_DEAD_MS : h->conf.session.command_ms / 2);
+    a->leave_until = azri_session_grace(&h->conf.session, now);
 }
 
 /* The heir is the session from now on. Its subscriptions and the backlog go on if it is ready; if not, it is the
@@ -12199,7 +12159,7 @@ static void azri_hub_take_over(azri_hub *h, azri_session *a) {
         return;
     }
     if (b->holding) azri_session_mark(b);
-    azri_hub_release_backlog(h, b);
+    azri_hub_release_backlog(h, b, NULL);
     if (h->blob) azri_hub_present(h, b, h->blob, h->now, 0);
 }
 
@@ -12286,7 +12246,7 @@ static void azri_lease_after(azri_session *s, azri_on_lease what, azredis_status
 /* A leased connection is gone, and with it what its caller had begun there: he is told, and it is not made again. */
 static void azri_lease_lost(azri_hub *h, azri_session *s, const azredis_error *e, azri_queue *unsent) {
     azri_hub_fail_queue(h, unsent, e);
-    azri_hub_fail_backlog_of(h, s, e);
+    azri_hub_release_backlog(h, s, e);
     s->dial_at = AZRI_NEVER64;
     s->gone = !s->lease.client;
 }
@@ -12361,14 +12321,19 @@ static void azri_hub_ready(azri_hub *h, azri_session *s, uint64_t now) {
     for (sub = azri_hub_listens(h, s) ? h->subs : NULL; sub; sub = sub->next) *azri_sub_state_on(sub, s) = AZRI_SUB_NEW;
     azri_hub_subscribe(h, s);
     if (h->blob) azri_hub_present(h, s, h->blob, now, 0);           /* a newer one may have come */
-    if (!azri_elder(s)) azri_hub_release_backlog(h, s);
+    if (!azri_elder(s)) azri_hub_release_backlog(h, s, NULL);
 }
 
-/* A refused token: one fresh one is asked for; refused again, or a password, it is a mistake to be mended. */
-static void azri_hub_refused(azri_hub *h, azri_session *s, azredis_error *e) {
+/* The server of s has refused a token, which the pump tells to the auth. 1: it is the newest. */
+static int azri_hub_take_refusal(azri_hub *h, azri_session *s) {
     h->rejected = s->rejected;
     s->rejected = 0;
-    if (!h->blob || h->blob->hash != h->rejected) return;
+    return h->blob && h->blob->hash == h->rejected;
+}
+
+/* In the handshake: one fresh token is asked for; refused again, or a password, it is a mistake to be mended. */
+static void azri_hub_refused(azri_hub *h, azri_session *s, azredis_error *e) {
+    if (!azri_hub_take_refusal(h, s)) return;
     if (azri_blob_endless(h->blob) || ++h->refusals > 1) e->retryable = 0;
     if (azri_blob_endless(h->blob)) return;
     /* Never shown again. What the connection that is to be replaced lives on was accepted, and may be. */
@@ -12378,9 +12343,7 @@ static void azri_hub_refused(azri_hub *h, azri_session *s, azredis_error *e) {
 
 /* Refused on a live connection: that lives on its old token, with which it may even be made again. */
 static void azri_hub_reauth_refused(azri_hub *h, azri_session *s) {
-    h->rejected = s->rejected;
-    s->rejected = 0;
-    if (h->blob && h->blob->hash == h->rejected) azri_session_set_blob(&h->blob, s->blob);
+    if (azri_hub_take_refusal(h, s)) azri_session_set_blob(&h->blob, s->blob);
 }
 
 static uint64_t azri_hub_redial_delay(azri_hub *h, azri_session *s, const azredis_error *e, uint64_t now) {
@@ -12419,7 +12382,7 @@ static void azri_hub_heir_closed(azri_hub *h, azri_session *b, const azredis_err
         sub->heir_state = AZRI_SUB_NEW;
     }
     a->leaving = 0;
-    if (a->state == AZRI_READY) azri_hub_release_backlog(h, a);
+    if (a->state == AZRI_READY) azri_hub_release_backlog(h, a, NULL);
     azri_log(&h->news, AZREDIS_LOG_WARNING, AZRI_LOG_HANDOVER_FAILED,
              "%s; the old connection goes on, next try to replace it "
              "in %llu ms",
@@ -14173,30 +14136,29 @@ typedef struct azri_fork {
 #define AZRI_FORK_PAGE 4096u         /* rounded up by the system */
 
 /* An emulated system may take any advice and follow none: this one must refuse what there is not. */
-static void azri_fork_mark(azri_fork *f) {
+static unsigned char *azri_fork_page(void) {
     void *p = mmap(NULL, AZRI_FORK_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    f->pid = getpid();
-    f->page = NULL;
-    if (p == MAP_FAILED) return;
+    if (p == MAP_FAILED) return NULL;
     if (madvise(p, AZRI_FORK_PAGE, -1) == 0 || madvise(p, AZRI_FORK_PAGE, MADV_WIPEONFORK) != 0) {
         (void)munmap(p, AZRI_FORK_PAGE);
-        return;
+        return NULL;
     }
-    f->page = (unsigned char *)p;
-    *f->page = 1;
+    *(unsigned char *)p = 1;
+    return (unsigned char *)p;
 }
 
 static void azri_fork_unmark(azri_fork *f) {
     if (f->page) (void)munmap(f->page, AZRI_FORK_PAGE);
 }
 #else
+#define azri_fork_page() NULL
+#define azri_fork_unmark(f) ((void)(f))
+#endif
+
 static void azri_fork_mark(azri_fork *f) {
     f->pid = getpid();
-    f->page = NULL;
+    f->page = azri_fork_page();
 }
-
-static void azri_fork_unmark(azri_fork *f) { (void)f; }
-#endif
 
 static int azri_forked(const azri_fork *f) { return f->page ? !*f->page : f->pid != getpid(); }
 #endif
@@ -16321,12 +16283,7 @@ static azri_item *azri_auth_note(azredis_auth *a, azredis_event_type type, const
 /* Under the lock. */
 static void azri_auth_event(azredis_auth *a, azredis_event_type type, const azredis_error *e, int64_t old_left_ms,
                             int64_t new_left_ms, int64_t next_try_ms) {
-    azri_item *it;
-    if (!AZRI_WITH_EVENTS) return;
-    it = azri_auth_note(a, type, e);
-    it->old_left_ms = old_left_ms;
-    it->new_left_ms = new_left_ms;
-    it->next_try_ms = next_try_ms;
+    if (AZRI_WITH_EVENTS) azri_item_times(azri_auth_note(a, type, e), old_left_ms, new_left_ms, next_try_ms);
 }
 
 /* Under the lock. NULL: without events, or of a level that nobody wants. */
@@ -16338,20 +16295,7 @@ static azri_item *azri_auth_log_item(azredis_auth *a, azredis_level level, int n
     it->number = number;
     return it;
 }
-
-#ifdef AZREDIS_NO_TEXT
-#define azri_auth_log(a, level, number, ...) (AZRI_UNSAID(__VA_ARGS__), (void)azri_auth_log_item(a, level, number))
-#else
-static void azri_auth_log(azredis_auth *a, azredis_level level, int number, const char *f, ...) AZRI_PRINTF(4, 5);
-static void azri_auth_log(azredis_auth *a, azredis_level level, int number, const char *f, ...) {
-    azri_item *it = azri_auth_log_item(a, level, number);
-    va_list ap;
-    if (!it) return;
-    va_start(ap, f);
-    (void)azri_vfmt(it->text, sizeof it->text, f, &ap);
-    va_end(ap);
-}
-#endif
+#define azri_auth_log(a, level, number, ...) azri_item_text(azri_auth_log_item(a, level, number), __VA_ARGS__)
 
 /* Wakes all who wait for news; not under the lock. Whoever comes meanwhile sees the news by himself, whoever has been
  * woken by a later round need not be again. */
@@ -17810,21 +17754,26 @@ static void azri_client_end(azredis_client *c) {
 
 /* ---- conditions: under the client's lock, on the monotonic clock whatever the port's clock says ---------- */
 
-typedef struct azri_cond { pthread_cond_t c; } azri_cond;
+typedef struct azri_cond {           /* zeroed: none */
+    pthread_cond_t c;
+    int            made;
+} azri_cond;
 
 static int azri_cond_init(azri_cond *c) {
     pthread_condattr_t attr;
-    int r;
     if (pthread_condattr_init(&attr) != 0) return 0;
 #ifndef __APPLE__
     (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 #endif
-    r = pthread_cond_init(&c->c, &attr);
+    c->made = pthread_cond_init(&c->c, &attr) == 0;
     (void)pthread_condattr_destroy(&attr);
-    return r == 0;
+    return c->made;
 }
 
-static void azri_cond_free(azri_cond *c) { (void)pthread_cond_destroy(&c->c); }
+static void azri_cond_free(azri_cond *c) {
+    if (c->made) (void)pthread_cond_destroy(&c->c);
+}
+
 static void azri_cond_signal(azri_cond *c) { (void)pthread_cond_signal(&c->c); }
 static void azri_cond_broadcast(azri_cond *c) { (void)pthread_cond_broadcast(&c->c); }
 
@@ -17865,7 +17814,9 @@ static int azri_park_open(azri_park *p) {
     return p->ep >= 0;
 }
 
-static void azri_park_close(azri_park *p) { (void)close(p->ep); }
+static void azri_park_close(azri_park *p) {
+    if (p->ep >= 0) (void)close(p->ep);
+}
 
 /* Adds to the set, or says what is wanted now. Nothing is ever taken out: a socket that is closed leaves the set by
  * itself, and its number may be another's by now. */
@@ -17932,7 +17883,7 @@ struct azri_threads {
     pthread_t     io, delivery;
     azri_waker   *turn_waker;        /* ends the sleep of a caller that has the baton */
     azri_waker   *wait_waker;        /* ends azredis_wait */
-    azri_sleeper *first, *last;      /* oldest first */
+    azri_sleeper *first, **end;      /* oldest first; where the next one is hung */
     azri_cond     deliver;           /* there is something for the delivery thread */
     azri_cond     changed;           /* something that azri_threads_await waits for */
     azri_cond     freed;             /* the baton, for an I/O thread that has found it taken */
@@ -18100,17 +18051,15 @@ static void azri_caller_turns(azredis_client *c, const azri_sleeper *w) {
 
 static void azri_sleeper_add(azri_threads *t, azri_sleeper *w) {
     w->next = NULL;
-    if (t->last) t->last->next = w;
-    else t->first = w;
-    t->last = w;
+    *t->end = w;
+    t->end = &w->next;
 }
 
-static void azri_sleeper_remove(azri_threads *t, azri_sleeper *w) {
-    azri_sleeper *at, *before = NULL;
-    for (at = t->first; at != w; at = at->next) before = at;
-    if (before) before->next = w->next;
-    else t->first = w->next;
-    if (t->last == w) t->last = before;
+static void azri_sleeper_remove(azri_threads *t, const azri_sleeper *w) {
+    azri_sleeper **at = &t->first;
+    while (*at != w) at = &(*at)->next;
+    *at = w->next;
+    if (t->end == &w->next) t->end = at;
 }
 
 /* Ends what has run out of time, without the session's other duties: for callers whose pump is held up. */
@@ -18402,25 +18351,17 @@ static void azri_threads_close(azredis_client *c) {
 }
 
 static azri_threads *azri_threads_new(const azri_port *port) {
-    const azri_mem *m = &port->mem;
-    azri_threads *t = (azri_threads *)azri_zalloc(m, sizeof *t);
-    int have = 0;
+    azri_threads *t = (azri_threads *)azri_zalloc(&port->mem, sizeof *t);
+    int parked;
     if (!t) return NULL;
-    have += azri_cond_init(&t->deliver);
-    if (have == 1) have += azri_cond_init(&t->changed);
-    if (have == 2) have += azri_cond_init(&t->freed);
-    if (have == 3) have += azri_park_open(&t->park);
-    if (have == 4) {
-        t->turn_waker = azri_waker_new(port);
-        t->wait_waker = azri_waker_new(port);
-        if (t->turn_waker && t->wait_waker) return t;
-        azri_threads_free(t, m);
-        return NULL;
-    }
-    if (have > 2) azri_cond_free(&t->freed);
-    if (have > 1) azri_cond_free(&t->changed);
-    if (have > 0) azri_cond_free(&t->deliver);
-    azri_free(m, t, sizeof *t);
+    t->end = &t->first;
+    parked = azri_park_open(&t->park);
+    t->turn_waker = azri_waker_new(port);
+    t->wait_waker = azri_waker_new(port);
+    if (parked && azri_cond_init(&t->deliver) && azri_cond_init(&t->changed) && azri_cond_init(&t->freed) &&
+        t->turn_waker && t->wait_waker)
+        return t;
+    azri_threads_free(t, &port->mem);
     return NULL;
 }
 
@@ -19216,19 +19157,22 @@ AZREDIS_API void azredis_close(azredis_client *c) {
 
 /* ---- calls ---- */
 
-/* Begins a public call, under the lock. Not OK: the call must return it, and must not call azri_leave. */
-static azredis_status azri_enter(azredis_client *c) {
+/* Begins a public call, under the lock; blocks: it is not allowed in a callback. Not OK: the call must return it, and
+ * must not call azri_leave. */
+static azredis_status azri_enter_to(azredis_client *c, int blocks) {
     azredis_status st;
     if (!c) return AZREDIS_E_NOMEM;
     if (azri_auth_forked(c->auth)) return AZREDIS_E_FORK;
     azri_hold(c);
-    st = c->closing                                             ? AZREDIS_E_CLOSED
-         : (azri_threaded(c) ? azri_threads_mine(c) : c->in_callback) ? AZREDIS_E_STATE
-                                                                : c->broken.code;
+    if (c->closing) st = AZREDIS_E_CLOSED;
+    else if (blocks && (azri_threaded(c) ? azri_threads_mine(c) : c->in_callback)) st = AZREDIS_E_STATE;
+    else st = c->broken.code;
     if (st == AZREDIS_OK) c->inside++;
     else azri_let_go(c);
     return st;
 }
+
+static azredis_status azri_enter(azredis_client *c) { return azri_enter_to(c, 1); }
 
 /* What azri_enter means by st. */
 static void azri_enter_error(const azredis_client *c, azredis_status st, azredis_error *e) {
@@ -19358,7 +19302,7 @@ static uint64_t azri_call_deadline(const azredis_client *c, const azredis_call *
 /* The reply of a call that did not come to a command. */
 static azredis_status azri_refuse_call(azredis_reply *r, const azri_mem *m, const azredis_error *e) {
     if (r) {
-        azri_reply_reset(r);
+        azri_reply_reset(r, AZREDIS_NOT_SENT);
         azri_reply_error(r, m, e);
     }
     return e->code;
@@ -19404,7 +19348,7 @@ AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply
     now = azri_now(c);
     azri_hub_submit(&c->hub, cmd);
     if (!waits) {
-        if (r) azri_reply_reset(r);
+        if (r) azri_reply_reset(r, AZREDIS_NOT_SENT);
         if (azri_threaded(c)) azri_threads_kick(c);
         else azri_pump_turn(c);
     } else {
@@ -19486,29 +19430,39 @@ static azri_on_lease azri_lease_what(int argc, const azredis_str *argv) {
     return azri_on_lease_of(argc > 0 && argv && argv[0].len ? azri_refusal_of(argc, argv) : NULL);
 }
 
-/* n commands in one flight, each with its reply; returns when all have ended. Not OK: none was sent. */
-static azredis_status azri_lease_flight(azredis_client *c, azri_session *s, uint64_t deadline, const azredis_cmd *cmd, size_t n,
-                                        azredis_reply *part, azredis_error *e) {
+/* n commands into one flight, each with its reply, that end when *done is n. s: the leased connection; NULL: the shared
+ * one. Not OK: none was queued. */
+static azredis_status azri_flight(azredis_client *c, azri_session *s, const azredis_call *how, uint64_t deadline,
+                                  const azredis_cmd *cmd, size_t n, azredis_reply *part, int *done, azredis_error *e) {
     azri_queue made;
     azri_cmd *one;
     azredis_status st = AZREDIS_OK;
-    int done = 0;
     size_t i;
     memset(&made, 0, sizeof made);
-    for (i = 0; i < n && st == AZREDIS_OK; i++) {
-        st = azri_new_cmd_wait(c, cmd[i].argc, cmd[i].argv, AZRI_LENT | AZRI_FOR_LEASE, deadline, &one, e);
+    for (i = 0; i < n; i++) {
+        st = azri_new_cmd_wait(c, cmd[i].argc, cmd[i].argv, s ? AZRI_LENT | AZRI_FOR_LEASE : AZRI_LENT, deadline, &one, e);
         if (st != AZREDIS_OK) break;
-        azri_cmd_options(one, NULL, deadline);
-        if (azri_lease_what(cmd[i].argc, cmd[i].argv) == AZRI_MARKS) s->lease.marked = 1;
+        azri_cmd_options(one, how, deadline);
+        if (s && azri_lease_what(cmd[i].argc, cmd[i].argv) == AZRI_MARKS) s->lease.marked = 1;
+        one->no_reply = 0;
         one->reply = &part[i];
-        one->done = &done;
+        one->done = done;
         azri_queue_push(&made, one);
     }
     while (made.head) {
         one = azri_queue_take(&made, NULL);
-        if (st == AZREDIS_OK) azri_lease_submit(&c->hub, s, one);
-        else azri_stock_give(&c->hub.stock, one);
+        if (st != AZREDIS_OK) azri_stock_give(&c->hub.stock, one);
+        else if (s) azri_lease_submit(&c->hub, s, one);
+        else azri_hub_submit(&c->hub, one);
     }
+    return st;
+}
+
+/* A flight on a leased connection; returns when all of it has ended. */
+static azredis_status azri_lease_flight(azredis_client *c, azri_session *s, uint64_t deadline, const azredis_cmd *cmd, size_t n,
+                                        azredis_reply *part, azredis_error *e) {
+    int done = 0;
+    azredis_status st = azri_flight(c, s, NULL, deadline, cmd, n, part, &done, e);
     if (st == AZREDIS_OK) azri_until_done(c, azri_now(c), &done, (int)n);
     if (st == AZREDIS_OK && done < (int)n) azri_client_fail_all(c);       /* a callback has closed the client */
     return st;
@@ -19606,8 +19560,7 @@ typedef struct azri_tx {
 } azri_tx;
 
 static int azri_tx_ends(azri_tx *x, azredis_fate fate, const azredis_error *e) {
-    azri_reply_reset(x->r);
-    x->r->fate = fate;
+    azri_reply_reset(x->r, fate);
     azri_reply_error(x->r, &x->c->port.mem, e);
     return 0;
 }
@@ -19931,11 +19884,9 @@ static azredis_status azri_exec_end(const azri_mem *m, azredis_reply *r, const a
     azredis_status st;
     azredis_error e;
     size_t i;
-    azri_reply_reset(r);
-    r->fate = AZREDIS_ANSWERED;
     for (i = 0; i < n && (part[i].status == AZREDIS_OK || part[i].value); i++) {}
+    azri_reply_reset(r, i < n ? part[i].fate : AZREDIS_ANSWERED);
     if (i < n) {
-        r->fate = part[i].fate;
         azri_reply_error(r, m, part[i].error);
         return r->status;
     }
@@ -19943,32 +19894,6 @@ static azredis_status azri_exec_end(const azri_mem *m, azredis_reply *r, const a
     if (st == AZREDIS_OK) return st;
     (void)azri_fail(&e, st, "exec", "the commands ran, but their answers did not fit into memory");
     azri_reply_error(r, m, &e);
-    return st;
-}
-
-/* All or nothing is encoded; then all are queued. */
-static azredis_status azri_exec_queue(azredis_client *c, azredis_reply *part, const azredis_call *how,
-                                      const azredis_cmd *cmd, size_t n, int *done, azredis_error *e) {
-    azri_queue made;
-    azri_cmd *one;
-    uint64_t deadline = azri_call_deadline(c, how, azri_now(c));
-    azredis_status st = AZREDIS_OK;
-    size_t i;
-    memset(&made, 0, sizeof made);
-    for (i = 0; i < n && st == AZREDIS_OK; i++) {
-        st = azri_new_cmd_wait(c, cmd[i].argc, cmd[i].argv, 1, deadline, &one, e);
-        if (st != AZREDIS_OK) break;
-        azri_cmd_options(one, how, deadline);
-        one->no_reply = 0;
-        one->reply = &part[i];
-        one->done = done;
-        azri_queue_push(&made, one);
-    }
-    while (made.head) {
-        one = azri_queue_take(&made, NULL);
-        if (st == AZREDIS_OK) azri_hub_submit(&c->hub, one);
-        else azri_stock_give(&c->hub.stock, one);
-    }
     return st;
 }
 
@@ -19990,7 +19915,7 @@ AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, con
     part = n && cmd && n <= c->hub.conf.backlog_count ? (azredis_reply *)azri_zalloc(&c->port.mem, n * sizeof *part) : NULL;
     if (!part) st = azri_fail(&e, n && cmd ? n <= c->hub.conf.backlog_count ? AZREDIS_E_NOMEM : AZREDIS_E_LIMIT : AZREDIS_E_ARG,
                               "exec", "azredis_exec takes 1 to backlog_count commands, and memory for their answers");
-    else st = azri_exec_queue(c, part, how, cmd, n, &done, &e);
+    else st = azri_flight(c, NULL, how, azri_call_deadline(c, how, azri_now(c)), cmd, n, part, &done, &e);
     if (part && st == AZREDIS_OK) {
         azri_until_done(c, azri_now(c), &done, (int)n);
         azri_renew(c, AZRI_NEVER64);
@@ -20011,16 +19936,8 @@ AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, con
 AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call *how, int argc, const azredis_str *argv,
                                           azredis_reply_fn fn, void *user) {
     azri_cmd *cmd = NULL;
-    azredis_status st;
-    if (!c) return AZREDIS_E_NOMEM;
-    if (azri_auth_forked(c->auth)) return AZREDIS_E_FORK;
-    azri_hold(c);
-    if (c->closing || c->broken.code != AZREDIS_OK) {
-        st = c->closing ? AZREDIS_E_CLOSED : c->broken.code;
-        azri_let_go(c);
-        return st;
-    }
-    c->inside++;
+    azredis_status st = azri_enter_to(c, 0);
+    if (st != AZREDIS_OK) return st;
     st = azri_hub_new_cmd(&c->hub, argc, argv, 0, &cmd, NULL);
     if (st == AZREDIS_AGAIN) c->was_full = 1;
     if (cmd) {
@@ -20284,11 +20201,6 @@ static void azri_stats_fill(azredis_client *c, azredis_stats_data *d) {
     for (i = c->hub.sessions; i; i = azri_next(i)) {
         d->waiting += i->fifo.count - i->in_flight;
         d->in_flight += i->in_flight;
-        d->bytes_in += i->bytes_in;
-        d->bytes_out += i->bytes_out;
-        d->pushes_dropped += i->pushes_dropped;
-        d->reauths += i->reauths;
-        d->reauth_failures += i->reauth_failures;
         d->connections += i->state == AZRI_READY;
     }
     d->last_read_ms = s->last_read ? (int64_t)(now - s->last_read) : AZREDIS_UNKNOWN;
@@ -20335,10 +20247,7 @@ AZREDIS_API void azredis_script_init(azredis_script *s, const char *text, size_t
 
 /* By its code: the words behind it differ between servers. */
 static int azri_script_unknown(const azredis_reply *r) {
-    azredis_str text;
-    if (!r->value || r->value->type != AZREDIS_T_ERROR) return 0;
-    text = azredis_text(r->value);
-    return text.len >= 9 && memcmp(text.ptr, "NOSCRIPT ", 9) == 0;
+    return r->value && r->value->type == AZREDIS_T_ERROR && azri_says(azredis_text(r->value), "NOSCRIPT");
 }
 
 /* all: room for three words, then keys and arguments. An answer that is not waited for cannot say NOSCRIPT. */

@@ -84,8 +84,8 @@ static void an_idle_connection_is_replaced_without_a_word(void **state) {
     a_up();
     r.h.news.level = AZREDIS_LOG_INFO;
     a_leaves();
-    A->bytes_in += 1000;
-    A->bytes_out += 2000;
+    r.h.stats.bytes_in += 1000;
+    r.h.stats.bytes_out += 2000;
     a_marks();
     assert_true(r.h.stats.bytes_in > 1000 && r.h.stats.bytes_out > 2000);     /* the client's counts go on */
     nothing_was_told();

@@ -859,7 +859,7 @@ static void a_channel_and_a_pattern_of_the_same_text_are_two_things(void **state
     p = psubscribe("n.*");
     assert_string_equal(out(), "SUBSCRIBE n.*, PSUBSCRIBE n.*");
     server(PSUBSCRIBED("n.*"));                     /* not what is due */
-    assert_int_equal(r.s->pushes_dropped, 1);
+    assert_int_equal(r.h.stats.pushes_dropped, 1);
     server(SUBSCRIBED("n.*") MSG("n.*", "1") PMSG("n.*", "n.*", "too early") PSUBSCRIBED("n.*"));
     server(MSG("n.*", "2") PMSG("n.*", "n.*", "2") PMSG("n.*", "n.a", "3") PMSG("n.?", "n.a", "x") MSG("n.a", "x"));
     next_is(c, "1", 0, 0);
@@ -923,7 +923,7 @@ static void odd_pmessages_reach_nobody(void **state) {
     (void)out();
     server(PSUBSCRIBED("*"));
     for (i = 0; i < sizeof row / sizeof row[0]; i++) server(row[i]);
-    assert_true(p->count == 0 && r.s->pushes_dropped == i);
+    assert_true(p->count == 0 && r.h.stats.pushes_dropped == i);
     assert_int_equal(r.s->state, AZRI_READY);
 }
 

@@ -245,7 +245,7 @@ static void memory_is_reused(void **s) {
     parse(tree);
     assert_int_equal(azri_resp_keep(&dec, &frame, &r), AZREDIS_OK);
     ptr = r.mem.ptr;
-    azri_reply_reset(&r);
+    azri_reply_reset(&r, AZREDIS_NOT_SENT);
     assert_null(r.value);
     parse("+smaller\r\n");
     calls = h.calls;
@@ -337,7 +337,7 @@ static void error_records(void **s) {
     azri_reply_error(&r, &m, &e);
     assert_string_equal(azredis_text(r.value).ptr, "NOPERM no");
     assert_string_equal(r.error->message, "the text");
-    azri_reply_reset(&r);
+    azri_reply_reset(&r, AZREDIS_NOT_SENT);
     assert_null(r.error);
     assert_int_equal(r.status, AZREDIS_OK);
     azredis_reply_free(&r);

@@ -19,6 +19,7 @@ static struct {
     azri_rng      rng;
     azri_news     news;
     azri_done     done;
+    azri_counts   counts;
     azri_session  s;
     azredis_error e;
     azredis_status st;
@@ -183,7 +184,7 @@ static void blank(void) {
     r.conf.keepalive_ms = 60000;
     r.conf.max_reply = 1 << 20;
     r.conf.endpoint = "host:10000";
-    azri_session_init(&r.s, &mem, &r.conf, &r.rng, &r.news, &r.done);
+    azri_session_init(&r.s, &mem, &r.conf, &r.rng, &r.news, &r.done, &r.counts);
 }
 
 static int begin(void **state) {
@@ -249,7 +250,7 @@ static void the_handshake_bytes_are_these(void **state) {
     opened_with("token-1", HOUR);
     assert_int_equal(take(&r.s, sizeof wire.bytes, r.now), sizeof want - 1 + AZRI_NONCE_LEN + 2);
     assert_memory_equal(wire.bytes, want, sizeof want - 1);
-    assert_true(r.s.bytes_out == wire.len);
+    assert_true(r.counts.bytes_out == wire.len);
 }
 
 static void case17_a_token_of_16384_bytes_goes_out_whole(void **state) {
@@ -443,7 +444,7 @@ static void case9_pushes_never_answer_a_command(void **state) {
         if (i % 7 == 0) assert_int_equal(server(MSG), AZREDIS_OK);
     }
     ok(0, 999);
-    assert_true(r.s.pushes_dropped == 1 + 334 + 143);
+    assert_true(r.counts.pushes_dropped == 1 + 334 + 143);
     assert_int_equal(r.s.in_flight, 0);
 }
 
@@ -543,7 +544,7 @@ static void case11_strange_pushes_are_dropped_and_counted(void **state) {
     (void)give(1, COMMAND_MS);
     (void)out();
     for (i = 0; i < COUNT(row); i++)
-        if (server(row[i]) != AZREDIS_OK || r.s.pushes_dropped != i + 1) fail_msg("%s: %d", row[i], (int)r.st);
+        if (server(row[i]) != AZREDIS_OK || r.counts.pushes_dropped != i + 1) fail_msg("%s: %d", row[i], (int)r.st);
     assert_int_equal(answer(0, 0), AZREDIS_OK);
     ok(0, 0);
 }
@@ -586,7 +587,7 @@ static void an_answer_that_is_too_large_was_an_answer(void **state) {
     (void)state;
     r.conf.max_reply = 4096;
     azri_session_free(&r.s);
-    azri_session_init(&r.s, &mem, &r.conf, &r.rng, &r.news, &r.done);
+    azri_session_init(&r.s, &mem, &r.conf, &r.rng, &r.news, &r.done, &r.counts);
     ready();
     (void)give(2, COMMAND_MS);
     (void)out();
@@ -679,8 +680,8 @@ static void case20_a_new_token_is_presented_under_load_without_a_gap(void **stat
         assert_int_equal(r.s.blob->generation, generation);
         assert_true(!r.s.trying && !r.s.fresh && r.s.auth_at == AZRI_NEVER64);
     }
-    assert_int_equal(r.s.reauths, 10);
-    assert_int_equal(r.s.reauth_failures, 0);
+    assert_int_equal(r.counts.reauths, 10);
+    assert_int_equal(r.counts.reauth_failures, 0);
     r.news.count = r.news.first = 0;
     token(99);
     (void)out();
@@ -752,7 +753,7 @@ static void case21_each_answer_to_the_fence_has_its_meaning(void **state) {
             assert_int_equal(r.s.blob->generation, row[i].accepted ? 2 : 1);
             assert_int_equal(news_count(&r.news, AZREDIS_EV_CONNECTION_REAUTHENTICATED), row[i].accepted);
             assert_int_equal(news_count(&r.news, AZREDIS_EV_CONNECTION_REAUTHENTICATION_FAILED), !row[i].accepted);
-            assert_int_equal(r.s.reauth_failures, !row[i].accepted);
+            assert_int_equal(r.counts.reauth_failures, !row[i].accepted);
             if (!row[i].accepted) assert_int_equal(r.s.auth_error.code, row[i].why);
             assert_int_equal(r.s.fresh != NULL, row[i].again);
             assert_null(r.s.trying);
@@ -906,7 +907,7 @@ static void case24_a_failed_auth_is_tried_again_later_and_later(void **state) {
     (void)out();
     assert_int_equal(server("+OK|@|"), AZREDIS_OK);
     assert_int_equal(r.s.auth_failures, 0);
-    assert_int_equal(r.s.reauth_failures, 8);
+    assert_int_equal(r.counts.reauth_failures, 8);
 }
 
 /* A refused token is not shown again; the connection lives on the old one. */
