@@ -2186,15 +2186,18 @@ static size_t azri_fmt(char *p, size_t cap, const char *f, ...) {
     return n;
 }
 
-/* The error without its message. Timeouts and network trouble are retryable. */
+/* Timeouts and network trouble, as bits; and AZREDIS_E_RESP. */
+#define AZRI_RETRYABLE (1u << -AZREDIS_E_DNS | 1u << -AZREDIS_E_NET | 1u << -AZREDIS_E_TIMEOUT | 1u << -AZREDIS_E_CLOSED | \
+    1u << -AZREDIS_E_FULL | 1u << -AZREDIS_E_HTTP | 1u << -AZREDIS_E_NOMEM | 1u << -AZREDIS_E_JSON)
+
+/* The error without its message. */
 static azredis_status azri_fail_code(azredis_error *e, azredis_status code, const char *where) {
+    uint32_t n = (uint32_t)-(int)code;
     if (!e) return code;
     memset(e, 0, sizeof *e);
     e->code = code;
     e->where = where;
-    e->retryable = code == AZREDIS_E_DNS || code == AZREDIS_E_NET || code == AZREDIS_E_TIMEOUT ||
-                   code == AZREDIS_E_CLOSED || code == AZREDIS_E_FULL || code == AZREDIS_E_HTTP ||
-                   code == AZREDIS_E_NOMEM || code == AZREDIS_E_RESP || code == AZREDIS_E_JSON;
+    e->retryable = code == AZREDIS_E_RESP || (n < 32 && AZRI_RETRYABLE >> n & 1);
     return code;
 }
 
@@ -4161,7 +4164,6 @@ typedef struct azri_resp {
     size_t          text, text_len;    /* streamed string: gathered here, from start on */
     azredis_value  *nodes;             /* work nodes from the left, finished children from the right */
     size_t          nodes_cap, work, done;
-    azri_level      level[AZRI_RESP_DEPTH];
     size_t          depth;
     azri_resp_state state;
     azredis_status  lost;              /* not OK: this frame is skipped */
@@ -4174,6 +4176,7 @@ typedef struct azri_resp {
     uint8_t         complete;
     uint8_t         hungry;            /* everything received has been parsed */
     uint32_t        attributes;        /* opened in this frame */
+    azri_level      level[AZRI_RESP_DEPTH];
 } azri_resp;
 
 static void azri_resp_init(azri_resp *d, const azri_mem *m, size_t max_reply) {
@@ -5111,7 +5114,8 @@ enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NE
 #  define AZRI_ID_AZURE_POWERSHELL    AZREDIS_ID_AZURE_POWERSHELL
 #endif
 
-typedef struct azri_identity_kind { const char *name; int id; unsigned needs; } azri_identity_kind;
+/* The name is within: the linker keeps or drops all literals of all tables together. */
+typedef struct azri_identity_kind { char name[21]; int id; unsigned needs; } azri_identity_kind;
 
 static const azri_identity_kind azri_identity_kinds[] = {
     { "default", AZREDIS_ID_DEFAULT, 0 },
@@ -9612,12 +9616,12 @@ typedef struct azri_item {
 } azri_item;
 
 typedef struct azri_news {
-    azri_item     item[AZRI_NEWS_MAX];
     unsigned      first, count;
     unsigned      lent;                /* 1: the handler is looking at the first, which must stay where it is */
     uint32_t      dropped;
     azredis_connection speaker;        /* whose news come now */
     azredis_level level;               /* log lines above it are not even formatted */
+    azri_item     item[AZRI_NEWS_MAX];
 } azri_news;
 
 /* The stable numbers of log lines; the manual lists them. */
@@ -9730,12 +9734,12 @@ typedef enum azri_on_lease {
 } azri_on_lease;
 
 #ifdef AZREDIS_NO_TEXT
-typedef struct azri_refusal { const char *word, *sub; azri_on_lease leased; } azri_refusal;
+typedef struct azri_refusal { char word[13], sub[9]; azri_on_lease leased; } azri_refusal;
 #  define AZRI_REFUSAL(word, sub, mend) {word, sub, AZRI_REFUSED_TOO}
 #  define AZRI_LEASED(leased, word, sub, mend) {word, sub, leased}
 #  define AZRI_MEND(r) ""
 #else
-typedef struct azri_refusal { const char *word, *sub; azri_on_lease leased; const char *mend; } azri_refusal;
+typedef struct azri_refusal { char word[13], sub[9]; azri_on_lease leased; const char *mend; } azri_refusal;
 #  define AZRI_REFUSAL(word, sub, mend) {word, sub, AZRI_REFUSED_TOO, mend}
 #  define AZRI_LEASED(leased, word, sub, mend) {word, sub, leased, mend}
 #  define AZRI_MEND(r) ((r)->mend)
@@ -9746,41 +9750,41 @@ typedef struct azri_refusal { const char *word, *sub; azri_on_lease leased; cons
 #define AZRI_REFUSED_LENGTHS 0x00001ff0u
 
 static const azri_refusal azri_refusals[] = {
-    AZRI_REFUSAL("AUTH", NULL, "the library authenticates by itself"),
-    AZRI_REFUSAL("HELLO", NULL, "use the option protocol"),
-    AZRI_REFUSAL("RESET", NULL, "close the client instead"),
-    AZRI_REFUSAL("QUIT", NULL, "use azredis_close"),
-    AZRI_REFUSAL("MONITOR", NULL, "use redis-cli"),
-    AZRI_REFUSAL("SYNC", NULL, "this is no replica"),
-    AZRI_REFUSAL("PSYNC", NULL, "this is no replica"),
-    AZRI_REFUSAL("REPLCONF", NULL, "this is no replica"),
+    AZRI_REFUSAL("AUTH", "", "the library authenticates by itself"),
+    AZRI_REFUSAL("HELLO", "", "use the option protocol"),
+    AZRI_REFUSAL("RESET", "", "close the client instead"),
+    AZRI_REFUSAL("QUIT", "", "use azredis_close"),
+    AZRI_REFUSAL("MONITOR", "", "use redis-cli"),
+    AZRI_REFUSAL("SYNC", "", "this is no replica"),
+    AZRI_REFUSAL("PSYNC", "", "this is no replica"),
+    AZRI_REFUSAL("REPLCONF", "", "this is no replica"),
     AZRI_REFUSAL("CLIENT", "REPLY", "use AZREDIS_NO_REPLY"),
     AZRI_LEASED(AZRI_MARKS, "CLIENT", "TRACKING", "client-side caching is not supported; use a lease"),
     AZRI_LEASED(AZRI_MARKS, "CLIENT", "SETNAME", "use the option client_name"),
-    AZRI_LEASED(AZRI_MARKS, "SELECT", NULL, "use the option database, or a lease"),
-    AZRI_LEASED(AZRI_BEGINS, "MULTI", NULL, "use azredis_exec with AZREDIS_ATOMIC, or a lease"),
-    AZRI_LEASED(AZRI_ENDS, "EXEC", NULL, "use azredis_exec with AZREDIS_ATOMIC, or a lease"),
-    AZRI_LEASED(AZRI_ENDS, "DISCARD", NULL, "use azredis_exec with AZREDIS_ATOMIC, or a lease"),
-    AZRI_LEASED(AZRI_WATCHES, "WATCH", NULL, "use azredis_exec with conditions, or a lease"),
-    AZRI_LEASED(AZRI_FORGETS, "UNWATCH", NULL, "use azredis_exec with conditions, or a lease"),
-    AZRI_REFUSAL("SUBSCRIBE", NULL, "use azredis_subscribe"),
-    AZRI_REFUSAL("UNSUBSCRIBE", NULL, "use azredis_unsubscribe"),
-    AZRI_REFUSAL("PSUBSCRIBE", NULL, "use azredis_subscribe with AZREDIS_PATTERN"),
-    AZRI_REFUSAL("PUNSUBSCRIBE", NULL, "use azredis_unsubscribe"),
-    AZRI_REFUSAL("SSUBSCRIBE", NULL, "sharded channels are not supported yet; use azredis_subscribe"),
-    AZRI_REFUSAL("SUNSUBSCRIBE", NULL, "sharded channels are not supported yet"),
-    AZRI_LEASED(AZRI_BLOCKS, "BLPOP", NULL, "it blocks a shared connection; use azredis_block or LPOP"),
-    AZRI_LEASED(AZRI_BLOCKS, "BRPOP", NULL, "it blocks a shared connection; use azredis_block or RPOP"),
-    AZRI_LEASED(AZRI_BLOCKS, "BLMOVE", NULL, "it blocks a shared connection; use azredis_block or LMOVE"),
-    AZRI_LEASED(AZRI_BLOCKS, "BRPOPLPUSH", NULL, "it blocks a shared connection; use azredis_block or LMOVE"),
-    AZRI_LEASED(AZRI_BLOCKS, "BLMPOP", NULL, "it blocks a shared connection; use azredis_block or LMPOP"),
-    AZRI_LEASED(AZRI_BLOCKS, "BZPOPMIN", NULL, "it blocks a shared connection; use azredis_block or ZPOPMIN"),
-    AZRI_LEASED(AZRI_BLOCKS, "BZPOPMAX", NULL, "it blocks a shared connection; use azredis_block or ZPOPMAX"),
-    AZRI_LEASED(AZRI_BLOCKS, "BZMPOP", NULL, "it blocks a shared connection; use azredis_block or ZMPOP"),
+    AZRI_LEASED(AZRI_MARKS, "SELECT", "", "use the option database, or a lease"),
+    AZRI_LEASED(AZRI_BEGINS, "MULTI", "", "use azredis_exec with AZREDIS_ATOMIC, or a lease"),
+    AZRI_LEASED(AZRI_ENDS, "EXEC", "", "use azredis_exec with AZREDIS_ATOMIC, or a lease"),
+    AZRI_LEASED(AZRI_ENDS, "DISCARD", "", "use azredis_exec with AZREDIS_ATOMIC, or a lease"),
+    AZRI_LEASED(AZRI_WATCHES, "WATCH", "", "use azredis_exec with conditions, or a lease"),
+    AZRI_LEASED(AZRI_FORGETS, "UNWATCH", "", "use azredis_exec with conditions, or a lease"),
+    AZRI_REFUSAL("SUBSCRIBE", "", "use azredis_subscribe"),
+    AZRI_REFUSAL("UNSUBSCRIBE", "", "use azredis_unsubscribe"),
+    AZRI_REFUSAL("PSUBSCRIBE", "", "use azredis_subscribe with AZREDIS_PATTERN"),
+    AZRI_REFUSAL("PUNSUBSCRIBE", "", "use azredis_unsubscribe"),
+    AZRI_REFUSAL("SSUBSCRIBE", "", "sharded channels are not supported yet; use azredis_subscribe"),
+    AZRI_REFUSAL("SUNSUBSCRIBE", "", "sharded channels are not supported yet"),
+    AZRI_LEASED(AZRI_BLOCKS, "BLPOP", "", "it blocks a shared connection; use azredis_block or LPOP"),
+    AZRI_LEASED(AZRI_BLOCKS, "BRPOP", "", "it blocks a shared connection; use azredis_block or RPOP"),
+    AZRI_LEASED(AZRI_BLOCKS, "BLMOVE", "", "it blocks a shared connection; use azredis_block or LMOVE"),
+    AZRI_LEASED(AZRI_BLOCKS, "BRPOPLPUSH", "", "it blocks a shared connection; use azredis_block or LMOVE"),
+    AZRI_LEASED(AZRI_BLOCKS, "BLMPOP", "", "it blocks a shared connection; use azredis_block or LMPOP"),
+    AZRI_LEASED(AZRI_BLOCKS, "BZPOPMIN", "", "it blocks a shared connection; use azredis_block or ZPOPMIN"),
+    AZRI_LEASED(AZRI_BLOCKS, "BZPOPMAX", "", "it blocks a shared connection; use azredis_block or ZPOPMAX"),
+    AZRI_LEASED(AZRI_BLOCKS, "BZMPOP", "", "it blocks a shared connection; use azredis_block or ZMPOP"),
     AZRI_LEASED(AZRI_BLOCKS, "XREAD", "BLOCK", "it blocks a shared connection; use azredis_block, or leave BLOCK out"),
     AZRI_LEASED(AZRI_BLOCKS, "XREADGROUP", "BLOCK", "it blocks a shared connection; use azredis_block, or leave BLOCK out"),
-    AZRI_LEASED(AZRI_NOTHING_SPECIAL, "WAIT", NULL, "it blocks a shared connection; use a lease"),
-    AZRI_LEASED(AZRI_NOTHING_SPECIAL, "WAITAOF", NULL, "it blocks a shared connection; use a lease")
+    AZRI_LEASED(AZRI_NOTHING_SPECIAL, "WAIT", "", "it blocks a shared connection; use a lease"),
+    AZRI_LEASED(AZRI_NOTHING_SPECIAL, "WAITAOF", "", "it blocks a shared connection; use a lease")
 };
 
 /* Where among the arguments that may be options, before the keys of STREAMS, `word` is; 0: it is not. The names behind
@@ -9800,7 +9804,7 @@ static AZRI_APART const azri_refusal *azri_refusal_of(int argc, const azredis_st
     for (i = 0; i < sizeof azri_refusals / sizeof azri_refusals[0]; i++) {
         const azri_refusal *r = &azri_refusals[i];
         if (r->word[0] != first || !azri_ieqz(argv[0], r->word)) continue;
-        if (!r->sub || (azri_eqz(azri_str(r->word), "CLIENT") ? argc > 1 && azri_ieqz(argv[1], r->sub)
+        if (!r->sub[0] || (azri_eqz(azri_str(r->word), "CLIENT") ? argc > 1 && azri_ieqz(argv[1], r->sub)
                                                               : azri_option_at(argc, argv, r->sub)))
             return r;
     }
@@ -10189,7 +10193,7 @@ static int azri_slices_of(azri_slices *b, int argc, const azredis_str *argv, uin
     int streams;
     memset(b, 0, sizeof *b);
     if (azri_on_lease_of(r) != AZRI_BLOCKS) return 0;
-    if (r->sub) {
+    if (r->sub[0]) {
         b->at = azri_option_at(argc, argv, "BLOCK") + 1;
         if (b->at == 1 || b->at >= argc || !azri_u64(argv[b->at], &ms) || ms > AZRI_NEVER64 / 2) return 0;
         b->in_ms = 1;
@@ -10261,9 +10265,9 @@ typedef struct azri_session_conf {
     int         protocol;               /* 2 or 3 */
     uint32_t    database, auth_ms, command_ms, keepalive_ms;
     size_t      max_reply;
-    char        name[AZRI_NAME_MAX];
     const char *endpoint;               /* "host:port" for messages */
     azredis_reauth reauth;
+    char        name[AZRI_NAME_MAX];
 } azri_session_conf;
 
 typedef enum azri_state {
@@ -10285,7 +10289,19 @@ struct azredis_lease {
     int             proved;             /* MULTI is allowed there */
 };
 
+/* Small members come first here and in the other large structs: a microcontroller reaches 128 bytes with its short
+ * instructions, 1 KB with those for 64 bits. */
 struct azri_session {
+    azri_state   state;
+    int          gate;                  /* 1: a PING must be answered before anything else is written */
+    int          resp3, no_fence;
+    size_t       offset;                /* bytes already taken of the first unsent one */
+    uint32_t     in_flight;
+    azri_cmd    *last_sent;             /* last of the sent ones; NULL: none is */
+    azri_queue   fifo;                  /* in the order of the wire: sent ones, then the others */
+    azri_blob   *blob;                  /* accepted by the server */
+    azri_blob   *trying;                /* in the AUTH that is under way */
+    azri_blob   *fresh;                 /* newer than blob, to be presented at auth_at */
     const azri_mem          *mem;
     const azri_session_conf *conf;
     azri_rng                *rng;
@@ -10293,50 +10309,40 @@ struct azri_session {
     azri_done               *done;
     azri_session            *next;      /* the hub's list */
     void                    *link;      /* the pump's */
-    azri_state   state;
-    azri_resp    resp;
-    azri_queue   fifo;                  /* in the order of the wire: sent ones, then the others */
-    azri_cmd    *last_sent;             /* last of the sent ones; NULL: none is */
-    size_t       offset;                /* bytes already taken of the first unsent one */
-    uint32_t     in_flight;
-    int          gate;                  /* 1: a PING must be answered before anything else is written */
-    int          resp3, no_fence;
+    const char  *wants_close;           /* why it must be closed; NULL: it need not */
+    const char  *replace;               /* why it shall be replaced; NULL: it shall not */
+    int          auth_answered;         /* of the running fence: 0 not yet, 1 OK, -1 refused */
+    uint32_t     auth_failures;
+    uint32_t     attempts;              /* failed ones in a row */
+    uint32_t     odd_refusals;
+    int          was_ready, failed;     /* once in its life; failed: ConnectionFailed was told */
+    uint32_t     serial;                /* of the connection, among all of this client */
+    uint32_t     reauths, reauth_failures;
     azredis_connection role;
     int          undivided;             /* LEASED: a transaction or a blocking command is under way: no AUTH, no PING within */
-    azredis_lease lease;
-    const char  *wants_close;           /* why it must be closed; NULL: it need not */
-    azri_blob   *blob;                  /* accepted by the server */
-    azri_blob   *trying;                /* in the AUTH that is under way */
-    azri_blob   *fresh;                 /* newer than blob, to be presented at auth_at */
-    uint64_t     auth_at, auth_sent_at, auth_took;
-    uint32_t     auth_failures;
-    int          auth_answered;         /* of the running fence: 0 not yet, 1 OK, -1 refused */
-    azredis_error auth_error;
-    uint64_t     rejected;              /* hash of a token that the server refused; the hub takes it */
-    azri_cmd     handshake[6];
-    char         hs_bytes[AZRI_HANDSHAKE_MAX];
-    azri_cmd     auth, fence, ping, mark;   /* reserved for life: renewing never competes for memory */
-    char         fence_bytes[64], ping_bytes[64], mark_bytes[64];
-    char         nonce[AZRI_NONCE_LEN + 1], ping_nonce[AZRI_NONCE_LEN + 1], mark_nonce[AZRI_NONCE_LEN + 1];
     int          marked;                /* the mark has been answered; the hub takes it */
+    uint64_t     auth_at, auth_sent_at, auth_took;
+    uint64_t     rejected;              /* hash of a token that the server refused; the hub takes it */
     uint64_t     opened_at, ready_at, last_read, last_write, waiting_since, handshake_until, ping_until;
     uint64_t     next_deadline;         /* lower bound of the FIFO's deadlines */
     uint64_t     dial_at;
-    uint32_t     attempts;              /* failed ones in a row */
-    int          was_ready, failed;     /* once in its life; failed: ConnectionFailed was told */
-    uint32_t     odd_refusals;
-    azredis_error error;                /* why it is down; while it is up, where its errors are made */
     uint64_t     bytes_in, bytes_out, pushes_dropped;
-    uint32_t     reauths, reauth_failures;
     /* The hub's, for a handover. */
-    uint32_t      serial;               /* of the connection, among all of this client */
     azri_session *heir, *elder;         /* who takes this one's place; whose place it takes */
-    const char   *replace;              /* why it shall be replaced; NULL: it shall not */
     uint64_t      heir_at;              /* no heir before: there was no memory for one */
     int           leaving;              /* nothing new is written to it, its last answers are awaited */
     uint64_t      leave_until;
     int           holding;              /* it has taken over; its messages are held until its mark is answered */
     int           gone;                 /* replaced; freed once the pump has closed its link */
+    azredis_lease lease;
+    azri_resp     resp;
+    azri_cmd      auth, fence, ping, mark;  /* reserved for life: renewing never competes for memory */
+    char          nonce[AZRI_NONCE_LEN + 1], ping_nonce[AZRI_NONCE_LEN + 1], mark_nonce[AZRI_NONCE_LEN + 1];
+    char          fence_bytes[64], ping_bytes[64], mark_bytes[64];
+    azredis_error error;                /* why it is down; while it is up, where its errors are made */
+    azredis_error auth_error;
+    azri_cmd      handshake[6];
+    char          hs_bytes[AZRI_HANDSHAKE_MAX];
 };
 
 static void azri_session_init(azri_session *s, const azri_mem *m, const azri_session_conf *conf, azri_rng *rng,
@@ -10365,7 +10371,7 @@ static azredis_connection azri_role(const azri_session *s) {
 
 /* For an event of this connection. */
 static azri_news *azri_session_news(const azri_session *s) {
-    s->news->speaker = azri_role(s);
+    if (AZRI_WITH_EVENTS) s->news->speaker = azri_role(s);
     return s->news;
 }
 
@@ -10571,10 +10577,14 @@ static int azri_begins(azredis_str text, const char *with) {
     return text.len >= n && azri_ieq(azri_slice(text.ptr, n), azri_slice(with, n));
 }
 
-/* 1: text is these words, or these and more. */
-static int azri_says(azredis_str text, const char *words) {
-    size_t n = strlen(words);
-    return text.len >= n && memcmp(text.ptr, words, n) == 0 && (text.len == n || text.ptr[n] == ' ');
+/* 1: text is one of these, between which a '|' stands, or one and more words behind it. */
+static int azri_says(azredis_str text, const char *these) {
+    size_t n;
+    for (;; these += n + 1) {
+        for (n = 0; these[n] && these[n] != '|'; n++) {}
+        if (text.len >= n && memcmp(text.ptr, these, n) == 0 && (text.len == n || text.ptr[n] == ' ')) return 1;
+        if (!these[n]) return 0;
+    }
 }
 
 /* The text from its code word on: the first, or the second behind a generic ERR (Azure: "ERR WRONGPASS invalid ..."). */
@@ -10582,31 +10592,17 @@ static azredis_str azri_error_text(azredis_str text) {
     azredis_str rest;
     if (!azri_says(text, "ERR") || text.len == 3) return text;
     rest = azri_slice(text.ptr + 4, text.len - 4);
-    return azri_says(rest, "WRONGPASS") || azri_says(rest, "NOAUTH") || azri_says(rest, "NOPERM") ? rest : text;
+    return azri_says(rest, "WRONGPASS|NOAUTH|NOPERM") ? rest : text;
 }
 
-/* What Redis says by the first words of an error; all else is E_REDIS and not to be tried again. */
-typedef struct azri_saying { const char *words; azredis_status code; int retryable; } azri_saying;
-
-static const azri_saying azri_sayings[] = {
-    {"MOVED", AZREDIS_E_CLUSTER, 0}, {"ASK", AZREDIS_E_CLUSTER, 0}, {"NOPERM", AZREDIS_E_NOPERM, 0},
-    {"WRONGPASS", AZREDIS_E_AUTH, 0}, {"NOAUTH", AZREDIS_E_AUTH, 0}, {"ERR invalid password", AZREDIS_E_AUTH, 0},
-    {"LOADING", AZREDIS_E_REDIS, 1}, {"BUSY", AZREDIS_E_REDIS, 1}, {"MASTERDOWN", AZREDIS_E_REDIS, 1},
-    {"CLUSTERDOWN", AZREDIS_E_REDIS, 1}, {"TRYAGAIN", AZREDIS_E_REDIS, 1}, {"ERR max number of clients", AZREDIS_E_REDIS, 1}
-};
-
-/* An error of ours for a server's error text. */
+/* An error of ours for a server's error text: what its first words do not tell is E_REDIS and not to be tried again. */
 static void azri_server_error(azri_session *s, const azredis_value *v, const char *where, azredis_error *e) {
     azredis_str text = azredis_text(v), code = azri_error_text(text);
     char quoted[AZRI_PEER_TEXT + 64];
-    azredis_status st = AZREDIS_E_REDIS;
-    int retryable = 0;
-    size_t i;
-    for (i = 0; i < sizeof azri_sayings / sizeof azri_sayings[0]; i++)
-        if (azri_says(code, azri_sayings[i].words)) {
-            st = azri_sayings[i].code;
-            retryable = azri_sayings[i].retryable;
-        }
+    azredis_status st = azri_says(code, "MOVED|ASK")                              ? AZREDIS_E_CLUSTER
+                        : azri_says(code, "WRONGPASS|NOAUTH|ERR invalid password") ? AZREDIS_E_AUTH
+                        : azri_says(code, "NOPERM")                                ? AZREDIS_E_NOPERM
+                                                                                   : AZREDIS_E_REDIS;
     (void)azri_quote(quoted, sizeof quoted, text.ptr, text.len, azri_blob_jwt(s->trying ? s->trying : s->blob));
     if (st == AZREDIS_E_CLUSTER)
         (void)azri_fail(e, st, where,
@@ -10615,7 +10611,7 @@ static void azri_server_error(azri_session *s, const azredis_value *v, const cha
                         quoted);
     else
         (void)azri_fail(e, st, where, "%s: the server answered: %s", s->conf->endpoint, quoted);
-    e->retryable = retryable;
+    e->retryable = azri_says(code, "LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|ERR max number of clients");
 }
 
 /* What PING was answered: a subscriber in RESP2 gets it beside the word "pong". */
@@ -10694,7 +10690,7 @@ static azredis_status azri_session_hello(azri_session *s, const azredis_value *v
     const azredis_value *proto;
     if (v->type == AZREDIS_T_ERROR) {
         azredis_str code = azri_error_text(text);
-        if (!AZRI_WITH_RESP2 || (!azri_begins(text, "ERR unknown command") && !azri_says(code, "NOPROTO") && !azri_says(code, "NOPERM"))) {
+        if (!AZRI_WITH_RESP2 || (!azri_begins(text, "ERR unknown command") && !azri_says(code, "NOPROTO|NOPERM"))) {
             azri_server_error(s, v, "redis.hello", e);
             if (!e->retryable && ++s->odd_refusals < 3) e->retryable = 1;
             return e->code;
@@ -11575,11 +11571,11 @@ static void azri_sub_free(azredis_sub *s) {
 #define AZRI_AUTH_JITTER_MAX 30000u     /* spread of AUTH over many connections; Microsoft asks for jitter */
 
 typedef struct azri_hub_conf {
-    azri_session_conf session;
     int      fail_fast, abort_on_connect_fail;
     uint32_t backlog_count, sub_queue, leases, connect_retry;
     size_t   backlog_bytes;
     int      by_reconnect, separate;
+    azri_session_conf session;
 } azri_hub_conf;
 
 #ifdef AZREDIS_NO_STATS
@@ -11595,35 +11591,35 @@ typedef azredis_stats_data azri_counts;         /* the rest of it is filled when
 typedef struct azri_hub azri_hub;
 struct azri_hub {
     const azri_mem *mem;
-    azri_hub_conf   conf;
-    azri_rng        rng;
-    azri_news       news;
-    azri_done       done;
     azri_session   *sessions;
     azri_session   *main;               /* that commands are written to. While its heir waits it is still this one */
     azri_session   *listener;           /* that of subscriptions alone; NULL: they are main's */
-    uint64_t        listener_at;        /* no listener before: there was no memory for one */
+    azri_blob      *blob;               /* the newest credentials; NULL: none yet */
+    azri_done       done;
+    azri_queue      backlog;
+    azri_stock      stock;
+    azredis_sub    *subs, *topics[AZRI_TOPICS];
+    void          (*sweep)(azri_hub *h);  /* frees subscriptions that were given up; NULL: none ever was */
+    uint32_t        answers;            /* to SUBSCRIBE; with what ends subscriptions */
     uint32_t        session_count;
     uint32_t        serials;            /* counts connections */
-    azri_queue      backlog;
-    uint64_t        backlog_deadline;   /* lower bound of its deadlines */
-    uint64_t        now;                /* of the last tick */
-    int             resting;            /* 1: no connection, as the token is being renewed; see azri_hub_rest */
-    size_t          turned_away;        /* bytes of the last command that found no room */
-    uint64_t        room;               /* lower bound of the short commands that find room: azri_hub_has_room */
     uint32_t        undelivered;        /* answered commands whose callbacks are still to be made */
-    azri_stock      stock;
-    azri_blob      *blob;               /* the newest credentials; NULL: none yet */
-    uint64_t        rejected;           /* hash of a token that Redis refused; the pump takes it to the auth */
     uint32_t        refusals;           /* in a row, of tokens in the handshake */
-    azredis_error   trouble;            /* why nothing is connected; code OK: no trouble known */
-    azredis_error   made;               /* where a call's error is made; of whoever holds the lock, until he lets go */
     int             ever_ready, aborted;
     int             step;               /* an answer made a handover's next step possible: a tick is due now */
-    azredis_sub    *subs, *topics[AZRI_TOPICS];
-    uint32_t        answers;            /* to SUBSCRIBE; with what ends subscriptions */
-    void          (*sweep)(azri_hub *h);  /* frees those that were given up; NULL: none ever was */
+    int             resting;            /* 1: no connection, as the token is being renewed; see azri_hub_rest */
+    size_t          turned_away;        /* bytes of the last command that found no room */
+    uint64_t        backlog_deadline;   /* lower bound of its deadlines */
+    uint64_t        now;                /* of the last tick */
+    uint64_t        room;               /* lower bound of the short commands that find room: azri_hub_has_room */
+    uint64_t        rejected;           /* hash of a token that Redis refused; the pump takes it to the auth */
+    uint64_t        listener_at;        /* no listener before: there was no memory for one */
+    azri_rng        rng;
     azri_counts     stats;
+    azri_hub_conf   conf;
+    azredis_error   trouble;            /* why nothing is connected; code OK: no trouble known */
+    azredis_error   made;               /* where a call's error is made; of whoever holds the lock, until he lets go */
+    azri_news       news;
 };
 
 static void azri_hub_init(azri_hub *h, const azri_mem *m, uint64_t seed) {
@@ -11810,7 +11806,7 @@ static AZRI_APART azredis_status azri_hub_general_cmd(azri_hub *h, int argc, con
     r = azri_refused(argc, argv);
     if (AZRI_WITH_HANDOVER && way & AZRI_FOR_LEASE && azri_on_lease_of(r) != AZRI_REFUSED_TOO) r = NULL;
     if (r) return azri_fail(e, AZREDIS_E_ARG, "command", "%s%s%s is refused on a shared connection: %s", r->word,
-                            r->sub ? " " : "", r->sub ? r->sub : "", AZRI_MEND(r));
+                            r->sub[0] ? " " : "", r->sub, AZRI_MEND(r));
     if (frame == 0 || frame > h->conf.backlog_bytes ||
         (azri_shape_of(h->mem) && frame > azri_shape_of(h->mem)->command))
         return azri_fail(e, AZREDIS_E_LIMIT, "command", "the command is larger than %s",
@@ -16083,21 +16079,21 @@ typedef enum azri_line_state { AZRI_LINE_OFF, AZRI_LINE_DIAL, AZRI_LINE_PROXY, A
 
 typedef struct azri_line {
     azri_line_state  state;
-    const azri_port *port;
-    azri_dial        dial;
-    azri_tls         tls;
-    azri_tls_conf    conf;              /* name NULL: no TLS */
-    azri_waker      *waker;
-    azri_grave      *grave;
-    char             host[256];
-    uint16_t         tcp_port;
-    intptr_t         sock;
-    uint64_t         deadline;
     uint8_t          want;              /* AZRI_READ, AZRI_WRITE: what the open stream waits for */
     uint8_t          spent;             /* without TLS: the last read took less than it asked for */
+    uint16_t         tcp_port;
+    const azri_port *port;
+    azri_waker      *waker;
+    azri_grave      *grave;
+    intptr_t         sock;
     const char      *proxy;             /* lent; NULL: none */
     azri_http       *answer;            /* lent: reads the proxy's, and is then as new */
     size_t           put;               /* bytes of the CONNECT that it has */
+    uint64_t         deadline;
+    azri_tls_conf    conf;              /* name NULL: no TLS */
+    azri_dial        dial;
+    azri_tls         tls;
+    char             host[256];
 } azri_line;
 
 static int azri_line_has_tls(const azri_line *l) { return !AZRI_WITH_PLAINTEXT || l->conf.name; }
@@ -16362,23 +16358,18 @@ struct azredis_auth {
     azri_port          port;
     azri_lock          lock;            /* guards all below but conf; never held over I/O or a callback */
     uint32_t           refs;
-    azri_identity_conf conf;            /* immutable after open */
-    azredis_error      broken;          /* wrong options; code OK: none */
-    azri_rng           rng;
-    azri_token         machine;
     azri_blob         *blob;            /* the live credentials; NULL: none yet */
     uint32_t           generation;      /* counts blobs */
+    uint32_t           tokens, token_failures;
     uint64_t           headroom_at;
-    azredis_error      failure;         /* of the last fetch; code OK: it succeeded */
-    azri_item          notes[AZRI_NOTES_MAX];
+    azri_rng           rng;
+    azri_token         machine;
+    azri_identity_conf conf;            /* immutable after open */
     uint64_t           note_count;      /* all that ever were; the last AZRI_NOTES_MAX are in notes */
     azri_watch        *watches;
     uint64_t           rounds;          /* of waking them */
-    azredis_link_record records[AZRI_LINKS_MAX];
     size_t             record_count;
-    azredis_auth_info_data info;        /* of the token in blob; what passes with time is filled in when asked */
     int                pin;             /* the link of the chain that won */
-    uint32_t           tokens, token_failures;
     azri_tls_kept      kept;            /* of the last token request, for the next; lent to the fetch meanwhile */
     azri_pair          pair;            /* certificate and key of it, the same */
     int64_t            clock_offset;    /* seconds by which Entra's clock was ahead of ours */
@@ -16395,6 +16386,11 @@ struct azredis_auth {
     azredis_event_fn   on_event;
     void              *event_user;
     azredis_level      level, wanted;   /* of on_event; the highest of that and all clients */
+    azredis_error      failure;         /* of the last fetch; code OK: it succeeded */
+    azredis_error      broken;          /* wrong options; code OK: none */
+    azredis_link_record records[AZRI_LINKS_MAX];
+    azredis_auth_info_data info;        /* of the token in blob; what passes with time is filled in when asked */
+    azri_item          notes[AZRI_NOTES_MAX];
 };
 
 /* Asked before the lock, which a thread may have held that is not here. */
@@ -17144,12 +17140,12 @@ AZREDIS_API void azredis_auth_release(azredis_auth *a) {
 
 /* A session's line to its server. Of whoever has the baton. */
 typedef struct azri_conn {
-    azri_line line;
     char     *tx;                       /* one record on its way; frozen while TLS holds on to it. NULL: idle */
     const char *from;                   /* where that record stands: tx, or within azri_conn_write a value of the caller's */
     size_t    tx_size, tx_len, tx_at;
-    char      few[AZRI_FEW];            /* stands in for it without memory: a renewal must not need any */
     int       heard;                    /* bytes came in the last turn */
+    azri_line line;
+    char      few[AZRI_FEW];            /* stands in for tx without memory: a renewal must not need any */
 } azri_conn;
 
 typedef struct azri_threads azri_threads;
@@ -17157,44 +17153,44 @@ typedef struct azri_threads azri_threads;
 struct azredis_client {
     azri_port      port;
     azri_lock      lock;
-    int            shared;              /* from azredis_start on; before it one thread at a time calls, and no lock is taken */
-    azri_waker    *kick;                /* woken when the lock is let go */
-    azri_hub       hub;
-    azri_cmd      *calls, *calls_tail;  /* finished commands whose callbacks are to be made */
-    void         (*deliver)(azredis_client *c);  /* makes them; set by azredis_submit, without which there are none */
+    uint32_t       inside;              /* public calls that have not returned */
+    int            in_callback, closing;
+    int            busy;                /* the last turn left work that needs no waiting; of the baton */
+    int            silent;              /* nobody has rung the waker, as far as the last poll knew; of the baton */
     azri_waker    *waker;
     azredis_auth  *auth;
+    azri_fetch    *fetch;               /* the walk that this client claimed; of the thread that pumps it */
+    azri_cmd      *calls, *calls_tail;  /* finished commands whose callbacks are to be made */
+    void         (*deliver)(azredis_client *c);  /* makes them; set by azredis_submit, without which there are none */
+    void         (*end)(azredis_client *c);      /* set by azredis_close, without which nothing ends */
+    uint32_t       connect_ms, command_ms, renew_ms;
+    uint32_t       generation;          /* of the auth's blob that the hub has */
+    uint32_t       failures_seen;       /* of the auth's fetches */
+    int            refused;             /* its server has refused a token, and none since has been accepted */
+    int            woken;               /* by azredis_wake */
+    int            short_list;          /* the last azredis_fds had too little room */
+    int            was_full, drained;   /* a submit was turned away; the event Drained is due */
+    int            shared;              /* from azredis_start on; before it one thread at a time calls, and no lock is taken */
+    azri_waker    *kick;                /* woken when the lock is let go */
+    azri_threads  *threads;             /* NULL: not started */
+    void         (*told)(azredis_client *c, int ended);  /* threads: tells those who sleep what a turn has brought */
     azri_watch     watch;
     azri_grave     grave;               /* of the baton */
-    azri_fetch    *fetch;               /* the walk that this client claimed; of the thread that pumps it */
-    uint32_t       generation;          /* of the auth's blob that the hub has */
+    uint64_t       renew_spent;         /* of renew_ms, on the running renewal */
     uint64_t       headroom_at;
     uint64_t       notes_seen;
-    uint32_t       failures_seen;       /* of the auth's fetches */
     uint64_t       accepted;            /* hash of the token last seen accepted */
-    int            refused;             /* its server has refused a token, and none since has been accepted */
-    azredis_error  broken;              /* wrong options; code OK: none */
-    char           host[256], endpoint[272];
     uint16_t       tcp_port;
+    int            plaintext;
     char          *tls_host, *ca_file;
     const void    *ca;
     size_t         ca_len;
-    azri_tls_kept  kept;                /* of the last connection, for the next; of the baton */
-    int            plaintext;
-    uint32_t       connect_ms, command_ms, renew_ms;
-    uint64_t       renew_spent;         /* of renew_ms, on the running renewal */
     azredis_event_fn on_event;
     void          *event_user;
-    uint32_t       inside;              /* public calls that have not returned */
-    int            in_callback, closing;
-    void         (*end)(azredis_client *c);      /* set by azredis_close, without which nothing ends */
-    int            woken;               /* by azredis_wake */
-    int            silent;              /* nobody has rung the waker, as far as the last poll knew; of the baton */
-    int            busy;                /* the last turn left work that needs no waiting; of the baton */
-    int            short_list;          /* the last azredis_fds had too little room */
-    int            was_full, drained;   /* a submit was turned away; the event Drained is due */
-    azri_threads  *threads;             /* NULL: not started */
-    void         (*told)(azredis_client *c, int ended);  /* threads: tells those who sleep what a turn has brought */
+    azri_hub       hub;
+    azredis_error  broken;              /* wrong options; code OK: none */
+    char           host[256], endpoint[272];
+    azri_tls_kept  kept;                /* of the last connection, for the next; of the baton */
 };
 
 /* What azredis_start makes of a client; constants where there is none. */
