@@ -1704,7 +1704,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #define AZRI_MINUTE          60000u
 #define AZRI_HOUR            3600000u
 #define AZRI_WAIT_MAX        30000u      /* no internal wait is longer: clocks may jump */
-#define AZRI_LIFE_MAX        (30ull * 24u * AZRI_HOUR)  /* a token's life is taken as at most 30 days */
+#define AZRI_LIFE_MAX        (30u * 24u * AZRI_HOUR)    /* a token's life is taken as at most 30 days; fits in 32 bits */
 
 AZRI_STATIC_ASSERT(redis_takes_such_a_token, AZRI_TOKEN_MAX <= 16384 && AZRI_TOKEN_MAX >= 64);
 AZRI_STATIC_ASSERT(value_is_two_words, sizeof(azredis_value) == 8 + 8);
@@ -1762,6 +1762,7 @@ static int azri_is_alnum(char c) {
 
 static AZRI_ONCE uint64_t azri_min64(uint64_t a, uint64_t b) { return a < b ? a : b; }
 static AZRI_ONCE uint64_t azri_max64(uint64_t a, uint64_t b) { return a > b ? a : b; }
+static uint32_t azri_min32(uint32_t a, uint32_t b) { return a < b ? a : b; }
 static size_t azri_minz(size_t a, size_t b) { return a < b ? a : b; }
 
 /* A deadline; AZREDIS_NEVER stays never, and sums never wrap. */
@@ -1827,15 +1828,15 @@ static uint64_t azri_rng_next(azri_rng *r) {
 }
 
 /* 0 .. n-1; n = 0 gives 0. */
-static uint64_t azri_rng_below(azri_rng *r, uint64_t n) { return n ? azri_rng_next(r) % n : 0; }
+static uint32_t azri_rng_below(azri_rng *r, uint32_t n) { return (uint32_t)((azri_rng_next(r) >> 32) * n >> 32); }
 
 /* Delay before try number n (0 first): random in [base/2, min(cap, base * 2^n)], so that a fleet that
- * failed together does not come back together. */
-static uint64_t azri_backoff(azri_rng *r, uint64_t base, uint64_t cap, uint32_t n) {
-    uint64_t top = base, low;
+ * failed together does not come back together. cap: at most 2^31. */
+static uint32_t azri_backoff(azri_rng *r, uint32_t base, uint32_t cap, uint32_t n) {
+    uint32_t top = base, low;
     for (; n && top && top < cap; n--) top *= 2;
-    top = azri_min64(top, cap);
-    low = azri_min64(base, top) / 2;
+    top = azri_min32(top, cap);
+    low = azri_min32(base, top) / 2;
     return low + azri_rng_below(r, top - low + 1);
 }
 
@@ -6580,7 +6581,7 @@ struct azri_flow {
     azri_rng                 *rng;
     const azri_env           *env;         /* lent until the walk is done */
     int64_t (*local_time)(int64_t wall);   /* in: seconds since 1970 of such a time; NULL: it is not known */
-    uint64_t pace_ms;                      /* in: no pause is longer, for tokens of short life; 0: no bound */
+    uint32_t pace_ms;                      /* in: no pause is longer, for tokens of short life; 0: no bound */
     int      pin;                          /* in and out: 1 + the link that won, and is asked alone from then on */
     azri_device *device;                   /* in and out, lent: of the identity device-code alone */
     int64_t  clock_offset;                 /* in and out: seconds by which Entra's clock is ahead of ours */
@@ -6589,7 +6590,8 @@ struct azri_flow {
     /* the result, from DONE until the next start */
     azri_buf      token;                   /* secret */
     char          user[64], used[24];
-    uint64_t      life_ms, refresh_ms, sent_at;
+    uint32_t      life_ms, refresh_ms;
+    uint64_t      sent_at;
     azri_claims   claims;
     char          hint[200];               /* "" or why Redis may refuse the token */
     azredis_status status;
@@ -6816,9 +6818,9 @@ static void azri_flow_stage(azri_flow *f, int stage) {
 /* Tries again if r, which is NULL for trouble that will not pass, allows it within this walk; else ends it with f->error. */
 static void azri_flow_again(azri_flow *f, uint64_t now, const azri_retry *r) {
     uint32_t *tries = &f->tries[r ? r->slot : 0];
-    uint64_t wait = r ? (uint64_t)r->first_ms << (r->doubles ? *tries : 0) : 0;
-    if (r) wait = wait * (100u - r->jitter + azri_rng_below(f->rng, 2u * r->jitter + 1)) / 100;
-    if (f->pace_ms) wait = azri_min64(wait, f->pace_ms);
+    uint32_t wait = r ? r->first_ms << (r->doubles ? *tries : 0) : 0;
+    if (r) wait = wait / 100 * (100u - r->jitter + azri_rng_below(f->rng, 2u * r->jitter + 1));
+    if (f->pace_ms) wait = azri_min32(wait, f->pace_ms);
     if (f->error.retry_after_ms) wait = f->error.retry_after_ms;
     if (!r || *tries >= r->tries || wait > AZRI_STS_WAIT_MAX || azri_after(now, wait) >= f->deadline) {
         if (*tries) azri_fail_add(&f->error, " (try %u)", (unsigned)*tries + 1);
@@ -6897,8 +6899,8 @@ static azredis_status azri_flow_check_life(azri_flow *f, int64_t server_unix) {
         f->error.retryable = 1;
         return AZREDIS_E_TOKEN;
     }
-    f->life_ms = azri_min64((uint64_t)life, AZRI_LIFE_MAX / 1000) * 1000;
-    f->refresh_ms = azri_min64((uint64_t)a->refresh_in, AZRI_LIFE_MAX / 1000) * 1000;
+    f->life_ms = (uint32_t)azri_min64((uint64_t)life, AZRI_LIFE_MAX / 1000) * 1000;
+    f->refresh_ms = (uint32_t)azri_min64((uint64_t)a->refresh_in, AZRI_LIFE_MAX / 1000) * 1000;
     return AZREDIS_OK;
 }
 
@@ -9380,8 +9382,8 @@ typedef struct azri_token {
     azri_rng      *rng;
     azredis_policy policy;
     int            held;                    /* 1: the six members below describe a token */
-    uint64_t       hash, sent_at, life_ms, refresh_ms;
-    uint64_t       expires_at, soft_at;
+    uint32_t       life_ms, refresh_ms;
+    uint64_t       hash, sent_at, expires_at, soft_at;
     uint64_t       next_try, planned_at;    /* when to fetch next, and when that was decided */
     uint32_t       claim, claims;           /* number of the open claim or 0; numbers given so far */
     uint64_t       claimed_at, claim_until;
@@ -9423,12 +9425,10 @@ static int64_t azri_token_left(const azri_token *t, uint64_t now) {
     return t->expires_at >= now ? (int64_t)(t->expires_at - now) : -(int64_t)(now - t->expires_at);
 }
 
-static uint64_t azri_token_headroom(const azri_token *t) {
-    return azri_min64(AZRI_TOKEN_HEADROOM, t->life_ms / 4);
-}
+static uint32_t azri_token_headroom(uint32_t life_ms) { return azri_min32(AZRI_TOKEN_HEADROOM, life_ms / 4); }
 
 /* By then Redis must have accepted the next token. */
-static uint64_t azri_token_headroom_at(const azri_token *t) { return t->expires_at - azri_token_headroom(t); }
+static uint64_t azri_token_headroom_at(const azri_token *t) { return t->expires_at - azri_token_headroom(t->life_ms); }
 
 static int azri_token_claimed(const azri_token *t, uint64_t now) {
     return t->claim && now < t->claim_until && !azri_token_from_future(t->claimed_at, now);
@@ -9479,9 +9479,9 @@ static void azri_token_drop(azri_token *t, uint32_t claim, uint64_t now) {
 }
 
 /* Where a token of this life should be renewed, counted from the moment its request was sent. */
-static uint64_t azri_token_soft(const azri_token *t) {
-    uint64_t latest = t->life_ms - azri_token_headroom(t);
-    if (t->refresh_ms > 0 && t->refresh_ms < t->life_ms) return azri_min64(t->refresh_ms, latest);
+static uint32_t azri_token_soft(const azri_token *t) {
+    uint32_t latest = t->life_ms - azri_token_headroom(t->life_ms);
+    if (t->refresh_ms > 0 && t->refresh_ms < t->life_ms) return azri_min32(t->refresh_ms, latest);
     return t->life_ms >= 2u * AZRI_HOUR ? t->life_ms / 2 : t->life_ms / 10 * 7;
 }
 
@@ -9494,14 +9494,14 @@ static uint64_t azri_token_seed_tick(const azri_token *t, uint64_t now) {
 
 /* Next fetch at `at`, but after a pause that spares the authority, and not after the token's end. */
 static void azri_token_plan(azri_token *t, uint64_t now, uint64_t at) {
-    uint64_t pause = azri_min64(30u * AZRI_SECOND, t->life_ms / 20);
+    uint32_t pause = azri_min32(30u * AZRI_SECOND, t->life_ms / 20);
     t->planned_at = now;
     t->next_try = azri_min64(azri_max64(at, now + pause), azri_max64(t->expires_at, now));
 }
 
-static void azri_token_take(azri_token *t, uint64_t now, uint64_t sent_at, uint64_t life_ms,
-                            uint64_t refresh_ms, uint64_t hash) {
-    uint64_t soft, early;
+static void azri_token_take(azri_token *t, uint64_t now, uint64_t sent_at, uint32_t life_ms,
+                            uint32_t refresh_ms, uint64_t hash) {
+    uint32_t soft, early;
     t->held = 1;
     t->refused = 0;
     t->hash = hash;
@@ -9510,29 +9510,28 @@ static void azri_token_take(azri_token *t, uint64_t now, uint64_t sent_at, uint6
     t->refresh_ms = refresh_ms;
     t->expires_at = sent_at + life_ms;
     soft = azri_token_soft(t);
-    early = azri_rng_below(t->rng, azri_min64(life_ms / 10, 30u * AZRI_MINUTE) + 1);
+    early = azri_rng_below(t->rng, azri_min32(life_ms / 10, 30u * AZRI_MINUTE) + 1);
     t->soft_at = AZRI_WITH_STATS && t->policy == AZREDIS_POLICY_SEED ? azri_token_seed_tick(t, now)
-                                                  : sent_at + soft - azri_min64(early, soft);
+                                                  : sent_at + (soft - azri_min32(early, soft));
     azri_token_plan(t, now, t->soft_at);
 }
 
 /* A step on the slow lane: 60 s, 5 min, 15 min, 15 min ...; up to a tenth less, so that a fleet with one
  * mistake does not come in step. Only a token that still serves justifies more haste. */
-static uint64_t azri_token_slow_delay(azri_token *t, uint64_t now) {
-    static const uint32_t lane[3] = { AZRI_MINUTE, 5u * AZRI_MINUTE, 15u * AZRI_MINUTE };
-    uint64_t delay = lane[azri_min64(t->slow, 2)];
+static uint32_t azri_token_slow_delay(azri_token *t, uint64_t now) {
+    uint32_t delay = t->slow == 0 ? AZRI_MINUTE : t->slow == 1 ? 5u * AZRI_MINUTE : 15u * AZRI_MINUTE;
     if (t->slow < UINT32_MAX) t->slow++;
-    if (azri_token_live(t, now) && !t->refused) delay = azri_min64(delay, t->life_ms / 10);
+    if (azri_token_live(t, now) && !t->refused) delay = azri_min32(delay, t->life_ms / 10);
     return delay - azri_rng_below(t->rng, delay / 10 + 1);
 }
 
-static uint64_t azri_token_retry_delay(azri_token *t, uint64_t now) {
-    uint64_t cap = !azri_token_live(t, now) ? 30u * AZRI_SECOND
+static uint32_t azri_token_retry_delay(azri_token *t, uint64_t now) {
+    uint32_t cap = !azri_token_live(t, now) ? 30u * AZRI_SECOND
                  : now >= azri_token_headroom_at(t) ? 10u * AZRI_SECOND : AZRI_MINUTE;
-    uint64_t base = 2u * AZRI_SECOND;
+    uint32_t base = 2u * AZRI_SECOND;
     if (t->held) {
-        cap = azri_max64(azri_min64(cap, t->life_ms / 10), 1);
-        base = azri_min64(base, cap);
+        cap = azri_or(azri_min32(cap, t->life_ms / 10), 1);
+        base = azri_min32(base, cap);
     }
     return azri_backoff(t->rng, base, cap, t->failures);
 }
@@ -9540,10 +9539,11 @@ static uint64_t azri_token_retry_delay(azri_token *t, uint64_t now) {
 /* The fetch failed. Not retryable: somebody must mend something, the slow lane looks whether they have. */
 static void azri_token_failed(azri_token *t, uint32_t claim, uint64_t now, int retryable,
                               uint32_t retry_after_ms) {
-    uint64_t delay;
+    uint32_t delay;
     if (!azri_token_end_claim(t, claim)) return;
     delay = retryable ? azri_token_retry_delay(t, now) : azri_token_slow_delay(t, now);
-    delay = azri_max64(delay, azri_min64(retry_after_ms, AZRI_TOKEN_RETRY_MAX));
+    retry_after_ms = azri_min32(retry_after_ms, AZRI_TOKEN_RETRY_MAX);
+    if (delay < retry_after_ms) delay = retry_after_ms;
     if (t->failures < UINT32_MAX) t->failures++;
     t->planned_at = now;
     t->next_try = now + delay;
@@ -9552,8 +9552,9 @@ static void azri_token_failed(azri_token *t, uint32_t claim, uint64_t now, int r
 /* A token came, asked for at sent_at. NEW: it is held from now on. Other news from the owner of the claim
  * plan the next fetch; from anybody else they change nothing. */
 static azri_token_news azri_token_got(azri_token *t, uint32_t claim, uint64_t now, uint64_t sent_at,
-                                      uint64_t life_ms, uint64_t refresh_ms, uint64_t hash) {
-    uint64_t life = azri_min64(life_ms, AZRI_LIFE_MAX), expires;
+                                      uint32_t life_ms, uint32_t refresh_ms, uint64_t hash) {
+    uint32_t life = azri_min32(life_ms, AZRI_LIFE_MAX);
+    uint64_t expires;
     int owner = claim && claim == t->claim, again = t->held && t->hash == hash;
     sent_at = azri_min64(sent_at, now);
     expires = sent_at + life;
@@ -9838,7 +9839,7 @@ typedef struct azri_blob {
     uint32_t refs;
     uint32_t generation;
     uint64_t expires_at;                /* AZRI_NEVER64: a password */
-    uint64_t life_ms;
+    uint32_t life_ms;
     uint64_t hash;                      /* of the token */
     size_t   size, frame_len, jwt_at, jwt_len;
     char     user[64];
@@ -9904,7 +9905,7 @@ static int64_t azri_blob_left(const azri_blob *b, uint64_t now) {
 /* From then on nothing is written with these credentials, nor is a connection made. */
 static AZRI_ONCE uint64_t azri_blob_drain_at(const azri_blob *b) {
     if (azri_blob_endless(b)) return AZRI_NEVER64;
-    return b->expires_at - azri_min64(AZRI_DRAIN_MS, b->life_ms / 20);
+    return b->expires_at - azri_min32(AZRI_DRAIN_MS, b->life_ms / 20);
 }
 
 typedef enum azri_kind {
@@ -10816,8 +10817,8 @@ static void azri_session_reauth_end(azri_session *s, uint64_t now) {
         return;
     }
     AZRI_COUNT(s->reauth_failures, 1);
-    delay = azri_backoff(s->rng, azri_min64(AZRI_REAUTH_BASE, s->blob->life_ms / 10),
-                         azri_min64(AZRI_REAUTH_CAP, s->blob->life_ms / 10 + 1), s->auth_failures++);
+    delay = azri_backoff(s->rng, azri_min32(AZRI_REAUTH_BASE, s->blob->life_ms / 10),
+                         azri_min32(AZRI_REAUTH_CAP, s->blob->life_ms / 10 + 1), s->auth_failures++);
     if (s->auth_error.code == AZREDIS_E_AUTH) s->rejected = s->trying->hash;    /* only a fresh token may help */
     if (!s->fresh && s->auth_error.code != AZREDIS_E_AUTH) {
         azri_session_set_blob(&s->fresh, s->trying);
@@ -11094,7 +11095,7 @@ static uint64_t azri_session_auth_at(const azri_session *s) {
 /* When AUTH on this connection has failed too long: the new token must come by another one. */
 static uint64_t azri_session_replace_at(const azri_session *s) {
     if (!AZRI_WITH_HANDOVER || s->state != AZRI_READY || !s->fresh || !s->auth_failures || s->replace || s->elder) return AZRI_NEVER64;
-    return s->blob->expires_at - azri_min64(AZRI_REPLACE_LEFT, s->blob->life_ms / 10);
+    return s->blob->expires_at - azri_min32(AZRI_REPLACE_LEFT, s->blob->life_ms / 10);
 }
 
 /* The end of a connection on which nothing more was to be written. */
@@ -12381,7 +12382,7 @@ static uint64_t azri_lease_until(const azri_session *s) {
     return s->replace ? 0 : s->lease.idle_until;
 }
 
-/* ==== >>sessions ========================================================== uses: core mem fail reply resp news cmd session ends pubsub hub topics handover lease ==
+/* ==== >>sessions ========================================================== uses: core mem fail reply resp token news cmd session ends pubsub hub topics handover lease ==
  * The life of connections: tokens for them, dialling, their end, and what time brings.
  * Entry points: azri_hub_token, _may_dial, _dialing, _opened, _frame, _closed, _tick, _deadline.
  * ================================================================================================ */
@@ -12389,8 +12390,8 @@ static uint64_t azri_lease_until(const azri_session *s) {
 /* Several connections show a new token one after the other, each within half of the time that its own has left before
  * its headroom. */
 static uint64_t azri_hub_stagger(azri_hub *h, const azri_session *s, uint64_t now) {
-    uint64_t at = s->blob ? s->blob->expires_at - azri_min64(AZRI_TOKEN_HEADROOM, s->blob->life_ms / 4) : now;
-    return at > now ? azri_rng_below(&h->rng, azri_min64(AZRI_AUTH_JITTER_MAX, (at - now) / 2) + 1) : 0;
+    uint64_t at = s->blob ? s->blob->expires_at - azri_token_headroom(s->blob->life_ms) : now;
+    return at > now ? azri_rng_below(&h->rng, (uint32_t)azri_min64(AZRI_AUTH_JITTER_MAX, (at - now) / 2) + 1) : 0;
 }
 
 static void azri_hub_token(azri_hub *h, azri_blob *fresh, uint64_t now) {
@@ -16622,7 +16623,7 @@ static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
         f->flow.pin = a->pin;
         f->flow.clock_offset = a->clock_offset;
         azri_pair_move(&f->flow.kept, &a->pair);
-        f->flow.pace_ms = a->machine.held ? azri_max64(a->machine.life_ms / 10, 1) : 0;
+        f->flow.pace_ms = a->machine.held ? azri_or(a->machine.life_ms / 10, 1) : 0;
     }
     azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_TOKEN_START, "fetching a token (%s)",
                   azri_identity_name(a->conf.identity));
