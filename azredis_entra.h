@@ -1647,7 +1647,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #define AZRI_MINUTE          60000u
 #define AZRI_HOUR            3600000u
 #define AZRI_WAIT_MAX        30000u      /* no internal wait is longer: clocks may jump */
-#define AZRI_LIFE_MAX        (30ull * 24u * AZRI_HOUR)  /* a token's life is taken as at most 30 days */
+#define AZRI_LIFE_MAX        (30u * 24u * AZRI_HOUR)    /* a token's life is taken as at most 30 days; fits in 32 bits */
 
 AZRI_STATIC_ASSERT(redis_takes_such_a_token, AZRI_TOKEN_MAX <= 16384 && AZRI_TOKEN_MAX >= 64);
 AZRI_STATIC_ASSERT(value_is_two_words, sizeof(azredis_value) == 8 + 8);
@@ -1698,6 +1698,7 @@ static int azri_is_alnum(char c) {
 
 static AZRI_ONCE uint64_t azri_min64(uint64_t a, uint64_t b) { return a < b ? a : b; }
 static AZRI_ONCE uint64_t azri_max64(uint64_t a, uint64_t b) { return a > b ? a : b; }
+static uint32_t azri_min32(uint32_t a, uint32_t b) { return a < b ? a : b; }
 static size_t azri_minz(size_t a, size_t b) { return a < b ? a : b; }
 
 /* A deadline; AZREDIS_NEVER stays never, and sums never wrap. */
@@ -1763,15 +1764,15 @@ static uint64_t azri_rng_next(azri_rng *r) {
 }
 
 /* 0 .. n-1; n = 0 gives 0. */
-static uint64_t azri_rng_below(azri_rng *r, uint64_t n) { return n ? azri_rng_next(r) % n : 0; }
+static uint32_t azri_rng_below(azri_rng *r, uint32_t n) { return (uint32_t)((azri_rng_next(r) >> 32) * n >> 32); }
 
 /* Delay before try number n (0 first): random in [base/2, min(cap, base * 2^n)], so that a fleet that
- * failed together does not come back together. */
-static uint64_t azri_backoff(azri_rng *r, uint64_t base, uint64_t cap, uint32_t n) {
-    uint64_t top = base, low;
+ * failed together does not come back together. cap: at most 2^31. */
+static uint32_t azri_backoff(azri_rng *r, uint32_t base, uint32_t cap, uint32_t n) {
+    uint32_t top = base, low;
     for (; n && top && top < cap; n--) top *= 2;
-    top = azri_min64(top, cap);
-    low = azri_min64(base, top) / 2;
+    top = azri_min32(top, cap);
+    low = azri_min32(base, top) / 2;
     return low + azri_rng_below(r, top - low + 1);
 }
 
@@ -2115,15 +2116,18 @@ static size_t azri_fmt(char *p, size_t cap, const char *f, ...) {
     return n;
 }
 
-/* The error without its message. Timeouts and network trouble are retryable. */
+/* Timeouts and network trouble, as bits; and AZREDIS_E_RESP. */
+#define AZRI_RETRYABLE (1u << -AZREDIS_E_DNS | 1u << -AZREDIS_E_NET | 1u << -AZREDIS_E_TIMEOUT | 1u << -AZREDIS_E_CLOSED | \
+    1u << -AZREDIS_E_FULL | 1u << -AZREDIS_E_HTTP | 1u << -AZREDIS_E_NOMEM | 1u << -AZREDIS_E_JSON)
+
+/* The error without its message. */
 static azredis_status azri_fail_code(azredis_error *e, azredis_status code, const char *where) {
+    uint32_t n = (uint32_t)-(int)code;
     if (!e) return code;
     memset(e, 0, sizeof *e);
     e->code = code;
     e->where = where;
-    e->retryable = code == AZREDIS_E_DNS || code == AZREDIS_E_NET || code == AZREDIS_E_TIMEOUT ||
-                   code == AZREDIS_E_CLOSED || code == AZREDIS_E_FULL || code == AZREDIS_E_HTTP ||
-                   code == AZREDIS_E_NOMEM || code == AZREDIS_E_RESP || code == AZREDIS_E_JSON;
+    e->retryable = code == AZREDIS_E_RESP || (n < 32 && AZRI_RETRYABLE >> n & 1);
     return code;
 }
 
@@ -4089,7 +4093,6 @@ typedef struct azri_resp {
     size_t          text, text_len;    /* streamed string: gathered here, from start on */
     azredis_value  *nodes;             /* work nodes from the left, finished children from the right */
     size_t          nodes_cap, work, done;
-    azri_level      level[AZRI_RESP_DEPTH];
     size_t          depth;
     azri_resp_state state;
     azredis_status  lost;              /* not OK: this frame is skipped */
@@ -4102,6 +4105,7 @@ typedef struct azri_resp {
     uint8_t         complete;
     uint8_t         hungry;            /* everything received has been parsed */
     uint32_t        attributes;        /* opened in this frame */
+    azri_level      level[AZRI_RESP_DEPTH];
 } azri_resp;
 
 static void azri_resp_init(azri_resp *d, const azri_mem *m, size_t max_reply) {
@@ -5039,7 +5043,8 @@ enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NE
 #  define AZRI_ID_AZURE_POWERSHELL    AZREDIS_ID_AZURE_POWERSHELL
 #endif
 
-typedef struct azri_identity_kind { const char *name; int id; unsigned needs; } azri_identity_kind;
+/* The name is within: the linker keeps or drops all literals of all tables together. */
+typedef struct azri_identity_kind { char name[21]; int id; unsigned needs; } azri_identity_kind;
 
 static const azri_identity_kind azri_identity_kinds[] = {
     { "default", AZREDIS_ID_DEFAULT, 0 },
@@ -6504,7 +6509,7 @@ struct azri_flow {
     azri_rng                 *rng;
     const azri_env           *env;         /* lent until the walk is done */
     int64_t (*local_time)(int64_t wall);   /* in: seconds since 1970 of such a time; NULL: it is not known */
-    uint64_t pace_ms;                      /* in: no pause is longer, for tokens of short life; 0: no bound */
+    uint32_t pace_ms;                      /* in: no pause is longer, for tokens of short life; 0: no bound */
     int      pin;                          /* in and out: 1 + the link that won, and is asked alone from then on */
     azri_device *device;                   /* in and out, lent: of the identity device-code alone */
     int64_t  clock_offset;                 /* in and out: seconds by which Entra's clock is ahead of ours */
@@ -6513,7 +6518,8 @@ struct azri_flow {
     /* the result, from DONE until the next start */
     azri_buf      token;                   /* secret */
     char          user[64], used[24];
-    uint64_t      life_ms, refresh_ms, sent_at;
+    uint32_t      life_ms, refresh_ms;
+    uint64_t      sent_at;
     azri_claims   claims;
     char          hint[200];               /* "" or why Redis may refuse the token */
     azredis_status status;
@@ -6740,9 +6746,9 @@ static void azri_flow_stage(azri_flow *f, int stage) {
 /* Tries again if r, which is NULL for trouble that will not pass, allows it within this walk; else ends it with f->error. */
 static void azri_flow_again(azri_flow *f, uint64_t now, const azri_retry *r) {
     uint32_t *tries = &f->tries[r ? r->slot : 0];
-    uint64_t wait = r ? (uint64_t)r->first_ms << (r->doubles ? *tries : 0) : 0;
-    if (r) wait = wait * (100u - r->jitter + azri_rng_below(f->rng, 2u * r->jitter + 1)) / 100;
-    if (f->pace_ms) wait = azri_min64(wait, f->pace_ms);
+    uint32_t wait = r ? r->first_ms << (r->doubles ? *tries : 0) : 0;
+    if (r) wait = wait / 100 * (100u - r->jitter + azri_rng_below(f->rng, 2u * r->jitter + 1));
+    if (f->pace_ms) wait = azri_min32(wait, f->pace_ms);
     if (f->error.retry_after_ms) wait = f->error.retry_after_ms;
     if (!r || *tries >= r->tries || wait > AZRI_STS_WAIT_MAX || azri_after(now, wait) >= f->deadline) {
         if (*tries) azri_fail_add(&f->error, " (try %u)", (unsigned)*tries + 1);
@@ -6821,8 +6827,8 @@ static azredis_status azri_flow_check_life(azri_flow *f, int64_t server_unix) {
         f->error.retryable = 1;
         return AZREDIS_E_TOKEN;
     }
-    f->life_ms = azri_min64((uint64_t)life, AZRI_LIFE_MAX / 1000) * 1000;
-    f->refresh_ms = azri_min64((uint64_t)a->refresh_in, AZRI_LIFE_MAX / 1000) * 1000;
+    f->life_ms = (uint32_t)azri_min64((uint64_t)life, AZRI_LIFE_MAX / 1000) * 1000;
+    f->refresh_ms = (uint32_t)azri_min64((uint64_t)a->refresh_in, AZRI_LIFE_MAX / 1000) * 1000;
     return AZREDIS_OK;
 }
 
@@ -9304,8 +9310,8 @@ typedef struct azri_token {
     azri_rng      *rng;
     azredis_policy policy;
     int            held;                    /* 1: the six members below describe a token */
-    uint64_t       hash, sent_at, life_ms, refresh_ms;
-    uint64_t       expires_at, soft_at;
+    uint32_t       life_ms, refresh_ms;
+    uint64_t       hash, sent_at, expires_at, soft_at;
     uint64_t       next_try, planned_at;    /* when to fetch next, and when that was decided */
     uint32_t       claim, claims;           /* number of the open claim or 0; numbers given so far */
     uint64_t       claimed_at, claim_until;
@@ -9347,12 +9353,10 @@ static int64_t azri_token_left(const azri_token *t, uint64_t now) {
     return t->expires_at >= now ? (int64_t)(t->expires_at - now) : -(int64_t)(now - t->expires_at);
 }
 
-static uint64_t azri_token_headroom(const azri_token *t) {
-    return azri_min64(AZRI_TOKEN_HEADROOM, t->life_ms / 4);
-}
+static uint32_t azri_token_headroom(uint32_t life_ms) { return azri_min32(AZRI_TOKEN_HEADROOM, life_ms / 4); }
 
 /* By then Redis must have accepted the next token. */
-static uint64_t azri_token_headroom_at(const azri_token *t) { return t->expires_at - azri_token_headroom(t); }
+static uint64_t azri_token_headroom_at(const azri_token *t) { return t->expires_at - azri_token_headroom(t->life_ms); }
 
 static int azri_token_claimed(const azri_token *t, uint64_t now) {
     return t->claim && now < t->claim_until && !azri_token_from_future(t->claimed_at, now);
@@ -9403,9 +9407,9 @@ static void azri_token_drop(azri_token *t, uint32_t claim, uint64_t now) {
 }
 
 /* Where a token of this life should be renewed, counted from the moment its request was sent. */
-static uint64_t azri_token_soft(const azri_token *t) {
-    uint64_t latest = t->life_ms - azri_token_headroom(t);
-    if (t->refresh_ms > 0 && t->refresh_ms < t->life_ms) return azri_min64(t->refresh_ms, latest);
+static uint32_t azri_token_soft(const azri_token *t) {
+    uint32_t latest = t->life_ms - azri_token_headroom(t->life_ms);
+    if (t->refresh_ms > 0 && t->refresh_ms < t->life_ms) return azri_min32(t->refresh_ms, latest);
     return t->life_ms >= 2u * AZRI_HOUR ? t->life_ms / 2 : t->life_ms / 10 * 7;
 }
 
@@ -9418,14 +9422,14 @@ static uint64_t azri_token_seed_tick(const azri_token *t, uint64_t now) {
 
 /* Next fetch at `at`, but after a pause that spares the authority, and not after the token's end. */
 static void azri_token_plan(azri_token *t, uint64_t now, uint64_t at) {
-    uint64_t pause = azri_min64(30u * AZRI_SECOND, t->life_ms / 20);
+    uint32_t pause = azri_min32(30u * AZRI_SECOND, t->life_ms / 20);
     t->planned_at = now;
     t->next_try = azri_min64(azri_max64(at, now + pause), azri_max64(t->expires_at, now));
 }
 
-static void azri_token_take(azri_token *t, uint64_t now, uint64_t sent_at, uint64_t life_ms,
-                            uint64_t refresh_ms, uint64_t hash) {
-    uint64_t soft, early;
+static void azri_token_take(azri_token *t, uint64_t now, uint64_t sent_at, uint32_t life_ms,
+                            uint32_t refresh_ms, uint64_t hash) {
+    uint32_t soft, early;
     t->held = 1;
     t->refused = 0;
     t->hash = hash;
@@ -9434,29 +9438,28 @@ static void azri_token_take(azri_token *t, uint64_t now, uint64_t sent_at, uint6
     t->refresh_ms = refresh_ms;
     t->expires_at = sent_at + life_ms;
     soft = azri_token_soft(t);
-    early = azri_rng_below(t->rng, azri_min64(life_ms / 10, 30u * AZRI_MINUTE) + 1);
+    early = azri_rng_below(t->rng, azri_min32(life_ms / 10, 30u * AZRI_MINUTE) + 1);
     t->soft_at = AZRI_WITH_STATS && t->policy == AZREDIS_POLICY_SEED ? azri_token_seed_tick(t, now)
-                                                  : sent_at + soft - azri_min64(early, soft);
+                                                  : sent_at + (soft - azri_min32(early, soft));
     azri_token_plan(t, now, t->soft_at);
 }
 
 /* A step on the slow lane: 60 s, 5 min, 15 min, 15 min ...; up to a tenth less, so that a fleet with one
  * mistake does not come in step. Only a token that still serves justifies more haste. */
-static uint64_t azri_token_slow_delay(azri_token *t, uint64_t now) {
-    static const uint32_t lane[3] = { AZRI_MINUTE, 5u * AZRI_MINUTE, 15u * AZRI_MINUTE };
-    uint64_t delay = lane[azri_min64(t->slow, 2)];
+static uint32_t azri_token_slow_delay(azri_token *t, uint64_t now) {
+    uint32_t delay = t->slow == 0 ? AZRI_MINUTE : t->slow == 1 ? 5u * AZRI_MINUTE : 15u * AZRI_MINUTE;
     if (t->slow < UINT32_MAX) t->slow++;
-    if (azri_token_live(t, now) && !t->refused) delay = azri_min64(delay, t->life_ms / 10);
+    if (azri_token_live(t, now) && !t->refused) delay = azri_min32(delay, t->life_ms / 10);
     return delay - azri_rng_below(t->rng, delay / 10 + 1);
 }
 
-static uint64_t azri_token_retry_delay(azri_token *t, uint64_t now) {
-    uint64_t cap = !azri_token_live(t, now) ? 30u * AZRI_SECOND
+static uint32_t azri_token_retry_delay(azri_token *t, uint64_t now) {
+    uint32_t cap = !azri_token_live(t, now) ? 30u * AZRI_SECOND
                  : now >= azri_token_headroom_at(t) ? 10u * AZRI_SECOND : AZRI_MINUTE;
-    uint64_t base = 2u * AZRI_SECOND;
+    uint32_t base = 2u * AZRI_SECOND;
     if (t->held) {
-        cap = azri_max64(azri_min64(cap, t->life_ms / 10), 1);
-        base = azri_min64(base, cap);
+        cap = azri_or(azri_min32(cap, t->life_ms / 10), 1);
+        base = azri_min32(base, cap);
     }
     return azri_backoff(t->rng, base, cap, t->failures);
 }
@@ -9464,10 +9467,11 @@ static uint64_t azri_token_retry_delay(azri_token *t, uint64_t now) {
 /* The fetch failed. Not retryable: somebody must mend something, the slow lane looks whether they have. */
 static void azri_token_failed(azri_token *t, uint32_t claim, uint64_t now, int retryable,
                               uint32_t retry_after_ms) {
-    uint64_t delay;
+    uint32_t delay;
     if (!azri_token_end_claim(t, claim)) return;
     delay = retryable ? azri_token_retry_delay(t, now) : azri_token_slow_delay(t, now);
-    delay = azri_max64(delay, azri_min64(retry_after_ms, AZRI_TOKEN_RETRY_MAX));
+    retry_after_ms = azri_min32(retry_after_ms, AZRI_TOKEN_RETRY_MAX);
+    if (delay < retry_after_ms) delay = retry_after_ms;
     if (t->failures < UINT32_MAX) t->failures++;
     t->planned_at = now;
     t->next_try = now + delay;
@@ -9476,8 +9480,9 @@ static void azri_token_failed(azri_token *t, uint32_t claim, uint64_t now, int r
 /* A token came, asked for at sent_at. NEW: it is held from now on. Other news from the owner of the claim
  * plan the next fetch; from anybody else they change nothing. */
 static azri_token_news azri_token_got(azri_token *t, uint32_t claim, uint64_t now, uint64_t sent_at,
-                                      uint64_t life_ms, uint64_t refresh_ms, uint64_t hash) {
-    uint64_t life = azri_min64(life_ms, AZRI_LIFE_MAX), expires;
+                                      uint32_t life_ms, uint32_t refresh_ms, uint64_t hash) {
+    uint32_t life = azri_min32(life_ms, AZRI_LIFE_MAX);
+    uint64_t expires;
     int owner = claim && claim == t->claim, again = t->held && t->hash == hash;
     sent_at = azri_min64(sent_at, now);
     expires = sent_at + life;
@@ -9540,12 +9545,12 @@ typedef struct azri_item {
 } azri_item;
 
 typedef struct azri_news {
-    azri_item     item[AZRI_NEWS_MAX];
     unsigned      first, count;
     unsigned      lent;                /* 1: the handler is looking at the first, which must stay where it is */
     uint32_t      dropped;
     azredis_connection speaker;        /* whose news come now */
     azredis_level level;               /* log lines above it are not even formatted */
+    azri_item     item[AZRI_NEWS_MAX];
 } azri_news;
 
 /* The stable numbers of log lines; the manual lists them. */
@@ -9662,7 +9667,7 @@ typedef enum azri_on_lease {
     AZRI_NOTHING_SPECIAL
 } azri_on_lease;
 
-typedef struct azri_refusal { const char *word, *sub; azri_on_lease leased; const char *mend; } azri_refusal;
+typedef struct azri_refusal { char word[13], sub[9]; azri_on_lease leased; const char *mend; } azri_refusal;
 #define AZRI_REFUSAL(word, sub, mend) {word, sub, AZRI_REFUSED_TOO, AZRI_TEXT(mend)}
 #define AZRI_LEASED(leased, word, sub, mend) {word, sub, leased, AZRI_TEXT(mend)}
 
@@ -9671,41 +9676,41 @@ typedef struct azri_refusal { const char *word, *sub; azri_on_lease leased; cons
 #define AZRI_REFUSED_LENGTHS 0x00001ff0u
 
 static const azri_refusal azri_refusals[] = {
-    AZRI_REFUSAL("AUTH", NULL, "the library authenticates by itself"),
-    AZRI_REFUSAL("HELLO", NULL, "use the option protocol"),
-    AZRI_REFUSAL("RESET", NULL, "close the client instead"),
-    AZRI_REFUSAL("QUIT", NULL, "use azredis_close"),
-    AZRI_REFUSAL("MONITOR", NULL, "use redis-cli"),
-    AZRI_REFUSAL("SYNC", NULL, "this is no replica"),
-    AZRI_REFUSAL("PSYNC", NULL, "this is no replica"),
-    AZRI_REFUSAL("REPLCONF", NULL, "this is no replica"),
+    AZRI_REFUSAL("AUTH", "", "the library authenticates by itself"),
+    AZRI_REFUSAL("HELLO", "", "use the option protocol"),
+    AZRI_REFUSAL("RESET", "", "close the client instead"),
+    AZRI_REFUSAL("QUIT", "", "use azredis_close"),
+    AZRI_REFUSAL("MONITOR", "", "use redis-cli"),
+    AZRI_REFUSAL("SYNC", "", "this is no replica"),
+    AZRI_REFUSAL("PSYNC", "", "this is no replica"),
+    AZRI_REFUSAL("REPLCONF", "", "this is no replica"),
     AZRI_REFUSAL("CLIENT", "REPLY", "use AZREDIS_NO_REPLY"),
     AZRI_LEASED(AZRI_MARKS, "CLIENT", "TRACKING", "client-side caching is not supported; use a lease"),
     AZRI_LEASED(AZRI_MARKS, "CLIENT", "SETNAME", "use the option client_name"),
-    AZRI_LEASED(AZRI_MARKS, "SELECT", NULL, "use the option database, or a lease"),
-    AZRI_LEASED(AZRI_BEGINS, "MULTI", NULL, "use azredis_exec with AZREDIS_ATOMIC, or a lease"),
-    AZRI_LEASED(AZRI_ENDS, "EXEC", NULL, "use azredis_exec with AZREDIS_ATOMIC, or a lease"),
-    AZRI_LEASED(AZRI_ENDS, "DISCARD", NULL, "use azredis_exec with AZREDIS_ATOMIC, or a lease"),
-    AZRI_LEASED(AZRI_WATCHES, "WATCH", NULL, "use azredis_exec with conditions, or a lease"),
-    AZRI_LEASED(AZRI_FORGETS, "UNWATCH", NULL, "use azredis_exec with conditions, or a lease"),
-    AZRI_REFUSAL("SUBSCRIBE", NULL, "use azredis_subscribe"),
-    AZRI_REFUSAL("UNSUBSCRIBE", NULL, "use azredis_unsubscribe"),
-    AZRI_REFUSAL("PSUBSCRIBE", NULL, "use azredis_subscribe with AZREDIS_PATTERN"),
-    AZRI_REFUSAL("PUNSUBSCRIBE", NULL, "use azredis_unsubscribe"),
-    AZRI_REFUSAL("SSUBSCRIBE", NULL, "sharded channels are not supported yet; use azredis_subscribe"),
-    AZRI_REFUSAL("SUNSUBSCRIBE", NULL, "sharded channels are not supported yet"),
-    AZRI_LEASED(AZRI_BLOCKS, "BLPOP", NULL, "it blocks a shared connection; use azredis_block or LPOP"),
-    AZRI_LEASED(AZRI_BLOCKS, "BRPOP", NULL, "it blocks a shared connection; use azredis_block or RPOP"),
-    AZRI_LEASED(AZRI_BLOCKS, "BLMOVE", NULL, "it blocks a shared connection; use azredis_block or LMOVE"),
-    AZRI_LEASED(AZRI_BLOCKS, "BRPOPLPUSH", NULL, "it blocks a shared connection; use azredis_block or LMOVE"),
-    AZRI_LEASED(AZRI_BLOCKS, "BLMPOP", NULL, "it blocks a shared connection; use azredis_block or LMPOP"),
-    AZRI_LEASED(AZRI_BLOCKS, "BZPOPMIN", NULL, "it blocks a shared connection; use azredis_block or ZPOPMIN"),
-    AZRI_LEASED(AZRI_BLOCKS, "BZPOPMAX", NULL, "it blocks a shared connection; use azredis_block or ZPOPMAX"),
-    AZRI_LEASED(AZRI_BLOCKS, "BZMPOP", NULL, "it blocks a shared connection; use azredis_block or ZMPOP"),
+    AZRI_LEASED(AZRI_MARKS, "SELECT", "", "use the option database, or a lease"),
+    AZRI_LEASED(AZRI_BEGINS, "MULTI", "", "use azredis_exec with AZREDIS_ATOMIC, or a lease"),
+    AZRI_LEASED(AZRI_ENDS, "EXEC", "", "use azredis_exec with AZREDIS_ATOMIC, or a lease"),
+    AZRI_LEASED(AZRI_ENDS, "DISCARD", "", "use azredis_exec with AZREDIS_ATOMIC, or a lease"),
+    AZRI_LEASED(AZRI_WATCHES, "WATCH", "", "use azredis_exec with conditions, or a lease"),
+    AZRI_LEASED(AZRI_FORGETS, "UNWATCH", "", "use azredis_exec with conditions, or a lease"),
+    AZRI_REFUSAL("SUBSCRIBE", "", "use azredis_subscribe"),
+    AZRI_REFUSAL("UNSUBSCRIBE", "", "use azredis_unsubscribe"),
+    AZRI_REFUSAL("PSUBSCRIBE", "", "use azredis_subscribe with AZREDIS_PATTERN"),
+    AZRI_REFUSAL("PUNSUBSCRIBE", "", "use azredis_unsubscribe"),
+    AZRI_REFUSAL("SSUBSCRIBE", "", "sharded channels are not supported yet; use azredis_subscribe"),
+    AZRI_REFUSAL("SUNSUBSCRIBE", "", "sharded channels are not supported yet"),
+    AZRI_LEASED(AZRI_BLOCKS, "BLPOP", "", "it blocks a shared connection; use azredis_block or LPOP"),
+    AZRI_LEASED(AZRI_BLOCKS, "BRPOP", "", "it blocks a shared connection; use azredis_block or RPOP"),
+    AZRI_LEASED(AZRI_BLOCKS, "BLMOVE", "", "it blocks a shared connection; use azredis_block or LMOVE"),
+    AZRI_LEASED(AZRI_BLOCKS, "BRPOPLPUSH", "", "it blocks a shared connection; use azredis_block or LMOVE"),
+    AZRI_LEASED(AZRI_BLOCKS, "BLMPOP", "", "it blocks a shared connection; use azredis_block or LMPOP"),
+    AZRI_LEASED(AZRI_BLOCKS, "BZPOPMIN", "", "it blocks a shared connection; use azredis_block or ZPOPMIN"),
+    AZRI_LEASED(AZRI_BLOCKS, "BZPOPMAX", "", "it blocks a shared connection; use azredis_block or ZPOPMAX"),
+    AZRI_LEASED(AZRI_BLOCKS, "BZMPOP", "", "it blocks a shared connection; use azredis_block or ZMPOP"),
     AZRI_LEASED(AZRI_BLOCKS, "XREAD", "BLOCK", "it blocks a shared connection; use azredis_block, or leave BLOCK out"),
     AZRI_LEASED(AZRI_BLOCKS, "XREADGROUP", "BLOCK", "it blocks a shared connection; use azredis_block, or leave BLOCK out"),
-    AZRI_LEASED(AZRI_NOTHING_SPECIAL, "WAIT", NULL, "it blocks a shared connection; use a lease"),
-    AZRI_LEASED(AZRI_NOTHING_SPECIAL, "WAITAOF", NULL, "it blocks a shared connection; use a lease")
+    AZRI_LEASED(AZRI_NOTHING_SPECIAL, "WAIT", "", "it blocks a shared connection; use a lease"),
+    AZRI_LEASED(AZRI_NOTHING_SPECIAL, "WAITAOF", "", "it blocks a shared connection; use a lease")
 };
 
 /* Where among the arguments that may be options, before the keys of STREAMS, `word` is; 0: it is not. The names behind
@@ -9725,7 +9730,7 @@ static AZRI_APART const azri_refusal *azri_refusal_of(int argc, const azredis_st
     for (i = 0; i < sizeof azri_refusals / sizeof azri_refusals[0]; i++) {
         const azri_refusal *r = &azri_refusals[i];
         if (r->word[0] != first || !azri_ieqz(argv[0], r->word)) continue;
-        if (!r->sub || (azri_eqz(azri_str(r->word), "CLIENT") ? argc > 1 && azri_ieqz(argv[1], r->sub)
+        if (!r->sub[0] || (azri_eqz(azri_str(r->word), "CLIENT") ? argc > 1 && azri_ieqz(argv[1], r->sub)
                                                               : azri_option_at(argc, argv, r->sub)))
             return r;
     }
@@ -9759,7 +9764,7 @@ typedef struct azri_blob {
     uint32_t refs;
     uint32_t generation;
     uint64_t expires_at;                /* AZRI_NEVER64: a password */
-    uint64_t life_ms;
+    uint32_t life_ms;
     uint64_t hash;                      /* of the token */
     size_t   size, frame_len, jwt_at, jwt_len;
     char     user[64];
@@ -9825,7 +9830,7 @@ static int64_t azri_blob_left(const azri_blob *b, uint64_t now) {
 /* From then on nothing is written with these credentials, nor is a connection made. */
 static AZRI_ONCE uint64_t azri_blob_drain_at(const azri_blob *b) {
     if (azri_blob_endless(b)) return AZRI_NEVER64;
-    return b->expires_at - azri_min64(AZRI_DRAIN_MS, b->life_ms / 20);
+    return b->expires_at - azri_min32(AZRI_DRAIN_MS, b->life_ms / 20);
 }
 
 typedef enum azri_kind {
@@ -10114,7 +10119,7 @@ static int azri_slices_of(azri_slices *b, int argc, const azredis_str *argv, uin
     int streams;
     memset(b, 0, sizeof *b);
     if (azri_on_lease_of(r) != AZRI_BLOCKS) return 0;
-    if (r->sub) {
+    if (r->sub[0]) {
         b->at = azri_option_at(argc, argv, "BLOCK") + 1;
         if (b->at == 1 || b->at >= argc || !azri_u64(argv[b->at], &ms) || ms > AZRI_NEVER64 / 2) return 0;
         b->in_ms = 1;
@@ -10196,9 +10201,9 @@ typedef struct azri_session_conf {
     int         protocol;               /* 2 or 3 */
     uint32_t    database, auth_ms, command_ms, keepalive_ms;
     size_t      max_reply;
-    char        name[AZRI_NAME_MAX];
     const char *endpoint;               /* "host:port" for messages */
     azredis_reauth reauth;
+    char        name[AZRI_NAME_MAX];
 } azri_session_conf;
 
 typedef enum azri_state {
@@ -10220,7 +10225,19 @@ struct azredis_lease {
     int             proved;             /* MULTI is allowed there */
 };
 
+/* Small members come first here and in the other large structs: a microcontroller reaches 128 bytes with its short
+ * instructions, 1 KB with those for 64 bits. */
 struct azri_session {
+    azri_state   state;
+    int          gate;                  /* 1: a PING must be answered before anything else is written */
+    int          resp3, no_fence;
+    size_t       offset;                /* bytes already taken of the first unsent one */
+    uint32_t     in_flight;
+    azri_cmd    *last_sent;             /* last of the sent ones; NULL: none is */
+    azri_queue   fifo;                  /* in the order of the wire: sent ones, then the others */
+    azri_blob   *blob;                  /* accepted by the server */
+    azri_blob   *trying;                /* in the AUTH that is under way */
+    azri_blob   *fresh;                 /* newer than blob, to be presented at auth_at */
     const azri_mem          *mem;
     const azri_session_conf *conf;
     azri_rng                *rng;
@@ -10229,49 +10246,39 @@ struct azri_session {
     azri_counts             *counts;    /* of the client */
     azri_session            *next;      /* the hub's list */
     void                    *link;      /* the pump's */
-    azri_state   state;
-    azri_resp    resp;
-    azri_queue   fifo;                  /* in the order of the wire: sent ones, then the others */
-    azri_cmd    *last_sent;             /* last of the sent ones; NULL: none is */
-    size_t       offset;                /* bytes already taken of the first unsent one */
-    uint32_t     in_flight;
-    int          gate;                  /* 1: a PING must be answered before anything else is written */
-    int          resp3, no_fence;
+    const char  *wants_close;           /* why it must be closed; NULL: it need not */
+    const char  *replace;               /* why it shall be replaced; NULL: it shall not */
+    int          auth_answered;         /* of the running fence: 0 not yet, 1 OK, -1 refused */
+    uint32_t     auth_failures;
+    uint32_t     attempts;              /* failed ones in a row */
+    uint32_t     odd_refusals;
+    int          was_ready, failed;     /* once in its life; failed: ConnectionFailed was told */
+    uint32_t     serial;                /* of the connection, among all of this client */
     azredis_connection role;
     int          undivided;             /* LEASED: a transaction or a blocking command is under way: no AUTH, no PING within */
-    azredis_lease lease;
-    const char  *wants_close;           /* why it must be closed; NULL: it need not */
-    azri_blob   *blob;                  /* accepted by the server */
-    azri_blob   *trying;                /* in the AUTH that is under way */
-    azri_blob   *fresh;                 /* newer than blob, to be presented at auth_at */
-    uint64_t     auth_at, auth_sent_at, auth_took;
-    uint32_t     auth_failures;
-    int          auth_answered;         /* of the running fence: 0 not yet, 1 OK, -1 refused */
-    azredis_error auth_error;
-    uint64_t     rejected;              /* hash of a token that the server refused; the hub takes it */
-    azri_cmd     handshake[6];          /* AUTH first; of the others the frames are in hs_bytes */
-    unsigned     steps;
-    char         hs_bytes[AZRI_HANDSHAKE_MAX], *hs_end;
-    azri_cmd     auth, fence, ping, mark;   /* reserved for life: renewing never competes for memory */
-    char         fence_bytes[64], ping_bytes[64], mark_bytes[64];
-    char         nonce[AZRI_NONCE_LEN + 1], ping_nonce[AZRI_NONCE_LEN + 1], mark_nonce[AZRI_NONCE_LEN + 1];
     int          marked;                /* the mark has been answered; the hub takes it */
+    uint64_t     auth_at, auth_sent_at, auth_took;
+    uint64_t     rejected;              /* hash of a token that the server refused; the hub takes it */
     uint64_t     opened_at, ready_at, last_read, last_write, waiting_since, handshake_until, ping_until;
     uint64_t     next_deadline;         /* lower bound of the FIFO's deadlines */
     uint64_t     dial_at;
-    uint32_t     attempts;              /* failed ones in a row */
-    int          was_ready, failed;     /* once in its life; failed: ConnectionFailed was told */
-    uint32_t     odd_refusals;
-    azredis_error error;                /* why it is down; while it is up, where its errors are made */
     /* The hub's, for a handover. */
-    uint32_t      serial;               /* of the connection, among all of this client */
     azri_session *heir, *elder;         /* who takes this one's place; whose place it takes */
-    const char   *replace;              /* why it shall be replaced; NULL: it shall not */
     uint64_t      heir_at;              /* no heir before: there was no memory for one */
     int           leaving;              /* nothing new is written to it, its last answers are awaited */
     uint64_t      leave_until;
     int           holding;              /* it has taken over; its messages are held until its mark is answered */
     int           gone;                 /* replaced; freed once the pump has closed its link */
+    azredis_lease lease;
+    azri_resp     resp;
+    azri_cmd      auth, fence, ping, mark;  /* reserved for life: renewing never competes for memory */
+    char          nonce[AZRI_NONCE_LEN + 1], ping_nonce[AZRI_NONCE_LEN + 1], mark_nonce[AZRI_NONCE_LEN + 1];
+    char          fence_bytes[64], ping_bytes[64], mark_bytes[64];
+    azredis_error error;                /* why it is down; while it is up, where its errors are made */
+    azredis_error auth_error;
+    azri_cmd      handshake[6];         /* AUTH first; of the others the frames are in hs_bytes */
+    unsigned      steps;
+    char          hs_bytes[AZRI_HANDSHAKE_MAX], *hs_end;
 };
 
 static void azri_session_init(azri_session *s, const azri_mem *m, const azri_session_conf *conf, azri_rng *rng,
@@ -10301,7 +10308,7 @@ static azredis_connection azri_role(const azri_session *s) {
 
 /* For an event of this connection. */
 static azri_news *azri_session_news(const azri_session *s) {
-    s->news->speaker = azri_role(s);
+    if (AZRI_WITH_EVENTS) s->news->speaker = azri_role(s);
     return s->news;
 }
 
@@ -10501,10 +10508,14 @@ static int azri_begins(azredis_str text, const char *with) {
     return text.len >= n && azri_ieq(azri_slice(text.ptr, n), azri_slice(with, n));
 }
 
-/* 1: text is these words, or these and more. */
-static int azri_says(azredis_str text, const char *words) {
-    size_t n = strlen(words);
-    return text.len >= n && memcmp(text.ptr, words, n) == 0 && (text.len == n || text.ptr[n] == ' ');
+/* 1: text is one of these, between which a '|' stands, or one and more words behind it. */
+static int azri_says(azredis_str text, const char *these) {
+    size_t n;
+    for (;; these += n + 1) {
+        for (n = 0; these[n] && these[n] != '|'; n++) {}
+        if (text.len >= n && memcmp(text.ptr, these, n) == 0 && (text.len == n || text.ptr[n] == ' ')) return 1;
+        if (!these[n]) return 0;
+    }
 }
 
 /* The text from its code word on: the first, or the second behind a generic ERR (Azure: "ERR WRONGPASS invalid ..."). */
@@ -10512,41 +10523,27 @@ static azredis_str azri_error_text(azredis_str text) {
     azredis_str rest;
     if (!azri_says(text, "ERR") || text.len == 3) return text;
     rest = azri_slice(text.ptr + 4, text.len - 4);
-    return azri_says(rest, "WRONGPASS") || azri_says(rest, "NOAUTH") || azri_says(rest, "NOPERM") ? rest : text;
+    return azri_says(rest, "WRONGPASS|NOAUTH|NOPERM") ? rest : text;
 }
-
-/* What Redis says by the first words of an error; all else is E_REDIS and not to be tried again. */
-typedef struct azri_saying { const char *words; azredis_status code; int retryable; } azri_saying;
-
-static const azri_saying azri_sayings[] = {
-    {"MOVED", AZREDIS_E_CLUSTER, 0}, {"ASK", AZREDIS_E_CLUSTER, 0}, {"NOPERM", AZREDIS_E_NOPERM, 0},
-    {"WRONGPASS", AZREDIS_E_AUTH, 0}, {"NOAUTH", AZREDIS_E_AUTH, 0}, {"ERR invalid password", AZREDIS_E_AUTH, 0},
-    {"LOADING", AZREDIS_E_REDIS, 1}, {"BUSY", AZREDIS_E_REDIS, 1}, {"MASTERDOWN", AZREDIS_E_REDIS, 1},
-    {"CLUSTERDOWN", AZREDIS_E_REDIS, 1}, {"TRYAGAIN", AZREDIS_E_REDIS, 1}, {"ERR max number of clients", AZREDIS_E_REDIS, 1}
-};
 
 #define AZRI_NO_CLUSTER "; cluster support does not exist yet: create the cache with the Enterprise or the " \
     "non-clustered policy"
 
-/* An error of ours for a server's error text. */
+/* An error of ours for a server's error text: what its first words do not tell is E_REDIS and not to be tried again. */
 static void azri_server_error(azri_session *s, const azredis_value *v, const char *where, azredis_error *e) {
     azredis_str text = azredis_text(v), code = azri_error_text(text);
     char quoted[AZRI_PEER_TEXT + 64];
-    azredis_status st = AZREDIS_E_REDIS;
-    int retryable = 0;
-    size_t i;
-    for (i = 0; i < sizeof azri_sayings / sizeof azri_sayings[0]; i++)
-        if (azri_says(code, azri_sayings[i].words)) {
-            st = azri_sayings[i].code;
-            retryable = azri_sayings[i].retryable;
-        }
+    azredis_status st = azri_says(code, "MOVED|ASK")                              ? AZREDIS_E_CLUSTER
+                        : azri_says(code, "WRONGPASS|NOAUTH|ERR invalid password") ? AZREDIS_E_AUTH
+                        : azri_says(code, "NOPERM")                                ? AZREDIS_E_NOPERM
+                                                                                   : AZREDIS_E_REDIS;
     (void)azri_quote(quoted, sizeof quoted, text.ptr, text.len, azri_blob_jwt(s->trying ? s->trying : s->blob));
     if (st == AZREDIS_E_CLUSTER)
         (void)azri_fail(e, st, where, "this cache has the OSS cluster policy and sent the command elsewhere (%s)"
                         AZRI_NO_CLUSTER, quoted);
     else
         (void)azri_fail(e, st, where, "%s: the server answered: %s", s->conf->endpoint, quoted);
-    e->retryable = retryable;
+    e->retryable = azri_says(code, "LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|ERR max number of clients");
 }
 
 /* What PING was answered: a subscriber in RESP2 gets it beside the word "pong". */
@@ -10625,7 +10622,7 @@ static azredis_status azri_session_hello(azri_session *s, const azredis_value *v
     const azredis_value *proto;
     if (v->type == AZREDIS_T_ERROR) {
         azredis_str code = azri_error_text(text);
-        if (!AZRI_WITH_RESP2 || (!azri_begins(text, "ERR unknown command") && !azri_says(code, "NOPROTO") && !azri_says(code, "NOPERM"))) {
+        if (!AZRI_WITH_RESP2 || (!azri_begins(text, "ERR unknown command") && !azri_says(code, "NOPROTO|NOPERM"))) {
             azri_server_error(s, v, "redis.hello", e);
             if (!e->retryable && ++s->odd_refusals < 3) e->retryable = 1;
             return e->code;
@@ -10744,8 +10741,8 @@ static void azri_session_reauth_end(azri_session *s, uint64_t now) {
         return;
     }
     AZRI_COUNT(s->counts->reauth_failures, 1);
-    delay = azri_backoff(s->rng, azri_min64(AZRI_REAUTH_BASE, s->blob->life_ms / 10),
-                         azri_min64(AZRI_REAUTH_CAP, s->blob->life_ms / 10 + 1), s->auth_failures++);
+    delay = azri_backoff(s->rng, azri_min32(AZRI_REAUTH_BASE, s->blob->life_ms / 10),
+                         azri_min32(AZRI_REAUTH_CAP, s->blob->life_ms / 10 + 1), s->auth_failures++);
     if (s->auth_error.code == AZREDIS_E_AUTH) s->rejected = s->trying->hash;    /* only a fresh token may help */
     if (!s->fresh && s->auth_error.code != AZREDIS_E_AUTH) {
         azri_session_set_blob(&s->fresh, s->trying);
@@ -11010,7 +11007,7 @@ static uint64_t azri_session_auth_at(const azri_session *s) {
 /* When AUTH on this connection has failed too long: the new token must come by another one. */
 static uint64_t azri_session_replace_at(const azri_session *s) {
     if (!AZRI_WITH_HANDOVER || s->state != AZRI_READY || !s->fresh || !s->auth_failures || s->replace || s->elder) return AZRI_NEVER64;
-    return s->blob->expires_at - azri_min64(AZRI_REPLACE_LEFT, s->blob->life_ms / 10);
+    return s->blob->expires_at - azri_min32(AZRI_REPLACE_LEFT, s->blob->life_ms / 10);
 }
 
 /* The end of a connection on which nothing more was to be written. */
@@ -11481,45 +11478,45 @@ static void azri_sub_free(azredis_sub *s) {
 #define AZRI_AUTH_JITTER_MAX 30000u     /* spread of AUTH over many connections; Microsoft asks for jitter */
 
 typedef struct azri_hub_conf {
-    azri_session_conf session;
     int      fail_fast, abort_on_connect_fail;
     uint32_t backlog_count, sub_queue, leases, connect_retry;
     size_t   backlog_bytes;
     int      by_reconnect, separate;
+    azri_session_conf session;
 } azri_hub_conf;
 
 typedef struct azri_hub azri_hub;
 struct azri_hub {
     const azri_mem *mem;
-    azri_hub_conf   conf;
-    azri_rng        rng;
-    azri_news       news;
-    azri_done       done;
     azri_session   *sessions;
     azri_session   *main;               /* that commands are written to. While its heir waits it is still this one */
     azri_session   *listener;           /* that of subscriptions alone; NULL: they are main's */
-    uint64_t        listener_at;        /* no listener before: there was no memory for one */
+    azri_blob      *blob;               /* the newest credentials; NULL: none yet */
+    azri_done       done;
+    azri_queue      backlog;
+    azri_stock      stock;
+    azredis_sub    *subs, *topics[AZRI_TOPICS];
+    void          (*sweep)(azri_hub *h);  /* frees subscriptions that were given up; NULL: none ever was */
+    uint32_t        answers;            /* to SUBSCRIBE; with what ends subscriptions */
     uint32_t        session_count;
     uint32_t        serials;            /* counts connections */
-    azri_queue      backlog;
-    uint64_t        backlog_deadline;   /* lower bound of its deadlines */
-    uint64_t        now;                /* of the last tick */
-    int             resting;            /* 1: no connection, as the token is being renewed; see azri_hub_rest */
-    size_t          turned_away;        /* bytes of the last command that found no room */
-    uint64_t        room;               /* lower bound of the short commands that find room: azri_hub_has_room */
     uint32_t        undelivered;        /* answered commands whose callbacks are still to be made */
-    azri_stock      stock;
-    azri_blob      *blob;               /* the newest credentials; NULL: none yet */
-    uint64_t        rejected;           /* hash of a token that Redis refused; the pump takes it to the auth */
     uint32_t        refusals;           /* in a row, of tokens in the handshake */
-    azredis_error   trouble;            /* why nothing is connected; code OK: no trouble known */
-    azredis_error   made;               /* where a call's error is made; of whoever holds the lock, until he lets go */
     int             ever_ready, aborted;
     int             step;               /* an answer made a handover's next step possible: a tick is due now */
-    azredis_sub    *subs, *topics[AZRI_TOPICS];
-    uint32_t        answers;            /* to SUBSCRIBE; with what ends subscriptions */
-    void          (*sweep)(azri_hub *h);  /* frees those that were given up; NULL: none ever was */
+    int             resting;            /* 1: no connection, as the token is being renewed; see azri_hub_rest */
+    size_t          turned_away;        /* bytes of the last command that found no room */
+    uint64_t        backlog_deadline;   /* lower bound of its deadlines */
+    uint64_t        now;                /* of the last tick */
+    uint64_t        room;               /* lower bound of the short commands that find room: azri_hub_has_room */
+    uint64_t        rejected;           /* hash of a token that Redis refused; the pump takes it to the auth */
+    uint64_t        listener_at;        /* no listener before: there was no memory for one */
+    azri_rng        rng;
     azri_counts     stats;
+    azri_hub_conf   conf;
+    azredis_error   trouble;            /* why nothing is connected; code OK: no trouble known */
+    azredis_error   made;               /* where a call's error is made; of whoever holds the lock, until he lets go */
+    azri_news       news;
 };
 
 static void azri_hub_init(azri_hub *h, const azri_mem *m, uint64_t seed) {
@@ -11690,7 +11687,7 @@ static AZRI_APART azredis_status azri_hub_general_cmd(azri_hub *h, int argc, con
     r = azri_refused(argc, argv);
     if (AZRI_WITH_HANDOVER && way & AZRI_FOR_LEASE && azri_on_lease_of(r) != AZRI_REFUSED_TOO) r = NULL;
     if (r) return azri_fail(e, AZREDIS_E_ARG, "command", "%s%s%s is refused on a shared connection: %s", r->word,
-                            r->sub ? " " : "", r->sub ? r->sub : "", r->mend);
+                            r->sub[0] ? " " : "", r->sub, r->mend);
     if (frame == 0 || frame > h->conf.backlog_bytes ||
         (azri_shape_of(h->mem) && frame > azri_shape_of(h->mem)->command))
         return azri_fail(e, AZREDIS_E_LIMIT, "command", "the command is larger than %s",
@@ -12257,7 +12254,7 @@ static uint64_t azri_lease_until(const azri_session *s) {
     return s->replace ? 0 : s->lease.idle_until;
 }
 
-/* ==== >>sessions ========================================================== uses: core mem fail reply resp news cmd session ends pubsub hub topics handover lease ==
+/* ==== >>sessions ========================================================== uses: core mem fail reply resp token news cmd session ends pubsub hub topics handover lease ==
  * The life of connections: tokens for them, dialling, their end, and what time brings.
  * Entry points: azri_hub_token, _may_dial, _dialing, _opened, _frame, _closed, _tick, _deadline.
  * ================================================================================================ */
@@ -12265,8 +12262,8 @@ static uint64_t azri_lease_until(const azri_session *s) {
 /* Several connections show a new token one after the other, each within half of the time that its own has left before
  * its headroom. */
 static uint64_t azri_hub_stagger(azri_hub *h, const azri_session *s, uint64_t now) {
-    uint64_t at = s->blob ? s->blob->expires_at - azri_min64(AZRI_TOKEN_HEADROOM, s->blob->life_ms / 4) : now;
-    return at > now ? azri_rng_below(&h->rng, azri_min64(AZRI_AUTH_JITTER_MAX, (at - now) / 2) + 1) : 0;
+    uint64_t at = s->blob ? s->blob->expires_at - azri_token_headroom(s->blob->life_ms) : now;
+    return at > now ? azri_rng_below(&h->rng, (uint32_t)azri_min64(AZRI_AUTH_JITTER_MAX, (at - now) / 2) + 1) : 0;
 }
 
 static void azri_hub_token(azri_hub *h, azri_blob *fresh, uint64_t now) {
@@ -15936,21 +15933,21 @@ typedef enum azri_line_state { AZRI_LINE_OFF, AZRI_LINE_DIAL, AZRI_LINE_PROXY, A
 
 typedef struct azri_line {
     azri_line_state  state;
-    const azri_port *port;
-    azri_dial        dial;
-    azri_tls         tls;
-    azri_tls_conf    conf;              /* name NULL: no TLS */
-    azri_waker      *waker;
-    azri_grave      *grave;
-    char             host[256];
-    uint16_t         tcp_port;
-    intptr_t         sock;
-    uint64_t         deadline;
     uint8_t          want;              /* AZRI_READ, AZRI_WRITE: what the open stream waits for */
     uint8_t          spent;             /* without TLS: the last read took less than it asked for */
+    uint16_t         tcp_port;
+    const azri_port *port;
+    azri_waker      *waker;
+    azri_grave      *grave;
+    intptr_t         sock;
     const char      *proxy;             /* lent; NULL: none */
     azri_http       *answer;            /* lent: reads the proxy's, and is then as new */
     size_t           put;               /* bytes of the CONNECT that it has */
+    uint64_t         deadline;
+    azri_tls_conf    conf;              /* name NULL: no TLS */
+    azri_dial        dial;
+    azri_tls         tls;
+    char             host[256];
 } azri_line;
 
 static int azri_line_has_tls(const azri_line *l) { return !AZRI_WITH_PLAINTEXT || l->conf.name; }
@@ -16215,23 +16212,18 @@ struct azredis_auth {
     azri_port          port;
     azri_lock          lock;            /* guards all below but conf; never held over I/O or a callback */
     uint32_t           refs;
-    azri_identity_conf conf;            /* immutable after open */
-    azredis_error      broken;          /* wrong options; code OK: none */
-    azri_rng           rng;
-    azri_token         machine;
     azri_blob         *blob;            /* the live credentials; NULL: none yet */
     uint32_t           generation;      /* counts blobs */
+    uint32_t           tokens, token_failures;
     uint64_t           headroom_at;
-    azredis_error      failure;         /* of the last fetch; code OK: it succeeded */
-    azri_item          notes[AZRI_NOTES_MAX];
+    azri_rng           rng;
+    azri_token         machine;
+    azri_identity_conf conf;            /* immutable after open */
     uint64_t           note_count;      /* all that ever were; the last AZRI_NOTES_MAX are in notes */
     azri_watch        *watches;
     uint64_t           rounds;          /* of waking them */
-    azredis_link_record records[AZRI_LINKS_MAX];
     size_t             record_count;
-    azredis_auth_info_data info;        /* of the token in blob; what passes with time is filled in when asked */
     int                pin;             /* the link of the chain that won */
-    uint32_t           tokens, token_failures;
     azri_tls_kept      kept;            /* of the last token request, for the next; lent to the fetch meanwhile */
     azri_pair          pair;            /* certificate and key of it, the same */
     int64_t            clock_offset;    /* seconds by which Entra's clock was ahead of ours */
@@ -16248,6 +16240,11 @@ struct azredis_auth {
     azredis_event_fn   on_event;
     void              *event_user;
     azredis_level      level, wanted;   /* of on_event; the highest of that and all clients */
+    azredis_error      failure;         /* of the last fetch; code OK: it succeeded */
+    azredis_error      broken;          /* wrong options; code OK: none */
+    azredis_link_record records[AZRI_LINKS_MAX];
+    azredis_auth_info_data info;        /* of the token in blob; what passes with time is filled in when asked */
+    azri_item          notes[AZRI_NOTES_MAX];
 };
 
 /* Asked before the lock, which a thread may have held that is not here. */
@@ -16453,7 +16450,7 @@ static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
         f->flow.pin = a->pin;
         f->flow.clock_offset = a->clock_offset;
         azri_pair_move(&f->flow.kept, &a->pair);
-        f->flow.pace_ms = a->machine.held ? azri_max64(a->machine.life_ms / 10, 1) : 0;
+        f->flow.pace_ms = a->machine.held ? azri_or(a->machine.life_ms / 10, 1) : 0;
     }
     azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_TOKEN_START, "fetching a token (%s)",
                   azri_identity_name(a->conf.identity));
@@ -16971,12 +16968,12 @@ AZREDIS_API void azredis_auth_release(azredis_auth *a) {
 
 /* A session's line to its server. Of whoever has the baton. */
 typedef struct azri_conn {
-    azri_line line;
     char     *tx;                       /* one record on its way; frozen while TLS holds on to it. NULL: idle */
     const char *from;                   /* where that record stands: tx, or within azri_conn_write a value of the caller's */
     size_t    tx_size, tx_len, tx_at;
-    char      few[AZRI_FEW];            /* stands in for it without memory: a renewal must not need any */
     int       heard;                    /* bytes came in the last turn */
+    azri_line line;
+    char      few[AZRI_FEW];            /* stands in for tx without memory: a renewal must not need any */
 } azri_conn;
 
 typedef struct azri_threads azri_threads;
@@ -16984,44 +16981,44 @@ typedef struct azri_threads azri_threads;
 struct azredis_client {
     azri_port      port;
     azri_lock      lock;
-    int            shared;              /* from azredis_start on; before it one thread at a time calls, and no lock is taken */
-    azri_waker    *kick;                /* woken when the lock is let go */
-    azri_hub       hub;
-    azri_cmd      *calls, *calls_tail;  /* finished commands whose callbacks are to be made */
-    void         (*deliver)(azredis_client *c);  /* makes them; set by azredis_submit, without which there are none */
+    uint32_t       inside;              /* public calls that have not returned */
+    int            in_callback, closing;
+    int            busy;                /* the last turn left work that needs no waiting; of the baton */
+    int            silent;              /* nobody has rung the waker, as far as the last poll knew; of the baton */
     azri_waker    *waker;
     azredis_auth  *auth;
+    azri_fetch    *fetch;               /* the walk that this client claimed; of the thread that pumps it */
+    azri_cmd      *calls, *calls_tail;  /* finished commands whose callbacks are to be made */
+    void         (*deliver)(azredis_client *c);  /* makes them; set by azredis_submit, without which there are none */
+    void         (*end)(azredis_client *c);      /* set by azredis_close, without which nothing ends */
+    uint32_t       connect_ms, command_ms, renew_ms;
+    uint32_t       generation;          /* of the auth's blob that the hub has */
+    uint32_t       failures_seen;       /* of the auth's fetches */
+    int            refused;             /* its server has refused a token, and none since has been accepted */
+    int            woken;               /* by azredis_wake */
+    int            short_list;          /* the last azredis_fds had too little room */
+    int            was_full, drained;   /* a submit was turned away; the event Drained is due */
+    int            shared;              /* from azredis_start on; before it one thread at a time calls, and no lock is taken */
+    azri_waker    *kick;                /* woken when the lock is let go */
+    azri_threads  *threads;             /* NULL: not started */
+    void         (*told)(azredis_client *c, int ended);  /* threads: tells those who sleep what a turn has brought */
     azri_watch     watch;
     azri_grave     grave;               /* of the baton */
-    azri_fetch    *fetch;               /* the walk that this client claimed; of the thread that pumps it */
-    uint32_t       generation;          /* of the auth's blob that the hub has */
+    uint64_t       renew_spent;         /* of renew_ms, on the running renewal */
     uint64_t       headroom_at;
     uint64_t       notes_seen;
-    uint32_t       failures_seen;       /* of the auth's fetches */
     uint64_t       accepted;            /* hash of the token last seen accepted */
-    int            refused;             /* its server has refused a token, and none since has been accepted */
-    azredis_error  broken;              /* wrong options; code OK: none */
-    char           host[256], endpoint[272];
     uint16_t       tcp_port;
+    int            plaintext;
     char          *tls_host, *ca_file;
     const void    *ca;
     size_t         ca_len;
-    azri_tls_kept  kept;                /* of the last connection, for the next; of the baton */
-    int            plaintext;
-    uint32_t       connect_ms, command_ms, renew_ms;
-    uint64_t       renew_spent;         /* of renew_ms, on the running renewal */
     azredis_event_fn on_event;
     void          *event_user;
-    uint32_t       inside;              /* public calls that have not returned */
-    int            in_callback, closing;
-    void         (*end)(azredis_client *c);      /* set by azredis_close, without which nothing ends */
-    int            woken;               /* by azredis_wake */
-    int            silent;              /* nobody has rung the waker, as far as the last poll knew; of the baton */
-    int            busy;                /* the last turn left work that needs no waiting; of the baton */
-    int            short_list;          /* the last azredis_fds had too little room */
-    int            was_full, drained;   /* a submit was turned away; the event Drained is due */
-    azri_threads  *threads;             /* NULL: not started */
-    void         (*told)(azredis_client *c, int ended);  /* threads: tells those who sleep what a turn has brought */
+    azri_hub       hub;
+    azredis_error  broken;              /* wrong options; code OK: none */
+    char           host[256], endpoint[272];
+    azri_tls_kept  kept;                /* of the last connection, for the next; of the baton */
 };
 
 /* What azredis_start makes of a client; constants where there is none. */

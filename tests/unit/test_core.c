@@ -88,11 +88,11 @@ static void a_seed_replays_the_random_numbers(void **state) {
 
 /* Random in [base/2, min(cap, base * 2^n)] and spread over all of it. */
 static void backoff_is_spread_between_its_bounds(void **state) {
-    static const struct { uint64_t base, cap; uint32_t n; uint64_t low, top; } row[] = {
+    static const struct { uint32_t base, cap, n; uint64_t low, top; } row[] = {
         { 200, 30000, 0, 100, 200 }, { 200, 30000, 1, 100, 400 }, { 200, 30000, 7, 100, 25600 }, { 200, 30000, 8, 100, 30000 },
         { 200, 30000, 63, 100, 30000 }, { 200, 30000, 64, 100, 30000 }, { 200, 30000, UINT32_MAX, 100, 30000 },
         { 5000, 60000, 3, 2500, 40000 }, { 500, 100, 0, 50, 100 }, { 500, 100, 9, 50, 100 }, { 1, 1, 5, 0, 1 }, { 0, 0, UINT32_MAX, 0, 0 },
-        { 0, 1, 5, 0, 0 }, { 3, 1ull << 62, UINT32_MAX, 1, 1ull << 62 }, { 1, 0, 3, 0, 0 }
+        { 0, 1, 5, 0, 0 }, { 3, 1u << 31, UINT32_MAX, 1, 1u << 31 }, { 1, 0, 3, 0, 0 }
     };
     size_t i, k;
     (void)state;
