@@ -85,7 +85,7 @@ static void test_not_sent_while_disconnected(void **state)
 }
 
 /* A command that waits for the connection runs once there is one. */
-static void test_waits_for_connection(void **state)
+static void test_case30_waits_for_connection(void **state)
 {
     azredis_options o = {.command_ms = 5000};
     (void)state;
@@ -113,7 +113,7 @@ static void test_no_queue_call(void **state)
     done();
 }
 
-static void test_fail_fast(void **state)
+static void test_case30_fail_fast(void **state)
 {
     azredis_options o = {.fail_fast = 1};
     int i;
@@ -193,7 +193,7 @@ static void test_connect_in_time(void **state)
 }
 
 /* The gateway takes the connection and says nothing; each step has its own deadline. */
-static void test_silent_gateway(void **state)
+static void test_case16_silent_gateway(void **state)
 {
     azredis_options o = {.connect_ms = 400, .command_ms = 1000};
     azredis_error why = {0};
@@ -220,14 +220,14 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_not_sent_while_disconnected, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_waits_for_connection, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case30_waits_for_connection, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_queue_call, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_fail_fast, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case30_fail_fast, setup, teardown),
         cmocka_unit_test_setup_teardown(test_abort_on_connect_fail, setup, teardown),
         cmocka_unit_test_setup_teardown(test_abort_after_three_tries, setup, teardown),
         cmocka_unit_test_setup_teardown(test_abort_spares_later_losses, setup, teardown),
         cmocka_unit_test_setup_teardown(test_connect_in_time, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_silent_gateway, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case16_silent_gateway, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

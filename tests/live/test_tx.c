@@ -85,7 +85,7 @@ static int64_t item(uint32_t i)
 
 /* ---- transactions ---- */
 
-static void test_what_came_of_it(void **state)
+static void test_case44_what_came_of_it(void **state)
 {
     (void)state;
     assert_int_equal(ATOMIC(NULL, 0, "SET k 5", "INCR k", "GET k"), AZREDIS_OK);
@@ -141,7 +141,7 @@ static void test_closed_by_a_callback(void **state)
     }
 }
 
-static void test_conditions(void **state)
+static void test_case44_conditions(void **state)
 {
     words w[2];
     azredis_condition k[2];
@@ -300,11 +300,11 @@ int main(void)
 {
     static int resp2 = 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_what_came_of_it, setup, teardown),
-        cmocka_unit_test_prestate_setup_teardown(test_what_came_of_it, setup, teardown, &resp2),
+        cmocka_unit_test_setup_teardown(test_case44_what_came_of_it, setup, teardown),
+        cmocka_unit_test_prestate_setup_teardown(test_case44_what_came_of_it, setup, teardown, &resp2),
         cmocka_unit_test_setup_teardown(test_closed_by_a_callback, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_conditions, setup, teardown),
-        cmocka_unit_test_prestate_setup_teardown(test_conditions, setup, teardown, &resp2),
+        cmocka_unit_test_setup_teardown(test_case44_conditions, setup, teardown),
+        cmocka_unit_test_prestate_setup_teardown(test_case44_conditions, setup, teardown, &resp2),
         cmocka_unit_test_setup_teardown(test_threads_across_renewals, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lease_state_ends_with_it, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lease_lost, setup, teardown),

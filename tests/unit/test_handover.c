@@ -575,7 +575,7 @@ static void a_token_that_b_was_refused_with_is_replaced_by_the_one_that_serves(v
 }
 
 /* What A was refused with, B is accepted with: nobody goes back to the older one. */
-static void an_older_token_is_not_presented_to_a_newer_connection(void **state) {
+static void case28_an_older_token_is_not_presented_to_a_newer_connection(void **state) {
     (void)state;
     a_up();
     token(2);
@@ -1451,7 +1451,7 @@ static void a_subscriber_over_resp2_answers_its_ping(void **state) {
 }
 
 /* It cannot show a new token: another connection does, and no message is lost or comes twice. */
-static void a_subscriber_over_resp2_is_replaced_with_each_token(void **state) {
+static void case23_a_subscriber_over_resp2_is_replaced_with_each_token(void **state) {
     azredis_sub *s;
     azri_session *C;
     (void)state;
@@ -1795,7 +1795,7 @@ static void in_a_quiet_moment_if_asked_for(void **state) {
 }
 
 /* A server that answers AUTH on the live connection with errors of its own, until the token is about to end. */
-static void by_handover_if_in_place_it_was_impossible_until_the_end(void **state) {
+static void case24_by_handover_if_in_place_it_was_impossible_until_the_end(void **state) {
     uint64_t t;
     int tries = 0;
     (void)state;
@@ -1840,7 +1840,7 @@ static void lease_gives(const char *name) {
 }
 
 /* Between MULTI and EXEC neither a new token nor a PING. */
-static void a_transaction_is_not_divided(void **state) {
+static void case22_a_transaction_is_not_divided(void **state) {
     azredis_str multi = azri_str("MULTI"), exec = azri_str("EXEC");
     (void)state;
     r.h.conf.session.keepalive_ms = 60000;
@@ -1918,14 +1918,14 @@ static void a_lost_lease_takes_its_commands_along(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        T(a_transaction_is_not_divided), T(a_lease_goes_to_the_next_or_ends), T(a_lost_lease_takes_its_commands_along),
+        T(case22_a_transaction_is_not_divided), T(a_lease_goes_to_the_next_or_ends), T(a_lost_lease_takes_its_commands_along),
         T(over_resp2_subscriptions_have_a_connection_of_their_own), T(a_subscriber_over_resp2_answers_its_ping),
-        T(a_subscriber_over_resp2_is_replaced_with_each_token), T(a_lost_subscriber_leaves_commands_alone),
+        T(case23_a_subscriber_over_resp2_is_replaced_with_each_token), T(a_lost_subscriber_leaves_commands_alone),
         T(a_token_is_shown_in_time_by_all), T(an_heir_of_a_subscriber_that_dies_costs_no_message), T(a_subscriber_whose_token_ends_before_it_has_an_heir_has_a_gap),
         T(subscribing_while_the_listener_is_being_made), T(any_allocation_may_fail_for_a_listener),
         T(the_seam_of_a_pattern_looks_at_channels), T(what_is_held_is_bounded_in_bytes),
         T(if_asked_for_resp3_has_one_too), T(by_handover_if_asked_for), T(by_handover_if_the_last_auth_was_slow),
-        T(in_a_quiet_moment_if_asked_for), T(by_handover_if_in_place_it_was_impossible_until_the_end),
+        T(in_a_quiet_moment_if_asked_for), T(case24_by_handover_if_in_place_it_was_impossible_until_the_end),
         T(an_idle_connection_is_replaced_without_a_word), T(asking_again_is_harmless),
         T(b_is_written_to_when_a_has_drained_and_the_order_is_kept), T(a_frame_once_begun_is_finished_where_it_began),
         T(a_late_answer_is_read_before_a_goes), T(what_waits_for_the_handover_ends_by_its_deadline),
@@ -1935,7 +1935,7 @@ int main(void) {
         T(a_mark_out_of_step_ends_a), T(a_refused_mark_is_a_mark), T(while_b_cannot_be_made_a_goes_on),
         T(a_b_that_must_be_mended_fails_no_command), T(a_b_that_dies_before_the_switch_gives_all_back),
         T(an_old_mark_is_not_taken_for_the_new_one), T(a_token_that_b_was_refused_with_is_replaced_by_the_one_that_serves),
-        T(an_older_token_is_not_presented_to_a_newer_connection), T(if_a_dies_before_b_is_there_b_is_the_reconnect), T(if_a_dies_when_b_is_ready_b_serves_at_once),
+        T(case28_an_older_token_is_not_presented_to_a_newer_connection), T(if_a_dies_before_b_is_there_b_is_the_reconnect), T(if_a_dies_when_b_is_ready_b_serves_at_once),
         T(a_goes_when_the_pump_has_closed_its_link), T(the_client_may_be_closed_at_any_point),
         T(no_message_is_lost_and_none_comes_twice), T(a_b_that_lags_behind_repeats_nothing),
         T(the_seam_is_right_for_all_overlaps), T(a_whole_stream_and_one_cut_short_are_joined_differently), T(a_draining_b_delivers_what_it_holds),

@@ -1198,7 +1198,7 @@ static void a_busy_or_unwatched_connection_is_not_probed(void **state) {
     assert_string_equal(out(), "GET k0");
 }
 
-static void silence_on_an_outstanding_command_ends_the_connection(void **state) {
+static void case31_silence_on_an_outstanding_command_ends_the_connection(void **state) {
     static const struct { uint32_t command_ms; uint64_t dead; } row[] = { { 5000, 15000 }, { 1000, 10000 }, { 3333, 10000 }, { 3334, 10002 }, { 20000, 60000 } };
     size_t i;
     (void)state;
@@ -1267,7 +1267,7 @@ static void there_is_always_a_next_deadline(void **state) {
 
 /* ---- the end ---- */
 
-static void closing_tells_each_command_its_fate_once(void **state) {
+static void case29_closing_tells_each_command_its_fate_once(void **state) {
     (void)state;
     ready();
     (void)give(2, COMMAND_MS);
@@ -1375,8 +1375,8 @@ int main(void) {
         T(case25_at_expiry_what_is_unanswered_fails_once_and_is_in_doubt),
         T(an_auth_in_the_last_second_may_still_save_the_connection), T(a_password_never_expires),
         T(silence_is_probed_before_a_command_is_risked), T(a_clock_that_goes_back_costs_one_probe), T(a_probe_has_half_a_command_of_time_and_loses_nothing),
-        T(a_busy_or_unwatched_connection_is_not_probed), T(silence_on_an_outstanding_command_ends_the_connection), T(a_command_that_was_given_more_time_gets_it),
-        T(there_is_always_a_next_deadline), T(closing_tells_each_command_its_fate_once),
+        T(a_busy_or_unwatched_connection_is_not_probed), T(case31_silence_on_an_outstanding_command_ends_the_connection), T(a_command_that_was_given_more_time_gets_it),
+        T(there_is_always_a_next_deadline), T(case29_closing_tells_each_command_its_fate_once),
         T(closing_with_tombstones_and_a_running_auth_leaves_nothing), T(half_an_answer_dies_with_its_connection),
         T(without_memory_for_an_answer_the_command_was_answered),
     };
