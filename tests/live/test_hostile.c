@@ -376,7 +376,7 @@ static void test_redis_floods(void **state) {
 }
 
 /* Answers of good form that are not what was asked for. */
-static void test_redis_wrong_answers(void **state) {
+static void test_case19_redis_wrong_answers(void **state) {
     static const struct { const char *name; spoil s; azredis_status status; const char *says; } WRONG[] = {
         {"a greeting", {BYTES("+OK\r\n"), .step = -1}, AZREDIS_E_RESP, NULL},
         {"too many clients", {BYTES("-ERR max number of clients reached\r\n"), .step = -1, .then = CLOSE},
@@ -1198,7 +1198,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_redis_garbage),
         TEST(test_redis_floods),
-        TEST(test_redis_wrong_answers),
+        TEST(test_case19_redis_wrong_answers),
         TEST(test_redis_closes_anywhere),
         TEST(test_case16_redis_silent),
         TEST(test_case16_redis_silent_by_option),
