@@ -401,6 +401,18 @@ static LIVE_UNUSED void hostile_start(hostile *h, int tls, hostile_fn fn, void *
     assert_int_equal(pthread_create(&h->thread, NULL, hostile_main, h), 0);
 }
 
+/* One more connection at a time on the port of h, by the same script. To be stopped first. */
+static LIVE_UNUSED void hostile_beside(hostile *more, hostile *h) {
+    memset(more, 0, sizeof *more);
+    more->fn = h->fn;
+    more->user = h->user;
+    more->listener = dup(h->listener);
+    assert_int_equal(pipe2(more->wake, O_CLOEXEC | O_NONBLOCK), 0);
+    pthread_mutex_init(&more->lock, NULL);
+    pthread_cond_init(&more->idle, NULL);
+    assert_int_equal(pthread_create(&more->thread, NULL, hostile_main, more), 0);
+}
+
 /* Another script, from the next connection on. Returns when the last one has ended. */
 static LIVE_UNUSED void hostile_set(hostile *h, hostile_fn fn, void *user) {
     pthread_mutex_lock(&h->lock);

@@ -37,7 +37,7 @@ caught() {
         result "not ok" "$3 (did not build)"
         return
     fi
-    "$dir/$1/test" test_renewals >"$dir/$1/log" 2>&1
+    "$dir/$1/test" test_case50_renewals >"$dir/$1/log" 2>&1
     status=$?
     if [ $status -ne 0 ] && grep -Eq "characters of .* in .*$2" "$dir/$1/log"; then
         result ok "$3"
@@ -55,7 +55,7 @@ build blob '/^static void azri_blob_drop/,/^}/s/azri_wipe(b, size);//' &
 build tx 's/azri_wipe(k->tx, [^;]*;//'
 wait
 
-if [ -x "$dir/as-is/test" ] && "$dir/as-is/test" test_renewals >"$dir/as-is/log" 2>&1; then
+if [ -x "$dir/as-is/test" ] && "$dir/as-is/test" test_case50_renewals >"$dir/as-is/log" 2>&1; then
     result ok "the header as it is leaks nothing"
 else
     [ -f "$dir/as-is/log" ] && sed 's/^/# /' "$dir/as-is/log"

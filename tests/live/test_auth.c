@@ -64,7 +64,7 @@ static void refused_on_connect(const char *fault)
     done();
 }
 
-static void test_auth_rejected_on_connect(void **state)
+static void test_case15_auth_rejected_on_connect(void **state)
 {
     (void)state;
     refused_on_connect("auth-reject");
@@ -110,14 +110,14 @@ static void refused_on_renewal(const char *fault)
     done();
 }
 
-static void test_auth_rejected_on_renewal(void **state)
+static void test_case21_auth_rejected_on_renewal(void **state)
 {
     (void)state;
     refused_on_renewal("auth-reject");
 }
 
 /* As Redis 7.2 to 8.0: no answer at all. Without the fence every later answer would go one too far. */
-static void test_auth_silent_on_renewal(void **state)
+static void test_case21_auth_silent_on_renewal(void **state)
 {
     (void)state;
     refused_on_renewal("auth-silent");
@@ -195,7 +195,7 @@ static azredis_status short_token(void *user, const char *scope, azredis_fetched
 }
 
 /* Azure may take long to look at a token. What stands behind AUTH waits with it: its own time does not run. */
-static void test_auth_takes_12_s(void **state)
+static void test_case16_auth_takes_12_s(void **state)
 {
     azredis_auth_options id = {.identity = AZREDIS_ID_CALLBACK, .get_token = short_token};
     azredis_options o = {.identity = &id};
@@ -240,13 +240,13 @@ static void test_auth_slower_than_auth_ms(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_auth_rejected_on_connect, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_case15_auth_rejected_on_connect, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_auth_silent_on_connect, setup_hour, teardown),
-        cmocka_unit_test_setup_teardown(test_auth_rejected_on_renewal, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_auth_silent_on_renewal, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case21_auth_rejected_on_renewal, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case21_auth_silent_on_renewal, setup, teardown),
         cmocka_unit_test_setup_teardown(test_auth_silent_echoes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_auth_rejected_for_ever, setup_hour, teardown),
-        cmocka_unit_test_setup_teardown(test_auth_takes_12_s, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_case16_auth_takes_12_s, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_auth_slower_than_auth_ms, setup_hour, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -54,6 +54,16 @@ static void expect_not_sent(azredis_client *c, int ms, const char *part)
     azredis_reply_free(&r);
 }
 
+typedef struct ended { int n, wrong; } ended;
+
+static void on_end(azredis_client *c, const azredis_reply *r, void *user)
+{
+    ended *e = user;
+    (void)c;
+    e->n++;
+    e->wrong += r->status != AZREDIS_E_CLOSED || r->fate != AZREDIS_NOT_SENT || !r->error;
+}
+
 /* Cuts the connection, and waits until the end of it has come to the client's socket. */
 static void cut(void)
 {
@@ -85,7 +95,7 @@ static void test_not_sent_while_disconnected(void **state)
 }
 
 /* A command that waits for the connection runs once there is one. */
-static void test_waits_for_connection(void **state)
+static void test_case30_waits_for_connection(void **state)
 {
     azredis_options o = {.command_ms = 5000};
     (void)state;
@@ -95,6 +105,28 @@ static void test_waits_for_connection(void **state)
     assert_int_equal(live_incr(client, "n"), 1);
     assert_int_equal(live_fired(&em, "refuse"), 2);
     done();
+}
+
+/* What waits when the client is closed ends then, each once, as not sent. */
+static void test_case30_close_ends_what_waits(void **state)
+{
+    static const azredis_str words[2] = {{"INCR", 4}, {"n", 1}};
+    azredis_options o = {.command_ms = 60000};
+    ended e = {0};
+    int i;
+    (void)state;
+    client = live_open(&em, &o);
+    shut_out();
+    for (i = 0; i < 1000; i++)
+        assert_int_equal(azredis_submit(client, NULL, 2, words, on_end, &e), AZREDIS_OK);
+    azredis_wait(client, 20);
+    assert_int_equal(live_stats(client).waiting, 1000);
+    assert_int_equal(e.n, 0);
+    assert_in_time(done(), 0);
+    assert_int_equal(e.n, 1000);
+    assert_int_equal(e.wrong, 0);
+    live_disarm(&em, "refuse");
+    assert_int_equal(live_get_number(&em, "n"), 0);
 }
 
 static void test_no_queue_call(void **state)
@@ -113,7 +145,7 @@ static void test_no_queue_call(void **state)
     done();
 }
 
-static void test_fail_fast(void **state)
+static void test_case30_fail_fast(void **state)
 {
     azredis_options o = {.fail_fast = 1};
     int i;
@@ -193,7 +225,7 @@ static void test_connect_in_time(void **state)
 }
 
 /* The gateway takes the connection and says nothing; each step has its own deadline. */
-static void test_silent_gateway(void **state)
+static void test_case16_silent_gateway(void **state)
 {
     azredis_options o = {.connect_ms = 400, .command_ms = 1000};
     azredis_error why = {0};
@@ -220,14 +252,15 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_not_sent_while_disconnected, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_waits_for_connection, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case30_waits_for_connection, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case30_close_ends_what_waits, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_queue_call, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_fail_fast, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case30_fail_fast, setup, teardown),
         cmocka_unit_test_setup_teardown(test_abort_on_connect_fail, setup, teardown),
         cmocka_unit_test_setup_teardown(test_abort_after_three_tries, setup, teardown),
         cmocka_unit_test_setup_teardown(test_abort_spares_later_losses, setup, teardown),
         cmocka_unit_test_setup_teardown(test_connect_in_time, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_silent_gateway, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case16_silent_gateway, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

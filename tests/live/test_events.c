@@ -258,7 +258,7 @@ static void test_error_message(void **state)
 
 /* Case 33, over RESP3 and RESP2: what the server says of a subscription is its caller's, and told. Refused when it is
  * asked for again, it is asked for with the next connection. */
-static void test_subscription_refused(void **state)
+static void test_case33_subscription_refused(void **state)
 {
     int protocol;
     (void)state;
@@ -524,7 +524,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_connection_fails_and_returns, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_first_connection_fails, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_error_message, setup_hour, teardown),
-        cmocka_unit_test_setup_teardown(test_subscription_refused, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_case33_subscription_refused, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_subscription_limits, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_internal_error, setup_garbage, teardown_garbage),
         cmocka_unit_test_setup_teardown(test_log, setup, teardown),

@@ -32,7 +32,7 @@ static void done(void)
 
 /* ---- connections that end ---------------------------------------------------------------------- */
 
-static void test_expired_under_load(void **state)
+static void test_case25_expired_under_load(void **state)
 {
     azredis_options o = {0};
     live_load l = {0};
@@ -77,7 +77,7 @@ static void cut_after(const char *fault, const char *bytes, int while_connecting
     done();
 }
 
-static void test_cut_answers(void **state)
+static void test_case29_cut_answers(void **state)
 {
     static const char *const at[] = {"0", "1", "4", "5", "6", "37", "200", "2000"};
     size_t i;
@@ -88,7 +88,7 @@ static void test_cut_answers(void **state)
         cut_after("cut", at[i], 1);
 }
 
-static void test_cut_requests(void **state)
+static void test_case29_cut_requests(void **state)
 {
     static const char *const at[] = {"0", "1", "20", "21", "500", "3000"};
     size_t i;
@@ -99,7 +99,7 @@ static void test_cut_requests(void **state)
         cut_after("cut-request", at[i], 1);
 }
 
-static void test_refused(void **state)
+static void test_case19_refused(void **state)
 {
     azredis_options o = {0};
     (void)state;
@@ -139,7 +139,7 @@ static void test_server_restart(void **state)
 }
 
 /* Nothing comes, nothing is closed: calls end in time, and the connection is given up after 10 s. */
-static void test_stalled(void **state)
+static void test_case31_stalled(void **state)
 {
     azredis_options o = {.command_ms = 300};
     azredis_reply r = {0};
@@ -162,7 +162,7 @@ static void test_stalled(void **state)
 }
 
 /* Cases 31 and 32: calls end in time, the error says how the connection stood, and the late answers reach nobody else. */
-static void test_server_stopped(void **state)
+static void test_case31_and_case32_server_stopped(void **state)
 {
     azredis_options o = {.command_ms = 200};
     azredis_latency before, after;
@@ -212,13 +212,13 @@ static void test_moved(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_expired_under_load, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_cut_answers, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_cut_requests, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case25_expired_under_load, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case29_cut_answers, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case29_cut_requests, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case19_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_server_restart, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_stalled, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_server_stopped, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case31_stalled, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case31_and_case32_server_stopped, setup, teardown),
         cmocka_unit_test_setup_teardown(test_moved, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -376,7 +376,7 @@ static void test_redis_floods(void **state) {
 }
 
 /* Answers of good form that are not what was asked for. */
-static void test_redis_wrong_answers(void **state) {
+static void test_case19_redis_wrong_answers(void **state) {
     static const struct { const char *name; spoil s; azredis_status status; const char *says; } WRONG[] = {
         {"a greeting", {BYTES("+OK\r\n"), .step = -1}, AZREDIS_E_RESP, NULL},
         {"too many clients", {BYTES("-ERR max number of clients reached\r\n"), .step = -1, .then = CLOSE},
@@ -458,7 +458,7 @@ static void test_redis_closes_anywhere(void **state) {
 }
 
 /* The server stays silent at each step, or drips. No abort here: what counts is the caller's deadline. */
-static void test_redis_silent(void **state) {
+static void test_case16_redis_silent(void **state) {
     int step, drip;
     (void)state;
     for (drip = 0; drip < 2; drip++) {
@@ -481,7 +481,7 @@ static void test_redis_silent(void **state) {
 }
 
 /* auth_ms and connect_ms are deadlines of their own. */
-static void test_redis_silent_by_option(void **state) {
+static void test_case16_redis_silent_by_option(void **state) {
     char host[32];
     azredis_options o = redis_options(&password, host);
     spoil s = {.bytes = "", .step = 0, .then = HANG};
@@ -1198,10 +1198,10 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_redis_garbage),
         TEST(test_redis_floods),
-        TEST(test_redis_wrong_answers),
+        TEST(test_case19_redis_wrong_answers),
         TEST(test_redis_closes_anywhere),
-        TEST(test_redis_silent),
-        TEST(test_redis_silent_by_option),
+        TEST(test_case16_redis_silent),
+        TEST(test_case16_redis_silent_by_option),
         TEST(test_redis_answers_to_nobody),
         TEST(test_http_answers),
         TEST(test_http_bombs),

@@ -1,14 +1,16 @@
-/* How long a PING takes at the most while tokens are renewed, through a relay that adds 20 ms each way. Beside it a client
- * with an access key, which renews nothing, shows what is the machine's own.
+/* How long a PING takes at the most while tokens are renewed, through a relay that adds 20 ms each way: the median and 45 ms,
+ * AUTH's own time subtracted. Witnesses, who have an access key and renew nothing, tell when it was the machine; where it may,
+ * the test asks for the processor before others.
  *   cc -std=gnu11 -I. tests/live/test_latency.c tests/live/library.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread
  * Environment (what `make bench-renewal` sets): LATENCY_RENEWALS (2). */
 #include "azredis_entra.h"
 #include "live.h"
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 #define DELAY_US 20000
-#define SPARE_US 45000                  /* a renewal may cost that much more than the median: one round trip and a little */
+#define SPARE_US 45000                  /* so much more than the median may a PING take: one round trip and a little */
 #define LINES    4                      /* connections at once, each with two ways */
 #define PIECES   64                     /* of one way that are under way */
 #define PIECE    4096
@@ -105,19 +107,29 @@ static int relay_listen(void)
 
 /* ---- the measurement ---------------------------------------------------------------------------- */
 
-#define MOST 100000
+#define MOST      20000
+#define WITNESSES 2
+#define TRIES     4                     /* times as many renewals are looked at, at the most, as have to be undisturbed */
 
-typedef struct pinger { pthread_t thread; azredis_client *client; int count, failed; int64_t took[MOST]; } pinger;
+/* One PING, and how many renewals there had been, with their AUTHs' time in all, when it was answered. */
+typedef struct sample { int64_t began, took; uint32_t reauths; uint64_t auth_ms; } sample;
+typedef struct pinger { pthread_t thread; azredis_client *client; int count, failed; sample at[MOST]; } pinger;
 
+static pinger one, witness[WITNESSES];
 static atomic_int enough;
 
 static void *ping(void *user)
 {
     pinger *p = user;
     while (!atomic_load(&enough) && p->count < MOST) {
-        int64_t began = now_us();
+        sample *s = &p->at[p->count++];
+        azredis_stats_data d;
+        s->began = now_us();
         p->failed += azredis_command(p->client, NULL, "PING") != AZREDIS_OK;
-        p->took[p->count++] = now_us() - began;
+        s->took = now_us() - s->began;
+        d = live_stats(p->client);
+        s->reauths = d.reauths;
+        s->auth_ms = d.auth_latency.sum_ms;
     }
     return NULL;
 }
@@ -128,7 +140,92 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static int64_t part(const pinger *p, int of_100) { return p->took[(p->count - 1) * of_100 / 100]; }
+static int64_t part(const pinger *p, int of_100)
+{
+    static int64_t took[MOST];
+    int i;
+    for (i = 0; i < p->count; i++)
+        took[i] = p->at[i].took;
+    qsort(took, (size_t)p->count, sizeof took[0], by_size);
+    return took[(p->count - 1) * of_100 / 100];
+}
+
+/* What the i-th PING took beyond the median. The server's own time for an AUTH before it is not counted: what that took
+ * beyond the median as well. */
+static int64_t beyond(const pinger *p, int i, int64_t median)
+{
+    const sample *s = &p->at[i];
+    int64_t more = s->took - median, auth = 0;
+    if (i && s->reauths > s[-1].reauths)
+        auth = (int64_t)(s->auth_ms - s[-1].auth_ms) * 1000 - median * (s->reauths - s[-1].reauths);
+    return more - (auth > 0 ? auth : 0);
+}
+
+/* 1: a witness, who renews nothing, was kept waiting in the same moment: it was the machine. */
+static int disturbed(const sample *s, int64_t more)
+{
+    int i, k;
+    for (i = 0; i < WITNESSES; i++) {
+        const pinger *w = &witness[i];
+        int64_t median = part(w, 50);
+        for (k = 0; k < w->count; k++)
+            if (w->at[k].began < s->began + s->took && s->began < w->at[k].began + w->at[k].took &&
+                w->at[k].took - median > more / 2)
+                return 1;
+    }
+    return 0;
+}
+
+typedef struct verdict { int good, slow, disturbed; int64_t longest; } verdict;
+
+/* Each stretch of time from one renewal to the next is good, slow, or disturbed. */
+static void judge(verdict *v)
+{
+    int64_t median = part(&one, 50);
+    int i = 0, bad = 0, noise = 0;
+    for (; i < one.count; i++) {
+        int64_t more = beyond(&one, i, median);
+        if (more > SPARE_US && disturbed(&one.at[i], more)) {
+            noise = 1;
+        } else {
+            bad |= more > SPARE_US;
+            if (more > v->longest) v->longest = more;
+        }
+        if (i + 1 < one.count && one.at[i + 1].reauths == one.at[i].reauths) continue;
+        if (one.at[i].reauths == one.at[0].reauths) continue;       /* what is before the first one belongs to it */
+        v->slow += bad;
+        v->disturbed += !bad && noise;
+        v->good += !bad && !noise;
+        bad = noise = 0;
+    }
+}
+
+/* PINGs of all through n more renewals. */
+static void run(uint32_t n)
+{
+    uint32_t until = live_stats(entra).reauths + n;
+    int i, failed;
+    atomic_store(&enough, 0);
+    one.count = one.failed = 0;
+    one.client = entra;
+    assert_int_equal(pthread_create(&one.thread, NULL, ping, &one), 0);
+    for (i = 0; i < WITNESSES; i++) {
+        witness[i].count = witness[i].failed = 0;
+        witness[i].client = keyed;
+        assert_int_equal(pthread_create(&witness[i].thread, NULL, ping, &witness[i]), 0);
+    }
+    await(live_stats(entra).reauths >= until, 20000 * (int)n);
+    live_nap(200);
+    atomic_store(&enough, 1);
+    pthread_join(one.thread, NULL);
+    for (failed = one.failed, i = 0; i < WITNESSES; i++) {
+        pthread_join(witness[i].thread, NULL);
+        failed += witness[i].failed;
+    }
+    assert_int_equal(failed, 0);
+    assert_int_equal(live_stats(entra).reconnects, 0);
+    assert_true(part(&one, 50) >= 2 * DELAY_US);        /* the relay does what it says */
+}
 
 static azredis_client *begin(azredis_options *o)
 {
@@ -138,42 +235,37 @@ static azredis_client *begin(azredis_options *o)
     return c;
 }
 
+/* A renewal that was slow though nothing else was is looked at once more; two of them are no accident. */
 static void test_longest_wait_of_a_renewal(void **state)
 {
-    static pinger one, other;
     const char *z = getenv("LATENCY_RENEWALS");
-    uint32_t renewals = z && *z ? (uint32_t)atoi(z) : 2;
+    int renewals = z && *z ? atoi(z) : 2, tries = 0;
     azredis_auth_options key = {.identity = AZREDIS_ID_ACCESS_KEY, .password = getenv("AZREDIS_ACCESS_KEY")};
     azredis_options o = {0}, plain = {0};
+    verdict v = {0, 0, 0, 0};
     char host[64];
     pthread_t relay;
-    int64_t machine;
     (void)state;
     snprintf(host, sizeof host, "localhost:%d", relay_listen());
     assert_int_equal(pthread_create(&relay, NULL, relay_run, NULL), 0);
     o.host = plain.host = host;
     plain.identity = &key;
-    entra = one.client = begin(&o);
-    keyed = other.client = begin(&plain);
-    atomic_store(&enough, 0);
-    assert_int_equal(pthread_create(&one.thread, NULL, ping, &one), 0);
-    assert_int_equal(pthread_create(&other.thread, NULL, ping, &other), 0);
-    await(live_stats(entra).reauths >= renewals, 20000 * (int)renewals);
-    live_nap(200);
-    atomic_store(&enough, 1);
-    pthread_join(one.thread, NULL);
-    pthread_join(other.thread, NULL);
-    assert_int_equal(one.failed + other.failed, 0);
-    assert_int_equal(live_stats(entra).reconnects, 0);
-    qsort(one.took, (size_t)one.count, sizeof one.took[0], by_size);
-    qsort(other.took, (size_t)other.count, sizeof other.took[0], by_size);
-    machine = part(&other, 100) > part(&one, 50) ? part(&other, 100) : part(&one, 50);
-    print_message("%u renewals, %d PINGs through 20 ms each way: median %.1f ms, 99 %% %.1f, longest %.1f; without renewals %.1f, %.1f, %.1f\n",
-                  renewals, one.count, (double)part(&one, 50) / 1000, (double)part(&one, 99) / 1000, (double)part(&one, 100) / 1000,
-                  (double)part(&other, 50) / 1000, (double)part(&other, 99) / 1000, (double)part(&other, 100) / 1000);
-    assert_true(part(&one, 50) >= 2 * DELAY_US);        /* the relay does what it says */
-    if (part(&one, 100) > machine + SPARE_US)
-        fail_msg("a PING took %d us, the machine's own longest is %d", (int)part(&one, 100), (int)machine);
+    entra = begin(&o);
+    keyed = begin(&plain);
+    while (v.good < renewals && v.slow < 2 && tries < TRIES * renewals) {
+        int n = renewals - v.good;
+        run((uint32_t)n);
+        judge(&v);
+        tries += n;
+        print_message("%d renewals, %d PINGs through 20 ms each way: median %.1f ms, 99 %% %.1f, longest %.1f; without renewals "
+                      "%.1f, %.1f, %.1f\n", n, one.count, (double)part(&one, 50) / 1000, (double)part(&one, 99) / 1000,
+                      (double)part(&one, 100) / 1000, (double)part(&witness[0], 50) / 1000, (double)part(&witness[0], 99) / 1000,
+                      (double)part(&witness[0], 100) / 1000);
+    }
+    print_message("longest %.1f ms beyond the median, AUTH's own time subtracted; %d renewals undisturbed, %d slow, %d disturbed by "
+                  "the machine\n", (double)v.longest / 1000, v.good, v.slow, v.disturbed);
+    if (v.slow >= 2) fail_msg("a PING took %d us beyond the median, and at that time no one else's did", (int)v.longest);
+    if (v.good < renewals) fail_msg("the machine is too busy: of %d renewals %d were disturbed", tries, v.disturbed);
     azredis_close(entra);
     azredis_close(keyed);
     entra = keyed = NULL;
@@ -183,7 +275,9 @@ static void test_longest_wait_of_a_renewal(void **state)
 
 static int setup(void **state)
 {
+    struct sched_param first = {.sched_priority = 1};
     (void)state;
+    (void)sched_setscheduler(0, SCHED_RR, &first);      /* gateway and server inherit it; not everybody may */
     live_start(&em, "--token-ttl", "3", "--access-key", NULL);
     return 0;
 }

@@ -441,7 +441,7 @@ static void on_state(azredis_client *c, const azredis_reply *r, void *user)
     azredis_reply_free(&own);
 }
 
-static void test_submit_in_callbacks(void **state)
+static void test_case49_submit_in_callbacks(void **state)
 {
     static const azredis_str ping[1] = {{"PING", 4}};
     azredis_options o = {0};
@@ -455,7 +455,7 @@ static void test_submit_in_callbacks(void **state)
     done();
 }
 
-static void test_close_in_callback(void **state)
+static void test_case49_close_in_callback(void **state)
 {
     static const azredis_str ping[1] = {{"PING", 4}};
     azredis_options o = {0};
@@ -505,7 +505,7 @@ static void on_message(azredis_client *c, const azredis_message *m, void *user)
         azredis_unsubscribe(h->sub);
 }
 
-static void test_unsubscribe_in_message(void **state)
+static void test_case49_unsubscribe_in_message(void **state)
 {
     static const azredis_str publish[3] = {{"PUBLISH", 7}, {"ch", 2}, {"m", 1}};
     azredis_options o = {0};
@@ -698,10 +698,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_silent_resolver, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_black_hole_as_authority, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_stalled_server, setup_hour, teardown),
-        cmocka_unit_test_setup_teardown(test_submit_in_callbacks, setup_hour, teardown),
-        cmocka_unit_test_setup_teardown(test_close_in_callback, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_case49_submit_in_callbacks, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_case49_close_in_callback, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_close_between, setup_hour, teardown),
-        cmocka_unit_test_setup_teardown(test_unsubscribe_in_message, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_case49_unsubscribe_in_message, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_full_and_drained, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_wake, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_no_list, setup_hour, teardown),

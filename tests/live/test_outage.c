@@ -127,7 +127,7 @@ static void incr_by(int kind, azredis_client *c, const char *key, azredis_reply 
 
 /* Case 36: the server itself closes who was idle. The first command afterwards goes to a new connection: none is
  * written into the one that ended, so that nobody has to wonder whether it ran. */
-static void test_closed_by_the_server_for_idleness(void **state)
+static void test_case36_closed_by_the_server_for_idleness(void **state)
 {
     static const char *const key[CLIENTS] = {"plain", "exec", "submit", "threads"};
     azredis_options o = {.keepalive_ms = AZREDIS_NEVER};
@@ -219,7 +219,7 @@ static void subscriber_does_not_read(azredis_pubsub pubsub)
     done();
 }
 
-static void test_subscriber_does_not_read(void **state)
+static void test_case37_subscriber_does_not_read(void **state)
 {
     (void)state;
     configure("client-output-buffer-limit", "pubsub 1mb 512kb 5");
@@ -274,7 +274,7 @@ static void publish_many(azredis_client *from, long first, long n)
 
 /* Case 37: 20 MB of messages meet a handler that stands still. Its client goes on, takes no more memory than the queue
  * may hold, and what was lost is counted to the last one, before the very message that follows it. */
-static void test_flood_against_a_slow_handler(void **state)
+static void test_case37_flood_against_a_slow_handler(void **state)
 {
     azredis_options o = {.port = &counted, .sub_queue = QUEUE}, p = {0};
     azredis_stats_data d;
@@ -420,7 +420,7 @@ int getaddrinfo(const char *host, const char *service, const struct addrinfo *hi
 
 /* Case 34: the cache is moved, and its name with it. The old address ends and answers nobody any more: each reconnect
  * asks for the name again. */
-static void test_name_leads_elsewhere_at_reconnect(void **state)
+static void test_case34_name_leads_elsewhere_at_reconnect(void **state)
 {
     azredis_options o = {0};
     (void)state;
@@ -444,12 +444,12 @@ static void test_name_leads_elsewhere_at_reconnect(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_closed_by_the_server_for_idleness, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_subscriber_does_not_read, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_flood_against_a_slow_handler, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case36_closed_by_the_server_for_idleness, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case37_subscriber_does_not_read, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case37_flood_against_a_slow_handler, setup, teardown),
         cmocka_unit_test_setup_teardown(test_opened_and_closed_in_masses, setup, teardown),
         cmocka_unit_test_setup_teardown(test_same_memory_after_each_renewal, setup_renewing, teardown),
-        cmocka_unit_test_setup_teardown(test_name_leads_elsewhere_at_reconnect, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case34_name_leads_elsewhere_at_reconnect, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

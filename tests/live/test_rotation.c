@@ -145,7 +145,7 @@ static void check_commands(azredis_client *c, int64_t incrs)
     assert_true(d.waiting == 0 && d.in_flight == 0 && d.bytes_in > 0 && d.bytes_out > 0);
 }
 
-static void test_rotation_under_load(void **state)
+static void test_case20_rotation_under_load(void **state)
 {
     azredis_options o = {.client_name = "load"};
     azredis_client *c;
@@ -266,7 +266,7 @@ static int64_t publish_burst(azredis_client *c, int64_t sent, witness *w)
 
 /* RESP3, whose tokens are shown in place, and RESP2, whose subscriptions move to a new connection with each: 1 000
  * messages a second through ten renewals, by name and by pattern; none is missing, none comes twice. */
-static void test_subscriptions_through_ten_renewals(void **state)
+static void test_case20_and_case23_subscriptions_through_ten_renewals(void **state)
 {
     azredis_options o[2] = {{.client_name = "resp3"}, {.client_name = "resp2", .protocol = 2}};
     azredis_client *c[2];
@@ -387,9 +387,9 @@ static int setup_hour(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_rotation_under_load, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case20_rotation_under_load, setup, teardown),
         cmocka_unit_test_setup_teardown(test_rotation_quiesced_and_by_handover, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_subscriptions_through_ten_renewals, setup_short, teardown),
+        cmocka_unit_test_setup_teardown(test_case20_and_case23_subscriptions_through_ten_renewals, setup_short, teardown),
         cmocka_unit_test_setup_teardown(test_case37_a_large_answer_beside_a_subscription, setup_hour, teardown),
     };
     if (argc > 1)

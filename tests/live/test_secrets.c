@@ -689,7 +689,7 @@ static stream output = {.name = "output"}, std = {.name = "std"};
 static void fresh_streams(void) { output.n = std.n = 0; }
 
 /* The whole life: connect, commands, two renewals, AUTH refused once on the way. */
-static void test_renewals(void **state) {
+static void test_case50_renewals(void **state) {
     order o = new_order(BY_SECRET, em.secret);
     long before = live_number(&em, "tokens_issued");
     (void)state;
@@ -703,7 +703,7 @@ static void test_renewals(void **state) {
 }
 
 /* Errors in every step. The wrong secrets are secrets too. */
-static void test_failures(void **state) {
+static void test_case50_failures(void **state) {
     static const char wrong[] = "Zz7Q~this_is.not-the~secret_of.anyone-here";
     order o;
     (void)state;
@@ -794,7 +794,7 @@ static void echo_script(peer *p, void *user) {
 #define ECHO_WAYS (14 * 4)
 
 /* A run of 41 characters is masked whatever it is; base64 of a secret of 24 has 32 and cannot be told from a word. */
-static void test_echoing_authority(void **state) {
+static void test_case50_echoing_authority(void **state) {
     static const char *const secrets[] = {"Ab3Q~echoed.secret-with_all~kinds.of-chars0", "short~secret.of_24-chars",
                                           "s3cr3t/with+odd=characters\"and\\more&%"};
     order o;
@@ -969,9 +969,9 @@ int main(int argc, char **argv) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, begin, end)
     const struct CMUnitTest tests[] = {
         TEST(test_scanner),
-        TEST(test_renewals),
-        TEST(test_failures),
-        TEST(test_echoing_authority),
+        TEST(test_case50_renewals),
+        TEST(test_case50_failures),
+        TEST(test_case50_echoing_authority),
         TEST(test_keys),
         TEST(test_callback),
         TEST(test_certificate),

@@ -439,7 +439,7 @@ static int64_t hook_unix(void *user) { return (int64_t)time(NULL) + ((clocks *)u
 #define DAY_S 86400
 
 /* The machine slept for a day: its token is dead, though nobody has said so. */
-static void test_slept_a_day(void **state)
+static void test_case27_slept_a_day(void **state)
 {
     clocks k = {0, 0};
     azredis_port port = {.user = &k, .now_ms = hook_now, .unix_time = hook_unix};
@@ -461,7 +461,7 @@ static void test_slept_a_day(void **state)
 }
 
 /* Somebody sets the wall clock: a token's life is not measured by it. */
-static void test_wall_clock_set(void **state)
+static void test_case27_wall_clock_set(void **state)
 {
     clocks k = {0, 0};
     azredis_port port = {.user = &k, .now_ms = hook_now, .unix_time = hook_unix};
@@ -481,7 +481,7 @@ static void test_wall_clock_set(void **state)
 }
 
 /* The port's clock may not go back. If it does all the same, the client comes to itself. */
-static void test_steady_clock_goes_back(void **state)
+static void test_case27_steady_clock_goes_back(void **state)
 {
     clocks k = {0, 0};
     azredis_port port = {.user = &k, .now_ms = hook_now, .unix_time = hook_unix};
@@ -509,9 +509,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_token_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_resolver_never_answers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_dial_hook, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_slept_a_day, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_wall_clock_set, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_steady_clock_goes_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case27_slept_a_day, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case27_wall_clock_set, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case27_steady_clock_goes_back, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

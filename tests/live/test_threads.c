@@ -126,7 +126,7 @@ static void join_callers(caller *k, caller *all)
     }
 }
 
-static void test_one_line_for_all(void **state)
+static void test_case49_one_line_for_all(void **state)
 {
     azredis_options o = {0};
     caller k[THREADS], all;
@@ -440,7 +440,7 @@ static void on_reply_close(azredis_client *c, const azredis_reply *r, void *user
     assert_int_equal(azredis_submit(c, NULL, 1, ping, on_last_reply, user), AZREDIS_E_CLOSED);
 }
 
-static void test_close_in_a_callback(void **state)
+static void test_case49_close_in_a_callback(void **state)
 {
     static const azredis_str ping[1] = {{"PING", 4}};
     azredis_options o = {0};
@@ -613,7 +613,7 @@ static void close_by_event(const azredis_event *ev, void *user)
 }
 
 /* A reply that has run out of time, while the line is dead and four kinds of call wait. */
-static void test_reply_closes_under_all(void **state)
+static void test_case49_reply_closes_under_all(void **state)
 {
     static const azredis_str ping[1] = {{"PING", 4}};
     azredis_options o = {0};
@@ -630,7 +630,7 @@ static void test_reply_closes_under_all(void **state)
     all_closed(w, IN_COMMAND, IN_WAIT, "stall");
 }
 
-static void test_message_closes_under_all(void **state)
+static void test_case49_message_closes_under_all(void **state)
 {
     static const azredis_str publish_one[3] = {{"PUBLISH", 7}, {"news", 4}, {"1", 1}};
     azredis_options o = {0};
@@ -647,7 +647,7 @@ static void test_message_closes_under_all(void **state)
 }
 
 /* While one attempt to connect after the other fails, and says so. */
-static void test_event_closes_under_all(void **state)
+static void test_case49_event_closes_under_all(void **state)
 {
     azredis_options o = {.on_event = close_by_event, .log_level = AZREDIS_LOG_DEBUG};
     waiter w[2 * WAITINGS];
@@ -812,7 +812,7 @@ static void test_fork(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_one_line_for_all, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_case49_one_line_for_all, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_renewals_under_load, setup, teardown),
         cmocka_unit_test_setup_teardown(test_renewals_and_cuts_under_load, setup, teardown),
         cmocka_unit_test_setup_teardown(test_renews_by_itself, setup, teardown),
@@ -820,14 +820,14 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_full_and_drained, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_messages_pushed_and_pulled, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_close_while_others_wait, setup_hour, teardown),
-        cmocka_unit_test_setup_teardown(test_close_in_a_callback, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_case49_close_in_a_callback, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_close_before_and_in_every_state, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_wait_and_wake, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_rules, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_deadlines_of_many, setup_hour, teardown),
-        cmocka_unit_test_setup_teardown(test_reply_closes_under_all, setup_hour, teardown),
-        cmocka_unit_test_setup_teardown(test_message_closes_under_all, setup_hour, teardown),
-        cmocka_unit_test_setup_teardown(test_event_closes_under_all, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_case49_reply_closes_under_all, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_case49_message_closes_under_all, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_case49_event_closes_under_all, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_fork, setup_hour, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

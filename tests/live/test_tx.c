@@ -1,8 +1,12 @@
 /* Transactions and leases on the real server, while tokens of 2 seconds are renewed: what came of each is told apart, AUTH
  * never stands within one, and nothing of one connection's state reaches the next caller.
- *   cc -std=gnu11 -I. tests/live/test_tx.c tests/live/library.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
+ *   cc -std=gnu11 -I. tests/live/test_tx.c tests/live/library.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -lssl -lcrypto -lutil -pthread */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include "azredis_entra.h"
 #include "live.h"
+#include "hostile.h"
 #include <stdatomic.h>
 
 static live em;
@@ -85,7 +89,7 @@ static int64_t item(uint32_t i)
 
 /* ---- transactions ---- */
 
-static void test_what_came_of_it(void **state)
+static void test_case44_what_came_of_it(void **state)
 {
     (void)state;
     assert_int_equal(ATOMIC(NULL, 0, "SET k 5", "INCR k", "GET k"), AZREDIS_OK);
@@ -115,6 +119,89 @@ static void test_what_came_of_it(void **state)
     assert_int_equal(item(0), 8);
 }
 
+/* Case 45: within a transaction there is no second try by text; the others ran. */
+static void test_case45_an_unknown_script_within_a_transaction(void **state)
+{
+    (void)state;
+    assert_int_equal(ATOMIC(NULL, 0, "INCR k", "EVALSHA e0e1f9fabfc9d4800c877a703b823ac0578ff8db 0", "INCR k"), AZREDIS_OK);
+    assert_int_equal(r.value->as.items[1].type, AZREDIS_T_ERROR);
+    assert_has(r.value->as.items[1].as.str, "NOSCRIPT");
+    assert_int_equal(item(2), 2);
+    assert_int_equal(ATOMIC(NULL, 0, "EVAL return(7) 0"), AZREDIS_OK);
+    assert_int_equal(item(0), 7);
+}
+
+/* A server of our own. queued, exec: what it says to a command and to EXEC. */
+typedef struct odd { const char *queued, *exec; int multis; } odd;
+
+static void odd_script(peer *p, void *user)
+{
+    odd *o = user;
+    char w[8][64], echo[96];
+    int n, more = 1, multi = 0;
+    while (more && (n = peer_command(p, w)) > 0) {
+        if (!strcmp(w[0], "HELLO")) {
+            more = peer_puts(p, "%1\r\n$5\r\nproto\r\n:3\r\n");
+        } else if (!strcmp(w[0], "PING") && n > 1) {
+            snprintf(echo, sizeof echo, "$%zu\r\n%s\r\n", strlen(w[1]), w[1]);
+            more = peer_puts(p, echo);
+        } else if (!strcmp(w[0], "EXEC")) {
+            multi = 0;
+            more = peer_puts(p, o->exec);
+        } else {
+            more = peer_puts(p, multi ? o->queued : "+OK\r\n");
+            if (!strcmp(w[0], "MULTI")) multi = ++o->multis;
+        }
+    }
+}
+
+/* Case 44: every answer that EXEC of two commands can have; the connection is used again unless it is out of step. */
+static void test_case44_what_exec_may_be_answered(void **state)
+{
+    static const struct { const char *queued, *exec; azredis_status st; const char *says; int lost; } rows[] = {
+        {"+QUEUED\r\n", "*2\r\n:1\r\n:2\r\n", AZREDIS_OK, "", 0},
+        {"+QUEUED\r\n", "*-1\r\n", AZREDIS_E_CONFLICT, "changed by another client", 0},
+        {"+QUEUED\r\n", "_\r\n", AZREDIS_E_CONFLICT, "changed by another client", 0},
+        {"-ERR wrong number of arguments\r\n", "-EXECABORT Transaction discarded because of previous errors.\r\n", AZREDIS_E_REDIS,
+         "wrong number of arguments", 0},
+        {"+QUEUED\r\n", "-EXECABORT Transaction discarded.\r\n", AZREDIS_E_REDIS, "EXECABORT", 0},
+        {"+QUEUED\r\n", "*2\r\n-WRONGTYPE no\r\n:2\r\n", AZREDIS_OK, "", 0},
+        {"+QUEUED\r\n", "*1\r\n:1\r\n", AZREDIS_E_RESP, "another number of answers", 1},
+        {"+QUEUED\r\n", "*3\r\n:1\r\n:2\r\n:3\r\n", AZREDIS_E_RESP, "another number of answers", 1},
+        {"+QUEUED\r\n", "*0\r\n", AZREDIS_E_RESP, "another number of answers", 1},
+        {"+QUEUED\r\n", ":2\r\n", AZREDIS_E_RESP, "another number of answers", 1},
+    };
+    const azredis_auth_options id = {.identity = AZREDIS_ID_PASSWORD, .user = "someone", .password = "open sesame"};
+    static hostile server, second;              /* the shared connection, and the leased one */
+    char host[32];
+    size_t i;
+    int again;
+    (void)state;
+    for (i = 0; i < sizeof rows / sizeof *rows; i++) {
+        azredis_options o = {.plaintext = 1, .identity = &id, .host = host};
+        odd with = {rows[i].queued, rows[i].exec, 0};
+        hostile_start(&server, 0, odd_script, &with);
+        hostile_beside(&second, &server);
+        snprintf(host, sizeof host, "127.0.0.1:%d", server.port);
+        azredis_close(client);
+        client = live_open(&em, &o);
+        for (again = 0; again < 2; again++) {
+            if (ATOMIC(NULL, 0, "INCR a", "INCR b") != rows[i].st)
+                fail_msg("%s: %s: %s", rows[i].exec, azredis_status_text(r.status), r.error ? r.error->message : "");
+            assert_int_equal(r.fate, AZREDIS_ANSWERED);
+            if (r.error) assert_has(r.error->message, rows[i].says);
+            else assert_int_equal(item(1), 2);
+        }
+        azredis_close(client);
+        client = NULL;
+        if (hostile_served(&server) + hostile_served(&second) != 2 + rows[i].lost) fail_msg("%s: %ld connections", rows[i].exec,
+            hostile_served(&server) + hostile_served(&second));
+        hostile_stop(&second);
+        hostile_stop(&server);
+        assert_true(with.multis >= 2);
+    }
+}
+
 static void close_it(azredis_client *c, const azredis_reply *lent, void *user)
 {
     (void)lent;
@@ -141,7 +228,7 @@ static void test_closed_by_a_callback(void **state)
     }
 }
 
-static void test_conditions(void **state)
+static void test_case44_conditions(void **state)
 {
     words w[2];
     azredis_condition k[2];
@@ -300,11 +387,13 @@ int main(void)
 {
     static int resp2 = 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_what_came_of_it, setup, teardown),
-        cmocka_unit_test_prestate_setup_teardown(test_what_came_of_it, setup, teardown, &resp2),
+        cmocka_unit_test_setup_teardown(test_case44_what_came_of_it, setup, teardown),
+        cmocka_unit_test_prestate_setup_teardown(test_case44_what_came_of_it, setup, teardown, &resp2),
+        cmocka_unit_test_setup_teardown(test_case45_an_unknown_script_within_a_transaction, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case44_what_exec_may_be_answered, setup, teardown),
         cmocka_unit_test_setup_teardown(test_closed_by_a_callback, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_conditions, setup, teardown),
-        cmocka_unit_test_prestate_setup_teardown(test_conditions, setup, teardown, &resp2),
+        cmocka_unit_test_setup_teardown(test_case44_conditions, setup, teardown),
+        cmocka_unit_test_prestate_setup_teardown(test_case44_conditions, setup, teardown, &resp2),
         cmocka_unit_test_setup_teardown(test_threads_across_renewals, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lease_state_ends_with_it, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lease_lost, setup, teardown),

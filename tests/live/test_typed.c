@@ -71,7 +71,7 @@ static void test_name_of_a_script(void **state)
 }
 
 /* By text once, then by name, and by text again where the server has forgotten it. */
-static void test_script(void **state)
+static void test_case45_script(void **state)
 {
     static const char text[] = "redis.call('incr', 'runs') return {KEYS[1], ARGV[1], #ARGV}";
     const azredis_str argv[] = {{"k\0\r\n", 4}, {"\0a", 2}, {"", 0}};
@@ -186,7 +186,7 @@ static azredis_client *other_open(other *with)
     return live_open(&em, &o);
 }
 
-static void test_script_on_other_servers(void **state)
+static void test_case45_script_on_other_servers(void **state)
 {
     static const struct { other with; azredis_status st; azredis_fate fate; int by_name, by_text; } rows[] = {
         {{.unknown = "-NOSCRIPT No matching script. Please use EVAL.\r\n"}, AZREDIS_OK, AZREDIS_ANSWERED, 1, 1},
@@ -367,11 +367,11 @@ static void test_helpers(void **state)
 int main(void)
 {
     const struct CMUnitTest resp3[] = {
-        T(test_name_of_a_script), T(test_script), T(test_script_that_only_reads), T(test_script_in_other_ways),
-        T(test_script_on_other_servers), T(test_scan_on_other_servers), T(test_scan), T(test_scan_of_one_key),
+        T(test_name_of_a_script), T(test_case45_script), T(test_script_that_only_reads), T(test_script_in_other_ways),
+        T(test_case45_script_on_other_servers), T(test_scan_on_other_servers), T(test_scan), T(test_scan_of_one_key),
         T(test_scan_that_ends), T(test_helpers),
     };
-    const struct CMUnitTest resp2[] = {T(test_script), T(test_scan_of_one_key), T(test_helpers)};
+    const struct CMUnitTest resp2[] = {T(test_case45_script), T(test_scan_of_one_key), T(test_helpers)};
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(resp3, setup, teardown) + cmocka_run_group_tests(resp2, setup_resp2, teardown);
 }

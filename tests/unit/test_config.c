@@ -195,7 +195,7 @@ static void test_every_member(void **state) {
     every_word(AZRI_CK_IDENTITY, sizeof(azredis_auth_options), identity, COUNT(identity));
 }
 
-static void test_portal_strings(void **state) {
+static void test_case46_portal_strings(void **state) {
     azri_config *c;
     (void)state;
     c = reads("contoso.redis.cache.windows.net:6380,password=" SECRET ",ssl=True,abortConnect=False");
@@ -261,7 +261,7 @@ static void test_no_effect_is_bounded(void **state) {
 
 /* ---- addresses and URLs ---- */
 
-static void test_addresses(void **state) {
+static void test_case46_addresses(void **state) {
     static const struct { const char *text, *host; unsigned port; int plaintext; const char *user, *password; unsigned db; } v[] = {
         { "h", "h", 0, 0, NULL, NULL, 0 }, { "h:1", "h", 1, 0, NULL, NULL, 0 }, { "h.:65535", "h", 65535, 0, NULL, NULL, 0 },
         { "[::1]:10000", "::1", 10000, 0, NULL, NULL, 0 }, { "::1", "::1", 0, 0, NULL, NULL, 0 },
@@ -776,10 +776,10 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_every_key, setup, teardown),
         cmocka_unit_test_setup_teardown(test_every_member, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_portal_strings, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case46_portal_strings, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_effect_and_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_effect_is_bounded, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_addresses, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case46_addresses, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refusals, setup, teardown),
         cmocka_unit_test_setup_teardown(test_messages_have_no_secret, setup, teardown),
         cmocka_unit_test_setup_teardown(test_limits, setup, teardown),

@@ -575,7 +575,7 @@ static void a_token_that_b_was_refused_with_is_replaced_by_the_one_that_serves(v
 }
 
 /* What A was refused with, B is accepted with: nobody goes back to the older one. */
-static void an_older_token_is_not_presented_to_a_newer_connection(void **state) {
+static void case28_an_older_token_is_not_presented_to_a_newer_connection(void **state) {
     (void)state;
     a_up();
     token(2);
@@ -1451,7 +1451,7 @@ static void a_subscriber_over_resp2_answers_its_ping(void **state) {
 }
 
 /* It cannot show a new token: another connection does, and no message is lost or comes twice. */
-static void a_subscriber_over_resp2_is_replaced_with_each_token(void **state) {
+static void case23_a_subscriber_over_resp2_is_replaced_with_each_token(void **state) {
     azredis_sub *s;
     azri_session *C;
     (void)state;
@@ -1795,7 +1795,7 @@ static void in_a_quiet_moment_if_asked_for(void **state) {
 }
 
 /* A server that answers AUTH on the live connection with errors of its own, until the token is about to end. */
-static void by_handover_if_in_place_it_was_impossible_until_the_end(void **state) {
+static void case24_by_handover_if_in_place_it_was_impossible_until_the_end(void **state) {
     uint64_t t;
     int tries = 0;
     (void)state;
@@ -1809,9 +1809,114 @@ static void by_handover_if_in_place_it_was_impossible_until_the_end(void **state
     }
     assert_true(tries > 10);
     assert_null(A->heir);
+    tick(A->blob->expires_at - AZRI_REPLACE_LEFT - 1);
+    if (*out()) server("-ERR not now|@|");
+    give_n(1);
+    assert_string_equal(out(), "GET k0");           /* it serves, as ever */
     tick(A->blob->expires_at - AZRI_REPLACE_LEFT);
     B = A->heir;
     assert_non_null(B);
+    use(B);
+    welcome();
+    tick(r.now);
+    use(A);
+    assert_string_equal(out(), "PING N");
+    give_n(1);
+    server("+v0|@|");                               /* what was under way has its answer */
+    ok(0, 0);
+    use(B);
+    tick(r.now);
+    assert_string_equal(out(), "GET k1");
+    answer(1, 1);
+    ok(1, 1);
+    nothing_was_told();
+}
+
+/* ---- many lives ---- */
+
+/* A is the shared connection, B the one of subscriptions; both speak RESP3. */
+static azredis_sub *two_lines_of_resp3(void) {
+    azredis_sub *s;
+    r.h.conf.separate = 1;
+    a_up();
+    s = subscribe("c");
+    tick(r.now);
+    B = r.h.listener;
+    use(B);
+    welcome();
+    assert_string_equal(out(), "SUBSCRIBE c");
+    server(SUBSCRIBED("c"));
+    return s;
+}
+
+static int occurs(const char *in, const char *what) {
+    int n = 0;
+    for (; (in = strstr(in, what)) != NULL; in++) n++;
+    return n;
+}
+
+/* Of each life one AUTH by each connection; of each connection one HELLO. */
+static void case26_ten_lives_cost_each_connection_one_auth_each(void **state) {
+    int auths = 2, hellos = 2, minute, turn;            /* the handshakes, which two_lines_of_resp3 has seen */
+    azri_session *on[2];
+    azredis_sub *s;
+    uint32_t life;
+    (void)state;
+    s = two_lines_of_resp3();
+    on[0] = A;
+    on[1] = B;
+    for (life = 2; life <= 10; life++) {
+        token(life);
+        for (minute = 0; minute < 45; minute++) {
+            tick(r.now + 60000);
+            for (turn = 0; turn < 2; turn++) {
+                use(on[turn]);
+                if (turn == 0) give_n(1);
+                (void)out();
+                auths += occurs(wire.words, "AUTH ");
+                hellos += occurs(wire.words, "HELLO ");
+                if (occurs(wire.words, "AUTH ")) server("+OK|@|");
+                if (turn == 0) answer(r.cmds - 1, r.cmds - 1);
+                if (turn == 1) server(MSG("c", "1"));
+            }
+            next_is(s, "1", 0, 0);
+        }
+    }
+    assert_int_equal(auths, 20);
+    assert_int_equal(hellos, 2);
+    assert_true(A->blob->generation == 10 && B->blob->generation == 10);
+    ok(0, r.cmds - 1);
+    nothing_was_told();
+}
+
+/* Two connections on two tokens: each ends with its own, whatever the other one has. */
+static void case28_each_connection_lives_as_long_as_its_own_token(void **state) {
+    (void)state;
+    (void)two_lines_of_resp3();
+    r.now += HOUR / 2;
+    token(2);
+    tick(r.now + 30000);
+    use(A);
+    assert_string_equal(out(), "AUTH oid token-2, PING N");
+    server("+OK|@|");
+    use(B);
+    assert_string_equal(out(), "AUTH oid token-2, PING N");
+    server("-WRONGPASS no|@|");
+    assert_true(A->blob->generation == 2 && B->blob->generation == 1);
+    tick(B->blob->expires_at - 1001);
+    assert_int_equal(B->state, AZRI_READY);
+    tick(r.now + 1);
+    assert_int_not_equal(B->state, AZRI_READY);
+    assert_int_equal(A->state, AZRI_READY);
+    use(A);
+    give_n(1);
+    assert_string_equal(out(), "GET k0");
+    answer(0, 0);
+    ok(0, 0);
+    tick(A->blob->expires_at - 1001);
+    assert_int_equal(A->state, AZRI_READY);
+    tick(r.now + 1);
+    assert_int_not_equal(A->state, AZRI_READY);
 }
 
 /* ---- leases ---- */
@@ -1827,11 +1932,11 @@ static void leased(void) {
     welcome();
 }
 
-static void lease_gives(const char *name) {
+static void lease_gives_for(const char *name, uint64_t ms) {
     azri_cmd *c;
     azredis_str argv = azri_str(name);
     assert_int_equal(azri_hub_new_cmd(&r.h, 1, &argv, AZRI_FOR_LEASE, &c, NULL), AZREDIS_OK);
-    c->deadline = r.now + COMMAND_MS;
+    c->deadline = r.now + ms;
     c->fn = on_reply;
     c->user = (void *)(uintptr_t)r.cmds++;
     azri_lease_before(B, azri_on_lease_of(azri_refused(1, &argv)));
@@ -1839,30 +1944,75 @@ static void lease_gives(const char *name) {
     deliver();
 }
 
-/* Between MULTI and EXEC neither a new token nor a PING. */
-static void a_transaction_is_not_divided(void **state) {
-    azredis_str multi = azri_str("MULTI"), exec = azri_str("EXEC");
+static void lease_gives(const char *name) { lease_gives_for(name, COMMAND_MS); }
+
+static void lease_heard(const char *name, const char *says) {
+    azredis_str argv = azri_str(name);
+    server(says);
+    azri_lease_after(B, azri_on_lease_of(azri_refused(1, &argv)), AZREDIS_OK, AZREDIS_ANSWERED);
+}
+
+/* Between MULTI and EXEC, from WATCH on, and while a command blocks: neither a new token nor a PING. */
+static void case22_a_transaction_is_not_divided(void **state) {
+    static const struct { const char *begins, *says, *ends, *then; } row[] = {
+        { "MULTI", "+OK|", "EXEC", "*0|" }, { "MULTI", "+OK|", "DISCARD", "+OK|" }, { "WATCH", "+OK|", "UNWATCH", "+OK|" },
+        { "WATCH", "+OK|", "EXEC", "_|" }, { "BLPOP", NULL, "BLPOP", "_|" }
+    };
+    size_t i;
     (void)state;
-    r.h.conf.session.keepalive_ms = 60000;
+    for (i = 0; i < COUNT(row); i++) {
+        (void)end(NULL);
+        (void)fresh(NULL);
+        r.h.conf.session.keepalive_ms = 60000;
+        leased();
+        lease_gives_for(row[i].begins, HOUR);
+        assert_string_equal(out(), row[i].begins);
+        token(2);
+        tick(r.now + 31000);
+        assert_string_equal(out(), "");
+        if (row[i].says) lease_heard(row[i].begins, row[i].says);
+        tick(r.now + 61000);
+        assert_string_equal(out(), "");
+        if (row[i].says) lease_gives(row[i].ends);
+        assert_string_equal(out(), row[i].says ? row[i].ends : "");
+        lease_heard(row[i].ends, row[i].then);
+        tick(r.now);
+        assert_string_equal(out(), "AUTH oid token-2, PING N");
+        server("+OK|@|");
+        azri_lease_give(&r.h, B, r.now);
+        assert_null(B->wants_close);
+    }
+}
+
+/* Within a transaction what would break the connection is refused as well, and not written; pushes answer nothing. */
+static void case12_what_a_transaction_may_not_hold(void **state) {
+    static const char *const row[][2] = {
+        { "AUTH", "x" }, { "HELLO", "3" }, { "RESET", "" }, { "MONITOR", "" }, { "CLIENT", "REPLY" }, { "SUBSCRIBE", "c" },
+        { "PSUBSCRIBE", "*" }, { "SSUBSCRIBE", "c" }, { "UNSUBSCRIBE", "c" }, { "QUIT", "" }
+    };
+    size_t i;
+    (void)state;
     leased();
     lease_gives("MULTI");
-    assert_string_equal(out(), "MULTI");
-    server("+OK|");
-    azri_lease_after(B, azri_on_lease_of(azri_refused(1, &multi)), AZREDIS_OK, AZREDIS_ANSWERED);
-    token(2);
-    tick(r.now + 31000);
+    (void)out();
+    lease_heard("MULTI", "+OK|");
+    for (i = 0; i < COUNT(row); i++) {
+        azredis_str argv[2];
+        azredis_error e;
+        azri_cmd *c;
+        argv[0] = azri_str(row[i][0]);
+        argv[1] = azri_str(row[i][1]);
+        if (azri_hub_new_cmd(&r.h, 2, argv, AZRI_FOR_LEASE, &c, &e) != AZREDIS_E_ARG) fail_msg("%s passed", row[i][0]);
+        assert_non_null(strstr(e.message, row[i][0]));
+    }
     assert_string_equal(out(), "");
-    tick(r.now + 61000);
-    assert_string_equal(out(), "");
+    lease_gives("RANDOMKEY");
     lease_gives("EXEC");
-    assert_string_equal(out(), "EXEC");
-    server("*0|");
-    azri_lease_after(B, azri_on_lease_of(azri_refused(1, &exec)), AZREDIS_OK, AZREDIS_ANSWERED);
-    tick(r.now);
-    assert_string_equal(out(), "AUTH oid token-2, PING N");
-    server("+OK|@|");
-    azri_lease_give(&r.h, B, r.now);
-    assert_null(B->wants_close);
+    assert_string_equal(out(), "RANDOMKEY, EXEC");
+    server(">2|+invalidate|*1|+k|+v1|>1|+odd|");             /* +QUEUED with a number */
+    assert_int_equal(r.end[2].ends, 0);
+    lease_heard("EXEC", ">2|+invalidate|_|+v2|");
+    ok(1, 2);
 }
 
 static void a_lease_goes_to_the_next_or_ends(void **state) {
@@ -1918,14 +2068,15 @@ static void a_lost_lease_takes_its_commands_along(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        T(a_transaction_is_not_divided), T(a_lease_goes_to_the_next_or_ends), T(a_lost_lease_takes_its_commands_along),
+        T(case22_a_transaction_is_not_divided), T(case12_what_a_transaction_may_not_hold), T(case26_ten_lives_cost_each_connection_one_auth_each),
+        T(case28_each_connection_lives_as_long_as_its_own_token), T(a_lease_goes_to_the_next_or_ends), T(a_lost_lease_takes_its_commands_along),
         T(over_resp2_subscriptions_have_a_connection_of_their_own), T(a_subscriber_over_resp2_answers_its_ping),
-        T(a_subscriber_over_resp2_is_replaced_with_each_token), T(a_lost_subscriber_leaves_commands_alone),
+        T(case23_a_subscriber_over_resp2_is_replaced_with_each_token), T(a_lost_subscriber_leaves_commands_alone),
         T(a_token_is_shown_in_time_by_all), T(an_heir_of_a_subscriber_that_dies_costs_no_message), T(a_subscriber_whose_token_ends_before_it_has_an_heir_has_a_gap),
         T(subscribing_while_the_listener_is_being_made), T(any_allocation_may_fail_for_a_listener),
         T(the_seam_of_a_pattern_looks_at_channels), T(what_is_held_is_bounded_in_bytes),
         T(if_asked_for_resp3_has_one_too), T(by_handover_if_asked_for), T(by_handover_if_the_last_auth_was_slow),
-        T(in_a_quiet_moment_if_asked_for), T(by_handover_if_in_place_it_was_impossible_until_the_end),
+        T(in_a_quiet_moment_if_asked_for), T(case24_by_handover_if_in_place_it_was_impossible_until_the_end),
         T(an_idle_connection_is_replaced_without_a_word), T(asking_again_is_harmless),
         T(b_is_written_to_when_a_has_drained_and_the_order_is_kept), T(a_frame_once_begun_is_finished_where_it_began),
         T(a_late_answer_is_read_before_a_goes), T(what_waits_for_the_handover_ends_by_its_deadline),
@@ -1935,7 +2086,7 @@ int main(void) {
         T(a_mark_out_of_step_ends_a), T(a_refused_mark_is_a_mark), T(while_b_cannot_be_made_a_goes_on),
         T(a_b_that_must_be_mended_fails_no_command), T(a_b_that_dies_before_the_switch_gives_all_back),
         T(an_old_mark_is_not_taken_for_the_new_one), T(a_token_that_b_was_refused_with_is_replaced_by_the_one_that_serves),
-        T(an_older_token_is_not_presented_to_a_newer_connection), T(if_a_dies_before_b_is_there_b_is_the_reconnect), T(if_a_dies_when_b_is_ready_b_serves_at_once),
+        T(case28_an_older_token_is_not_presented_to_a_newer_connection), T(if_a_dies_before_b_is_there_b_is_the_reconnect), T(if_a_dies_when_b_is_ready_b_serves_at_once),
         T(a_goes_when_the_pump_has_closed_its_link), T(the_client_may_be_closed_at_any_point),
         T(no_message_is_lost_and_none_comes_twice), T(a_b_that_lags_behind_repeats_nothing),
         T(the_seam_is_right_for_all_overlaps), T(a_whole_stream_and_one_cut_short_are_joined_differently), T(a_draining_b_delivers_what_it_holds),

@@ -3,7 +3,7 @@
 
 /* ---- what is refused ---- */
 
-static void commands_that_break_a_shared_connection_are_refused(void **state) {
+static void case12_commands_that_break_a_shared_connection_are_refused(void **state) {
     static const char *const row[][3] = {
         { "AUTH" }, { "HELLO", "3" }, { "RESET" }, { "QUIT" }, { "MONITOR" }, { "SYNC" }, { "PSYNC" }, { "SELECT", "1" }, { "MULTI" },
         { "EXEC" }, { "DISCARD" }, { "WATCH", "k" }, { "UNWATCH" }, { "SUBSCRIBE", "c" }, { "UNSUBSCRIBE" }, { "PSUBSCRIBE", "*" },
@@ -135,7 +135,7 @@ static void a_command_takes_its_untold_time_along(void **state) {
     one_is(2, AZREDIS_E_CLOSED, AZREDIS_NOT_SENT, "");
 }
 
-static void as_many_commands_wait_as_the_limit_says(void **state) {
+static void case30_as_many_commands_wait_as_the_limit_says(void **state) {
     int connected, i;
     (void)state;
     r.h.conf.backlog_count = 5;
@@ -154,7 +154,7 @@ static void as_many_commands_wait_as_the_limit_says(void **state) {
     assert_int_equal(give(COMMAND_MS), AZREDIS_AGAIN);
 }
 
-static void as_many_bytes_wait_as_the_limit_says(void **state) {
+static void case30_as_many_bytes_wait_as_the_limit_says(void **state) {
     size_t frame = 21, more;                                    /* GET k0 */
     azri_cmd *c;
     azredis_error e;
@@ -181,7 +181,7 @@ static void as_many_bytes_wait_as_the_limit_says(void **state) {
 
 /* ---- while there is no connection ---- */
 
-static void fail_fast_fails_at_once_but_only_after_the_first_connection(void **state) {
+static void case30_fail_fast_fails_at_once_but_only_after_the_first_connection(void **state) {
     (void)state;
     r.h.conf.fail_fast = 1;
     give_n(1);
@@ -305,7 +305,7 @@ static void trouble_that_somebody_must_mend_ends_the_waiting(void **state) {
     }
 }
 
-static void waiting_commands_expire_with_the_reason(void **state) {
+static void case30_waiting_commands_expire_with_the_reason(void **state) {
     (void)state;
     give_n(1);
     assert_int_equal(give(1000), AZREDIS_OK);
@@ -473,7 +473,7 @@ static void case18_nothing_of_the_backlog_is_written_before_auth_is_confirmed(vo
     ok(0, 9999);
 }
 
-static void unsent_commands_go_in_front_of_the_backlog_in_order(void **state) {
+static void case30_unsent_commands_go_in_front_of_the_backlog_in_order(void **state) {
     (void)state;
     up();
     give_n(2);
@@ -613,7 +613,7 @@ static void nothing_is_dialled_without_a_living_token(void **state) {
     assert_int_equal(r.s->blob->generation, 2);
 }
 
-static void a_token_refused_twice_must_be_mended_by_somebody(void **state) {
+static void case15_a_token_refused_twice_must_be_mended_by_somebody(void **state) {
     (void)state;
     give_n(1);
     token(1);
@@ -684,6 +684,11 @@ static void case22_a_token_that_came_during_the_handshake_is_presented_after_it(
     server("+OK|@|+v0|");
     ok(0, 0);
     assert_int_equal(r.s->blob->generation, 2);
+    lost();
+    token(3);                                       /* and one that comes before the next try is the one it is made with */
+    reconnect();
+    assert_string_equal(out(), "");
+    assert_int_equal(r.s->blob->generation, 3);
 }
 
 /* ---- subscriptions ---- */
@@ -851,7 +856,7 @@ static void nothing_waits(azredis_sub *s) {
 }
 
 /* The same text as a channel and as a pattern: each is asked for, confirmed, served, refused and ended by itself. */
-static void a_channel_and_a_pattern_of_the_same_text_are_two_things(void **state) {
+static void case33_a_channel_and_a_pattern_of_the_same_text_are_two_things(void **state) {
     azredis_sub *c, *p, *again;
     (void)state;
     up();
@@ -1501,24 +1506,24 @@ static void what_a_slice_may_have_taken_is_not_asked_for_again(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        T(commands_that_break_a_shared_connection_are_refused), T(near_misses_of_refused_commands_pass),
+        T(case12_commands_that_break_a_shared_connection_are_refused), T(near_misses_of_refused_commands_pass),
         T(a_command_needs_a_name_and_bytes), T(time_given_without_a_clock_begins_at_the_next_tick), T(a_command_takes_its_untold_time_along),
-        T(as_many_commands_wait_as_the_limit_says), T(as_many_bytes_wait_as_the_limit_says),
-        T(fail_fast_fails_at_once_but_only_after_the_first_connection), T(a_command_that_must_not_wait_fails_at_once),
+        T(case30_as_many_commands_wait_as_the_limit_says), T(case30_as_many_bytes_wait_as_the_limit_says),
+        T(case30_fail_fast_fails_at_once_but_only_after_the_first_connection), T(a_command_that_must_not_wait_fails_at_once),
         T(with_abort_a_first_connection_that_fails_is_the_last), T(with_abort_a_first_connection_is_tried_as_often_as_told),
         T(trouble_that_somebody_must_mend_ends_the_waiting),
-        T(waiting_commands_expire_with_the_reason), T(the_error_of_a_timeout_says_how_the_connection_stood),
+        T(case30_waiting_commands_expire_with_the_reason), T(the_error_of_a_timeout_says_how_the_connection_stood),
         T(answers_are_counted_by_the_time_they_took), T(accepted_auths_are_counted_by_the_time_they_took), T(case18_nothing_of_the_backlog_is_written_before_auth_is_confirmed),
-        T(unsent_commands_go_in_front_of_the_backlog_in_order), T(commands_of_a_drained_connection_keep_their_order),
+        T(case30_unsent_commands_go_in_front_of_the_backlog_in_order), T(commands_of_a_drained_connection_keep_their_order),
         T(a_released_command_that_came_too_late_is_not_written),
         T(reconnecting_backs_off_until_a_connection_has_lived_ten_seconds), T(case35_many_clients_do_not_come_back_in_step), T(a_loss_and_its_end_are_told_once),
-        T(nothing_is_dialled_without_a_living_token), T(a_token_refused_twice_must_be_mended_by_somebody),
+        T(nothing_is_dialled_without_a_living_token), T(case15_a_token_refused_twice_must_be_mended_by_somebody),
         T(a_refused_password_is_not_replaced), T(after_a_refused_renewal_the_old_token_is_good_for_a_new_connection),
         T(case22_a_token_that_came_during_the_handshake_is_presented_after_it),
         T(case33_subscriptions_return_with_each_connection_and_flag_the_gap), T(a_full_queue_drops_its_oldest_and_counts), T(a_steady_stream_needs_no_allocation_once_warm),
         T(a_gap_outlives_the_overflow), T(unsubscribing_finds_a_pending_subscribe), T(one_of_two_on_a_channel_may_go),
         T(a_stream_begins_when_it_is_confirmed),
-        T(a_channel_and_a_pattern_of_the_same_text_are_two_things), T(one_of_two_on_a_pattern_may_go), T(odd_pmessages_reach_nobody),
+        T(case33_a_channel_and_a_pattern_of_the_same_text_are_two_things), T(one_of_two_on_a_pattern_may_go), T(odd_pmessages_reach_nobody),
         T(a_queue_is_bounded_in_messages_and_in_bytes), T(a_queue_that_closes_leaves_others_alone),
         T(among_a_thousand_subscriptions_each_gets_its_own),
         T(without_memory_subscribing_is_tried_again),

@@ -436,7 +436,7 @@ static void test_unusable_tokens(void **state) {
     bad_token("{\"token_type\":\"pop\",\"access_token\":\"e30.e30.x\",\"expires_in\":9}",
               AZREDIS_E_TOKEN, "Bearer");
     at = body + sprintf(body, "{\"expires_in\":9,\"access_token\":\"");
-    memset(at, 'a', AZRI_TOKEN_MAX + 1);
+    memset(at, 'a', AZRI_TOKEN_MAX + 1);                         /* case 17 */
     strcpy(at + AZRI_TOKEN_MAX + 1, "\"}");
     bad_token(body, AZREDIS_E_TOKEN, "16384");
     strcpy(at + AZRI_TOKEN_MAX, "\"}");

@@ -477,7 +477,7 @@ static void test_dial_refused(void **state) {
     close(l);
 }
 
-static void test_dial_second_address(void **state) {
+static void test_case34_dial_second_address(void **state) {
     azri_dial d;
     intptr_t s = -1;
     uint16_t p = 0;
@@ -869,7 +869,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         T(test_clock), T(test_entropy), T(test_port_fill), T(test_getenv), T(test_getenv_of_a_stranger), T(test_bytes), T(test_net_fail),
         T(test_poll), T(test_lock), T(test_waker),
-        T(test_dial_loopback), T(test_dial_refused), T(test_dial_second_address), T(test_dial_stagger),
+        T(test_dial_loopback), T(test_dial_refused), T(test_case34_dial_second_address), T(test_dial_stagger),
         T(test_dial_all_silent), T(test_dial_unknown_name), T(test_dial_hanging_resolver), T(test_dial_cap_message),
         T(test_dial_client_gone), T(test_dial_local_name), T(test_dial_ipv6), T(test_dial_unix), T(test_dial_hook),
         T(test_event_lines), T(test_event_cut), T(test_print_event)

@@ -443,7 +443,7 @@ static void test_random_walk(void **state) {
     }
 }
 
-static void test_clock_jumps(void **state) {
+static void test_case27_clock_jumps(void **state) {
     uint32_t claim;
     (void)state;
     fresh(1);
@@ -492,7 +492,7 @@ int main(void) {
         cmocka_unit_test(test_rejections_are_no_storm),
         cmocka_unit_test(test_seed_policy), cmocka_unit_test(test_rotations),
             cmocka_unit_test(test_random_walk),
-        cmocka_unit_test(test_clock_jumps), cmocka_unit_test(test_recovery_after_outage),
+        cmocka_unit_test(test_case27_clock_jumps), cmocka_unit_test(test_recovery_after_outage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
