@@ -2821,8 +2821,8 @@ static int azri_url_split(azredis_str text, int *tls, azredis_str *authority, az
 
 typedef struct azri_url {
     int      tls;
-    char     host[256];        /* without brackets */
     uint16_t port;             /* never 0 */
+    char     host[256];        /* without brackets */
     char     path[1024];       /* with query; begins with '/' */
 } azri_url;
 
@@ -3214,7 +3214,7 @@ static void azri_http_put(azri_buf *b, azredis_status *st, azredis_str s) {
 }
 
 /* The general formatter is more than a device needs. */
-static void azri_http_put_number(azri_buf *b, azredis_status *st, size_t n) {
+static void azri_http_put_number(azri_buf *b, azredis_status *st, uint64_t n) {
     char text[20], *p = text + sizeof text;           /* as many digits as 2^64 has */
     do *--p = (char)('0' + n % 10); while (n /= 10);
     azri_http_put(b, st, azri_slice(p, (size_t)(text + sizeof text - p)));
@@ -3336,7 +3336,6 @@ typedef struct azri_http {
     int             status;                /* 0: no status line yet */
     uint32_t        retry_after_ms;        /* 0: not asked for */
     int64_t         date;                  /* the answer's Date; 0: none */
-    char            location_host[256];    /* where a redirect points to; "": this host, or unreadable */
     /* Ours. */
     azri_http_sink  sink;
     azri_http_header_fn header;            /* may be NULL, and set after azri_http_init */
@@ -3346,10 +3345,11 @@ typedef struct azri_http {
     int             interim;               /* 1xx answers seen */
     int             has_length, chunked;
     int64_t         retry_date;            /* Retry-After as a date; 0: none */
-    uint64_t        left;                  /* bytes missing of the body or of this chunk */
+    uint32_t        left;                  /* bytes missing of the body or of this chunk */
     size_t          head, body;            /* bytes so far: of lines, of the body */
     int             cr;                    /* a CR came: LF must follow */
     size_t          line_len;              /* may pass the buffer: the line was cut */
+    char            location_host[256];    /* where a redirect points to; "": this host, or unreadable */
     char            line[AZRI_HTTP_LINE_MAX];
 } azri_http;
 
@@ -3393,9 +3393,10 @@ static azredis_status azri_http_status_line(azri_http *h, azredis_str line, azre
 static azredis_status azri_http_content_length(azri_http *h, azredis_str value, azredis_error *e) {
     uint64_t n;
     if (!azri_u64(value, &n)) return azri_http_bad(e, "Content-Length is not a number");
+    n = azri_min64(n, UINT32_MAX);
     if (h->has_length && n != h->left) return azri_http_bad(e, "two Content-Lengths that differ");
     h->has_length = 1;
-    h->left = n;
+    h->left = (uint32_t)n;
     return AZREDIS_OK;
 }
 
@@ -3407,7 +3408,7 @@ static void azri_http_wait(azri_http *h, uint64_t ms) {
 
 static void azri_http_retry_after(azri_http *h, azredis_str value, uint32_t unit_ms) {
     uint64_t n;
-    if (azri_u64(value, &n)) azri_http_wait(h, azri_min64(n, AZRI_HTTP_RETRY_MAX) * unit_ms);
+    if (azri_u64(value, &n)) azri_http_wait(h, (uint32_t)azri_min64(n, AZRI_HTTP_RETRY_MAX / unit_ms) * unit_ms);
     else if (AZRI_WITH_HTTP_DATE && unit_ms == AZRI_SECOND) (void)azri_date_http(value, &h->retry_date);
 }
 
@@ -3503,11 +3504,11 @@ static azredis_status azri_http_head_end(azri_http *h, azredis_error *e) {
 
 /* "1a2b;extension" (RFC 9112 7.1). Eight digits are enough for what is allowed and cannot overflow. */
 static azredis_status azri_http_chunk_size(azri_http *h, azredis_str line, azredis_error *e) {
-    uint64_t n = 0;
+    uint32_t n = 0;
     size_t i;
     if (h->line_len > sizeof h->line) return azri_http_too_long(e, "a chunk's size line", AZRI_HTTP_LINE_MAX);
     for (i = 0; i < line.len && i < 8 && azri_hex(line.ptr[i]) >= 0; i++)
-        n = n << 4 | (uint64_t)azri_hex(line.ptr[i]);
+        n = n << 4 | (uint32_t)azri_hex(line.ptr[i]);
     if (i == 0 || (i < line.len && line.ptr[i] != ';')) return azri_http_bad(e, "a malformed chunk size");
     if (n > AZRI_HTTP_BODY_MAX - h->body) return azri_http_too_long(e, "a body", AZRI_HTTP_BODY_MAX);
     h->left = n;
@@ -3567,14 +3568,14 @@ static azredis_status azri_http_line_byte(azri_http *h, char c, azredis_error *e
 /* Body bytes from p[0..n); *used of them are taken. */
 static azredis_status azri_http_body(azri_http *h, const char *p, size_t n, size_t *used, azredis_error *e) {
     azredis_status st;
-    if (h->state != AZRI_HTTP_UNTIL_CLOSE) n = (size_t)azri_min64(n, h->left);
+    if (h->state != AZRI_HTTP_UNTIL_CLOSE) n = azri_minz(n, h->left);
     else if (n > AZRI_HTTP_BODY_MAX - h->body) return azri_http_too_long(e, "a body", AZRI_HTTP_BODY_MAX);
     st = h->sink(h->user, p, n);
     if (st != AZREDIS_OK) return azri_fail(e, st, "http", "HTTP answer: its body was not understood");
     *used = n;
     h->body += n;
     if (h->state == AZRI_HTTP_UNTIL_CLOSE) return AZREDIS_OK;
-    h->left -= n;
+    h->left -= (uint32_t)n;
     if (h->left == 0) h->state = h->chunked ? AZRI_HTTP_CHUNK_END : AZRI_HTTP_DONE;
     return AZREDIS_OK;
 }
@@ -4979,11 +4980,6 @@ enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NE
 #define AZRI_ID_LATER (-1)                 /* the name is known, no identity of ours has it */
 #define AZRI_ID_OFF   (-2)                 /* a switch took it out of this build */
 
-#ifdef AZREDIS_NO_OS
-#  define AZRI_ID_ENVIRONMENT AZRI_ID_OFF
-#else
-#  define AZRI_ID_ENVIRONMENT AZREDIS_ID_ENVIRONMENT
-#endif
 #ifdef AZREDIS_NO_ASSERTION
 #  define AZRI_ID_CLIENT_ASSERTION AZRI_ID_OFF
 #else
@@ -5044,11 +5040,10 @@ enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NE
 #endif
 
 /* The name is within: the linker keeps or drops all literals of all tables together. */
-typedef struct azri_identity_kind { char name[21]; int id; unsigned needs; } azri_identity_kind;
+typedef struct azri_identity_kind { char name[21]; int8_t id; uint16_t needs; } azri_identity_kind;
 
 static const azri_identity_kind azri_identity_kinds[] = {
     { "default", AZREDIS_ID_DEFAULT, 0 },
-    { "environment", AZRI_ID_ENVIRONMENT, 0 },
     { "client-secret", AZRI_ID_CLIENT_SECRET, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_SECRET },
     { "client-certificate", AZRI_ID_CLIENT_CERTIFICATE,
       AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_CERTIFICATE | AZRI_NEED_PROOF },
@@ -5059,6 +5054,8 @@ static const azri_identity_kind azri_identity_kinds[] = {
     { "password", AZRI_ID_PASSWORD, AZRI_NEED_USER | AZRI_NEED_PASSWORD },
     { "client-assertion", AZRI_ID_CLIENT_ASSERTION,
       AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_ASSERTION | AZRI_NEED_PROOF },
+#ifndef AZREDIS_NO_OS
+    { "environment", AZREDIS_ID_ENVIRONMENT, 0 },
     { "workload-identity", AZRI_ID_WORKLOAD, AZRI_NEED_PROOF },
     { "managed-identity", AZRI_ID_MANAGED, 0 },
     { "managed-identity-app", AZRI_ID_MANAGED_APP, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_PROOF },
@@ -5067,6 +5064,7 @@ static const azri_identity_kind azri_identity_kinds[] = {
     { "azure-cli", AZRI_ID_AZURE_CLI, 0 },
     { "azure-developer-cli", AZRI_ID_AZURE_DEVELOPER_CLI, 0 },
     { "azure-powershell", AZRI_ID_AZURE_POWERSHELL, 0 },
+#endif
     { "device-code", AZRI_ID_DEVICE_CODE, 0 }
 };
 
@@ -5138,7 +5136,7 @@ typedef struct azri_env {
 
 static void azri_env_free(azri_env *env, const azri_mem *m) {
     size_t i;
-    for (i = 0; i < AZRI_ENV_COUNT; i++) {
+    for (i = 0; AZRI_WITH_ENV && i < AZRI_ENV_COUNT; i++) {
         azri_strfree(m, env->value[i]);
         env->value[i] = NULL;
     }
@@ -6404,8 +6402,7 @@ typedef struct azri_step {
     uint64_t       wait_ms;
     const char    *where;                  /* the link's name */
 
-    azri_url       url;                    /* HTTP */
-    azri_buf       request;                /* secret; azri_step_free wipes it. EXEC: memory of an argument */
+    azri_buf       request;                /* HTTP: secret; azri_step_free wipes it. EXEC: memory of an argument */
     uint32_t       connect_ms;             /* until the stream is open; 0: timeout_ms */
     int            by_proxy;               /* it may go through conf->proxy: an authority, never a metadata service */
     const char    *pin;                    /* SHA-1 of the only certificate that may answer, 40 hex digits; NULL: the chain and
@@ -6426,6 +6423,7 @@ typedef struct azri_step {
     int            rs256;
     azredis_sign_fn sign;                  /* NULL: key signs */
     void          *sign_user;
+    azri_url       url;                    /* HTTP, SIGN */
 } azri_step;
 
 /* What a token endpoint said. Numbers are 0 where it said nothing usable. */
@@ -6512,35 +6510,19 @@ struct azri_flow {
     uint32_t pace_ms;                      /* in: no pause is longer, for tokens of short life; 0: no bound */
     int      pin;                          /* in and out: 1 + the link that won, and is asked alone from then on */
     azri_device *device;                   /* in and out, lent: of the identity device-code alone */
-    int64_t  clock_offset;                 /* in and out: seconds by which Entra's clock is ahead of ours */
-    azri_pair kept;                        /* in and out: what the last assertion was signed with; secret */
-
-    /* the result, from DONE until the next start */
-    azri_buf      token;                   /* secret */
-    char          user[64], used[24];
-    uint32_t      life_ms, refresh_ms;
-    uint64_t      sent_at;
-    azri_claims   claims;
-    char          hint[200];               /* "" or why Redis may refuse the token */
-    azredis_status status;
-    azredis_error  error;
-    azredis_link_record records[AZRI_LINKS_MAX];
-    size_t        record_count;
 
     /* the walk */
-    int           phase;
     const azri_source *source;             /* the link that is asked */
-    uint8_t       links[AZRI_LINKS_MAX];   /* the walk: rows of the table */
+    int           phase;
     size_t        link_count, link;
     int           begun;                   /* links is filled in */
     int           passing;                 /* a link was unavailable for a reason that may pass */
     int           in_chain;                /* other links may follow: unavailable is no failure */
-    uint64_t      deadline, link_at, wait_until;
-    int64_t       sent_unix;
 
     /* the link, zero when it begins */
     int           stage;                   /* the source's own count of questions */
     azri_step_kind asks;
+    azredis_status json_status;
     uint32_t      tries[AZRI_RETRY_SLOTS];
     int           met;                     /* the endpoint has answered like one of Azure's */
     const char   *tenant, *client, *secret;
@@ -6551,18 +6533,34 @@ struct azri_flow {
     azri_flow_value_fn value;              /* is shown the answer's scalars; may be NULL */
     const char   *resource;                /* of a managed identity's token; NULL: the scope's */
     azri_flow_token_fn exchange;           /* takes that token, which is not the last one; NULL: it is */
-    azri_url      authority;               /* or the metadata service */
-    azri_buf      proof;                   /* secret: an assertion, a key */
-    azri_pair     pair;                    /* secret: to sign an assertion with */
-    azri_buf      roots;                   /* PEM: what the endpoint is verified with */
     int           renewed;                 /* the proof was refused as stale, and got once more */
     int           exit_code;               /* of a program: its status, or minus the signal that ended it, or */
 #define AZRI_EXIT_UNKNOWN INT_MIN          /* another part of this process has collected it */
     azredis_str   said;                    /* how its stderr ends; lent while it is told */
-    char          request_id[40];
-    azri_json     json;
-    azredis_status json_status;
+    azri_buf      proof;                   /* secret: an assertion, a key */
+    azri_pair     pair;                    /* secret: to sign an assertion with */
+    azri_buf      roots;                   /* PEM: what the endpoint is verified with */
+
+    /* the result, from DONE until the next start */
+    azredis_status status;
+    azri_buf      token;                   /* secret */
+    uint32_t      life_ms, refresh_ms;
+    uint64_t      sent_at;
+    size_t        record_count;
+    uint64_t      deadline, link_at, wait_until;
+    int64_t       sent_unix;
+    int64_t       clock_offset;            /* in and out: seconds by which Entra's clock is ahead of ours */
+    azri_pair     kept;                    /* in and out: what the last assertion was signed with; secret */
     azri_answer   answer;
+    azri_json     json;
+    azredis_error error;
+    uint8_t       links[AZRI_LINKS_MAX];   /* the walk: rows of the table */
+    char          request_id[40];
+    char          user[64], used[24];      /* of the result, as these */
+    char          hint[200];               /* "" or why Redis may refuse the token */
+    azri_claims   claims;
+    azredis_link_record records[AZRI_LINKS_MAX];
+    azri_url      authority;               /* or the metadata service */
 };
 
 static azredis_status azri_flow_fail(azri_flow *f, azredis_status st, const char *text) {
@@ -8326,15 +8324,19 @@ static azredis_status azri_certificate_header(azri_buf *b, const azri_assertion 
 
 /* Nothing in it needs an escape: azri_identity_check_app and azri_url_parse have seen to it. */
 static azredis_status azri_certificate_claims(azri_buf *b, const azri_assertion *a) {
-    char times[2][24];
-    const char *const parts[] = { a->aud->path, "\",\"exp\":", times[0], ",\"iss\":\"", a->client, "\",\"jti\":\"", a->id,
-                                  "\",\"nbf\":", times[1], ",\"sub\":\"", a->client, "\"}" };
+    const char *const parts[] = { ",\"iss\":\"", a->client, "\",\"jti\":\"", a->id, "\",\"nbf\":" };
+    uint64_t now = a->now > 0 ? (uint64_t)a->now : 0;
     azredis_status st = azri_buf_adds(b, "{\"aud\":\"https://");
     size_t i;
-    (void)azri_fmt(times[0], sizeof times[0], "%lld", (long long)a->now + AZRI_CERTIFICATE_LIFE);
-    (void)azri_fmt(times[1], sizeof times[1], "%lld", (long long)a->now);
     azri_http_put_host(b, &st, a->aud);
+    azri_http_put(b, &st, azri_str(a->aud->path));
+    azri_http_put(b, &st, azri_str("\",\"exp\":"));
+    azri_http_put_number(b, &st, now + AZRI_CERTIFICATE_LIFE);
     for (i = 0; i < sizeof parts / sizeof parts[0]; i++) azri_http_put(b, &st, azri_str(parts[i]));
+    azri_http_put_number(b, &st, now);
+    azri_http_put(b, &st, azri_str(",\"sub\":\""));
+    azri_http_put(b, &st, azri_str(a->client));
+    azri_http_put(b, &st, azri_str("\"}"));
     return st;
 }
 
@@ -8359,8 +8361,10 @@ static azredis_status azri_certificate_begin(azri_flow *f) {
     return azri_app_begin(f, f->conf->tenant_id, f->conf->client_id, f->source->name);
 }
 
+static const char *azri_certificate_env(const azri_flow *f, size_t i) { return AZRI_WITH_ENV ? f->env->value[i] : NULL; }
+
 static int azri_certificate_sends_chain(const azri_flow *f) {
-    const char *z = f->env->value[AZRI_ENV_SEND_CHAIN];
+    const char *z = azri_certificate_env(f, AZRI_ENV_SEND_CHAIN);
     return f->conf->send_chain || (z && (azri_eqz(azri_str(z), "1") || azri_ieqz(azri_str(z), "true")));
 }
 
@@ -8387,7 +8391,7 @@ static azredis_status azri_certificate_ask_sign(azri_flow *f, azri_step *step) {
     step->kind = AZRI_STEP_SIGN;
     step->certificate = c->certificate;
     step->key = c->key;
-    step->password = c->certificate_password ? c->certificate_password : f->env->value[AZRI_ENV_CERTIFICATE_PASSWORD];
+    step->password = c->certificate_password ? c->certificate_password : azri_certificate_env(f, AZRI_ENV_CERTIFICATE_PASSWORD);
     step->rs256 = c->rs256;
     step->sign = c->sign;
     step->sign_user = c->sign_user;
@@ -16342,26 +16346,26 @@ typedef enum azri_fetch_phase { AZRI_FETCH_NEXT, AZRI_FETCH_WAIT, AZRI_FETCH_HTT
 struct azri_fetch {
     azri_fetch_phase phase;
     uint32_t   claim;
+    size_t     written;
+    uint64_t   until;
     azri_rng   rng;
-    azri_env   env;
-    azri_flow  flow;
     azri_step  step;
-    azri_line  line;
+    azri_flow  flow;
     azri_http  http;
+    azri_line  line;
+    azri_env   env;
     azri_tls_kept kept;                 /* the auth's, until the end */
 #ifndef AZREDIS_NO_EXEC
     azri_child child;
     azredis_error child_error;
 #endif
-    size_t     written;
-    uint64_t   until;
 };
 
 /* 0: out of memory; a variable that could not be copied must not look like one that is missing. */
 static int azri_env_load(azri_env *env, const azri_mem *m) {
     size_t i;
     int ok = 1;
-    for (i = 0; i < AZRI_ENV_COUNT; i++) {
+    for (i = 0; AZRI_WITH_ENV && i < AZRI_ENV_COUNT; i++) {
         const char *z = azri_shape_of(m) ? NULL : azri_getenv(azri_env_names[i]);     /* an arena has no room for it */
         env->value[i] = z && z[0] ? azri_strdup(m, z) : NULL;
         if (z && z[0] && !env->value[i]) ok = 0;
