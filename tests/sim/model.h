@@ -236,7 +236,7 @@ static void model_command(model *m, conn *k, const word *w, int argc) {
 }
 
 /* Another client publishes numbered messages: each reaches ours on every connection that is subscribed then. */
-static void model_publish(model *m) {
+static inline void model_publish(model *m) {
     char number[24], text[100];
     conn *k;
     snprintf(number, sizeof number, "%llu", (unsigned long long)m->published++);
