@@ -281,6 +281,7 @@ static uint64_t auth_until(const conn *k) {
 
 static void check_tokens(void) {
     const azri_session *s;
+    if (run->c->refused) return;                            /* or so it seemed: it is not shown again */
     for (s = run->c->hub.sessions; s; s = s->next) {
         const conn *k = conn_of_session(s);
         if (!k || !k->calm || s->state != AZRI_READY || k->token == run->last_token || model_undivided(k) || s->undivided) continue;
@@ -319,10 +320,13 @@ static void wrong(void) {
     else m->armed[f] += 1 + (int)dice(3);
     if (f == F_STALL || f == F_SLEEP) m->fired[f]++;
     if (dice(4) == 0) m->refuse_multi = 1 + (int)dice(2);
-    run->next_fault = m->now < run->trouble_until ? m->now + dice(run->life) : UINT64_MAX;
-    if (run->next_fault != UINT64_MAX) return;
-    memset(m->armed, 0, sizeof m->armed);
-    m->refuse_multi = 0;
+    run->next_fault = m->now + dice(run->life);
+}
+
+static void no_more_wrongs(void) {
+    run->stop = 1;
+    run->m->refuse_multi = 0;
+    memset(run->m->armed, 0, sizeof run->m->armed);
 }
 
 /* A leased connection shall be replaced: it is not handed on. */
@@ -403,9 +407,7 @@ static void line_runs(line *l) {
 static uint64_t patience(uint64_t since) { return run->auth_ms - since + SLACK + 2 * RENEW_MS; }
 
 /* A call that began at `at`, with so much AUTH behind it, had ms; 0: any time. */
-#include <stdio.h>
 static void check_time(uint64_t at, uint64_t auth, uint64_t ms) {
-    if (ms && run->m->now > azri_max64(at + ms, run->slept_until) + patience(auth)) printf("began %llu had %llu now %llu slept %llu authms %llu\n", (unsigned long long)at, (unsigned long long)ms,(unsigned long long)run->m->now,(unsigned long long)run->slept_until,(unsigned long long)(run->auth_ms-auth));
     if (run->closed) CHECK(I_CLOSED, run->m->now <= azri_max64(at, run->closed_at) + SLACK);
     if (ms) CHECK(I_ON_TIME, run->m->now <= azri_max64(at + ms, run->slept_until) + patience(auth));
 }
@@ -424,7 +426,6 @@ static void answered(unsigned long id, const azredis_reply *r) {
     ended(id, r->status, r->fate);
     if (r->status != AZREDIS_OK) return;
     (void)snprintf(want, sizeof want, "%lu", id);
-    if (!azri_eqz(azredis_text(r->value), want)) printf("want %s type %d got %.*s self %d\n", want, r->value->type, (int)azredis_text(r->value).len, azredis_text(r->value).ptr ? azredis_text(r->value).ptr : "", run->self);
     CHECK(I_RIGHT_ANSWER, azri_eqz(azredis_text(r->value), want));
     CHECK(I_ANSWERED_RAN, run->m->ran[id] == 1);
 }
@@ -801,7 +802,7 @@ static void caller(void) {
         run->news++;
         if (!run->closed) rest(dice(dice(2) ? 20 : run->life / 2));
     }
-    run->stop = 1;
+    no_more_wrongs();
     if (!run->closed) back_to_service();
     run->callers--;
 }
