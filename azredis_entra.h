@@ -19791,7 +19791,7 @@ static void azri_blocking_slice(azredis_client *c, azri_session *s, azri_blockin
     azri_blocking_call(c, s, azri_after(now + ms, c->command_ms), b->argc, b->argv, r);
 }
 
-/* A connection that has to be made first is not the command's own time, but has that of every command. */
+/* A connection that has to be made first, or waited for, is not the command's own time, but has that of every command. */
 static azri_session *azri_blocking_connect(azredis_client *c, azri_blocking *b, azredis_error *e) {
     uint64_t own = b->slices.until - b->begun;
     azri_session *s;
@@ -19799,7 +19799,8 @@ static azri_session *azri_blocking_connect(azredis_client *c, azri_blocking *b, 
     s = azri_lease_wait(c, NULL, azri_min64(b->limit, azri_max64(b->slices.until, azri_after(b->begun, c->command_ms))), e);
     if (!s) return NULL;
     b->sent = 1;
-    if (b->slices.until != AZRI_NEVER64) b->slices.until = azri_min64(b->limit, azri_now(c) + own);
+    if (b->slices.until != AZRI_NEVER64)
+        b->slices.until = azri_min64(b->limit, azri_min64(azri_now(c), azri_after(b->begun, c->command_ms)) + own);
     return s;
 }
 
