@@ -11020,11 +11020,22 @@ static azredis_status azri_session_expired(azri_session *s, azredis_error *e) {
                      s->replace && !AZRI_WITH_HANDOVER ? s->replace : "the token of this connection has expired");
 }
 
+/* A program that did not pump may find the token ended before AUTH was written. */
+static uint64_t azri_session_handshake_until(const azri_session *s) {
+    return azri_min64(s->handshake_until, s->trying ? s->trying->expires_at : s->blob->expires_at);
+}
+
+static azredis_status azri_session_tick_handshake(azri_session *s, uint64_t now, azredis_error *e) {
+    if (now >= s->handshake_until)
+        return azri_fail(e, AZREDIS_E_TIMEOUT, "redis.auth",
+                         "%s: the server did not finish AUTH and handshake in %u ms", s->conf->endpoint,
+                         (unsigned)s->conf->auth_ms);
+    return now < azri_session_handshake_until(s) ? AZREDIS_OK : azri_session_expired(s, e);
+}
+
 /* What time brings. Not OK: the connection must be closed with *e. */
 static azredis_status azri_session_tick(azri_session *s, uint64_t now, azredis_error *e) {
-    if (s->state == AZRI_HANDSHAKE && now >= s->handshake_until)
-        return azri_fail(e, AZREDIS_E_TIMEOUT, "redis.auth", "%s: the server did not finish AUTH and handshake in %u ms",
-                         s->conf->endpoint, (unsigned)s->conf->auth_ms);
+    if (s->state == AZRI_HANDSHAKE) return azri_session_tick_handshake(s, now, e);
     if (s->state != AZRI_READY && s->state != AZRI_DRAINING) return AZREDIS_OK;
     if (now >= s->blob->expires_at) return azri_session_expired(s, e);
     azri_session_expire(s, now, e);
@@ -11053,7 +11064,7 @@ static uint64_t azri_session_deadline(const azri_session *s, uint64_t now) {
     uint64_t t;
     if (s->state == AZRI_DOWN) return s->dial_at;
     if (s->state == AZRI_DIALING) return AZRI_NEVER64;
-    if (s->state == AZRI_HANDSHAKE) return s->handshake_until;
+    if (s->state == AZRI_HANDSHAKE) return azri_session_handshake_until(s);
     t = azri_min64(s->next_deadline, azri_session_dead_at(s));
     t = azri_min64(t, s->blob->expires_at);
     if (s->state == AZRI_READY) t = azri_min64(t, azri_session_drain_at(s));
