@@ -12434,10 +12434,18 @@ static void azri_hub_main_closed(azri_hub *h, azri_session *s, const azredis_err
     if (heir) azri_hub_restored(h, b, now);
 }
 
-/* Subscribed, a connection has the server's limit for subscribers, which is far below that of others. */
-static int azri_hub_over_limit(const azri_hub *h, const azri_session *s, const azredis_error *e, uint64_t now) {
-    return AZRI_WITH_HANDOVER && e->code == AZREDIS_E_CLOSED && s == h->main && h->subs && azri_hub_listens(h, s) &&
-           s->state == AZRI_READY && s->in_flight && !s->wants_close && now < azri_blob_drain_at(s->blob);
+/* Subscribed, a connection has the server's limit for subscribers, which is far below that of others. Of a server that
+ * ends one without a word while it was answering or sending messages this may be the reason. */
+static void azri_hub_over_limit(const azri_hub *h, const azri_session *s, azredis_error *e, uint64_t now) {
+    if (!AZRI_WITH_HANDOVER || e->code != AZREDIS_E_CLOSED || s != azri_hub_listener(h) || !h->subs || !azri_hub_listens(h, s) ||
+        s->state != AZRI_READY || s->wants_close || now >= azri_blob_drain_at(s->blob))
+        return;
+    if (s->in_flight && s == h->main)
+        azri_fail_add(e, "; if an answer was large: beside subscriptions the server ends a connection whose answers "
+                      "exceed its output-buffer limit for pubsub (32 MiB); see options.pubsub");
+    else if (now - azri_min64(now, s->last_read) < AZRI_SECOND)
+        azri_fail_add(e, "; if messages came faster than they were read: the server ends a subscriber at its output-buffer limit; "
+                      "read faster, publish less, or raise client-output-buffer-limit pubsub");
 }
 
 /* The connection of s, or the try to make one, has ended. The pump closes s->link if there is one. */
@@ -12447,9 +12455,7 @@ static void azri_hub_closed(azri_hub *h, azri_session *s, const azredis_error *w
     uint64_t delay;
     memset(&unsent, 0, sizeof unsent);
     azri_fail_copy(e, why);
-    if (azri_hub_over_limit(h, s, e, now))
-        azri_fail_add(e, "; if an answer was large: beside subscriptions the server ends a connection whose answers "
-                      "exceed its output-buffer limit for pubsub (32 MiB); see options.pubsub");
+    azri_hub_over_limit(h, s, e, now);
     if (s->rejected) azri_hub_refused(h, s, e);
     delay = azri_hub_redial_delay(h, s, e, now);
     azri_session_closed(s, e, &unsent);
