@@ -772,6 +772,23 @@ typedef struct azredis_auth_options {
     void               *refresh_user;
 } azredis_auth_options;
 
+/* What each link of the chain said on the last walk, oldest first. */
+typedef struct azredis_link_record {
+    char     name[24];                 /* "environment" */
+    char     outcome[16];              /* "token", "unavailable", "failed" */
+    char     reason[200];
+    uint32_t ms;
+} azredis_link_record;
+
+/* Whom the live token speaks for. Read from its claims and never verified: that is for Redis to do. */
+typedef struct azredis_auth_info_data {
+    char     credential[24];           /* the identity that gave it: "environment" */
+    char     user[64];                 /* the user name for AUTH: the oid */
+    char     tenant[64], audience[160];/* its tid and aud; "": it does not say */
+    int64_t  expires_on;               /* its exp, seconds since 1970; 0: it does not say */
+    int64_t  expires_in_ms;            /* life left; AZREDIS_UNKNOWN: a password, which never expires */
+} azredis_auth_info_data;
+
 #ifndef AZREDIS_LEAN
 /* Never NULL but for out of memory or a foreign version. No I/O. Wrong options: an auth that answers
  * every call with AZREDIS_E_ARG and names the option. */
@@ -788,44 +805,22 @@ static inline azredis_auth *azredis_auth_open(const azredis_auth_options *o) {
 AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *out, uint32_t wait_ms,
                                               azredis_error *why);
 AZREDIS_API void azredis_token_wipe(azredis_token *t);        /* zeroes and frees the copy; NULL is allowed */
-#endif
-AZREDIS_API void azredis_auth_release(azredis_auth *a);       /* drops your reference; the last one wipes */
-#endif
 
-/* What each link of the chain said on the last walk, oldest first; AZREDIS_AGAIN past the end. */
-typedef struct azredis_link_record {
-    char     name[24];                 /* "environment" */
-    char     outcome[16];              /* "token", "unavailable", "failed" */
-    char     reason[200];
-    uint32_t ms;
-} azredis_link_record;
-#ifndef AZREDIS_LEAN
-AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, azredis_link_record *out);
-#endif
-
-/* Whom the live token speaks for. Read from its claims and never verified: that is for Redis to do. */
-typedef struct azredis_auth_info_data {
-    char     credential[24];           /* the identity that gave it: "environment" */
-    char     user[64];                 /* the user name for AUTH: the oid */
-    char     tenant[64], audience[160];/* its tid and aud; "": it does not say */
-    int64_t  expires_on;               /* its exp, seconds since 1970; 0: it does not say */
-    int64_t  expires_in_ms;            /* life left; AZREDIS_UNKNOWN: a password, which never expires */
-} azredis_auth_info_data;
-
-/* OK: *out is filled. AGAIN: there is no live token; E_ARG: wrong options. In both cases *out has only the
- * credential, and only if the options name one. No I/O. Any thread. size: of *out, as the caller knows it. */
-#ifndef AZREDIS_LEAN
-AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_info_data *out, size_t size);
-static inline azredis_status azredis_auth_info(azredis_auth *a, azredis_auth_info_data *out) {
-    return azredis_auth_info_v(a, out, sizeof *out);
-}
-#endif
-
-#if !defined(AZREDIS_NO_MALLOC) && !defined(AZREDIS_LEAN)
 /* A rehearsal: every client of a soon presents its credentials once more on each live connection, as it does with a new
  * token, and tells of it by the same events. Fetches nothing. AGAIN: there is no live token; E_NOMEM: the client lives in
  * memory of yours. Any thread. */
 AZREDIS_API azredis_status azredis_auth_rehearse(azredis_auth *a);
+#endif
+
+/* AGAIN: index is past the end. */
+AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, azredis_link_record *out);
+/* OK: *out is filled. AGAIN: there is no live token; E_ARG: wrong options. In both cases *out has only the
+ * credential, and only if the options name one. No I/O. Any thread. size: of *out, as the caller knows it. */
+AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_info_data *out, size_t size);
+static inline azredis_status azredis_auth_info(azredis_auth *a, azredis_auth_info_data *out) {
+    return azredis_auth_info_v(a, out, sizeof *out);
+}
+AZREDIS_API void azredis_auth_release(azredis_auth *a);       /* drops your reference; the last one wipes */
 #endif
 
 /* ---- client ---------------------------------------------------------------------------------- */
@@ -12794,19 +12789,14 @@ static azredis_status azri_lock_init(azri_lock *l, const azri_port *port) {
     return pthread_mutex_init(&l->m, NULL) == 0 ? AZREDIS_OK : AZREDIS_E_NOMEM;
 }
 
+static void azri_lock_must(int r) {
+    AZREDIS_ASSERT(r == 0);
+    (void)r;
+}
+
 static void azri_lock_free(azri_lock *l) { (void)pthread_mutex_destroy(&l->m); }
-
-static void azri_lock_acquire(azri_lock *l) {
-    int r = pthread_mutex_lock(&l->m);
-    AZREDIS_ASSERT(r == 0);
-    (void)r;
-}
-
-static void azri_lock_release(azri_lock *l) {
-    int r = pthread_mutex_unlock(&l->m);
-    AZREDIS_ASSERT(r == 0);
-    (void)r;
-}
+static void azri_lock_acquire(azri_lock *l) { azri_lock_must(pthread_mutex_lock(&l->m)); }
+static void azri_lock_release(azri_lock *l) { azri_lock_must(pthread_mutex_unlock(&l->m)); }
 #endif
 
 /* Ends a poll from any thread. Counted, and in libc's memory: a look-up thread may outlive the client and
@@ -13024,12 +13014,9 @@ static azri_lookup *azri_lookup_new(azri_waker *w, const char *host, uint16_t tc
     l->waker = w;
     azri_copy(l->host, sizeof l->host, host);
     (void)azri_fmt(l->service, sizeof l->service, "%u", (unsigned)tcp_port);
-    if (host[0] == '/') {
-        azri_lookup_unix(l);
-        return l;
-    }
-    azri_lookup_resolve(l, AI_NUMERICHOST);   /* an address: answered at once, without network or files */
-    l->done = l->gai == 0;
+    if (host[0] == '/') azri_lookup_unix(l);
+    else azri_lookup_resolve(l, AI_NUMERICHOST);   /* an address: answered at once, without network or files */
+    l->done |= l->gai == 0;
     return l;
 }
 
@@ -13396,9 +13383,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user) {
 
 /* Where events go that nobody asked for. */
 static void azri_event_default(const azredis_event *ev) { azredis_print_event(ev, NULL); }
-#endif
 
-#ifndef AZREDIS_NO_OS
 /* ==== >>file ============================================================== uses: core mem fail posix ==
  * Files that hold a token or a key of the identity. Entry point: azri_file_read.
  * ================================================================================================ */
@@ -13972,10 +13957,8 @@ static azredis_status azri_dial_step(azri_dial *d, uint64_t now, intptr_t *sock,
 
 static azredis_status azri_dial_timeout(azri_dial *d, azredis_error *e) {
     azri_dial_end(d);
-    return azri_fail(e, AZREDIS_E_TIMEOUT, "connect.tcp",
-                     "connect to %s:%u: your connect hook did not get there in time; "
-                     "check host, port and firewall",
-                     d->host, (unsigned)d->tcp_port);
+    return azri_fail(e, AZREDIS_E_TIMEOUT, "connect.tcp", "connect to %s:%u: your connect hook did not get there in time; "
+                     "check host, port and firewall", d->host, (unsigned)d->tcp_port);
 }
 
 static size_t azri_dial_fds(const azri_dial *d, azri_fd *out, size_t cap) {
@@ -18562,15 +18545,6 @@ static uint64_t azri_seed(const azri_port *port, uint64_t seed) {
     return seed;
 }
 
-/* name, or name:port. Where hosts are names, it is left to the connect hook and to TLS to find a wrong one. */
-static azredis_status azri_open_host(azredis_client *c, const char *host, uint16_t *port) {
-    if (AZRI_WITH_ADDRESSES) return azri_endpoint_parse(azri_str(host), c->host, port, &c->broken);
-    if (strlen(host) >= sizeof c->host)
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "options.host has more than 255 bytes");
-    azri_copy(c->host, sizeof c->host, host);
-    return AZREDIS_OK;
-}
-
 /* Where there is no TLS: a unix socket, or this machine. */
 static azredis_status azri_open_plain(azredis_client *c, const azredis_options *o) {
     if (!AZRI_WITH_PLAINTEXT && o->plaintext)
@@ -18580,9 +18554,7 @@ static azredis_status azri_open_plain(azredis_client *c, const azredis_options *
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "a unix socket has no TLS: set plaintext");
     if (azri_is_plain(c) && c->host[0] != '/' && !azri_is_loopback(azri_str(c->host)))
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext",
-                         "without TLS only this machine is reached, and %s is "
-                         "another: leave plaintext at 0",
-                         c->host);
+                         "without TLS only this machine is reached, and %s is another: leave plaintext at 0", c->host);
     return AZREDIS_OK;
 }
 
@@ -18590,13 +18562,13 @@ static azredis_status azri_open_endpoint(azredis_client *c, const azredis_option
     uint16_t port = 0;
     if (!o->host || !o->host[0])
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host",
-                         "options.host is missing: give the cache's host name, such as "
-                         "name.region.redis.azure.net");
-    if (AZRI_WITH_PLAINTEXT && o->host[0] == '/') {
+                         "options.host is missing: give the cache's host name, such as name.region.redis.azure.net");
+    /* A socket's path, a name, or name:port. Where hosts are names, the connect hook and TLS are left to find a wrong one. */
+    if (!AZRI_WITH_ADDRESSES || (AZRI_WITH_PLAINTEXT && o->host[0] == '/')) {
         if (strlen(o->host) >= sizeof c->host)
-            return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "the socket's path is too long");
+            return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "options.host has more than 255 bytes");
         azri_copy(c->host, sizeof c->host, o->host);
-    } else if (azri_open_host(c, o->host, &port) != AZREDIS_OK) {
+    } else if (azri_endpoint_parse(azri_str(o->host), c->host, &port, &c->broken) != AZREDIS_OK) {
         return c->broken.code;
     }
     if (o->tcp_port && port && o->tcp_port != port)
