@@ -772,6 +772,23 @@ typedef struct azredis_auth_options {
     void               *refresh_user;
 } azredis_auth_options;
 
+/* What each link of the chain said on the last walk, oldest first. */
+typedef struct azredis_link_record {
+    char     name[24];                 /* "environment" */
+    char     outcome[16];              /* "token", "unavailable", "failed" */
+    char     reason[200];
+    uint32_t ms;
+} azredis_link_record;
+
+/* Whom the live token speaks for. Read from its claims and never verified: that is for Redis to do. */
+typedef struct azredis_auth_info_data {
+    char     credential[24];           /* the identity that gave it: "environment" */
+    char     user[64];                 /* the user name for AUTH: the oid */
+    char     tenant[64], audience[160];/* its tid and aud; "": it does not say */
+    int64_t  expires_on;               /* its exp, seconds since 1970; 0: it does not say */
+    int64_t  expires_in_ms;            /* life left; AZREDIS_UNKNOWN: a password, which never expires */
+} azredis_auth_info_data;
+
 #ifndef AZREDIS_LEAN
 /* Never NULL but for out of memory or a foreign version. No I/O. Wrong options: an auth that answers
  * every call with AZREDIS_E_ARG and names the option. */
@@ -788,44 +805,22 @@ static inline azredis_auth *azredis_auth_open(const azredis_auth_options *o) {
 AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *out, uint32_t wait_ms,
                                               azredis_error *why);
 AZREDIS_API void azredis_token_wipe(azredis_token *t);        /* zeroes and frees the copy; NULL is allowed */
-#endif
-AZREDIS_API void azredis_auth_release(azredis_auth *a);       /* drops your reference; the last one wipes */
-#endif
 
-/* What each link of the chain said on the last walk, oldest first; AZREDIS_AGAIN past the end. */
-typedef struct azredis_link_record {
-    char     name[24];                 /* "environment" */
-    char     outcome[16];              /* "token", "unavailable", "failed" */
-    char     reason[200];
-    uint32_t ms;
-} azredis_link_record;
-#ifndef AZREDIS_LEAN
-AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, azredis_link_record *out);
-#endif
-
-/* Whom the live token speaks for. Read from its claims and never verified: that is for Redis to do. */
-typedef struct azredis_auth_info_data {
-    char     credential[24];           /* the identity that gave it: "environment" */
-    char     user[64];                 /* the user name for AUTH: the oid */
-    char     tenant[64], audience[160];/* its tid and aud; "": it does not say */
-    int64_t  expires_on;               /* its exp, seconds since 1970; 0: it does not say */
-    int64_t  expires_in_ms;            /* life left; AZREDIS_UNKNOWN: a password, which never expires */
-} azredis_auth_info_data;
-
-/* OK: *out is filled. AGAIN: there is no live token; E_ARG: wrong options. In both cases *out has only the
- * credential, and only if the options name one. No I/O. Any thread. size: of *out, as the caller knows it. */
-#ifndef AZREDIS_LEAN
-AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_info_data *out, size_t size);
-static inline azredis_status azredis_auth_info(azredis_auth *a, azredis_auth_info_data *out) {
-    return azredis_auth_info_v(a, out, sizeof *out);
-}
-#endif
-
-#if !defined(AZREDIS_NO_MALLOC) && !defined(AZREDIS_LEAN)
 /* A rehearsal: every client of a soon presents its credentials once more on each live connection, as it does with a new
  * token, and tells of it by the same events. Fetches nothing. AGAIN: there is no live token; E_NOMEM: the client lives in
  * memory of yours. Any thread. */
 AZREDIS_API azredis_status azredis_auth_rehearse(azredis_auth *a);
+#endif
+
+/* AGAIN: index is past the end. */
+AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, azredis_link_record *out);
+/* OK: *out is filled. AGAIN: there is no live token; E_ARG: wrong options. In both cases *out has only the
+ * credential, and only if the options name one. No I/O. Any thread. size: of *out, as the caller knows it. */
+AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_info_data *out, size_t size);
+static inline azredis_status azredis_auth_info(azredis_auth *a, azredis_auth_info_data *out) {
+    return azredis_auth_info_v(a, out, sizeof *out);
+}
+AZREDIS_API void azredis_auth_release(azredis_auth *a);       /* drops your reference; the last one wipes */
 #endif
 
 /* ---- client ---------------------------------------------------------------------------------- */
@@ -1132,13 +1127,11 @@ static inline azredis_status azredis_call_int(azredis_client *c, azredis_reply *
 
 /* A value of AZREDIS_T_NIL: there is none. */
 static inline azredis_status azredis_get(azredis_client *c, azredis_reply *r, const char *key) {
-    azredis_str no = { NULL, 0 };
-    return azredis_call_int(c, r, 2, "GET", key, no, no, NULL);
+    return azredis_call_int(c, r, 2, "GET", key, azredis_z(""), azredis_z(""), NULL);
 }
 
 static inline azredis_status azredis_set(azredis_client *c, azredis_reply *r, const char *key, azredis_str value) {
-    azredis_str no = { NULL, 0 };
-    return azredis_call_int(c, r, 3, "SET", key, value, no, NULL);
+    return azredis_call_int(c, r, 3, "SET", key, value, azredis_z(""), NULL);
 }
 
 /* Gone after ms milliseconds. */
@@ -1151,39 +1144,33 @@ static inline azredis_status azredis_set_for(azredis_client *c, azredis_reply *r
 /* *out: 1 set, 0 there was one already. */
 static inline azredis_status azredis_set_new(azredis_client *c, azredis_reply *r, const char *key, azredis_str value,
                                              int64_t *out) {
-    azredis_str no = { NULL, 0 };
-    return azredis_call_int(c, r, 3, "SETNX", key, value, no, out);
+    return azredis_call_int(c, r, 3, "SETNX", key, value, azredis_z(""), out);
 }
 
 /* *out: 1 deleted, 0 there was none. */
 static inline azredis_status azredis_del(azredis_client *c, azredis_reply *r, const char *key, int64_t *out) {
-    azredis_str no = { NULL, 0 };
-    return azredis_call_int(c, r, 2, "DEL", key, no, no, out);
+    return azredis_call_int(c, r, 2, "DEL", key, azredis_z(""), azredis_z(""), out);
 }
 
 static inline azredis_status azredis_exists(azredis_client *c, azredis_reply *r, const char *key, int64_t *out) {
-    azredis_str no = { NULL, 0 };
-    return azredis_call_int(c, r, 2, "EXISTS", key, no, no, out);
+    return azredis_call_int(c, r, 2, "EXISTS", key, azredis_z(""), azredis_z(""), out);
 }
 
 static inline azredis_status azredis_incr_by(azredis_client *c, azredis_reply *r, const char *key, int64_t by,
                                              int64_t *out) {
-    azredis_str no = { NULL, 0 };
     char room[24];
-    return azredis_call_int(c, r, 3, "INCRBY", key, azredis_digits(room, by), no, out);
+    return azredis_call_int(c, r, 3, "INCRBY", key, azredis_digits(room, by), azredis_z(""), out);
 }
 
 /* *out: 1 will be gone after ms milliseconds, 0 there is none. */
 static inline azredis_status azredis_expire(azredis_client *c, azredis_reply *r, const char *key, int64_t ms,
                                             int64_t *out) {
-    azredis_str no = { NULL, 0 };
     char room[24];
-    return azredis_call_int(c, r, 3, "PEXPIRE", key, azredis_digits(room, ms), no, out);
+    return azredis_call_int(c, r, 3, "PEXPIRE", key, azredis_digits(room, ms), azredis_z(""), out);
 }
 
 static inline azredis_status azredis_hget(azredis_client *c, azredis_reply *r, const char *key, const char *field) {
-    azredis_str no = { NULL, 0 };
-    return azredis_call_int(c, r, 3, "HGET", key, azredis_z(field), no, NULL);
+    return azredis_call_int(c, r, 3, "HGET", key, azredis_z(field), azredis_z(""), NULL);
 }
 
 /* *out: 1 a new field, 0 it has got another value. */
@@ -1194,27 +1181,23 @@ static inline azredis_status azredis_hset(azredis_client *c, azredis_reply *r, c
 
 /* For azredis_field: a map, over RESP2 a flat array. */
 static inline azredis_status azredis_hgetall(azredis_client *c, azredis_reply *r, const char *key) {
-    azredis_str no = { NULL, 0 };
-    return azredis_call_int(c, r, 2, "HGETALL", key, no, no, NULL);
+    return azredis_call_int(c, r, 2, "HGETALL", key, azredis_z(""), azredis_z(""), NULL);
 }
 
 /* *out: how long the list is now. */
 static inline azredis_status azredis_lpush(azredis_client *c, azredis_reply *r, const char *key, azredis_str value,
                                            int64_t *out) {
-    azredis_str no = { NULL, 0 };
-    return azredis_call_int(c, r, 3, "LPUSH", key, value, no, out);
+    return azredis_call_int(c, r, 3, "LPUSH", key, value, azredis_z(""), out);
 }
 
 /* *out: how many have received it. */
 static inline azredis_status azredis_publish(azredis_client *c, azredis_reply *r, const char *channel,
                                              azredis_str payload, int64_t *out) {
-    azredis_str no = { NULL, 0 };
-    return azredis_call_int(c, r, 3, "PUBLISH", channel, payload, no, out);
+    return azredis_call_int(c, r, 3, "PUBLISH", channel, payload, azredis_z(""), out);
 }
 
 static inline azredis_status azredis_ping(azredis_client *c, azredis_reply *r) {
-    azredis_str no = { NULL, 0 };
-    return azredis_call_int(c, r, 1, "PING", "", no, no, NULL);
+    return azredis_call_int(c, r, 1, "PING", "", azredis_z(""), azredis_z(""), NULL);
 }
 
 /* ---- pub/sub --------------------------------------------------------------------------------- */
@@ -3554,8 +3537,8 @@ static azredis_status azri_http_eof(azri_http *h, azredis_error *e) {
 
 /* ==== >>reply ============================================================= uses: core mem text ==
  * What an azredis_reply holds, and the public readers of it.
- * A reply's memory is one block that begins with an azri_block, so that azredis_reply_free and
- * azredis_reply_copy need no client. A fixed buffer of the caller's has no such head. Pure.
+ * A reply's memory is one block that begins with an azri_block, so that azredis_reply_free and azredis_reply_copy need no
+ * client. A fixed buffer of the caller's has no such head. Pure.
  * Entry points: azri_reply_reset, _block, _store, _error and the public functions.
  * ================================================================================================ */
 
@@ -3885,15 +3868,13 @@ AZREDIS_API const char *azredis_status_text(azredis_status s) {
 
 /* ==== >>resp ======================================================= uses: core mem fail text reply ==
  * RESP2 and RESP3: commands out, frames in. Pure.
- * The decoder owns one receive block and parses in it. Bytes may come in any split; nothing is looked
- * at twice: a line is searched on from where it ended, a payload is passed by its length. Nodes hold
- * offsets until the frame is complete, for the block may move.
- * Memory: the block is at most 2 x the bytes received + 1 MiB (while it grows, the old one is there
- * too), and 16 bytes a node with doubling; no announced length or count reserves more than 1 MiB. A
- * frame that costs more than max_reply (its bytes + 16 a node) or finds no memory is parsed on without
- * being stored: it holds nothing, and the connection lives.
- * Entry points: azri_resp_size, _write; azri_resp_init, _room, _got, _next, _keep, _mid_frame, _idle,
- * _free.
+ * The decoder owns one receive block and parses in it. Bytes may come in any split; nothing is looked at twice: a line is
+ * searched on from where it ended, a payload is passed by its length. Nodes hold offsets until the frame is complete, for
+ * the block may move.
+ * Memory: the block is at most 2 x the bytes received + 1 MiB (while it grows, the old one is there too), and 16 bytes a
+ * node with doubling; no announced length or count reserves more than 1 MiB. A frame that costs more than max_reply (its
+ * bytes + 16 a node) or finds no memory is parsed on without being stored: it holds nothing, and the connection lives.
+ * Entry points: azri_resp_size, _write; azri_resp_init, _room, _got, _next, _keep, _mid_frame, _idle, _free.
  * ================================================================================================ */
 
 #define AZRI_RESP_LENGTH_MAX 32u       /* bytes of a line that holds a length, a flag or nothing */
@@ -4210,23 +4191,21 @@ static char azri_resp_length(azredis_str s, size_t max, size_t *out) {
     return s.len ? 'n' : '\0';
 }
 
+static size_t azri_resp_skip_digits(azredis_str s, size_t i) {
+    while (i < s.len && azri_is_digit(s.ptr[i])) i++;
+    return i;
+}
+
 /* [+-]? digits */
 static int azri_resp_is_bignum(azredis_str s) {
     size_t i = s.len && (s.ptr[0] == '+' || s.ptr[0] == '-') ? 1 : 0;
-    if (i == s.len) return 0;
-    while (i < s.len && azri_is_digit(s.ptr[i])) i++;
-    return i == s.len;
+    return i < s.len && azri_resp_skip_digits(s, i) == s.len;
 }
 
 /* inf, infinity, nan, nan(...) after the sign, in any case: old servers print what their libc prints. */
 static int azri_resp_is_special(azredis_str s) {
     if (azri_ieqz(s, "inf") || azri_ieqz(s, "infinity") || azri_ieqz(s, "nan")) return 1;
     return s.len >= 5 && azri_ieqz(azri_slice(s.ptr, 4), "nan(") && s.ptr[s.len - 1] == ')';
-}
-
-static size_t azri_resp_skip_digits(azredis_str s, size_t i) {
-    while (i < s.len && azri_is_digit(s.ptr[i])) i++;
-    return i;
 }
 
 /* The form only; azredis_double makes the number when it is wanted. ".5" and "5." pass, "." does not. */
@@ -4642,15 +4621,11 @@ static int azri_resp_resize(azri_resp *d, size_t cap) {
     return 1;
 }
 
-/* Bytes that a payload in progress still lacks; 0: unknown. */
-static size_t azri_resp_lacks(const azri_resp *d) {
-    if (d->state != AZRI_RESP_BODY || d->lost != AZREDIS_OK) return 0;
-    return d->need + 2 > d->end - d->pos ? d->need + 2 - (d->end - d->pos) : 0;
-}
-
-/* Grows the block if less than `want` bytes are free, or than the payload lacks if that is less. */
+/* Grows the block if less than `want` bytes are free, or than the payload in progress still lacks if that is less. */
 static int azri_resp_grow(azri_resp *d, size_t want) {
-    size_t live = d->end - d->start, lacks = azri_resp_lacks(d), more = live > want ? live : want;
+    size_t live = d->end - d->start, lacks = 0, more = live > want ? live : want;
+    if (d->state == AZRI_RESP_BODY && d->lost == AZREDIS_OK && d->need + 2 > d->end - d->pos)
+        lacks = d->need + 2 - (d->end - d->pos);
     if (azri_resp_cap(d) - d->end >= (lacks && lacks < want ? lacks : want)) return 1;
     if (lacks) more = azri_minz(lacks, live > AZRI_RESP_RESERVE ? live : AZRI_RESP_RESERVE);
     if (more > SIZE_MAX - live) return 0;
@@ -10039,10 +10014,10 @@ static int azri_slices_go_on(const azri_slices *b, const azredis_reply *r, uint6
 #endif
 
 /* ==== >>session =========================================================== uses: core mem fail text reply resp news cmd ==
- * One connection to one Redis server, from the first byte after TLS to the end. Pure: bytes, tokens
- * and times come in, bytes, finished commands and news go out; the pump does the I/O.
- * Commands leave in the order of the FIFO and replies are matched to its head; a frame that matches
- * nothing ends the connection, because after a doubt every later answer may be somebody else's.
+ * One connection to one Redis server, from the first byte after TLS to the end. Pure: bytes, tokens and times come in,
+ * bytes, finished commands and news go out; the pump does the I/O. Commands leave in the order of the FIFO and replies
+ * are matched to its head; a frame that matches nothing ends the connection, because after a doubt every later answer
+ * may be somebody else's.
  * Sources: Redis protocol specification; the AUTH fence is explained at azri_session_reauth.
  * Entry points: azri_session_opened, _push_cmd, _output, _frame, _token; see also >>ends.
  * ================================================================================================ */
@@ -10623,29 +10598,20 @@ static azredis_status azri_session_desync(azri_session *s, azredis_error *e) {
                      "connection is given up so that no answer reaches another caller", s->conf->endpoint);
 }
 
-static void azri_session_silent_refusal(azri_session *s) {
-    (void)azri_fail(&s->auth_error, AZREDIS_E_AUTH, "redis.auth", "%s: the server refused the new token without a word "
-                    "(Redis 7.2 to 8.0 do); a fresh token is fetched", s->conf->endpoint);
-    s->auth_answered = -1;
-}
-
 /* The answer to REAUTH, or that to the fence behind it. */
 static azredis_status azri_session_reauth_answer(azri_session *s, const azredis_value *v, uint64_t now,
                                                  azredis_error *e) {
-    if (v->type == AZREDIS_T_STATUS && azri_value_is(v, "OK")) {
-        s->auth_answered = 1;
-    } else if (v->type == AZREDIS_T_ERROR) {
-        azri_server_error(s, v, "redis.auth", &s->auth_error);
-        s->auth_answered = -1;
-    } else if (!s->no_fence && azri_value_is(v, s->nonce)) {
-        azri_session_silent_refusal(s);
+    int accepted = v->type == AZREDIS_T_STATUS && azri_value_is(v, "OK"), refused = v->type == AZREDIS_T_ERROR;
+    int silent = !refused && !s->no_fence && azri_value_is(v, s->nonce);
+    if (!accepted && !refused && !silent) return azri_session_desync(s, e);
+    s->auth_answered = accepted ? 1 : -1;
+    if (refused) azri_server_error(s, v, "redis.auth", &s->auth_error);
+    if (silent) {
+        (void)azri_fail(&s->auth_error, AZREDIS_E_AUTH, "redis.auth", "%s: the server refused the new token without a word "
+                        "(Redis 7.2 to 8.0 do); a fresh token is fetched", s->conf->endpoint);
         (void)azri_session_pop(s);
-        azri_session_reauth_end(s, now);
-        return AZREDIS_OK;
-    } else {
-        return azri_session_desync(s, e);
     }
-    if (s->no_fence) azri_session_reauth_end(s, now);
+    if (silent || s->no_fence) azri_session_reauth_end(s, now);
     return AZREDIS_OK;
 }
 
@@ -10873,11 +10839,22 @@ static azredis_status azri_session_expired(azri_session *s, azredis_error *e) {
                      s->replace && !AZRI_WITH_HANDOVER ? s->replace : "the token of this connection has expired");
 }
 
+/* A program that did not pump may find the token ended before AUTH was written. */
+static uint64_t azri_session_handshake_until(const azri_session *s) {
+    return azri_min64(s->handshake_until, s->trying ? s->trying->expires_at : s->blob->expires_at);
+}
+
+static azredis_status azri_session_tick_handshake(azri_session *s, uint64_t now, azredis_error *e) {
+    if (now >= s->handshake_until)
+        return azri_fail(e, AZREDIS_E_TIMEOUT, "redis.auth",
+                         "%s: the server did not finish AUTH and handshake in %u ms", s->conf->endpoint,
+                         (unsigned)s->conf->auth_ms);
+    return now < azri_session_handshake_until(s) ? AZREDIS_OK : azri_session_expired(s, e);
+}
+
 /* What time brings. Not OK: the connection must be closed with *e. */
 static azredis_status azri_session_tick(azri_session *s, uint64_t now, azredis_error *e) {
-    if (s->state == AZRI_HANDSHAKE && now >= s->handshake_until)
-        return azri_fail(e, AZREDIS_E_TIMEOUT, "redis.auth", "%s: the server did not finish AUTH and handshake in %u ms",
-                         s->conf->endpoint, (unsigned)s->conf->auth_ms);
+    if (s->state == AZRI_HANDSHAKE) return azri_session_tick_handshake(s, now, e);
     if (s->state != AZRI_READY && s->state != AZRI_DRAINING) return AZREDIS_OK;
     if (now >= s->blob->expires_at) return azri_session_expired(s, e);
     azri_session_expire(s, now, e);
@@ -10906,7 +10883,7 @@ static uint64_t azri_session_deadline(const azri_session *s, uint64_t now) {
     uint64_t t;
     if (s->state == AZRI_DOWN) return s->dial_at;
     if (s->state == AZRI_DIALING) return AZRI_NEVER64;
-    if (s->state == AZRI_HANDSHAKE) return s->handshake_until;
+    if (s->state == AZRI_HANDSHAKE) return azri_session_handshake_until(s);
     t = azri_min64(s->next_deadline, azri_session_dead_at(s));
     azri_sooner(&t, s->blob->expires_at);
     if (s->state == AZRI_READY) azri_sooner(&t, azri_session_drain_at(s));
@@ -10977,14 +10954,13 @@ static void azri_session_closed(azri_session *s, const azredis_error *why, azri_
 #define AZRI_MSG_ROOM   256u            /* of a channel and a payload whose memory may be used again */
 #define AZRI_MSG_SPARES 64u             /* so many of them for each subscription: a flight */
 
-typedef struct azri_msg azri_msg;
-struct azri_msg {
-    azri_msg *next;
+typedef struct azri_msg {
+    struct azri_msg *next;
     size_t    size, channel_len, payload_len;
     uint64_t  arrival;                  /* its place among the messages of all subscriptions; 0: before all that have one */
     uint32_t  gap, lost;
     char     *text;                     /* channel NUL payload NUL, behind this struct */
-};
+} azri_msg;
 
 typedef enum azri_sub_state {
     AZRI_SUB_NEW,                       /* SUBSCRIBE must be written */
@@ -11342,8 +11318,7 @@ typedef struct azri_hub_conf {
     azri_session_conf session;
 } azri_hub_conf;
 
-typedef struct azri_hub azri_hub;
-struct azri_hub {
+typedef struct azri_hub {
     const azri_mem *mem;
     azri_session   *sessions;
     azri_session   *main;               /* that commands are written to. While its heir waits it is still this one */
@@ -11353,7 +11328,7 @@ struct azri_hub {
     azri_queue      backlog;
     azri_stock      stock;
     azredis_sub    *subs, *topics[AZRI_TOPICS];
-    void          (*sweep)(azri_hub *h);  /* frees subscriptions that were given up; NULL: none ever was */
+    void          (*sweep)(struct azri_hub *h);  /* frees subscriptions that were given up; NULL: none ever was */
     uint32_t        answers;            /* to SUBSCRIBE; with what ends subscriptions */
     uint32_t        session_count;
     uint32_t        serials;            /* counts connections */
@@ -11374,7 +11349,7 @@ struct azri_hub {
     azredis_error   trouble;            /* why nothing is connected; code OK: no trouble known */
     azredis_error   made;               /* where a call's error is made; of whoever holds the lock, until he lets go */
     azri_news       news;
-};
+} azri_hub;
 
 static void azri_hub_init(azri_hub *h, const azri_mem *m, uint64_t seed) {
     memset(h, 0, sizeof *h);
@@ -12276,10 +12251,18 @@ static void azri_hub_main_closed(azri_hub *h, azri_session *s, const azredis_err
     if (heir) azri_hub_restored(h, b, now);
 }
 
-/* Subscribed, a connection has the server's limit for subscribers, which is far below that of others. */
-static int azri_hub_over_limit(const azri_hub *h, const azri_session *s, const azredis_error *e, uint64_t now) {
-    return AZRI_WITH_HANDOVER && e->code == AZREDIS_E_CLOSED && s == h->main && h->subs && azri_hub_listens(h, s) &&
-           s->state == AZRI_READY && s->in_flight && !s->wants_close && now < azri_blob_drain_at(s->blob);
+/* Subscribed, a connection has the server's limit for subscribers, which is far below that of others. Of a server that
+ * ends one without a word while it was answering or sending messages this may be the reason. */
+static void azri_hub_over_limit(const azri_hub *h, const azri_session *s, azredis_error *e, uint64_t now) {
+    if (!AZRI_WITH_HANDOVER || e->code != AZREDIS_E_CLOSED || s != azri_hub_listener(h) || !h->subs || !azri_hub_listens(h, s) ||
+        s->state != AZRI_READY || s->wants_close || now >= azri_blob_drain_at(s->blob))
+        return;
+    if (s->in_flight && s == h->main)
+        azri_fail_add(e, "; if an answer was large: beside subscriptions the server ends a connection whose answers "
+                      "exceed its output-buffer limit for pubsub (32 MiB); see options.pubsub");
+    else if (now - azri_min64(now, s->last_read) < AZRI_SECOND)
+        azri_fail_add(e, "; if messages came faster than they were read: the server ends a subscriber at its output-buffer limit; "
+                      "read faster, publish less, or raise client-output-buffer-limit pubsub");
 }
 
 /* The connection of s, or the try to make one, has ended. The pump closes s->link if there is one. */
@@ -12289,9 +12272,7 @@ static void azri_hub_closed(azri_hub *h, azri_session *s, const azredis_error *w
     uint64_t delay;
     memset(&unsent, 0, sizeof unsent);
     azri_fail_copy(e, why);
-    if (azri_hub_over_limit(h, s, e, now))
-        azri_fail_add(e, "; if an answer was large: beside subscriptions the server ends a connection whose answers "
-                      "exceed its output-buffer limit for pubsub (32 MiB); see options.pubsub");
+    azri_hub_over_limit(h, s, e, now);
     if (s->rejected) azri_hub_refused(h, s, e);
     delay = azri_hub_redial_delay(h, s, e, now);
     azri_session_closed(s, e, &unsent);
@@ -12779,19 +12760,14 @@ static azredis_status azri_lock_init(azri_lock *l, const azri_port *port) {
     return pthread_mutex_init(&l->m, NULL) == 0 ? AZREDIS_OK : AZREDIS_E_NOMEM;
 }
 
+static void azri_lock_must(int r) {
+    AZREDIS_ASSERT(r == 0);
+    (void)r;
+}
+
 static void azri_lock_free(azri_lock *l) { (void)pthread_mutex_destroy(&l->m); }
-
-static void azri_lock_acquire(azri_lock *l) {
-    int r = pthread_mutex_lock(&l->m);
-    AZREDIS_ASSERT(r == 0);
-    (void)r;
-}
-
-static void azri_lock_release(azri_lock *l) {
-    int r = pthread_mutex_unlock(&l->m);
-    AZREDIS_ASSERT(r == 0);
-    (void)r;
-}
+static void azri_lock_acquire(azri_lock *l) { azri_lock_must(pthread_mutex_lock(&l->m)); }
+static void azri_lock_release(azri_lock *l) { azri_lock_must(pthread_mutex_unlock(&l->m)); }
 #endif
 
 /* Ends a poll from any thread. Counted, and in libc's memory: a look-up thread may outlive the client and
@@ -13009,12 +12985,9 @@ static azri_lookup *azri_lookup_new(azri_waker *w, const char *host, uint16_t tc
     l->waker = w;
     azri_copy(l->host, sizeof l->host, host);
     (void)azri_fmt(l->service, sizeof l->service, "%u", (unsigned)tcp_port);
-    if (host[0] == '/') {
-        azri_lookup_unix(l);
-        return l;
-    }
-    azri_lookup_resolve(l, AI_NUMERICHOST);   /* an address: answered at once, without network or files */
-    l->done = l->gai == 0;
+    if (host[0] == '/') azri_lookup_unix(l);
+    else azri_lookup_resolve(l, AI_NUMERICHOST);   /* an address: answered at once, without network or files */
+    l->done |= l->gai == 0;
     return l;
 }
 
@@ -13381,9 +13354,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user) {
 
 /* Where events go that nobody asked for. */
 static void azri_event_default(const azredis_event *ev) { azredis_print_event(ev, NULL); }
-#endif
 
-#ifndef AZREDIS_NO_OS
 /* ==== >>file ============================================================== uses: core mem fail posix ==
  * Files that hold a token or a key of the identity. Entry point: azri_file_read.
  * ================================================================================================ */
@@ -13963,10 +13934,8 @@ static azredis_status azri_dial_step(azri_dial *d, uint64_t now, intptr_t *sock,
 
 static azredis_status azri_dial_timeout(azri_dial *d, azredis_error *e) {
     azri_dial_end(d);
-    return azri_fail(e, AZREDIS_E_TIMEOUT, "connect.tcp",
-                     "connect to %s:%u: your connect hook did not get there in time; "
-                     "check host, port and firewall",
-                     d->host, (unsigned)d->tcp_port);
+    return azri_fail(e, AZREDIS_E_TIMEOUT, "connect.tcp", "connect to %s:%u: your connect hook did not get there in time; "
+                     "check host, port and firewall", d->host, (unsigned)d->tcp_port);
 }
 
 static size_t azri_dial_fds(const azri_dial *d, azri_fd *out, size_t cap) {
@@ -14022,6 +13991,11 @@ static void azri_fork_mark(azri_fork *f) {
 }
 
 static int azri_forked(const azri_fork *f) { return f->page ? !*f->page : f->pid != getpid(); }
+#else
+typedef struct azri_fork { char none; } azri_fork;
+#define azri_fork_mark(f) ((void)(f))
+#define azri_fork_unmark(f) ((void)(f))
+#define azri_forked(f) ((void)(f), 0)
 #endif
 
 /* ==== >>mbedtls =========================================================== uses: - ==============
@@ -14070,25 +14044,21 @@ mbedtls-devel, mbedtls-dev; macOS: brew install mbedtls@3; elsewhere: give the c
 #    error "azredis: mbedTLS is built without MBEDTLS_X509_CHECK_KEY_USAGE and MBEDTLS_X509_CHECK_EXTENDED_KEY_USAGE: \
 a client's certificate would pass for a server's"
 #  endif
-#  if !defined(MBEDTLS_AES_C) || !defined(MBEDTLS_CIPHER_MODE_CBC)
-#    error "azredis: mbedTLS is built without MBEDTLS_AES_C and MBEDTLS_CIPHER_MODE_CBC: the suites of Azure Managed Redis"
-#  endif
 #  if !defined(MBEDTLS_SHA256_C) || !defined(MBEDTLS_SHA512_C) || defined(MBEDTLS_SHA512_NO_SHA384)
 #    error "azredis: mbedTLS is built without MBEDTLS_SHA256_C and MBEDTLS_SHA512_C (SHA-384): Azure's suites and roots"
 #  endif
-#  if !defined(MBEDTLS_ECP_DP_SECP256R1_ENABLED) || !defined(MBEDTLS_ECP_DP_SECP384R1_ENABLED)
-#    error "azredis: mbedTLS is built without MBEDTLS_ECP_DP_SECP256R1_ENABLED and MBEDTLS_ECP_DP_SECP384R1_ENABLED"
-#  endif
-#elif AZRI_MBEDTLS == 3               /* the names that count drivers of PSA too */
-#  if !defined(MBEDTLS_SSL_HAVE_AES) || !defined(MBEDTLS_SSL_HAVE_CBC)
-#    error "azredis: mbedTLS is built without MBEDTLS_AES_C and MBEDTLS_CIPHER_MODE_CBC: the suites of Azure Managed Redis"
-#  endif
+#elif AZRI_MBEDTLS == 3               /* here and below: the names that count drivers of PSA too */
 #  if !defined(MBEDTLS_MD_CAN_SHA256) || !defined(MBEDTLS_MD_CAN_SHA384)
 #    error "azredis: mbedTLS is built without MBEDTLS_SHA256_C and MBEDTLS_SHA384_C: Azure's suites and roots"
 #  endif
-#  if !defined(MBEDTLS_ECP_HAVE_SECP256R1) || !defined(MBEDTLS_ECP_HAVE_SECP384R1)
-#    error "azredis: mbedTLS is built without MBEDTLS_ECP_DP_SECP256R1_ENABLED and MBEDTLS_ECP_DP_SECP384R1_ENABLED"
-#  endif
+#endif
+#if (AZRI_MBEDTLS == 2 && !(defined(MBEDTLS_AES_C) && defined(MBEDTLS_CIPHER_MODE_CBC))) || \
+    (AZRI_MBEDTLS == 3 && !(defined(MBEDTLS_SSL_HAVE_AES) && defined(MBEDTLS_SSL_HAVE_CBC)))
+#  error "azredis: mbedTLS is built without MBEDTLS_AES_C and MBEDTLS_CIPHER_MODE_CBC: the suites of Azure Managed Redis"
+#endif
+#if (AZRI_MBEDTLS == 2 && !(defined(MBEDTLS_ECP_DP_SECP256R1_ENABLED) && defined(MBEDTLS_ECP_DP_SECP384R1_ENABLED))) || \
+    (AZRI_MBEDTLS == 3 && !(defined(MBEDTLS_ECP_HAVE_SECP256R1) && defined(MBEDTLS_ECP_HAVE_SECP384R1)))
+#  error "azredis: mbedTLS is built without MBEDTLS_ECP_DP_SECP256R1_ENABLED and MBEDTLS_ECP_DP_SECP384R1_ENABLED"
 #endif
 #if !defined(AZREDIS_NO_CERTIFICATE) && !(defined(MBEDTLS_RSA_C) && defined(MBEDTLS_PKCS1_V21) && \
     defined(MBEDTLS_PK_PARSE_C) && defined(MBEDTLS_CIPHER_C) && defined(MBEDTLS_MD_C))
@@ -14254,11 +14224,8 @@ static void azri_roots_line(azri_roots *r, const char *p, size_t n) {
     if (st == AZREDIS_E_NOMEM) r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;
 }
 
-#ifdef AZREDIS_NO_OS
-static void azri_roots_file(azri_roots *r, const char *path) {
-    (void)path;
-    r->status = MBEDTLS_ERR_X509_FILE_IO_ERROR;
-}
+#ifdef AZREDIS_NO_OS                   /* azri_tls_find_roots wants ca there */
+#define azri_roots_file(r, path) ((void)(r), (void)(path))
 #else
 static void azri_roots_file(azri_roots *r, const char *path) {
     char line[256];
@@ -14432,9 +14399,6 @@ static azredis_status azri_tls_check_date(const azri_tls *t, int64_t unix_now, a
 
 static const char *azri_tls_roots_name(const azri_tls *t) { return t->ca_path ? t->ca_path : "the given ca"; }
 
-#ifdef AZREDIS_NO_TEXT                 /* mbedtls_x509_dn_gets alone takes 4 KB, with the snprintf that it calls */
-#define azri_tls_note_untrusted(t, crt, depth) ((void)azri_tls_roots_name, (void)(t), (void)(crt), (void)(depth))
-#else
 static int azri_tls_same_dn(const mbedtls_x509_buf *a, const mbedtls_x509_buf *b) {
     return a->len == b->len && memcmp(a->p, b->p, a->len) == 0;
 }
@@ -14451,7 +14415,9 @@ static const char *azri_tls_no_issuer(const mbedtls_x509_crt *issuer) {
 static void azri_tls_note_untrusted(azri_tls *t, const mbedtls_x509_crt *crt, int depth) {
     const mbedtls_x509_crt *issuer = crt->next;
     char dn[160], text[160];
-    int n = mbedtls_x509_dn_gets(dn, sizeof dn, &crt->issuer);
+    int n;
+    if (!AZRI_WITH_TEXT) return;       /* mbedtls_x509_dn_gets alone takes 4 KB, with the snprintf that it calls */
+    n = mbedtls_x509_dn_gets(dn, sizeof dn, &crt->issuer);
     while (issuer && !azri_tls_same_dn(&issuer->subject_raw, &crt->issuer_raw)) issuer = issuer->next;
     (void)azri_quote(text, sizeof text, n > 0 ? dn : "?", n > 0 ? (size_t)n : 1, azri_str(""));
     if (azri_tls_same_dn(&crt->issuer_raw, &crt->subject_raw))
@@ -14464,7 +14430,6 @@ static void azri_tls_note_untrusted(azri_tls *t, const mbedtls_x509_crt *crt, in
                       azri_tls_roots_name(t),
                       depth == 0 ? ", or let the server send its intermediate certificate" : "");
 }
-#endif
 
 /* Called by mbedTLS for each certificate of the chain that it found, the top one first. */
 static int azri_tls_each(void *user, mbedtls_x509_crt *crt, int depth, uint32_t *flags) {
@@ -14505,13 +14470,11 @@ static uint32_t azri_tls_check_chain(azri_tls *t, mbedtls_x509_crt *leaf, int *s
 #define AZRI_SAN_DNS 0x82            /* RFC 5280 4.2.1.6: [2] dNSName, [7] iPAddress, both primitive */
 #define AZRI_SAN_IP  0x87
 
-#ifdef AZREDIS_NO_TEXT
-#define azri_tls_note_names(t, leaf, address) ((void)(t), (void)(leaf), (void)(address))
-#else
 /* For whom the certificate is instead. address: it had to be for one. */
 static void azri_tls_note_names(azri_tls *t, const mbedtls_x509_crt *leaf, int address) {
     const mbedtls_x509_sequence *s;
     char list[128], text[96];
+    if (!AZRI_WITH_TEXT) return;
     list[0] = '\0';
     for (s = &leaf->subject_alt_names; s; s = s->next) {
         size_t at = strlen(list);
@@ -14524,7 +14487,6 @@ static void azri_tls_note_names(azri_tls *t, const mbedtls_x509_crt *leaf, int a
     azri_tls_note(t, "wrong host: it is %s%s, not for %s%s; check host and tls_host",
                   list[0] ? "for " : "without names", list, address ? "the address " : "", t->name);
 }
-#endif
 
 /* mbedTLS's own check falls back on the common name, which RFC 9525 6.3 forbids, and 2.28 knows no iPAddress.
  * by_library: what it said of the name. */
@@ -15822,9 +15784,8 @@ static void azri_line_unsecure(azri_line *l) {
 
 static void azri_line_end(azri_line *l) {
     if (l->state == AZRI_LINE_DIAL) azri_dial_end(&l->dial);
-    if ((l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_OPEN) && azri_line_has_tls(l)) azri_line_unsecure(l);
-    if (l->state == AZRI_LINE_TLS || l->state == AZRI_LINE_OPEN || l->state == AZRI_LINE_PROXY)
-        azri_bury(l->grave, l->port, l->sock);
+    if (l->tls.open) azri_line_unsecure(l);
+    if (l->state > AZRI_LINE_DIAL) azri_bury(l->grave, l->port, l->sock);
     l->state = AZRI_LINE_OFF;
 }
 
@@ -16062,15 +16023,11 @@ static uint64_t azri_line_deadline(const azri_line *l) {
 #define AZRI_NOBODY_YET   "token: nobody has signed in yet with the code of the event DeviceCode"
 #define AZRI_OWN_PAUSE    20u           /* ms between two looks at a fetch that another thread is stepping */
 
-typedef struct azri_watch azri_watch;
-struct azri_watch { azri_waker *waker; azri_watch *next; uint64_t woken; };
+typedef struct azri_watch { azri_waker *waker; struct azri_watch *next; uint64_t woken; } azri_watch;
 
 typedef struct azri_fetch azri_fetch;
 
 struct azredis_auth {
-#if AZRI_WITH_FORK
-    azri_fork          fork;            /* of its clients too */
-#endif
     azri_port          port;
     azri_lock          lock;            /* guards all below but conf; never held over I/O or a callback */
     uint32_t           refs;
@@ -16097,6 +16054,7 @@ struct azredis_auth {
     azri_waker        *own_waker;       /* of its name look-ups; made when first needed */
     uint64_t           own_seen;
     int                telling;         /* a thread is in on_event */
+    azri_fork          fork;            /* of its clients too */
     azredis_event_fn   on_event;
     void              *event_user;
     azredis_level      level, wanted;   /* of on_event; the highest of that and all clients */
@@ -16108,14 +16066,7 @@ struct azredis_auth {
 };
 
 /* Asked before the lock, which a thread may have held that is not here. */
-static int azri_auth_forked(const azredis_auth *a) {
-#if AZRI_WITH_FORK
-    return azri_forked(&a->fork);
-#else
-    (void)a;
-    return 0;
-#endif
-}
+static int azri_auth_forked(const azredis_auth *a) { return azri_forked(&a->fork); }
 
 static const azredis_error azri_fork_record = {
     AZREDIS_E_FORK, 0, 0, 0, 0, 0, 0, "client", "",
@@ -16401,11 +16352,6 @@ static void azri_fetch_device_return(azredis_auth *a, azri_fetch *f, int mine) {
     d->refresh = NULL;
 }
 
-/* Under the lock: another person than before has signed in, whose token azri_fetch_take refuses. */
-static int azri_fetch_device_is_other(const azredis_auth *a, const azri_flow *flow) {
-    return flow->status == AZREDIS_OK && a->blob && azri_identity_same(a->blob->user, flow->user, NULL) != AZREDIS_OK;
-}
-
 /* Not under the lock: the program keeps what it will need after a restart. With what another person leaves no renewal
  * would ever be of use: it is forgotten, so that the next walk asks for a sign-in. */
 static void azri_fetch_device_save(azredis_auth *a, azri_fetch *f) {
@@ -16413,8 +16359,8 @@ static void azri_fetch_device_save(azredis_auth *a, azri_fetch *f) {
     azredis_status st;
     int other;
     if (!d || !d->changed) return;
-    azri_auth_lock(a);
-    other = azri_fetch_device_is_other(a, &f->flow);
+    azri_auth_lock(a);                  /* another than before has signed in: azri_fetch_take refuses the token */
+    other = f->flow.status == AZREDIS_OK && a->blob && azri_identity_same(a->blob->user, f->flow.user, NULL) != AZREDIS_OK;
     azri_auth_unlock(a);
     if (other) {
         azri_strfree(&a->port.mem, d->refresh);
@@ -16792,9 +16738,7 @@ static void azri_auth_free(azredis_auth *a) {
 #endif
     azri_identity_conf_free(&a->conf, &mem);
     azri_lock_free(&a->lock);
-#if AZRI_WITH_FORK
     azri_fork_unmark(&a->fork);
-#endif
     azri_wipe(a, sizeof *a);
     azri_free(&mem, a, sizeof *a);
 }
@@ -16814,8 +16758,8 @@ AZREDIS_API void azredis_auth_release(azredis_auth *a) {
 #endif
 
 /* ==== >>pump ============================================================== uses: above ==========
- * One non-blocking turn: sockets to sessions and back, token requests to flows and back. Everything
- * that the pure half decides is carried out here; nothing is decided here.
+ * One non-blocking turn: sockets to sessions and back, token requests to flows and back. Everything that the pure half
+ * decides is carried out here; nothing is decided here.
  * The functions run under the client's lock, which guards the hub and whatever a field's comment does not except,
  * and let go of it over every system call, TLS call and callback. Sockets, TLS and decoders belong to whoever has
  * the baton: the only thread of a plain program or a loop, else a thread of >>threads.
@@ -17727,14 +17671,13 @@ static int azri_park_lend(const azri_park *p, const azri_fd *f, int back) {
 
 /* ---- state ----------------------------------------------------------------------------------------------- */
 
-typedef struct azri_sleeper azri_sleeper;
-struct azri_sleeper {                /* a thread in a blocking call */
-    azri_sleeper *next;
+typedef struct azri_sleeper {        /* a thread in a blocking call */
+    struct azri_sleeper *next;
     azri_cond     cond;
     const int    *done;
     int           want;
     int           heir;              /* it was given the baton */
-};
+} azri_sleeper;
 
 struct azri_threads {
     pthread_t     io, delivery;
@@ -18036,12 +17979,6 @@ static void azri_threads_wait(azredis_client *c, uint64_t until) {
 
 /* ---- the I/O thread --------------------------------------------------------------------------------------- */
 
-/* What it must look at by itself: the token always, the sessions while nobody else does. */
-static uint64_t azri_io_deadline(azredis_client *c, uint64_t now) {
-    uint64_t t = azri_fetch_due(c, now);
-    return c->threads->baton ? t : azri_min64(t, azri_turn_deadline(c, now));
-}
-
 /* The sockets of the sessions into the set. With the baton. While connections come and go each time: a new socket
  * may have an old number. */
 static void azri_io_watch(azredis_client *c) {
@@ -18084,8 +18021,9 @@ static void azri_io_aside(azredis_client *c) {
 static void azri_io_sleep(azredis_client *c) {
     azri_threads *t = c->threads;
     azri_fd own[AZRI_FDS_MAX];
-    uint64_t now = azri_now(c), until = azri_io_deadline(c, now);
+    uint64_t now = azri_now(c), until = azri_fetch_due(c, now);
     size_t n = 1;
+    if (!t->baton) until = azri_min64(until, azri_turn_deadline(c, now));      /* else somebody looks after the sessions */
     if (until <= now) return;
     if (!AZRI_EPOLL && (t->baton || now - t->last_call < AZRI_QUIET)) {
         azri_park_watch(&t->park, NULL, 0);
@@ -18553,15 +18491,6 @@ static uint64_t azri_seed(const azri_port *port, uint64_t seed) {
     return seed;
 }
 
-/* name, or name:port. Where hosts are names, it is left to the connect hook and to TLS to find a wrong one. */
-static azredis_status azri_open_host(azredis_client *c, const char *host, uint16_t *port) {
-    if (AZRI_WITH_ADDRESSES) return azri_endpoint_parse(azri_str(host), c->host, port, &c->broken);
-    if (strlen(host) >= sizeof c->host)
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "options.host has more than 255 bytes");
-    azri_copy(c->host, sizeof c->host, host);
-    return AZREDIS_OK;
-}
-
 /* Where there is no TLS: a unix socket, or this machine. */
 static azredis_status azri_open_plain(azredis_client *c, const azredis_options *o) {
     if (!AZRI_WITH_PLAINTEXT && o->plaintext)
@@ -18571,9 +18500,7 @@ static azredis_status azri_open_plain(azredis_client *c, const azredis_options *
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "a unix socket has no TLS: set plaintext");
     if (azri_is_plain(c) && c->host[0] != '/' && !azri_is_loopback(azri_str(c->host)))
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext",
-                         "without TLS only this machine is reached, and %s is "
-                         "another: leave plaintext at 0",
-                         c->host);
+                         "without TLS only this machine is reached, and %s is another: leave plaintext at 0", c->host);
     return AZREDIS_OK;
 }
 
@@ -18581,13 +18508,13 @@ static azredis_status azri_open_endpoint(azredis_client *c, const azredis_option
     uint16_t port = 0;
     if (!o->host || !o->host[0])
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host",
-                         "options.host is missing: give the cache's host name, such as "
-                         "name.region.redis.azure.net");
-    if (AZRI_WITH_PLAINTEXT && o->host[0] == '/') {
+                         "options.host is missing: give the cache's host name, such as name.region.redis.azure.net");
+    /* A socket's path, a name, or name:port. Where hosts are names, the connect hook and TLS are left to find a wrong one. */
+    if (!AZRI_WITH_ADDRESSES || (AZRI_WITH_PLAINTEXT && o->host[0] == '/')) {
         if (strlen(o->host) >= sizeof c->host)
-            return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "the socket's path is too long");
+            return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "options.host has more than 255 bytes");
         azri_copy(c->host, sizeof c->host, o->host);
-    } else if (azri_open_host(c, o->host, &port) != AZREDIS_OK) {
+    } else if (azri_endpoint_parse(azri_str(o->host), c->host, &port, &c->broken) != AZREDIS_OK) {
         return c->broken.code;
     }
     if (o->tcp_port && port && o->tcp_port != port)
@@ -18827,9 +18754,7 @@ static AZRI_APART azredis_auth *azri_auth_open(azredis_auth_options *o, const az
         azri_free(&port.mem, a, sizeof *a);
         return NULL;
     }
-#if AZRI_WITH_FORK
     azri_fork_mark(&a->fork);
-#endif
     (void)azri_auth_config(o, &a->port.mem, &config, &a->broken);
     azri_token_init(&a->machine, &a->rng, o->policy);
     if (a->broken.code == AZREDIS_OK) (void)azri_identity_conf_copy(&a->conf, &a->port.mem, o, &a->broken);
@@ -19803,21 +19728,17 @@ AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call 
     return st;
 }
 
-static void azri_pump_wait(azredis_client *c, uint64_t until) {
-    do {
-        azri_pump_turn(c);
-        if (!c->closing && !c->woken) azri_pump_sleep(c, until);
-    } while (!c->closing && !c->woken && azri_now(c) < until);
-    c->woken = 0;
-}
-
 AZREDIS_API azredis_status azredis_wait(azredis_client *c, uint32_t ms) {
     azredis_status st = azri_enter(c);
     uint64_t until;
     if (st != AZREDIS_OK) return st;
     until = azri_after(azri_now(c), ms);
     if (azri_threaded(c)) azri_threads_wait(c, until);
-    else azri_pump_wait(c, until);
+    else do {
+        azri_pump_turn(c);
+        if (!c->closing && !c->woken) azri_pump_sleep(c, until);
+    } while (!c->closing && !c->woken && azri_now(c) < until);
+    c->woken = 0;
     st = c->closing ? AZREDIS_E_CLOSED : AZREDIS_OK;
     azri_leave(c);
     return st;
@@ -20245,15 +20166,13 @@ AZREDIS_API void azredis_scan_free(azredis_scan *it) {
 /* ==== licence ===================================================================================
  * MIT No Attribution (MIT-0). Copyright 2026 the azredis_entra.h contributors.
  *
- * Permission is hereby granted, free of charge, to any person obtaining a copy of this software and
- * associated documentation files (the "Software"), to deal in the Software without restriction,
- * including without limitation the rights to use, copy, modify, merge, publish, distribute,
- * sublicense, and/or sell copies of the Software, and to permit persons to whom the Software is
- * furnished to do so.
+ * Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
+ * documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
+ * rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
+ * persons to whom the Software is furnished to do so.
  *
- * THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
- * NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
- * NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM,
- * DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
- * OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+ * THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
+ * WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR
+ * COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
+ * OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
  * ================================================================================================ */

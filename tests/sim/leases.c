@@ -14,7 +14,7 @@
 #include <cmocka.h>
 
 enum { CALLERS = 5, PUMP = CALLERS, TASKS, STACK = 256 * 1024, SOCKETS = 16, TX_MAX = 5, WORD = 24 };
-enum { COMMAND_MS = 5000, AUTH_MS = 15000, RENEW_MS = 200, SPINS = 20000, STEP_MAX = 2000000, LIVES = 5 };
+enum { COMMAND_MS = 5000, AUTH_MS = 15000, RENEW_MS = 200, SPINS = 20000, STEP_MAX = 2000000, LIVES = 40 };
 enum { SLACK = 1000 };                     /* ms that callers may be late, for they take turns */
 
 typedef enum invariant {
@@ -75,7 +75,7 @@ static struct run {
     uint32_t  sockets[SOCKETS];             /* the client's: serials of connections */
     size_t    allocated;
     uint64_t  life, got_at, trouble_until;
-    uint64_t  next_fault, next_write;
+    uint64_t  next_fault, next_write, replaced_at;
     int       last_token;
     command   cmd[MODEL_IDS];
     unsigned long ids, calls;
@@ -281,7 +281,7 @@ static uint64_t auth_until(const conn *k) {
 
 static void check_tokens(void) {
     const azri_session *s;
-    if (run->c->refused) return;                            /* or so it seemed: it is not shown again */
+    if (run->m->doubted == run->last_token) return;         /* it is not shown again */
     for (s = run->c->hub.sessions; s; s = s->next) {
         const conn *k = conn_of_session(s);
         if (!k || !k->calm || s->state != AZRI_READY || k->token == run->last_token || model_undivided(k) || s->undivided) continue;
@@ -304,7 +304,7 @@ static void others(void) {
     unsigned long r = run->reading[dice(CALLERS)];
     if (dice(2)) model_touch(run->m, (unsigned long)dice(MODEL_KEYS));
     if (dice(2)) model_push(run->m);
-    if (r) model_add(run->m, r - 1);
+    if (r && (run->m->calls[r - 1].from || run->m->calls[r - 1].entries < MODEL_ENTRIES / 2)) model_add(run->m, r - 1);
     run->next_write = run->m->now + dice(run->life / 20 + 20);
 }
 
@@ -335,6 +335,7 @@ static void replace_one(void) {
     for (s = run->c->hub.sessions; s; s = s->next) {
         if (s->role != AZREDIS_CONNECTION_LEASED || s->state != AZRI_READY || dice(2)) continue;
         azri_hub_handover(&run->c->hub, s, "sim", run->m->now);
+        run->replaced_at = run->m->now;
         seen[S_REPLACED]++;
     }
 }
@@ -660,8 +661,8 @@ typedef struct held {
 } held;
 
 /* What the last caller left is not the next one's. */
-static void check_clean(const azri_session *s, const conn *k) {
-    CHECK(I_CLEAN, !s->replace && s->lease.client == run->c && s->role == AZREDIS_CONNECTION_LEASED);
+static void check_clean(const azri_session *s, const conn *k, uint64_t since) {
+    CHECK(I_CLEAN, (!s->replace || run->replaced_at >= since) && s->lease.client == run->c && s->role == AZREDIS_CONNECTION_LEASED);
     if (k) CHECK(I_CLEAN, !k->multi && !k->watched && !k->blocked && k->database == 0);
 }
 
@@ -682,7 +683,7 @@ static int lease(held *h) {
     run->held++;
     run->mine[run->self] = h->l;
     k = conn_of_session(h->l->session);
-    check_clean(h->l->session, k);
+    check_clean(h->l->session, k, at);
     h->serial = k ? k->serial : 0;
     return 1;
 }
@@ -816,16 +817,20 @@ static void pump(void) {
     if (!run->closed) CHECK(I_GO_HOME, run->c->hub.session_count == 1);
 }
 
-/* One of the callers closes the client over the others' heads. */
+/* One of the callers closes the client over the others' heads. Then every command ends before any of them goes on, as
+ * with threads. */
 static void rude(void) {
     uint64_t at = run->m->now + dice(run->trouble_until - run->m->now);
+    int inside;
     while (run->m->now < at) rest(at - run->m->now);
+    inside = run->c->inside > 0;
     seen[S_CLOSED_HELD] += run->held > 0;
-    seen[S_CLOSED_INSIDE] += run->c->inside > 0;
+    seen[S_CLOSED_INSIDE] += (uint64_t)inside;
     run->closed = 1;
     run->closed_at = run->m->now;
     run->callers--;
     azredis_close(run->c);
+    if (inside) azri_client_fail_all(run->c);
     run->news++;
 }
 
@@ -874,6 +879,7 @@ static void begin(uint64_t seed) {
     run->seed = seed;
     run->m->rng = seed * 7919;
     run->m->now = 1000000;
+    run->m->doubted = -1;
     run->m->resp2 = seed % 4 == 3;
     for (i = 0; i < MODEL_CONNS; i++) model_close(&run->m->conns[i]);
     run->life = lives[seed / 2 % 4];

@@ -70,6 +70,7 @@ typedef struct model {
     /* the authority */
     struct { uint64_t expires; int refused; } token[MODEL_TOKENS];
     int tokens;
+    int doubted;                       /* the last one that was refused, by a word or by silence */
     conn conns[MODEL_CONNS];
     uint64_t stalled_until;
     /* the ledger */
@@ -163,7 +164,7 @@ static int model_is(word w, const char *z) { return w.n == strlen(z) && memcmp(w
 
 /* A token is "token-NNNNNN", its number the index in m->token. */
 static void model_auth(model *m, conn *k, const word *w) {
-    int first = k->first_auth;
+    int first = k->first_auth, doubted = m->doubted;
     unsigned long t = strtoul(w[2].p + 6, NULL, 10);
     m->auths++;
     m->reauths += !first;
@@ -174,6 +175,7 @@ static void model_auth(model *m, conn *k, const word *w) {
         if (k->busy_until < m->now) k->busy_until = m->now;
         k->busy_until += m->slow_ms;
     }
+    m->doubted = (int)t;
     if (!first && model_fault(m, F_AUTH_SILENT)) return;
     if (model_fault(m, F_AUTH_REJECT)) m->token[t].refused = 1;
     if (m->token[t].refused || m->token[t].expires <= m->now) {
@@ -181,6 +183,7 @@ static void model_auth(model *m, conn *k, const word *w) {
         return;
     }
     k->authed = 1;
+    m->doubted = doubted;
     k->token = (int)t;
     k->authed_until = m->token[t].expires;
     model_says(m, k, "+OK\r\n");
