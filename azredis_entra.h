@@ -125,9 +125,8 @@
  *     azredis_reply r = {0};
  *     if (azredis_command_argv(c, &r, NULL, 3, set) != AZREDIS_OK) puts(r.error->message);
  *     azredis_reply_free(&r);
- * azredis_get, azredis_set, ... are common commands as inline functions; azredis_eval sends a script by its name, and its
- * text only after NOSCRIPT, which says that nothing ran; azredis_scan_next gives one key, member, field or score after the
- * other, and what is there from the first call to the last is seen at least once.
+ * azredis_get, azredis_set, ... are common commands as inline functions; azredis_eval runs a script; azredis_scan_next gives
+ * one key, member, field or score after the other.
  * Some commands need a connection of their own, up to options.leases at once, made when needed and kept for a while:
  * AZREDIS_ATOMIC makes azredis_exec a transaction, azredis_condition lets it depend on keys; azredis_block waits in slices
  * through renewals and reconnects (BLPOP, XREAD BLOCK ...); azredis_lease_open hands one out. recipe: transaction
@@ -151,8 +150,7 @@
  *   your event loop  nothing ever expires as long as azredis_process is called by the time azredis_timeout_ms says.
  *   threads          azredis_start: any thread may call, nothing ever expires.
  * An event loop asks again for sockets and time before it sleeps, whatever it has called: azredis_submit too may bring
- * the time forward. Nothing blocks in it, but a TLS handshake takes milliseconds of CPU. examples/ has poll, epoll,
- * libuv and libevent. recipe: loop
+ * the time forward. examples/ has poll, epoll, libuv and libevent. recipe: loop
  *     struct pollfd p[64];
  *     azredis_fd f[64];
  *     size_t i, n = azredis_fds(c, f, 64);
@@ -162,11 +160,10 @@
  *     }
  *     poll(p, (nfds_t)n, azredis_timeout_ms(c));
  *     azredis_process(c, f, n);
- * A socket that was listed stays open until the azredis_process after a list without it, so a loop that registers
- * descriptors (epoll, libuv) drops it in time. With threads one client serves the whole program: many callers share one
- * connection and its flights, each waits for its own answer only, callbacks run on a thread of their own, and
- * azredis_close ends all that wait. In the child of a fork every call answers AZREDIS_E_FORK and touches nothing; one
- * that was made in a callback must not return from it. recipe: threads
+ * With threads one client serves the whole program: many callers share one connection and its flights, each waits for
+ * its own answer only, callbacks run on a thread of their own, and azredis_close ends all that wait. In the child of a
+ * fork every call answers AZREDIS_E_FORK and touches nothing; one made in a callback must not return from it.
+ * recipe: threads
  *     if (azredis_start(c) != AZREDIS_OK) puts("no threads");
  *     azredis_command(c, NULL, "INCR", "visits");
  * A connection whose TLS key has sealed 2^24 records is replaced by a second one without a break.
@@ -180,18 +177,15 @@
  *     while (azredis_next(s, &m, 60000) == AZREDIS_OK) printf("%s\n", m.payload.ptr);
  *     azredis_unsubscribe(s);
  * Asked for again after each reconnect; then the next message has gap = 1. A planned replacement of the connection has
- * none (its limits: the section handover). AZREDIS_PATTERN takes all channels that fit. azredis_subscribed waits for the
- * server's word: OK, AZREDIS_E_NOPERM with its text, TIMEOUT. azredis_subscribe_with bounds the queue in messages and bytes and
- * says what a full one does: the oldest goes (default), the newest goes, or the subscription ends; lost counts what is
- * missing before a message. Over RESP2 subscriptions have a second connection, which each token replaces without a gap. While
- * subscribed the server applies its pub/sub output limit (often 32 MiB) to all replies of the connection: for large ones
- * give options.pubsub = AZREDIS_PUBSUB_SEPARATE.
+ * none (its limits: the section handover). azredis_subscribed waits for the server's word; azredis_subscribe_with says how
+ * long the queue may get and what a full one does. Over RESP2 subscriptions have a second connection, which each token
+ * replaces without a gap. While subscribed the server applies its pub/sub output limit (often 32 MiB) to all replies of the
+ * connection: for large ones give options.pubsub = AZREDIS_PUBSUB_SEPARATE.
  *
  * 8 EVENTS AND LOG
  * options.on_event gets them on the pumping thread, after azredis_start on a thread of their own; submitting and closing
- * are allowed there, blocking calls answer AZREDIS_E_STATE. Without a handler warnings go to stderr. azredis_print_event is a ready handler.
- * TokenRefreshed TokenRefreshFailed ConnectionReauthenticated ConnectionReauthenticationFailed ConnectionFailed
- * ConnectionRestored ErrorMessage InternalError Log Drained DeviceCode: see azredis_event_type for the members of each.
+ * are allowed there, blocking calls answer AZREDIS_E_STATE. Without a handler warnings go to stderr. azredis_print_event is
+ * a ready handler. azredis_event_type tells which members each event has.
  * Log numbers: 100 fetch begins, 101 token, 102 no token, 103 same token, 104 hint, 105 identity used, 106 refused
  * by Redis, 107 sign-in wanted, 108 refresh token not saved; 200 connecting, 201 connected, 202 cannot connect, 203 lost, 204 handshake step, 205 ready, 206 RESP2,
  * 207 probe after silence, 208 replacement begins, 209 replaced, 210 cannot be replaced now; 300 AUTH, 301 accepted,
@@ -245,8 +239,8 @@
  * given no secret. By a proxy TLS is with the authority; the proxy's own password goes to it in clear. Tokens and secrets
  * are wiped when freed and appear in no message. What the C library leaves of CPU registers on a thread's stack is
  * beyond the library's reach. A machine without a clock (port.unix_time 0) holds certificates against the day of
- * this release and learns the time from the Date of the token answer, whose own chain must then be good at that time.
- * Names are looked up on a helper thread with a deadline.
+ * this release and learns the time from the Date of the token answer, whose own chain must then be good at that time,
+ * and with which Redis is verified. Names are looked up on a helper thread with a deadline.
  *
  * 12 LIMITS
  * token 16 384 bytes (Redis takes no longer argument before AUTH), HTTP head 16 KiB, body 64 KiB, JSON depth 16,
@@ -326,34 +320,30 @@
  * Ours is 89 568 bytes with a client secret in place and 77 904 by reconnecting; a smaller backlog_count, rx_bytes, replies
  * and AZREDIS_TOKEN_MAX make it less. `make sizes` prints code, frames and the deepest stack path, to which mbedTLS adds its
  * own.
- * TLS needs the time. Give SNTP's in unix_time; 0 is "unknown": certificates are then held against the day of this
- * release, the time is learnt from the Date of the token endpoint's answer, whose chain must be valid at that time, and
- * Redis is verified with it. An access key or a token callback brings no time: set the clock first. One step of a
- * handshake (RSA, ECDHE) does not call yield: set the watchdog longer.
+ * TLS needs the time. Give SNTP's in unix_time; 0 is "unknown", for which see chapter 11. An access key or a token callback
+ * brings no time: set the clock first. One step of a handshake (RSA, ECDHE) does not call yield: set the watchdog longer.
  * There a TLS session is not kept, no second connection takes over, and one thread calls.
  *
  * 15 NOT YET
  * The OSS cluster policy and sharded subscriptions; mbedTLS 4; a built-in port for Windows.
  */
 
-/* Under -std=cNN the C library hides POSIX until it is asked for, and it must be asked before the first header. */
-#if defined(AZREDIS_ENTRA_IMPLEMENTATION) && !defined(AZREDIS_ONLY_PURE) && !defined(AZREDIS_NO_OS) && \
-    defined(__STRICT_ANSI__)
-#  if defined(__GLIBC__) && !defined(__USE_MISC)
-#    error "azredis_entra.h: with -std=cNN define AZREDIS_ENTRA_IMPLEMENTATION and include this header before any other"
+#if defined(AZREDIS_ENTRA_IMPLEMENTATION) && !defined(AZREDIS_ONLY_PURE) && !defined(AZREDIS_NO_OS)
+#  ifdef __STRICT_ANSI__                /* -std=cNN: the C library hides POSIX unless it is asked before the first header */
+#    if defined(__GLIBC__) && !defined(__USE_MISC)
+#      error "azredis_entra.h: with -std=cNN define AZREDIS_ENTRA_IMPLEMENTATION and include this header before any other"
+#    endif
+#    ifndef _DEFAULT_SOURCE
+#      define _DEFAULT_SOURCE 1
+#    endif
+#    ifdef __APPLE__
+#      define _DARWIN_C_SOURCE 1
+#    endif
 #  endif
-#  ifndef _DEFAULT_SOURCE
-#    define _DEFAULT_SOURCE 1
+#  if !defined(__unix__) && !defined(__APPLE__)
+#    error "azredis_entra.h: this platform is not POSIX; define AZREDIS_NO_OS and fill the hooks of azredis_port"
+#    undef AZREDIS_ENTRA_IMPLEMENTATION       /* one message is enough */
 #  endif
-#  ifdef __APPLE__
-#    define _DARWIN_C_SOURCE 1
-#  endif
-#endif
-
-#if defined(AZREDIS_ENTRA_IMPLEMENTATION) && !defined(AZREDIS_ONLY_PURE) && !defined(AZREDIS_NO_OS) && \
-    !defined(__unix__) && !defined(__APPLE__)
-#  error "azredis_entra.h: this platform is not POSIX; define AZREDIS_NO_OS and fill the hooks of azredis_port"
-#  undef AZREDIS_ENTRA_IMPLEMENTATION         /* one message is enough */
 #endif
 
 #ifndef AZREDIS_ENTRA_H
@@ -772,6 +762,23 @@ typedef struct azredis_auth_options {
     void               *refresh_user;
 } azredis_auth_options;
 
+/* What a link of the chain said on the last walk. */
+typedef struct azredis_link_record {
+    char     name[24];                 /* "environment" */
+    char     outcome[16];              /* "token", "unavailable", "failed" */
+    char     reason[200];
+    uint32_t ms;
+} azredis_link_record;
+
+/* Whom the live token speaks for. Read from its claims and never verified: that is for Redis to do. */
+typedef struct azredis_auth_info_data {
+    char     credential[24];           /* the identity that gave it: "environment" */
+    char     user[64];                 /* the user name for AUTH: the oid */
+    char     tenant[64], audience[160];/* its tid and aud; "": it does not say */
+    int64_t  expires_on;               /* its exp, seconds since 1970; 0: it does not say */
+    int64_t  expires_in_ms;            /* life left; AZREDIS_UNKNOWN: a password, which never expires */
+} azredis_auth_info_data;
+
 #ifndef AZREDIS_LEAN
 /* Never NULL but for out of memory or a foreign version. No I/O. Wrong options: an auth that answers
  * every call with AZREDIS_E_ARG and names the option. */
@@ -788,44 +795,27 @@ static inline azredis_auth *azredis_auth_open(const azredis_auth_options *o) {
 AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *out, uint32_t wait_ms,
                                               azredis_error *why);
 AZREDIS_API void azredis_token_wipe(azredis_token *t);        /* zeroes and frees the copy; NULL is allowed */
-#endif
-AZREDIS_API void azredis_auth_release(azredis_auth *a);       /* drops your reference; the last one wipes */
-#endif
 
-/* What each link of the chain said on the last walk, oldest first; AZREDIS_AGAIN past the end. */
-typedef struct azredis_link_record {
-    char     name[24];                 /* "environment" */
-    char     outcome[16];              /* "token", "unavailable", "failed" */
-    char     reason[200];
-    uint32_t ms;
-} azredis_link_record;
-#ifndef AZREDIS_LEAN
-AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, azredis_link_record *out);
-#endif
-
-/* Whom the live token speaks for. Read from its claims and never verified: that is for Redis to do. */
-typedef struct azredis_auth_info_data {
-    char     credential[24];           /* the identity that gave it: "environment" */
-    char     user[64];                 /* the user name for AUTH: the oid */
-    char     tenant[64], audience[160];/* its tid and aud; "": it does not say */
-    int64_t  expires_on;               /* its exp, seconds since 1970; 0: it does not say */
-    int64_t  expires_in_ms;            /* life left; AZREDIS_UNKNOWN: a password, which never expires */
-} azredis_auth_info_data;
-
-/* OK: *out is filled. AGAIN: there is no live token; E_ARG: wrong options. In both cases *out has only the
- * credential, and only if the options name one. No I/O. Any thread. size: of *out, as the caller knows it. */
-#ifndef AZREDIS_LEAN
-AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_info_data *out, size_t size);
-static inline azredis_status azredis_auth_info(azredis_auth *a, azredis_auth_info_data *out) {
-    return azredis_auth_info_v(a, out, sizeof *out);
-}
-#endif
-
-#if !defined(AZREDIS_NO_MALLOC) && !defined(AZREDIS_LEAN)
 /* A rehearsal: every client of a soon presents its credentials once more on each live connection, as it does with a new
  * token, and tells of it by the same events. Fetches nothing. AGAIN: there is no live token; E_NOMEM: the client lives in
  * memory of yours. Any thread. */
 AZREDIS_API azredis_status azredis_auth_rehearse(azredis_auth *a);
+#endif
+AZREDIS_API void azredis_auth_release(azredis_auth *a);       /* drops your reference; the last one wipes */
+
+/* The identity of a client, with a reference for you, which azredis_auth_release drops: for a second client, or to ask
+ * whose token it has. NULL only if c is. Any thread. */
+AZREDIS_API azredis_auth *azredis_client_auth(azredis_client *c);
+
+/* The oldest link of the last walk is 0; AZREDIS_AGAIN past the end. */
+AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, azredis_link_record *out);
+
+/* OK: *out is filled. AGAIN: there is no live token; E_ARG: wrong options. In both cases *out has only the
+ * credential, and only if the options name one. No I/O. Any thread. size: of *out, as the caller knows it. */
+AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_info_data *out, size_t size);
+static inline azredis_status azredis_auth_info(azredis_auth *a, azredis_auth_info_data *out) {
+    return azredis_auth_info_v(a, out, sizeof *out);
+}
 #endif
 
 /* ---- client ---------------------------------------------------------------------------------- */
@@ -926,12 +916,6 @@ static inline size_t azredis_describe(const azredis_options *o, char *buf, size_
 }
 #endif
 
-/* The identity of a client, with a reference for you, which azredis_auth_release drops: for a second client, or to ask
- * whose token it has. NULL only if c is. Any thread. */
-#ifndef AZREDIS_LEAN
-AZREDIS_API azredis_auth *azredis_client_auth(azredis_client *c);
-#endif
-
 /* Optional: pumps until the connection is ready. *why may be NULL. An error that cannot pass by itself, or any
  * error with abort_on_connect_fail, ends the wait at once. */
 AZREDIS_API azredis_status azredis_connect(azredis_client *c, uint32_t wait_ms, azredis_error *why);
@@ -958,9 +942,7 @@ AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply
  * and not answered. Scripts go by EVAL there. */
 AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, const azredis_call *how,
                                         const azredis_cmd *cmd, size_t n);
-#endif
 
-#ifndef AZREDIS_NO_MALLOC
 /* A connection of your own, for what the shared one refuses: WATCH, MULTI, EXEC, SELECT, WAIT, CLIENT TRACKING and so on. It is
  * authenticated again as all are, but not within a transaction. One thread at a time. When it is lost, so is its state:
  * every call fails then, and nothing is repeated on another connection. NULL: *why tells (why may be NULL). Waits for
@@ -4658,9 +4640,8 @@ static AZRI_APART azredis_status azri_resp_general(azri_resp *d, azri_frame *f, 
                         "it was skipped; the command was answered",
                         (unsigned long long)f->bytes, (unsigned long long)d->max_reply);
     else if (f->status != AZREDIS_OK)
-        (void)azri_fail(e, f->status, "redis.reply",
-                        "reading a reply: out of memory, so its %llu bytes were skipped; the command was "
-                        "answered", (unsigned long long)f->bytes);
+        (void)azri_fail(e, f->status, "redis.reply", "reading a reply: out of memory, so its %llu bytes were skipped; "
+                        "the command was answered", (unsigned long long)f->bytes);
     return AZREDIS_OK;
 }
 
@@ -6570,14 +6551,12 @@ static void azri_answer_cut(char *out, size_t cap, azredis_str text) {
     out[text.len] = '\0';
 }
 
-static void azri_flow_value(void *user, int depth, azredis_str parent, azredis_str key, int type,
-                            azredis_str text) {
+static void azri_flow_value(void *user, int depth, azredis_str parent, azredis_str key, int type, azredis_str text) {
     azri_flow *f = (azri_flow *)user;
     azri_answer *a = &f->answer;
     int64_t v;
     if (f->value) f->value(f, depth, parent, key, type, text);
-    if (depth == 2 && azri_eqz(parent, "error_codes") && !a->aadsts && azri_i64(text, &v) && v > 0 &&
-        v < INT_MAX)
+    if (depth == 2 && azri_eqz(parent, "error_codes") && !a->aadsts && azri_i64(text, &v) && v > 0 && v < INT_MAX)
         a->aadsts = (int)v;
     if (depth != 1) return;
     azri_answer_number(a, key, type, text);
@@ -6754,8 +6733,7 @@ static azredis_status azri_flow_check_token(azri_flow *f) {
     }
     for (i = 0; i < f->token.len; i++)
         if (f->token.ptr[i] <= ' ' || f->token.ptr[i] >= 127)
-            return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token holds a blank or another character that no "
-                                  "token has");
+            return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token holds a blank or another character that no token has");
     if (AZRI_WITH_WALKS && f->answer.token_type[0] && !azri_ieqz(azri_str(f->answer.token_type), "Bearer"))
         return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token is not of the type Bearer, which Redis wants");
     return AZREDIS_OK;
@@ -6907,8 +6885,7 @@ static void azri_flow_why(azri_flow *f, int http) {
     if (hint)
         azri_fail_add(&f->error, ": %s", hint);
     else if (a->about[0])
-        azri_fail_add(&f->error, "; it says: %s",
-                      azri_quote(text, sizeof text, a->about, strlen(a->about), secret));
+        azri_fail_add(&f->error, "; it says: %s", azri_quote(text, sizeof text, a->about, strlen(a->about), secret));
     f->error.aadsts = a->aadsts;
     f->error.retryable = azri_flow_passing(http, a);
 }
@@ -6937,8 +6914,7 @@ static void azri_flow_judge(azri_flow *f, uint64_t now, const azri_http *h) {
     f->error.retry_after_ms = h->retry_after_ms;
     if (!h->retry_after_ms && (a->aadsts == 90055 || a->aadsts == 50196))
         f->error.retry_after_ms = AZRI_STS_SLOW_DOWN;
-    memcpy(f->error.request_id, a->request_id[0] ? a->request_id : f->request_id,
-           sizeof f->error.request_id);
+    memcpy(f->error.request_id, a->request_id[0] ? a->request_id : f->request_id, sizeof f->error.request_id);
     azri_flow_again(f, now, passing ? &azri_retry_sts : NULL);
 }
 
@@ -6955,9 +6931,8 @@ static void azri_flow_judge_net(azri_flow *f, uint64_t now) {
     int may = !(f->conf->kubernetes_proxy && f->env->value[AZRI_ENV_TOKEN_PROXY]);    /* which is asked without it */
     if (AZRI_WITH_PROXY && may && !f->conf->proxy && f->env->value[by] &&
         (st == AZREDIS_E_DNS || st == AZREDIS_E_NET || st == AZREDIS_E_TIMEOUT))
-        azri_fail_add(&f->error,
-                      "; %s is set, which is not obeyed: if the authority is behind a proxy, set the option proxy",
-                      azri_env_names[by]);
+        azri_fail_add(&f->error, "; %s is set, which is not obeyed: if the authority is behind a proxy, set the option "
+                      "proxy", azri_env_names[by]);
     azri_flow_again(f, now, azri_flow_net_passes(f->error.code) ? &azri_retry_sts : NULL);
 }
 
@@ -11723,10 +11698,8 @@ static void azri_hub_trouble(azri_hub *h, const azredis_error *e) {
 static void azri_hub_why(const azri_hub *h, uint64_t now, azredis_error *e) {
     char cause[sizeof e->message];
     if (azri_leaving(azri_hub_main(h))) {
-        (void)azri_fail(e, AZREDIS_E_TIMEOUT, "redis.handover",
-                        "%s: not sent in time; the connection is being replaced, and "
-                        "was waiting for the last answers of the old one",
-                        h->conf.session.endpoint);
+        (void)azri_fail(e, AZREDIS_E_TIMEOUT, "redis.handover", "%s: not sent in time; the connection is being "
+                        "replaced, and was waiting for the last answers of the old one", h->conf.session.endpoint);
         return;
     }
     if (h->trouble.code == AZREDIS_OK) {
@@ -12067,10 +12040,8 @@ static void azri_hub_make_heir(azri_hub *h, azri_session *s, uint64_t now) {
     b = azri_hub_add_session(h);
     if (!b) {
         s->heir_at = now + AZRI_HEIR_AGAIN;
-        azri_log(&h->news, AZREDIS_LOG_WARNING, AZRI_LOG_HANDOVER_FAILED,
-                 "%s: out of memory for a second connection; the old "
-                 "one goes on, next try in %u ms",
-                 h->conf.session.endpoint, (unsigned)AZRI_HEIR_AGAIN);
+        azri_log(&h->news, AZREDIS_LOG_WARNING, AZRI_LOG_HANDOVER_FAILED, "%s: out of memory for a second connection; "
+                 "the old one goes on, next try in %u ms", h->conf.session.endpoint, (unsigned)AZRI_HEIR_AGAIN);
         return;
     }
     b->elder = s;
@@ -12349,10 +12320,8 @@ static void azri_hub_heir_closed(azri_hub *h, azri_session *b, const azredis_err
     }
     a->leaving = 0;
     if (a->state == AZRI_READY) azri_hub_release_backlog(h, a, NULL);
-    azri_log(&h->news, AZREDIS_LOG_WARNING, AZRI_LOG_HANDOVER_FAILED,
-             "%s; the old connection goes on, next try to replace it "
-             "in %llu ms",
-             why->message, (unsigned long long)delay);
+    azri_log(&h->news, AZREDIS_LOG_WARNING, AZRI_LOG_HANDOVER_FAILED, "%s; the old connection goes on, next try to "
+             "replace it in %llu ms", why->message, (unsigned long long)delay);
 }
 
 /* What a lost connection means for its subscriptions. */
@@ -14526,11 +14495,9 @@ static uint32_t azri_tls_check_time(azri_tls *t, const mbedtls_x509_crt *crt) {
 static azredis_status azri_tls_check_date(const azri_tls *t, int64_t unix_now, azredis_error *e) {
     char from[24], until[24], now[24];
     if (t->from <= unix_now && unix_now <= t->until) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_CERT, t->conf.where,
-                     "certificate of %s refused: good from %s to %s, and by its own clock it is "
-                     "%s; this machine's clock is not set",
-                     t->name, azri_tls_says(from, t->from), azri_tls_says(until, t->until),
-                     azri_tls_says(now, unix_now));
+    return azri_fail(e, AZREDIS_E_CERT, t->conf.where, "certificate of %s refused: good from %s to %s, and by its own "
+                     "clock it is %s; this machine's clock is not set", t->name, azri_tls_says(from, t->from),
+                     azri_tls_says(until, t->until), azri_tls_says(now, unix_now));
 }
 
 static const char *azri_tls_roots_name(const azri_tls *t) { return t->ca_path ? t->ca_path : "the given ca"; }
@@ -14855,8 +14822,7 @@ static azredis_status azri_tls_fail_other(azri_tls *t, azredis_error *e, int rc)
         return azri_fail(e, AZREDIS_E_CERT, where, "certificate of %s: the roots in %s cannot be read", name,
                          azri_tls_roots_name(t));
     case -0x6E80:                    /* BAD_HS_PROTOCOL_VERSION in mbedTLS 2, BAD_PROTOCOL_VERSION later */
-        return azri_fail(e, AZREDIS_E_TLS, where, "TLS with %s: the server wants a version older than TLS 1.2",
-                         name);
+        return azri_fail(e, AZREDIS_E_TLS, where, "TLS with %s: the server wants a version older than TLS 1.2", name);
     case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE:
         return azri_tls_fail_alert(t, e);
     case MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY:
@@ -14879,8 +14845,7 @@ static azredis_status azri_tls_fail_other(azri_tls *t, azredis_error *e, int rc)
             return azri_fail(e, AZREDIS_E_CERT, where, "certificate of %s refused: mbedTLS cannot read it or its issuer's%s "
                              "(mbedTLS -0x%04x)", name, (-rc & 0xff80) != 0x2500 ? "" :
                              ": a critical extension, such as name constraints, that it does not know", (unsigned)-rc);
-        (void)azri_fail(e, AZREDIS_E_TLS, where, "TLS with %s: protocol error (mbedTLS -0x%04x)", name,
-                        (unsigned)-rc);
+        (void)azri_fail(e, AZREDIS_E_TLS, where, "TLS with %s: protocol error (mbedTLS -0x%04x)", name, (unsigned)-rc);
         if (e) e->retryable = 1;
         return AZREDIS_E_TLS;
     }
@@ -14893,9 +14858,8 @@ static azredis_status azri_tls_fail(azri_tls *t, azredis_error *e, int rc) {
     AZRI_SAY(doing, sizeof doing, "%s with %s", t->ready ? "TLS" : "TLS handshake", t->name);
     /* 20 to 23: the record types of RFC 8446 5.1. */
     if (!t->ready && t->heard && (t->first < 20 || t->first > 23))
-        st = azri_fail(e, AZREDIS_E_TLS, t->conf.where,
-                       "TLS with %s: the server does not answer in TLS: not a TLS port; "
-                       "Managed Redis listens on 10000, classic caches on 6380", t->name);
+        st = azri_fail(e, AZREDIS_E_TLS, t->conf.where, "TLS with %s: the server does not answer in TLS: not a TLS "
+                       "port; Managed Redis listens on 10000, classic caches on 6380", t->name);
     else if (rc == AZRI_TLS_LOST)
         st = azri_net_fail(e, t->conf.where, doing, t->io);
     else
@@ -14928,9 +14892,8 @@ static void azri_tls_close(azri_tls *t) {
 
 #ifdef AZREDIS_NO_OS
 static azredis_status azri_tls_find_roots(azri_tls *t, azredis_error *e) {
-    return azri_fail(e, AZREDIS_E_ARG, t->conf.where,
-                     "TLS roots: AZREDIS_NO_OS has no files: give ca, the root certificates "
-                     "as PEM or DER in memory");
+    return azri_fail(e, AZREDIS_E_ARG, t->conf.where, "TLS roots: AZREDIS_NO_OS has no files: give ca, the root "
+                     "certificates as PEM or DER in memory");
 }
 #else
 static int azri_tls_readable(const char *path) {
@@ -16748,10 +16711,9 @@ static azredis_status azri_fetch_http(azri_fetch *f, uint64_t now, azredis_error
     }
     if (st == AZREDIS_OK) st = azri_fetch_read(f, e);
     if (st == AZREDIS_AGAIN && now >= f->until)
-        return azri_fail(e, AZREDIS_E_TIMEOUT, f->step.where,
-                         "token request to %s:%u: no complete answer in %u ms; is it the "
-                         "right authority, and is there a proxy or firewall on the way?",
-                         f->step.url.host, (unsigned)f->step.url.port, (unsigned)f->step.timeout_ms);
+        return azri_fail(e, AZREDIS_E_TIMEOUT, f->step.where, "token request to %s:%u: no complete answer in %u ms; is "
+                         "it the right authority, and is there a proxy or firewall on the way?", f->step.url.host,
+                         (unsigned)f->step.url.port, (unsigned)f->step.timeout_ms);
     return st;
 }
 
