@@ -96,6 +96,11 @@ FLAGS_tsan   = -O1 $(TSAN)
 # MemorySanitizer believes only code that it built, mbedTLS is not: the pure half alone. What runs long is worth an optimiser.
 FLAGS_msan   = -O0 $(MSAN) $(PURE)
 $(B)/msan/sim/% $(B)/msan/unit/test_resp: FLAGS_msan += -O1
+# That simulation is of the whole client; TLS is linked and never called.
+SIM_PURE     = $(PURE)
+%/sim/leases: SIM_PURE =
+%/sim/leases: PURE =
+%/sim/leases: SIM_LIBS = $(TLS_LIBS)
 CC_gcc       = $(CC)
 CC_asan      = $(CLANG)
 CC_clang-asan = $(CLANG)
@@ -328,7 +333,7 @@ $(B)/$(1)/unit/%: tests/unit/%.c $(HEADER) $(wildcard tests/unit/*.h) | $$(NEED_
 	$(Q)$$(CC_$(1)) $$(CFLAGS_T) $$(UNIT_ONLY) $$(INC_$(1)) $$(FLAGS_$(1)) $$< -o $$@ $$(LIBS) $$(LIBS_$(1))
 $(B)/$(1)/sim/%: tests/sim/%.c $(HEADER) $(wildcard tests/sim/*.h) tests/unit/flow.h
 	@mkdir -p $$(@D)
-	$(Q)$$(CC_$(1)) $$(CFLAGS_T) $$(PURE) $$(FLAGS_$(1)) $$< -o $$@ -Wl,--as-needed -lcmocka
+	$(Q)$$(CC_$(1)) $$(CFLAGS_T) $$(SIM_PURE) $$(FLAGS_$(1)) $$< -o $$@ -Wl,--as-needed -lcmocka $$(SIM_LIBS)
 # Linked to all live tests; those that have an implementation of their own take nothing from it.
 $(B)/$(1)/library.a: tests/live/library.c $(HEADER) | $$(NEED_$(1))
 	@mkdir -p $$(@D)

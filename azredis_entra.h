@@ -1633,6 +1633,9 @@ static azredis_str azri_slice(const char *p, size_t n) {
 
 static azredis_str azri_str(const char *z) { return azri_slice(z, z ? strlen(z) : 0); }
 
+/* Without its first n bytes. */
+static azredis_str azri_from(azredis_str s, size_t n) { return azri_slice(s.ptr + n, s.len - n); }
+
 static int azri_eq(azredis_str a, azredis_str b) {
     return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
 }
@@ -2190,9 +2193,8 @@ static const char *azri_quote(char *out, size_t cap, const char *text, size_t n,
 #endif
 
 /* ==== >>text ============================================================== uses: core mem fail ==
- * base64url, percent-encoding, numbers, dates, addresses. Pure: no libc number or time function, no
- * locale, no time zone table. Every reader takes the whole text or refuses it, and writes its results
- * only when it accepts.
+ * base64url, percent-encoding, numbers, dates, addresses. Pure: no libc number or time function, no locale, no time
+ * zone table. Every reader takes the whole text or refuses it, and writes its results only when it accepts.
  * Entry points: azri_b64_decode, azri_b64url_decode, azri_percent_add, azri_u64, azri_i64, azri_double,
  * azri_date_parse, azri_date_text, azri_ip_parse, azri_endpoint_parse, azri_url_parse, azri_port_by_host.
  * ================================================================================================ */
@@ -2212,10 +2214,59 @@ static size_t azri_find_text(azredis_str s, azredis_str z) {
     return i;
 }
 
+/* Without what stands in blanks at both ends. */
+static azredis_str azri_trim(azredis_str s, const char *blanks) {
+    azredis_str set = azri_str(blanks);
+    while (s.len && azri_find(set, s.ptr[0]) < set.len) s = azri_from(s, 1);
+    while (s.len && azri_find(set, s.ptr[s.len - 1]) < set.len) s.len--;
+    return s;
+}
+
 static int azri_hex(char c) {
     if (azri_is_digit(c)) return c - '0';
     c = azri_lower(c);
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* ---- scanning: each takes what it is named for off the front of *s ---- */
+
+static int azri_scan_char(azredis_str *s, char c) {
+    if (s->len == 0 || s->ptr[0] != c) return 0;
+    *s = azri_from(*s, 1);
+    return 1;
+}
+
+/* A word, in any case. */
+static int azri_scan_word(azredis_str *s, const char *word) {
+    size_t n = strlen(word);
+    if (s->len < n || !azri_ieqz(azri_slice(s->ptr, n), word)) return 0;
+    *s = azri_from(*s, n);
+    return 1;
+}
+
+/* A sign, if there is one. 1: minus. */
+static int azri_scan_sign(azredis_str *s) {
+    int minus = azri_scan_char(s, '-');
+    if (!minus) (void)azri_scan_char(s, '+');
+    return minus;
+}
+
+/* Digits, as many as there are. Returns their number. */
+static size_t azri_scan_digits(azredis_str *s) {
+    size_t n = 0;
+    while (n < s->len && azri_is_digit(s->ptr[n])) n++;
+    if (n) *s = azri_from(*s, n);
+    return n;
+}
+
+/* A number of min to max digits; max <= 4. */
+static int azri_scan_number(azredis_str *s, int min, int max, int *out) {
+    int n = 0;
+    for (*out = 0; n < max && s->len && azri_is_digit(s->ptr[0]); n++) {
+        *out = *out * 10 + (s->ptr[0] - '0');
+        *s = azri_from(*s, 1);
+    }
+    return n >= min;
 }
 
 /* ---- base64 (RFC 4648 4), base64url without padding (5), percent-encoding (RFC 3986 2.1) ---- */
@@ -2330,9 +2381,8 @@ static int azri_u64(azredis_str s, uint64_t *out) {
 }
 
 static int azri_i64(azredis_str s, int64_t *out) {
-    int minus = s.len && s.ptr[0] == '-';
+    int minus = azri_scan_sign(&s);
     uint64_t v;
-    if (minus || (s.len && s.ptr[0] == '+')) s = azri_slice(s.ptr + 1, s.len - 1);
     if (!azri_u64(s, &v) || v > (uint64_t)INT64_MAX + (minus ? 1u : 0u)) return 0;
     /* -v is taken as -(v - 1) - 1, which INT64_MIN survives. */
     *out = minus && v ? -(int64_t)(v - 1) - 1 : (int64_t)v;
@@ -2442,7 +2492,7 @@ static int azri_dec_parse(azredis_str s, uint64_t *bits) {
     if (point > n) point = n;
     if (n == (size_t)(point < n)) return 0;
     if (n < s.len && azri_lower(s.ptr[n]) != 'e') return 0;
-    if (n < s.len && !azri_i64(azri_slice(s.ptr + n + 1, s.len - n - 1), &exponent)) return 0;
+    if (n < s.len && !azri_i64(azri_from(s, n + 1), &exponent)) return 0;
     exponent = exponent > far ? far : exponent < -far ? -far : exponent;
     memset(&d, 0, sizeof d);
     d.first = AZRI_DEC_LIMBS;
@@ -2472,9 +2522,8 @@ static int azri_double_word(azredis_str s, uint64_t *bits) {
 
 /* Correctly rounded. A number too large is taken as infinity, one too small as 0, with its sign. */
 static int azri_double(azredis_str s, double *out) {
-    int minus = s.len && s.ptr[0] == '-';
+    int minus = azri_scan_sign(&s);
     uint64_t bits;
-    if (minus || (s.len && s.ptr[0] == '+')) s = azri_slice(s.ptr + 1, s.len - 1);
     if (!azri_dec_parse(s, &bits) && !azri_double_word(s, &bits)) return 0;
     bits |= (uint64_t)minus << 63;
     memcpy(out, &bits, sizeof *out);
@@ -2482,33 +2531,6 @@ static int azri_double(azredis_str s, double *out) {
 }
 
 /* ---- dates ---- */
-
-typedef struct azri_scan { const char *p, *end; } azri_scan;
-
-static int azri_scan_char(azri_scan *s, char c) {
-    if (s->p == s->end || *s->p != c) return 0;
-    s->p++;
-    return 1;
-}
-
-/* A word, in any case. */
-static int azri_scan_word(azri_scan *s, const char *word) {
-    size_t n = strlen(word);
-    if ((size_t)(s->end - s->p) < n || !azri_ieqz(azri_slice(s->p, n), word)) return 0;
-    s->p += n;
-    return 1;
-}
-
-/* A number of min to max digits; max <= 4. */
-static int azri_scan_number(azri_scan *s, int min, int max, int *out) {
-    int n = 0, v = 0;
-    while (n < max && s->p < s->end && azri_is_digit(*s->p)) {
-        v = v * 10 + (*s->p++ - '0');
-        n++;
-    }
-    *out = v;
-    return n >= min;
-}
 
 typedef struct azri_date {
     int year, month, day, hour, minute, second;
@@ -2536,18 +2558,15 @@ static int azri_date_join(const azri_date *d, int64_t *unix_s) {
 }
 
 /* h:mm:ss, and a fraction that is dropped. */
-static int azri_scan_clock(azri_scan *s, azri_date *d) {
+static int azri_scan_clock(azredis_str *s, azri_date *d) {
     if (!azri_scan_number(s, 1, 2, &d->hour) || !azri_scan_char(s, ':') ||
         !azri_scan_number(s, 2, 2, &d->minute) || !azri_scan_char(s, ':') ||
         !azri_scan_number(s, 2, 2, &d->second)) return 0;
-    if (!azri_scan_char(s, '.')) return 1;
-    if (s->p == s->end || !azri_is_digit(*s->p)) return 0;
-    while (s->p < s->end && azri_is_digit(*s->p)) s->p++;
-    return 1;
+    return !azri_scan_char(s, '.') || azri_scan_digits(s) > 0;
 }
 
 /* AM, PM or nothing. */
-static int azri_scan_noon(azri_scan *s, azri_date *d) {
+static int azri_scan_noon(azredis_str *s, azri_date *d) {
     int pm = azri_scan_word(s, " PM");
     if (!pm && !azri_scan_word(s, " AM")) return 1;
     if (d->hour < 1 || d->hour > 12) return 0;
@@ -2556,17 +2575,16 @@ static int azri_scan_noon(azri_scan *s, azri_date *d) {
 }
 
 /* Z, +hh:mm, -hh:mm or nothing, which is UTC: the services write UTC and name no zone. */
-static int azri_scan_zone(azri_scan *s, azri_date *d) {
+static int azri_scan_zone(azredis_str *s, azri_date *d) {
     int west, hours, minutes;
     (void)azri_scan_char(s, ' ');
-    if (s->p == s->end) return 1;
-    if (azri_scan_char(s, 'Z')) return s->p == s->end;
+    if (s->len == 0 || azri_scan_char(s, 'Z')) return s->len == 0;
     west = azri_scan_char(s, '-');
     if (!west && !azri_scan_char(s, '+')) return 0;
     if (!azri_scan_number(s, 2, 2, &hours) || !azri_scan_char(s, ':') ||
         !azri_scan_number(s, 2, 2, &minutes) || hours > 23 || minutes > 59) return 0;
     d->zone = (hours * 60 + minutes) * (west ? -1 : 1);
-    return s->p == s->end;
+    return s->len == 0;
 }
 
 /* RFC 9110 5.6.7: "Sun, 06 Nov 1994 08:49:37 GMT". The name of the day is not compared. */
@@ -2574,32 +2592,26 @@ static int azri_date_http(azredis_str text, int64_t *unix_s) {
     static const char months[12][4] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
                                        "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
     azri_date d;
-    azri_scan s;
     if (text.len != 29 || memcmp(text.ptr + 3, ", ", 2) != 0) return 0;
-    s.p = text.ptr + 5;
-    s.end = text.ptr + text.len;
+    text = azri_from(text, 5);
     memset(&d, 0, sizeof d);
-    if (!azri_scan_number(&s, 2, 2, &d.day) || !azri_scan_char(&s, ' ')) return 0;
-    while (d.month < 12 && !azri_scan_word(&s, months[d.month])) d.month++;
+    if (!azri_scan_number(&text, 2, 2, &d.day) || !azri_scan_char(&text, ' ')) return 0;
+    while (d.month < 12 && !azri_scan_word(&text, months[d.month])) d.month++;
     d.month++;
-    if (!azri_scan_char(&s, ' ') || !azri_scan_number(&s, 4, 4, &d.year) || !azri_scan_char(&s, ' ') ||
-        !azri_scan_clock(&s, &d) || !azri_scan_word(&s, " GMT") || s.p != s.end) return 0;
+    if (!azri_scan_char(&text, ' ') || !azri_scan_number(&text, 4, 4, &d.year) || !azri_scan_char(&text, ' ') ||
+        !azri_scan_clock(&text, &d) || !azri_scan_word(&text, " GMT") || text.len) return 0;
     return azri_date_join(&d, unix_s);
 }
 
-/* "2019-06-20T02:57:58Z" (RFC 3339; a blank for the T, no zone: also), "6/20/2019 2:57:58 AM +00:00" (what
- * .NET prints), an HTTP date, or seconds since 1970 in digits. Blanks around it are dropped. */
+/* "2019-06-20T02:57:58Z" (RFC 3339; a blank for the T, no zone: also), "6/20/2019 2:57:58 AM +00:00" (what .NET
+ * prints), an HTTP date, or seconds since 1970 in digits. Blanks around it are dropped. */
 static int azri_date_parse(azredis_str text, int64_t *unix_s) {
     azri_date d;
-    azri_scan s;
-    while (text.len && text.ptr[0] == ' ') text = azri_slice(text.ptr + 1, text.len - 1);
-    while (text.len && text.ptr[text.len - 1] == ' ') text.len--;
-    if (text.len && text.ptr[0] != '+' && text.ptr[0] != '-' && azri_i64(text, unix_s)) return 1;
-    if (azri_date_http(text, unix_s)) return 1;
+    azredis_str s = azri_trim(text, " ");
+    if (s.len && s.ptr[0] != '+' && s.ptr[0] != '-' && azri_i64(s, unix_s)) return 1;
+    if (azri_date_http(s, unix_s)) return 1;
     memset(&d, 0, sizeof d);
-    s.p = text.ptr;
-    s.end = text.ptr + text.len;
-    if (text.len > 4 && text.ptr[4] == '-') {
+    if (s.len > 4 && s.ptr[4] == '-') {
         if (!azri_scan_number(&s, 4, 4, &d.year) || !azri_scan_char(&s, '-') ||
             !azri_scan_number(&s, 2, 2, &d.month) || !azri_scan_char(&s, '-') ||
             !azri_scan_number(&s, 2, 2, &d.day)) return 0;
@@ -2635,18 +2647,15 @@ static void azri_date_text(char out[24], int64_t unix_s) {
 /* Four numbers without leading zeros: other spellings (octal, hex, fewer parts) are read differently by
  * different programs. */
 static int azri_ip4_parse(azredis_str s, uint8_t out[4]) {
-    azri_scan at;
     int i, v;
-    at.p = s.ptr;
-    at.end = s.ptr + s.len;
     for (i = 0; i < 4; i++) {
-        const char *start;
-        if (i && !azri_scan_char(&at, '.')) return 0;
-        start = at.p;
-        if (!azri_scan_number(&at, 1, 3, &v) || v > 255 || (at.p - start > 1 && *start == '0')) return 0;
+        azredis_str from;
+        if (i && !azri_scan_char(&s, '.')) return 0;
+        from = s;
+        if (!azri_scan_number(&s, 1, 3, &v) || v > 255 || (from.len - s.len > 1 && *from.ptr == '0')) return 0;
         out[i] = (uint8_t)v;
     }
-    return at.p == at.end;
+    return s.len == 0;
 }
 
 /* RFC 4291 2.2, without zone. */
@@ -2659,7 +2668,7 @@ static int azri_ip6_parse(azredis_str s, uint8_t out[16]) {
         i = 2;
     }
     while (i < s.len) {
-        if (n <= 12 && azri_ip4_parse(azri_slice(s.ptr + i, s.len - i), out + n)) {
+        if (n <= 12 && azri_ip4_parse(azri_from(s, i), out + n)) {
             n += 4;
             break;
         }
@@ -2723,22 +2732,22 @@ static const char *azri_hostport_cut(azredis_str s, int bare_ip6, azredis_str *h
         cut = azri_find(s, ']');
         if (cut == s.len) return "'[' without ']'";
         name = azri_slice(s.ptr + 1, cut - 1);
-        rest = azri_slice(s.ptr + cut + 1, s.len - cut - 1);
+        rest = azri_from(s, cut + 1);
         if (!azri_ip6_parse(name, ip)) return "no IPv6 address between '[' and ']'";
     } else if (bare_ip6 && azri_ip6_parse(s, ip)) {
-        rest = azri_slice(s.ptr + s.len, 0);
+        rest = azri_from(s, s.len);
     } else {
         name.len = cut;
-        rest = azri_slice(s.ptr + cut, s.len - cut);
+        rest = azri_from(s, cut);
         if (name.len > 1 && name.ptr[name.len - 1] == '.') name.len--;
         if (name.len == 0) return "the host name is empty";
         if (!azri_is_hostname(name)) return "not a host name";
-        if (rest.len && azri_find(azri_slice(rest.ptr + 1, rest.len - 1), ':') + 1 < rest.len)
+        if (rest.len && azri_find(azri_from(rest, 1), ':') + 1 < rest.len)
             return "more than one ':', but no IPv6 address (with a port, it needs brackets)";
     }
     if (rest.len) {
         if (rest.ptr[0] != ':') return "unexpected text behind ']'";
-        if (!azri_u64(azri_slice(rest.ptr + 1, rest.len - 1), &n) || n < 1 || n > 65535)
+        if (!azri_u64(azri_from(rest, 1), &n) || n < 1 || n > 65535)
             return "the port is not a number from 1 to 65535";
     }
     *host = name;
@@ -2755,16 +2764,10 @@ static const char *azri_hostport_parse(azredis_str s, int bare_ip6, char host[25
     return NULL;
 }
 
-static int azri_has_scheme(azredis_str text) {
-    size_t i;
-    for (i = 0; i + 3 <= text.len; i++)
-        if (memcmp(text.ptr + i, "://", 3) == 0) return 1;
-    return 0;
-}
+static int azri_has_scheme(azredis_str text) { return azri_find_text(text, azri_str("://")) < text.len; }
 
 /* *port is 0 if none is given. */
-static azredis_status azri_endpoint_parse(azredis_str text, char host[256], uint16_t *port,
-                                          azredis_error *e) {
+static azredis_status azri_endpoint_parse(azredis_str text, char host[256], uint16_t *port, azredis_error *e) {
     const char *why = azri_has_scheme(text) ? "it is a URL" : azri_hostport_parse(text, 1, host, port);
     if (!why) return AZREDIS_OK;
     return azri_fail(e, AZREDIS_E_ARG, "options", "host: %s; expected name, name:port, [IPv6] or "
@@ -2776,23 +2779,21 @@ static void azri_url_cut(azredis_str text, azredis_str *authority, azredis_str *
     size_t i;
     for (i = 0; i < text.len && text.ptr[i] != '/' && text.ptr[i] != '?' && text.ptr[i] != '#'; i++) {}
     *authority = azri_slice(text.ptr, i);
-    *rest = azri_slice(text.ptr + i, text.len - i);
+    *rest = azri_from(text, i);
 }
 
 /* Cuts a http or https URL behind its authority; 0: it is no such URL. */
 static int azri_url_split(azredis_str text, int *tls, azredis_str *authority, azredis_str *rest) {
-    size_t n;
-    *tls = text.len >= 8 && azri_ieqz(azri_slice(text.ptr, 8), "https://");
-    n = *tls ? 8 : 7;
-    if (!*tls && (text.len < 7 || !azri_ieqz(azri_slice(text.ptr, 7), "http://"))) return 0;
-    azri_url_cut(azri_slice(text.ptr + n, text.len - n), authority, rest);
+    *tls = azri_scan_word(&text, "https://");
+    if (!*tls && !azri_scan_word(&text, "http://")) return 0;
+    azri_url_cut(text, authority, rest);
     return 1;
 }
 
 typedef struct azri_url {
     int      tls;
-    char     host[256];        /* without brackets */
     uint16_t port;             /* never 0 */
+    char     host[256];        /* without brackets */
     char     path[1024];       /* with query; begins with '/' */
 } azri_url;
 
@@ -2828,11 +2829,11 @@ static azredis_status azri_url_parse(azri_url *u, azredis_str text, const char *
 
 static int azri_ends_with(azredis_str s, const char *suffix) {
     size_t n = strlen(suffix);
-    return s.len > n && azri_ieqz(azri_slice(s.ptr + s.len - n, n), suffix);
+    return s.len > n && azri_ieqz(azri_from(s, s.len - n), suffix);
 }
 
-/* The TLS port of a cache whose user gave none. Azure Cache for Redis listens on 6380; Azure Managed Redis,
- * in every cloud, and what we do not know, on 10000. */
+/* The TLS port of a cache whose user gave none. Azure Cache for Redis listens on 6380; Azure Managed Redis, in every
+ * cloud, and what we do not know, on 10000. */
 static uint16_t azri_port_by_host(azredis_str host) {
     static const char *const classic[] = {
         ".redis.cache.windows.net", ".redis.cache.chinacloudapi.cn", ".redis.cache.usgovcloudapi.net",
@@ -2845,22 +2846,20 @@ static uint16_t azri_port_by_host(azredis_str host) {
 }
 
 /* ==== >>json ============================================================== uses: core mem text ==
- * RFC 8259, read as it arrives: any split, one byte at a time too. Each scalar is handed to a function
- * with its key and the key of what holds it; nothing is kept. No recursion: 16 levels, else
- * AZREDIS_E_LIMIT. The top must be an object. What the RFC does not allow is refused: comments, a byte
- * order mark, lone surrogates, malformed UTF-8, bytes behind the end. Keys may repeat; which one counts is
- * the caller's to say. An error stays.
+ * RFC 8259, read as it arrives: any split, one byte at a time too. Each scalar is handed to a function with its key and
+ * the key of what holds it; nothing is kept. No recursion: 16 levels, else AZREDIS_E_LIMIT. The top must be an object.
+ * What the RFC does not allow is refused: comments, a byte order mark, lone surrogates, malformed UTF-8, bytes behind
+ * the end. Keys may repeat; which one counts is the caller's to say. An error stays.
  * Entry points: azri_json_init, azri_json_feed, azri_json_end, azri_json_free.
  * ================================================================================================ */
 
 #define AZRI_JSON_KEY 64       /* a longer key is read and delivered as "": it is none that anyone asks for */
 
-enum { AZRI_JSON_STRING, AZRI_JSON_NUMBER, AZRI_JSON_TRUE, AZRI_JSON_FALSE, AZRI_JSON_NULL };
+enum { AZRI_JSON_STRING, AZRI_JSON_NUMBER, AZRI_JSON_WORD };     /* true, false or null */
 
-/* A scalar. depth 1: a member of the top object. key: its name, "" in an array. parent: the key of the object
- * or array around it, "" at the top. Strings are unescaped UTF-8 and may hold NUL. All slices are lent. */
-typedef void (*azri_json_fn)(void *user, int depth, azredis_str parent, azredis_str key, int type,
-                             azredis_str text);
+/* A scalar. depth 1: a member of the top object. key: its name, "" in an array. parent: the key of the object or array
+ * around it, "" at the top. Strings are unescaped UTF-8 and may hold NUL. All slices are lent. */
+typedef void (*azri_json_fn)(void *user, int depth, azredis_str parent, azredis_str key, int type, azredis_str text);
 
 /* What may come next. */
 typedef enum azri_json_state {
@@ -2874,42 +2873,25 @@ typedef enum azri_json_state {
     AZRI_JSON_S_TEXT,          /* inside a string */
     AZRI_JSON_S_ESCAPE,        /* behind its backslash */
     AZRI_JSON_S_HEX,           /* behind \u */
-    AZRI_JSON_S_NUMBER,        /* inside a number; see azri_json_number */
-    AZRI_JSON_S_WORD,          /* inside true, false, null */
+    AZRI_JSON_S_BARE,          /* inside a number, true, false or null */
     AZRI_JSON_S_END            /* blanks only */
 } azri_json_state;
 
-/* Where a number stands. It may end in those that are marked. */
-typedef enum azri_json_number_state {
-    AZRI_JSON_N_MINUS,
-    AZRI_JSON_N_ZERO,          /* may end */
-    AZRI_JSON_N_WHOLE,         /* may end */
-    AZRI_JSON_N_POINT,
-    AZRI_JSON_N_FRACTION,      /* may end */
-    AZRI_JSON_N_E,
-    AZRI_JSON_N_SIGN,
-    AZRI_JSON_N_EXPONENT,      /* may end */
-    AZRI_JSON_N_BAD
-} azri_json_number_state;
-
 typedef struct azri_json {
-    azri_json_fn           fn;
-    void                  *user;
-    azri_buf               value;
-    azredis_status         status;
-    azri_json_state        state;
-    azri_json_number_state number;
-    int                    depth;                 /* containers that are open */
-    uint32_t               arrays;                /* bit d - 1: the container at depth d is an array */
-    int                    in_key;                /* the string is a key */
-    const char            *word;                  /* what is left of the word */
-    int                    word_type;
-    int                    hex_left;
-    uint32_t               hex, high;             /* high: the first half of a surrogate pair, or 0 */
-    int                    utf8_left;             /* bytes missing of this character */
-    unsigned char          utf8_low, utf8_high;   /* what the next of them may be */
-    size_t                 key_len[AZRI_JSON_DEPTH];   /* AZRI_JSON_KEY + 1: too long */
-    char                   key[AZRI_JSON_DEPTH][AZRI_JSON_KEY];
+    azri_json_fn    fn;
+    void           *user;
+    azri_buf        value;
+    azredis_status  status;
+    azri_json_state state;
+    int             depth;                        /* containers that are open */
+    uint32_t        arrays;                       /* bit d - 1: the container at depth d is an array */
+    int             in_key;                       /* the string is a key */
+    int             hex_left;
+    uint32_t        hex, high;                    /* high: the first half of a surrogate pair, or 0 */
+    int             utf8_left;                    /* bytes missing of this character */
+    unsigned char   utf8_low, utf8_high;          /* what the next of them may be */
+    size_t          key_len[AZRI_JSON_DEPTH];     /* AZRI_JSON_KEY + 1: too long */
+    char            key[AZRI_JSON_DEPTH][AZRI_JSON_KEY];
 } azri_json;
 
 AZRI_STATIC_ASSERT(json_depth_fits_mask, AZRI_JSON_DEPTH <= 32);
@@ -2973,8 +2955,8 @@ static azredis_status azri_json_put_code(azri_json *j, uint32_t c) {
     return st;
 }
 
-/* Well-formed UTF-8 only: the bounds of the second byte shut out long forms, surrogates and what lies behind
- * U+10FFFF (Unicode 15, table 3-7). */
+/* Well-formed UTF-8 only: the bounds of the second byte shut out long forms, surrogates and what lies behind U+10FFFF
+ * (Unicode 15, table 3-7). */
 static int azri_json_utf8(azri_json *j, unsigned char c) {
     if (j->utf8_left) {
         if (c < j->utf8_low || c > j->utf8_high) return 0;
@@ -3044,34 +3026,16 @@ static azredis_status azri_json_hex(azri_json *j, char c) {
 
 /* ---- numbers and words ---- */
 
-static azri_json_number_state azri_json_number_next(azri_json_number_state s, char c) {
-    int digit = azri_is_digit(c), e = c == 'e' || c == 'E';
-    switch (s) {
-    case AZRI_JSON_N_MINUS:
-        return c == '0' ? AZRI_JSON_N_ZERO : digit ? AZRI_JSON_N_WHOLE : AZRI_JSON_N_BAD;
-    case AZRI_JSON_N_ZERO:
-    case AZRI_JSON_N_WHOLE:
-        if (digit && s == AZRI_JSON_N_WHOLE) return AZRI_JSON_N_WHOLE;
-        return c == '.' ? AZRI_JSON_N_POINT : e ? AZRI_JSON_N_E : AZRI_JSON_N_BAD;
-    case AZRI_JSON_N_POINT:
-        return digit ? AZRI_JSON_N_FRACTION : AZRI_JSON_N_BAD;
-    case AZRI_JSON_N_FRACTION:
-        return digit ? AZRI_JSON_N_FRACTION : e ? AZRI_JSON_N_E : AZRI_JSON_N_BAD;
-    case AZRI_JSON_N_E:
-        if (c == '+' || c == '-') return AZRI_JSON_N_SIGN;
-        return digit ? AZRI_JSON_N_EXPONENT : AZRI_JSON_N_BAD;
-    case AZRI_JSON_N_SIGN:
-    case AZRI_JSON_N_EXPONENT:
-        return digit ? AZRI_JSON_N_EXPONENT : AZRI_JSON_N_BAD;
-    case AZRI_JSON_N_BAD:
-        break;
+/* RFC 8259 6. */
+static int azri_json_is_number(azredis_str s) {
+    (void)azri_scan_char(&s, '-');
+    if (!azri_scan_char(&s, '0') && !azri_scan_digits(&s)) return 0;
+    if (azri_scan_char(&s, '.') && !azri_scan_digits(&s)) return 0;
+    if (azri_scan_word(&s, "e")) {
+        (void)azri_scan_sign(&s);
+        if (!azri_scan_digits(&s)) return 0;
     }
-    return AZRI_JSON_N_BAD;
-}
-
-static int azri_json_number_may_end(azri_json_number_state s) {
-    return s == AZRI_JSON_N_ZERO || s == AZRI_JSON_N_WHOLE ||
-           s == AZRI_JSON_N_FRACTION || s == AZRI_JSON_N_EXPONENT;
+    return s.len == 0;
 }
 
 /* What follows the value: a comma, or the end of what is open. */
@@ -3084,50 +3048,27 @@ static azredis_status azri_json_next(azri_json *j, char c) {
 
 static int azri_json_is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 
-/* A number has no end of its own: the byte behind it belongs to what follows. */
-static azredis_status azri_json_number(azri_json *j, char c) {
-    azri_json_number_state next = azri_json_number_next(j->number, c);
-    if (next != AZRI_JSON_N_BAD) {
-        j->number = next;
-        return azri_buf_add(&j->value, &c, 1);
-    }
-    if (!azri_json_number_may_end(j->number)) return AZREDIS_E_JSON;
-    azri_json_deliver(j, AZRI_JSON_NUMBER);
+/* These have no end of their own: the byte behind them belongs to what follows. */
+static azredis_status azri_json_bare(azri_json *j, char c) {
+    azredis_str text = azri_slice(j->value.ptr, j->value.len);
+    int number;
+    if (azri_is_alnum(c) || c == '+' || c == '-' || c == '.') return azri_buf_add(&j->value, &c, 1);
+    number = azri_json_is_number(text);
+    if (!number && !azri_eqz(text, "true") && !azri_eqz(text, "false") && !azri_eqz(text, "null"))
+        return AZREDIS_E_JSON;
+    azri_json_deliver(j, number ? AZRI_JSON_NUMBER : AZRI_JSON_WORD);
     return azri_json_is_blank(c) ? AZREDIS_OK : azri_json_next(j, c);
-}
-
-static azredis_status azri_json_word(azri_json *j, char c) {
-    if (c != *j->word) return AZREDIS_E_JSON;
-    if (*++j->word == '\0') azri_json_deliver(j, j->word_type);
-    return AZREDIS_OK;
-}
-
-static azredis_status azri_json_word_begin(azri_json *j, const char *rest, int type) {
-    j->word = rest;
-    j->word_type = type;
-    j->state = AZRI_JSON_S_WORD;
-    return AZREDIS_OK;
 }
 
 /* ---- the reader ---- */
 
 static azredis_status azri_json_value(azri_json *j, char c) {
     j->value.len = 0;
-    switch (c) {
-    case '{': return azri_json_open(j, 0);
-    case '[': return azri_json_open(j, 1);
-    case 't': return azri_json_word_begin(j, "rue", AZRI_JSON_TRUE);
-    case 'f': return azri_json_word_begin(j, "alse", AZRI_JSON_FALSE);
-    case 'n': return azri_json_word_begin(j, "ull", AZRI_JSON_NULL);
-    case '"':
-        azri_json_string_begin(j, 0);
-        return AZREDIS_OK;
-    default:
-        j->number = c == '-' ? AZRI_JSON_N_MINUS : azri_json_number_next(AZRI_JSON_N_MINUS, c);
-        if (j->number == AZRI_JSON_N_BAD) return AZREDIS_E_JSON;
-        j->state = AZRI_JSON_S_NUMBER;
-        return azri_buf_add(&j->value, &c, 1);
-    }
+    if (c == '{' || c == '[') return azri_json_open(j, c == '[');
+    j->state = AZRI_JSON_S_BARE;
+    if (c != '"') return azri_json_bare(j, c);
+    azri_json_string_begin(j, 0);
+    return AZREDIS_OK;
 }
 
 /* One byte outside strings, numbers and words. */
@@ -3153,8 +3094,7 @@ static azredis_status azri_json_feed(azri_json *j, const char *p, size_t n) {
         if (j->state == AZRI_JSON_S_TEXT) j->status = azri_json_text(j, p[i]);
         else if (j->state == AZRI_JSON_S_ESCAPE) j->status = azri_json_escape(j, p[i]);
         else if (j->state == AZRI_JSON_S_HEX) j->status = azri_json_hex(j, p[i]);
-        else if (j->state == AZRI_JSON_S_NUMBER) j->status = azri_json_number(j, p[i]);
-        else if (j->state == AZRI_JSON_S_WORD) j->status = azri_json_word(j, p[i]);
+        else if (j->state == AZRI_JSON_S_BARE) j->status = azri_json_bare(j, p[i]);
         else j->status = azri_json_between(j, p[i]);
     }
     return j->status;
@@ -3167,9 +3107,9 @@ static azredis_status azri_json_end(azri_json *j) {
 }
 
 /* ==== >>http ============================================================== uses: core mem fail text
- * HTTP/1.1 for one exchange per connection: writes a request, reads its answer as it arrives, in any split
- * (RFC 9110, RFC 9112). Allocates nothing; body bytes go straight to a sink. An answer that could be read in
- * two ways is refused, never repaired. Redirects are never followed: they would carry a secret elsewhere.
+ * HTTP/1.1 for one exchange per connection: writes a request, reads its answer as it arrives, in any split (RFC 9110,
+ * RFC 9112). Allocates nothing; body bytes go straight to a sink. An answer that could be read in two ways is refused,
+ * never repaired. Redirects are never followed: they would carry a secret elsewhere.
  * Entry points: azri_http_request, azri_http_init, azri_http_feed, azri_http_eof.
  * ================================================================================================ */
 
@@ -3184,7 +3124,7 @@ static void azri_http_put(azri_buf *b, azredis_status *st, azredis_str s) {
 }
 
 /* The general formatter is more than a device needs. */
-static void azri_http_put_number(azri_buf *b, azredis_status *st, size_t n) {
+static void azri_http_put_number(azri_buf *b, azredis_status *st, uint64_t n) {
     char text[20], *p = text + sizeof text;           /* as many digits as 2^64 has */
     do *--p = (char)('0' + n % 10); while (n /= 10);
     azri_http_put(b, st, azri_slice(p, (size_t)(text + sizeof text - p)));
@@ -3255,26 +3195,19 @@ static const char *azri_proxy_read(azredis_str text, char host[256], uint16_t *p
     azri_wipe(decoded, sizeof decoded);
     if (!good) return "'%' in user or password needs two hexadecimal digits behind it, and neither may hold a control character, "
                       "nor the user a ':'";
-    why = azri_hostport_parse(azri_slice(authority.ptr + at, authority.len - at), 0, host, port);
+    why = azri_hostport_parse(azri_from(authority, at), 0, host, port);
     return why ? why : *port ? NULL : "it names no port";
 }
 
 /* The head of a CONNECT to host:port. Returns its length; out holds a secret. */
 static size_t azri_proxy_head(char out[AZRI_PROXY_HEAD], const char *host, uint16_t port, azredis_str login) {
-    static const char agent[] = "\r\nUser-Agent: azredis-entra/" AZREDIS_VERSION_TEXT "\r\n";
     char target[272], decoded[AZRI_PROXY_LOGIN + 1];
     int ip6 = azri_find(azri_str(host), ':') < strlen(host);
     size_t n = 0;
-    azri_out o;
+    azri_out o = azri_out_to(out, AZRI_PROXY_HEAD);
     (void)azri_fmt(target, sizeof target, "%s%s%s:%u", ip6 ? "[" : "", host, ip6 ? "]" : "", (unsigned)port);
-    o.p = out;
-    o.cap = AZRI_PROXY_HEAD;
-    o.len = 0;
-    azri_out_text(&o, "CONNECT ", 8);
-    azri_out_text(&o, target, strlen(target));
-    azri_out_text(&o, " HTTP/1.1\r\nHost: ", 17);
-    azri_out_text(&o, target, strlen(target));
-    azri_out_text(&o, agent, sizeof agent - 1);
+    o.len = azri_fmt(out, AZRI_PROXY_HEAD, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n"
+                     "User-Agent: azredis-entra/" AZREDIS_VERSION_TEXT "\r\n", target, target);
     if (login.ptr && azri_percent_decode(login, 1, decoded, &n)) {
         if (azri_find(login, ':') == login.len) decoded[n++] = ':';
         azri_out_text(&o, "Proxy-Authorization: Basic ", 27);
@@ -3290,9 +3223,10 @@ static size_t azri_proxy_head(char out[AZRI_PROXY_HEAD], const char *host, uint1
 /* ---- answer ---- */
 
 typedef enum azri_http_state {
-    AZRI_HTTP_STATUS_LINE, AZRI_HTTP_HEADERS,                         /* lines ... */
-    AZRI_HTTP_CHUNK_SIZE, AZRI_HTTP_CHUNK_END, AZRI_HTTP_TRAILERS,    /* ... lines too */
-    AZRI_HTTP_CHUNK, AZRI_HTTP_LENGTH, AZRI_HTTP_UNTIL_CLOSE,         /* body bytes */
+    AZRI_HTTP_STATUS_LINE, AZRI_HTTP_HEADERS, AZRI_HTTP_CHUNK_SIZE, AZRI_HTTP_CHUNK_END,
+    AZRI_HTTP_TRAILERS,                    /* up to here lines are read, */
+    AZRI_HTTP_CHUNK, AZRI_HTTP_LENGTH,
+    AZRI_HTTP_UNTIL_CLOSE,                 /* and up to here bytes of the body */
     AZRI_HTTP_DONE, AZRI_HTTP_FAILED
 } azri_http_state;
 
@@ -3306,7 +3240,6 @@ typedef struct azri_http {
     int             status;                /* 0: no status line yet */
     uint32_t        retry_after_ms;        /* 0: not asked for */
     int64_t         date;                  /* the answer's Date; 0: none */
-    char            location_host[256];    /* where a redirect points to; "": this host, or unreadable */
     /* Ours. */
     azri_http_sink  sink;
     azri_http_header_fn header;            /* may be NULL, and set after azri_http_init */
@@ -3316,10 +3249,11 @@ typedef struct azri_http {
     int             interim;               /* 1xx answers seen */
     int             has_length, chunked;
     int64_t         retry_date;            /* Retry-After as a date; 0: none */
-    uint64_t        left;                  /* bytes missing of the body or of this chunk */
+    uint32_t        left;                  /* bytes missing of the body or of this chunk */
     size_t          head, body;            /* bytes so far: of lines, of the body */
     int             cr;                    /* a CR came: LF must follow */
     size_t          line_len;              /* may pass the buffer: the line was cut */
+    char            location_host[256];    /* where a redirect points to; "": this host, or unreadable */
     char            line[AZRI_HTTP_LINE_MAX];
 } azri_http;
 
@@ -3340,12 +3274,6 @@ static azredis_status azri_http_too_long(azredis_error *e, const char *what, uns
                      "HTTP answer: %s longer than %u bytes; is this the right address?", what, max);
 }
 
-static azredis_str azri_trim(azredis_str s) {
-    while (s.len && (s.ptr[0] == ' ' || s.ptr[0] == '\t')) s = azri_slice(s.ptr + 1, s.len - 1);
-    while (s.len && (s.ptr[s.len - 1] == ' ' || s.ptr[s.len - 1] == '\t')) s.len--;
-    return s;
-}
-
 /* "HTTP/1.1 200 OK"; the text is free, and some servers leave it out together with its blank. */
 static azredis_status azri_http_status_line(azri_http *h, azredis_str line, azredis_error *e) {
     const char *p = line.ptr;
@@ -3363,9 +3291,10 @@ static azredis_status azri_http_status_line(azri_http *h, azredis_str line, azre
 static azredis_status azri_http_content_length(azri_http *h, azredis_str value, azredis_error *e) {
     uint64_t n;
     if (!azri_u64(value, &n)) return azri_http_bad(e, "Content-Length is not a number");
+    n = azri_min64(n, UINT32_MAX);
     if (h->has_length && n != h->left) return azri_http_bad(e, "two Content-Lengths that differ");
     h->has_length = 1;
-    h->left = n;
+    h->left = (uint32_t)n;
     return AZREDIS_OK;
 }
 
@@ -3377,7 +3306,7 @@ static void azri_http_wait(azri_http *h, uint64_t ms) {
 
 static void azri_http_retry_after(azri_http *h, azredis_str value, uint32_t unit_ms) {
     uint64_t n;
-    if (azri_u64(value, &n)) azri_http_wait(h, azri_min64(n, AZRI_HTTP_RETRY_MAX) * unit_ms);
+    if (azri_u64(value, &n)) azri_http_wait(h, (uint32_t)azri_min64(n, AZRI_HTTP_RETRY_MAX / unit_ms) * unit_ms);
     else if (AZRI_WITH_HTTP_DATE && unit_ms == AZRI_SECOND) (void)azri_date_http(value, &h->retry_date);
 }
 
@@ -3399,13 +3328,12 @@ static int azri_http_is_token(azredis_str s) {
 }
 
 /* One header or trailer line, not empty. *name and *value are cut from it. */
-static azredis_status azri_http_split(azredis_str line, azredis_str *name, azredis_str *value,
-                                      azredis_error *e) {
+static azredis_status azri_http_split(azredis_str line, azredis_str *name, azredis_str *value, azredis_error *e) {
     size_t colon = azri_find(line, ':');
     if (line.ptr[0] == ' ' || line.ptr[0] == '\t') return azri_http_bad(e, "a folded header line");
     if (colon == line.len) return azri_http_bad(e, "a header line without colon");
     *name = azri_slice(line.ptr, colon);
-    *value = azri_trim(azri_slice(line.ptr + colon + 1, line.len - colon - 1));
+    *value = azri_trim(azri_from(line, colon + 1), " \t");
     return azri_http_is_token(*name) ? AZREDIS_OK : azri_http_bad(e, "a header with a malformed name");
 }
 
@@ -3473,11 +3401,11 @@ static azredis_status azri_http_head_end(azri_http *h, azredis_error *e) {
 
 /* "1a2b;extension" (RFC 9112 7.1). Eight digits are enough for what is allowed and cannot overflow. */
 static azredis_status azri_http_chunk_size(azri_http *h, azredis_str line, azredis_error *e) {
-    uint64_t n = 0;
+    uint32_t n = 0;
     size_t i;
     if (h->line_len > sizeof h->line) return azri_http_too_long(e, "a chunk's size line", AZRI_HTTP_LINE_MAX);
     for (i = 0; i < line.len && i < 8 && azri_hex(line.ptr[i]) >= 0; i++)
-        n = n << 4 | (uint64_t)azri_hex(line.ptr[i]);
+        n = n << 4 | (uint32_t)azri_hex(line.ptr[i]);
     if (i == 0 || (i < line.len && line.ptr[i] != ';')) return azri_http_bad(e, "a malformed chunk size");
     if (n > AZRI_HTTP_BODY_MAX - h->body) return azri_http_too_long(e, "a body", AZRI_HTTP_BODY_MAX);
     h->left = n;
@@ -3487,26 +3415,13 @@ static azredis_status azri_http_chunk_size(azri_http *h, azredis_str line, azred
 
 static azredis_status azri_http_line(azri_http *h, azredis_str line, azredis_error *e) {
     azredis_str name, value;
-    switch (h->state) {
-    case AZRI_HTTP_STATUS_LINE:
-        return azri_http_status_line(h, line, e);
-    case AZRI_HTTP_HEADERS:
-        return line.len ? azri_http_header(h, line, e) : azri_http_head_end(h, e);
-    case AZRI_HTTP_CHUNK_SIZE:
-        return azri_http_chunk_size(h, line, e);
-    case AZRI_HTTP_CHUNK_END:
-        h->state = AZRI_HTTP_CHUNK_SIZE;
-        return AZREDIS_OK;
-    case AZRI_HTTP_TRAILERS:
-        if (line.len) return azri_http_split(line, &name, &value, e);
-        h->state = AZRI_HTTP_DONE;
-        return AZREDIS_OK;
-    case AZRI_HTTP_CHUNK: case AZRI_HTTP_LENGTH: case AZRI_HTTP_UNTIL_CLOSE:
-    case AZRI_HTTP_DONE: case AZRI_HTTP_FAILED:
-        break;
-    }
-    AZREDIS_ASSERT(0);
-    return AZREDIS_E_STATE;
+    AZREDIS_ASSERT(h->state <= AZRI_HTTP_TRAILERS);
+    if (h->state == AZRI_HTTP_STATUS_LINE) return azri_http_status_line(h, line, e);
+    if (h->state == AZRI_HTTP_HEADERS) return line.len ? azri_http_header(h, line, e) : azri_http_head_end(h, e);
+    if (h->state == AZRI_HTTP_CHUNK_SIZE) return azri_http_chunk_size(h, line, e);
+    if (h->state == AZRI_HTTP_TRAILERS && line.len) return azri_http_split(line, &name, &value, e);
+    h->state = h->state == AZRI_HTTP_TRAILERS ? AZRI_HTTP_DONE : AZRI_HTTP_CHUNK_SIZE;
+    return AZREDIS_OK;
 }
 
 /* One byte of a line. CR LF alone ends it: a bare LF or CR is read differently by different programs. */
@@ -3537,31 +3452,23 @@ static azredis_status azri_http_line_byte(azri_http *h, char c, azredis_error *e
 /* Body bytes from p[0..n); *used of them are taken. */
 static azredis_status azri_http_body(azri_http *h, const char *p, size_t n, size_t *used, azredis_error *e) {
     azredis_status st;
-    if (h->state != AZRI_HTTP_UNTIL_CLOSE) n = (size_t)azri_min64(n, h->left);
+    if (h->state != AZRI_HTTP_UNTIL_CLOSE) n = azri_minz(n, h->left);
     else if (n > AZRI_HTTP_BODY_MAX - h->body) return azri_http_too_long(e, "a body", AZRI_HTTP_BODY_MAX);
     st = h->sink(h->user, p, n);
     if (st != AZREDIS_OK) return azri_fail(e, st, "http", "HTTP answer: its body was not understood");
     *used = n;
     h->body += n;
     if (h->state == AZRI_HTTP_UNTIL_CLOSE) return AZREDIS_OK;
-    h->left -= n;
+    h->left -= (uint32_t)n;
     if (h->left == 0) h->state = h->chunked ? AZRI_HTTP_CHUNK_END : AZRI_HTTP_DONE;
     return AZREDIS_OK;
 }
 
 static azredis_status azri_http_step(azri_http *h, const char *p, size_t n, size_t *used, azredis_error *e) {
     *used = 1;
-    switch (h->state) {
-    case AZRI_HTTP_STATUS_LINE: case AZRI_HTTP_HEADERS: case AZRI_HTTP_CHUNK_SIZE: case AZRI_HTTP_CHUNK_END:
-    case AZRI_HTTP_TRAILERS:
-        return azri_http_line_byte(h, *p, e);
-    case AZRI_HTTP_CHUNK: case AZRI_HTTP_LENGTH: case AZRI_HTTP_UNTIL_CLOSE:
-        return azri_http_body(h, p, n, used, e);
-    case AZRI_HTTP_DONE:
-        return azri_http_bad(e, "bytes behind its end");
-    case AZRI_HTTP_FAILED:
-        break;
-    }
+    if (h->state <= AZRI_HTTP_TRAILERS) return azri_http_line_byte(h, *p, e);
+    if (h->state <= AZRI_HTTP_UNTIL_CLOSE) return azri_http_body(h, p, n, used, e);
+    if (h->state == AZRI_HTTP_DONE) return azri_http_bad(e, "bytes behind its end");
     return azri_fail(e, h->failed, "http", "HTTP answer: it was refused before");
 }
 
@@ -4940,11 +4847,6 @@ enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NE
 #define AZRI_ID_LATER (-1)                 /* the name is known, no identity of ours has it */
 #define AZRI_ID_OFF   (-2)                 /* a switch took it out of this build */
 
-#ifdef AZREDIS_NO_OS
-#  define AZRI_ID_ENVIRONMENT AZRI_ID_OFF
-#else
-#  define AZRI_ID_ENVIRONMENT AZREDIS_ID_ENVIRONMENT
-#endif
 #ifdef AZREDIS_NO_ASSERTION
 #  define AZRI_ID_CLIENT_ASSERTION AZRI_ID_OFF
 #else
@@ -5005,11 +4907,10 @@ enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NE
 #endif
 
 /* The name is within: the linker keeps or drops all literals of all tables together. */
-typedef struct azri_identity_kind { char name[21]; int id; unsigned needs; } azri_identity_kind;
+typedef struct azri_identity_kind { char name[21]; int8_t id; uint16_t needs; } azri_identity_kind;
 
 static const azri_identity_kind azri_identity_kinds[] = {
     { "default", AZREDIS_ID_DEFAULT, 0 },
-    { "environment", AZRI_ID_ENVIRONMENT, 0 },
     { "client-secret", AZRI_ID_CLIENT_SECRET, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_SECRET },
     { "client-certificate", AZRI_ID_CLIENT_CERTIFICATE,
       AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_CERTIFICATE | AZRI_NEED_PROOF },
@@ -5020,6 +4921,8 @@ static const azri_identity_kind azri_identity_kinds[] = {
     { "password", AZRI_ID_PASSWORD, AZRI_NEED_USER | AZRI_NEED_PASSWORD },
     { "client-assertion", AZRI_ID_CLIENT_ASSERTION,
       AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_ASSERTION | AZRI_NEED_PROOF },
+#ifndef AZREDIS_NO_OS
+    { "environment", AZREDIS_ID_ENVIRONMENT, 0 },
     { "workload-identity", AZRI_ID_WORKLOAD, AZRI_NEED_PROOF },
     { "managed-identity", AZRI_ID_MANAGED, 0 },
     { "managed-identity-app", AZRI_ID_MANAGED_APP, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_PROOF },
@@ -5028,6 +4931,7 @@ static const azri_identity_kind azri_identity_kinds[] = {
     { "azure-cli", AZRI_ID_AZURE_CLI, 0 },
     { "azure-developer-cli", AZRI_ID_AZURE_DEVELOPER_CLI, 0 },
     { "azure-powershell", AZRI_ID_AZURE_POWERSHELL, 0 },
+#endif
     { "device-code", AZRI_ID_DEVICE_CODE, 0 }
 };
 
@@ -5099,7 +5003,7 @@ typedef struct azri_env {
 
 static void azri_env_free(azri_env *env, const azri_mem *m) {
     size_t i;
-    for (i = 0; i < AZRI_ENV_COUNT; i++) {
+    for (i = 0; AZRI_WITH_ENV && i < AZRI_ENV_COUNT; i++) {
         azri_strfree(m, env->value[i]);
         env->value[i] = NULL;
     }
@@ -5107,59 +5011,41 @@ static void azri_env_free(azri_env *env, const azri_mem *m) {
 
 /* ---- options ---------------------------------------------------------------------------------- */
 
-typedef struct azri_identity_conf {        /* strings are owned; NULL: unset */
-    int identity;                          /* azredis_identity; what is left out of the build is negative */
-    char *tenant_id, *client_id, *client_secret, *user, *password;
-    char *object_id, *resource_id, *managed_client_id;
-    char *federated_token_file, *token_file, *exec;
-    char *authority_host, *allow_authority, *proxy;
-    char *certificate_file, *key_file, *certificate_password;
-    azredis_str certificate, key;          /* lent; ptr NULL: not in memory */
-    int   send_chain, rs256;
-    azredis_sign_fn sign;
-    void *sign_user;
-    const char *cloud;                     /* the authority where neither option nor variable names one; static */
-    char *scope;                           /* never NULL */
-    int   kubernetes_proxy;
-    int   is_static;                       /* 1: user and password never change, no token is needed */
-    azredis_token_fn get_token, get_assertion;
-    void            *get_token_user, *get_assertion_user;
-    azredis_token_fn load_refresh;
-    azredis_save_fn  save_refresh;
-    void            *refresh_user;
-    uint32_t         request_ms, chain_ms;
-} azri_identity_conf;
+/* An auth keeps its options, with texts of its own; what they point at otherwise is lent. */
+static int azri_is_static(const azredis_auth_options *o) {
+    return AZRI_WITH_PASSWORDS && (o->identity == AZREDIS_ID_ACCESS_KEY || o->identity == AZREDIS_ID_PASSWORD);
+}
 
-static int azri_is_static(const azri_identity_conf *c) { return AZRI_WITH_PASSWORDS && c->is_static; }
+/* What is left out of this build has a negative number, which the enumeration may not have room for. */
+static int azri_identity_number(const azredis_auth_options *o) { return (int)o->identity; }
 
-/* Strings of the options, and where conf keeps its copy. */
-typedef struct azri_identity_text { uint16_t from, to; } azri_identity_text;
-#define AZRI_OPTION(member) \
-    { (uint16_t)offsetof(azredis_auth_options, member), (uint16_t)offsetof(azri_identity_conf, member) }
-static const azri_identity_text azri_identity_texts[] = {
-    AZRI_OPTION(tenant_id), AZRI_OPTION(client_id), AZRI_OPTION(client_secret), AZRI_OPTION(user), AZRI_OPTION(password),
+#define AZRI_OPTION(member) (uint16_t)offsetof(azredis_auth_options, member)
+static const uint16_t azri_identity_texts[] = {
+#if !AZRI_ONLY_CALLBACK
+    AZRI_OPTION(tenant_id), AZRI_OPTION(client_id), AZRI_OPTION(client_secret), AZRI_OPTION(password),
     AZRI_OPTION(object_id), AZRI_OPTION(resource_id), AZRI_OPTION(managed_client_id), AZRI_OPTION(federated_token_file),
-    AZRI_OPTION(token_file), AZRI_OPTION(exec), AZRI_OPTION(authority_host), AZRI_OPTION(allow_authority), AZRI_OPTION(proxy),
-    AZRI_OPTION(certificate_file), AZRI_OPTION(key_file), AZRI_OPTION(certificate_password)
+    AZRI_OPTION(token_file), AZRI_OPTION(exec), AZRI_OPTION(authority_host), AZRI_OPTION(allow_authority),
+    AZRI_OPTION(proxy), AZRI_OPTION(certificate_file), AZRI_OPTION(key_file), AZRI_OPTION(certificate_password),
+    AZRI_OPTION(ca_file),
+#endif
+    AZRI_OPTION(user), AZRI_OPTION(scope)
 };
 enum { AZRI_IDENTITY_TEXTS = sizeof azri_identity_texts / sizeof azri_identity_texts[0] };
 
-static char **azri_identity_copy_of(azri_identity_conf *c, size_t i) {
-    return (char **)(void *)((char *)c + azri_identity_texts[i].to);
-}
-
-/* "" counts as unset. */
-static const char *azri_identity_option(const azredis_auth_options *o, size_t i) {
+/* "" counts as unset, which is NULL; the scope has a default. */
+static const char *azri_identity_text(const azredis_auth_options *o, size_t i) {
     const char *z;
-    memcpy(&z, (const char *)o + azri_identity_texts[i].from, sizeof z);
-    return z && z[0] ? z : NULL;
+    memcpy(&z, (const char *)o + azri_identity_texts[i], sizeof z);
+    return z && z[0] ? z : azri_identity_texts[i] == AZRI_OPTION(scope) ? AZRI_REDIS_SCOPE : NULL;
 }
 
-static void azri_identity_conf_free(azri_identity_conf *c, const azri_mem *m) {
+static void azri_identity_conf_free(azredis_auth_options *c, const azri_mem *m) {
+    char *z;
     size_t i;
-    if (AZRI_ONLY_CALLBACK) azri_strfree(m, c->user);
-    for (i = 0; !AZRI_ONLY_CALLBACK && i < AZRI_IDENTITY_TEXTS; i++) azri_strfree(m, *azri_identity_copy_of(c, i));
-    azri_strfree(m, c->scope);
+    for (i = 0; i < AZRI_IDENTITY_TEXTS; i++) {
+        memcpy(&z, (char *)c + azri_identity_texts[i], sizeof z);
+        azri_strfree(m, z);
+    }
     memset(c, 0, sizeof *c);
 }
 
@@ -5294,31 +5180,31 @@ static int azri_identity_is_managed(int id) { return id == AZRI_ID_MANAGED || id
 enum { AZRI_BY_CLIENT, AZRI_BY_OBJECT, AZRI_BY_RESOURCE, AZRI_BYS };
 
 /* NULL: the machine's own. client_id is its name unless it is that of an application. */
-static const char *azri_identity_managed_id(const azri_identity_conf *c, int *by) {
+static const char *azri_identity_managed_id(const azredis_auth_options *c, int *by) {
     const char *client =
-        c->managed_client_id || c->identity == AZRI_ID_MANAGED_APP ? c->managed_client_id : c->client_id;
+        c->managed_client_id || azri_identity_number(c) == AZRI_ID_MANAGED_APP ? c->managed_client_id : c->client_id;
     *by = client ? AZRI_BY_CLIENT : c->object_id ? AZRI_BY_OBJECT : c->resource_id ? AZRI_BY_RESOURCE : AZRI_BY_CLIENT;
     return client ? client : c->object_id ? c->object_id : c->resource_id;
 }
 
 /* They become parameters of a URL, where they are encoded; a line end or quote in them is a slip, or worse. */
-static azredis_status azri_identity_check_managed(const azri_identity_conf *c, azredis_error *e) {
+static azredis_status azri_identity_check_managed(const azredis_auth_options *c, azredis_error *e) {
     const char *id = c->resource_id, *z = id;
     int by;
-    if (c->identity != AZREDIS_ID_DEFAULT && !azri_identity_is_managed(c->identity)) {
+    if (c->identity != AZREDIS_ID_DEFAULT && !azri_identity_is_managed(azri_identity_number(c))) {
         if (!c->object_id && !c->resource_id && !c->managed_client_id) return AZREDIS_OK;
         return azri_identity_bad(e, "options.identity",
                                  "object_id, resource_id and managed_client_id name a managed identity; "
                                  "set identity to one that asks for it, or leave them out");
     }
-    if (c->managed_client_id && c->identity == AZRI_ID_MANAGED)
+    if (c->managed_client_id && azri_identity_number(c) == AZRI_ID_MANAGED)
         return azri_identity_bad(e, "options.managed_client_id",
                                  "managed-identity takes its client id in the option client_id");
     (void)azri_identity_managed_id(c, &by);
     if ((by == AZRI_BY_CLIENT && (c->object_id || c->resource_id)) || (c->object_id && c->resource_id))
         return azri_identity_bad(
             e, "options", "client_id, object_id and resource_id are three names of one managed identity; give one");
-    if (c->identity == AZRI_ID_MANAGED_APP && !azri_identity_managed_id(c, &by))
+    if (azri_identity_number(c) == AZRI_ID_MANAGED_APP && !azri_identity_managed_id(c, &by))
         return azri_identity_bad(e, "options.identity",
                                  "managed-identity-app needs a user-assigned identity, which alone can be "
                                  "a federated credential: give managed_client_id, object_id or resource_id");
@@ -5344,13 +5230,13 @@ static azredis_status azri_identity_check_argument(const char *scope, azredis_er
                              "as an argument of a program it may hold letters, digits and _.:/- only");
 }
 
-static azredis_status azri_identity_check_exec(const azri_identity_conf *c, azredis_error *e) {
+static azredis_status azri_identity_check_exec(const azredis_auth_options *c, azredis_error *e) {
     if (c->identity == AZREDIS_ID_EXEC && c->exec[0] != '/')
         return azri_identity_bad(e, "options.exec",
                                  "it must be the absolute path of a program; no shell and no PATH are "
                                  "asked, and it takes no arguments: write a script for them");
-    if (c->identity != AZREDIS_ID_EXEC && c->identity != AZRI_ID_AZURE_CLI &&
-        c->identity != AZRI_ID_AZURE_DEVELOPER_CLI && c->identity != AZRI_ID_AZURE_POWERSHELL)
+    if (c->identity != AZREDIS_ID_EXEC && azri_identity_number(c) != AZRI_ID_AZURE_CLI &&
+        azri_identity_number(c) != AZRI_ID_AZURE_DEVELOPER_CLI && azri_identity_number(c) != AZRI_ID_AZURE_POWERSHELL)
         return AZREDIS_OK;
     return azri_identity_check_argument(c->scope, e);
 }
@@ -5358,21 +5244,21 @@ static azredis_status azri_identity_check_exec(const azri_identity_conf *c, azre
 
 #ifndef AZREDIS_NO_CERTIFICATE
 /* A file or memory, and one key. */
-static azredis_status azri_identity_check_certificate(const azri_identity_conf *c, azredis_error *e) {
+static azredis_status azri_identity_check_certificate(const azredis_auth_options *c, azredis_error *e) {
     const char *where = "options.certificate";
     if (!AZRI_WITH_ENV && (c->certificate_file || c->key_file))
         return azri_identity_bad(e, where, "with AZREDIS_NO_OS there are no files; give it in memory");
-    if (c->certificate_file && c->certificate.ptr)
+    if (c->certificate_file && c->certificate)
         return azri_identity_bad(e, where, "certificate_file and certificate are two places of one thing; give one");
-    if (c->certificate.ptr ? c->key_file != NULL : c->key.ptr != NULL)
+    if (c->certificate ? c->key_file != NULL : c->key != NULL)
         return azri_identity_bad(e, where, "key goes with certificate, in memory, and key_file with certificate_file");
-    if (c->sign && (c->key.ptr || c->key_file))
+    if (c->sign && (c->key || c->key_file))
         return azri_identity_bad(e, where, "sign has the key; leave key and key_file out");
     return AZREDIS_OK;
 }
 #endif
 
-static azredis_status azri_identity_check_proxy(const azri_identity_conf *c, azredis_error *e) {
+static azredis_status azri_identity_check_proxy(const azredis_auth_options *c, azredis_error *e) {
     char host[256];
     uint16_t port = 0;
     azredis_str login;
@@ -5383,7 +5269,7 @@ static azredis_status azri_identity_check_proxy(const azri_identity_conf *c, azr
                      why);
 }
 
-static unsigned azri_identity_has(const azri_identity_conf *c) {
+static unsigned azri_identity_has(const azredis_auth_options *c) {
     unsigned has = AZRI_NEED_PROOF;
     if (c->tenant_id) has |= AZRI_NEED_TENANT;
     if (c->client_id) has |= AZRI_NEED_CLIENT;
@@ -5394,7 +5280,7 @@ static unsigned azri_identity_has(const azri_identity_conf *c) {
     if (c->get_assertion) has |= AZRI_NEED_ASSERTION;
     if (c->token_file) has |= AZRI_NEED_TOKEN_FILE;
     if (c->exec) has |= AZRI_NEED_EXEC;
-    if (c->certificate_file || c->certificate.ptr) has |= AZRI_NEED_CERTIFICATE;
+    if (c->certificate_file || c->certificate) has |= AZRI_NEED_CERTIFICATE;
     return has;
 }
 
@@ -5408,8 +5294,8 @@ static const char *azri_identity_need(unsigned needs) {
     return names[i];
 }
 
-static azredis_status azri_identity_check_values(const azri_identity_conf *c, azredis_error *e) {
-    if (c->kubernetes_proxy && c->identity != AZRI_ID_WORKLOAD)
+static azredis_status azri_identity_check_values(const azredis_auth_options *c, azredis_error *e) {
+    if (c->kubernetes_proxy && azri_identity_number(c) != AZRI_ID_WORKLOAD)
         return azri_fail(e, AZREDIS_E_ARG, "options.kubernetes_proxy", "options: kubernetes_proxy is for the identity "
                          "workload-identity alone; the default chain never asks a token proxy");
     if (AZRI_WITH_HTTP && azri_identity_check_app(c->tenant_id, c->client_id, "options", e) != AZREDIS_OK)
@@ -5434,7 +5320,7 @@ static azredis_status azri_identity_check_values(const azri_identity_conf *c, az
     return AZREDIS_OK;
 }
 
-static azredis_status azri_identity_check(const azri_identity_conf *c, azredis_error *e) {
+static azredis_status azri_identity_check(const azredis_auth_options *c, azredis_error *e) {
     const azri_identity_kind *k = azri_identity_find(NULL, (int)c->identity);
     unsigned lacks = k ? k->needs & ~azri_identity_has(c) : 0;
     unsigned idle = c->identity == AZREDIS_ID_DEFAULT ? azri_identity_has(c) & AZRI_NEED_OTHERS : 0;
@@ -5468,71 +5354,50 @@ static uint32_t azri_identity_walk_ms(int id) {
     return azri_identity_is_managed(id) ? 100u * AZRI_SECOND : 30u * AZRI_SECOND;
 }
 
-/* 0: out of memory. */
-static int azri_identity_copy_text(char **to, const azri_mem *m, const char *z) {
-    *to = azri_strdup(m, z);
-    return *to || !z;
-}
-
-/* The same. */
-static int azri_identity_copy(azri_identity_conf *c, const azri_mem *m, const azredis_auth_options *o) {
+/* 0: out of memory; what *c has is its own all the same. */
+static int azri_identity_copy(azredis_auth_options *c, const azri_mem *m, const azredis_auth_options *o) {
+    const char *z;
+    char *copy;
     size_t i;
-    if (AZRI_ONLY_CALLBACK && !azri_identity_copy_text(&c->user, m, o->user)) return 0;
-    for (i = 0; !AZRI_ONLY_CALLBACK && i < AZRI_IDENTITY_TEXTS; i++)
-        if (!azri_identity_copy_text(azri_identity_copy_of(c, i), m, azri_identity_option(o, i))) return 0;
-    return azri_identity_copy_text(&c->scope, m, o->scope && o->scope[0] ? o->scope : AZRI_REDIS_SCOPE);
+    int ok = 1;
+    *c = *o;
+    for (i = 0; i < AZRI_IDENTITY_TEXTS; i++) {
+        z = azri_identity_text(o, i);
+        copy = azri_strdup(m, z);
+        memcpy((char *)c + azri_identity_texts[i], &copy, sizeof copy);
+        if (z && !copy) ok = 0;
+    }
+    c->request_ms = azri_or(o->request_ms, 30u * AZRI_SECOND);
+    c->chain_ms = azri_or(o->chain_ms, azri_identity_walk_ms((int)o->identity));
+    return ok;
 }
 
-/* What the callback has no use for. */
-static void azri_identity_copy_rest(azri_identity_conf *c, const azredis_auth_options *o) {
-    c->get_assertion = o->get_assertion;
-    c->get_assertion_user = o->get_assertion_user;
-    c->load_refresh = o->load_refresh;
-    c->save_refresh = o->save_refresh;
-    c->refresh_user = o->refresh_user;
-    c->kubernetes_proxy = o->kubernetes_proxy;
-    c->certificate = azri_slice((const char *)o->certificate, o->certificate ? o->certificate_len : 0);
-    c->key = azri_slice((const char *)o->key, o->key ? o->key_len : 0);
-    c->send_chain = o->send_chain;
-    c->rs256 = o->rs256;
-    c->sign = o->sign;
-    c->sign_user = o->sign_user;
-    c->cloud = AZRI_WITH_HTTP ? azri_identity_authority_of("") : NULL;
-    c->is_static = o->identity == AZREDIS_ID_ACCESS_KEY || o->identity == AZREDIS_ID_PASSWORD;
-}
-
-static azredis_status azri_identity_check_callback(const azri_identity_conf *c, const azredis_auth_options *o, azredis_error *e) {
-    if (c->identity != AZREDIS_ID_CALLBACK || !c->get_token || o->proxy || o->kubernetes_proxy)
-        return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: this build has the identity callback alone, which needs get_token");
+static azredis_status azri_identity_check_callback(const azredis_auth_options *c, azredis_error *e) {
+    if (c->identity != AZREDIS_ID_CALLBACK || !c->get_token || c->proxy || c->kubernetes_proxy)
+        return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: this build has the identity callback alone, "
+                         "which needs get_token");
     return azri_identity_check_values(c, e);
 }
 
 /* On failure *c is empty. */
-static AZRI_APART azredis_status azri_identity_conf_copy(azri_identity_conf *c, const azri_mem *m,
-                                              const azredis_auth_options *o, azredis_error *e) {
+static AZRI_APART azredis_status azri_identity_conf_copy(azredis_auth_options *c, const azri_mem *m,
+                                                         const azredis_auth_options *o, azredis_error *e) {
     azredis_status st;
     memset(c, 0, sizeof *c);
-    c->identity = (int)o->identity;
-    c->get_token = o->get_token;
-    c->get_token_user = o->get_token_user;
-    if (!AZRI_ONLY_CALLBACK) azri_identity_copy_rest(c, o);
-    c->request_ms = azri_or(o->request_ms, 30u * AZRI_SECOND);
-    c->chain_ms = azri_or(o->chain_ms, azri_identity_walk_ms((int)o->identity));
-    if ((int)AZRI_ID_DEVICE_CODE >= 0 && c->identity == (int)AZRI_ID_DEVICE_CODE && azri_shape_of(m))
-        st = azri_identity_bad(e, "options.identity",
-                               "device-code keeps a refresh token, for which options.memory has no room; use port.alloc");
-    else if (AZRI_WITH_ENV && azri_shape_of(m) && (o->certificate_file || o->key_file))
-        st = azri_identity_bad(e, "options.certificate",
-                               "a client in options.memory has no room for files; give certificate and key in memory");
-    else if (azri_identity_copy(c, m, o))
-        st = AZRI_ONLY_CALLBACK ? azri_identity_check_callback(c, o, e) : azri_identity_check(c, e);
-    else st = azri_fail(e, AZREDIS_E_NOMEM, "options", "options: no memory for a copy");
+    if ((int)AZRI_ID_DEVICE_CODE >= 0 && azri_identity_number(o) == AZRI_ID_DEVICE_CODE && azri_shape_of(m))
+        return azri_identity_bad(e, "options.identity", "device-code keeps a refresh token, for which options.memory "
+                                 "has no room; use port.alloc");
+    if (AZRI_WITH_ENV && azri_shape_of(m) && (o->certificate_file || o->key_file))
+        return azri_identity_bad(e, "options.certificate", "a client in options.memory has no room for files; give "
+                                 "certificate and key in memory");
+    if (!azri_identity_copy(c, m, o)) st = azri_fail(e, AZREDIS_E_NOMEM, "options", "options: no memory for a copy");
+    else st = AZRI_ONLY_CALLBACK ? azri_identity_check_callback(c, e) : azri_identity_check(c, e);
     if (st != AZREDIS_OK) azri_identity_conf_free(c, m);
     return st;
 }
 
 /* The user name of AUTH for a static identity. Access keys belong to Redis's default user. */
-static const char *azri_identity_static_user(const azri_identity_conf *c) {
+static const char *azri_identity_static_user(const azredis_auth_options *c) {
     return c->identity == AZREDIS_ID_ACCESS_KEY && !c->user ? "default" : c->user;
 }
 
@@ -5620,6 +5485,7 @@ static const char *azri_hint(int code) {
 
 #define AZRI_CONFIG_MAX   65536u  /* a password of AZRI_TOKEN_MAX bytes, each written %XX, and 16 KiB for the rest */
 #define AZRI_CONFIG_NAME  32u     /* no key is longer; a longer word is not looked up */
+#define AZRI_CONFIG_BLANKS " \t\r\n"
 #define AZRI_CONFIG_SLIPS 2u      /* letters that may differ for "did you mean" */
 
 enum azri_config_kind {
@@ -5871,7 +5737,7 @@ static const char *azri_config_tls(azri_config *c, int tls) {
 
 /* What is behind the separator at s.ptr[at]; empty if it is not there. */
 static azredis_str azri_config_behind(azredis_str s, size_t at) {
-    return at < s.len ? azri_slice(s.ptr + at + 1, s.len - at - 1) : azri_slice(s.ptr + s.len, 0);
+    return azri_from(s, azri_minz(at + 1, s.len));
 }
 
 static const void *azri_config_member(const azri_config_key *k, const azredis_options *o,
@@ -5999,20 +5865,12 @@ static azredis_status azri_config_endpoint(azri_config *c, const char *z) {
 
 /* ---- the two forms ---- */
 
-static int azri_config_blank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
-
-static azredis_str azri_config_trim(azredis_str s) {
-    while (s.len && azri_config_blank(s.ptr[0])) s = azri_slice(s.ptr + 1, s.len - 1);
-    while (s.len && azri_config_blank(s.ptr[s.len - 1])) s.len--;
-    return s;
-}
-
 /* host[:port],key=value,...: no quotes and no escapes, the first '=' splits, blanks around words are dropped. */
 static azredis_status azri_config_read_fields(azri_config *c, azredis_str all) {
     azredis_status st = AZREDIS_OK;
     while (all.len && st == AZREDIS_OK) {
         size_t comma = azri_find(all, ','), equals;
-        azredis_str one = azri_config_trim(azri_slice(all.ptr, comma)), value;
+        azredis_str one = azri_trim(azri_slice(all.ptr, comma), AZRI_CONFIG_BLANKS), value;
         all = azri_config_behind(all, comma);
         equals = azri_find(one, '=');
         if (one.len == 0) continue;
@@ -6021,9 +5879,9 @@ static azredis_status azri_config_read_fields(azri_config *c, azredis_str all) {
             st = azri_config_endpoint(c, one.ptr);
             continue;
         }
-        value = azri_config_trim(azri_config_behind(one, equals));
+        value = azri_trim(azri_config_behind(one, equals), AZRI_CONFIG_BLANKS);
         c->text[value.ptr - c->text + (ptrdiff_t)value.len] = '\0';
-        st = azri_config_pair(c, azri_config_trim(azri_slice(one.ptr, equals)), value.ptr);
+        st = azri_config_pair(c, azri_trim(azri_slice(one.ptr, equals), AZRI_CONFIG_BLANKS), value.ptr);
     }
     return st;
 }
@@ -6125,7 +5983,7 @@ static size_t azri_config_scheme(azredis_str s) {
 }
 
 static azredis_status azri_config_read(azri_config *c) {
-    azredis_str all = azri_config_trim(azri_str(c->text)), scheme;
+    azredis_str all = azri_trim(azri_str(c->text), AZRI_CONFIG_BLANKS), scheme;
     size_t n = azri_config_scheme(all);
     int is_unix;
     if (n == 0) return azri_config_read_fields(c, all);
@@ -6365,8 +6223,7 @@ typedef struct azri_step {
     uint64_t       wait_ms;
     const char    *where;                  /* the link's name */
 
-    azri_url       url;                    /* HTTP */
-    azri_buf       request;                /* secret; azri_step_free wipes it. EXEC: memory of an argument */
+    azri_buf       request;                /* HTTP: secret; azri_step_free wipes it. EXEC: memory of an argument */
     uint32_t       connect_ms;             /* until the stream is open; 0: timeout_ms */
     int            by_proxy;               /* it may go through conf->proxy: an authority, never a metadata service */
     const char    *pin;                    /* SHA-1 of the only certificate that may answer, 40 hex digits; NULL: the chain and
@@ -6387,6 +6244,7 @@ typedef struct azri_step {
     int            rs256;
     azredis_sign_fn sign;                  /* NULL: key signs */
     void          *sign_user;
+    azri_url       url;                    /* HTTP, SIGN */
 } azri_step;
 
 /* What a token endpoint said. Numbers are 0 where it said nothing usable. */
@@ -6466,42 +6324,28 @@ enum { AZRI_FLOW_IDLE, AZRI_FLOW_LINK, AZRI_FLOW_ASK, AZRI_FLOW_ANSWER, AZRI_FLO
 
 struct azri_flow {
     const azri_mem           *mem;
-    const azri_identity_conf *conf;        /* lent until azri_flow_free */
+    const azredis_auth_options *conf;      /* lent until azri_flow_free */
+    const char *cloud;                     /* in: the authority where neither option nor variable names one; static.
+                                            * NULL: the public cloud's */
     azri_rng                 *rng;
     const azri_env           *env;         /* lent until the walk is done */
     int64_t (*local_time)(int64_t wall);   /* in: seconds since 1970 of such a time; NULL: it is not known */
     uint32_t pace_ms;                      /* in: no pause is longer, for tokens of short life; 0: no bound */
     int      pin;                          /* in and out: 1 + the link that won, and is asked alone from then on */
     azri_device *device;                   /* in and out, lent: of the identity device-code alone */
-    int64_t  clock_offset;                 /* in and out: seconds by which Entra's clock is ahead of ours */
-    azri_pair kept;                        /* in and out: what the last assertion was signed with; secret */
-
-    /* the result, from DONE until the next start */
-    azri_buf      token;                   /* secret */
-    char          user[64], used[24];
-    uint32_t      life_ms, refresh_ms;
-    uint64_t      sent_at;
-    azri_claims   claims;
-    char          hint[200];               /* "" or why Redis may refuse the token */
-    azredis_status status;
-    azredis_error  error;
-    azredis_link_record records[AZRI_LINKS_MAX];
-    size_t        record_count;
 
     /* the walk */
-    int           phase;
     const azri_source *source;             /* the link that is asked */
-    uint8_t       links[AZRI_LINKS_MAX];   /* the walk: rows of the table */
+    int           phase;
     size_t        link_count, link;
     int           begun;                   /* links is filled in */
     int           passing;                 /* a link was unavailable for a reason that may pass */
     int           in_chain;                /* other links may follow: unavailable is no failure */
-    uint64_t      deadline, link_at, wait_until;
-    int64_t       sent_unix;
 
     /* the link, zero when it begins */
     int           stage;                   /* the source's own count of questions */
     azri_step_kind asks;
+    azredis_status json_status;
     uint32_t      tries[AZRI_RETRY_SLOTS];
     int           met;                     /* the endpoint has answered like one of Azure's */
     const char   *tenant, *client, *secret;
@@ -6512,18 +6356,34 @@ struct azri_flow {
     azri_flow_value_fn value;              /* is shown the answer's scalars; may be NULL */
     const char   *resource;                /* of a managed identity's token; NULL: the scope's */
     azri_flow_token_fn exchange;           /* takes that token, which is not the last one; NULL: it is */
-    azri_url      authority;               /* or the metadata service */
-    azri_buf      proof;                   /* secret: an assertion, a key */
-    azri_pair     pair;                    /* secret: to sign an assertion with */
-    azri_buf      roots;                   /* PEM: what the endpoint is verified with */
     int           renewed;                 /* the proof was refused as stale, and got once more */
     int           exit_code;               /* of a program: its status, or minus the signal that ended it, or */
 #define AZRI_EXIT_UNKNOWN INT_MIN          /* another part of this process has collected it */
     azredis_str   said;                    /* how its stderr ends; lent while it is told */
-    char          request_id[40];
-    azri_json     json;
-    azredis_status json_status;
+    azri_buf      proof;                   /* secret: an assertion, a key */
+    azri_pair     pair;                    /* secret: to sign an assertion with */
+    azri_buf      roots;                   /* PEM: what the endpoint is verified with */
+
+    /* the result, from DONE until the next start */
+    azredis_status status;
+    azri_buf      token;                   /* secret */
+    uint32_t      life_ms, refresh_ms;
+    uint64_t      sent_at;
+    size_t        record_count;
+    uint64_t      deadline, link_at, wait_until;
+    int64_t       sent_unix;
+    int64_t       clock_offset;            /* in and out: seconds by which Entra's clock is ahead of ours */
+    azri_pair     kept;                    /* in and out: what the last assertion was signed with; secret */
     azri_answer   answer;
+    azri_json     json;
+    azredis_error error;
+    uint8_t       links[AZRI_LINKS_MAX];   /* the walk: rows of the table */
+    char          request_id[40];
+    char          user[64], used[24];      /* of the result, as these */
+    char          hint[200];               /* "" or why Redis may refuse the token */
+    azri_claims   claims;
+    azredis_link_record records[AZRI_LINKS_MAX];
+    azri_url      authority;               /* or the metadata service */
 };
 
 static azredis_status azri_flow_fail(azri_flow *f, azredis_status st, const char *text) {
@@ -6824,10 +6684,9 @@ static void azri_flow_accept(azri_flow *f, uint64_t now, int64_t server_unix) {
 
 /* The number after the first "AADSTS", or 0. */
 static int azri_flow_aadsts(azredis_str text) {
-    size_t i, k;
+    size_t k = azri_find_text(text, azri_str("AADSTS")) + 6;
     int v = 0;
-    for (i = 0; i + 6 < text.len && memcmp(text.ptr + i, "AADSTS", 6) != 0; i++) {}
-    for (k = i + 6; k < text.len && azri_is_digit(text.ptr[k]) && v < 100000000; k++)
+    for (; k < text.len && azri_is_digit(text.ptr[k]) && v < 100000000; k++)
         v = v * 10 + (text.ptr[k] - '0');
     return v;
 }
@@ -6986,10 +6845,8 @@ static void azri_flow_ran(azri_flow *f, uint64_t now, azredis_status st, azredis
 #if !defined(AZREDIS_NO_TOKEN_FILE) || !defined(AZREDIS_NO_EXEC) || !defined(AZREDIS_NO_WORKLOAD)
 /* Without the byte order mark and the ASCII white space that editors and echo add. */
 static azredis_str azri_flow_trim(azredis_str s) {
-    if (s.len >= 3 && memcmp(s.ptr, "\xef\xbb\xbf", 3) == 0) s = azri_slice(s.ptr + 3, s.len - 3);
-    while (s.len && (s.ptr[0] == ' ' || (s.ptr[0] >= '\t' && s.ptr[0] <= '\r'))) s = azri_slice(s.ptr + 1, s.len - 1);
-    while (s.len && (s.ptr[s.len - 1] == ' ' || (s.ptr[s.len - 1] >= '\t' && s.ptr[s.len - 1] <= '\r'))) s.len--;
-    return s;
+    if (s.len >= 3 && memcmp(s.ptr, "\xef\xbb\xbf", 3) == 0) s = azri_from(s, 3);
+    return azri_trim(s, " \t\n\v\f\r");
 }
 #endif
 
@@ -7079,7 +6936,8 @@ static azredis_status azri_app_authority(azri_flow *f, const char *where) {
     if (AZRI_WITH_AUTHORITIES && env)
         return azri_identity_authority_parse(&f->authority, env, f->conf->allow_authority,
                                              "AZURE_AUTHORITY_HOST", &f->error);
-    return azri_identity_authority_parse(&f->authority, f->conf->cloud, NULL, where, &f->error);
+    return azri_identity_authority_parse(&f->authority, f->cloud ? f->cloud : azri_identity_authority_of(""), NULL,
+                                         where, &f->error);
 }
 
 static azredis_status azri_app_begin(azri_flow *f, const char *tenant, const char *client, const char *where) {
@@ -7826,21 +7684,17 @@ static azredis_status azri_managed_check_whose(azri_flow *f) {
 /* NULL, and *name is the file's of "Basic realm=/var/opt/azcmagent/tokens/NAME.key"; or what is wrong with it. Text alone
  * decides, before anything is opened: who listens on that port must not make us read another file. */
 static const char *azri_arc_name(azredis_str challenge, azredis_str *name) {
-    azredis_str directory = azri_str(AZRI_ARC_DIRECTORY), path;
-    azri_scan at;
+    azredis_str directory = azri_str(AZRI_ARC_DIRECTORY), path = challenge;
     if (!challenge.len) return "without a challenge (WWW-Authenticate)";
-    at.p = challenge.ptr;
-    at.end = challenge.ptr + challenge.len;
-    if (!azri_scan_word(&at, "Basic ")) return "with a challenge that is not Basic";
-    while (azri_scan_char(&at, ' ')) {}
-    if (!azri_scan_word(&at, "realm=")) return "with a challenge that names no file";
-    path = azri_slice(at.p, (size_t)(at.end - at.p));
+    if (!azri_scan_word(&path, "Basic ")) return "with a challenge that is not Basic";
+    while (azri_scan_char(&path, ' ')) {}
+    if (!azri_scan_word(&path, "realm=")) return "with a challenge that names no file";
     if (path.len > 1 && path.ptr[0] == '"' && path.ptr[path.len - 1] == '"')
         path = azri_slice(path.ptr + 1, path.len - 2);
     if (path.len <= directory.len || !azri_eq(azri_slice(path.ptr, directory.len), directory) ||
         path.ptr[directory.len] != '/')
         return "with a challenge whose file is in another directory";
-    *name = azri_slice(path.ptr + directory.len + 1, path.len - directory.len - 1);
+    *name = azri_from(path, directory.len + 1);
     if (azri_identity_clean(*name, "-._", AZRI_ARC_NAME_MAX) && azri_ends_with(*name, ".key")) return NULL;
     return "with a challenge whose file is no NAME.key of letters, digits, '-', '_' and '.'";
 }
@@ -8017,7 +7871,7 @@ enum { AZRI_WORKLOAD_FILE, AZRI_WORKLOAD_ROOTS };
 
 /* What it needs: an option, or the variable that the webhook of AKS sets. */
 typedef struct azri_workload_need { int env; uint16_t option; const char *name; } azri_workload_need;
-#define AZRI_WORKLOAD_NEED(env, member) { env, (uint16_t)offsetof(azri_identity_conf, member), #member }
+#define AZRI_WORKLOAD_NEED(env, member) { env, (uint16_t)offsetof(azredis_auth_options, member), #member }
 static const azri_workload_need azri_workload_needs[] = {
     AZRI_WORKLOAD_NEED(AZRI_ENV_TENANT_ID, tenant_id),
     AZRI_WORKLOAD_NEED(AZRI_ENV_CLIENT_ID, client_id),
@@ -8062,11 +7916,7 @@ static const char *azri_workload_proxy(const azri_flow *f) {
 }
 
 static int azri_workload_has_roots(azredis_str pem) {
-    static const char begin[] = "-----BEGIN CERTIFICATE-----";
-    size_t i, n = sizeof begin - 1;
-    for (i = 0; i + n <= pem.len; i++)
-        if (memcmp(pem.ptr + i, begin, n) == 0) return 1;
-    return 0;
+    return azri_find_text(pem, azri_str("-----BEGIN CERTIFICATE-----")) < pem.len;
 }
 
 static azredis_status azri_workload_bad(azri_flow *f, int env, const char *text) {
@@ -8281,15 +8131,19 @@ static azredis_status azri_certificate_header(azri_buf *b, const azri_assertion 
 
 /* Nothing in it needs an escape: azri_identity_check_app and azri_url_parse have seen to it. */
 static azredis_status azri_certificate_claims(azri_buf *b, const azri_assertion *a) {
-    char times[2][24];
-    const char *const parts[] = { a->aud->path, "\",\"exp\":", times[0], ",\"iss\":\"", a->client, "\",\"jti\":\"", a->id,
-                                  "\",\"nbf\":", times[1], ",\"sub\":\"", a->client, "\"}" };
+    const char *const parts[] = { ",\"iss\":\"", a->client, "\",\"jti\":\"", a->id, "\",\"nbf\":" };
+    uint64_t now = a->now > 0 ? (uint64_t)a->now : 0;
     azredis_status st = azri_buf_adds(b, "{\"aud\":\"https://");
     size_t i;
-    (void)azri_fmt(times[0], sizeof times[0], "%lld", (long long)a->now + AZRI_CERTIFICATE_LIFE);
-    (void)azri_fmt(times[1], sizeof times[1], "%lld", (long long)a->now);
     azri_http_put_host(b, &st, a->aud);
+    azri_http_put(b, &st, azri_str(a->aud->path));
+    azri_http_put(b, &st, azri_str("\",\"exp\":"));
+    azri_http_put_number(b, &st, now + AZRI_CERTIFICATE_LIFE);
     for (i = 0; i < sizeof parts / sizeof parts[0]; i++) azri_http_put(b, &st, azri_str(parts[i]));
+    azri_http_put_number(b, &st, now);
+    azri_http_put(b, &st, azri_str(",\"sub\":\""));
+    azri_http_put(b, &st, azri_str(a->client));
+    azri_http_put(b, &st, azri_str("\"}"));
     return st;
 }
 
@@ -8314,8 +8168,10 @@ static azredis_status azri_certificate_begin(azri_flow *f) {
     return azri_app_begin(f, f->conf->tenant_id, f->conf->client_id, f->source->name);
 }
 
+static const char *azri_certificate_env(const azri_flow *f, size_t i) { return AZRI_WITH_ENV ? f->env->value[i] : NULL; }
+
 static int azri_certificate_sends_chain(const azri_flow *f) {
-    const char *z = f->env->value[AZRI_ENV_SEND_CHAIN];
+    const char *z = azri_certificate_env(f, AZRI_ENV_SEND_CHAIN);
     return f->conf->send_chain || (z && (azri_eqz(azri_str(z), "1") || azri_ieqz(azri_str(z), "true")));
 }
 
@@ -8338,11 +8194,11 @@ static azredis_status azri_certificate_write(azri_flow *f, const azri_step *step
 }
 
 static azredis_status azri_certificate_ask_sign(azri_flow *f, azri_step *step) {
-    const azri_identity_conf *c = f->conf;
+    const azredis_auth_options *c = f->conf;
     step->kind = AZRI_STEP_SIGN;
-    step->certificate = c->certificate;
-    step->key = c->key;
-    step->password = c->certificate_password ? c->certificate_password : f->env->value[AZRI_ENV_CERTIFICATE_PASSWORD];
+    step->certificate = azri_slice((const char *)c->certificate, c->certificate_len);
+    step->key = azri_slice((const char *)c->key, c->key ? c->key_len : 0);
+    step->password = c->certificate_password ? c->certificate_password : azri_certificate_env(f, AZRI_ENV_CERTIFICATE_PASSWORD);
     step->rs256 = c->rs256;
     step->sign = c->sign;
     step->sign_user = c->sign_user;
@@ -9112,7 +8968,7 @@ static azredis_status azri_walk_by_variable(azri_flow *f, const char *text) {
     size_t end;
     for (;;) {
         end = azri_find(rest, ',');
-        name = azri_trim(azri_slice(rest.ptr, end));
+        name = azri_trim(azri_slice(rest.ptr, end), " \t");
         if (!azri_walk_add_name(f, name)) return azri_walk_wrong(f, name);
         if (f->link_count > AZRI_LINKS_MAX)
             return azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS",
@@ -9133,7 +8989,7 @@ static azredis_status azri_walk_plan(azri_flow *f) {
     if (f->pin) azri_walk_add(f, (size_t)f->pin - 1);
     else if (f->conf->identity != AZREDIS_ID_DEFAULT) {
         for (i = 0; i < AZRI_SOURCES; i++)
-            if (azri_sources[i].id == f->conf->identity) azri_walk_add(f, i);
+            if (azri_sources[i].id == azri_identity_number(f->conf)) azri_walk_add(f, i);
     } else if (chosen) st = azri_walk_by_variable(f, chosen);
     else azri_walk_add_chain(f, AZRI_CHAIN_PROD | AZRI_CHAIN_DEV);
     f->in_chain = f->link_count > 1;
@@ -9203,7 +9059,7 @@ static void azri_flow_call_only(azri_flow *f, uint64_t now, int64_t unix_now, az
     if (!AZRI_ONLY_CALLBACK && !step->call) azri_flow_nothing(f);
 }
 
-static void azri_flow_init(azri_flow *f, const azri_mem *m, const azri_identity_conf *conf, azri_rng *rng) {
+static void azri_flow_init(azri_flow *f, const azri_mem *m, const azredis_auth_options *conf, azri_rng *rng) {
     memset(f, 0, sizeof *f);
     f->mem = m;
     f->conf = conf;
@@ -10962,11 +10818,22 @@ static azredis_status azri_session_expired(azri_session *s, azredis_error *e) {
                      s->replace && !AZRI_WITH_HANDOVER ? s->replace : "the token of this connection has expired");
 }
 
+/* A program that did not pump may find the token ended before AUTH was written. */
+static uint64_t azri_session_handshake_until(const azri_session *s) {
+    return azri_min64(s->handshake_until, s->trying ? s->trying->expires_at : s->blob->expires_at);
+}
+
+static azredis_status azri_session_tick_handshake(azri_session *s, uint64_t now, azredis_error *e) {
+    if (now >= s->handshake_until)
+        return azri_fail(e, AZREDIS_E_TIMEOUT, "redis.auth",
+                         "%s: the server did not finish AUTH and handshake in %u ms", s->conf->endpoint,
+                         (unsigned)s->conf->auth_ms);
+    return now < azri_session_handshake_until(s) ? AZREDIS_OK : azri_session_expired(s, e);
+}
+
 /* What time brings. Not OK: the connection must be closed with *e. */
 static azredis_status azri_session_tick(azri_session *s, uint64_t now, azredis_error *e) {
-    if (s->state == AZRI_HANDSHAKE && now >= s->handshake_until)
-        return azri_fail(e, AZREDIS_E_TIMEOUT, "redis.auth", "%s: the server did not finish AUTH and handshake in %u ms",
-                         s->conf->endpoint, (unsigned)s->conf->auth_ms);
+    if (s->state == AZRI_HANDSHAKE) return azri_session_tick_handshake(s, now, e);
     if (s->state != AZRI_READY && s->state != AZRI_DRAINING) return AZREDIS_OK;
     if (now >= s->blob->expires_at) return azri_session_expired(s, e);
     azri_session_expire(s, now, e);
@@ -10995,7 +10862,7 @@ static uint64_t azri_session_deadline(const azri_session *s, uint64_t now) {
     uint64_t t;
     if (s->state == AZRI_DOWN) return s->dial_at;
     if (s->state == AZRI_DIALING) return AZRI_NEVER64;
-    if (s->state == AZRI_HANDSHAKE) return s->handshake_until;
+    if (s->state == AZRI_HANDSHAKE) return azri_session_handshake_until(s);
     t = azri_min64(s->next_deadline, azri_session_dead_at(s));
     t = azri_min64(t, s->blob->expires_at);
     if (s->state == AZRI_READY) t = azri_min64(t, azri_session_drain_at(s));
@@ -12357,10 +12224,18 @@ static void azri_hub_main_closed(azri_hub *h, azri_session *s, const azredis_err
     if (heir) azri_hub_restored(h, b, now);
 }
 
-/* Subscribed, a connection has the server's limit for subscribers, which is far below that of others. */
-static int azri_hub_over_limit(const azri_hub *h, const azri_session *s, const azredis_error *e, uint64_t now) {
-    return AZRI_WITH_HANDOVER && e->code == AZREDIS_E_CLOSED && s == h->main && h->subs && azri_hub_listens(h, s) &&
-           s->state == AZRI_READY && s->in_flight && !s->wants_close && now < azri_blob_drain_at(s->blob);
+/* Subscribed, a connection has the server's limit for subscribers, which is far below that of others. Of a server that
+ * ends one without a word while it was answering or sending messages this may be the reason. */
+static void azri_hub_over_limit(const azri_hub *h, const azri_session *s, azredis_error *e, uint64_t now) {
+    if (!AZRI_WITH_HANDOVER || e->code != AZREDIS_E_CLOSED || s != azri_hub_listener(h) || !h->subs || !azri_hub_listens(h, s) ||
+        s->state != AZRI_READY || s->wants_close || now >= azri_blob_drain_at(s->blob))
+        return;
+    if (s->in_flight && s == h->main)
+        azri_fail_add(e, "; if an answer was large: beside subscriptions the server ends a connection whose answers "
+                      "exceed its output-buffer limit for pubsub (32 MiB); see options.pubsub");
+    else if (now - azri_min64(now, s->last_read) < AZRI_SECOND)
+        azri_fail_add(e, "; if messages came faster than they were read: the server ends a subscriber at its output-buffer limit; "
+                      "read faster, publish less, or raise client-output-buffer-limit pubsub");
 }
 
 /* The connection of s, or the try to make one, has ended. The pump closes s->link if there is one. */
@@ -12370,9 +12245,7 @@ static void azri_hub_closed(azri_hub *h, azri_session *s, const azredis_error *w
     uint64_t delay;
     memset(&unsent, 0, sizeof unsent);
     azri_fail_copy(e, why);
-    if (azri_hub_over_limit(h, s, e, now))
-        azri_fail_add(e, "; if an answer was large: beside subscriptions the server ends a connection whose answers "
-                      "exceed its output-buffer limit for pubsub (32 MiB); see options.pubsub");
+    azri_hub_over_limit(h, s, e, now);
     if (s->rejected) azri_hub_refused(h, s, e);
     delay = azri_hub_redial_delay(h, s, e, now);
     azri_session_closed(s, e, &unsent);
@@ -12859,19 +12732,14 @@ static azredis_status azri_lock_init(azri_lock *l, const azri_port *port) {
     return pthread_mutex_init(&l->m, NULL) == 0 ? AZREDIS_OK : AZREDIS_E_NOMEM;
 }
 
+static void azri_lock_must(int r) {
+    AZREDIS_ASSERT(r == 0);
+    (void)r;
+}
+
 static void azri_lock_free(azri_lock *l) { (void)pthread_mutex_destroy(&l->m); }
-
-static void azri_lock_acquire(azri_lock *l) {
-    int r = pthread_mutex_lock(&l->m);
-    AZREDIS_ASSERT(r == 0);
-    (void)r;
-}
-
-static void azri_lock_release(azri_lock *l) {
-    int r = pthread_mutex_unlock(&l->m);
-    AZREDIS_ASSERT(r == 0);
-    (void)r;
-}
+static void azri_lock_acquire(azri_lock *l) { azri_lock_must(pthread_mutex_lock(&l->m)); }
+static void azri_lock_release(azri_lock *l) { azri_lock_must(pthread_mutex_unlock(&l->m)); }
 #endif
 
 /* Ends a poll from any thread. Counted, and in libc's memory: a look-up thread may outlive the client and
@@ -13089,12 +12957,9 @@ static azri_lookup *azri_lookup_new(azri_waker *w, const char *host, uint16_t tc
     l->waker = w;
     azri_copy(l->host, sizeof l->host, host);
     (void)azri_fmt(l->service, sizeof l->service, "%u", (unsigned)tcp_port);
-    if (host[0] == '/') {
-        azri_lookup_unix(l);
-        return l;
-    }
-    azri_lookup_resolve(l, AI_NUMERICHOST);   /* an address: answered at once, without network or files */
-    l->done = l->gai == 0;
+    if (host[0] == '/') azri_lookup_unix(l);
+    else azri_lookup_resolve(l, AI_NUMERICHOST);   /* an address: answered at once, without network or files */
+    l->done |= l->gai == 0;
     return l;
 }
 
@@ -13461,9 +13326,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user) {
 
 /* Where events go that nobody asked for. */
 static void azri_event_default(const azredis_event *ev) { azredis_print_event(ev, NULL); }
-#endif
 
-#ifndef AZREDIS_NO_OS
 /* ==== >>file ============================================================== uses: core mem fail posix ==
  * Files that hold a token or a key of the identity. Entry point: azri_file_read.
  * ================================================================================================ */
@@ -14037,10 +13900,8 @@ static azredis_status azri_dial_step(azri_dial *d, uint64_t now, intptr_t *sock,
 
 static azredis_status azri_dial_timeout(azri_dial *d, azredis_error *e) {
     azri_dial_end(d);
-    return azri_fail(e, AZREDIS_E_TIMEOUT, "connect.tcp",
-                     "connect to %s:%u: your connect hook did not get there in time; "
-                     "check host, port and firewall",
-                     d->host, (unsigned)d->tcp_port);
+    return azri_fail(e, AZREDIS_E_TIMEOUT, "connect.tcp", "connect to %s:%u: your connect hook did not get there in time; "
+                     "check host, port and firewall", d->host, (unsigned)d->tcp_port);
 }
 
 static size_t azri_dial_fds(const azri_dial *d, azri_fd *out, size_t cap) {
@@ -15564,27 +15425,25 @@ static int azri_key_rng(void *user, unsigned char *out, size_t n) {
 
 typedef struct azri_pem { azredis_str label, body, whole; } azri_pem;
 
-static azredis_str azri_pem_from(azredis_str s, size_t at) { return azri_slice(s.ptr + at, s.len - at); }
-
 /* The next block of *text, which then begins behind it. 0: none, or one without an end. */
 static int azri_pem_next(azredis_str *text, azri_pem *b) {
     static const char begin[] = "-----BEGIN ", end[] = "-----END ", dashes[] = "-----";
     azredis_str rest;
     size_t n = azri_find_text(*text, azri_str(begin));
     if (n == text->len) return 0;
-    b->whole = azri_pem_from(*text, n);
-    rest = azri_pem_from(b->whole, sizeof begin - 1);
+    b->whole = azri_from(*text, n);
+    rest = azri_from(b->whole, sizeof begin - 1);
     n = azri_find_text(rest, azri_str(dashes));
     if (n == rest.len) return 0;
     b->label = azri_slice(rest.ptr, n);
-    rest = azri_pem_from(rest, n + sizeof dashes - 1);
+    rest = azri_from(rest, n + sizeof dashes - 1);
     n = azri_find_text(rest, azri_str(end));
     if (n == rest.len) return 0;
     b->body = azri_slice(rest.ptr, n);
-    rest = azri_pem_from(rest, n + sizeof end - 1);
+    rest = azri_from(rest, n + sizeof end - 1);
     n = azri_find_text(rest, azri_str(dashes));
     if (n == rest.len || !azri_eq(b->label, azri_slice(rest.ptr, n))) return 0;
-    *text = azri_pem_from(rest, n + sizeof dashes - 1);
+    *text = azri_from(rest, n + sizeof dashes - 1);
     b->whole.len = (size_t)(text->ptr - b->whole.ptr);
     return 1;
 }
@@ -15756,7 +15615,7 @@ static azredis_status azri_key_pem(azri_key *k, azri_buf *der, azredis_str text,
     azri_pem b;
     if (text.len > AZRI_KEY_FILE_MAX) return azri_key_no_room(e, AZREDIS_E_LIMIT);
     while (azri_pem_next(&text, &b))
-        if (b.label.len >= sizeof kind - 1 && azri_eqz(azri_pem_from(b.label, b.label.len - (sizeof kind - 1)), kind))
+        if (b.label.len >= sizeof kind - 1 && azri_eqz(azri_from(b.label, b.label.len - (sizeof kind - 1)), kind))
             return azri_key_block(k, &b, der, password, e);
     if (azri_pem_end(text, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     return azri_key_refuse(e, "there is no private key in it (-----BEGIN PRIVATE KEY-----); give it as a file of its "
@@ -16138,7 +15997,8 @@ struct azredis_auth {
     uint64_t           headroom_at;
     azri_rng           rng;
     azri_token         machine;
-    azri_identity_conf conf;            /* immutable after open */
+    azredis_auth_options conf;          /* immutable after open; see azri_identity_texts */
+    const char        *cloud;           /* see azri_flow */
     uint64_t           note_count;      /* all that ever were; the last AZRI_NOTES_MAX are in notes */
     azri_watch        *watches;
     uint64_t           rounds;          /* of waking them */
@@ -16155,9 +16015,6 @@ struct azredis_auth {
     uint64_t           own_seen;
     int                telling;         /* a thread is in on_event */
     azri_fork          fork;            /* of its clients too */
-    char              *ca_file;
-    const void        *ca;
-    size_t             ca_len;
     azredis_event_fn   on_event;
     void              *event_user;
     azredis_level      level, wanted;   /* of on_event; the highest of that and all clients */
@@ -16256,26 +16113,26 @@ typedef enum azri_fetch_phase { AZRI_FETCH_NEXT, AZRI_FETCH_WAIT, AZRI_FETCH_HTT
 struct azri_fetch {
     azri_fetch_phase phase;
     uint32_t   claim;
+    size_t     written;
+    uint64_t   until;
     azri_rng   rng;
-    azri_env   env;
-    azri_flow  flow;
     azri_step  step;
-    azri_line  line;
+    azri_flow  flow;
     azri_http  http;
+    azri_line  line;
+    azri_env   env;
     azri_tls_kept kept;                 /* the auth's, until the end */
 #ifndef AZREDIS_NO_EXEC
     azri_child child;
     azredis_error child_error;
 #endif
-    size_t     written;
-    uint64_t   until;
 };
 
 /* 0: out of memory; a variable that could not be copied must not look like one that is missing. */
 static int azri_env_load(azri_env *env, const azri_mem *m) {
     size_t i;
     int ok = 1;
-    for (i = 0; i < AZRI_ENV_COUNT; i++) {
+    for (i = 0; AZRI_WITH_ENV && i < AZRI_ENV_COUNT; i++) {
         const char *z = azri_shape_of(m) ? NULL : azri_getenv(azri_env_names[i]);     /* an arena has no room for it */
         env->value[i] = z && z[0] ? azri_strdup(m, z) : NULL;
         if (z && z[0] && !env->value[i]) ok = 0;
@@ -16365,9 +16222,10 @@ static azri_fetch *azri_fetch_claim(azredis_auth *a, uint64_t now) {
         f->flow.clock_offset = a->clock_offset;
         azri_pair_move(&f->flow.kept, &a->pair);
         f->flow.pace_ms = a->machine.held ? azri_or(a->machine.life_ms / 10, 1) : 0;
+        f->flow.cloud = a->cloud;
     }
     azri_auth_log(a, AZREDIS_LOG_INFO, AZRI_LOG_TOKEN_START, "fetching a token (%s)",
-                  azri_identity_name(a->conf.identity));
+                  azri_identity_name((int)a->conf.identity));
     azri_auth_unlock(a);
     if (!AZRI_WITH_WALKS) return f;
     if (!azri_env_load(&f->env, &a->port.mem) || !ok) {
@@ -16668,9 +16526,9 @@ static void azri_fetch_dial(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_
         conf.ca = f->step.ca.ptr;
         conf.ca_len = f->step.ca.len;
     } else {
-        conf.ca_file = a->ca_file;
-        conf.ca = a->ca;
-        conf.ca_len = a->ca_len;
+        conf.ca_file = a->conf.ca_file;
+        conf.ca = a->conf.ca;
+        conf.ca_len = a->conf.ca_len;
         /* An arena has no room for it; a pinned server and one of its own roots prove themselves each time. */
         conf.kept = azri_shape_of(&a->port.mem) || conf.pin ? NULL : &f->kept;
     }
@@ -16838,7 +16696,6 @@ static void azri_auth_free(azredis_auth *a) {
     azri_device_free(a->device, &mem);
 #endif
     azri_identity_conf_free(&a->conf, &mem);
-    if (AZRI_WITH_ENV) azri_strfree(&mem, a->ca_file);
     azri_lock_free(&a->lock);
     azri_fork_unmark(&a->fork);
     azri_wipe(a, sizeof *a);
@@ -18593,15 +18450,6 @@ static uint64_t azri_seed(const azri_port *port, uint64_t seed) {
     return seed;
 }
 
-/* name, or name:port. Where hosts are names, it is left to the connect hook and to TLS to find a wrong one. */
-static azredis_status azri_open_host(azredis_client *c, const char *host, uint16_t *port) {
-    if (AZRI_WITH_ADDRESSES) return azri_endpoint_parse(azri_str(host), c->host, port, &c->broken);
-    if (strlen(host) >= sizeof c->host)
-        return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "options.host has more than 255 bytes");
-    azri_copy(c->host, sizeof c->host, host);
-    return AZREDIS_OK;
-}
-
 /* Where there is no TLS: a unix socket, or this machine. */
 static azredis_status azri_open_plain(azredis_client *c, const azredis_options *o) {
     if (!AZRI_WITH_PLAINTEXT && o->plaintext)
@@ -18611,9 +18459,7 @@ static azredis_status azri_open_plain(azredis_client *c, const azredis_options *
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext", "a unix socket has no TLS: set plaintext");
     if (azri_is_plain(c) && c->host[0] != '/' && !azri_is_loopback(azri_str(c->host)))
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.plaintext",
-                         "without TLS only this machine is reached, and %s is "
-                         "another: leave plaintext at 0",
-                         c->host);
+                         "without TLS only this machine is reached, and %s is another: leave plaintext at 0", c->host);
     return AZREDIS_OK;
 }
 
@@ -18621,13 +18467,13 @@ static azredis_status azri_open_endpoint(azredis_client *c, const azredis_option
     uint16_t port = 0;
     if (!o->host || !o->host[0])
         return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host",
-                         "options.host is missing: give the cache's host name, such as "
-                         "name.region.redis.azure.net");
-    if (AZRI_WITH_PLAINTEXT && o->host[0] == '/') {
+                         "options.host is missing: give the cache's host name, such as name.region.redis.azure.net");
+    /* A socket's path, a name, or name:port. Where hosts are names, the connect hook and TLS are left to find a wrong one. */
+    if (!AZRI_WITH_ADDRESSES || (AZRI_WITH_PLAINTEXT && o->host[0] == '/')) {
         if (strlen(o->host) >= sizeof c->host)
-            return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "the socket's path is too long");
+            return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "options.host has more than 255 bytes");
         azri_copy(c->host, sizeof c->host, o->host);
-    } else if (azri_open_host(c, o->host, &port) != AZREDIS_OK) {
+    } else if (azri_endpoint_parse(azri_str(o->host), c->host, &port, &c->broken) != AZREDIS_OK) {
         return c->broken.code;
     }
     if (o->tcp_port && port && o->tcp_port != port)
@@ -18748,15 +18594,12 @@ static void azri_plan_fetch(azri_plan *p, const azredis_auth_options *o) {
 }
 
 static void azri_plan_auth(azri_plan *p, const azredis_auth_options *o, int by_reconnect) {
-    int is_static = o->identity == AZREDIS_ID_ACCESS_KEY || o->identity == AZREDIS_ID_PASSWORD;
     size_t i;
     azri_plan_add(p, AZRI_ALWAYS, sizeof(azredis_auth), 1);
-    for (i = 0; i < AZRI_IDENTITY_TEXTS; i++) azri_plan_text(p, azri_identity_option(o, i));
-    azri_plan_text(p, o->scope && o->scope[0] ? o->scope : AZRI_REDIS_SCOPE);
-    if (AZRI_WITH_ENV && o->ca_file) azri_plan_add(p, AZRI_ALWAYS, strlen(o->ca_file) + 1, 1);
+    for (i = 0; i < AZRI_IDENTITY_TEXTS; i++) azri_plan_text(p, azri_identity_text(o, i));
     /* The one in use, one that the server refused, and the one after it; a connection that ends lets go of the first. */
-    azri_plan_add(p, AZRI_ALWAYS, AZRI_BLOB_ROOM, is_static ? 1 : by_reconnect ? 2 : 3);
-    if (!is_static) azri_plan_fetch(p, o);
+    azri_plan_add(p, AZRI_ALWAYS, AZRI_BLOB_ROOM, azri_is_static(o) ? 1 : by_reconnect ? 2 : 3);
+    if (!azri_is_static(o)) azri_plan_fetch(p, o);
 }
 
 /* a: NULL: only add up. */
@@ -18861,10 +18704,6 @@ static AZRI_APART azredis_auth *azri_auth_open(azredis_auth_options *o, const az
     a->refs = 1;
     azri_pair_init(&a->pair, &a->port.mem);
     a->rng.state = azri_seed(&a->port, o->seed);
-    if (AZRI_WITH_HTTP) {
-        a->ca = o->ca;
-        a->ca_len = o->ca_len;
-    }
     if (AZRI_WITH_EVENTS) {
         a->on_event = o->on_event;
         a->event_user = o->event_user;
@@ -18877,9 +18716,8 @@ static AZRI_APART azredis_auth *azri_auth_open(azredis_auth_options *o, const az
     azri_fork_mark(&a->fork);
     (void)azri_auth_config(o, &a->port.mem, &config, &a->broken);
     azri_token_init(&a->machine, &a->rng, o->policy);
-    if (AZRI_WITH_ENV) a->ca_file = azri_strdup(&a->port.mem, o->ca_file);
     if (a->broken.code == AZREDIS_OK) (void)azri_identity_conf_copy(&a->conf, &a->port.mem, o, &a->broken);
-    a->conf.cloud = AZRI_WITH_HTTP ? azri_identity_authority_of(redis_host) : NULL;
+    a->cloud = AZRI_WITH_HTTP ? azri_identity_authority_of(redis_host) : NULL;
 #ifndef AZREDIS_NO_DEVICE_CODE
     if (a->broken.code == AZREDIS_OK && a->conf.identity == AZREDIS_ID_DEVICE_CODE) {
         a->device = (azri_device *)azri_zalloc(&port.mem, sizeof *a->device);
@@ -18888,7 +18726,7 @@ static AZRI_APART azredis_auth *azri_auth_open(azredis_auth_options *o, const az
 #endif
     azri_config_free(config);
     if (a->broken.code != AZREDIS_E_NOMEM && port.missing) azri_port_missing(&port, &a->broken);
-    if ((AZRI_WITH_ENV && o->ca_file && !a->ca_file) || a->broken.code == AZREDIS_E_NOMEM || azri_auth_static(a) != AZREDIS_OK) {
+    if (a->broken.code == AZREDIS_E_NOMEM || azri_auth_static(a) != AZREDIS_OK) {
         azri_auth_free(a);
         return NULL;
     }
@@ -18930,7 +18768,7 @@ AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_inf
     if (azri_auth_forked(a)) return AZREDIS_E_FORK;
     memset(&d, 0, sizeof d);
     if (a->broken.code == AZREDIS_OK && a->conf.identity != AZREDIS_ID_DEFAULT)
-        azri_copy(d.credential, sizeof d.credential, azri_identity_name(a->conf.identity));
+        azri_copy(d.credential, sizeof d.credential, azri_identity_name((int)a->conf.identity));
     now = azri_auth_now(a);
     azri_auth_lock(a);
     if (azri_is_static(&a->conf) && a->blob) {
@@ -19685,7 +19523,7 @@ static void azri_blocking_slice(azredis_client *c, azri_session *s, azri_blockin
     azri_blocking_call(c, s, azri_after(now + ms, c->command_ms), b->argc, b->argv, r);
 }
 
-/* A connection that has to be made first is not the command's own time, but has that of every command. */
+/* A connection that has to be made first, or waited for, is not the command's own time, but has that of every command. */
 static azri_session *azri_blocking_connect(azredis_client *c, azri_blocking *b, azredis_error *e) {
     uint64_t own = b->slices.until - b->begun;
     azri_session *s;
@@ -19693,7 +19531,8 @@ static azri_session *azri_blocking_connect(azredis_client *c, azri_blocking *b, 
     s = azri_lease_wait(c, NULL, azri_min64(b->limit, azri_max64(b->slices.until, azri_after(b->begun, c->command_ms))), e);
     if (!s) return NULL;
     b->sent = 1;
-    if (b->slices.until != AZRI_NEVER64) b->slices.until = azri_min64(b->limit, azri_now(c) + own);
+    if (b->slices.until != AZRI_NEVER64)
+        b->slices.until = azri_min64(b->limit, azri_min64(azri_now(c), azri_after(b->begun, c->command_ms)) + own);
     return s;
 }
 

@@ -145,6 +145,33 @@ static void test_no_queue_call(void **state)
     done();
 }
 
+static void is_on_server(azredis_client *c, const char *part)
+{
+    azredis_reply r = {0};
+    assert_int_equal(azredis_command(c, &r, "CLIENT", "INFO"), AZREDIS_OK);
+    assert_has(azredis_text(r.value).ptr, part);
+    azredis_reply_free(&r);
+}
+
+/* The next connection has the name and the database of the last. */
+static void test_name_and_database_return(void **state)
+{
+    azredis_options o = {.client_name = "who-calls", .database = 3};
+    int i;
+    (void)state;
+    for (i = 0; i < 2; i++) {
+        o.protocol = 3 - i;
+        client = live_open(&em, &o);
+        is_on_server(client, " name=who-calls ");
+        is_on_server(client, " db=3 ");
+        cut();
+        is_on_server(client, " name=who-calls ");
+        is_on_server(client, " db=3 ");
+        assert_int_equal(live_stats(client).reconnects, 1);
+        done();
+    }
+}
+
 static void test_case30_fail_fast(void **state)
 {
     azredis_options o = {.fail_fast = 1};
@@ -255,6 +282,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_case30_waits_for_connection, setup, teardown),
         cmocka_unit_test_setup_teardown(test_case30_close_ends_what_waits, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_queue_call, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_name_and_database_return, setup, teardown),
         cmocka_unit_test_setup_teardown(test_case30_fail_fast, setup, teardown),
         cmocka_unit_test_setup_teardown(test_abort_on_connect_fail, setup, teardown),
         cmocka_unit_test_setup_teardown(test_abort_after_three_tries, setup, teardown),

@@ -178,11 +178,35 @@ static long flood(azredis_client *from, const char *channel)
     return n - 1;
 }
 
+/* An idle subscriber is cut for some other reason: nothing is said of limits. */
+static void test_idle_subscriber_is_cut(void **state)
+{
+    azredis_options o = {.pubsub = AZREDIS_PUBSUB_SEPARATE};
+    azredis_sub *sub;
+    azredis_message m;
+    const live_event *told;
+    (void)state;
+    memset(&live_seen, 0, sizeof live_seen);
+    client[0] = live_open(&em, &o);
+    sub = azredis_subscribe(client[0], AZREDIS_CHANNEL, "news", NULL, NULL);
+    assert_int_equal(azredis_subscribed(sub, LIVE_SOON, NULL), AZREDIS_OK);
+    live_nap(1500);
+    json_decref(live_redis(&em, "CLIENT", "KILL", "TYPE", "pubsub", NULL));
+    while (!live_seen.of[AZREDIS_EV_CONNECTION_RESTORED])
+        assert_int_equal(azredis_next(sub, &m, 20), AZREDIS_AGAIN);
+    told = live_nth(&live_seen, AZREDIS_EV_CONNECTION_FAILED, 0);
+    assert_non_null(told);
+    assert_int_equal(told->ev.connection, AZREDIS_CONNECTION_PUBSUB);
+    assert_has(told->error.message, "the server closed the connection");
+    assert_null(strstr(told->error.message, "limit"));
+    done();
+}
+
 /* The server ends a subscriber that does not read, at its output-buffer limit. What was on the way still arrives, in
  * order; then the end is told as that of the connection it was, and the first message of the next one has a gap. */
-static void subscriber_does_not_read(azredis_pubsub pubsub)
+static void subscriber_does_not_read(azredis_pubsub pubsub, int protocol)
 {
-    azredis_options o = {.pubsub = pubsub}, p = {0};
+    azredis_options o = {.pubsub = pubsub, .protocol = protocol}, p = {0};
     azredis_sub *sub;
     azredis_message m;
     azredis_status st;
@@ -206,8 +230,9 @@ static void subscriber_does_not_read(azredis_pubsub pubsub)
     told = live_nth(&live_seen, AZREDIS_EV_CONNECTION_FAILED, 0);
     assert_non_null(told);
     assert_int_equal(told->error.code, AZREDIS_E_CLOSED);
-    assert_int_equal(told->ev.connection, pubsub ? AZREDIS_CONNECTION_PUBSUB : AZREDIS_CONNECTION_SHARED);
+    assert_int_equal(told->ev.connection, pubsub || protocol == 2 ? AZREDIS_CONNECTION_PUBSUB : AZREDIS_CONNECTION_SHARED);
     assert_has(told->error.message, "the server closed the connection");
+    assert_has(told->error.message, "client-output-buffer-limit pubsub");       /* and what to mend */
     assert_int_equal(azredis_subscribed(sub, LIVE_SOON, NULL), AZREDIS_OK);
     json_decref(live_redis(&em, "PUBLISH", "news", "0", NULL));
     assert_int_equal(azredis_next(sub, &m, LIVE_SOON), AZREDIS_OK);
@@ -223,8 +248,9 @@ static void test_case37_subscriber_does_not_read(void **state)
 {
     (void)state;
     configure("client-output-buffer-limit", "pubsub 1mb 512kb 5");
-    subscriber_does_not_read(AZREDIS_PUBSUB_SHARED);
-    subscriber_does_not_read(AZREDIS_PUBSUB_SEPARATE);
+    subscriber_does_not_read(AZREDIS_PUBSUB_SHARED, 3);
+    subscriber_does_not_read(AZREDIS_PUBSUB_SEPARATE, 3);
+    subscriber_does_not_read(AZREDIS_PUBSUB_SHARED, 2);
 }
 
 #define MESSAGES 20000
@@ -446,6 +472,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_case36_closed_by_the_server_for_idleness, setup, teardown),
         cmocka_unit_test_setup_teardown(test_case37_subscriber_does_not_read, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_idle_subscriber_is_cut, setup, teardown),
         cmocka_unit_test_setup_teardown(test_case37_flood_against_a_slow_handler, setup, teardown),
         cmocka_unit_test_setup_teardown(test_opened_and_closed_in_masses, setup, teardown),
         cmocka_unit_test_setup_teardown(test_same_memory_after_each_renewal, setup_renewing, teardown),

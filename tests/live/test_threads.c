@@ -197,6 +197,110 @@ static void test_renews_by_itself(void **state)
     done();
 }
 
+/* Nor calls somebody when the line falls silent: the background thread looks after it, and makes a new one. */
+static void test_notices_a_vanished_line_by_itself(void **state)
+{
+    static live_relay relay;
+    azredis_options o = {.keepalive_ms = 150, .command_ms = 1000, .tls_host = "localhost"};
+    char host[64];
+    (void)state;
+    live_relay_start(&relay, em.gateway_port);
+    snprintf(host, sizeof host, "127.0.0.1:%d", relay.port);
+    o.host = host;
+    begin(&o);
+    assert_int_equal(live_incr(client, "n"), 1);
+    live_relay_spell(&relay, LIVE_FREEZE);
+    await(live_stats(client).reconnects == 1 && live_connected(client), LIVE_SOON);
+    assert_int_equal(live_stats(client).commands_failed, 0);
+    assert_int_equal(live_incr(client, "n"), 2);
+    done();
+    live_relay_stop(&relay);
+}
+
+/* ---- who writes, and how much at a time ------------------------------------------------------------ */
+
+static struct { atomic_int own, others, slow; pthread_t caller; } sent;
+
+static int counting_send(void *user, intptr_t sock, const void *p, size_t n)
+{
+    ssize_t k;
+    (void)user;
+    if (pthread_equal(pthread_self(), sent.caller)) atomic_fetch_add(&sent.own, 1);
+    else atomic_fetch_add(&sent.others, 1);
+    if (atomic_load(&sent.slow)) live_nap(10);
+    k = send((int)sock, p, n, MSG_NOSIGNAL);
+    return k >= 0 ? (int)k : errno == EAGAIN ? 0 : -errno;
+}
+
+static int counting_recv(void *user, intptr_t sock, void *p, size_t n)
+{
+    ssize_t k = recv((int)sock, p, n, 0);
+    (void)user;
+    return k > 0 ? (int)k : k == 0 ? -1 : errno == EAGAIN ? 0 : -errno;
+}
+
+static void counting_close(void *user, intptr_t sock)
+{
+    (void)user;
+    close((int)sock);
+}
+
+static const azredis_port counting = {.send = counting_send, .recv = counting_recv, .close = counting_close};
+
+#define CALLS 100
+
+static void *call_often(void *user)
+{
+    int i;
+    (void)user;
+    for (i = 0; i < CALLS; i++)
+        if (azredis_command(client, NULL, "PING") != AZREDIS_OK) return "failed";
+    return NULL;
+}
+
+static int writes(void)
+{
+    int n = atomic_load(&sent.own) + atomic_load(&sent.others);
+    atomic_store(&sent.own, 0);
+    atomic_store(&sent.others, 0);
+    return n;
+}
+
+/* Who finds the line free writes himself; what comes while somebody writes goes in one flight after that; and so do the
+ * commands of an exec. */
+static void test_a_flight_is_shared(void **state)
+{
+    static const azredis_str ping[1] = {{"PING", 4}};
+    azredis_cmd cmd[CALLS];
+    azredis_options o = {.port = &counting};
+    pthread_t t[4 * THREADS];
+    void *said;
+    int i, n;
+    (void)state;
+    memset(&sent, 0, sizeof sent);
+    begin(&o);
+    assert_int_equal(azredis_connect(client, LIVE_SOON, NULL), AZREDIS_OK);
+    live_nap(50);
+    sent.caller = pthread_self();
+    (void)writes();
+    assert_null(call_often(NULL));
+    assert_in_range(atomic_load(&sent.own), CALLS * 8 / 10, CALLS + 5);
+    (void)writes();
+    for (i = 0; i < CALLS; i++) cmd[i] = (azredis_cmd){1, ping};
+    assert_int_equal(azredis_exec(client, NULL, NULL, cmd, CALLS), AZREDIS_OK);
+    assert_in_range(writes(), 1, 3);
+    atomic_store(&sent.slow, 1);
+    for (i = 0; i < 4 * THREADS; i++) assert_int_equal(pthread_create(&t[i], NULL, call_often, NULL), 0);
+    for (i = 0; i < 4 * THREADS; i++) {
+        assert_int_equal(pthread_join(t[i], &said), 0);
+        assert_null(said);
+    }
+    n = writes();
+    print_message("%d calls of %d threads in %d writes\n", 4 * THREADS * CALLS, 4 * THREADS, n);
+    assert_in_range(n, CALLS, 4 * THREADS * CALLS / 4);
+    done();
+}
+
 /* ---- callbacks ---------------------------------------------------------------------------------- */
 
 typedef struct box {
@@ -816,6 +920,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_renewals_under_load, setup, teardown),
         cmocka_unit_test_setup_teardown(test_renewals_and_cuts_under_load, setup, teardown),
         cmocka_unit_test_setup_teardown(test_renews_by_itself, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_notices_a_vanished_line_by_itself, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_a_flight_is_shared, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_callbacks_have_one_thread, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_full_and_drained, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_messages_pushed_and_pulled, setup_hour, teardown),

@@ -1,6 +1,7 @@
 /* A model of one Redis server behind Azure's rules, in virtual time: it authenticates tokens, closes a
  * connection when the last token that it accepted expires, executes commands that carry an id and keeps a ledger
- * of them, and does wrong on request. It shares no code with the header. */
+ * of them, and does wrong on request. It has keys to watch, transactions, and commands that block. It shares no code
+ * with the header. */
 #ifndef AZREDIS_SIM_MODEL_H
 #define AZREDIS_SIM_MODEL_H
 #include <assert.h>
@@ -10,6 +11,7 @@
 #include <string.h>
 
 enum { MODEL_CONNS = 8, MODEL_IDS = 200000, MODEL_PIPE = 1 << 20, MODEL_CHUNKS = 4096, MODEL_TOKENS = 4096 };
+enum { MODEL_KEYS = 4, MODEL_QUEUED = 16, MODEL_WORDS = 40, MODEL_CALLS = 4096, MODEL_ENTRIES = 64 };
 
 typedef enum fault {
     F_CUT_ANSWER, F_CUT_REQUEST, F_AUTH_REJECT, F_AUTH_SILENT, F_AUTH_SLOW, F_STALL, F_REFUSE, F_EXPIRE_NOW, F_ODD_PUSH,
@@ -34,7 +36,31 @@ typedef struct conn {
     struct { uint64_t at; size_t end; } chunk[MODEL_CHUNKS];
     int chunks;
     uint64_t busy_until;
+    uint32_t serial;                   /* no other connection has it */
+    int token;                         /* the last one that was accepted */
+    int refuses_multi;
+    int multi, spoilt, database;
+    unsigned watched;                  /* keys, as bits */
+    uint64_t seen[MODEL_KEYS];         /* what their values were then */
+    char queued[MODEL_QUEUED][MODEL_WORDS];
+    int queue;
+    int blocked;                       /* the call that blocks it, +1; 0: none does */
+    int reads;                         /* by XREAD, not by BLPOP */
+    uint64_t blocked_at, blocked_until, free_at;    /* free_at: since when no transaction or blocking command is under way */
+    int asked, took;                   /* the call, +1, whose answer stands in `out` up to asked_end; it has taken something */
+    size_t asked_end;
 } conn;
+
+/* One call of a blocking command, known by its number, whatever connections its slices come on. */
+typedef struct slices {
+    int open;                          /* a slice was executed whose answer has not reached the client */
+    int took;                          /* things that were taken away for it */
+    unsigned long item;
+    long from;                         /* XREAD: behind which entry, +1; 0: not asked yet */
+    int entries;                       /* of its stream */
+    uint64_t added[MODEL_ENTRIES];
+    uint64_t ended_at;                 /* its last slice, with nothing */
+} slices;
 
 typedef struct model {
     uint64_t rng;
@@ -44,6 +70,7 @@ typedef struct model {
     /* the authority */
     struct { uint64_t expires; int refused; } token[MODEL_TOKENS];
     int tokens;
+    int doubted;                       /* the last one that was refused, by a word or by silence */
     conn conns[MODEL_CONNS];
     uint64_t stalled_until;
     /* the ledger */
@@ -56,6 +83,18 @@ typedef struct model {
     uint64_t fired[F_COUNT];
     uint64_t slow_ms;
     uint64_t auths, reauths, expired_tokens_seen, expired_cuts, opened;
+    /* keys */
+    uint64_t value[MODEL_KEYS];        /* each grows when another client writes it */
+    uint32_t ran_on[MODEL_IDS];        /* the serial of the connection */
+    unsigned long items, item;         /* those of the list: from `item` on */
+    slices calls[MODEL_CALLS];
+    int refuse_multi;                  /* by so many connections that are to be made */
+    uint64_t execs, conflicts, aborts;
+    /* what no client of ours may do */
+    int inside;                        /* AUTH or PING between MULTI and EXEC, or WATCH and EXEC */
+    int behind;                        /* anything behind a command that blocks */
+    int asked_again;                   /* a slice although one before it may have taken something */
+    int moved;                         /* XREAD, from another place than before or from $ */
 } model;
 
 static uint64_t model_random(model *m, uint64_t n) {
@@ -77,7 +116,10 @@ static void model_close(conn *k) {
     k->in_len = k->out_len = k->out_at = 0;
     k->chunks = 0;
     k->cut_in = k->cut_out = SIZE_MAX;
-    k->in_at = UINT64_MAX;
+    k->in_at = k->blocked_until = UINT64_MAX;
+    k->multi = k->spoilt = k->database = k->queue = k->blocked = k->asked = 0;
+    k->watched = 0;
+    k->token = -1;
 }
 
 /* NULL: refused. */
@@ -87,8 +129,9 @@ static conn *model_accept(model *m) {
     while (k->open) assert(++k < m->conns + MODEL_CONNS);
     model_close(k);
     k->open = k->first_auth = 1;
-    k->busy_until = m->now;
-    m->opened++;
+    k->busy_until = k->free_at = m->now;
+    k->serial = (uint32_t)++m->opened;
+    k->refuses_multi = m->refuse_multi > 0 && m->refuse_multi--;
     return k;
 }
 
@@ -121,7 +164,7 @@ static int model_is(word w, const char *z) { return w.n == strlen(z) && memcmp(w
 
 /* A token is "token-NNNNNN", its number the index in m->token. */
 static void model_auth(model *m, conn *k, const word *w) {
-    int first = k->first_auth;
+    int first = k->first_auth, doubted = m->doubted;
     unsigned long t = strtoul(w[2].p + 6, NULL, 10);
     m->auths++;
     m->reauths += !first;
@@ -132,6 +175,7 @@ static void model_auth(model *m, conn *k, const word *w) {
         if (k->busy_until < m->now) k->busy_until = m->now;
         k->busy_until += m->slow_ms;
     }
+    m->doubted = (int)t;
     if (!first && model_fault(m, F_AUTH_SILENT)) return;
     if (model_fault(m, F_AUTH_REJECT)) m->token[t].refused = 1;
     if (m->token[t].refused || m->token[t].expires <= m->now) {
@@ -139,22 +183,44 @@ static void model_auth(model *m, conn *k, const word *w) {
         return;
     }
     k->authed = 1;
+    m->doubted = doubted;
+    k->token = (int)t;
     k->authed_until = m->token[t].expires;
     model_says(m, k, "+OK\r\n");
 }
 
-static void model_command(model *m, conn *k, const word *w) {
-    unsigned long id;
+/* RUN id: runs once, answers its id. */
+static void model_ran(model *m, conn *k, unsigned long id, const word *w) {
+    assert(id < MODEL_IDS && m->ran[id] < 255);
+    m->ran[id]++;
+    m->ran_on[id] = k->serial;
+    if (id < m->next_id) m->overtaken++;
+    else m->next_id = id + 1;
+    model_bulk(m, k, w[1].p, w[1].n);
+}
+
+/* ---- keys, transactions, blocking commands: see keys.h ---- */
+
+static int model_undivided(const conn *k) { return k->multi || k->watched || k->blocked; }
+static int model_keys(model *m, conn *k, const word *w, int argc);
+static void model_delivered(model *m, conn *k);
+static void model_wake(model *m, conn *k);
+
+static int model_is_own(word w) { return model_is(w, "AUTH") || model_is(w, "PING") || model_is(w, "HELLO"); }
+
+static void model_command(model *m, conn *k, const word *w, int argc) {
     int subscriber = k->subscribed && !k->resp3;
     if (subscriber && !model_is(w[0], "PING") && !model_is(w[0], "SUBSCRIBE")) {
         m->misplaced++;
         model_says(m, k, "-ERR Can't execute this: only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET\r\n");
         return;
     }
+    if (model_undivided(k) && model_is_own(w[0])) m->inside++;
     if (model_is(w[0], "AUTH")) { model_auth(m, k, w); return; }
     if (!k->authed) { model_says(m, k, "-NOAUTH Authentication required.\r\n"); return; }
     if (k->resp3 && model_fault(m, F_ODD_PUSH)) model_says(m, k, ">2\r\n$4\r\nwhat\r\n:1\r\n");
-    if (model_is(w[0], "HELLO") && m->resp2) {
+    if (model_keys(m, k, w, argc)) {
+    } else if (model_is(w[0], "HELLO") && m->resp2) {
         model_says(m, k, "-NOPROTO unsupported protocol version\r\n");
     } else if (model_is(w[0], "HELLO")) {
         k->resp3 = 1;
@@ -162,13 +228,8 @@ static void model_command(model *m, conn *k, const word *w) {
     } else if (model_is(w[0], "PING")) {
         if (subscriber) model_says(m, k, "*2\r\n$4\r\npong\r\n");
         model_bulk(m, k, w[1].p, w[1].n);
-    } else if (model_is(w[0], "RUN")) {                     /* RUN id: runs once, answers its id */
-        id = strtoul(w[1].p, NULL, 10);
-        assert(id < MODEL_IDS && m->ran[id] < 255);
-        m->ran[id]++;
-        if (id < m->next_id) m->overtaken++;
-        else m->next_id = id + 1;
-        model_bulk(m, k, w[1].p, w[1].n);
+    } else if (model_is(w[0], "RUN")) {
+        model_ran(m, k, strtoul(w[1].p, NULL, 10), w);
     } else if (model_is(w[0], "SUBSCRIBE")) {
         k->subscribed = 1;
         model_says(m, k, k->resp3 ? ">3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n" : "*3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n");
@@ -178,7 +239,7 @@ static void model_command(model *m, conn *k, const word *w) {
 }
 
 /* Another client publishes numbered messages: each reaches ours on every connection that is subscribed then. */
-static void model_publish(model *m) {
+static inline void model_publish(model *m) {
     char number[24], text[100];
     conn *k;
     snprintf(number, sizeof number, "%llu", (unsigned long long)m->published++);
@@ -214,11 +275,14 @@ static void model_execute(model *m, conn *k) {
     int argc = 0;
     size_t used;
     k->in_at = UINT64_MAX;
-    while ((used = model_parse(k, w, &argc)) != 0) {
-        model_command(m, k, w);
+    while (!k->blocked && (used = model_parse(k, w, &argc)) != 0) {
+        int undivided = model_undivided(k);
+        model_command(m, k, w, argc);
+        if (undivided && !model_undivided(k)) k->free_at = m->now;
         memmove(k->in, k->in + used, k->in_len - used);
         k->in_len -= used;
     }
+    if (k->blocked && k->in_len) m->behind++;
     if (k->cut_in == 0) model_close(k);
 }
 
@@ -236,8 +300,10 @@ static void model_receive(model *m, conn *k, const char *p, size_t n) {
 
 static void model_run(model *m) {
     conn *k;
-    for (k = m->conns; k < m->conns + MODEL_CONNS; k++)
+    for (k = m->conns; k < m->conns + MODEL_CONNS; k++) {
+        if (k->blocked && k->blocked_until <= m->now) model_wake(m, k);
         if (k->open && k->in_at <= m->now) model_execute(m, k);
+    }
 }
 
 /* Takes at most cap bytes that have arrived at the client by now; -1: the connection has ended. */
@@ -259,6 +325,7 @@ static long model_send(model *m, conn *k, char *to, size_t cap) {
     memcpy(to, k->out + k->out_at, n);
     k->out_at += n;
     if (k->cut_out != SIZE_MAX && (k->cut_out -= n) == 0) model_close(k);
+    if (k->asked && k->out_at >= k->asked_end) model_delivered(m, k);
     if (k->open && k->out_at == k->out_len) {
         k->out_at = k->out_len = 0;
         k->chunks = 0;
@@ -275,6 +342,9 @@ static uint64_t model_next(const model *m, const conn *k) {
         if (k->chunk[i].end > k->out_at) { t = k->chunk[i].at; break; }
     if (t < m->stalled_until) t = m->stalled_until;
     if (k->authed && k->authed_until < t) t = k->authed_until;
+    if (k->blocked_until < t) t = k->blocked_until;
     return t > m->now ? t : m->now;
 }
+
+#include "keys.h"
 #endif

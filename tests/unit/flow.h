@@ -90,7 +90,7 @@ static void t_free(void *user, void *p, size_t n) {
 }
 static const azri_mem mem = { t_alloc, t_free, NULL, NULL };
 
-static azri_identity_conf conf;
+static azredis_auth_options conf;
 static azri_flow flow;
 static azri_step step;
 static azri_env env;

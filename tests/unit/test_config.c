@@ -666,7 +666,7 @@ static void test_auth_open(void **state) {
     assert_int_equal(a->conf.identity, AZREDIS_ID_PASSWORD);
     assert_string_equal(a->conf.password, SECRET);
     assert_string_equal(a->conf.tenant_id, "own");
-    assert_string_equal(a->ca_file, "f.pem");
+    assert_string_equal(a->conf.ca_file, "f.pem");
     azredis_auth_release(a);
     for (fail = 1; fail <= calls; fail++) {
         heap.calls = 0;

@@ -11,7 +11,7 @@ static const char old_token[] = "e30.eyJvaWQiOiJvIiwiaWF0IjoxNzk5OTkwMDAwLCJleHA
 static const char day_token[] = "e30.eyJvaWQiOiJvIiwiZXhwIjoxODAwMDg2NDAwfQ.c";
 static const char bare_token[] = "e30.eyJvaWQiOiJvIn0.c";
 
-static azri_identity_conf conf;
+static azredis_auth_options conf;
 static azri_flow flow;
 static azri_step step;
 static azri_env env;

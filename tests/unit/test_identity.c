@@ -37,7 +37,7 @@ static void test_names(void **state) {
 }
 
 static void refused(const char *text) {
-    static const azri_identity_conf none;
+    static const azredis_auth_options none;
     assert_int_equal(azri_identity_conf_copy(&conf, &mem, &opt, &err), AZREDIS_E_ARG);
     if (!strstr(err.message, text)) fail_msg("'%s' is not in: %s", text, err.message);
     assert_false(unsafe(&err, sizeof err));
@@ -78,19 +78,19 @@ static void test_options(void **state) {
     opt.identity = AZREDIS_ID_PASSWORD; opt.password = "p"; refused("option user");
     opt.user = "u";
     assert_int_equal(azri_identity_conf_copy(&conf, &mem, &opt, &err), AZREDIS_OK);
-    assert_true(conf.is_static);
+    assert_true(azri_is_static(&conf));
     assert_string_equal(azri_identity_static_user(&conf), "u");
     azri_identity_conf_free(&conf, &mem);
     opt.user = NULL;
     opt.identity = AZREDIS_ID_ACCESS_KEY;
     assert_int_equal(azri_identity_conf_copy(&conf, &mem, &opt, &err), AZREDIS_OK);
-    assert_true(conf.is_static);
+    assert_true(azri_is_static(&conf));
     assert_string_equal(azri_identity_static_user(&conf), "default");
     azri_identity_conf_free(&conf, &mem);
     tenant[253] = '\0';
     app(); opt.tenant_id = tenant;
     assert_int_equal(azri_identity_conf_copy(&conf, &mem, &opt, &err), AZREDIS_OK);
-    assert_false(conf.is_static);
+    assert_false(azri_is_static(&conf));
     assert_string_equal(conf.scope, "https://redis.azure.com/.default");
     assert_int_equal(conf.request_ms, 30000);
     azri_identity_conf_free(&conf, &mem);

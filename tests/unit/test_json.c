@@ -51,7 +51,11 @@ static void on_value(void *user, int depth, azredis_str parent, azredis_str key,
     put(r, azri_str("/"));
     put(r, key);
     put(r, azri_str("="));
-    put(r, azri_slice(&"snTFN"[type], 1));
+    if (type == AZRI_JSON_WORD) {
+        assert_true(azri_eqz(text, "true") || azri_eqz(text, "false") || azri_eqz(text, "null"));
+        put(r, azri_slice(text.ptr[0] == 't' ? "T" : text.ptr[0] == 'f' ? "F" : "N", 1));
+        text.len = 0;
+    } else put(r, azri_slice(&"sn"[type], 1));
     put(r, azri_str(":"));
     put(r, text);
     put(r, azri_str(";"));

@@ -413,7 +413,7 @@ static void test_arena(void **state) {
     static const azri_shape shape = { 1, 1, 1, 1, 1 };
     static const azri_mem blocks = { heap_alloc, heap_free, NULL, &shape };
     azredis_auth_options o;
-    azri_identity_conf conf;
+    azredis_auth_options conf;
     size_t i;
     (void)state;
     memset(&o, 0, sizeof o);

@@ -17,7 +17,7 @@
 
 static azredis_status check(const char *proxy, azredis_error *e) {
     azredis_auth_options o;
-    azri_identity_conf conf;
+    azredis_auth_options conf;
     azri_port port;
     azredis_status st;
     memset(&o, 0, sizeof o);
@@ -386,7 +386,7 @@ static void test_sockets(void **state) {
 
 static void fails(azredis_status st, const char *proxy, int which, const char *says) {
     azredis_auth_options o;
-    azri_identity_conf conf;
+    azredis_auth_options conf;
     azri_flow flow;
     azri_step one;
     azri_env env;

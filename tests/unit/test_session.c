@@ -562,7 +562,7 @@ static void case12_a_push_within_an_answer_is_a_part_of_it(void **state) {
     assert_int_equal(v->len, 2);
     assert_int_equal(v->as.items[0].type, AZREDIS_T_PUSH);
     assert_int_equal(v->as.items[1].as.integer, 5);
-    assert_int_equal(r.counts.pushes_dropped, 2);
+    assert_int_equal(r.s.counts->pushes_dropped, 2);
     ok(1, 1);
 }
 
@@ -821,8 +821,8 @@ static void case21_a_soak_of_good_bad_and_silent_auths(void **state) {
             if (r.cmds > first) ok(first, r.cmds - 1);
             r.now += 7;
         }
-        assert_int_equal(r.counts.reauths, good);
-        assert_int_equal(r.counts.reauth_failures, bad);
+        assert_int_equal(r.s.counts->reauths, good);
+        assert_int_equal(r.s.counts->reauth_failures, bad);
         assert_int_equal(r.s.in_flight, 0);
         all += good + bad;
         done_with();

@@ -1044,7 +1044,7 @@ static void test_clouds(void **state) {
             if (k >= 1) set_env(AZRI_ENV_AUTHORITY_HOST, "https://login.sovcloud-identity.sg/");
             if (k >= 2) opt.authority_host = "login.microsoftonline.us";
             begin();
-            conf.cloud = azri_identity_authority_of(row[i].redis);
+            flow.cloud = azri_identity_authority_of(row[i].redis);
             read_and_ask("a.b.c");
             assert_string_equal(step.url.host, k == 0 ? row[i].authority : k == 1 ? "login.sovcloud-identity.sg"
                                 : "login.microsoftonline.us");
@@ -1066,10 +1066,10 @@ static void test_cloud_of_a_client(void **state) {
     o.host = "c.redis.usgovcloudapi.net:10000";
     o.identity = &opt;
     c = azredis_open(&o);
-    assert_string_equal(c->auth->conf.cloud, "login.microsoftonline.us");
+    assert_string_equal(c->auth->cloud, "login.microsoftonline.us");
     azredis_close(c);
     a = azredis_auth_open(&opt);
-    assert_string_equal(a->conf.cloud, "login.microsoftonline.com");
+    assert_string_equal(a->cloud, "login.microsoftonline.com");
     azredis_auth_release(a);
     azri_env_free(&env, &mem);
 }
