@@ -3663,16 +3663,14 @@ static char *azri_reply_fixed(const azredis_reply *r, size_t *room) {
 /* Memory for n bytes in the reply, for its value; a value it had is gone. NULL: out of memory, or the
  * caller's fixed buffer is too small. */
 static AZRI_APART void *azri_reply_new_block(azredis_reply *r, const azri_mem *m, size_t n) {
-    azri_block *b;
-    size_t size;
     if (r->mem.fixed) {
         size_t room;
         char *p = azri_reply_fixed(r, &room);
         return n <= room ? p : NULL;
     }
     if (n > SIZE_MAX - AZRI_BLOCK_HEAD) return NULL;
-    size = azri_shape_of(m) ? azri_room(m, AZRI_BLOCK_HEAD + n, azri_shape_of(m)->answer) : AZRI_BLOCK_HEAD + n;
-    b = (azri_block *)azri_alloc(m, size);
+    size_t size = azri_shape_of(m) ? azri_room(m, AZRI_BLOCK_HEAD + n, azri_shape_of(m)->answer) : AZRI_BLOCK_HEAD + n;
+    azri_block *b = (azri_block *)azri_alloc(m, size);
     if (!b) return NULL;
     azri_reply_drop(r);
     b->mem = *m;
@@ -3710,9 +3708,8 @@ static inline azredis_status azri_reply_store_one(azredis_reply *r, const azri_m
 
 static AZRI_APART azredis_status azri_reply_store_tree(azredis_reply *r, const azri_mem *m, const azredis_value *root) {
     size_t nodes = 0, bytes = 0;
-    azredis_value *to;
     if (!azri_tree_measure(root, &nodes, &bytes)) return AZREDIS_E_LIMIT;
-    to = (azredis_value *)azri_reply_block(r, m, nodes * sizeof *root + bytes);
+    azredis_value *to = (azredis_value *)azri_reply_block(r, m, nodes * sizeof *root + bytes);
     if (!to) return azri_reply_no_room(r);
     r->value = azri_tree_copy(to, nodes, root);
     return AZREDIS_OK;
@@ -3728,14 +3725,13 @@ static inline azredis_status azri_reply_store(azredis_reply *r, const azri_mem *
 /* Where the reply may keep an error record, behind its value; NULL: nowhere. */
 static azredis_error *azri_reply_record(azredis_reply *r, const azri_mem *m) {
     size_t nodes = 0, bytes = 0, room;
-    char *p;
     if (!r->mem.fixed) {
         if (!r->mem.ptr && m) (void)azri_reply_block(r, m, 0);
         return r->mem.ptr ? &azri_reply_head(r)->error : NULL;
     }
     if (r->value) (void)azri_tree_measure(r->value, &nodes, &bytes);
     bytes = (nodes * sizeof *r->value + bytes + 15) / 16 * 16;
-    p = azri_reply_fixed(r, &room);
+    char *p = azri_reply_fixed(r, &room);
     if (bytes > room || sizeof(azredis_error) > room - bytes) return NULL;
     return (azredis_error *)(void *)(p + bytes);
 }
@@ -3743,9 +3739,8 @@ static azredis_error *azri_reply_record(azredis_reply *r, const azri_mem *m) {
 /* Status and error record of the reply, which may be NULL. Its value, if it has one, comes first. With m
  * NULL or no memory the record is the common one. */
 static void azri_reply_error(azredis_reply *r, const azri_mem *m, const azredis_error *err) {
-    azredis_error *e;
     if (!r) return;
-    e = azri_reply_record(r, m);
+    azredis_error *e = azri_reply_record(r, m);
     if (e && e != err) *e = *err;
     r->status = err->code;
     r->error = e ? e : &azri_no_record;
@@ -3759,12 +3754,11 @@ AZREDIS_API void azredis_reply_free(azredis_reply *r) {
 
 #ifndef AZREDIS_NO_MALLOC
 AZREDIS_API azredis_status azredis_reply_copy(azredis_reply *to, const azredis_reply *from) {
-    azri_block *b;
     azri_mem m;
     azredis_status st = AZREDIS_OK;
     if (!to || !from) return AZREDIS_E_ARG;
     if (to == from) return AZREDIS_OK;
-    b = azri_reply_head(to) ? azri_reply_head(to) : azri_reply_head(from);
+    azri_block *b = azri_reply_head(to) ? azri_reply_head(to) : azri_reply_head(from);
     azri_reply_reset(to, from->fate);
     memset(&m, 0, sizeof m);
     if (b) m = b->mem;
@@ -3787,10 +3781,9 @@ AZREDIS_API azredis_str azredis_text(const azredis_value *v) {
 }
 
 AZREDIS_API const azredis_value *azredis_field(const azredis_value *v, const char *key) {
-    uint32_t i;
     if (!v || !key) return NULL;
     if (v->type != AZREDIS_T_MAP && v->type != AZREDIS_T_ARRAY && v->type != AZREDIS_T_ATTRIBUTE) return NULL;
-    for (i = 0; i + 1 < v->len; i += 2) {
+    for (uint32_t i = 0; i + 1 < v->len; i += 2) {
         azredis_str name = azredis_text(&v->as.items[i]);
         if (name.ptr && azri_eqz(name, key)) return &v->as.items[i + 1];
     }
@@ -3827,8 +3820,7 @@ AZREDIS_API azredis_status azredis_bool(const azredis_value *v, int *out) {
 }
 
 AZREDIS_API const char *azredis_status_text(azredis_status s) {
-    size_t i;
-    for (i = 0; i < sizeof azri_status_rows / sizeof azri_status_rows[0]; i++)
+    for (size_t i = 0; i < sizeof azri_status_rows / sizeof azri_status_rows[0]; i++)
         if (azri_status_rows[i].code == s) return azri_status_rows[i].text;
     return AZRI_TEXT("unknown status");
 }
@@ -3864,10 +3856,9 @@ static size_t azri_resp_digits(size_t v) {
 /* Exact bytes of a command; 0: no arguments, one that has a length and no bytes, or the sum overflows. */
 static size_t azri_resp_size(int argc, const azredis_str *argv) {
     size_t total, head;
-    int i;
     if (argc < 1) return 0;
     total = 3 + azri_resp_digits((size_t)argc);
-    for (i = 0; i < argc; i++) {
+    for (int i = 0; i < argc; i++) {
         if (!argv[i].ptr && argv[i].len) return 0;
         head = 5 + azri_resp_digits(argv[i].len);
         if (head > SIZE_MAX - total || argv[i].len > SIZE_MAX - total - head) return 0;
@@ -3896,9 +3887,8 @@ static inline char *azri_resp_write_head(char *out, char type, size_t v) {
  * *at is where they belong. */
 static char *azri_resp_write_around(char *out, int argc, const azredis_str *argv, int hole, size_t *at) {
     char *start = out;
-    int i;
     out = azri_resp_write_head(out, '*', (size_t)argc);
-    for (i = 0; i < argc; i++) {
+    for (int i = 0; i < argc; i++) {
         out = azri_resp_write_head(out, '$', argv[i].len);
         if (i == hole) {
             *at = (size_t)(out - start);
@@ -3920,11 +3910,9 @@ static char *azri_resp_write(char *out, int argc, const azredis_str *argv) {
  * general way, or does not fit in cap bytes. */
 static inline size_t azri_resp_write_short(char *out, size_t cap, int argc, const azredis_str *argv) {
     size_t left = cap - AZRI_RESP_HEADS;
-    char *p;
-    int i;
     if (argc < 1 || argc > 9) return 0;
-    p = azri_resp_write_head(out, '*', (size_t)argc);
-    for (i = 0; i < argc; i++, argv++) {
+    char *p = azri_resp_write_head(out, '*', (size_t)argc);
+    for (int i = 0; i < argc; i++, argv++) {
         if (!argv->ptr || argv->len > left) {
             azri_wipe(out, (size_t)(p - out));
             return 0;
@@ -4124,9 +4112,8 @@ static azredis_status azri_resp_put_int(azri_resp *d, azredis_type type, int64_t
 /* Opens an aggregate of n items, or a streamed one. Of a reply's own attributes the last is kept, those
  * of nested values are parsed and dropped. */
 static azredis_status azri_resp_open(azri_resp *d, azredis_type type, size_t n, int streamed) {
-    azri_level *l;
     if (d->depth == AZRI_RESP_DEPTH) return azri_resp_bad(d, "nested too deep");
-    l = &d->level[d->depth];
+    azri_level *l = &d->level[d->depth];
     l->left = (uint32_t)n;
     l->count = 0;
     l->type = (uint8_t)type;
@@ -4145,11 +4132,10 @@ static azredis_status azri_resp_open(azri_resp *d, azredis_type type, size_t n, 
 /* A length line: digits give 'n' and *out (at most max), "-1" gives '-', "?" gives '?', all else 0. */
 static char azri_resp_length(azredis_str s, size_t max, size_t *out) {
     uint64_t v = 0;                    /* holds ten times every max */
-    size_t i;
     *out = 0;
     if (s.len == 2 && s.ptr[0] == '-' && s.ptr[1] == '1') return '-';
     if (AZRI_WITH_STREAMS && s.len == 1 && s.ptr[0] == '?') return '?';
-    for (i = 0; i < s.len; i++) {
+    for (size_t i = 0; i < s.len; i++) {
         if (!azri_is_digit(s.ptr[i])) return 0;
         v = v * 10 + (uint64_t)(s.ptr[i] - '0');
         if (v > max) return 0;
@@ -4288,13 +4274,12 @@ static azredis_status azri_resp_blob(azri_resp *d, azredis_str text) {
 /* ; : a piece of a streamed string; an empty one ends it. */
 static azredis_status azri_resp_chunk(azri_resp *d, azredis_str text) {
     size_t n;
-    char *s;
     if (azri_resp_length(text, AZRI_RESP_BULK_MAX - d->text_len, &n) != 'n')
         return azri_resp_bad(d, "bad length in a streamed string");
     if (n) return azri_resp_expect(d, n);
     d->streaming = 0;
     if (d->lost != AZREDIS_OK) return azri_resp_item(d);
-    s = azri_resp_data(d) + d->start + d->text;
+    char *s = azri_resp_data(d) + d->start + d->text;
     s[d->text_len] = '\0';             /* at the latest where this ';' stood */
     return azri_resp_put(d, AZREDIS_T_STRING, 0, azri_slice(s, d->text_len));
 }
@@ -4601,9 +4586,8 @@ static int azri_resp_grow(azri_resp *d, size_t want) {
 /* Where to put received bytes: *n >= 1 of them, about `want` or what a payload lacks. AGAIN: call
  * azri_resp_next first. E_NOMEM: there is no block at all; nothing is lost, try again later. */
 static azredis_status azri_resp_room(azri_resp *d, size_t want, char **p, size_t *n) {
-    size_t least;
     want = want < 1 ? 1 : azri_minz(want, AZRI_RESP_RESERVE / 4);
-    least = want > AZRI_RESP_BLOCK ? want : AZRI_RESP_BLOCK;
+    size_t least = want > AZRI_RESP_BLOCK ? want : AZRI_RESP_BLOCK;
     if (d->start && (d->start == d->end || azri_resp_cap(d) - d->end < want))
         azri_resp_move(d, d->block, d->size);
     if (d->lost != AZREDIS_OK && azri_resp_cap(d) > 2 * least && d->end < least)
@@ -6435,10 +6419,9 @@ static azredis_status azri_flow_body(void *user, const char *p, size_t n) {
     azri_flow *f = (azri_flow *)user;
     azri_answer *a = &f->answer;
     size_t keep = azri_minz(n, sizeof a->raw - (size_t)a->raw_len);
-    azredis_status st;
     if (keep) memcpy(a->raw + a->raw_len, p, keep);
     a->raw_len += (int)keep;
-    st = f->json_status == AZREDIS_OK ? azri_json_feed(&f->json, p, n) : AZREDIS_OK;
+    azredis_status st = f->json_status == AZREDIS_OK ? azri_json_feed(&f->json, p, n) : AZREDIS_OK;
     if (f->json_status == AZREDIS_OK) f->json_status = st;
     return AZREDIS_OK;
 }
@@ -6461,10 +6444,9 @@ static void azri_flow_header(void *user, azredis_str name, azredis_str value) {
 
 /* The reason does not repeat the name, with which messages begin. */
 static void azri_flow_record(azri_flow *f, const char *outcome, const char *reason, uint64_t now) {
-    azredis_link_record *r;
     size_t n = strlen(f->source->name);
     if (AZRI_WITH_STATS + AZRI_WITH_TEXT == 0) return;        /* nobody can read it */
-    r = &f->records[f->record_count++];
+    azredis_link_record *r = &f->records[f->record_count++];
     if (strlen(reason) > n + 1 && memcmp(reason, f->source->name, n) == 0 && memcmp(reason + n, ": ", 2) == 0)
         reason += n + 2;
     memset(r, 0, sizeof *r);
@@ -6583,7 +6565,6 @@ static void azri_flow_again(azri_flow *f, uint64_t now, const azri_retry *r) {
 /* ---- a token came ----------------------------------------------------------------------------- */
 
 static azredis_status azri_flow_check_token(azri_flow *f) {
-    size_t i;
     if (f->token.len > AZRI_TOKEN_MAX) {
         (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "");
         azri_fail_add(&f->error, "the token is longer than %u bytes, %s; take the identity out of some groups",
@@ -6591,7 +6572,7 @@ static azredis_status azri_flow_check_token(azri_flow *f) {
                       : "the longest argument that Redis takes before AUTH");
         return AZREDIS_E_TOKEN;
     }
-    for (i = 0; i < f->token.len; i++)
+    for (size_t i = 0; i < f->token.len; i++)
         if (f->token.ptr[i] <= ' ' || f->token.ptr[i] >= 127)
             return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token holds a blank or another character that no token has");
     if (AZRI_WITH_WALKS && f->answer.token_type[0] && !azri_ieqz(azri_str(f->answer.token_type), "Bearer"))
@@ -6736,9 +6717,8 @@ static void azri_flow_why(azri_flow *f, int http) {
     azri_answer *a = &f->answer;
     azredis_str secret = azri_flow_secret(f);
     char text[AZRI_PEER_TEXT + 1];
-    const char *hint;
     a->aadsts = azri_flow_code(f);
-    hint = azri_hint(a->aadsts);
+    const char *hint = azri_hint(a->aadsts);
     azri_fail_add(&f->error, "%s", azri_quote(text, sizeof a->error, a->error, strlen(a->error), secret));
     if (a->aadsts) azri_fail_add(&f->error, ", AADSTS%d", a->aadsts);
     if (hint)
@@ -6883,8 +6863,7 @@ static void azri_flow_call(azri_flow *f, uint64_t now, azredis_status st, const 
 static void azri_flow_new_id(azri_flow *f) {
     static const char form[] = "xxxxxxxx-xxxx-4xxx-yxxx-xxxxxxxxxxxx";
     uint64_t bits = 0;
-    size_t i;
-    for (i = 0; i < sizeof form; i++, bits >>= 4) {
+    for (size_t i = 0; i < sizeof form; i++, bits >>= 4) {
         if (i % 16 == 0) bits = azri_rng_next(f->rng);
         f->request_id[i] = form[i];
         if (form[i] >= 'x') f->request_id[i] = "0123456789abcdef89ab"[form[i] == 'x' ? bits & 15 : 16 + (bits & 3)];
@@ -6904,14 +6883,13 @@ static void azri_flow_expect(azri_flow *f) {
 /* Puts the next question into *step. */
 static void azri_flow_ask(azri_flow *f, uint64_t now, int64_t unix_now, azri_step *step) {
     uint64_t left = f->deadline == AZRI_NEVER64 ? AZREDIS_NEVER : f->deadline - now;
-    azredis_status st;
     memset(&f->answer, 0, sizeof f->answer);
     azri_flow_expect(f);
     f->json_status = AZREDIS_OK;
     f->sent_at = now;
     f->sent_unix = unix_now;
     step->timeout_ms = f->conf->request_ms;
-    st = f->source->ask(f, step);
+    azredis_status st = f->source->ask(f, step);
     step->timeout_ms = (uint32_t)azri_min64(step->timeout_ms, left);
     f->asks = step->kind;
     f->phase = AZRI_FLOW_ANSWER;
@@ -9380,9 +9358,8 @@ AZREDIS_API const char *azredis_event_name(azredis_event_type type) {
                                 "ConnectionReauthenticationFailed\0ConnectionFailed\0ConnectionRestored\0ErrorMessage\0"
                                 "InternalError\0Log\0Drained\0DeviceCode";
     const char *name = names;
-    int i;
     if (type > AZREDIS_EV_DEVICE_CODE) return names;
-    for (i = 0; i < (int)type; i++) name += strlen(name) + 1;
+    for (int i = 0; i < (int)type; i++) name += strlen(name) + 1;
     return name;
 }
 
@@ -9433,9 +9410,8 @@ static void azri_item_text(azri_item *it, const char *f, ...) {
 
 /* An item at the end of the ring. */
 static azri_item *azri_news_add(azri_news *n, azredis_event_type type, const azredis_error *e) {
-    azri_item *it;
     if (n->count == AZRI_NEWS_MAX) azri_news_drop(n);
-    it = azri_item_clear(azri_news_at(n, n->count++), type, e);
+    azri_item *it = azri_item_clear(azri_news_at(n, n->count++), type, e);
     it->dropped = n->dropped;
     it->connection = n->speaker;
     n->dropped = 0;
@@ -9454,9 +9430,8 @@ static void azri_news_error(azri_news *n, azredis_event_type type, const azredis
 
 /* A log line without its text; NULL: of a level that nobody wants. */
 static azri_item *azri_log_item(azri_news *n, azredis_level level, int number) {
-    azri_item *it;
     if (!AZRI_WITH_EVENTS || level > n->level) return NULL;
-    it = azri_news_add(n, AZREDIS_EV_LOG, NULL);
+    azri_item *it = azri_news_add(n, AZREDIS_EV_LOG, NULL);
     it->level = level;
     it->number = number;
     return it;
@@ -9588,12 +9563,11 @@ typedef struct azri_blob {
 static azri_blob *azri_blob_new(const azri_mem *m, const char *user, azredis_str jwt) {
     azredis_str argv[3];
     azri_blob *b;
-    size_t n, size;
     argv[0] = azri_str("AUTH");
     argv[1] = azri_str(user);
     argv[2] = jwt;
-    n = azri_resp_size(3, argv);
-    size = azri_room(m, sizeof *b + n, AZRI_BLOB_ROOM);
+    size_t n = azri_resp_size(3, argv);
+    size_t size = azri_room(m, sizeof *b + n, AZRI_BLOB_ROOM);
     b = (azri_blob *)azri_zalloc(m, size);
     if (!b) return NULL;
     b->mem = m;
@@ -9621,10 +9595,9 @@ static azri_blob *azri_blob_hold(azri_blob *b) {
 
 static void azri_blob_drop(azri_blob *b) {
     size_t size;
-    const azri_mem *m;
     if (!b || --b->refs) return;
     size = b->size;
-    m = b->mem;
+    const azri_mem *m = b->mem;
     azri_wipe(b, size);
     azri_free(m, b, size);
 }
@@ -9750,10 +9723,9 @@ static inline azri_cmd *azri_stock_first(azri_stock *st, size_t frame) {
 /* NULL: out of memory. */
 static azri_cmd *azri_stock_take(azri_stock *st, size_t frame) {
     const azri_shape *shape = azri_shape_of(st->mem);
-    azri_cmd *c;
     size_t room = shape ? azri_room(st->mem, frame, shape->command) : frame <= AZRI_POOL_ROOM ? AZRI_POOL_ROOM : frame;
     if (room == AZRI_POOL_ROOM && st->first) return azri_stock_first(st, frame);
-    c = AZRI_WITH_SHORT_CUTS ? st->large : NULL;
+    azri_cmd *c = AZRI_WITH_SHORT_CUTS ? st->large : NULL;
     if (c && room > AZRI_POOL_ROOM && room <= c->room) {
         st->large = NULL;
         azri_cmd_init(c, frame);
@@ -9859,8 +9831,7 @@ static azri_cmd *azri_queue_take(azri_queue *q, azri_cmd *at) {
 static uint64_t azri_queue_stamp(azri_queue *q, uint64_t now) {
     uint64_t first = AZRI_NEVER64, at = 0;
     uint32_t ms = 0;
-    azri_cmd *c;
-    for (c = q->fresh; c; c = c->next) {
+    for (azri_cmd *c = q->fresh; c; c = c->next) {
         if (!c->within) continue;
         if (c->within != ms) {          /* mostly all have the same */
             ms = c->within;
@@ -10258,11 +10229,9 @@ static int azri_session_flows(const azri_session *s) {
  * to TLS at once, and TLS or the caller keeps what cannot be sent yet. */
 static size_t azri_session_output(azri_session *s, char *out, size_t cap, uint64_t now, const char **lent) {
     size_t n = 0, k;
-    azri_cmd *c;
-    int flows;
     if (s->state == AZRI_READY && azri_session_idle_too_long(s, now)) azri_session_probe(s, now);
-    flows = azri_session_flows(s);
-    c = azri_session_unsent(s);
+    int flows = azri_session_flows(s);
+    azri_cmd *c = azri_session_unsent(s);
     while (c && n < cap && (flows || azri_session_may_write(s, c))) {
         if (AZRI_WITH_SHORT_CUTS && !s->offset && !c->value && c->len <= cap - n) {      /* as most are */
             n = (size_t)(azri_put(out + n, c->bytes, c->len) - out);
@@ -10331,9 +10300,8 @@ static int azri_says(azredis_str text, const char *these) {
 
 /* The text from its code word on: the first, or the second behind a generic ERR (Azure: "ERR WRONGPASS invalid ..."). */
 static azredis_str azri_error_text(azredis_str text) {
-    azredis_str rest;
     if (!azri_says(text, "ERR") || text.len == 3) return text;
-    rest = azri_slice(text.ptr + 4, text.len - 4);
+    azredis_str rest = azri_slice(text.ptr + 4, text.len - 4);
     return azri_says(rest, "WRONGPASS|NOAUTH|NOPERM") ? rest : text;
 }
 
@@ -10430,7 +10398,6 @@ static azredis_status azri_session_auth_refused(azri_session *s, const azredis_v
 
 static azredis_status azri_session_hello(azri_session *s, const azredis_value *v, azredis_error *e) {
     azredis_str text = azredis_text(v);
-    const azredis_value *proto;
     if (v->type == AZREDIS_T_ERROR) {
         azredis_str code = azri_error_text(text);
         if (!AZRI_WITH_RESP2 || (!azri_begins(text, "ERR unknown command") && !azri_says(code, "NOPROTO|NOPERM"))) {
@@ -10443,7 +10410,7 @@ static azredis_status azri_session_hello(azri_session *s, const azredis_value *v
         return AZREDIS_OK;
     }
     /* A proxy may accept HELLO 3 and speak RESP2: its answer says so. */
-    proto = azredis_field(v, "proto");
+    const azredis_value *proto = azredis_field(v, "proto");
     s->resp3 = proto && proto->type == AZREDIS_T_INTEGER && proto->as.integer == 3;
     if (!AZRI_WITH_RESP2 && !s->resp3)
         return azri_fail(e, AZREDIS_E_RESP, "redis.hello", "%s: it does not speak RESP3", s->conf->endpoint);
@@ -10530,8 +10497,7 @@ static void azri_session_reauth(azri_session *s, uint64_t now) {
 
 /* Commands behind an AUTH wait for it on the server; that time is not theirs. */
 static void azri_session_extend(azri_session *s, uint64_t ms) {
-    azri_cmd *c;
-    for (c = s->fifo.head; c; c = c->next)
+    for (azri_cmd *c = s->fifo.head; c; c = c->next)
         if (c->deadline != AZRI_NEVER64) c->deadline += ms;
     s->next_deadline = 0;               /* the lower bound is found again */
 }
@@ -10539,7 +10505,6 @@ static void azri_session_extend(azri_session *s, uint64_t ms) {
 /* The unit has been answered as a whole. */
 static void azri_session_reauth_end(azri_session *s, uint64_t now) {
     int64_t old_left = azri_blob_left(s->blob, now);
-    uint64_t delay;
     s->auth_took = now - s->auth_sent_at;
     azri_session_extend(s, s->auth_took);
     if (s->auth_answered > 0) {
@@ -10552,8 +10517,8 @@ static void azri_session_reauth_end(azri_session *s, uint64_t now) {
         return;
     }
     AZRI_COUNT(s->counts->reauth_failures, 1);
-    delay = azri_backoff(s->rng, azri_min32(AZRI_REAUTH_BASE, s->blob->life_ms / 10),
-                         azri_min32(AZRI_REAUTH_CAP, s->blob->life_ms / 10 + 1), s->auth_failures++);
+    uint64_t delay = azri_backoff(s->rng, azri_min32(AZRI_REAUTH_BASE, s->blob->life_ms / 10),
+                                  azri_min32(AZRI_REAUTH_CAP, s->blob->life_ms / 10 + 1), s->auth_failures++);
     if (s->auth_error.code == AZREDIS_E_AUTH) s->rejected = s->trying->hash;    /* only a fresh token may help */
     if (!s->fresh && s->auth_error.code != AZREDIS_E_AUTH) {
         azri_session_set_blob(&s->fresh, s->trying);
@@ -10686,7 +10651,6 @@ static void azri_session_push(azri_session *s, const azri_frame *f) {
 /* Matches one frame. Not OK: the connection must be closed with *e. Messages are the hub's: see azri_is_message. */
 static azredis_status azri_session_frame(azri_session *s, const azri_frame *f, uint64_t now, azredis_error *e) {
     azri_cmd *c = s->fifo.head;
-    int refused;
     if (azri_session_user_frame(s, f, now)) return AZREDIS_OK;
     azri_session_heard(s, f, now);
     if (f->is_push) {
@@ -10696,7 +10660,7 @@ static azredis_status azri_session_frame(azri_session *s, const azri_frame *f, u
     if (!c || !c->sent) return azri_session_unasked(s, f, e);
     if (!f->root)
         return azri_fail(e, f->status, "redis.reply", "%s: an answer did not fit into memory", s->conf->endpoint);
-    refused = f->root->type == AZREDIS_T_ERROR;
+    int refused = f->root->type == AZREDIS_T_ERROR;
     if (!refused && (c->kind == AZRI_CMD_SUBSCRIBE || c->kind == AZRI_CMD_UNSUBSCRIBE))
         return azri_session_desync(s, e);                      /* only a push confirms it */
     (void)azri_session_pop(s);
@@ -10859,11 +10823,10 @@ static azredis_status azri_session_tick(azri_session *s, uint64_t now, azredis_e
 
 /* When azri_session_tick wants to be called at the latest. */
 static uint64_t azri_session_deadline(const azri_session *s, uint64_t now) {
-    uint64_t t;
     if (s->state == AZRI_DOWN) return s->dial_at;
     if (s->state == AZRI_DIALING) return AZRI_NEVER64;
     if (s->state == AZRI_HANDSHAKE) return azri_session_handshake_until(s);
-    t = azri_min64(s->next_deadline, azri_session_dead_at(s));
+    uint64_t t = azri_min64(s->next_deadline, azri_session_dead_at(s));
     t = azri_min64(t, s->blob->expires_at);
     if (s->state == AZRI_READY) t = azri_min64(t, azri_session_drain_at(s));
     if (s->wants_close || s->fifo.fresh) return now;
@@ -11043,7 +11006,6 @@ static void azri_msg_spare(azredis_sub *s, azri_msg *m) {
 static azri_msg *azri_msg_alloc(azredis_sub *s, size_t n) {
     const azri_mem *mem = s->mem;
     azri_msg *m = s->spare;
-    size_t size;
     if (m && n <= AZRI_MSG_ROOM) {
         s->spare = m->next;
         s->spares--;
@@ -11051,7 +11013,7 @@ static azri_msg *azri_msg_alloc(azredis_sub *s, size_t n) {
     }
     if (azri_shape_of(mem)) n = azri_room(mem, n, azri_shape_of(mem)->message);
     else if (AZRI_WITH_SHORT_CUTS && n < AZRI_MSG_ROOM) n = AZRI_MSG_ROOM;
-    size = sizeof *m + n;
+    size_t size = sizeof *m + n;
     m = (azri_msg *)azri_alloc(mem, size);
     if (m) m->size = size;
     return m;
@@ -11424,10 +11386,9 @@ static void azri_hub_snapshot(const azri_hub *h, uint64_t now, azredis_error *e)
 
 /* Bytes and number of the commands that hold memory: waiting, unanswered, or with a callback still to be made. */
 static size_t azri_hub_load(const azri_hub *h, uint64_t *count) {
-    const azri_session *s;
     size_t bytes = h->backlog.bytes;
     *count = h->backlog.count + h->undelivered;
-    for (s = h->sessions; s; s = azri_next(s)) {
+    for (const azri_session *s = h->sessions; s; s = azri_next(s)) {
         *count += s->fifo.count;
         bytes += s->fifo.bytes;
     }
@@ -11486,16 +11447,14 @@ enum { AZRI_LENT = 1, AZRI_FOR_LEASE = 2 };
 /* Encodes a command into a new object. E_ARG: refused; AGAIN: the backlog is full; E_LIMIT, E_NOMEM. */
 static AZRI_APART azredis_status azri_hub_general_cmd(azri_hub *h, int argc, const azredis_str *argv, int way,
                                                       azri_cmd **out, azredis_error *e) {
-    const azri_refusal *r;
-    size_t frame, value;
     int hole = -1, i;
     if (!argv || argc < 1) argc = 0;
-    frame = azri_resp_size(argc, argv);
+    size_t frame = azri_resp_size(argc, argv);
     for (i = 0; frame == 0 && i < argc && (argv[i].ptr || argv[i].len == 0); i++) {}
     if (argc == 0 || argv[0].len == 0 || (frame == 0 && i < argc))
         return azri_fail(e, AZREDIS_E_ARG, "command",
                          "a command needs a name, and an argument of a length needs bytes");
-    r = azri_refused(argc, argv);
+    const azri_refusal *r = azri_refused(argc, argv);
     if (AZRI_WITH_HANDOVER && way & AZRI_FOR_LEASE && azri_on_lease_of(r) != AZRI_REFUSED_TOO) r = NULL;
     if (r) return azri_fail(e, AZREDIS_E_ARG, "command", "%s%s%s is refused on a shared connection: %s", r->word,
                             r->sub[0] ? " " : "", r->sub, r->mend);
@@ -11504,7 +11463,7 @@ static AZRI_APART azredis_status azri_hub_general_cmd(azri_hub *h, int argc, con
         return azri_fail(e, AZREDIS_E_LIMIT, "command", "the command is larger than %s",
                          azri_shape_of(h->mem) ? "command_bytes" : "backlog_bytes");
     if (way & AZRI_LENT && AZRI_WITH_SHORT_CUTS) hole = azri_hub_lends(h, argc, argv);
-    value = hole < 0 ? 0 : argv[hole].len;
+    size_t value = hole < 0 ? 0 : argv[hole].len;
     *out = azri_hub_full(h, frame) ? NULL : azri_stock_take(&h->stock, frame - value);
     if (!*out && (azri_shape_of(h->mem) || azri_hub_full(h, frame))) {
         h->turned_away = frame;
@@ -11526,9 +11485,8 @@ static AZRI_APART azredis_status azri_hub_general_cmd(azri_hub *h, int argc, con
 
 /* Most commands are short and find an object in the pool. NULL: this one goes the general way. */
 static inline azri_cmd *azri_hub_short_cmd(azri_hub *h, int argc, const azredis_str *argv) {
-    size_t frame;
     if (!AZRI_WITH_SHORT_CUTS || !argv || argc < 1 || !argv[0].len || !h->stock.first || !azri_hub_has_room(h)) return NULL;
-    frame = azri_resp_write_short((char *)(h->stock.first + 1), AZRI_POOL_ROOM, argc, argv);
+    size_t frame = azri_resp_write_short((char *)(h->stock.first + 1), AZRI_POOL_ROOM, argc, argv);
     if (!frame) return NULL;
     if (!azri_refused(argc, argv)) return azri_stock_first(&h->stock, frame);      /* by now all arguments have bytes */
     azri_wipe(h->stock.first + 1, frame);
@@ -11656,8 +11614,7 @@ static void azri_hub_add_sub(azri_hub *h, azredis_sub *s) {
 }
 
 static int azri_hub_other_sub(const azri_hub *h, const azredis_sub *self) {
-    const azredis_sub *s;
-    for (s = h->topics[self->topic % AZRI_TOPICS]; s; s = s->alike)
+    for (const azredis_sub *s = h->topics[self->topic % AZRI_TOPICS]; s; s = s->alike)
         if (s != self && !azri_sub_ended(s) && azri_sub_is(s, azri_sub_pattern(self), azri_str(self->channel)))
             return 1;
     return 0;
@@ -11666,11 +11623,10 @@ static int azri_hub_other_sub(const azri_hub *h, const azredis_sub *self) {
 /* Queues SUBSCRIBE or UNSUBSCRIBE, one channel each: then exactly one answer is due. 0: no memory now. */
 static int azri_hub_ask(azri_hub *h, azri_session *s, azri_kind kind, azredis_sub *sub) {
     azredis_str argv[2];
-    azri_cmd *c;
     argv[0] = azri_str(kind == AZRI_CMD_SUBSCRIBE ? "PSUBSCRIBE" : "PUNSUBSCRIBE");
     if (!azri_sub_pattern(sub)) argv[0] = azri_slice(argv[0].ptr + 1, argv[0].len - 1);
     argv[1] = azri_str(sub->channel);
-    c = azri_stock_take(&h->stock, azri_resp_size(2, argv));
+    azri_cmd *c = azri_stock_take(&h->stock, azri_resp_size(2, argv));
     if (!c) return 0;
     (void)azri_resp_write((char *)(c + 1), 2, argv);
     c->kind = kind;
@@ -11695,9 +11651,8 @@ static int azri_hub_asks_later(const azredis_sub *sub, const azri_session *s) {
 
 /* Asks for every subscription that is new to this connection. */
 static void azri_hub_subscribe(azri_hub *h, azri_session *s) {
-    azredis_sub *sub;
     if (!azri_hub_listens(h, s)) return;
-    for (sub = h->subs; sub && !azri_leaving(s); sub = sub->next) {
+    for (azredis_sub *sub = h->subs; sub && !azri_leaving(s); sub = sub->next) {
         azri_sub_state *st = azri_sub_state_on(sub, s);
         if (azri_sub_ended(sub) || *st != AZRI_SUB_NEW || azri_hub_asks_later(sub, s)) continue;
         *(azri_elder(s) ? &sub->heir_serial : &sub->serial) = s->serial;
@@ -11720,10 +11675,9 @@ static void azri_hub_subscribe(azri_hub *h, azri_session *s) {
 /* The answer to SUBSCRIBE: c is finished. It counts for the connection that it came on. */
 static void azri_hub_subscribed(azri_hub *h, azri_cmd *c) {
     azredis_sub *sub = c->sub;
-    azri_sub_state *st;
     if (!sub || azri_sub_ended(sub) || c->reply->fate != AZREDIS_ANSWERED) return;
     if (c->serial != sub->serial && (!AZRI_WITH_HANDOVER || c->serial != sub->heir_serial)) return;
-    st = c->serial == sub->serial ? &sub->state : &sub->heir_state;
+    azri_sub_state *st = c->serial == sub->serial ? &sub->state : &sub->heir_state;
     h->step |= azri_heir(azri_hub_listener(h)) != NULL;
     h->answers++;
     if (c->reply->status == AZREDIS_OK) {
@@ -11739,12 +11693,10 @@ static void azri_hub_subscribed(azri_hub *h, azri_cmd *c) {
 
 /* A SUBSCRIBE that is still on its way must not find a freed subscription. */
 static void azri_hub_forget_sub(azri_hub *h, const azredis_sub *sub) {
-    azri_session *s;
-    azri_cmd *c;
-    for (s = h->sessions; s; s = azri_next(s))
-        for (c = s->fifo.head; c; c = c->next)
+    for (azri_session *s = h->sessions; s; s = azri_next(s))
+        for (azri_cmd *c = s->fifo.head; c; c = c->next)
             if (c->sub == sub) c->sub = NULL;
-    for (c = h->done.head; c; c = c->done_next)
+    for (azri_cmd *c = h->done.head; c; c = c->done_next)
         if (c->sub == sub) c->sub = NULL;
 }
 
@@ -11766,9 +11718,8 @@ static void azri_hub_sweep_subs(azri_hub *h) {
 
 /* Nobody hears the channel any more: the server need not send it. */
 static void azri_hub_leave_topic(azri_hub *h, azredis_sub *sub) {
-    azri_session *s;
     if (azri_hub_other_sub(h, sub)) return;
-    for (s = h->sessions; s; s = azri_next(s)) {
+    for (azri_session *s = h->sessions; s; s = azri_next(s)) {
         azri_sub_state st = *azri_sub_state_on(sub, s);
         if (azri_hub_listens(h, s) && s->state == AZRI_READY && !azri_leaving(s) && azri_sub_asked(st))
             (void)azri_hub_ask(h, s, AZRI_CMD_UNSUBSCRIBE, sub);   /* without memory its messages are dropped here */
@@ -11799,8 +11750,7 @@ static void azri_hub_message(azri_hub *h, const azri_session *s, const azri_fram
     azredis_str name = azredis_text(&f->root->as.items[1]);
     azredis_str channel = azredis_text(last - 1), payload = azredis_text(last);
     uint32_t topic = azri_topic(name);
-    azredis_sub *sub;
-    for (sub = h->topics[topic % AZRI_TOPICS]; sub; sub = sub->alike) {
+    for (azredis_sub *sub = h->topics[topic % AZRI_TOPICS]; sub; sub = sub->alike) {
         if (sub->topic != topic || azri_sub_ended(sub) || !azri_sub_is(sub, f->root->len == 4, name)) continue;
         if ((azri_elder(s) || azri_holding(s)) && sub->seam) {
             if (sub->seam->open) azri_seam_young(sub, channel, payload);
@@ -11826,8 +11776,7 @@ static void azri_hub_confirmed(const azri_session *s, const azri_cmd *head) {
 
 /* The streams of the old connection and its successor become one in all subscriptions. */
 static void azri_hub_join(azri_hub *h, int whole) {
-    azredis_sub *sub;
-    for (sub = h->subs; sub; sub = sub->next) {
+    for (azredis_sub *sub = h->subs; sub; sub = sub->next) {
         int ended = azri_sub_ended(sub);
         if (ended) azri_seam_drop(sub);
         if (azri_seam_of(sub)) azri_seam_join(sub, whole, &h->stats.messages, &h->stats.messages_lost);
@@ -11902,9 +11851,8 @@ static int azri_hub_wants_heir(const azri_session *s) {
 }
 
 static void azri_hub_make_heir(azri_hub *h, azri_session *s, uint64_t now) {
-    azri_session *b;
     if (now < s->heir_at) return;
-    b = azri_hub_add_session(h);
+    azri_session *b = azri_hub_add_session(h);
     if (!b) {
         s->heir_at = now + AZRI_HEIR_AGAIN;
         azri_log(&h->news, AZREDIS_LOG_WARNING, AZRI_LOG_HANDOVER_FAILED, "%s: out of memory for a second connection; "
@@ -11919,8 +11867,7 @@ static void azri_hub_make_heir(azri_hub *h, azri_session *s, uint64_t now) {
 
 /* Step 2 is done: all subscriptions are answered on the heir of s. */
 static int azri_hub_settled(const azri_hub *h, const azri_session *s) {
-    const azredis_sub *sub;
-    for (sub = azri_hub_listens(h, s) ? h->subs : NULL; sub; sub = sub->next)
+    for (const azredis_sub *sub = azri_hub_listens(h, s) ? h->subs : NULL; sub; sub = sub->next)
         if (!azri_sub_ended(sub) && !azri_sub_settled(sub->heir_state)) return 0;
     return 1;
 }
@@ -11941,10 +11888,9 @@ static void azri_hub_leave(azri_hub *h, azri_session *a, uint64_t now) {
 static void azri_hub_take_over(azri_hub *h, azri_session *a) {
     azri_session *b = a->heir;
     int listens = azri_hub_listens(h, a);
-    azredis_sub *sub;
     if (h->main == a) h->main = b;
     if (h->listener == a) h->listener = b;
-    for (sub = listens ? h->subs : NULL; sub; sub = sub->next) {
+    for (azredis_sub *sub = listens ? h->subs : NULL; sub; sub = sub->next) {
         sub->state = sub->heir_state;
         sub->serial = sub->heir_serial;
         sub->heir_state = AZRI_SUB_NEW;
@@ -12161,14 +12107,13 @@ static uint64_t azri_hub_redial_delay(azri_hub *h, azri_session *s, const azredi
 /* Step 4: the mark has been answered, or (fenced = 0) nobody waits for A any more and it is silent. */
 static void azri_hub_switch(azri_hub *h, azri_session *a, int fenced) {
     azri_queue unsent;
-    azredis_sub *sub;
     memset(&unsent, 0, sizeof unsent);
     if (a->rejected) azri_hub_reauth_refused(h, a);
     (void)azri_fail(&a->error, AZREDIS_E_CLOSED, "redis.handover", "%s: the connection was replaced",
                     h->conf.session.endpoint);
     azri_session_closed(a, &a->error, &unsent);
     AZREDIS_ASSERT(!unsent.head);
-    for (sub = fenced || !azri_hub_listens(h, a) ? NULL : h->subs; sub; sub = sub->next)
+    for (azredis_sub *sub = fenced || !azri_hub_listens(h, a) ? NULL : h->subs; sub; sub = sub->next)
         if (sub->open) sub->gap = 1;
     AZRI_COUNT(h->stats.handovers, 1);
     azri_log(&h->news, fenced ? AZREDIS_LOG_INFO : AZREDIS_LOG_WARNING, AZRI_LOG_HANDED_OVER,
@@ -12180,8 +12125,7 @@ static void azri_hub_switch(azri_hub *h, azri_session *a, int fenced) {
 /* Step 1 or 2 has failed, or B was lost in step 3: A goes on. */
 static void azri_hub_heir_closed(azri_hub *h, azri_session *b, const azredis_error *why, uint64_t delay) {
     azri_session *a = b->elder;
-    azredis_sub *sub;
-    for (sub = azri_hub_listens(h, a) ? h->subs : NULL; sub; sub = sub->next) {
+    for (azredis_sub *sub = azri_hub_listens(h, a) ? h->subs : NULL; sub; sub = sub->next) {
         azri_seam_drop(sub);
         sub->heir_state = AZRI_SUB_NEW;
     }
@@ -12193,9 +12137,8 @@ static void azri_hub_heir_closed(azri_hub *h, azri_session *b, const azredis_err
 
 /* What a lost connection means for its subscriptions. */
 static void azri_hub_subs_lost(azri_hub *h, const azri_session *s) {
-    azredis_sub *sub;
     if (AZRI_WITH_HANDOVER && !s->heir) azri_hub_join(h, 0);
-    for (sub = h->subs; sub; sub = sub->next) {
+    for (azredis_sub *sub = h->subs; sub; sub = sub->next) {
         if (sub->open) sub->gap = 1;
         sub->open = 0;
     }
@@ -12242,12 +12185,11 @@ static void azri_hub_over_limit(const azri_hub *h, const azri_session *s, azredi
 static void azri_hub_closed(azri_hub *h, azri_session *s, const azredis_error *why, uint64_t now) {
     azri_queue unsent;
     azredis_error *e = &s->error;
-    uint64_t delay;
     memset(&unsent, 0, sizeof unsent);
     azri_fail_copy(e, why);
     azri_hub_over_limit(h, s, e, now);
     if (s->rejected) azri_hub_refused(h, s, e);
-    delay = azri_hub_redial_delay(h, s, e, now);
+    uint64_t delay = azri_hub_redial_delay(h, s, e, now);
     azri_session_closed(s, e, &unsent);
     s->ready_at = 0;
     s->dial_at = now + delay;
@@ -12291,7 +12233,6 @@ static AZRI_APART void azri_hub_other_frame(azri_hub *h, azri_session *s, const 
     azri_state before = s->state;
     const azri_cmd *head = s->fifo.head;
     const azri_blob *known = s->blob;
-    azredis_status st;
     azri_frame pushed;
     if (azri_is_resp2_push(s, f)) {
         pushed = *f;
@@ -12303,7 +12244,7 @@ static AZRI_APART void azri_hub_other_frame(azri_hub *h, azri_session *s, const 
         azri_hub_message(h, s, f);
         return;
     }
-    st = azri_session_frame(s, f, now, &s->error);
+    azredis_status st = azri_session_frame(s, f, now, &s->error);
     if (s->blob != known) AZRI_TOOK(h->stats.auth_latency, 0, (uint32_t)s->auth_took);
     if (st != AZREDIS_OK) azri_hub_closed(h, s, &s->error, now);
     else if (before == AZRI_HANDSHAKE && s->state == AZRI_READY) azri_hub_ready(h, s, now);
@@ -12332,11 +12273,10 @@ static void azri_hub_handover_step(azri_hub *h, azri_session *s, uint64_t now) {
 }
 
 static void azri_hub_tick(azri_hub *h, uint64_t now) {
-    azri_session *s;
     h->step = 0;
     h->now = now;
     azri_hub_need_listener(h, now);
-    for (s = h->sessions; s; s = azri_next(s)) {
+    for (azri_session *s = h->sessions; s; s = azri_next(s)) {
         if (now >= azri_lease_until(s)) s->wants_close = AZRI_TEXT("nobody leases it any more");
         if (azri_session_tick(s, now, &s->error) != AZREDIS_OK) azri_hub_closed(h, s, &s->error, now);
         if (s->state == AZRI_READY) azri_hub_subscribe(h, s);
@@ -12344,7 +12284,7 @@ static void azri_hub_tick(azri_hub *h, uint64_t now) {
             azri_hub_handover(h, s, AZRI_TEXT("its token ends, and a new one was not accepted on it"), now);
         if (s->rejected) azri_hub_reauth_refused(h, s);
     }
-    for (s = h->sessions; s && AZRI_WITH_HANDOVER; s = azri_next(s))
+    for (azri_session *s = h->sessions; s && AZRI_WITH_HANDOVER; s = azri_next(s))
         if (s->state == AZRI_READY || s->state == AZRI_DRAINING) azri_hub_handover_step(h, s, now);
     azri_hub_expire_backlog(h, now);
     if (h->sweep) h->sweep(h);
@@ -12359,9 +12299,8 @@ static uint64_t azri_hub_session_deadline(const azri_session *s, uint64_t now) {
 }
 
 static uint64_t azri_hub_deadline(const azri_hub *h, uint64_t now) {
-    const azri_session *s;
     uint64_t t = h->step || h->backlog.fresh ? now : azri_min64(h->backlog_deadline, now + AZRI_WAIT_MAX);
-    for (s = h->sessions; s; s = azri_next(s)) {
+    for (const azri_session *s = h->sessions; s; s = azri_next(s)) {
         if (azri_gone(s) && !s->link) return now;                        /* it can be freed */
         if (s->state == AZRI_DOWN && (azri_gone(s) || h->aborted || azri_resting(h) || !azri_hub_live_blob(h, now)))
             continue;
@@ -14144,17 +14083,15 @@ typedef struct azri_roots {
 
 /* Does the certificate hold the name of an issuer in the chain? mbedTLS compares exactly afterwards. */
 static int azri_roots_wanted(const azri_roots *r, const char *der, size_t len) {
-    const mbedtls_x509_crt *c;
-    for (c = r->chain; c; c = c->next)
+    for (const mbedtls_x509_crt *c = r->chain; c; c = c->next)
         if (azri_find_text(azri_slice(der, len), azri_slice((const char *)c->issuer_raw.p, c->issuer_raw.len)) < len)
             return 1;
     return 0;
 }
 
 static void azri_roots_der(azri_roots *r, const char *der, size_t len) {
-    int rc;
     if (!azri_roots_wanted(r, der, len)) return;
-    rc = mbedtls_x509_crt_parse_der(&r->found, (const unsigned char *)der, len);
+    int rc = mbedtls_x509_crt_parse_der(&r->found, (const unsigned char *)der, len);
     if (azri_mbedtls_no_memory(rc)) r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;  /* any other: a kind we cannot use; skip it */
 }
 
@@ -14172,7 +14109,6 @@ static void azri_roots_end(azri_roots *r) {
 /* One line of PEM, or a piece of one. What stands outside BEGIN and END is a comment (RFC 7468 2). */
 static void azri_roots_line(azri_roots *r, const char *p, size_t n) {
     static const char begin[] = "-----BEGIN CERTIFICATE-----", end[] = "-----END CERTIFICATE-----";
-    azredis_status st;
     if (n >= sizeof begin - 1 && !memcmp(p, begin, sizeof begin - 1)) {
         r->inside = 1;
         r->text.len = 0;
@@ -14184,7 +14120,7 @@ static void azri_roots_line(azri_roots *r, const char *p, size_t n) {
         return;
     }
     while (n > 0 && (p[n - 1] == '\n' || p[n - 1] == '\r' || p[n - 1] == ' ')) n--;
-    st = azri_buf_add(&r->text, p, n);
+    azredis_status st = azri_buf_add(&r->text, p, n);
     if (st == AZREDIS_OK) return;
     r->inside = 0;                   /* too long to be a root: skipped */
     if (st == AZREDIS_E_NOMEM) r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;
@@ -14379,9 +14315,8 @@ static const char *azri_tls_no_issuer(const mbedtls_x509_crt *issuer) {
 static void azri_tls_note_untrusted(azri_tls *t, const mbedtls_x509_crt *crt, int depth) {
     const mbedtls_x509_crt *issuer = crt->next;
     char dn[160], text[160];
-    int n;
     if (!AZRI_WITH_TEXT) return;       /* mbedtls_x509_dn_gets alone takes 4 KB, with the snprintf that it calls */
-    n = mbedtls_x509_dn_gets(dn, sizeof dn, &crt->issuer);
+    int n = mbedtls_x509_dn_gets(dn, sizeof dn, &crt->issuer);
     while (issuer && !azri_tls_same_dn(&issuer->subject_raw, &crt->issuer_raw)) issuer = issuer->next;
     (void)azri_quote(text, sizeof text, n > 0 ? dn : "?", n > 0 ? (size_t)n : 1, azri_str(""));
     if (azri_tls_same_dn(&crt->issuer_raw, &crt->subject_raw))
@@ -14436,11 +14371,10 @@ static uint32_t azri_tls_check_chain(azri_tls *t, mbedtls_x509_crt *leaf, int *s
 
 /* For whom the certificate is instead. address: it had to be for one. */
 static void azri_tls_note_names(azri_tls *t, const mbedtls_x509_crt *leaf, int address) {
-    const mbedtls_x509_sequence *s;
     char list[128], text[96];
     if (!AZRI_WITH_TEXT) return;
     list[0] = '\0';
-    for (s = &leaf->subject_alt_names; s; s = s->next) {
+    for (const mbedtls_x509_sequence *s = &leaf->subject_alt_names; s; s = s->next) {
         size_t at = strlen(list);
         if (s->buf.tag == AZRI_SAN_DNS)
             (void)azri_quote(text, sizeof text, (const char *)s->buf.p, s->buf.len, azri_str(""));
@@ -14455,10 +14389,9 @@ static void azri_tls_note_names(azri_tls *t, const mbedtls_x509_crt *leaf, int a
 /* mbedTLS's own check falls back on the common name, which RFC 9525 6.3 forbids, and 2.28 knows no iPAddress.
  * by_library: what it said of the name. */
 static AZRI_APART uint32_t azri_tls_check_name(azri_tls *t, const mbedtls_x509_crt *leaf, uint32_t by_library) {
-    const mbedtls_x509_sequence *s;
     unsigned char ip[16];
     size_t n = azri_ip_parse(azri_str(t->name), ip), names = 0;
-    for (s = &leaf->subject_alt_names; s; s = s->next) {
+    for (const mbedtls_x509_sequence *s = &leaf->subject_alt_names; s; s = s->next) {
         if (n > 0 && s->buf.tag == AZRI_SAN_IP && s->buf.len == n && memcmp(s->buf.p, ip, n) == 0) return 0;
         names += s->buf.tag == AZRI_SAN_DNS;
     }
@@ -14475,12 +14408,11 @@ static AZRI_APART uint32_t azri_tls_check_name(azri_tls *t, const mbedtls_x509_c
 static uint32_t azri_tls_check_pin(azri_tls *t, const mbedtls_x509_crt *leaf) {
     unsigned char is[20];
     unsigned differs = 0;
-    size_t i;
     if (azri_mbedtls_sha1(leaf->raw.p, leaf->raw.len, is) != 0) {
         azri_tls_note(t, "its thumbprint cannot be computed: this mbedTLS has no SHA-1 (MBEDTLS_SHA1_C)");
         return MBEDTLS_X509_BADCERT_OTHER;
     }
-    for (i = 0; i < sizeof is; i++)
+    for (size_t i = 0; i < sizeof is; i++)
         differs |= ((unsigned)azri_hex(t->conf.pin[2 * i]) << 4 | (unsigned)azri_hex(t->conf.pin[2 * i + 1])) ^ is[i];
     if (!differs) return 0;
     azri_tls_note(
@@ -14585,9 +14517,8 @@ static int azri_tls_rng(void *user, unsigned char *out, size_t n) {
 
 static int azri_tls_bio_send(void *user, const unsigned char *p, size_t n) {
     azri_tls *t = (azri_tls *)user;
-    int r;
     t->port->p.yield(t->port->p.user);
-    r = t->port->p.send(t->port->p.user, t->sock, p, n);
+    int r = t->port->p.send(t->port->p.user, t->sock, p, n);
     if (r > 0) return r;
     if (r == 0) return MBEDTLS_ERR_SSL_WANT_WRITE;
     t->io = r;
@@ -14768,7 +14699,6 @@ static int azri_tls_readable(const char *path) {
 static azredis_status azri_tls_find_roots(azri_tls *t, azredis_error *e) {
     static const char *const places[] = { AZRI_TLS_BUNDLES };
     const char *path = t->conf.ca_file, *by = "ca_file";
-    size_t i;
     if (!path) {
         by = "SSL_CERT_FILE";
         path = azri_getenv(by);
@@ -14776,12 +14706,12 @@ static azredis_status azri_tls_find_roots(azri_tls *t, azredis_error *e) {
     if (path && !azri_tls_readable(path))
         return azri_fail(e, AZREDIS_E_CERT, t->conf.where, "TLS roots: %s names %s, which cannot be read: %s",
                          by, path, azri_errno_text(errno));
-    for (i = 0; !path && i < sizeof places / sizeof places[0]; i++)
+    for (size_t i = 0; !path && i < sizeof places / sizeof places[0]; i++)
         if (azri_tls_readable(places[i])) path = places[i];
     if (!path) {
         (void)azri_fail(e, AZREDIS_E_CERT, t->conf.where, "TLS roots: no CA bundle; install ca-certificates, "
                         "or set ca_file or SSL_CERT_FILE; looked for");
-        for (i = 0; i < sizeof places / sizeof places[0]; i++)
+        for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
             azri_fail_add(e, "%s %s", i ? "," : "", places[i]);
         return AZREDIS_E_CERT;
     }
@@ -14824,7 +14754,6 @@ static azredis_status azri_tls_take_name(azri_tls *t, azredis_error *e) {
 /* No I/O on the socket yet. On failure *t is closed. */
 static azredis_status azri_tls_open(azri_tls *t, const azri_port *port, const azri_tls_conf *c, intptr_t sock,
                                     azredis_error *e) {
-    azredis_status st;
     int rc;
     AZREDIS_ASSERT(!c->pin || !c->kept);             /* a session that is resumed shows no certificate */
     memset(t, 0, sizeof *t);
@@ -14835,7 +14764,7 @@ static azredis_status azri_tls_open(azri_tls *t, const azri_port *port, const az
     mbedtls_ssl_init(&t->ssl);
     mbedtls_ssl_config_init(&t->cfg);
     mbedtls_x509_crt_init(&t->no_roots);
-    st = azri_tls_take_name(t, e);
+    azredis_status st = azri_tls_take_name(t, e);
     if (st == AZREDIS_OK && !t->conf.ca && !t->conf.pin) st = azri_tls_find_roots(t, e);
     if (st == AZREDIS_OK) {
         rc = azri_tls_setup(t);
@@ -14859,13 +14788,12 @@ static azredis_status azri_tls_shaken(azri_tls *t, azredis_error *e) {
 /* AGAIN: wait for t->want. After an error only azri_tls_close is allowed; t->again says whether to dial once more. */
 static azredis_status azri_tls_handshake(azri_tls *t, azredis_error *e) {
     int rc = mbedtls_ssl_handshake(&t->ssl);
-    azredis_status st;
     if (rc == 0) return azri_tls_shaken(t, e);
     if (azri_tls_again(t, rc)) return AZREDIS_AGAIN;
     /* mbedTLS 3.6.6 and 4.1.0 refuse the RSA-PSS signature of a TLS 1.2 server that they asked for (its issue 10668). */
     t->tls12 = t->conf.tls12 || (AZRI_MBEDTLS >= 3 && rc == -0x6600 &&
                                  azri_eqz(azri_str(mbedtls_ssl_get_version(&t->ssl)), "TLSv1.2"));
-    st = azri_tls_fail(t, e, rc);
+    azredis_status st = azri_tls_fail(t, e, rc);
     t->again = t->tls12 > t->conf.tls12 || (t->offered && st == AZREDIS_E_TLS);
     if (t->offered) azri_tls_forget(t->conf.kept, &t->port->mem);
     return st;
@@ -14900,10 +14828,9 @@ static azredis_status azri_tls_read(azri_tls *t, char *p, size_t n, size_t *got,
 /* Takes at most one record. mbedTLS loses data silently if a write that it has begun is repeated with
  * another length, so after AGAIN the bytes are frozen; it has taken them, and they may stand elsewhere. */
 static azredis_status azri_tls_write(azri_tls *t, const char *p, size_t n, size_t *put, azredis_error *e) {
-    int rc;
     AZREDIS_ASSERT(t->ready && n > 0);
     AZREDIS_ASSERT(!t->frozen || n == t->frozen_n);
-    rc = mbedtls_ssl_write(&t->ssl, (const unsigned char *)p, n);
+    int rc = mbedtls_ssl_write(&t->ssl, (const unsigned char *)p, n);
     t->frozen = 0;
     if (rc > 0) {
         *put = (size_t)rc;
@@ -15835,10 +15762,9 @@ static azredis_status azri_line_tunnel(azri_line *l, azredis_error *e) {
     char host[256], c;
     uint16_t port;
     azredis_str login;
-    azredis_status st;
     int k;
     (void)azri_proxy_read(azri_str(l->proxy), host, &port, &login);
-    st = azri_line_ask(l, login, e);
+    azredis_status st = azri_line_ask(l, login, e);
     while (st == AZREDIS_OK && (h->state == AZRI_HTTP_STATUS_LINE || h->state == AZRI_HTTP_HEADERS)) {
         k = l->port->p.recv(l->port->p.user, l->sock, &c, 1);
         if (k == 0) return AZREDIS_AGAIN;
@@ -15872,12 +15798,11 @@ static void azri_line_again(azri_line *l) {
 }
 
 static azredis_status azri_line_secure(azri_line *l, azredis_error *e) {
-    azredis_status st;
     l->state = azri_line_has_tls(l) ? AZRI_LINE_TLS : AZRI_LINE_OPEN;
     l->want = AZRI_WRITE;               /* TLS: the ClientHello */
     if (!azri_line_has_tls(l)) return AZREDIS_OK;
     azri_tls_enter();
-    st = azri_tls_open(&l->tls, l->port, &l->conf, l->sock, e);
+    azredis_status st = azri_tls_open(&l->tls, l->port, &l->conf, l->sock, e);
     azri_tls_leave();
     return st;
 }
@@ -15892,9 +15817,8 @@ static azredis_status azri_line_dial(azri_line *l, uint64_t now, azredis_error *
 }
 
 static azredis_status azri_line_handshake(azri_line *l, uint64_t now, azredis_error *e) {
-    azredis_status st;
     azri_tls_enter();
-    st = azri_tls_handshake(&l->tls, e);
+    azredis_status st = azri_tls_handshake(&l->tls, e);
     azri_tls_leave();
     l->want = (uint8_t)l->tls.want;
     if (st == AZREDIS_OK) l->state = AZRI_LINE_OPEN;
@@ -15924,7 +15848,6 @@ static void azri_line_look(azri_line *l) {
 }
 
 static azredis_status azri_line_read(azri_line *l, char *p, size_t n, size_t *got, azredis_error *e) {
-    int k;
     if (azri_line_has_tls(l)) {
         azredis_status st;
         azri_tls_enter();
@@ -15932,7 +15855,7 @@ static azredis_status azri_line_read(azri_line *l, char *p, size_t n, size_t *go
         azri_tls_leave();
         return st;
     }
-    k = l->port->p.recv(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX));
+    int k = l->port->p.recv(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX));
     *got = k > 0 ? (size_t)k : 0;
     l->spent = k > 0 && *got < n;
     if (k < 0) return azri_net_fail(e, l->conf.where, l->host, k);
@@ -15943,7 +15866,6 @@ static azredis_status azri_line_read(azri_line *l, char *p, size_t n, size_t *go
 static int azri_line_dry(azri_line *l) { return azri_line_has_tls(l) ? azri_tls_dry(&l->tls) : l->spent; }
 
 static azredis_status azri_line_write(azri_line *l, const char *p, size_t n, size_t *put, azredis_error *e) {
-    int k;
     if (azri_line_has_tls(l)) {
         azredis_status st;
         azri_tls_enter();
@@ -15951,7 +15873,7 @@ static azredis_status azri_line_write(azri_line *l, const char *p, size_t n, siz
         azri_tls_leave();
         return st;
     }
-    k = l->port->p.send(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX));
+    int k = l->port->p.send(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX));
     *put = k > 0 ? (size_t)k : 0;
     if (k < 0) return azri_net_fail(e, l->conf.where, l->host, k);
     return k ? AZREDIS_OK : AZREDIS_AGAIN;
@@ -16056,9 +15978,8 @@ static void azri_auth_event(azredis_auth *a, azredis_event_type type, const azre
 
 /* Under the lock. NULL: without events, or of a level that nobody wants. */
 static azri_item *azri_auth_log_item(azredis_auth *a, azredis_level level, int number) {
-    azri_item *it;
     if (!AZRI_WITH_EVENTS || level > a->wanted) return NULL;
-    it = azri_auth_note(a, AZREDIS_EV_LOG, NULL);
+    azri_item *it = azri_auth_note(a, AZREDIS_EV_LOG, NULL);
     it->level = level;
     it->number = number;
     return it;
@@ -16098,10 +16019,9 @@ static void azri_auth_watch(azredis_auth *a, azri_watch *w, azri_waker *waker) {
 
 /* refused: it leaves while its server refuses tokens. */
 static void azri_auth_unwatch(azredis_auth *a, azri_watch *w, int refused) {
-    azri_watch **at;
     azri_auth_lock(a);
     if (refused) azri_token_forgive(&a->machine);
-    for (at = &a->watches; *at; at = &(*at)->next)
+    for (azri_watch **at = &a->watches; *at; at = &(*at)->next)
         if (*at == w) { *at = w->next; break; }
     azri_auth_unlock(a);
 }
@@ -16130,9 +16050,8 @@ struct azri_fetch {
 
 /* 0: out of memory; a variable that could not be copied must not look like one that is missing. */
 static int azri_env_load(azri_env *env, const azri_mem *m) {
-    size_t i;
     int ok = 1;
-    for (i = 0; AZRI_WITH_ENV && i < AZRI_ENV_COUNT; i++) {
+    for (size_t i = 0; AZRI_WITH_ENV && i < AZRI_ENV_COUNT; i++) {
         const char *z = azri_shape_of(m) ? NULL : azri_getenv(azri_env_names[i]);     /* an arena has no room for it */
         env->value[i] = z && z[0] ? azri_strdup(m, z) : NULL;
         if (z && z[0] && !env->value[i]) ok = 0;
@@ -16174,9 +16093,8 @@ static void azri_fetch_free(azredis_auth *a, azri_fetch *f) {
 
 /* Under the lock: the fetch with this claim brought no token. */
 static void azri_auth_failed(azredis_auth *a, uint32_t claim, const azredis_error *e, uint64_t now) {
-    int64_t next;
     azri_token_failed(&a->machine, claim, now, e->retryable, e->retry_after_ms);
-    next = (int64_t)(azri_max64(a->machine.next_try, now) - now);
+    int64_t next = (int64_t)(azri_max64(a->machine.next_try, now) - now);
     a->token_failures++;
     azri_fail_copy(&a->failure, e);
     azri_auth_event(a, AZREDIS_EV_TOKEN_REFRESH_FAILED, e, azri_token_left(&a->machine, now), AZREDIS_UNKNOWN, next);
@@ -16251,10 +16169,9 @@ static void azri_auth_describe(azredis_auth *a, const azri_flow *flow) {
 static azredis_status azri_fetch_take(azredis_auth *a, azri_fetch *f, uint64_t now) {
     azredis_str jwt = azri_slice(f->flow.token.ptr, f->flow.token.len);
     int64_t old_left = azri_token_left(&a->machine, now), new_left, next;
-    azri_blob *b;
     if (AZRI_WITH_CLAIMS && a->blob && azri_identity_same(a->blob->user, f->flow.user, &f->flow.error) != AZREDIS_OK)
         return f->flow.error.code;
-    b = azri_blob_new(&a->port.mem, f->flow.user, jwt);
+    azri_blob *b = azri_blob_new(&a->port.mem, f->flow.user, jwt);
     if (!b) return azri_fail(&f->flow.error, AZREDIS_E_NOMEM, "token", "out of memory for the token");
     if (azri_token_got(&a->machine, f->claim, now, f->flow.sent_at, f->flow.life_ms, f->flow.refresh_ms, b->hash) !=
         AZRI_TOKEN_NEW) {
@@ -16316,7 +16233,6 @@ static void azri_fetch_device_return(azredis_auth *a, azri_fetch *f, int mine) {
  * would ever be of use: it is forgotten, so that the next walk asks for a sign-in. */
 static void azri_fetch_device_save(azredis_auth *a, azri_fetch *f) {
     azri_device *d = f->flow.device;
-    azredis_status st;
     int other;
     if (!d || !d->changed) return;
     azri_auth_lock(a);                  /* another than before has signed in: azri_fetch_take refuses the token */
@@ -16329,7 +16245,7 @@ static void azri_fetch_device_save(azredis_auth *a, azri_fetch *f) {
         d->dead = 1;
     }
     if (other || !a->conf.save_refresh) return;
-    st = a->conf.save_refresh(a->conf.refresh_user, d->refresh, strlen(d->refresh));
+    azredis_status st = a->conf.save_refresh(a->conf.refresh_user, d->refresh, strlen(d->refresh));
     if (st == AZREDIS_OK) return;
     azri_auth_lock(a);
     azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_NOT_SAVED,
@@ -16373,9 +16289,8 @@ static int azri_fetch_device_wait(azredis_auth *a, azri_fetch *f, uint64_t now) 
 /* The walk has ended. Frees f. */
 static void azri_fetch_end(azredis_auth *a, azri_fetch *f, uint64_t now) {
     azredis_status st = f->flow.status;
-    int mine;
     azri_auth_lock(a);
-    mine = a->machine.claim == f->claim;
+    int mine = a->machine.claim == f->claim;
     if (st == AZREDIS_OK) st = azri_fetch_take(a, f, now);
     if (st == AZREDIS_OK) {
         if (AZRI_WITH_WALKS) a->pin = f->flow.pin;
@@ -16407,12 +16322,11 @@ static void azri_fetch_drop(azredis_auth *a, azri_fetch *f, uint64_t now) {
 
 static AZRI_APART void azri_fetch_call(azredis_auth *a, azri_fetch *f) {
     azredis_fetched got;
-    azredis_status st;
     char *room = (char *)azri_zalloc(&a->port.mem, AZRI_TOKEN_MAX + 1);
     memset(&got, 0, sizeof got);
     got.cap = AZRI_TOKEN_MAX + 1;
     got.token = room;
-    st = room ? f->step.call(f->step.call_user, f->step.scope, &got) : AZREDIS_E_NOMEM;
+    azredis_status st = room ? f->step.call(f->step.call_user, f->step.scope, &got) : AZREDIS_E_NOMEM;
     got.cap = AZRI_TOKEN_MAX + 1;       /* it may have overwritten both; what we free is ours */
     azri_flow_call(&f->flow, azri_auth_now(a), st, &got);
     if (!room) return;
@@ -16424,10 +16338,9 @@ static AZRI_APART void azri_fetch_call(azredis_auth *a, azri_fetch *f) {
 static void azri_fetch_file(azredis_auth *a, azri_fetch *f) {
     azredis_error e;
     azri_buf text;
-    azredis_status st;
     memset(&e, 0, sizeof e);
     azri_buf_init(&text, &a->port.mem, f->step.file_max, 1);
-    st = azri_file_read(&text, f->step.file, f->step.directory, f->step.file_max, f->step.where, &e);
+    azredis_status st = azri_file_read(&text, f->step.file, f->step.directory, f->step.file_max, f->step.where, &e);
     azri_flow_text(&f->flow, azri_auth_now(a), st, azri_slice(text.ptr, text.len), &e);
     azri_buf_free(&text);
 }
@@ -16437,7 +16350,6 @@ static void azri_fetch_file(azredis_auth *a, azri_fetch *f) {
 /* Your callback signs what f->proof holds; not under a lock. */
 static azredis_status azri_fetch_call_sign(azri_flow *f, const azri_step *step, const unsigned char hash[32], azri_buf *out) {
     azredis_signing s;
-    azredis_status st;
     if (azri_buf_reserve(out, AZRI_SIGNATURE_MAX) != AZREDIS_OK)
         return azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for a signature");
     memset(&s, 0, sizeof s);
@@ -16447,7 +16359,7 @@ static azredis_status azri_fetch_call_sign(azri_flow *f, const azri_step *step, 
     s.text_len = f->proof.len;
     s.signature = (unsigned char *)out->ptr;
     s.cap = AZRI_SIGNATURE_MAX;
-    st = step->sign(step->sign_user, &s);
+    azredis_status st = step->sign(step->sign_user, &s);
     if (st != AZREDIS_OK) return azri_flow_blame(f, st, s.reason, sizeof s.reason);
     if (s.len == 0 || s.len > AZRI_SIGNATURE_MAX)
         return azri_flow_fail(f, AZREDIS_E_TOKEN, "the callback returned OK, but wrote nothing, or a len greater than cap");
@@ -16488,9 +16400,8 @@ static AZRI_APART azredis_status azri_fetch_assert(const azri_port *port, azri_f
 
 static void azri_fetch_sign(azredis_auth *a, azri_fetch *f) {
     azri_buf signature;
-    azredis_status st;
     azri_buf_init(&signature, &a->port.mem, AZRI_VALUE_MAX, 1);            /* in an arena the place of the token */
-    st = azri_fetch_assert(&a->port, &f->flow, &f->step, &signature);
+    azredis_status st = azri_fetch_assert(&a->port, &f->flow, &f->step, &signature);
     azri_flow_signed(&f->flow, azri_auth_now(a), st, azri_slice(signature.ptr, signature.len));
     azri_buf_free(&signature);
 }
@@ -16507,10 +16418,9 @@ static void azri_fetch_ran(azredis_auth *a, azri_fetch *f, azredis_status st) {
 }
 
 static void azri_fetch_exec(azredis_auth *a, azri_fetch *f, azri_grave *g, uint64_t now) {
-    azredis_status st;
     memset(&f->child_error, 0, sizeof f->child_error);
-    st = azri_child_start(&f->child, &a->port, g, f->step.argv, f->step.variable, f->step.where, now,
-                          f->step.timeout_ms, &f->child_error);
+    azredis_status st = azri_child_start(&f->child, &a->port, g, f->step.argv, f->step.variable, f->step.where, now,
+                                         f->step.timeout_ms, &f->child_error);
     if (st == AZREDIS_OK) f->phase = AZRI_FETCH_EXEC;
     else azri_fetch_ran(a, f, st);
 }
@@ -16577,11 +16487,10 @@ static azredis_status azri_fetch_http(azri_fetch *f, uint64_t now, azredis_error
 
 /* A machine that does not know the time takes that of the answer which brought the token. */
 static azredis_status azri_fetch_learn(azredis_auth *a, const azri_fetch *f, uint64_t now, azredis_error *e) {
-    azredis_status st;
     if (!azri_line_has_tls(&f->line) || f->line.conf.pin || f->http.status != 200 || !AZRI_WITH_HTTP_DATE || f->http.date <= 0 ||
         azri_port_unix(&a->port) > 0)
         return AZREDIS_OK;
-    st = azri_tls_check_date(&f->line.tls, f->http.date, e);
+    azredis_status st = azri_tls_check_date(&f->line.tls, f->http.date, e);
     if (st != AZREDIS_OK) return st;
     azri_auth_lock(a);
     a->port.learned = f->http.date;
@@ -16703,9 +16612,8 @@ static void azri_auth_free(azredis_auth *a) {
 }
 
 static void azri_auth_let_go(azredis_auth *a) {
-    uint32_t left;
     azri_auth_lock(a);
-    left = AZRI_WITH_SHARED ? --a->refs : 0;
+    uint32_t left = AZRI_WITH_SHARED ? --a->refs : 0;
     azri_auth_unlock(a);
     if (left == 0) azri_auth_free(a);
 }
@@ -17011,9 +16919,8 @@ static azredis_status azri_conn_frames(azredis_client *c, azri_session *s, uint6
 static azredis_status azri_conn_read(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
     azri_conn *k = azri_conn_of(s);
     azredis_status st = AZREDIS_AGAIN;
-    int reads;
     azri_line_look(&k->line);
-    for (reads = 0; ; reads++) {
+    for (int reads = 0; ; reads++) {
         char *p;
         size_t n;
         st = azri_conn_frames(c, s, now, e);
@@ -17079,9 +16986,8 @@ static int azri_is_up(const azri_session *s) {
 
 /* A step of connecting. AGAIN: later. */
 static AZRI_APART azredis_status azri_conn_connect(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
-    azredis_status st;
     azri_let_go(c);
-    st = azri_line_step(&azri_conn_of(s)->line, now, e);
+    azredis_status st = azri_line_step(&azri_conn_of(s)->line, now, e);
     azri_hold(c);
     if (st != AZREDIS_OK) return st;
     if (!azri_hub_live_blob(&c->hub, now))
@@ -17280,7 +17186,6 @@ static void azri_deliver(azredis_client *c) {
 /* What all that pump do: read, let time pass, write, tell. Reading comes first: what has been closed or has expired
  * is found out before anything is written into it. */
 static void azri_turn_read(azredis_client *c, azri_waker *w, uint64_t now) {
-    azri_session *s;
     int called;
     c->busy = 0;
     if (!c->silent) {
@@ -17290,13 +17195,12 @@ static void azri_turn_read(azredis_client *c, azri_waker *w, uint64_t now) {
         if (called) c->woken = 1;
         c->silent = 1;
     }
-    for (s = c->hub.sessions; s; s = azri_next(s)) azri_conn_step(c, s, now);
+    for (azri_session *s = c->hub.sessions; s; s = azri_next(s)) azri_conn_step(c, s, now);
 }
 
 /* The last part of a turn: what waits is written, who waits is told. */
 static void azri_turn_write(azredis_client *c, uint64_t now) {
-    azri_session *s;
-    for (s = c->hub.sessions; s; s = azri_next(s)) {
+    for (azri_session *s = c->hub.sessions; s; s = azri_next(s)) {
         if (s->state == AZRI_DOWN) azri_conn_close(c, s);
         if (azri_hub_may_dial(&c->hub, s, now)) azri_conn_dial(c, s, now);
         azri_conn_flush(c, s, now);
@@ -17319,8 +17223,7 @@ static int azri_is_lost(const azri_session *s) {
 }
 
 static int azri_all_up(const azredis_client *c) {
-    const azri_session *s;
-    for (s = c->hub.sessions; s; s = azri_next(s))
+    for (const azri_session *s = c->hub.sessions; s; s = azri_next(s))
         if (s->state != AZRI_READY && s->state != AZRI_DRAINING && !azri_is_lost(s)) return 0;
     return 1;
 }
@@ -17328,9 +17231,8 @@ static int azri_all_up(const azredis_client *c) {
 /* The first parts of a turn: what came is read, the token is looked after (with threads beside it), time passes. Returns
  * the time; azri_turn_write must follow. */
 static uint64_t azri_pump_look(azredis_client *c, uint64_t now) {
-    int stepped;
     azri_turn_read(c, c->waker, now);
-    stepped = !azri_threaded(c) && azri_pump_token(c, now);
+    int stepped = !azri_threaded(c) && azri_pump_token(c, now);
     if (azri_resting(&c->hub) && !azri_fetching(c)) azri_hub_rest(&c->hub, now);
     if (stepped || azri_fetching(c) || !azri_all_up(c)) now = azri_now(c);  /* a handshake or get_token may take its time */
     azri_pump_auth(c, now);
@@ -17349,10 +17251,9 @@ static void azri_pump_turn(azredis_client *c) { azri_turn_write(c, azri_pump_loo
 
 /* When the sessions want a turn. With the baton. */
 static uint64_t azri_turn_deadline(const azredis_client *c, uint64_t now) {
-    const azri_session *s;
     uint64_t t = azri_hub_deadline(&c->hub, now);
     if (c->busy || c->hub.done.head) return now;
-    for (s = c->hub.sessions; s; s = azri_next(s)) {
+    for (const azri_session *s = c->hub.sessions; s; s = azri_next(s)) {
         const azri_conn *k = azri_conn_of(s);
         if (!k) continue;
         t = azri_min64(t, azri_line_deadline(&k->line));
@@ -17375,18 +17276,16 @@ static uint64_t azri_fetch_due(azredis_client *c, uint64_t now) {
 }
 
 static uint64_t azri_pump_deadline(azredis_client *c, uint64_t now) {
-    uint64_t t;
     if (AZRI_TICK) return c->busy || c->hub.done.head || c->calls || c->drained ? now : now + AZRI_TICK;
-    t = azri_turn_deadline(c, now);
+    uint64_t t = azri_turn_deadline(c, now);
     if (c->calls || (AZRI_WITH_EVENTS && (c->drained || c->hub.news.count))) return now;
     return azri_min64(t, azri_fetch_due(c, now));
 }
 
 /* The sockets of all sessions; how many there are, which may be more than cap. */
 static size_t azri_turn_fds(const azredis_client *c, azri_fd *out, size_t cap) {
-    const azri_session *s;
     size_t n = 0;
-    for (s = c->hub.sessions; s; s = azri_next(s))
+    for (const azri_session *s = c->hub.sessions; s; s = azri_next(s))
         if (s->link)
             n += azri_line_fds(&azri_conn_of(s)->line, out + azri_minz(n, cap), cap - azri_minz(n, cap),
                                azri_conn_has_output(s));
@@ -17403,8 +17302,7 @@ static size_t azri_pump_fds(const azredis_client *c, azri_fd *out, size_t cap) {
 
 /* An idle connection holds no blocks for speed. */
 static void azri_pump_idle(azredis_client *c) {
-    azri_session *s;
-    for (s = c->hub.sessions; s; s = azri_next(s))
+    for (azri_session *s = c->hub.sessions; s; s = azri_next(s))
         if (s->in_flight == 0) {
             azri_resp_idle(&s->resp);
             if (s->link) azri_conn_idle(c, azri_conn_of(s));
@@ -17415,9 +17313,8 @@ static void azri_pump_idle(azredis_client *c) {
 /* 1: a poll of ours has found the waker quiet. */
 static int azri_is_silent(const azri_port *port, const azri_waker *w, const azri_fd *fds, size_t n) {
     azri_fd own;
-    size_t i;
     if (!azri_port_polls(port) || azri_waker_fds(w, &own, 1) == 0) return 0;
-    for (i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++)
         if (fds[i].sock == own.sock) return !fds[i].ready;
     return 0;
 }
@@ -17426,10 +17323,9 @@ static int azri_is_silent(const azri_port *port, const azri_waker *w, const azri
 static void azri_pump_sleep(azredis_client *c, uint64_t until) {
     azri_fd fds[AZRI_FDS_MAX];
     uint64_t now = azri_now(c), t = azri_min64(until, azri_pump_deadline(c, now));
-    size_t n;
     if (t <= now) return;
     if (t - now >= AZRI_SECOND) azri_pump_idle(c);
-    n = azri_minz(azri_pump_fds(c, fds, AZRI_FDS_MAX), AZRI_FDS_MAX);
+    size_t n = azri_minz(azri_pump_fds(c, fds, AZRI_FDS_MAX), AZRI_FDS_MAX);
     azri_let_go(c);
     c->port.p.wait(c->port.p.user, fds, n, (uint32_t)azri_min64(t - now, AZRI_WAIT_MAX));
     azri_hold(c);
@@ -17441,11 +17337,10 @@ static void azri_pump_sleep(azredis_client *c, uint64_t until) {
 /* Every command ends. Under the lock. */
 static void azri_client_fail_all(azredis_client *c) {
     azri_queue unsent;
-    azri_session *s;
     const azredis_error *e = &c->hub.made;
     memset(&unsent, 0, sizeof unsent);
     (void)azri_fail(&c->hub.made, AZREDIS_E_CLOSED, "client", "the client was closed");
-    for (s = c->hub.sessions; s; s = azri_next(s)) {
+    for (azri_session *s = c->hub.sessions; s; s = azri_next(s)) {
         azri_session_closed(s, e, &unsent);
         s->dial_at = AZRI_NEVER64;      /* a lease has ended by that, too */
     }
@@ -17470,8 +17365,7 @@ static void azri_client_undo(azredis_client *c) {
 
 /* Frees all. Nobody else may be inside. */
 static void azri_client_free(azredis_client *c) {
-    azri_session *s;
-    for (s = c->hub.sessions; s; s = azri_next(s))
+    for (azri_session *s = c->hub.sessions; s; s = azri_next(s))
         if (s->link) azri_conn_free(c, azri_conn_of(s));
     c->grave.keep = NULL;               /* what the token request still closes is closed at once */
     azri_grave_clear(&c->grave, &c->port, c->grave.count);
@@ -17581,8 +17475,7 @@ static void azri_park_close(azri_park *p) {
 /* Adds to the set, or says what is wanted now. Nothing is ever taken out: a socket that is closed leaves the set by
  * itself, and its number may be another's by now. */
 static void azri_park_watch(azri_park *p, const azri_fd *f, size_t n) {
-    size_t i;
-    for (i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++)
         if (!azri_park_ctl(p, EPOLL_CTL_MOD, &f[i], f[i].want)) (void)azri_park_ctl(p, EPOLL_CTL_ADD, &f[i], f[i].want);
 }
 
@@ -17704,11 +17597,9 @@ static uint64_t azri_threads_sum(const azredis_client *c) {
 /* azredis_client.told: after each turn. */
 static void azri_threads_told(azredis_client *c, int ended) {
     azri_threads *t = c->threads;
-    azri_sleeper *w;
-    uint64_t sum;
-    for (w = ended ? t->first : NULL; w; w = w->next)
+    for (azri_sleeper *w = ended ? t->first : NULL; w; w = w->next)
         if (*w->done >= w->want) azri_cond_signal(&w->cond);
-    sum = azri_threads_sum(c);
+    uint64_t sum = azri_threads_sum(c);
     if (t->watchers && (ended || sum != t->seen)) azri_cond_broadcast(&t->changed);
     if (c->calls || c->drained || c->hub.news.count || sum != t->seen) azri_cond_signal(&t->deliver);
     t->seen = sum;
@@ -17737,9 +17628,8 @@ static void azri_baton_lend(azredis_client *c, int back) {
 }
 
 static azri_sleeper *azri_baton_heir(const azredis_client *c) {
-    azri_sleeper *w;
     if (c->closing || !azri_all_ready(c)) return NULL;
-    for (w = c->threads->first; w; w = w->next)
+    for (azri_sleeper *w = c->threads->first; w; w = w->next)
         if (*w->done < w->want) return w;
     return NULL;
 }
@@ -17769,11 +17659,10 @@ static void azri_baton_check(azredis_client *c) {
 
 /* A caller's turn: all sessions are ready, so there is nothing to dial, fetch or close. */
 static void azri_caller_turn(azredis_client *c) {
-    azri_session *s;
     uint64_t now = azri_now(c);
     azri_turn_read(c, c->threads->turn_waker, now);
     azri_hub_tick(&c->hub, now);
-    for (s = c->hub.sessions; s; s = azri_next(s)) azri_conn_flush(c, s, now);
+    for (azri_session *s = c->hub.sessions; s; s = azri_next(s)) azri_conn_flush(c, s, now);
     azri_tell(c);
 }
 
@@ -17781,10 +17670,9 @@ static void azri_caller_sleep(azredis_client *c) {
     azri_threads *t = c->threads;
     azri_fd fds[AZRI_FDS_MAX];
     uint64_t now = azri_now(c), until = azri_turn_deadline(c, now);
-    size_t n;
     if (until <= now) return;
     fds[0] = azri_waker_fd(t->turn_waker);
-    n = 1 + azri_minz(azri_turn_fds(c, fds + 1, AZRI_FDS_MAX - 1), AZRI_FDS_MAX - 1);
+    size_t n = 1 + azri_minz(azri_turn_fds(c, fds + 1, AZRI_FDS_MAX - 1), AZRI_FDS_MAX - 1);
     t->holder_asleep = 1;
     azri_let_go(c);
     (void)azri_poll(fds, n, (int)azri_min64(until - now, AZRI_WAIT_MAX));
@@ -17823,8 +17711,7 @@ static void azri_sleeper_remove(azri_threads *t, const azri_sleeper *w) {
 
 /* Ends what has run out of time, without the session's other duties: for callers whose pump is held up. */
 static void azri_hub_expire(azri_hub *h, uint64_t now) {
-    azri_session *s;
-    for (s = h->sessions; s; s = azri_next(s))
+    for (azri_session *s = h->sessions; s; s = azri_next(s))
         if (s->state == AZRI_READY || s->state == AZRI_DRAINING) azri_session_expire(s, now, &h->made);
     azri_hub_expire_backlog(h, now);
 }
@@ -18068,9 +17955,8 @@ static void azri_threads_finish(azredis_client *c, int on_delivery) {
 
 static void *azri_delivery_run(void *arg) {
     azredis_client *c = (azredis_client *)arg;
-    azri_threads *t;
     azri_hold(c);
-    t = c->threads;
+    azri_threads *t = c->threads;
     for (;;) {
         azri_delivery_all(c);
         if (t->close_here) {
@@ -18087,9 +17973,8 @@ static void *azri_delivery_run(void *arg) {
 /* Under the lock, which is gone afterwards. In a callback the delivery thread ends the client when that has returned. */
 static void azri_threads_close(azredis_client *c) {
     azri_threads *t = c->threads;
-    azri_sleeper *w;
     c->closing = 1;
-    for (w = t->first; w; w = w->next) azri_cond_signal(&w->cond);
+    for (azri_sleeper *w = t->first; w; w = w->next) azri_cond_signal(&w->cond);
     azri_cond_broadcast(&t->changed);
     azri_cond_signal(&t->freed);
     azri_waker_wake(t->turn_waker);
@@ -18106,10 +17991,9 @@ static void azri_threads_close(azredis_client *c) {
 
 static azri_threads *azri_threads_new(const azri_port *port) {
     azri_threads *t = (azri_threads *)azri_zalloc(&port->mem, sizeof *t);
-    int parked;
     if (!t) return NULL;
     t->end = &t->first;
-    parked = azri_park_open(&t->park);
+    int parked = azri_park_open(&t->park);
     t->turn_waker = azri_waker_new(port);
     t->wait_waker = azri_waker_new(port);
     if (parked && azri_cond_init(&t->deliver) && azri_cond_init(&t->changed) && azri_cond_init(&t->freed) &&
@@ -19170,9 +19054,8 @@ static azredis_status azri_flight(azredis_client *c, azri_session *s, const azre
     azri_queue made;
     azri_cmd *one;
     azredis_status st = AZREDIS_OK;
-    size_t i;
     memset(&made, 0, sizeof made);
-    for (i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++) {
         st = azri_new_cmd_wait(c, cmd[i].argc, cmd[i].argv, s ? AZRI_LENT | AZRI_FOR_LEASE : AZRI_LENT, deadline, &one, e);
         if (st != AZREDIS_OK) break;
         azri_cmd_options(one, how, deadline);
@@ -19216,7 +19099,6 @@ static void azri_lease_run(azredis_client *c, azri_session *s, uint64_t deadline
 }
 
 AZREDIS_API azredis_lease *azredis_lease_open(azredis_client *c, uint32_t wait_ms, azredis_error *why) {
-    azri_session *s;
     azredis_error e;
     azredis_status st = azri_enter(c);
     if (st != AZREDIS_OK) {
@@ -19224,7 +19106,7 @@ AZREDIS_API azredis_lease *azredis_lease_open(azredis_client *c, uint32_t wait_m
         return NULL;
     }
     azri_before_call(c, azri_now(c), azri_after(azri_now(c), wait_ms));
-    s = azri_lease_wait(c, NULL, azri_after(azri_now(c), wait_ms), &e);
+    azri_session *s = azri_lease_wait(c, NULL, azri_after(azri_now(c), wait_ms), &e);
     if (!s && why) *why = e;
     azri_leave(c);
     return s ? &s->lease : NULL;
@@ -19234,12 +19116,11 @@ AZREDIS_API azredis_status azredis_lease_command_argv(azredis_lease *l, azredis_
                                                       const azredis_str *argv) {
     azredis_client *c = l ? l->client : NULL;
     azredis_reply own;
-    uint64_t now;
     azredis_status st = azri_enter(c);
     if (!l || st != AZREDIS_OK) return azri_refuse_enter(c, r, st);
     memset(&own, 0, sizeof own);
     if (!r) r = &own;
-    now = azri_now(c);
+    uint64_t now = azri_now(c);
     azri_before_call(c, now, azri_call_deadline(c, how, now));
     azri_lease_run(c, l->session, azri_call_deadline(c, how, now), argc, argv, r);
     azri_leave(c);
@@ -19424,7 +19305,6 @@ static int azri_tx_is_right(const azri_tx *x, size_t most) {
 static azredis_status azri_atomic(azredis_client *c, azredis_reply *r, const azredis_call *how, const azredis_cmd *cmd, size_t n) {
     azredis_reply own;
     azredis_error e;
-    azredis_status st;
     azri_tx x;
     memset(&own, 0, sizeof own);
     memset(&x, 0, sizeof x);
@@ -19445,7 +19325,7 @@ static azredis_status azri_atomic(azredis_client *c, azredis_reply *r, const azr
     }
     azri_renew(c, AZRI_NEVER64);
     azri_leave(c);
-    st = x.r->status;
+    azredis_status st = x.r->status;
     azredis_reply_free(&own);
     return st;
 }
@@ -19513,12 +19393,10 @@ static int azri_blocking_last(azredis_client *c, azri_session *s, azri_blocking 
 }
 
 static void azri_blocking_slice(azredis_client *c, azri_session *s, azri_blocking *b, azredis_reply *r) {
-    uint64_t now, ms;
-    int i;
-    for (i = b->slices.ids; i && i < b->argc; i++)
+    for (int i = b->slices.ids; i && i < b->argc; i++)
         if (azri_eqz(b->argv[i], "$") && !azri_blocking_last(c, s, b, i, r)) return;
-    now = azri_now(c);
-    ms = azri_slices_ms(&b->slices, s->blob, now);
+    uint64_t now = azri_now(c);
+    uint64_t ms = azri_slices_ms(&b->slices, s->blob, now);
     b->argv[b->slices.at] = azri_slices_timeout(&b->slices, ms);
     azri_blocking_call(c, s, azri_after(now + ms, c->command_ms), b->argc, b->argv, r);
 }
@@ -19597,10 +19475,8 @@ AZREDIS_API azredis_status azredis_block(azredis_client *c, azredis_reply *r, co
 /* One reply of many: their values as the elements of an array. */
 static azredis_status azri_exec_gather(const azri_mem *m, azredis_reply *r, const azredis_reply *part, size_t n) {
     azredis_value *items = (azredis_value *)azri_zalloc(m, n * sizeof *items), root;
-    azredis_status st;
-    size_t i;
     if (!items) return AZREDIS_E_NOMEM;
-    for (i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++) {
         if (part[i].value) items[i] = *part[i].value;
         items[i].flags &= (uint8_t)~AZREDIS_F_ATTRIBUTE;
     }
@@ -19608,14 +19484,13 @@ static azredis_status azri_exec_gather(const azri_mem *m, azredis_reply *r, cons
     root.type = AZREDIS_T_ARRAY;
     root.len = (uint32_t)n;
     root.as.items = items;
-    st = azri_reply_store(r, m, &root);
+    azredis_status st = azri_reply_store(r, m, &root);
     azri_free(m, items, n * sizeof *items);
     return st;
 }
 
 /* The first reply without an answer decides; error replies of the server are elements. */
 static azredis_status azri_exec_end(const azri_mem *m, azredis_reply *r, const azredis_reply *part, size_t n) {
-    azredis_status st;
     azredis_error e;
     size_t i;
     for (i = 0; i < n && (part[i].status == AZREDIS_OK || part[i].value); i++) {}
@@ -19624,7 +19499,7 @@ static azredis_status azri_exec_end(const azri_mem *m, azredis_reply *r, const a
         azri_reply_error(r, m, part[i].error);
         return r->status;
     }
-    st = azri_exec_gather(m, r, part, n);
+    azredis_status st = azri_exec_gather(m, r, part, n);
     if (st == AZREDIS_OK) return st;
     (void)azri_fail(&e, st, "exec", "the commands ran, but their answers did not fit into memory");
     azri_reply_error(r, m, &e);
@@ -19636,15 +19511,13 @@ AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, con
     azredis_reply own, *part;
     azredis_error e;
     azri_mem mem;
-    uint64_t now;
     azredis_status st = azri_enter(c);
     int done = 0;
-    size_t i;
     if (st != AZREDIS_OK) return azri_refuse_enter(c, r, st);
     if (how && how->flags & AZREDIS_ATOMIC) return azri_atomic(c, r, how, cmd, n);
     mem = c->port.mem;
     memset(&own, 0, sizeof own);
-    now = azri_now(c);
+    uint64_t now = azri_now(c);
     azri_before_call(c, now, azri_call_deadline(c, how, now));
     part = n && cmd && n <= c->hub.conf.backlog_count ? (azredis_reply *)azri_zalloc(&c->port.mem, n * sizeof *part) : NULL;
     if (!part) st = azri_fail(&e, n && cmd ? n <= c->hub.conf.backlog_count ? AZREDIS_E_NOMEM : AZREDIS_E_LIMIT : AZREDIS_E_ARG,
@@ -19660,7 +19533,7 @@ AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, con
         azri_leave(c);
         st = azri_refuse_call(r, &mem, &e);
     }
-    for (i = 0; part && i < n; i++) azredis_reply_free(&part[i]);
+    for (size_t i = 0; part && i < n; i++) azredis_reply_free(&part[i]);
     azri_free(&mem, part, n * sizeof *part);
     azredis_reply_free(&own);
     return st;
@@ -19689,9 +19562,8 @@ AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call 
 
 AZREDIS_API azredis_status azredis_wait(azredis_client *c, uint32_t ms) {
     azredis_status st = azri_enter(c);
-    uint64_t until;
     if (st != AZREDIS_OK) return st;
-    until = azri_after(azri_now(c), ms);
+    uint64_t until = azri_after(azri_now(c), ms);
     if (azri_threaded(c)) azri_threads_wait(c, until);
     else do {
         azri_pump_turn(c);
@@ -19705,12 +19577,11 @@ AZREDIS_API azredis_status azredis_wait(azredis_client *c, uint32_t ms) {
 
 AZREDIS_API azredis_status azredis_connect(azredis_client *c, uint32_t wait_ms, azredis_error *why) {
     azredis_status st = azri_enter(c);
-    uint64_t until;
     if (st != AZREDIS_OK) {
         azri_enter_error(c, st, why);
         return st;
     }
-    until = azri_after(azri_now(c), wait_ms);
+    uint64_t until = azri_after(azri_now(c), wait_ms);
     for (;;) {
         const azredis_error *t = &c->hub.trouble;
         azri_look(c);
@@ -19739,14 +19610,13 @@ AZREDIS_API void azredis_wake(azredis_client *c) {
 
 AZREDIS_API size_t azredis_fds(azredis_client *c, azredis_fd *out, size_t cap) {
     azredis_fd all[AZRI_FDS_MAX];
-    size_t n;
     if (!c || azri_auth_forked(c->auth)) return 0;
     azri_hold(c);
     if (azri_threaded(c) || c->closing || c->broken.code != AZREDIS_OK) {
         azri_let_go(c);
         return 0;
     }
-    n = azri_minz(azri_pump_fds(c, all, AZRI_FDS_MAX), AZRI_FDS_MAX);
+    size_t n = azri_minz(azri_pump_fds(c, all, AZRI_FDS_MAX), AZRI_FDS_MAX);
     if (out) memcpy(out, all, azri_minz(n, cap) * sizeof *out);
     c->short_list = n > cap;
     c->grave.keep = azri_grave_keep;
@@ -19756,11 +19626,10 @@ AZREDIS_API size_t azredis_fds(azredis_client *c, azredis_fd *out, size_t cap) {
 }
 
 AZREDIS_API int azredis_timeout_ms(azredis_client *c) {
-    uint64_t now, t;
     if (!c || azri_auth_forked(c->auth)) return (int)AZRI_WAIT_MAX;
     azri_hold(c);
-    now = azri_now(c);
-    t = now + AZRI_WAIT_MAX;
+    uint64_t now = azri_now(c);
+    uint64_t t = now + AZRI_WAIT_MAX;
     if (!azri_threaded(c) && !c->closing && c->broken.code == AZREDIS_OK) {
         t = azri_min64(t, azri_pump_deadline(c, now));
         if (c->short_list || c->grave.count) t = azri_min64(t, now + AZRI_STARVE);
@@ -19847,15 +19716,13 @@ static azredis_status azri_sub_trouble(const azredis_sub *s) {
 
 AZREDIS_API azredis_status azredis_subscribed(azredis_sub *s, uint32_t wait_ms, azredis_error *why) {
     azredis_client *c = s ? s->client : NULL;
-    azredis_status st;
-    uint64_t until;
     if (!s) return azri_fail(why, AZREDIS_E_ARG, "redis.subscribe", "there is no subscription");
-    st = azri_enter(c);
+    azredis_status st = azri_enter(c);
     if (st != AZREDIS_OK) {
         azri_enter_error(c, st, why);
         return st;
     }
-    until = azri_after(azri_now(c), wait_ms);
+    uint64_t until = azri_after(azri_now(c), wait_ms);
     s->busy++;
     for (;;) {
         azri_look(c);
@@ -19881,12 +19748,10 @@ AZREDIS_API azredis_status azredis_subscribed(azredis_sub *s, uint32_t wait_ms, 
 
 AZREDIS_API azredis_status azredis_next(azredis_sub *s, azredis_message *out, uint32_t wait_ms) {
     azredis_client *c = s ? s->client : NULL;
-    azredis_status st;
-    uint64_t until;
     if (!s || !out || s->fn) return AZREDIS_E_ARG;
-    st = azri_enter(c);
+    azredis_status st = azri_enter(c);
     if (st != AZREDIS_OK) return st;
-    until = azri_after(azri_now(c), wait_ms);
+    uint64_t until = azri_after(azri_now(c), wait_ms);
     st = AZREDIS_AGAIN;
     s->busy++;
     while (!c->closing && !s->dead) {
@@ -19968,11 +19833,10 @@ AZREDIS_API void azredis_stats_v(azredis_client *c, azredis_stats_data *out, siz
 
 AZREDIS_API void azredis_script_init(azredis_script *s, const char *text, size_t len) {
     unsigned char sum[20];
-    size_t i;
     memset(s, 0, sizeof *s);
     s->text = azri_slice(text, len);
     if (azri_mbedtls_sha1((const unsigned char *)text, len, sum) != 0) return;
-    for (i = 0; i < sizeof sum; i++) (void)azri_fmt(s->sha1 + 2 * i, 3, "%02x", (unsigned)sum[i]);
+    for (size_t i = 0; i < sizeof sum; i++) (void)azri_fmt(s->sha1 + 2 * i, 3, "%02x", (unsigned)sum[i]);
 }
 
 /* By its code: the words behind it differ between servers. */
@@ -20000,7 +19864,6 @@ AZREDIS_API azredis_status azredis_eval(azredis_client *c, azredis_reply *r, con
     azredis_str few[AZRI_COMMAND_ARGS], *all = few;
     azredis_reply own;
     azredis_error e;
-    azredis_status st;
     char digits[24];
     size_t n = argc > 0 ? (size_t)argc : 0, size = (n + 3) * sizeof *all;
     if (!c) return azri_refuse_enter(c, r, AZREDIS_E_NOMEM);
@@ -20017,7 +19880,7 @@ AZREDIS_API azredis_status azredis_eval(azredis_client *c, azredis_reply *r, con
     memset(&own, 0, sizeof own);
     all[2] = azredis_digits(digits, nkeys);
     if (n) memcpy(all + 3, argv, n * sizeof *argv);
-    st = azri_script_run(c, r ? r : &own, how, s, argc + 3, all);
+    azredis_status st = azri_script_run(c, r ? r : &own, how, s, argc + 3, all);
     if (all != few) azri_free(&c->port.mem, all, size);
     azredis_reply_free(&own);
     return st;
@@ -20083,10 +19946,9 @@ static int azri_scan_take(azredis_scan *it) {
 
 static int azri_scan_turn(azredis_client *c, azredis_scan *it) {
     azredis_error e;
-    azredis_str cursor;
     it->at = 0;
     if (azri_scan_fetch(c, it) != AZREDIS_OK) return 0;
-    cursor = azri_scan_page(&it->reply) ? azredis_text(&it->reply.value->as.items[0]) : azri_slice(NULL, 0);
+    azredis_str cursor = azri_scan_page(&it->reply) ? azredis_text(&it->reply.value->as.items[0]) : azri_slice(NULL, 0);
     if (cursor.len == 0 || cursor.len >= sizeof it->cursor) {
         (void)azri_fail(&e, AZREDIS_E_RESP, "scan", "the server's answer is not a cursor and a list");
         (void)azri_refuse_call(&it->reply, &c->port.mem, &e);
