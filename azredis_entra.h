@@ -1674,6 +1674,11 @@ static AZRI_ONCE uint64_t azri_max64(uint64_t a, uint64_t b) { return a > b ? a 
 static uint32_t azri_min32(uint32_t a, uint32_t b) { return a < b ? a : b; }
 static size_t azri_minz(size_t a, size_t b) { return a < b ? a : b; }
 
+/* The earlier of the two moments. */
+static AZRI_ONCE void azri_sooner(uint64_t *at, uint64_t other) {
+    if (other < *at) *at = other;
+}
+
 /* A deadline; AZREDIS_NEVER stays never, and sums never wrap. */
 #define AZRI_NEVER64 UINT64_MAX
 static AZRI_ONCE uint64_t azri_after(uint64_t now, uint64_t ms) {
@@ -1734,6 +1739,17 @@ static uint64_t azri_rng_next(azri_rng *r) {
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
     return z ^ (z >> 31);
+}
+
+/* n digits and a NUL. */
+static void azri_rng_hex(azri_rng *r, char *out, size_t n) {
+    uint64_t v = 0;
+    size_t i;
+    for (i = 0; i < n; i++, v >>= 4) {
+        if (i % 16 == 0) v = azri_rng_next(r);
+        out[i] = "0123456789abcdef"[v & 15];
+    }
+    out[n] = '\0';
 }
 
 /* 0 .. n-1; n = 0 gives 0. */
@@ -2372,7 +2388,7 @@ static int azri_u64(azredis_str s, uint64_t *out) {
     size_t i;
     for (i = 0; i < s.len; i++) {
         unsigned d = azri_is_digit(s.ptr[i]) ? (unsigned)(s.ptr[i] - '0') : 10;
-        if (d > 9 || v > UINT64_MAX / 10 || (v == UINT64_MAX / 10 && d > UINT64_MAX % 10)) return 0;
+        if (d > 9 || (v * 10 + d) / 10 != v) return 0;         /* not so if it wraps */
         v = v * 10 + d;
     }
     if (s.len == 0) return 0;
@@ -3780,13 +3796,17 @@ AZREDIS_API azredis_str azredis_text(const azredis_value *v) {
     return azri_slice(v->as.str, v->len);
 }
 
+/* 1: a text, and this one. */
+static AZRI_ONCE int azri_value_is(const azredis_value *v, const char *z) {
+    azredis_str text = azredis_text(v);
+    return text.ptr && azri_eqz(text, z);
+}
+
 AZREDIS_API const azredis_value *azredis_field(const azredis_value *v, const char *key) {
     if (!v || !key) return NULL;
     if (v->type != AZREDIS_T_MAP && v->type != AZREDIS_T_ARRAY && v->type != AZREDIS_T_ATTRIBUTE) return NULL;
-    for (uint32_t i = 0; i + 1 < v->len; i += 2) {
-        azredis_str name = azredis_text(&v->as.items[i]);
-        if (name.ptr && azri_eqz(name, key)) return &v->as.items[i + 1];
-    }
+    for (uint32_t i = 0; i + 1 < v->len; i += 2)
+        if (azri_value_is(&v->as.items[i], key)) return &v->as.items[i + 1];
     return NULL;
 }
 
@@ -6683,12 +6703,13 @@ static azredis_str azri_flow_secret(const azri_flow *f) {
 }
 
 static int azri_flow_passing(int http, const azri_answer *a) {
+    static const int32_t codes[] = { 50033, 50196, 90006, 90012, 90024, 90033, 90055, 90090 };
+    size_t i;
     if (http == 408 || http == 429 || http >= 500) return 1;
     if (azri_eqz(azri_str(a->error), "temporarily_unavailable")) return 1;
-    switch (a->aadsts) {
-    case 50033: case 50196: case 90006: case 90012: case 90024: case 90033: case 90055: case 90090: return 1;
-    default: return 0;
-    }
+    for (i = 0; i < sizeof codes / sizeof codes[0]; i++)
+        if (a->aadsts == codes[i]) return 1;
+    return 0;
 }
 
 /* An answer that is not Entra's: a proxy's page, an empty body. A 200 may hold a token: not quoted. */
@@ -6861,13 +6882,11 @@ static void azri_flow_call(azri_flow *f, uint64_t now, azredis_status st, const 
 
 /* A version 4 UUID (RFC 9562 5.4): names this request to Microsoft's support. */
 static void azri_flow_new_id(azri_flow *f) {
-    static const char form[] = "xxxxxxxx-xxxx-4xxx-yxxx-xxxxxxxxxxxx";
-    uint64_t bits = 0;
-    for (size_t i = 0; i < sizeof form; i++, bits >>= 4) {
-        if (i % 16 == 0) bits = azri_rng_next(f->rng);
-        f->request_id[i] = form[i];
-        if (form[i] >= 'x') f->request_id[i] = "0123456789abcdef89ab"[form[i] == 'x' ? bits & 15 : 16 + (bits & 3)];
-    }
+    char *id = f->request_id;
+    azri_rng_hex(f->rng, id, 36);
+    id[8] = id[13] = id[18] = id[23] = '-';
+    id[14] = '4';
+    id[19] = (char)('8' + (id[19] & 1));
 }
 
 /* ---- asking ----------------------------------------------------------------------------------- */
@@ -9836,7 +9855,7 @@ static uint64_t azri_queue_stamp(azri_queue *q, uint64_t now) {
         if (c->within != ms) {          /* mostly all have the same */
             ms = c->within;
             at = azri_after(now, ms);
-            first = azri_min64(first, at);
+            azri_sooner(&first, at);
         }
         c->deadline = at;
         c->within = 0;
@@ -10114,16 +10133,6 @@ static void azri_session_free(azri_session *s) {
 
 /* ---- queueing ---- */
 
-static void azri_nonce(azri_rng *r, char out[AZRI_NONCE_LEN + 1]) {
-    uint64_t v = 0;
-    size_t i;
-    for (i = 0; i < AZRI_NONCE_LEN; i++, v >>= 4) {
-        if (i % 16 == 0) v = azri_rng_next(r);
-        out[i] = "0123456789abcdef"[v & 15];
-    }
-    out[i] = '\0';
-}
-
 /* The first command that is not wholly sent, or NULL. */
 static azri_cmd *azri_session_unsent(const azri_session *s) {
     return s->last_sent ? s->last_sent->next : s->fifo.head;
@@ -10132,7 +10141,7 @@ static azri_cmd *azri_session_unsent(const azri_session *s) {
 static void azri_session_append(azri_session *s, azri_cmd *c) {
     c->sent = 0;
     azri_queue_push(&s->fifo, c);
-    s->next_deadline = azri_min64(s->next_deadline, c->deadline);
+    azri_sooner(&s->next_deadline, c->deadline);
 }
 
 /* A command of ours. Its deadline is the session's own. */
@@ -10168,7 +10177,7 @@ static uint64_t azri_session_grace(const azri_session_conf *conf, uint64_t now) 
 /* Idle longer than the keepalive: a middlebox may have dropped the connection without a word. One PING
  * goes first and everything else waits for its answer, so that a user's command is never lost to that. */
 static void azri_session_probe(azri_session *s, uint64_t now) {
-    azri_nonce(s->rng, s->ping_nonce);
+    azri_rng_hex(s->rng, s->ping_nonce, AZRI_NONCE_LEN);
     (void)azri_session_words(&s->ping, AZRI_CMD_PING, s->ping_bytes, "PING", s->ping_nonce);
     azri_queue_insert(&s->fifo, NULL, &s->ping);
     s->gate = 1;
@@ -10179,7 +10188,7 @@ static void azri_session_probe(azri_session *s, uint64_t now) {
 
 /* The last command of a connection that is given up, and the first of the one that takes its place. */
 static void azri_session_mark(azri_session *s) {
-    azri_nonce(s->rng, s->mark_nonce);
+    azri_rng_hex(s->rng, s->mark_nonce, AZRI_NONCE_LEN);
     (void)azri_session_words(&s->mark, AZRI_CMD_MARK, s->mark_bytes, "PING", s->mark_nonce);
     azri_session_append(s, &s->mark);
 }
@@ -10326,9 +10335,8 @@ static void azri_server_error(azri_session *s, const azredis_value *v, const cha
 }
 
 /* What PING was answered: a subscriber in RESP2 gets it beside the word "pong". */
-static azredis_str azri_pong(const azredis_value *v) {
-    if (AZRI_WITH_RESP2 && v->type == AZREDIS_T_ARRAY && v->len == 2) v = &v->as.items[1];
-    return azredis_text(v);
+static const azredis_value *azri_pong(const azredis_value *v) {
+    return AZRI_WITH_RESP2 && v->type == AZREDIS_T_ARRAY && v->len == 2 ? &v->as.items[1] : v;
 }
 
 /* ---- handshake ---- */
@@ -10375,7 +10383,7 @@ static void azri_session_opened(azri_session *s, azri_blob *blob, uint64_t now) 
     s->hs_end = s->hs_bytes;
     if (AZRI_WITH_SETTINGS) azri_session_settings(s);
     else azri_session_say(s, AZRI_CMD_HELLO, "HELLO 3", NULL);
-    azri_nonce(s->rng, s->nonce);
+    azri_rng_hex(s->rng, s->nonce, AZRI_NONCE_LEN);
     azri_session_say(s, AZRI_CMD_READY, "PING", s->nonce);
     AZREDIS_ASSERT(s->steps <= sizeof s->handshake / sizeof s->handshake[0] &&
                    s->hs_end <= s->hs_bytes + sizeof s->hs_bytes);
@@ -10414,7 +10422,7 @@ static azredis_status azri_session_hello(azri_session *s, const azredis_value *v
     s->resp3 = proto && proto->type == AZREDIS_T_INTEGER && proto->as.integer == 3;
     if (!AZRI_WITH_RESP2 && !s->resp3)
         return azri_fail(e, AZREDIS_E_RESP, "redis.hello", "%s: it does not speak RESP3", s->conf->endpoint);
-    if (!azri_eqz(azredis_text(azredis_field(v, "mode")), "cluster")) return AZREDIS_OK;
+    if (!azri_value_is(azredis_field(v, "mode"), "cluster")) return AZREDIS_OK;
     return azri_fail(e, AZREDIS_E_CLUSTER, "redis.hello", "%s: this cache has the OSS cluster policy" AZRI_NO_CLUSTER,
                      s->conf->endpoint);
 }
@@ -10430,7 +10438,7 @@ static azredis_status azri_session_ready(azri_session *s, const azredis_value *v
         azri_server_error(s, v, "redis.ready", e);
         if (e->code != AZREDIS_E_NOPERM) return e->code;
         s->no_fence = 1;                        /* PING is forbidden: re-authenticate in a quiet moment instead */
-    } else if (!azri_eqz(azredis_text(v), s->nonce)) {
+    } else if (!azri_value_is(v, s->nonce)) {
         return azri_fail(e, AZREDIS_E_RESP, "redis.ready", "%s: answers and questions are out of step",
                          s->conf->endpoint);
     }
@@ -10490,7 +10498,7 @@ static void azri_session_reauth(azri_session *s, uint64_t now) {
     azri_log(s->news, AZREDIS_LOG_INFO, AZRI_LOG_AUTH, "%s: AUTH with a new token as %s", s->conf->endpoint,
              s->trying->user);
     if (s->no_fence) return;
-    azri_nonce(s->rng, s->nonce);
+    azri_rng_hex(s->rng, s->nonce, AZRI_NONCE_LEN);
     (void)azri_session_words(&s->fence, AZRI_CMD_FENCE, s->fence_bytes, "PING", s->nonce);
     azri_queue_insert(&s->fifo, &s->auth, &s->fence);
 }
@@ -10539,8 +10547,8 @@ static azredis_status azri_session_desync(azri_session *s, azredis_error *e) {
 /* The answer to REAUTH, or that to the fence behind it. */
 static azredis_status azri_session_reauth_answer(azri_session *s, const azredis_value *v, uint64_t now,
                                                  azredis_error *e) {
-    int accepted = v->type == AZREDIS_T_STATUS && azri_eqz(azredis_text(v), "OK"), refused = v->type == AZREDIS_T_ERROR;
-    int silent = !refused && !s->no_fence && azri_eqz(azredis_text(v), s->nonce);
+    int accepted = v->type == AZREDIS_T_STATUS && azri_value_is(v, "OK"), refused = v->type == AZREDIS_T_ERROR;
+    int silent = !refused && !s->no_fence && azri_value_is(v, s->nonce);
     if (!accepted && !refused && !silent) return azri_session_desync(s, e);
     s->auth_answered = accepted ? 1 : -1;
     if (refused) azri_server_error(s, v, "redis.auth", &s->auth_error);
@@ -10606,15 +10614,10 @@ static azredis_status azri_session_unasked(azri_session *s, const azri_frame *f,
     return azri_session_desync(s, e);
 }
 
-/* The kind of a push: its first element. */
-static azredis_str azri_push_kind(const azri_frame *f) {
-    return f->root && f->root->len >= 1 ? azredis_text(&f->root->as.items[0]) : azri_slice("", 0);
-}
-
 static AZRI_ONCE int azri_is_message(const azri_frame *f) {
     uint32_t i, n = f->root ? f->root->len : 0;
-    if (!f->is_push || !((n == 3 && azri_eqz(azri_push_kind(f), "message")) ||
-                         (AZRI_WITH_PATTERNS && n == 4 && azri_eqz(azri_push_kind(f), "pmessage"))))
+    if (!f->is_push || !((n == 3 && azri_value_is(f->root->as.items, "message")) ||
+                         (AZRI_WITH_PATTERNS && n == 4 && azri_value_is(f->root->as.items, "pmessage"))))
         return 0;
     for (i = 1; i < n && azredis_text(&f->root->as.items[i]).ptr; i++) {}
     return i == n;
@@ -10635,10 +10638,9 @@ static int azri_cmd_asks(const azri_cmd *c, azredis_str word, azredis_str channe
 /* A push never answers a pending command, but for the confirmation of the very (un)subscription at the head:
  * RESP3 answers SUBSCRIBE by a push when it succeeds and by an ordinary error when it fails. */
 static void azri_session_push(azri_session *s, const azri_frame *f) {
-    azredis_str kind = azri_push_kind(f);
     azri_cmd *c = s->fifo.head;
-    if (c && c->sent && (c->kind == AZRI_CMD_SUBSCRIBE || c->kind == AZRI_CMD_UNSUBSCRIBE) && f->root &&
-        f->root->len == 3 && azri_cmd_asks(c, kind, azredis_text(&f->root->as.items[1]))) {
+    if (c && c->sent && (c->kind == AZRI_CMD_SUBSCRIBE || c->kind == AZRI_CMD_UNSUBSCRIBE) && f->root && f->root->len == 3 &&
+        azri_cmd_asks(c, azredis_text(f->root->as.items), azredis_text(f->root->as.items + 1))) {
         (void)azri_session_pop(s);
         azri_reply_reset(c->reply, AZREDIS_ANSWERED);
         azri_done_push(s->done, c);
@@ -10668,16 +10670,16 @@ static azredis_status azri_session_frame(azri_session *s, const azri_frame *f, u
     case AZRI_CMD_REAUTH:
         return azri_session_reauth_answer(s, f->root, now, e);
     case AZRI_CMD_FENCE:
-        if (!azri_eqz(azri_pong(f->root), s->nonce)) return azri_session_desync(s, e);
+        if (!azri_value_is(azri_pong(f->root), s->nonce)) return azri_session_desync(s, e);
         azri_session_reauth_end(s, now);
         return AZREDIS_OK;
     case AZRI_CMD_PING:
         s->gate = 0;
         s->ping_until = AZRI_NEVER64;
-        return refused || azri_eqz(azri_pong(f->root), s->ping_nonce) ? AZREDIS_OK : azri_session_desync(s, e);
+        return refused || azri_value_is(azri_pong(f->root), s->ping_nonce) ? AZREDIS_OK : azri_session_desync(s, e);
     case AZRI_CMD_MARK:
         s->marked = 1;
-        return refused || azri_eqz(azri_pong(f->root), s->mark_nonce) ? AZREDIS_OK : azri_session_desync(s, e);
+        return refused || azri_value_is(azri_pong(f->root), s->mark_nonce) ? AZREDIS_OK : azri_session_desync(s, e);
     case AZRI_CMD_SUBSCRIBE: case AZRI_CMD_UNSUBSCRIBE:
         azri_session_user_answer(s, c, f);
         return AZREDIS_OK;
@@ -10726,13 +10728,13 @@ static void azri_session_snapshot(const azri_session *s, uint64_t now, azredis_e
  * made; of a caller without the baton it must not be s->error, in which the one who has it may be writing. */
 static void azri_session_expire(azri_session *s, uint64_t now, azredis_error *e) {
     azri_cmd *c, *at = NULL;
-    s->next_deadline = azri_min64(s->next_deadline, azri_queue_stamp(&s->fifo, now));
+    azri_sooner(&s->next_deadline, azri_queue_stamp(&s->fifo, now));
     if (now < s->next_deadline) return;
     s->next_deadline = AZRI_NEVER64;
     for (c = s->fifo.head; c && c->kind != AZRI_CMD_REAUTH; c = at ? at->next : s->fifo.head) {
         int begun = c->sent || (at == s->last_sent && s->offset > 0);
         if (c->finished || c->deadline > now) {
-            if (!c->finished) s->next_deadline = azri_min64(s->next_deadline, c->deadline);
+            if (!c->finished) azri_sooner(&s->next_deadline, c->deadline);
             at = c;
             continue;
         }
@@ -10743,7 +10745,7 @@ static void azri_session_expire(azri_session *s, uint64_t now, azredis_error *e)
         else (void)azri_session_withdraw(s, at);
         azri_session_finish(s, c, begun ? AZREDIS_MAYBE_RUN : AZREDIS_NOT_SENT, e);
     }
-    if (c) s->next_deadline = azri_min64(s->next_deadline, azri_after(now, AZRI_SECOND));   /* behind an AUTH: look again */
+    if (c) azri_sooner(&s->next_deadline, azri_after(now, AZRI_SECOND));   /* behind an AUTH: look again */
 }
 
 /* When silence means that the connection is dead. A command that was given more time gets it. */
@@ -10827,13 +10829,13 @@ static uint64_t azri_session_deadline(const azri_session *s, uint64_t now) {
     if (s->state == AZRI_DIALING) return AZRI_NEVER64;
     if (s->state == AZRI_HANDSHAKE) return azri_session_handshake_until(s);
     uint64_t t = azri_min64(s->next_deadline, azri_session_dead_at(s));
-    t = azri_min64(t, s->blob->expires_at);
-    if (s->state == AZRI_READY) t = azri_min64(t, azri_session_drain_at(s));
+    azri_sooner(&t, s->blob->expires_at);
+    if (s->state == AZRI_READY) azri_sooner(&t, azri_session_drain_at(s));
     if (s->wants_close || s->fifo.fresh) return now;
-    t = azri_min64(t, azri_session_auth_at(s));
-    if (s->gate) t = azri_min64(t, s->ping_until);
+    azri_sooner(&t, azri_session_auth_at(s));
+    if (s->gate) azri_sooner(&t, s->ping_until);
     else if (!s->fifo.head && s->conf->keepalive_ms != AZREDIS_NEVER && !azri_undivided(s))
-        t = azri_min64(t, s->last_read + s->conf->keepalive_ms);
+        azri_sooner(&t, s->last_read + s->conf->keepalive_ms);
     return azri_max64(t, now);
 }
 
@@ -11556,7 +11558,7 @@ static AZRI_APART void azri_hub_wait_for_it(azri_hub *h, const azri_session *s, 
         return;
     }
     azri_queue_push(&h->backlog, c);
-    h->backlog_deadline = azri_min64(h->backlog_deadline, c->deadline);
+    azri_sooner(&h->backlog_deadline, c->deadline);
 }
 
 static inline void azri_hub_submit(azri_hub *h, azri_cmd *c) {
@@ -11589,12 +11591,12 @@ static void azri_hub_requeue(azri_hub *h, azri_queue *unsent, uint64_t now) {
 
 static void azri_hub_expire_backlog(azri_hub *h, uint64_t now) {
     azri_cmd *c, *at = NULL;
-    h->backlog_deadline = azri_min64(h->backlog_deadline, azri_queue_stamp(&h->backlog, now));
+    azri_sooner(&h->backlog_deadline, azri_queue_stamp(&h->backlog, now));
     if (now < h->backlog_deadline) return;
     h->backlog_deadline = AZRI_NEVER64;
     for (c = h->backlog.head; c; c = at ? at->next : h->backlog.head) {
         if (c->deadline > now) {
-            h->backlog_deadline = azri_min64(h->backlog_deadline, c->deadline);
+            azri_sooner(&h->backlog_deadline, c->deadline);
             at = c;
             continue;
         }
@@ -11973,7 +11975,7 @@ static void azri_lease_submit(azri_hub *h, azri_session *s, azri_cmd *c) {
     } else {
         c->on = s;
         azri_queue_push(&h->backlog, c);
-        h->backlog_deadline = azri_min64(h->backlog_deadline, c->deadline);
+        azri_sooner(&h->backlog_deadline, c->deadline);
     }
 }
 
@@ -12226,7 +12228,8 @@ static void azri_hub_marked(azri_hub *h, azri_session *s) {
 
 /* 1: what RESP3 would send as a push. All that a subscriber over RESP2 is sent are arrays, or answers of the handshake. */
 static int azri_is_resp2_push(const azri_session *s, const azri_frame *f) {
-    return azri_deaf(s) && s->state == AZRI_READY && f->root && f->root->type == AZREDIS_T_ARRAY && !azri_eqz(azri_push_kind(f), "pong");
+    return azri_deaf(s) && s->state == AZRI_READY && f->root && f->root->type == AZREDIS_T_ARRAY &&
+           !(f->root->len && azri_value_is(f->root->as.items, "pong"));
 }
 
 static AZRI_APART void azri_hub_other_frame(azri_hub *h, azri_session *s, const azri_frame *f, uint64_t now) {
@@ -12293,8 +12296,8 @@ static void azri_hub_tick(azri_hub *h, uint64_t now) {
 
 static uint64_t azri_hub_session_deadline(const azri_session *s, uint64_t now) {
     uint64_t t = azri_min64(azri_session_deadline(s, now), azri_min64(azri_session_replace_at(s), azri_lease_until(s)));
-    if (azri_leaving(s)) t = azri_min64(t, s->leave_until);
-    if (azri_hub_wants_heir(s)) t = azri_min64(t, s->heir_at);
+    if (azri_leaving(s)) azri_sooner(&t, s->leave_until);
+    if (azri_hub_wants_heir(s)) azri_sooner(&t, s->heir_at);
     return t;
 }
 
@@ -12304,7 +12307,7 @@ static uint64_t azri_hub_deadline(const azri_hub *h, uint64_t now) {
         if (azri_gone(s) && !s->link) return now;                        /* it can be freed */
         if (s->state == AZRI_DOWN && (azri_gone(s) || h->aborted || azri_resting(h) || !azri_hub_live_blob(h, now)))
             continue;
-        t = azri_min64(t, azri_hub_session_deadline(s, now));
+        azri_sooner(&t, azri_hub_session_deadline(s, now));
     }
     return t;
 }
@@ -13704,8 +13707,14 @@ static void azri_port_fill(azri_port *out, const azredis_port *user) {
     out->mem.user = p->user;
     if (!p->wait) p->wait = azri_bare_wait;
     if (!p->yield) p->yield = azri_port_no_yield;
-    out->missing = !p->now_ms ? "now_ms" : !p->unix_time ? "unix_time" : !p->entropy ? "entropy"
-                 : !p->connect ? "connect" : !p->send ? "send" : !p->recv ? "recv" : !p->close ? "close" : NULL;
+    out->missing = !p->now_ms    ? AZRI_TEXT("now_ms")
+                 : !p->unix_time ? AZRI_TEXT("unix_time")
+                 : !p->entropy   ? AZRI_TEXT("entropy")
+                 : !p->connect   ? AZRI_TEXT("connect")
+                 : !p->send      ? AZRI_TEXT("send")
+                 : !p->recv      ? AZRI_TEXT("recv")
+                 : !p->close     ? AZRI_TEXT("close")
+                                 : NULL;
     if (!out->missing) return;
     p->now_ms = azri_bare_now;
     p->entropy = azri_bare_entropy;
@@ -17256,7 +17265,7 @@ static uint64_t azri_turn_deadline(const azredis_client *c, uint64_t now) {
     for (const azri_session *s = c->hub.sessions; s; s = azri_next(s)) {
         const azri_conn *k = azri_conn_of(s);
         if (!k) continue;
-        t = azri_min64(t, azri_line_deadline(&k->line));
+        azri_sooner(&t, azri_line_deadline(&k->line));
         if (k->line.state == AZRI_LINE_OPEN && azri_line_has_tls(&k->line) && azri_tls_pending(&k->line.tls)) return now;
         if (azri_is_up(s) && k->tx_at == k->tx_len && azri_session_has_output(s)) return now;
     }
@@ -17268,9 +17277,9 @@ static uint64_t azri_fetch_due(azredis_client *c, uint64_t now) {
     uint64_t t = azri_fetching(c) ? azri_fetch_deadline(c->fetch) : AZRI_NEVER64;
     azri_auth_lock(c->auth);
     if (!azri_is_static(&c->auth->conf) && !azri_fetching(c) && !(azri_resting(&c->hub) && azri_pump_rests(c)))
-        t = azri_min64(t, azri_token_deadline(&c->auth->machine, now));
+        azri_sooner(&t, azri_token_deadline(&c->auth->machine, now));
     if (c->auth->note_count != c->notes_seen || c->auth->token_failures != c->failures_seen || c->hub.rejected) t = now;
-    if (azri_pump_wants_blob(c, now)) t = azri_min64(t, now + AZRI_COPY_AGAIN);
+    if (azri_pump_wants_blob(c, now)) azri_sooner(&t, now + AZRI_COPY_AGAIN);
     azri_auth_unlock(c->auth);
     return t;
 }
@@ -18184,10 +18193,10 @@ static void azri_auth_sleep(azredis_auth *a, int mine, azri_waker *w, uint64_t u
     if (mine && a->own) {
         n += azri_waker_fds(a->own_waker, fds + n, AZRI_FDS_MAX - n);
         n += azri_minz(azri_fetch_fds(a->own, fds + n, AZRI_FDS_MAX - n), AZRI_FDS_MAX - n);
-        t = azri_min64(t, azri_fetch_deadline(a->own));
+        azri_sooner(&t, azri_fetch_deadline(a->own));
     } else {
         azri_auth_lock(a);
-        t = azri_min64(t, azri_token_deadline(&a->machine, now));
+        azri_sooner(&t, azri_token_deadline(&a->machine, now));
         if (t <= now) t = now + AZRI_OWN_PAUSE;         /* due, and another thread is about to fetch it */
         azri_auth_unlock(a);
     }
@@ -19631,8 +19640,8 @@ AZREDIS_API int azredis_timeout_ms(azredis_client *c) {
     uint64_t now = azri_now(c);
     uint64_t t = now + AZRI_WAIT_MAX;
     if (!azri_threaded(c) && !c->closing && c->broken.code == AZREDIS_OK) {
-        t = azri_min64(t, azri_pump_deadline(c, now));
-        if (c->short_list || c->grave.count) t = azri_min64(t, now + AZRI_STARVE);
+        azri_sooner(&t, azri_pump_deadline(c, now));
+        if (c->short_list || c->grave.count) azri_sooner(&t, now + AZRI_STARVE);
     }
     azri_let_go(c);
     return t > now ? (int)(t - now) : 0;
