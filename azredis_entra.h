@@ -3157,9 +3157,8 @@ static void azri_http_put_host(azri_buf *b, azredis_status *st, const azri_url *
 
 /* extra_headers: "Name: value\r\n" as often as needed, or "". content_type may be NULL without a body. The
  * URL comes from azri_url_parse, so that it holds no line breaks; the caller vouches for the rest. */
-static azredis_status azri_http_request(azri_buf *out, const char *method, const azri_url *u,
-                                        const char *extra_headers, azredis_str body,
-                                        const char *content_type) {
+static azredis_status azri_http_request(azri_buf *out, const char *method, const azri_url *u, const char *extra_headers,
+                                        azredis_str body, const char *content_type) {
     azredis_status st = AZREDIS_OK;
     azri_http_put(out, &st, azri_str(method));
     azri_http_put(out, &st, azri_str(" "));
@@ -3292,8 +3291,7 @@ static azredis_status azri_http_status_line(azri_http *h, azredis_str line, azre
     const char *p = line.ptr;
     if (line.len < 12 || memcmp(p, "HTTP/1.", 7) != 0 || !azri_is_digit(p[7]) || p[8] != ' ')
         return azri_http_bad(e, "it does not begin with HTTP/1.");
-    if (p[9] < '1' || p[9] > '5' || !azri_is_digit(p[10]) || !azri_is_digit(p[11]) ||
-        (line.len > 12 && p[12] != ' '))
+    if (p[9] < '1' || p[9] > '5' || !azri_is_digit(p[10]) || !azri_is_digit(p[11]) || (line.len > 12 && p[12] != ' '))
         return azri_http_bad(e, "its status is not a number from 100 to 599");
     h->status = (p[9] - '0') * 100 + (p[10] - '0') * 10 + (p[11] - '0');
     h->state = AZRI_HTTP_HEADERS;
@@ -4760,8 +4758,7 @@ static void azri_jwt_name(azri_claims *c, azredis_str key) {
     c->names[n + key.len] = '\0';
 }
 
-static void azri_jwt_value(void *user, int depth, azredis_str parent, azredis_str key, int type,
-                           azredis_str text) {
+static void azri_jwt_value(void *user, int depth, azredis_str parent, azredis_str key, int type, azredis_str text) {
     azri_claims *c = (azri_claims *)user;
     (void)parent;
     if (depth != 1) return;
@@ -4779,8 +4776,7 @@ static void azri_jwt_value(void *user, int depth, azredis_str parent, azredis_st
     if (azri_eqz(key, "aud")) azri_jwt_text(c->aud, sizeof c->aud, text);
 }
 
-/* The middle one of exactly three parts; {NULL, 0} if there are more, fewer, or the first two are not
- * both filled. */
+/* The middle one of exactly three parts; {NULL, 0} if there are more, fewer, or the first two are not both filled. */
 static azredis_str azri_jwt_payload(azredis_str token) {
     size_t i, dots = 0, at[2] = { 0, 0 };
     for (i = 0; i < token.len; i++) {
@@ -4802,8 +4798,7 @@ static azredis_status azri_jwt_claims(azredis_str token, const azri_mem *m, azri
     char *text;
     memset(out, 0, sizeof *out);
     if (part.len == 0 || part.len > AZRI_TOKEN_MAX)
-        return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: not a JWT (three parts with dots between "
-                         "them)");
+        return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: not a JWT (three parts with dots between them)");
     room = azri_room(m, part.len, AZRI_VALUE_MAX);
     text = (char *)azri_alloc(m, room);
     if (!text) return azri_fail(e, AZREDIS_E_NOMEM, "token", "token: no memory to read its claims");
@@ -4816,8 +4811,7 @@ static azredis_status azri_jwt_claims(azredis_str token, const azri_mem *m, azri
     if (st == AZREDIS_OK) return AZREDIS_OK;
     memset(out, 0, sizeof *out);
     if (st == AZREDIS_E_NOMEM) return azri_fail(e, st, "token", "token: no memory to read its claims");
-    return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: not a JWT (its middle part is not a JSON "
-                     "object)");
+    return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: not a JWT (its middle part is not a JSON object)");
 }
 
 /* The Redis user name is the object id of the identity. Tokens of applications carry it as sub too. */
@@ -4826,11 +4820,9 @@ static azredis_status azri_jwt_user(const azri_claims *c, char out[64], azredis_
     const char *user = c->oid[0] || !azri_eqz(azri_str(c->idtyp), "app") ? c->oid : c->sub;
     memcpy(out, user, sizeof c->oid);
     if (user[0]) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_TOKEN, "token",
-                     "token: no usable oid claim, so the Redis user name is unknown; its claims: %s. "
-                         "Set the "
-                     "option user to the object id of the identity",
-                     azri_quote(names, sizeof names, c->names, strlen(c->names), azri_slice(NULL, 0)));
+    return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: no usable oid claim, so the Redis user name is unknown; its "
+                     "claims: %s. Set the option user to the object id of the identity", azri_quote(names, sizeof names,
+                     c->names, strlen(c->names), azri_slice(NULL, 0)));
 }
 
 /* ==== >>identity ========================================================== uses: core mem fail text http ==
@@ -5183,9 +5175,8 @@ static azredis_status azri_identity_check_managed(const azredis_auth_options *c,
     int by;
     if (c->identity != AZREDIS_ID_DEFAULT && !azri_identity_is_managed((int)c->identity)) {
         if (!c->object_id && !c->resource_id && !c->managed_client_id) return AZREDIS_OK;
-        return azri_identity_bad(e, "options.identity",
-                                 "object_id, resource_id and managed_client_id name a managed identity; "
-                                 "set identity to one that asks for it, or leave them out");
+        return azri_identity_bad(e, "options.identity", "object_id, resource_id and managed_client_id name a managed "
+                                 "identity; set identity to one that asks for it, or leave them out");
     }
     if (c->managed_client_id && c->identity == AZREDIS_ID_MANAGED)
         return azri_identity_bad(e, "options.managed_client_id",
@@ -5222,9 +5213,8 @@ static azredis_status azri_identity_check_argument(const char *scope, azredis_er
 
 static azredis_status azri_identity_check_exec(const azredis_auth_options *c, azredis_error *e) {
     if (c->identity == AZREDIS_ID_EXEC && c->exec[0] != '/')
-        return azri_identity_bad(e, "options.exec",
-                                 "it must be the absolute path of a program; no shell and no PATH are "
-                                 "asked, and it takes no arguments: write a script for them");
+        return azri_identity_bad(e, "options.exec", "it must be the absolute path of a program; no shell and no PATH "
+                                 "are asked, and it takes no arguments: write a script for them");
     if (c->identity != AZREDIS_ID_EXEC && c->identity != AZREDIS_ID_AZURE_CLI &&
         c->identity != AZREDIS_ID_AZURE_DEVELOPER_CLI && c->identity != AZREDIS_ID_AZURE_POWERSHELL)
         return AZREDIS_OK;
@@ -5306,9 +5296,8 @@ static azredis_status azri_identity_check_values(const azredis_auth_options *c, 
         return AZREDIS_E_ARG;
 #endif
     if (!AZRI_WITH_CLAIMS && !c->user && !azri_is_static(c))
-        return azri_fail(e, AZREDIS_E_ARG, "options.user",
-                         "options: AZREDIS_NO_CLAIMS reads no tokens; set user to the "
-                         "object id of the identity");
+        return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: AZREDIS_NO_CLAIMS reads no tokens; set user to "
+                         "the object id of the identity");
     if (c->user && strlen(c->user) >= sizeof ((azredis_token *)0)->user)
         return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: user has more than 63 bytes");
     return AZREDIS_OK;
@@ -5327,10 +5316,8 @@ static azredis_status azri_identity_check(const azredis_auth_options *c, azredis
         return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %s needs the option "
                          "%s", k->name, azri_identity_need(lacks));
     if (idle)
-        return azri_fail(e, AZREDIS_E_ARG, "options.identity",
-                         "options: the default chain does not use the option %s; set "
-                         "identity to the one that does",
-                         azri_identity_need(idle));
+        return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: the default chain does not use the option %s; "
+                         "set identity to the one that does", azri_identity_need(idle));
     if (azri_identity_check_values(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (c->proxy && azri_identity_check_proxy(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (!AZRI_WITH_AUTHORITIES && (c->authority_host || c->allow_authority))
@@ -5412,31 +5399,26 @@ typedef struct azri_hint_row { int code[6]; const char *text; } azri_hint_row;
 #define azri_hint(code) ((void)(code), (const char *)NULL)
 #else
 static const azri_hint_row azri_hints[] = {
-    { { 7000215 },
-      "wrong client secret; use the secret's Value, not its Secret ID, and check shell quoting" },
+    { { 7000215 }, "wrong client secret; use the secret's Value, not its Secret ID, and check shell quoting" },
     { { 7000222 }, "the client secret or certificate has expired; create a new one" },
     { { 7000218 }, "no credential was sent, or the application does not allow public client flows" },
-    { { 700016, 700011 },
-      "the application does not exist in this tenant; check client id and tenant id" },
+    { { 700016, 700011 }, "the application does not exist in this tenant; check client id and tenant id" },
     { { 7000112, 70001 }, "the application is disabled or unknown in this tenant" },
-    { { 90002, 50049, 50059, 50128 },
-      "this authority knows no such tenant; check tenant id and authority host" },
+    { { 90002, 50049, 50059, 50128 }, "this authority knows no such tenant; check tenant id and authority host" },
     { { 900023 }, "the tenant is neither a GUID nor a domain; was a URL pasted in?" },
     { { 90038, 900382 }, "the tenant lives in another national cloud; set AZURE_AUTHORITY_HOST" },
-    { { 500011, 50001 },
-      "the tenant does not know the resource: wrong scope or cloud, or no Redis service principal" },
+    { { 500011, 50001 }, "the tenant does not know the resource: wrong scope or cloud, or no Redis service principal" },
     { { 650052 }, "the tenant has no service principal for Redis; an administrator must add it" },
     { { 650057 }, "the application's API permissions do not list the Redis service" },
-    { { 70011, 1002012, 28002, 700022, 700023 },
-      "the scope must be one resource followed by /.default" },
+    { { 70011, 1002012, 28002, 700022, 700023 }, "the scope must be one resource followed by /.default" },
     { { 700025 }, "the application is a public client: it may not use a secret" },
     { { 700027, 700030, 50012 },
       "the certificate is not registered on the application; if it is trusted by subject name, set send_chain" },
     { { 700024, 50013, 500133, 50027, 50048 },
       "the assertion is stale or not valid; check this machine's clock and the token file" },
     { { 70021, 700211, 700212, 700213 },
-      "no federated credential of the application matches; compare issuer, subject and audience; a new "
-      "one needs minutes" },
+      "no federated credential of the application matches; compare issuer, subject and audience; a new one "
+      "needs minutes" },
     { { 7002137, 7002138 }, "no federated credential matches: upper and lower case count" },
     { { 700229 }, "this flow gives tokens to applications only" },
     { { 53003, 530032, 53000, 530035 },
@@ -5451,13 +5433,11 @@ static const azri_hint_row azri_hints[] = {
     { { 70016 }, "the device code waits for its user" },
     { { 70018 }, "the device code is wrong; start again" },
     { { 70019, 70020 }, "the device code has expired; start again" },
-    { { 50194, 9001023 },
-      "a single-tenant application needs its own tenant id, not common or organizations" },
+    { { 50194, 9001023 }, "a single-tenant application needs its own tenant id, not common or organizations" },
     { { 900144, 90014 }, "a required field is missing; is a variable empty?" },
     { { 9002313, 901002 }, "the authority finds the request malformed; does a proxy change it?" },
     { { 100007 }, "regional authorities serve managed platforms only; use the global host" },
-    { { 90055, 50196 },
-      "the same request comes too often; is another program in a loop with this identity?" },
+    { { 90055, 50196 }, "the same request comes too often; is another program in a loop with this identity?" },
     { { 50033, 90006, 90012, 90024, 90033, 90090 }, "Entra has a passing problem; it is tried again" }
 };
 
@@ -6406,14 +6386,12 @@ static void azri_answer_cut(char *out, size_t cap, azredis_str text) {
     out[text.len] = '\0';
 }
 
-static void azri_flow_value(void *user, int depth, azredis_str parent, azredis_str key, int type,
-                            azredis_str text) {
+static void azri_flow_value(void *user, int depth, azredis_str parent, azredis_str key, int type, azredis_str text) {
     azri_flow *f = (azri_flow *)user;
     azri_answer *a = &f->answer;
     int64_t v;
     if (f->value) f->value(f, depth, parent, key, type, text);
-    if (depth == 2 && azri_eqz(parent, "error_codes") && !a->aadsts && azri_i64(text, &v) && v > 0 &&
-        v < INT_MAX)
+    if (depth == 2 && azri_eqz(parent, "error_codes") && !a->aadsts && azri_i64(text, &v) && v > 0 && v < INT_MAX)
         a->aadsts = (int)v;
     if (depth != 1) return;
     azri_answer_number(a, key, type, text);
@@ -6595,8 +6573,7 @@ static azredis_status azri_flow_check_token(azri_flow *f) {
     }
     for (i = 0; i < f->token.len; i++)
         if (f->token.ptr[i] <= ' ' || f->token.ptr[i] >= 127)
-            return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token holds a blank or another character that no "
-                                  "token has");
+            return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token holds a blank or another character that no token has");
     if (AZRI_WITH_WALKS && f->answer.token_type[0] && !azri_ieqz(azri_str(f->answer.token_type), "Bearer"))
         return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token is not of the type Bearer, which Redis wants");
     return AZREDIS_OK;
@@ -6747,8 +6724,7 @@ static void azri_flow_why(azri_flow *f, int http) {
     if (hint)
         azri_fail_add(&f->error, ": %s", hint);
     else if (a->about[0])
-        azri_fail_add(&f->error, "; it says: %s",
-                      azri_quote(text, sizeof text, a->about, strlen(a->about), secret));
+        azri_fail_add(&f->error, "; it says: %s", azri_quote(text, sizeof text, a->about, strlen(a->about), secret));
     f->error.aadsts = a->aadsts;
     f->error.retryable = azri_flow_passing(http, a);
 }
@@ -6771,14 +6747,12 @@ static void azri_flow_judge(azri_flow *f, uint64_t now, const azri_http *h) {
     else if (f->json_status == AZREDIS_OK && a->error[0]) {
         azri_flow_refused(f, h);
         passing = f->error.retryable;
-    } else
-        azri_flow_foreign(f, h);
+    } else azri_flow_foreign(f, h);
     f->error.http_status = h->status;
     f->error.retry_after_ms = h->retry_after_ms;
     if (!h->retry_after_ms && (a->aadsts == 90055 || a->aadsts == 50196))
         f->error.retry_after_ms = AZRI_STS_SLOW_DOWN;
-    memcpy(f->error.request_id, a->request_id[0] ? a->request_id : f->request_id,
-           sizeof f->error.request_id);
+    memcpy(f->error.request_id, a->request_id[0] ? a->request_id : f->request_id, sizeof f->error.request_id);
     azri_flow_again(f, now, passing ? &azri_retry_sts : NULL);
 }
 
@@ -6795,9 +6769,8 @@ static void azri_flow_judge_net(azri_flow *f, uint64_t now) {
     int may = !(f->conf->kubernetes_proxy && f->env->value[AZRI_ENV_TOKEN_PROXY]);    /* which is asked without it */
     if (AZRI_WITH_PROXY && may && !f->conf->proxy && f->env->value[by] &&
         (st == AZREDIS_E_DNS || st == AZREDIS_E_NET || st == AZREDIS_E_TIMEOUT))
-        azri_fail_add(&f->error,
-                      "; %s is set, which is not obeyed: if the authority is behind a proxy, set the option proxy",
-                      azri_env_names[by]);
+        azri_fail_add(&f->error, "; %s is set, which is not obeyed: if the authority is behind a proxy, set the option "
+                      "proxy", azri_env_names[by]);
     azri_flow_again(f, now, azri_flow_net_passes(f->error.code) ? &azri_retry_sts : NULL);
 }
 
@@ -7371,9 +7344,8 @@ static azredis_status azri_managed_endpoint(azri_flow *f) {
     if (f->variant == AZRI_MI_FABRIC && !u->tls)
         return azri_identity_bad(&f->error, where, "Service Fabric's endpoint gets a secret, so it must be https");
     if (f->variant != AZRI_MI_IMDS && !u->tls && !azri_managed_is_near(azri_str(u->host)))
-        return azri_identity_bad(&f->error, where,
-                                 "without TLS the endpoint must be localhost, or an address of this machine, "
-                                 "its link or a private network");
+        return azri_identity_bad(&f->error, where, "without TLS the endpoint must be localhost, or an address of this "
+                                 "machine, its link or a private network");
     if (f->variant != AZRI_MI_IMDS) return AZREDIS_OK;
     if (!azri_eqz(azri_str(u->path), "/"))
         return azri_identity_bad(&f->error, where, "it must be http://host or http://host:port");
@@ -7700,10 +7672,9 @@ static void azri_managed_challenged(azri_flow *f, uint64_t now, const azri_http 
         return;
     }
     (void)azri_flow_fail(f, f->answer.error[0] ? AZREDIS_E_ENTRA : AZREDIS_E_HTTP, "");
-    azri_fail_add(&f->error,
-                  "Azure Arc at %s:%u answered HTTP %d %s, but it must be a key file in %s; is it himds that "
-                  "listens there?",
-                  f->authority.host, (unsigned)f->authority.port, h->status, why, AZRI_ARC_DIRECTORY);
+    azri_fail_add(&f->error, "Azure Arc at %s:%u answered HTTP %d %s, but it must be a key file in %s; is it himds "
+                  "that listens there?", f->authority.host, (unsigned)f->authority.port, h->status, why,
+                  AZRI_ARC_DIRECTORY);
     f->error.http_status = h->status;
     f->error.retryable = 0;
     azri_flow_failed(f, now);
@@ -7723,9 +7694,8 @@ static void azri_managed_text(azri_flow *f, uint64_t now, azredis_status st, azr
     for (i = 0; i < s.len && s.ptr[i] > ' ' && s.ptr[i] <= '~'; i++) {}
     azri_buf_free(&f->proof);
     if (s.len == 0 || i < s.len)
-        (void)azri_flow_fail(f, AZREDIS_E_TOKEN,
-                             "Azure Arc's key file is empty, or holds a blank, a line end or another "
-                             "character that no key has");
+        (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "Azure Arc's key file is empty, or holds a blank, a line end or "
+                             "another character that no key has");
     else if (azri_buf_add(&f->proof, s.ptr, s.len) != AZREDIS_OK)
         (void)azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for Azure Arc's key");
     else {
@@ -7843,9 +7813,8 @@ static azredis_status azri_assertion_ask(azri_flow *f, azri_step *step) {
 static void azri_assertion_call(azri_flow *f, uint64_t now, azredis_status st, const azredis_fetched *got) {
     st = azri_flow_take_call(f, &f->proof, st, got);
     if (st == AZREDIS_OK && !azri_assertion_is_jwt(azri_slice(f->proof.ptr, f->proof.len)))
-        st = azri_flow_fail(f, AZREDIS_E_TOKEN,
-                            "the callback wrote no assertion: a JWT has three parts of letters, digits, - "
-                            "and _ with dots between, and nothing else");
+        st = azri_flow_fail(f, AZREDIS_E_TOKEN, "the callback wrote no assertion: a JWT has three parts of letters, "
+                            "digits, - and _ with dots between, and nothing else");
     if (st == AZREDIS_OK) azri_flow_stage(f, AZRI_FEDERATED_ASK);
     else azri_flow_failed(f, now);
 }
@@ -7922,9 +7891,8 @@ static azredis_status azri_workload_check_proxy(azri_flow *f) {
     if (!f->conf->kubernetes_proxy) return AZREDIS_OK;
     if (!v[AZRI_ENV_TOKEN_PROXY]) {
         if (!sni && !data && !v[AZRI_ENV_TOKEN_PROXY_CA_FILE]) return AZREDIS_OK;
-        return azri_workload_bad(f, AZRI_ENV_TOKEN_PROXY,
-                                 "it is not set, but AZURE_KUBERNETES_CA_FILE, _CA_DATA or _SNI_NAME "
-                                 "is; set it, or none of them");
+        return azri_workload_bad(f, AZRI_ENV_TOKEN_PROXY, "it is not set, but AZURE_KUBERNETES_CA_FILE, _CA_DATA or "
+                                 "_SNI_NAME is; set it, or none of them");
     }
     st = azri_url_parse(&u, azri_str(v[AZRI_ENV_TOKEN_PROXY]), azri_env_names[AZRI_ENV_TOKEN_PROXY], &f->error);
     if (st != AZREDIS_OK) return st;
@@ -8497,10 +8465,8 @@ static void azri_tool_text(azri_flow *f, uint64_t now, azredis_status st, azredi
             return;
         }
         azri_exec_add_said(f);
-    } else if (st == AZREDIS_OK)
-        could_not = azri_tool_refused(f);
-    else
-        azri_exec_add_said(f);
+    } else if (st == AZREDIS_OK) could_not = azri_tool_refused(f);
+    else azri_exec_add_said(f);
     if (could_not || (f->in_chain && st != AZREDIS_E_NOMEM)) azri_flow_unavailable(f, now);
     else azri_flow_failed(f, now);
 }
@@ -8804,9 +8770,8 @@ static azredis_status azri_device_ask(azri_flow *f, azri_step *step) {
  * ================================================================================================ */
 
 static azredis_status azri_source_left_out(azri_flow *f) {
-    return azri_fail(&f->error, AZREDIS_E_ARG, "options.identity",
-                     "options: this program was built with AZREDIS_NO_HTTP, "
-                     "so no token endpoint can be asked; use the identity callback");
+    return azri_fail(&f->error, AZREDIS_E_ARG, "options.identity", "options: this program was built with "
+                     "AZREDIS_NO_HTTP, so no token endpoint can be asked; use the identity callback");
 }
 
 #ifndef AZREDIS_NO_OS
@@ -8818,9 +8783,8 @@ static azredis_status azri_source_off(azri_flow *f) {
 
 /* Other SDKs have it, and a C program cannot. */
 static azredis_status azri_source_foreign(azri_flow *f) {
-    return azri_flow_fail(f, AZREDIS_E_ARG,
-                          "needs a .NET, Node or Python SDK, an editor or a desktop's broker, which no C "
-                          "program can ask; run az login and take AzureCliCredential, or use device code");
+    return azri_flow_fail(f, AZREDIS_E_ARG, "needs a .NET, Node or Python SDK, an editor or a desktop's broker, which "
+                          "no C program can ask; run az login and take AzureCliCredential, or use device code");
 }
 #endif
 
@@ -8938,10 +8902,8 @@ static azredis_status azri_walk_wrong(azri_flow *f, azredis_str name) {
     size_t i, n = 0;
     f->link_count = 0;
     (void)azri_quote(quoted, sizeof quoted, name.ptr, name.len, azri_slice(NULL, 0));
-    (void)azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS",
-                    "AZURE_TOKEN_CREDENTIALS: '%s' is no name of a "
-                    "credential; give dev, prod or, with commas between them, ",
-                    quoted);
+    (void)azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS", "AZURE_TOKEN_CREDENTIALS: '%s' is no name of "
+                    "a credential; give dev, prod or, with commas between them, ", quoted);
     for (i = 0; i < AZRI_SOURCES; i++)
         if (azri_sources[i].chains) azri_fail_add(&f->error, "%s%s", n++ ? ", " : "", azri_sources[i].sdk_name);
     return AZREDIS_E_ARG;
@@ -8956,10 +8918,8 @@ static azredis_status azri_walk_by_variable(azri_flow *f, const char *text) {
         name = azri_trim(azri_slice(rest.ptr, end), " \t");
         if (!azri_walk_add_name(f, name)) return azri_walk_wrong(f, name);
         if (f->link_count > AZRI_LINKS_MAX)
-            return azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS",
-                             "AZURE_TOKEN_CREDENTIALS: these are more "
-                             "than %d credentials",
-                             (int)AZRI_LINKS_MAX);
+            return azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS", "AZURE_TOKEN_CREDENTIALS: these are "
+                             "more than %d credentials", (int)AZRI_LINKS_MAX);
         if (end == rest.len) return AZREDIS_OK;
         rest = azri_slice(rest.ptr + end + 1, rest.len - end - 1);
     }
@@ -9025,8 +8985,7 @@ static azri_step_kind azri_flow_next(azri_flow *f, uint64_t now, int64_t unix_no
     } else if (f->phase == AZRI_FLOW_ASK && now >= f->deadline) {
         if (!f->tries[0] && !f->tries[1]) (void)azri_flow_fail(f, AZREDIS_E_TIMEOUT, "no time was left to ask");
         azri_flow_failed(f, now);
-    } else if (f->phase == AZRI_FLOW_ASK)
-        azri_flow_ask(f, now, unix_now, step);
+    } else if (f->phase == AZRI_FLOW_ASK) azri_flow_ask(f, now, unix_now, step);
     if (f->phase == AZRI_FLOW_DONE) step->kind = AZRI_STEP_DONE;
     else step->where = f->source->name;
     return step->kind;
@@ -9261,8 +9220,7 @@ static uint32_t azri_token_retry_delay(azri_token *t, uint64_t now) {
 }
 
 /* The fetch failed. Not retryable: somebody must mend something, the slow lane looks whether they have. */
-static void azri_token_failed(azri_token *t, uint32_t claim, uint64_t now, int retryable,
-                              uint32_t retry_after_ms) {
+static void azri_token_failed(azri_token *t, uint32_t claim, uint64_t now, int retryable, uint32_t retry_after_ms) {
     uint32_t delay;
     if (!azri_token_end_claim(t, claim)) return;
     delay = retryable ? azri_token_retry_delay(t, now) : azri_token_slow_delay(t, now);
@@ -15573,8 +15531,7 @@ static azredis_status azri_key_der(azri_key *k, const azri_buf *der, const char 
     azredis_str in = azri_slice(der->ptr, der->len), value;
     azri_buf plain;
     azredis_status st;
-    if (!AZRI_WITH_PEM || !azri_der(&in, AZRI_DER_SEQUENCE, &value) || !value.len ||
-        value.ptr[0] != AZRI_DER_SEQUENCE)
+    if (!AZRI_WITH_PEM || !azri_der(&in, AZRI_DER_SEQUENCE, &value) || !value.len || value.ptr[0] != AZRI_DER_SEQUENCE)
         return azri_key_parse(k, der, NULL, e);
     azri_buf_init(&plain, der->mem, AZRI_KEY_ROOM, 1);
     st = azri_pfx_load(der->mem, azri_slice(der->ptr, der->len), password, &plain, NULL, e);
