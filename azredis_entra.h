@@ -3160,9 +3160,8 @@ static void azri_http_put_host(azri_buf *b, azredis_status *st, const azri_url *
 
 /* extra_headers: "Name: value\r\n" as often as needed, or "". content_type may be NULL without a body. The
  * URL comes from azri_url_parse, so that it holds no line breaks; the caller vouches for the rest. */
-static azredis_status azri_http_request(azri_buf *out, const char *method, const azri_url *u,
-                                        const char *extra_headers, azredis_str body,
-                                        const char *content_type) {
+static azredis_status azri_http_request(azri_buf *out, const char *method, const azri_url *u, const char *extra_headers,
+                                        azredis_str body, const char *content_type) {
     azredis_status st = AZREDIS_OK;
     azri_http_put(out, &st, azri_str(method));
     azri_http_put(out, &st, azri_str(" "));
@@ -3295,8 +3294,7 @@ static azredis_status azri_http_status_line(azri_http *h, azredis_str line, azre
     const char *p = line.ptr;
     if (line.len < 12 || memcmp(p, "HTTP/1.", 7) != 0 || !azri_is_digit(p[7]) || p[8] != ' ')
         return azri_http_bad(e, "it does not begin with HTTP/1.");
-    if (p[9] < '1' || p[9] > '5' || !azri_is_digit(p[10]) || !azri_is_digit(p[11]) ||
-        (line.len > 12 && p[12] != ' '))
+    if (p[9] < '1' || p[9] > '5' || !azri_is_digit(p[10]) || !azri_is_digit(p[11]) || (line.len > 12 && p[12] != ' '))
         return azri_http_bad(e, "its status is not a number from 100 to 599");
     h->status = (p[9] - '0') * 100 + (p[10] - '0') * 10 + (p[11] - '0');
     h->state = AZRI_HTTP_HEADERS;
@@ -4750,8 +4748,7 @@ static void azri_jwt_name(azri_claims *c, azredis_str key) {
     c->names[n + key.len] = '\0';
 }
 
-static void azri_jwt_value(void *user, int depth, azredis_str parent, azredis_str key, int type,
-                           azredis_str text) {
+static void azri_jwt_value(void *user, int depth, azredis_str parent, azredis_str key, int type, azredis_str text) {
     azri_claims *c = (azri_claims *)user;
     (void)parent;
     if (depth != 1) return;
@@ -4769,8 +4766,7 @@ static void azri_jwt_value(void *user, int depth, azredis_str parent, azredis_st
     if (azri_eqz(key, "aud")) azri_jwt_text(c->aud, sizeof c->aud, text);
 }
 
-/* The middle one of exactly three parts; {NULL, 0} if there are more, fewer, or the first two are not
- * both filled. */
+/* The middle one of exactly three parts; {NULL, 0} if there are more, fewer, or the first two are not both filled. */
 static azredis_str azri_jwt_payload(azredis_str token) {
     size_t i, dots = 0, at[2] = { 0, 0 };
     for (i = 0; i < token.len; i++) {
@@ -4792,8 +4788,7 @@ static azredis_status azri_jwt_claims(azredis_str token, const azri_mem *m, azri
     char *text;
     memset(out, 0, sizeof *out);
     if (part.len == 0 || part.len > AZRI_TOKEN_MAX)
-        return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: not a JWT (three parts with dots between "
-                         "them)");
+        return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: not a JWT (three parts with dots between them)");
     room = azri_room(m, part.len, AZRI_VALUE_MAX);
     text = (char *)azri_alloc(m, room);
     if (!text) return azri_fail(e, AZREDIS_E_NOMEM, "token", "token: no memory to read its claims");
@@ -4806,8 +4801,7 @@ static azredis_status azri_jwt_claims(azredis_str token, const azri_mem *m, azri
     if (st == AZREDIS_OK) return AZREDIS_OK;
     memset(out, 0, sizeof *out);
     if (st == AZREDIS_E_NOMEM) return azri_fail(e, st, "token", "token: no memory to read its claims");
-    return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: not a JWT (its middle part is not a JSON "
-                     "object)");
+    return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: not a JWT (its middle part is not a JSON object)");
 }
 
 /* The Redis user name is the object id of the identity. Tokens of applications carry it as sub too. */
@@ -4816,11 +4810,9 @@ static azredis_status azri_jwt_user(const azri_claims *c, char out[64], azredis_
     const char *user = c->oid[0] || !azri_eqz(azri_str(c->idtyp), "app") ? c->oid : c->sub;
     memcpy(out, user, sizeof c->oid);
     if (user[0]) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_TOKEN, "token",
-                     "token: no usable oid claim, so the Redis user name is unknown; its claims: %s. "
-                         "Set the "
-                     "option user to the object id of the identity",
-                     azri_quote(names, sizeof names, c->names, strlen(c->names), azri_slice(NULL, 0)));
+    return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: no usable oid claim, so the Redis user name is unknown; its "
+                     "claims: %s. Set the option user to the object id of the identity", azri_quote(names, sizeof names,
+                     c->names, strlen(c->names), azri_slice(NULL, 0)));
 }
 
 /* ==== >>identity ========================================================== uses: core mem fail text http ==
@@ -4849,94 +4841,72 @@ enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NE
      AZRI_NEED_CERTIFICATE)
 
 #define AZRI_ID_LATER (-1)                 /* the name is known, no identity of ours has it */
-#define AZRI_ID_OFF   (-2)                 /* a switch took it out of this build */
 
-#ifdef AZREDIS_NO_ASSERTION
-#  define AZRI_ID_CLIENT_ASSERTION AZRI_ID_OFF
-#else
-#  define AZRI_ID_CLIENT_ASSERTION AZREDIS_ID_CLIENT_ASSERTION
-#endif
-#ifdef AZREDIS_NO_CERTIFICATE
-#  define AZRI_ID_CLIENT_CERTIFICATE AZRI_ID_OFF
-#else
-#  define AZRI_ID_CLIENT_CERTIFICATE AZREDIS_ID_CLIENT_CERTIFICATE
-#endif
-#ifdef AZREDIS_NO_WORKLOAD
-#  define AZRI_ID_WORKLOAD AZRI_ID_OFF
-#else
-#  define AZRI_ID_WORKLOAD AZREDIS_ID_WORKLOAD
-#endif
-#ifdef AZREDIS_NO_MANAGED
-#  define AZRI_ID_MANAGED     AZRI_ID_OFF
-#  define AZRI_ID_MANAGED_APP AZRI_ID_OFF
-#else
-#  define AZRI_ID_MANAGED     AZREDIS_ID_MANAGED
-#  define AZRI_ID_MANAGED_APP AZREDIS_ID_MANAGED_APP
-#endif
-#if AZRI_WITH_WALKS
-#  define AZRI_ID_CLIENT_SECRET AZREDIS_ID_CLIENT_SECRET
-#else
-#  define AZRI_ID_CLIENT_SECRET AZRI_ID_OFF
+/* What switches took out of this build, a bit each. */
+enum { AZRI_IDENTITIES_OFF = 0
+#if !AZRI_WITH_WALKS
+    | 1 << AZREDIS_ID_CLIENT_SECRET
 #endif
 #ifdef AZREDIS_LEAN
-#  define AZRI_ID_ACCESS_KEY AZRI_ID_OFF
-#  define AZRI_ID_PASSWORD   AZRI_ID_OFF
-#else
-#  define AZRI_ID_ACCESS_KEY AZREDIS_ID_ACCESS_KEY
-#  define AZRI_ID_PASSWORD   AZREDIS_ID_PASSWORD
+    | 1 << AZREDIS_ID_ACCESS_KEY | 1 << AZREDIS_ID_PASSWORD
 #endif
-#ifdef AZREDIS_NO_TOKEN_FILE
-#  define AZRI_ID_TOKEN_FILE AZRI_ID_OFF
-#else
-#  define AZRI_ID_TOKEN_FILE AZREDIS_ID_TOKEN_FILE
+#ifdef AZREDIS_NO_ASSERTION
+    | 1 << AZREDIS_ID_CLIENT_ASSERTION
 #endif
-#ifdef AZREDIS_NO_EXEC
-#  define AZRI_ID_EXEC AZRI_ID_OFF
-#else
-#  define AZRI_ID_EXEC AZREDIS_ID_EXEC
+#ifdef AZREDIS_NO_CERTIFICATE
+    | 1 << AZREDIS_ID_CLIENT_CERTIFICATE
 #endif
 #ifdef AZREDIS_NO_DEVICE_CODE
-#  define AZRI_ID_DEVICE_CODE AZRI_ID_OFF
-#else
-#  define AZRI_ID_DEVICE_CODE AZREDIS_ID_DEVICE_CODE
+    | 1 << AZREDIS_ID_DEVICE_CODE
 #endif
-#ifdef AZREDIS_NO_DEVTOOLS
-#  define AZRI_ID_AZURE_CLI           AZRI_ID_OFF
-#  define AZRI_ID_AZURE_DEVELOPER_CLI AZRI_ID_OFF
-#  define AZRI_ID_AZURE_POWERSHELL    AZRI_ID_OFF
-#else
-#  define AZRI_ID_AZURE_CLI           AZREDIS_ID_AZURE_CLI
-#  define AZRI_ID_AZURE_DEVELOPER_CLI AZREDIS_ID_AZURE_DEVELOPER_CLI
-#  define AZRI_ID_AZURE_POWERSHELL    AZREDIS_ID_AZURE_POWERSHELL
+#ifndef AZREDIS_NO_OS                      /* without, these have no rows below */
+#  ifdef AZREDIS_NO_WORKLOAD
+    | 1 << AZREDIS_ID_WORKLOAD
+#  endif
+#  ifdef AZREDIS_NO_MANAGED
+    | 1 << AZREDIS_ID_MANAGED | 1 << AZREDIS_ID_MANAGED_APP
+#  endif
+#  ifdef AZREDIS_NO_TOKEN_FILE
+    | 1 << AZREDIS_ID_TOKEN_FILE
+#  endif
+#  ifdef AZREDIS_NO_EXEC
+    | 1 << AZREDIS_ID_EXEC
+#  endif
+#  ifdef AZREDIS_NO_DEVTOOLS
+    | 1 << AZREDIS_ID_AZURE_CLI | 1 << AZREDIS_ID_AZURE_DEVELOPER_CLI | 1 << AZREDIS_ID_AZURE_POWERSHELL
+#  endif
 #endif
+};
+
+static int azri_identity_is_off(int id) { return AZRI_IDENTITIES_OFF >> id & 1; }
 
 /* The name is within: the linker keeps or drops all literals of all tables together. */
 typedef struct azri_identity_kind { char name[21]; int8_t id; uint16_t needs; } azri_identity_kind;
 
 static const azri_identity_kind azri_identity_kinds[] = {
     { "default", AZREDIS_ID_DEFAULT, 0 },
-    { "client-secret", AZRI_ID_CLIENT_SECRET, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_SECRET },
-    { "client-certificate", AZRI_ID_CLIENT_CERTIFICATE,
+    { "client-secret", AZREDIS_ID_CLIENT_SECRET, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_SECRET },
+    { "client-certificate", AZREDIS_ID_CLIENT_CERTIFICATE,
       AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_CERTIFICATE | AZRI_NEED_PROOF },
 #if AZRI_WITH_CALLBACK
     { "callback", AZREDIS_ID_CALLBACK, AZRI_NEED_CALLBACK },
 #endif
-    { "access-key", AZRI_ID_ACCESS_KEY, AZRI_NEED_PASSWORD },
-    { "password", AZRI_ID_PASSWORD, AZRI_NEED_USER | AZRI_NEED_PASSWORD },
-    { "client-assertion", AZRI_ID_CLIENT_ASSERTION,
+    { "access-key", AZREDIS_ID_ACCESS_KEY, AZRI_NEED_PASSWORD },
+    { "password", AZREDIS_ID_PASSWORD, AZRI_NEED_USER | AZRI_NEED_PASSWORD },
+    { "client-assertion", AZREDIS_ID_CLIENT_ASSERTION,
       AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_ASSERTION | AZRI_NEED_PROOF },
 #ifndef AZREDIS_NO_OS
     { "environment", AZREDIS_ID_ENVIRONMENT, 0 },
-    { "workload-identity", AZRI_ID_WORKLOAD, AZRI_NEED_PROOF },
-    { "managed-identity", AZRI_ID_MANAGED, 0 },
-    { "managed-identity-app", AZRI_ID_MANAGED_APP, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_PROOF },
-    { "token-file", AZRI_ID_TOKEN_FILE, AZRI_NEED_TOKEN_FILE },
-    { "exec", AZRI_ID_EXEC, AZRI_NEED_EXEC },
-    { "azure-cli", AZRI_ID_AZURE_CLI, 0 },
-    { "azure-developer-cli", AZRI_ID_AZURE_DEVELOPER_CLI, 0 },
-    { "azure-powershell", AZRI_ID_AZURE_POWERSHELL, 0 },
+    { "workload-identity", AZREDIS_ID_WORKLOAD, AZRI_NEED_PROOF },
+    { "managed-identity", AZREDIS_ID_MANAGED, 0 },
+    { "managed-identity-app", AZREDIS_ID_MANAGED_APP, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_PROOF },
+    { "token-file", AZREDIS_ID_TOKEN_FILE, AZRI_NEED_TOKEN_FILE },
+    { "exec", AZREDIS_ID_EXEC, AZRI_NEED_EXEC },
+    { "azure-cli", AZREDIS_ID_AZURE_CLI, 0 },
+    { "azure-developer-cli", AZREDIS_ID_AZURE_DEVELOPER_CLI, 0 },
+    { "azure-powershell", AZREDIS_ID_AZURE_POWERSHELL, 0 },
 #endif
-    { "device-code", AZRI_ID_DEVICE_CODE, 0 }
+    { "device-code", AZREDIS_ID_DEVICE_CODE, 0 }
 };
 
 /* A scope is a resource with "/.default" behind it. */
@@ -4952,7 +4922,7 @@ static const azri_identity_kind *azri_identity_find(const char *name, int id) {
     size_t i;
     for (i = 0; i < sizeof azri_identity_kinds / sizeof azri_identity_kinds[0]; i++) {
         const azri_identity_kind *k = &azri_identity_kinds[i];
-        if (name ? azri_eqz(azri_str(name), k->name) : k->id == id && id >= 0) return k;
+        if (name ? azri_eqz(azri_str(name), k->name) : k->id == id && !azri_identity_is_off(id)) return k;
     }
     return NULL;
 }
@@ -4964,14 +4934,15 @@ static const char *azri_identity_name(int id) {
 
 AZREDIS_API azredis_status azredis_identity_by_name(const char *name, azredis_identity *out) {
     const azri_identity_kind *k = name ? azri_identity_find(name, 0) : NULL;
-    if (!k || !out || k->id < 0) return AZREDIS_E_ARG;
+    if (!k || !out || azri_identity_is_off(k->id)) return AZREDIS_E_ARG;
     *out = (azredis_identity)k->id;
     return AZREDIS_OK;
 }
 
 AZREDIS_API const char *azredis_identity_why(const char *name) {
     const azri_identity_kind *k = name ? azri_identity_find(name, 0) : NULL;
-    if (k) return k->id >= 0 ? NULL : "left out of this build by an AZREDIS_NO_ switch or AZREDIS_LEAN";
+    if (k && !azri_identity_is_off(k->id)) return NULL;
+    if (k) return "left out of this build by an AZREDIS_NO_ switch or AZREDIS_LEAN";
     return "no identity has this name; there are default environment client-secret client-certificate client-assertion "
            "workload-identity managed-identity managed-identity-app azure-cli azure-developer-cli azure-powershell "
            "device-code token-file exec callback access-key password";
@@ -5019,9 +4990,6 @@ static void azri_env_free(azri_env *env, const azri_mem *m) {
 static int azri_is_static(const azredis_auth_options *o) {
     return AZRI_WITH_PASSWORDS && (o->identity == AZREDIS_ID_ACCESS_KEY || o->identity == AZREDIS_ID_PASSWORD);
 }
-
-/* What is left out of this build has a negative number, which the enumeration may not have room for. */
-static int azri_identity_number(const azredis_auth_options *o) { return (int)o->identity; }
 
 #define AZRI_OPTION(member) (uint16_t)offsetof(azredis_auth_options, member)
 static const uint16_t azri_identity_texts[] = {
@@ -5178,7 +5146,7 @@ static azredis_status azri_identity_authority_parse(azri_url *u, const char *tex
 #define azri_identity_is_managed(id) ((void)(id), 0)
 #define azri_identity_check_managed(c, e) AZREDIS_OK
 #else
-static int azri_identity_is_managed(int id) { return id == AZRI_ID_MANAGED || id == AZRI_ID_MANAGED_APP; }
+static int azri_identity_is_managed(int id) { return id == AZREDIS_ID_MANAGED || id == AZREDIS_ID_MANAGED_APP; }
 
 /* What names a user-assigned managed identity. */
 enum { AZRI_BY_CLIENT, AZRI_BY_OBJECT, AZRI_BY_RESOURCE, AZRI_BYS };
@@ -5186,7 +5154,7 @@ enum { AZRI_BY_CLIENT, AZRI_BY_OBJECT, AZRI_BY_RESOURCE, AZRI_BYS };
 /* NULL: the machine's own. client_id is its name unless it is that of an application. */
 static const char *azri_identity_managed_id(const azredis_auth_options *c, int *by) {
     const char *client =
-        c->managed_client_id || azri_identity_number(c) == AZRI_ID_MANAGED_APP ? c->managed_client_id : c->client_id;
+        c->managed_client_id || c->identity == AZREDIS_ID_MANAGED_APP ? c->managed_client_id : c->client_id;
     *by = client ? AZRI_BY_CLIENT : c->object_id ? AZRI_BY_OBJECT : c->resource_id ? AZRI_BY_RESOURCE : AZRI_BY_CLIENT;
     return client ? client : c->object_id ? c->object_id : c->resource_id;
 }
@@ -5195,20 +5163,19 @@ static const char *azri_identity_managed_id(const azredis_auth_options *c, int *
 static azredis_status azri_identity_check_managed(const azredis_auth_options *c, azredis_error *e) {
     const char *id = c->resource_id, *z = id;
     int by;
-    if (c->identity != AZREDIS_ID_DEFAULT && !azri_identity_is_managed(azri_identity_number(c))) {
+    if (c->identity != AZREDIS_ID_DEFAULT && !azri_identity_is_managed((int)c->identity)) {
         if (!c->object_id && !c->resource_id && !c->managed_client_id) return AZREDIS_OK;
-        return azri_identity_bad(e, "options.identity",
-                                 "object_id, resource_id and managed_client_id name a managed identity; "
-                                 "set identity to one that asks for it, or leave them out");
+        return azri_identity_bad(e, "options.identity", "object_id, resource_id and managed_client_id name a managed "
+                                 "identity; set identity to one that asks for it, or leave them out");
     }
-    if (c->managed_client_id && azri_identity_number(c) == AZRI_ID_MANAGED)
+    if (c->managed_client_id && c->identity == AZREDIS_ID_MANAGED)
         return azri_identity_bad(e, "options.managed_client_id",
                                  "managed-identity takes its client id in the option client_id");
     (void)azri_identity_managed_id(c, &by);
     if ((by == AZRI_BY_CLIENT && (c->object_id || c->resource_id)) || (c->object_id && c->resource_id))
         return azri_identity_bad(
             e, "options", "client_id, object_id and resource_id are three names of one managed identity; give one");
-    if (azri_identity_number(c) == AZRI_ID_MANAGED_APP && !azri_identity_managed_id(c, &by))
+    if (c->identity == AZREDIS_ID_MANAGED_APP && !azri_identity_managed_id(c, &by))
         return azri_identity_bad(e, "options.identity",
                                  "managed-identity-app needs a user-assigned identity, which alone can be "
                                  "a federated credential: give managed_client_id, object_id or resource_id");
@@ -5236,11 +5203,10 @@ static azredis_status azri_identity_check_argument(const char *scope, azredis_er
 
 static azredis_status azri_identity_check_exec(const azredis_auth_options *c, azredis_error *e) {
     if (c->identity == AZREDIS_ID_EXEC && c->exec[0] != '/')
-        return azri_identity_bad(e, "options.exec",
-                                 "it must be the absolute path of a program; no shell and no PATH are "
-                                 "asked, and it takes no arguments: write a script for them");
-    if (c->identity != AZREDIS_ID_EXEC && azri_identity_number(c) != AZRI_ID_AZURE_CLI &&
-        azri_identity_number(c) != AZRI_ID_AZURE_DEVELOPER_CLI && azri_identity_number(c) != AZRI_ID_AZURE_POWERSHELL)
+        return azri_identity_bad(e, "options.exec", "it must be the absolute path of a program; no shell and no PATH "
+                                 "are asked, and it takes no arguments: write a script for them");
+    if (c->identity != AZREDIS_ID_EXEC && c->identity != AZREDIS_ID_AZURE_CLI &&
+        c->identity != AZREDIS_ID_AZURE_DEVELOPER_CLI && c->identity != AZREDIS_ID_AZURE_POWERSHELL)
         return AZREDIS_OK;
     return azri_identity_check_argument(c->scope, e);
 }
@@ -5299,12 +5265,16 @@ static const char *azri_identity_need(unsigned needs) {
 }
 
 static azredis_status azri_identity_check_values(const azredis_auth_options *c, azredis_error *e) {
-    if (c->kubernetes_proxy && azri_identity_number(c) != AZRI_ID_WORKLOAD)
+#ifdef AZREDIS_NO_OS
+    if (c->kubernetes_proxy)
+#else
+    if (c->kubernetes_proxy && c->identity != AZREDIS_ID_WORKLOAD)
+#endif
         return azri_fail(e, AZREDIS_E_ARG, "options.kubernetes_proxy", "options: kubernetes_proxy is for the identity "
                          "workload-identity alone; the default chain never asks a token proxy");
     if (AZRI_WITH_HTTP && azri_identity_check_app(c->tenant_id, c->client_id, "options", e) != AZREDIS_OK)
         return AZREDIS_E_ARG;
-    if ((int)AZRI_ID_MANAGED >= 0 && azri_identity_check_managed(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
+    if (azri_identity_check_managed(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (!AZRI_ONLY_CALLBACK && !azri_identity_clean(azri_str(c->scope), ":/.-_~", 253))
         return azri_fail(e, AZREDIS_E_ARG, "options.scope", "options: scope must be one resource, such as "
                          AZRI_REDIS_SCOPE);
@@ -5316,9 +5286,8 @@ static azredis_status azri_identity_check_values(const azredis_auth_options *c, 
         return AZREDIS_E_ARG;
 #endif
     if (!AZRI_WITH_CLAIMS && !c->user && !azri_is_static(c))
-        return azri_fail(e, AZREDIS_E_ARG, "options.user",
-                         "options: AZREDIS_NO_CLAIMS reads no tokens; set user to the "
-                         "object id of the identity");
+        return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: AZREDIS_NO_CLAIMS reads no tokens; set user to "
+                         "the object id of the identity");
     if (c->user && strlen(c->user) >= sizeof ((azredis_token *)0)->user)
         return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: user has more than 63 bytes");
     return AZREDIS_OK;
@@ -5337,10 +5306,8 @@ static azredis_status azri_identity_check(const azredis_auth_options *c, azredis
         return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %s needs the option "
                          "%s", k->name, azri_identity_need(lacks));
     if (idle)
-        return azri_fail(e, AZREDIS_E_ARG, "options.identity",
-                         "options: the default chain does not use the option %s; set "
-                         "identity to the one that does",
-                         azri_identity_need(idle));
+        return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: the default chain does not use the option %s; "
+                         "set identity to the one that does", azri_identity_need(idle));
     if (azri_identity_check_values(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (c->proxy && azri_identity_check_proxy(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (!AZRI_WITH_AUTHORITIES && (c->authority_host || c->allow_authority))
@@ -5388,7 +5355,7 @@ static AZRI_APART azredis_status azri_identity_conf_copy(azredis_auth_options *c
                                                          const azredis_auth_options *o, azredis_error *e) {
     azredis_status st;
     memset(c, 0, sizeof *c);
-    if ((int)AZRI_ID_DEVICE_CODE >= 0 && azri_identity_number(o) == AZRI_ID_DEVICE_CODE && azri_shape_of(m))
+    if (!azri_identity_is_off(AZREDIS_ID_DEVICE_CODE) && o->identity == AZREDIS_ID_DEVICE_CODE && azri_shape_of(m))
         return azri_identity_bad(e, "options.identity", "device-code keeps a refresh token, for which options.memory "
                                  "has no room; use port.alloc");
     if (AZRI_WITH_ENV && azri_shape_of(m) && (o->certificate_file || o->key_file))
@@ -5422,31 +5389,26 @@ typedef struct azri_hint_row { int code[6]; const char *text; } azri_hint_row;
 #define azri_hint(code) ((void)(code), (const char *)NULL)
 #else
 static const azri_hint_row azri_hints[] = {
-    { { 7000215 },
-      "wrong client secret; use the secret's Value, not its Secret ID, and check shell quoting" },
+    { { 7000215 }, "wrong client secret; use the secret's Value, not its Secret ID, and check shell quoting" },
     { { 7000222 }, "the client secret or certificate has expired; create a new one" },
     { { 7000218 }, "no credential was sent, or the application does not allow public client flows" },
-    { { 700016, 700011 },
-      "the application does not exist in this tenant; check client id and tenant id" },
+    { { 700016, 700011 }, "the application does not exist in this tenant; check client id and tenant id" },
     { { 7000112, 70001 }, "the application is disabled or unknown in this tenant" },
-    { { 90002, 50049, 50059, 50128 },
-      "this authority knows no such tenant; check tenant id and authority host" },
+    { { 90002, 50049, 50059, 50128 }, "this authority knows no such tenant; check tenant id and authority host" },
     { { 900023 }, "the tenant is neither a GUID nor a domain; was a URL pasted in?" },
     { { 90038, 900382 }, "the tenant lives in another national cloud; set AZURE_AUTHORITY_HOST" },
-    { { 500011, 50001 },
-      "the tenant does not know the resource: wrong scope or cloud, or no Redis service principal" },
+    { { 500011, 50001 }, "the tenant does not know the resource: wrong scope or cloud, or no Redis service principal" },
     { { 650052 }, "the tenant has no service principal for Redis; an administrator must add it" },
     { { 650057 }, "the application's API permissions do not list the Redis service" },
-    { { 70011, 1002012, 28002, 700022, 700023 },
-      "the scope must be one resource followed by /.default" },
+    { { 70011, 1002012, 28002, 700022, 700023 }, "the scope must be one resource followed by /.default" },
     { { 700025 }, "the application is a public client: it may not use a secret" },
     { { 700027, 700030, 50012 },
       "the certificate is not registered on the application; if it is trusted by subject name, set send_chain" },
     { { 700024, 50013, 500133, 50027, 50048 },
       "the assertion is stale or not valid; check this machine's clock and the token file" },
     { { 70021, 700211, 700212, 700213 },
-      "no federated credential of the application matches; compare issuer, subject and audience; a new "
-      "one needs minutes" },
+      "no federated credential of the application matches; compare issuer, subject and audience; a new one "
+      "needs minutes" },
     { { 7002137, 7002138 }, "no federated credential matches: upper and lower case count" },
     { { 700229 }, "this flow gives tokens to applications only" },
     { { 53003, 530032, 53000, 530035 },
@@ -5461,13 +5423,11 @@ static const azri_hint_row azri_hints[] = {
     { { 70016 }, "the device code waits for its user" },
     { { 70018 }, "the device code is wrong; start again" },
     { { 70019, 70020 }, "the device code has expired; start again" },
-    { { 50194, 9001023 },
-      "a single-tenant application needs its own tenant id, not common or organizations" },
+    { { 50194, 9001023 }, "a single-tenant application needs its own tenant id, not common or organizations" },
     { { 900144, 90014 }, "a required field is missing; is a variable empty?" },
     { { 9002313, 901002 }, "the authority finds the request malformed; does a proxy change it?" },
     { { 100007 }, "regional authorities serve managed platforms only; use the global host" },
-    { { 90055, 50196 },
-      "the same request comes too often; is another program in a loop with this identity?" },
+    { { 90055, 50196 }, "the same request comes too often; is another program in a loop with this identity?" },
     { { 50033, 90006, 90012, 90024, 90033, 90090 }, "Entra has a passing problem; it is tried again" }
 };
 
@@ -6219,7 +6179,8 @@ enum { AZRI_STEP_ARGS = 11, AZRI_PIN_DIGITS = 40 };
 /* HTTP: send request to url, feed the body to azri_flow_body, end with azri_flow_http.
  * FILE: read file, end with azri_flow_text. EXEC: run argv, end with azri_flow_ran and what it printed.
  * CALL: call, end with azri_flow_call. SIGN: load certificate and key, show the chain to azri_certificate_write, sign
- * what it put into f->proof, by sign if there is one, end with azri_flow_signed. WAIT: come back in wait_ms. DONE: look at the flow's status.
+ * what it put into f->proof, by sign if there is one, end with azri_flow_text.
+ * WAIT: come back in wait_ms. DONE: look at the flow's status.
  * Strings are lent by the flow until the step's end is told. */
 typedef struct azri_step {
     azri_step_kind kind;
@@ -6555,12 +6516,17 @@ static void azri_flow_nothing(azri_flow *f) {
 
 #if !defined(AZREDIS_NO_ASSERTION) || !defined(AZREDIS_NO_WORKLOAD) || !defined(AZREDIS_NO_MANAGED) || AZRI_WITH_CERTIFICATE || \
     !defined(AZREDIS_NO_DEVICE_CODE)
-/* The next question of this link. */
-static void azri_flow_stage(azri_flow *f, int stage) {
+/* The next part of the same question: the tries go on being counted. */
+static void azri_flow_part(azri_flow *f, int stage) {
     azri_flow_forget(f);
-    memset(f->tries, 0, sizeof f->tries);
     f->stage = stage;
     f->phase = AZRI_FLOW_ASK;
+}
+
+/* The next question of this link. */
+static void azri_flow_stage(azri_flow *f, int stage) {
+    azri_flow_part(f, stage);
+    memset(f->tries, 0, sizeof f->tries);
 }
 #endif
 
@@ -6768,8 +6734,7 @@ static void azri_flow_judge(azri_flow *f, uint64_t now, const azri_http *h) {
     else if (f->json_status == AZREDIS_OK && a->error[0]) {
         azri_flow_refused(f, h);
         passing = f->error.retryable;
-    } else
-        azri_flow_foreign(f, h);
+    } else azri_flow_foreign(f, h);
     f->error.http_status = h->status;
     f->error.retry_after_ms = h->retry_after_ms;
     if (!h->retry_after_ms && (a->aadsts == 90055 || a->aadsts == 50196))
@@ -6813,32 +6778,23 @@ static void azri_flow_http(azri_flow *f, uint64_t now, azredis_status transport,
     f->source->net(f, now);
 }
 
-#ifndef AZREDIS_NO_OS
-/* A file was read: OK, and text is what it holds; else e says why not. */
+#if AZRI_WITH_OS || AZRI_WITH_CERTIFICATE
+/* A file was read, a program has ended by itself, or a key has signed: OK, and text is what came; else e, which may be
+ * f->error, says why not. */
 static void azri_flow_text(azri_flow *f, uint64_t now, azredis_status st, azredis_str text, const azredis_error *e) {
-    AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks == AZRI_STEP_FILE);
-    if (st != AZREDIS_OK) f->error = *e;
+    AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks != AZRI_STEP_HTTP && f->asks != AZRI_STEP_CALL);
+    if (st != AZREDIS_OK) azri_fail_copy(&f->error, e);
     f->source->text(f, now, st, text);
 }
 #endif
 
-#ifndef AZREDIS_NO_CERTIFICATE
-/* A key has signed: OK, and signature is what it wrote; else f->error says why not. */
-static void azri_flow_signed(azri_flow *f, uint64_t now, azredis_status st, azredis_str signature) {
-    AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks == AZRI_STEP_SIGN);
-    f->source->text(f, now, st, signature);
-}
-#endif
-
 #ifndef AZREDIS_NO_EXEC
-/* A program has ended by itself: OK, and out is what it printed; else e says why not. said: how its stderr ends. */
+/* The same of a program. said: how its stderr ends. */
 static void azri_flow_ran(azri_flow *f, uint64_t now, azredis_status st, azredis_str out, azredis_str said,
                           int exit_code, const azredis_error *e) {
-    AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks == AZRI_STEP_EXEC);
-    if (st != AZREDIS_OK) f->error = *e;
     f->exit_code = exit_code;
     f->said = said;
-    f->source->text(f, now, st, out);
+    azri_flow_text(f, now, st, out, e);
     f->said = azri_slice(NULL, 0);
 }
 #endif
@@ -7371,9 +7327,8 @@ static azredis_status azri_managed_endpoint(azri_flow *f) {
     if (f->variant == AZRI_MI_FABRIC && !u->tls)
         return azri_identity_bad(&f->error, where, "Service Fabric's endpoint gets a secret, so it must be https");
     if (f->variant != AZRI_MI_IMDS && !u->tls && !azri_managed_is_near(azri_str(u->host)))
-        return azri_identity_bad(&f->error, where,
-                                 "without TLS the endpoint must be localhost, or an address of this machine, "
-                                 "its link or a private network");
+        return azri_identity_bad(&f->error, where, "without TLS the endpoint must be localhost, or an address of this "
+                                 "machine, its link or a private network");
     if (f->variant != AZRI_MI_IMDS) return AZREDIS_OK;
     if (!azri_eqz(azri_str(u->path), "/"))
         return azri_identity_bad(&f->error, where, "it must be http://host or http://host:port");
@@ -7630,14 +7585,6 @@ static void azri_managed_again(azri_flow *f, uint64_t now, const azri_retry *r) 
     azri_flow_again(f, now, r);
 }
 
-/* The next part of the same question: the tries go on being counted. */
-static void azri_managed_stage(azri_flow *f, int stage) {
-    uint32_t tries[AZRI_RETRY_SLOTS];
-    memcpy(tries, f->tries, sizeof tries);
-    azri_flow_stage(f, stage);
-    memcpy(f->tries, tries, sizeof tries);
-}
-
 /* Others (EC2, GCE) have a metadata service at the same address, and their own ways to say no. */
 static void azri_managed_foreign(azri_flow *f, uint64_t now, azredis_status st, int status) {
     (void)azri_flow_fail(f, st, "another metadata service answered at ");
@@ -7704,14 +7651,13 @@ static void azri_managed_challenged(azri_flow *f, uint64_t now, const azri_http 
         memmove(f->proof.ptr, name.ptr, name.len);
         f->proof.ptr[name.len] = '\0';
         f->proof.len = name.len;
-        azri_managed_stage(f, AZRI_MI_FILE);
+        azri_flow_part(f, AZRI_MI_FILE);
         return;
     }
     (void)azri_flow_fail(f, f->answer.error[0] ? AZREDIS_E_ENTRA : AZREDIS_E_HTTP, "");
-    azri_fail_add(&f->error,
-                  "Azure Arc at %s:%u answered HTTP %d %s, but it must be a key file in %s; is it himds that "
-                  "listens there?",
-                  f->authority.host, (unsigned)f->authority.port, h->status, why, AZRI_ARC_DIRECTORY);
+    azri_fail_add(&f->error, "Azure Arc at %s:%u answered HTTP %d %s, but it must be a key file in %s; is it himds "
+                  "that listens there?", f->authority.host, (unsigned)f->authority.port, h->status, why,
+                  AZRI_ARC_DIRECTORY);
     f->error.http_status = h->status;
     f->error.retryable = 0;
     azri_flow_failed(f, now);
@@ -7731,13 +7677,12 @@ static void azri_managed_text(azri_flow *f, uint64_t now, azredis_status st, azr
     for (i = 0; i < s.len && s.ptr[i] > ' ' && s.ptr[i] <= '~'; i++) {}
     azri_buf_free(&f->proof);
     if (s.len == 0 || i < s.len)
-        (void)azri_flow_fail(f, AZREDIS_E_TOKEN,
-                             "Azure Arc's key file is empty, or holds a blank, a line end or another "
-                             "character that no key has");
+        (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "Azure Arc's key file is empty, or holds a blank, a line end or "
+                             "another character that no key has");
     else if (azri_buf_add(&f->proof, s.ptr, s.len) != AZREDIS_OK)
         (void)azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for Azure Arc's key");
     else {
-        azri_managed_stage(f, AZRI_MI_ANSWER);
+        azri_flow_part(f, AZRI_MI_ANSWER);
         return;
     }
     azri_flow_failed(f, now);
@@ -7851,9 +7796,8 @@ static azredis_status azri_assertion_ask(azri_flow *f, azri_step *step) {
 static void azri_assertion_call(azri_flow *f, uint64_t now, azredis_status st, const azredis_fetched *got) {
     st = azri_flow_take_call(f, &f->proof, st, got);
     if (st == AZREDIS_OK && !azri_assertion_is_jwt(azri_slice(f->proof.ptr, f->proof.len)))
-        st = azri_flow_fail(f, AZREDIS_E_TOKEN,
-                            "the callback wrote no assertion: a JWT has three parts of letters, digits, - "
-                            "and _ with dots between, and nothing else");
+        st = azri_flow_fail(f, AZREDIS_E_TOKEN, "the callback wrote no assertion: a JWT has three parts of letters, "
+                            "digits, - and _ with dots between, and nothing else");
     if (st == AZREDIS_OK) azri_flow_stage(f, AZRI_FEDERATED_ASK);
     else azri_flow_failed(f, now);
 }
@@ -7930,9 +7874,8 @@ static azredis_status azri_workload_check_proxy(azri_flow *f) {
     if (!f->conf->kubernetes_proxy) return AZREDIS_OK;
     if (!v[AZRI_ENV_TOKEN_PROXY]) {
         if (!sni && !data && !v[AZRI_ENV_TOKEN_PROXY_CA_FILE]) return AZREDIS_OK;
-        return azri_workload_bad(f, AZRI_ENV_TOKEN_PROXY,
-                                 "it is not set, but AZURE_KUBERNETES_CA_FILE, _CA_DATA or _SNI_NAME "
-                                 "is; set it, or none of them");
+        return azri_workload_bad(f, AZRI_ENV_TOKEN_PROXY, "it is not set, but AZURE_KUBERNETES_CA_FILE, _CA_DATA or "
+                                 "_SNI_NAME is; set it, or none of them");
     }
     st = azri_url_parse(&u, azri_str(v[AZRI_ENV_TOKEN_PROXY]), azri_env_names[AZRI_ENV_TOKEN_PROXY], &f->error);
     if (st != AZREDIS_OK) return st;
@@ -8085,6 +8028,7 @@ static void azri_managed_app_net(azri_flow *f, uint64_t now) {
  * Pure: >>fetch reads the files and has the key loaded, wiped, and its chain shown to azri_certificate_write.
  * ================================================================================================ */
 
+#define AZRI_CHAIN_HEAD       4u           /* bytes of a length, big-endian, before each certificate of a chain */
 #define AZRI_CERTIFICATE_LIFE 600          /* seconds: Entra advises 5 to 10 minutes, and MSAL takes 10 */
 
 /* The stages before AZRI_FEDERATED_ASK. Without files the first one signs. */
@@ -8101,14 +8045,14 @@ typedef struct azri_assertion {
     int64_t         now;
 } azri_assertion;
 
-/* Cuts the next certificate, which stands behind its length in 4 bytes, off *chain. 0: there is none. */
-static int azri_certificate_next(azredis_str *chain, azredis_str *der) {
+/* Cuts the next certificate, which stands behind its length, off *chain. 0: there is none. */
+static int azri_chain_next(azredis_str *chain, azredis_str *der) {
     size_t i, n = 0;
-    if (chain->len < 4) return 0;
-    for (i = 0; i < 4; i++) n = n << 8 | (unsigned char)chain->ptr[i];
-    if (n > chain->len - 4) return 0;
-    *der = azri_slice(chain->ptr + 4, n);
-    *chain = azri_slice(der->ptr + n, chain->len - 4 - n);
+    if (chain->len < AZRI_CHAIN_HEAD) return 0;
+    for (i = 0; i < AZRI_CHAIN_HEAD; i++) n = n << 8 | (unsigned char)chain->ptr[i];
+    if (n > chain->len - AZRI_CHAIN_HEAD) return 0;
+    *der = azri_slice(chain->ptr + AZRI_CHAIN_HEAD, n);
+    *chain = azri_from(*chain, AZRI_CHAIN_HEAD + n);
     return 1;
 }
 
@@ -8118,7 +8062,7 @@ static azredis_status azri_certificate_header(azri_buf *b, const azri_assertion 
     azredis_status st = azri_buf_adds(b, a->rs256 ? "{\"alg\":\"RS256\",\"typ\":\"JWT\",\"x5t\":\""
                                                   : "{\"alg\":\"PS256\",\"typ\":\"JWT\",\"x5t#S256\":\"");
     if (st == AZREDIS_OK) st = azri_b64_add(b, a->print, 1);
-    while (st == AZREDIS_OK && azri_certificate_next(&rest, &der)) {
+    while (st == AZREDIS_OK && azri_chain_next(&rest, &der)) {
         st = azri_buf_adds(b, before);
         if (st == AZREDIS_OK) st = azri_b64_add(b, der, 0);
         before = "\",\"";
@@ -8172,7 +8116,7 @@ static int azri_certificate_sends_chain(const azri_flow *f) {
     return f->conf->send_chain || (z && (azri_eqz(azri_str(z), "1") || azri_ieqz(azri_str(z), "true")));
 }
 
-/* The step SIGN has certificates: puts what is to be signed into f->proof. chain: see azri_certificate_next; print: of the
+/* The step SIGN has certificates: puts what is to be signed into f->proof. chain: see azri_chain_next; print: of the
  * first one. Not OK: f->error says why. */
 static azredis_status azri_certificate_write(azri_flow *f, const azri_step *step, azredis_str chain, azredis_str print) {
     azri_assertion a;
@@ -8207,12 +8151,6 @@ static azredis_status azri_certificate_ask_sign(azri_flow *f, azri_step *step) {
 /* For the next request everything is made anew: an assertion is taken once only. f->tries goes on. */
 static void azri_certificate_anew(azri_flow *f) {
     if (f->phase == AZRI_FLOW_PAUSE && !f->secret) f->stage = AZRI_CERTIFICATE_FILE;
-}
-
-static void azri_certificate_stage(azri_flow *f, int stage) {
-    azri_flow_forget(f);
-    f->stage = stage;
-    f->phase = AZRI_FLOW_ASK;
 }
 
 #ifndef AZREDIS_NO_OS
@@ -8254,7 +8192,7 @@ static void azri_certificate_read(azri_flow *f, uint64_t now, azredis_str text) 
         return;
     }
     if (first) f->pair.key_at = f->pair.bytes.len;
-    azri_certificate_stage(f, first && azri_certificate_key_path(f) ? AZRI_CERTIFICATE_KEY : AZRI_CERTIFICATE_SIGN);
+    azri_flow_part(f, first && azri_certificate_key_path(f) ? AZRI_CERTIFICATE_KEY : AZRI_CERTIFICATE_SIGN);
 }
 
 /* The pair cannot be used: 1: the one before it is. Somebody may be writing it, or has made a mistake which is told. */
@@ -8264,7 +8202,7 @@ static int azri_certificate_fall_back(azri_flow *f) {
     if (path) azri_fail_add(&f->error, " (file %s%s%s)", path, key ? " and " : "", key ? key : "");
     if (parsed || f->stage != AZRI_CERTIFICATE_SIGN || !f->kept.bytes.len || f->error.code == AZREDIS_E_NOMEM) return 0;
     AZRI_SAY(f->hint, sizeof f->hint, "what the file held before is used on: %s", f->error.message);
-    azri_certificate_stage(f, AZRI_CERTIFICATE_SIGN_KEPT);
+    azri_flow_part(f, AZRI_CERTIFICATE_SIGN_KEPT);
     return 1;
 }
 
@@ -8296,7 +8234,7 @@ static void azri_certificate_signed(azri_flow *f, uint64_t now, azredis_status s
         return;
     }
     azri_certificate_keep(f);
-    azri_certificate_stage(f, AZRI_FEDERATED_ASK);
+    azri_flow_part(f, AZRI_FEDERATED_ASK);
 }
 
 #ifdef AZREDIS_NO_OS
@@ -8510,10 +8448,8 @@ static void azri_tool_text(azri_flow *f, uint64_t now, azredis_status st, azredi
             return;
         }
         azri_exec_add_said(f);
-    } else if (st == AZREDIS_OK)
-        could_not = azri_tool_refused(f);
-    else
-        azri_exec_add_said(f);
+    } else if (st == AZREDIS_OK) could_not = azri_tool_refused(f);
+    else azri_exec_add_said(f);
     if (could_not || (f->in_chain && st != AZREDIS_E_NOMEM)) azri_flow_unavailable(f, now);
     else azri_flow_failed(f, now);
 }
@@ -8817,9 +8753,8 @@ static azredis_status azri_device_ask(azri_flow *f, azri_step *step) {
  * ================================================================================================ */
 
 static azredis_status azri_source_left_out(azri_flow *f) {
-    return azri_fail(&f->error, AZREDIS_E_ARG, "options.identity",
-                     "options: this program was built with AZREDIS_NO_HTTP, "
-                     "so no token endpoint can be asked; use the identity callback");
+    return azri_fail(&f->error, AZREDIS_E_ARG, "options.identity", "options: this program was built with "
+                     "AZREDIS_NO_HTTP, so no token endpoint can be asked; use the identity callback");
 }
 
 #ifndef AZREDIS_NO_OS
@@ -8831,9 +8766,8 @@ static azredis_status azri_source_off(azri_flow *f) {
 
 /* Other SDKs have it, and a C program cannot. */
 static azredis_status azri_source_foreign(azri_flow *f) {
-    return azri_flow_fail(f, AZREDIS_E_ARG,
-                          "needs a .NET, Node or Python SDK, an editor or a desktop's broker, which no C "
-                          "program can ask; run az login and take AzureCliCredential, or use device code");
+    return azri_flow_fail(f, AZREDIS_E_ARG, "needs a .NET, Node or Python SDK, an editor or a desktop's broker, which "
+                          "no C program can ask; run az login and take AzureCliCredential, or use device code");
 }
 #endif
 
@@ -8876,11 +8810,12 @@ static const azri_source azri_sources[] = {        /* in the order of the defaul
 #ifndef AZREDIS_NO_OS
     { "environment", "EnvironmentCredential", AZREDIS_ID_ENVIRONMENT, AZRI_CHAIN_PROD,
       AZRI_BY_ENVIRONMENT },
-    { "workload-identity", "WorkloadIdentityCredential", AZRI_ID_WORKLOAD, AZRI_CHAIN_PROD, AZRI_BY_FILE },
-    { "managed-identity", "ManagedIdentityCredential", AZRI_ID_MANAGED, AZRI_CHAIN_PROD, AZRI_BY_MACHINE },
-    { "azure-cli", "AzureCliCredential", AZRI_ID_AZURE_CLI, AZRI_CHAIN_DEV, AZRI_BY_TOOL },
-    { "azure-developer-cli", "AzureDeveloperCliCredential", AZRI_ID_AZURE_DEVELOPER_CLI, AZRI_CHAIN_DEV, AZRI_BY_TOOL },
-    { "azure-powershell", "AzurePowerShellCredential", AZRI_ID_AZURE_POWERSHELL, AZRI_CHAIN_DEV, AZRI_BY_TOOL },
+    { "workload-identity", "WorkloadIdentityCredential", AZREDIS_ID_WORKLOAD, AZRI_CHAIN_PROD, AZRI_BY_FILE },
+    { "managed-identity", "ManagedIdentityCredential", AZREDIS_ID_MANAGED, AZRI_CHAIN_PROD, AZRI_BY_MACHINE },
+    { "azure-cli", "AzureCliCredential", AZREDIS_ID_AZURE_CLI, AZRI_CHAIN_DEV, AZRI_BY_TOOL },
+    { "azure-developer-cli", "AzureDeveloperCliCredential", AZREDIS_ID_AZURE_DEVELOPER_CLI, AZRI_CHAIN_DEV,
+      AZRI_BY_TOOL },
+    { "azure-powershell", "AzurePowerShellCredential", AZREDIS_ID_AZURE_POWERSHELL, AZRI_CHAIN_DEV, AZRI_BY_TOOL },
     { "visual-studio", "VisualStudioCredential", AZRI_ID_LATER, 0, AZRI_FOREIGN },
     { "visual-studio-code", "VisualStudioCodeCredential", AZRI_ID_LATER, 0, AZRI_FOREIGN },
     { "interactive-browser", "InteractiveBrowserCredential", AZRI_ID_LATER, 0, AZRI_FOREIGN },
@@ -8950,10 +8885,8 @@ static azredis_status azri_walk_wrong(azri_flow *f, azredis_str name) {
     size_t i, n = 0;
     f->link_count = 0;
     (void)azri_quote(quoted, sizeof quoted, name.ptr, name.len, azri_slice(NULL, 0));
-    (void)azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS",
-                    "AZURE_TOKEN_CREDENTIALS: '%s' is no name of a "
-                    "credential; give dev, prod or, with commas between them, ",
-                    quoted);
+    (void)azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS", "AZURE_TOKEN_CREDENTIALS: '%s' is no name of "
+                    "a credential; give dev, prod or, with commas between them, ", quoted);
     for (i = 0; i < AZRI_SOURCES; i++)
         if (azri_sources[i].chains) azri_fail_add(&f->error, "%s%s", n++ ? ", " : "", azri_sources[i].sdk_name);
     return AZREDIS_E_ARG;
@@ -8968,10 +8901,8 @@ static azredis_status azri_walk_by_variable(azri_flow *f, const char *text) {
         name = azri_trim(azri_slice(rest.ptr, end), " \t");
         if (!azri_walk_add_name(f, name)) return azri_walk_wrong(f, name);
         if (f->link_count > AZRI_LINKS_MAX)
-            return azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS",
-                             "AZURE_TOKEN_CREDENTIALS: these are more "
-                             "than %d credentials",
-                             (int)AZRI_LINKS_MAX);
+            return azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS", "AZURE_TOKEN_CREDENTIALS: these are "
+                             "more than %d credentials", (int)AZRI_LINKS_MAX);
         if (end == rest.len) return AZREDIS_OK;
         rest = azri_slice(rest.ptr + end + 1, rest.len - end - 1);
     }
@@ -8986,7 +8917,7 @@ static azredis_status azri_walk_plan(azri_flow *f) {
     if (f->pin) azri_walk_add(f, (size_t)f->pin - 1);
     else if (f->conf->identity != AZREDIS_ID_DEFAULT) {
         for (i = 0; i < AZRI_SOURCES; i++)
-            if (azri_sources[i].id == azri_identity_number(f->conf)) azri_walk_add(f, i);
+            if (azri_sources[i].id == (int)f->conf->identity) azri_walk_add(f, i);
     } else if (chosen) st = azri_walk_by_variable(f, chosen);
     else azri_walk_add_chain(f, AZRI_CHAIN_PROD | AZRI_CHAIN_DEV);
     f->in_chain = f->link_count > 1;
@@ -9037,8 +8968,7 @@ static azri_step_kind azri_flow_next(azri_flow *f, uint64_t now, int64_t unix_no
     } else if (f->phase == AZRI_FLOW_ASK && now >= f->deadline) {
         if (!f->tries[0] && !f->tries[1]) (void)azri_flow_fail(f, AZREDIS_E_TIMEOUT, "no time was left to ask");
         azri_flow_failed(f, now);
-    } else if (f->phase == AZRI_FLOW_ASK)
-        azri_flow_ask(f, now, unix_now, step);
+    } else if (f->phase == AZRI_FLOW_ASK) azri_flow_ask(f, now, unix_now, step);
     if (f->phase == AZRI_FLOW_DONE) step->kind = AZRI_STEP_DONE;
     else step->where = f->source->name;
     return step->kind;
@@ -9273,8 +9203,7 @@ static uint32_t azri_token_retry_delay(azri_token *t, uint64_t now) {
 }
 
 /* The fetch failed. Not retryable: somebody must mend something, the slow lane looks whether they have. */
-static void azri_token_failed(azri_token *t, uint32_t claim, uint64_t now, int retryable,
-                              uint32_t retry_after_ms) {
+static void azri_token_failed(azri_token *t, uint32_t claim, uint64_t now, int retryable, uint32_t retry_after_ms) {
     uint32_t delay;
     if (!azri_token_end_claim(t, claim)) return;
     delay = retryable ? azri_token_retry_delay(t, now) : azri_token_slow_delay(t, now);
@@ -14881,7 +14810,6 @@ static void azri_tls_idle(azri_tls *t) {
  * Entry points: azri_pfx_load, azri_chain_add.
  * ================================================================================================ */
 #define AZRI_KEY_WHERE     "certificate"
-#define AZRI_CHAIN_HEAD    4u        /* bytes of a length before each certificate of a chain */
 #define AZRI_PASSWORD_MAX  128u      /* of a file, in bytes of UTF-8; as UTF-16 it is on the stack */
 #define AZRI_PBE_BLOCK_MAX 16u
 #define AZRI_KEY_ROOM      (AZRI_KEY_FILE_MAX + AZRI_PBE_BLOCK_MAX)  /* of each buffer: a file and its NUL or padding */
@@ -15334,7 +15262,7 @@ static azredis_status azri_pfx_load(const azri_mem *m, azredis_str in, const cha
     return st;
 }
 
-/* ==== >>sign ============================================================== uses: core mem fail text port mbedtls pfx
+/* ==== >>sign ============================================================== uses: core mem fail text certificate port mbedtls pfx
  * The certificate of a service principal: what people keep it in is read, and its key signs. Whoever calls holds
  * azri_tls_enter. Nothing here is I/O.
  * Entry points: azri_key_load, azri_chain_load, azri_key_sign, azri_key_free.
@@ -15406,16 +15334,6 @@ static azredis_status azri_pem_decode(azredis_str body, azri_buf *out) {
 
 /* ---- chain: certificates as DER, each behind its length ---------------------------------------------- */
 
-/* The certificate at *at, which moves on. 0: there is none. */
-static int azri_chain_next(const azri_buf *chain, size_t *at, azredis_str *der) {
-    size_t i, n = 0;
-    if (*at == chain->len) return 0;
-    for (i = 0; i < AZRI_CHAIN_HEAD; i++) n = n << 8 | (unsigned char)chain->ptr[*at + i];
-    *der = azri_slice(chain->ptr + *at + AZRI_CHAIN_HEAD, n);
-    *at += AZRI_CHAIN_HEAD + n;
-    return 1;
-}
-
 static azredis_status azri_chain_pem(azri_buf *chain, azri_buf *scratch, azredis_str text, azredis_error *e) {
     azri_pem b;
     azredis_status st = AZREDIS_OK;
@@ -15470,12 +15388,13 @@ static void azri_chain_reverse(char *p, size_t n) {
 
 /* The certificate of the key moves to the front. */
 static azredis_status azri_chain_leaf(azri_key *k, azredis_error *e) {
+    azredis_str rest = azri_slice(k->chain.ptr, k->chain.len), der;
     size_t from = 0, at = 0;
-    azredis_str der;
     int rc = 0, bad = 0;
-    while (rc == 0 && azri_chain_next(&k->chain, &at, &der)) {
+    while (rc == 0 && azri_chain_next(&rest, &der)) {
         rc = azri_chain_matches(k, der, &bad);
-        if (rc == 0) from = at;
+        from = at;
+        at = k->chain.len - rest.len;
     }
     if (rc == 0 && bad)
         return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: a certificate in it is damaged, or of a kind "
@@ -15522,8 +15441,7 @@ static azredis_status azri_key_der(azri_key *k, const azri_buf *der, const char 
     azredis_str in = azri_slice(der->ptr, der->len), value;
     azri_buf plain;
     azredis_status st;
-    if (!AZRI_WITH_PEM || !azri_der(&in, AZRI_DER_SEQUENCE, &value) || !value.len ||
-        value.ptr[0] != AZRI_DER_SEQUENCE)
+    if (!AZRI_WITH_PEM || !azri_der(&in, AZRI_DER_SEQUENCE, &value) || !value.len || value.ptr[0] != AZRI_DER_SEQUENCE)
         return azri_key_parse(k, der, NULL, e);
     azri_buf_init(&plain, der->mem, AZRI_KEY_ROOM, 1);
     st = azri_pfx_load(der->mem, azri_slice(der->ptr, der->len), password, &plain, NULL, e);
@@ -15603,9 +15521,8 @@ static azredis_status azri_chain_load(azri_buf *chain, const azri_mem *m, azredi
 /* The thumbprint of the first certificate, as the header of an assertion has it: by SHA-256 for PS256, by SHA-1 for
  * RS256. Returns its length; 0: this mbedTLS has no such hash. */
 static size_t azri_chain_print(const azri_buf *chain, int alg, unsigned char out[32]) {
-    azredis_str der;
-    size_t at = 0;
-    if (!azri_chain_next(chain, &at, &der)) return 0;
+    azredis_str rest = azri_slice(chain->ptr, chain->len), der;
+    if (!azri_chain_next(&rest, &der)) return 0;
     if (alg == AZRI_SIGN_RS256) return azri_mbedtls_sha1((const unsigned char *)der.ptr, der.len, out) == 0 ? 20 : 0;
     return azri_mbedtls_sha256((const unsigned char *)der.ptr, der.len, out) == 0 ? 32 : 0;
 }
@@ -16411,7 +16328,7 @@ static void azri_fetch_sign(azredis_auth *a, azri_fetch *f) {
     azri_buf signature;
     azri_buf_init(&signature, &a->port.mem, AZRI_VALUE_MAX, 1);            /* in an arena the place of the token */
     azredis_status st = azri_fetch_assert(&a->port, &f->flow, &f->step, &signature);
-    azri_flow_signed(&f->flow, azri_auth_now(a), st, azri_slice(signature.ptr, signature.len));
+    azri_flow_text(&f->flow, azri_auth_now(a), st, azri_slice(signature.ptr, signature.len), &f->flow.error);
     azri_buf_free(&signature);
 }
 #endif
