@@ -1535,45 +1535,45 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #else
 #  define AZRI_LIMIT(device, others) others
 #endif
-#ifndef AZREDIS_TOKEN_MAX   /* a service principal's token has 1.3 to 2 KB, some groups more; Redis takes no more (networking.c) */
-#  define AZREDIS_TOKEN_MAX  AZRI_LIMIT(4096u, 16384u)
+#ifndef AZREDIS_TOKEN_MAX      /* a service principal's token has 1.3 to 2 KB, and some groups more */
+#  define AZREDIS_TOKEN_MAX AZRI_LIMIT(4096u, 16384u)   /* Redis refuses a longer argument before AUTH (networking.c) */
 #endif
-#define AZRI_TOKEN_MAX       (AZREDIS_TOKEN_MAX)
-#define AZRI_VALUE_MAX       AZRI_LIMIT((AZRI_TOKEN_MAX + 1), AZRI_HTTP_BODY_MAX)      /* one string of a token answer */
-#define AZRI_CLAIM_MAX       AZRI_LIMIT(1024u, AZRI_TOKEN_MAX)       /* one string inside a token */
-#define AZRI_FORM_MAX        AZRI_LIMIT(2048u, AZRI_HTTP_BODY_MAX)   /* ids, secret and scope, percent-encoded */
-#define AZRI_REQUEST_MAX     (AZRI_FORM_MAX + AZRI_LIMIT(1024u, AZRI_HTTP_BODY_MAX))
-#define AZRI_FETCH_PIECE     AZRI_LIMIT(256u, 2048u)         /* of a token answer, on the stack */
-#define AZRI_KEY_FILE_MAX    AZRI_LIMIT(8192u, 131072u)      /* certificate, key (RSA-4096 3.3 KB in PEM) and chain: 5 to 20 KB */
-#ifndef AZRI_PBE_ROUNDS     /* hashes of a password for one file: seconds, a second or so; OpenSSL writes 2048 for each of 3 parts */
-#  define AZRI_PBE_ROUNDS    AZRI_LIMIT(20000u, 1000000u)
+#define AZRI_TOKEN_MAX     (AZREDIS_TOKEN_MAX)
+#define AZRI_VALUE_MAX     AZRI_LIMIT((AZRI_TOKEN_MAX + 1), AZRI_HTTP_BODY_MAX)    /* one string of a token answer */
+#define AZRI_CLAIM_MAX     AZRI_LIMIT(1024u, AZRI_TOKEN_MAX)      /* one string inside a token */
+#define AZRI_FORM_MAX      AZRI_LIMIT(2048u, AZRI_HTTP_BODY_MAX)  /* ids, secret and scope, percent-encoded */
+#define AZRI_REQUEST_MAX   (AZRI_FORM_MAX + AZRI_LIMIT(1024u, AZRI_HTTP_BODY_MAX))
+#define AZRI_FETCH_PIECE   AZRI_LIMIT(256u, 2048u)      /* of a token answer, on the stack */
+#define AZRI_KEY_FILE_MAX  AZRI_LIMIT(8192u, 131072u)   /* key (RSA-4096: 3.3 KB in PEM) and chain have 5 to 20 KB */
+#ifndef AZRI_PBE_ROUNDS        /* hashes of a password for one file: a second or more; OpenSSL writes 2048 thrice */
+#  define AZRI_PBE_ROUNDS  AZRI_LIMIT(20000u, 1000000u)
 #endif
-#define AZRI_CERT_MAX        AZRI_LIMIT(4096u, 16384u)       /* base64 text of one root certificate; RSA-4096 has 2.7 KB */
-#define AZRI_TLS_AHEAD       AZRI_LIMIT(512u, 16384u)        /* bytes read from the socket at once; a record has at most 16 KiB */
-#define AZRI_RECORD          AZRI_LIMIT(2048u, 16384u)       /* one TLS record: small commands share it */
-#define AZRI_JSON_DEPTH      AZRI_LIMIT(8, 16)               /* Entra nests 2 deep */
-#define AZRI_RESP_DEPTH      AZRI_LIMIT(16, 128)             /* no Redis command nests deeper than 8 */
-#define AZRI_RESP_BLOCK      AZRI_LIMIT(2048u, 16384u)       /* least receive block; one TLS record */
-#define AZRI_RESP_RESERVE    AZRI_LIMIT(8192u, 1048576u)     /* most that is reserved because a length was announced */
-#define AZRI_RESP_NODES      AZRI_LIMIT(16u, 64u)            /* first node array */
-#define AZRI_POOL_ROOM       AZRI_LIMIT(128u, 256u)          /* frames up to this size come from the pool */
-#define AZRI_POOL_MAX        AZRI_LIMIT(8u, 1024u)           /* commands kept for reuse */
-#define AZRI_POOL_REPLY      AZRI_LIMIT(1024u, 4096u)        /* memory of its answer that such a command may keep */
-#define AZRI_LARGE_ROOM      AZRI_LIMIT(0u, 65536u)          /* one command of up to this size is kept for the next large one */
-#define AZRI_NEWS_MAX        AZRI_LIMIT((AZRI_WITH_EVENTS ? 4u : 1u), 16u)   /* events waiting for a client's handler */
-#define AZRI_NOTES_MAX       AZRI_LIMIT((AZRI_WITH_EVENTS ? 4u : 1u), 16u)   /* of an auth, for a client that seldom pumps */
-#define AZRI_GRAVES          AZRI_LIMIT(4, 64)   /* sockets that wait to be closed, as a loop may watch them; oldest first */
-#define AZRI_FDS_MAX         AZRI_LIMIT(4u, 64u) /* of one wait: waker, token request, connections, each at several addresses */
-#define AZRI_LINKS_MAX       AZRI_LIMIT(4, 12)               /* records of one walk of the chain */
-#define AZRI_COMMAND_ARGS    AZRI_LIMIT(16, 64)              /* arguments of the variadic azredis_command, on the stack */
-#define AZRI_BACKLOG_COUNT   AZRI_LIMIT(16u, 10000u)
-#define AZRI_REPLY_MAX       AZRI_LIMIT(32768u, AZRI_RESP_BULK_MAX)
-#define AZRI_BACKLOG_BYTES   AZRI_LIMIT(8192u, 67108864u)
-#define AZRI_SUB_QUEUE       AZRI_LIMIT(4u, 10000u)
-#define AZRI_SUB_BYTES       AZRI_LIMIT(8192u, 67108864u)
-#define AZRI_TOPICS          AZRI_LIMIT(1u, 64u)             /* lists that subscriptions are looked up in: 16 steps among 1 000 */
-#define AZRI_CHANNEL_ROOM    64u         /* of a channel's name, where memory is an arena */
-#define AZRI_ARENA_POOLS     40          /* sizes of blocks in an arena */
+#define AZRI_CERT_MAX      AZRI_LIMIT(4096u, 16384u)    /* base64 text of one root certificate; RSA-4096 has 2.7 KB */
+#define AZRI_TLS_AHEAD     AZRI_LIMIT(512u, 16384u)     /* read from the socket at once; a record has up to 16 KiB */
+#define AZRI_RECORD        AZRI_LIMIT(2048u, 16384u)    /* one TLS record: small commands share it */
+#define AZRI_JSON_DEPTH    AZRI_LIMIT(8, 16)            /* Entra nests 2 deep */
+#define AZRI_RESP_DEPTH    AZRI_LIMIT(16, 128)          /* no Redis command nests deeper than 8 */
+#define AZRI_RESP_BLOCK    AZRI_LIMIT(2048u, 16384u)    /* least receive block; one TLS record */
+#define AZRI_RESP_RESERVE  AZRI_LIMIT(8192u, 1048576u)  /* most that is reserved because a length was announced */
+#define AZRI_RESP_NODES    AZRI_LIMIT(16u, 64u)         /* first node array */
+#define AZRI_POOL_ROOM     AZRI_LIMIT(128u, 256u)       /* frames up to this size come from the pool */
+#define AZRI_POOL_MAX      AZRI_LIMIT(8u, 1024u)        /* commands kept for reuse */
+#define AZRI_POOL_REPLY    AZRI_LIMIT(1024u, 4096u)     /* memory of its answer that such a command may keep */
+#define AZRI_LARGE_ROOM    AZRI_LIMIT(0u, 65536u)       /* one command up to this size is kept for the next large one */
+#define AZRI_NEWS_MAX      AZRI_LIMIT((AZRI_WITH_EVENTS ? 4u : 1u), 16u)   /* events waiting for a client's handler */
+#define AZRI_NOTES_MAX     AZRI_NEWS_MAX                /* of an auth that a client which seldom pumps can still get */
+#define AZRI_GRAVES        AZRI_LIMIT(4, 64)            /* sockets to be closed once no event loop watches them */
+#define AZRI_FDS_MAX       AZRI_LIMIT(4u, 64u)          /* of one wait: waker, token request, connections */
+#define AZRI_LINKS_MAX     AZRI_LIMIT(4, 12)            /* records of one walk of the chain */
+#define AZRI_COMMAND_ARGS  AZRI_LIMIT(16, 64)           /* arguments of the variadic azredis_command, on the stack */
+#define AZRI_BACKLOG_COUNT AZRI_LIMIT(16u, 10000u)
+#define AZRI_REPLY_MAX     AZRI_LIMIT(32768u, AZRI_RESP_BULK_MAX)
+#define AZRI_BACKLOG_BYTES AZRI_LIMIT(8192u, 67108864u)
+#define AZRI_SUB_QUEUE     AZRI_LIMIT(4u, 10000u)
+#define AZRI_SUB_BYTES     AZRI_LIMIT(8192u, 67108864u)
+#define AZRI_TOPICS        AZRI_LIMIT(1u, 64u)          /* lists to look subscriptions up in: 16 steps among 1 000 */
+#define AZRI_CHANNEL_ROOM  64u                          /* of a channel's name, where memory is an arena */
+#define AZRI_ARENA_POOLS   40                           /* sizes of blocks in an arena */
 
 #define AZRI_LEASES          16u         /* connections leased at once */
 #define AZRI_LEASES_MAX      32u         /* all sockets must find room in AZRI_FDS_MAX */
@@ -4817,16 +4817,15 @@ enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NE
 
 #define AZRI_ID_LATER (-1)                 /* the name is known, no identity of ours has it */
 #define AZRI_ID_OFF   (-2)                 /* a switch took it out of this build */
+#define AZRI_ID_CLIENT_CERTIFICATE (AZRI_WITH_CERTIFICATE ? (int)AZREDIS_ID_CLIENT_CERTIFICATE : AZRI_ID_OFF)
+#define AZRI_ID_CLIENT_SECRET      (AZRI_WITH_WALKS ? (int)AZREDIS_ID_CLIENT_SECRET : AZRI_ID_OFF)
+#define AZRI_ID_ACCESS_KEY         (AZRI_WITH_PASSWORDS ? (int)AZREDIS_ID_ACCESS_KEY : AZRI_ID_OFF)
+#define AZRI_ID_PASSWORD           (AZRI_WITH_PASSWORDS ? (int)AZREDIS_ID_PASSWORD : AZRI_ID_OFF)
 
 #ifdef AZREDIS_NO_ASSERTION
 #  define AZRI_ID_CLIENT_ASSERTION AZRI_ID_OFF
 #else
 #  define AZRI_ID_CLIENT_ASSERTION AZREDIS_ID_CLIENT_ASSERTION
-#endif
-#ifdef AZREDIS_NO_CERTIFICATE
-#  define AZRI_ID_CLIENT_CERTIFICATE AZRI_ID_OFF
-#else
-#  define AZRI_ID_CLIENT_CERTIFICATE AZREDIS_ID_CLIENT_CERTIFICATE
 #endif
 #ifdef AZREDIS_NO_WORKLOAD
 #  define AZRI_ID_WORKLOAD AZRI_ID_OFF
@@ -4839,18 +4838,6 @@ enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NE
 #else
 #  define AZRI_ID_MANAGED     AZREDIS_ID_MANAGED
 #  define AZRI_ID_MANAGED_APP AZREDIS_ID_MANAGED_APP
-#endif
-#if AZRI_WITH_WALKS
-#  define AZRI_ID_CLIENT_SECRET AZREDIS_ID_CLIENT_SECRET
-#else
-#  define AZRI_ID_CLIENT_SECRET AZRI_ID_OFF
-#endif
-#ifdef AZREDIS_LEAN
-#  define AZRI_ID_ACCESS_KEY AZRI_ID_OFF
-#  define AZRI_ID_PASSWORD   AZRI_ID_OFF
-#else
-#  define AZRI_ID_ACCESS_KEY AZREDIS_ID_ACCESS_KEY
-#  define AZRI_ID_PASSWORD   AZREDIS_ID_PASSWORD
 #endif
 #ifdef AZREDIS_NO_TOKEN_FILE
 #  define AZRI_ID_TOKEN_FILE AZRI_ID_OFF
