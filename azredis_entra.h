@@ -1529,84 +1529,51 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #define AZRI_RESP_BULK_MAX   536870912u  /* Redis's own proto-max-bulk-len */
 #define AZRI_PEER_TEXT       200u        /* bytes of a peer's text that an error may quote */
 
-/* Limits that cost memory. With AZREDIS_NO_OS they are what a device of 100 KB has room for. */
-#define AZRI_CHANNEL_ROOM    64u         /* of a channel's name, where memory is an arena */
-#define AZRI_ARENA_POOLS     40          /* sizes of blocks in an arena */
+/* Limits that cost memory: what a device of 100 KB has room for (AZREDIS_NO_OS), and others. */
 #ifdef AZREDIS_NO_OS
-#  ifndef AZREDIS_TOKEN_MAX
-#    define AZREDIS_TOKEN_MAX 4096u      /* a service principal's token has 1.3 to 2 KB, and some groups more */
-#  endif
-#  define AZRI_TOKEN_MAX     (AZREDIS_TOKEN_MAX)
-#  define AZRI_VALUE_MAX     (AZRI_TOKEN_MAX + 1)   /* one string of a token answer */
-#  define AZRI_CLAIM_MAX     1024u       /* one string inside a token */
-#  define AZRI_FORM_MAX      2048u       /* ids, secret and scope, percent-encoded */
-#  define AZRI_REQUEST_MAX   (AZRI_FORM_MAX + 1024u)
-#  define AZRI_FETCH_PIECE   256u        /* of a token answer, on the stack */
-#  define AZRI_KEY_FILE_MAX  8192u       /* certificate, key and chain; RSA-4096 has 3.3 KB of key in PEM */
-#  define AZRI_PBE_ROUNDS    20000u      /* hashes of a password for one file: seconds */
-#  define AZRI_CERT_MAX      4096u       /* base64 text of one root certificate; RSA-4096 has 2.7 KB */
-#  define AZRI_TLS_AHEAD     512u        /* bytes read from the socket at once */
-#  define AZRI_RECORD        2048u       /* one TLS record: small commands share it */
-#  define AZRI_JSON_DEPTH    8           /* Entra nests 2 deep */
-#  define AZRI_RESP_DEPTH    16          /* no Redis command nests deeper than 8 */
-#  define AZRI_RESP_BLOCK    2048u       /* least receive block */
-#  define AZRI_RESP_RESERVE  8192u       /* most that is reserved because a length was announced */
-#  define AZRI_RESP_NODES    16u         /* first node array */
-#  define AZRI_POOL_ROOM     128u        /* frames up to this size come from the pool */
-#  define AZRI_POOL_MAX      8u          /* commands kept for reuse */
-#  define AZRI_POOL_REPLY    1024u       /* memory of its answer that such a command may keep */
-#  define AZRI_LARGE_ROOM    0u          /* none is kept */
-#  define AZRI_NEWS_MAX      (AZRI_WITH_EVENTS ? 4u : 1u)   /* events waiting for a client's handler */
-#  define AZRI_NOTES_MAX     (AZRI_WITH_EVENTS ? 4u : 1u)   /* of an auth that a client which seldom pumps can still get */
-#  define AZRI_GRAVES        4           /* sockets that wait to be closed, if an event loop of yours watches them */
-#  define AZRI_FDS_MAX       4u          /* sockets of one wait: token request, connections */
-#  define AZRI_LINKS_MAX     4           /* records of one walk of the chain */
-#  define AZRI_COMMAND_ARGS  16          /* arguments of the variadic azredis_command, on the stack */
-#  define AZRI_BACKLOG_COUNT 16u
-#  define AZRI_REPLY_MAX     32768u
-#  define AZRI_BACKLOG_BYTES 8192u
-#  define AZRI_SUB_QUEUE     4u
-#  define AZRI_SUB_BYTES     8192u
-#  define AZRI_TOPICS        1u
+#  define AZRI_LIMIT(device, others) device
 #else
-#  ifndef AZREDIS_TOKEN_MAX
-#    define AZREDIS_TOKEN_MAX 16384u     /* Redis refuses a longer argument before AUTH (redis: networking.c) */
-#  endif
-#  define AZRI_TOKEN_MAX     (AZREDIS_TOKEN_MAX)
-#  define AZRI_VALUE_MAX     AZRI_HTTP_BODY_MAX
-#  define AZRI_CLAIM_MAX     AZRI_TOKEN_MAX
-#  define AZRI_FORM_MAX      AZRI_HTTP_BODY_MAX
-#  define AZRI_REQUEST_MAX   (2 * AZRI_HTTP_BODY_MAX)
-#  define AZRI_FETCH_PIECE   2048u
-#  define AZRI_KEY_FILE_MAX  131072u     /* key and chain have 5 to 20 KB: a file given by mistake is none */
-#  ifndef AZRI_PBE_ROUNDS
-#    define AZRI_PBE_ROUNDS  1000000u    /* a second or so; OpenSSL writes 2048 for each of three parts */
-#  endif
-#  define AZRI_CERT_MAX      16384u
-#  define AZRI_TLS_AHEAD     16384u      /* a record is 16 KiB at most */
-#  define AZRI_RECORD        16384u
-#  define AZRI_JSON_DEPTH    16
-#  define AZRI_RESP_DEPTH    128
-#  define AZRI_RESP_BLOCK    16384u      /* one TLS record */
-#  define AZRI_RESP_RESERVE  1048576u
-#  define AZRI_RESP_NODES    64u
-#  define AZRI_POOL_ROOM     256u
-#  define AZRI_POOL_MAX      1024u
-#  define AZRI_POOL_REPLY    4096u
-#  define AZRI_LARGE_ROOM    65536u      /* one command of up to this size is kept for the next large one */
-#  define AZRI_NEWS_MAX      16u
-#  define AZRI_NOTES_MAX     16u
-#  define AZRI_GRAVES        64          /* a loop that asks for no list in between has nothing to protect: oldest first */
-#  define AZRI_FDS_MAX       64u         /* waker, token request, connections: one that is made may watch several addresses */
-#  define AZRI_LINKS_MAX     12
-#  define AZRI_COMMAND_ARGS  64
-#  define AZRI_BACKLOG_COUNT 10000u
-#  define AZRI_REPLY_MAX     AZRI_RESP_BULK_MAX
-#  define AZRI_BACKLOG_BYTES 67108864u
-#  define AZRI_SUB_QUEUE     10000u
-#  define AZRI_SUB_BYTES     67108864u
-#  define AZRI_TOPICS        64u         /* lists that subscriptions are looked up in: 16 steps among 1 000 */
+#  define AZRI_LIMIT(device, others) others
 #endif
+#ifndef AZREDIS_TOKEN_MAX      /* a service principal's token has 1.3 to 2 KB, and some groups more */
+#  define AZREDIS_TOKEN_MAX AZRI_LIMIT(4096u, 16384u)   /* Redis refuses a longer argument before AUTH (networking.c) */
+#endif
+#define AZRI_TOKEN_MAX     (AZREDIS_TOKEN_MAX)
+#define AZRI_VALUE_MAX     AZRI_LIMIT((AZRI_TOKEN_MAX + 1), AZRI_HTTP_BODY_MAX)    /* one string of a token answer */
+#define AZRI_CLAIM_MAX     AZRI_LIMIT(1024u, AZRI_TOKEN_MAX)      /* one string inside a token */
+#define AZRI_FORM_MAX      AZRI_LIMIT(2048u, AZRI_HTTP_BODY_MAX)  /* ids, secret and scope, percent-encoded */
+#define AZRI_REQUEST_MAX   (AZRI_FORM_MAX + AZRI_LIMIT(1024u, AZRI_HTTP_BODY_MAX))
+#define AZRI_FETCH_PIECE   AZRI_LIMIT(256u, 2048u)      /* of a token answer, on the stack */
+#define AZRI_KEY_FILE_MAX  AZRI_LIMIT(8192u, 131072u)   /* key (RSA-4096: 3.3 KB in PEM) and chain have 5 to 20 KB */
+#ifndef AZRI_PBE_ROUNDS        /* hashes of a password for one file: a second or more; OpenSSL writes 2048 thrice */
+#  define AZRI_PBE_ROUNDS  AZRI_LIMIT(20000u, 1000000u)
+#endif
+#define AZRI_CERT_MAX      AZRI_LIMIT(4096u, 16384u)    /* base64 text of one root certificate; RSA-4096 has 2.7 KB */
+#define AZRI_TLS_AHEAD     AZRI_LIMIT(512u, 16384u)     /* read from the socket at once; a record has up to 16 KiB */
+#define AZRI_RECORD        AZRI_LIMIT(2048u, 16384u)    /* one TLS record: small commands share it */
+#define AZRI_JSON_DEPTH    AZRI_LIMIT(8, 16)            /* Entra nests 2 deep */
+#define AZRI_RESP_DEPTH    AZRI_LIMIT(16, 128)          /* no Redis command nests deeper than 8 */
+#define AZRI_RESP_BLOCK    AZRI_LIMIT(2048u, 16384u)    /* least receive block; one TLS record */
+#define AZRI_RESP_RESERVE  AZRI_LIMIT(8192u, 1048576u)  /* most that is reserved because a length was announced */
+#define AZRI_RESP_NODES    AZRI_LIMIT(16u, 64u)         /* first node array */
+#define AZRI_POOL_ROOM     AZRI_LIMIT(128u, 256u)       /* frames up to this size come from the pool */
+#define AZRI_POOL_MAX      AZRI_LIMIT(8u, 1024u)        /* commands kept for reuse */
+#define AZRI_POOL_REPLY    AZRI_LIMIT(1024u, 4096u)     /* memory of its answer that such a command may keep */
+#define AZRI_LARGE_ROOM    AZRI_LIMIT(0u, 65536u)       /* one command up to this size is kept for the next large one */
+#define AZRI_NEWS_MAX      AZRI_LIMIT((AZRI_WITH_EVENTS ? 4u : 1u), 16u)   /* events waiting for a client's handler */
+#define AZRI_NOTES_MAX     AZRI_NEWS_MAX                /* of an auth that a client which seldom pumps can still get */
+#define AZRI_GRAVES        AZRI_LIMIT(4, 64)            /* sockets to be closed once no event loop watches them */
+#define AZRI_FDS_MAX       AZRI_LIMIT(4u, 64u)          /* of one wait: waker, token request, connections */
+#define AZRI_LINKS_MAX     AZRI_LIMIT(4, 12)            /* records of one walk of the chain */
+#define AZRI_COMMAND_ARGS  AZRI_LIMIT(16, 64)           /* arguments of the variadic azredis_command, on the stack */
+#define AZRI_BACKLOG_COUNT AZRI_LIMIT(16u, 10000u)
+#define AZRI_REPLY_MAX     AZRI_LIMIT(32768u, AZRI_RESP_BULK_MAX)
+#define AZRI_BACKLOG_BYTES AZRI_LIMIT(8192u, 67108864u)
+#define AZRI_SUB_QUEUE     AZRI_LIMIT(4u, 10000u)
+#define AZRI_SUB_BYTES     AZRI_LIMIT(8192u, 67108864u)
+#define AZRI_TOPICS        AZRI_LIMIT(1u, 64u)          /* lists to look subscriptions up in: 16 steps among 1 000 */
+#define AZRI_CHANNEL_ROOM  64u                          /* of a channel's name, where memory is an arena */
+#define AZRI_ARENA_POOLS   40                           /* sizes of blocks in an arena */
 
 #define AZRI_LEASES          16u         /* connections leased at once */
 #define AZRI_LEASES_MAX      32u         /* all sockets must find room in AZRI_FDS_MAX */
