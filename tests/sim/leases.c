@@ -14,7 +14,7 @@
 #include <cmocka.h>
 
 enum { CALLERS = 5, PUMP = CALLERS, TASKS, STACK = 256 * 1024, SOCKETS = 16, TX_MAX = 5, WORD = 24 };
-enum { COMMAND_MS = 5000, AUTH_MS = 15000, RENEW_MS = 200, SPINS = 20000, STEP_MAX = 2000000, LIVES = 40 };
+enum { COMMAND_MS = 5000, AUTH_MS = 15000, RENEW_MS = 200, SPINS = 20000, STEP_MAX = 2000000, LIVES = 12 };
 enum { SLACK = 1000 };                     /* ms that callers may be late, for they take turns */
 
 typedef enum invariant {
@@ -303,7 +303,7 @@ static void check_slice(const conn *k) {
 static void others(void) {
     unsigned long r = run->reading[dice(CALLERS)];
     if (dice(2)) model_touch(run->m, (unsigned long)dice(MODEL_KEYS));
-    if (dice(2)) model_push(run->m);
+    if (run->m->items < run->m->item + 2) model_push(run->m);
     if (r && (run->m->calls[r - 1].from || run->m->calls[r - 1].entries < MODEL_ENTRIES / 2)) model_add(run->m, r - 1);
     run->next_write = run->m->now + dice(run->life / 20 + 20);
 }
@@ -578,7 +578,7 @@ static void do_exec(void) {
 /* ---- blocking commands ---- */
 
 /* 0: for ever. The world ends that by an item or an entry. */
-static uint64_t choose_ms(void) { return dice(8) == 0 && !run->stop ? 0 : 1 + dice(dice(4) ? 2000 : run->life); }
+static uint64_t choose_ms(void) { return dice(8) == 0 && !run->stop ? 0 : 1 + dice(dice(5) ? 2000 : run->life); }
 
 static void do_pop(void) {
     uint64_t at = run->m->now, auth = run->auth_ms, ms = choose_ms();
@@ -822,7 +822,7 @@ static void pump(void) {
 static void rude(void) {
     uint64_t at = run->m->now + dice(run->trouble_until - run->m->now);
     int inside;
-    while (run->m->now < at) rest(at - run->m->now);
+    while (run->m->now < at || (!run->held && dice(200))) rest(run->m->now < at ? at - run->m->now : dice(20));
     inside = run->c->inside > 0;
     seen[S_CLOSED_HELD] += run->held > 0;
     seen[S_CLOSED_INSIDE] += (uint64_t)inside;
@@ -862,7 +862,7 @@ static azredis_client *open_client(void) {
     o.auth_ms = AUTH_MS;
     o.renew_ms = RENEW_MS;
     o.keepalive_ms = run->seed % 2 ? 60000 : 500;
-    o.leases = 1 + (uint32_t)(run->seed % 3);
+    o.leases = run->seed % 5 ? 2 + (uint32_t)(run->seed % 3) : 1;
     o.reauth = (azredis_reauth)(run->seed / 3 % 3);
     o.fail_fast = run->seed % 7 == 0;
     o.backlog_count = run->seed % 5 ? 10000 : 12;
