@@ -303,7 +303,7 @@ static void check_slice(const conn *k) {
 static void others(void) {
     unsigned long r = run->reading[dice(CALLERS)];
     if (dice(2)) model_touch(run->m, (unsigned long)dice(MODEL_KEYS));
-    if (run->m->items < run->m->item + 2) model_push(run->m);
+    if (dice(3) == 0 && run->m->items < run->m->item + 2) model_push(run->m);
     if (r && (run->m->calls[r - 1].from || run->m->calls[r - 1].entries < MODEL_ENTRIES / 2)) model_add(run->m, r - 1);
     run->next_write = run->m->now + dice(run->life / 20 + 20);
 }
@@ -340,6 +340,13 @@ static void replace_one(void) {
     }
 }
 
+/* The delay after which a connection shows the new token may end at any moment: in the middle of a transaction, for one. */
+static void no_delay(void) {
+    azri_session *s;
+    for (s = run->c->hub.sessions; s; s = s->next)
+        if (s->role == AZREDIS_CONNECTION_LEASED && s->fresh && s->fifo.count && dice(3) == 0) s->auth_at = run->m->now;
+}
+
 static void world(void) {
     conn *k;
     model_run(run->m);
@@ -353,6 +360,7 @@ static void world(void) {
     CHECK(I_NO_EXPIRED_TOKEN, run->m->expired_tokens_seen == 0);
     if (run->closed) return;
     if (dice(3000) == 0) replace_one();
+    no_delay();
     for (k = run->m->conns; k < run->m->conns + MODEL_CONNS; k++)
         if (k->watched && dice(40) == 0) model_touch(run->m, (unsigned long)dice(MODEL_KEYS));
     CHECK(I_LEASES, leased(0) <= run->c->hub.conf.leases && run->held <= leased(1));
@@ -663,6 +671,7 @@ typedef struct held {
 /* What the last caller left is not the next one's. */
 static void check_clean(const azri_session *s, const conn *k, uint64_t since) {
     CHECK(I_CLEAN, (!s->replace || run->replaced_at >= since) && s->lease.client == run->c && s->role == AZREDIS_CONNECTION_LEASED);
+    CHECK(I_CLEAN, !s->fifo.head || s->fifo.head->kind != AZRI_CMD_USER);
     if (k) CHECK(I_CLEAN, !k->multi && !k->watched && !k->blocked && k->database == 0);
 }
 
@@ -792,8 +801,8 @@ static void call_something(void) {
 /* After the trouble, service must return: at the latest with the slow lane of the token's machine. */
 static void back_to_service(void) {
     uint64_t until = run->m->now + 900000 + 2 * run->life;
-    azredis_status st;
-    while ((st = azredis_command(run->c, NULL, "GET", "k:0")) != AZREDIS_OK && !run->closed && run->m->now < until) rest(100);
+    azredis_status st = AZREDIS_E_CLOSED;
+    while (!run->closed && (st = azredis_command(run->c, NULL, "GET", "k:0")) != AZREDIS_OK && run->m->now < until) rest(100);
     if (!run->closed) CHECK(I_RECOVERS, st == AZREDIS_OK);
 }
 
