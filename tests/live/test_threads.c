@@ -558,6 +558,45 @@ static void test_case49_close_in_a_callback(void **state)
     await(live_number(&em, "connections_open") == 0, LIVE_SOON);
 }
 
+/* Closes the client that asks for a token, and gives it one all the same. */
+static azredis_status close_and_give(void *user, const char *scope, azredis_fetched *out)
+{
+    json_t *t = live_json(&em, "GET", "/token", "");
+    const char *jwt = json_string_value(json_object_get(t, "access_token"));
+    (void)user, (void)scope;
+    azredis_close(client);
+    out->len = strlen(jwt);
+    memcpy(out->token, jwt, out->len);
+    json_decref(t);
+    return AZREDIS_OK;
+}
+
+/* Where a token is fetched is a callback as well: by a call that pumps, in a loop, on the background thread. */
+static void test_case49_close_in_get_token(void **state)
+{
+    static const azredis_str ping[1] = {{"PING", 4}};
+    azredis_auth_options id = {.identity = AZREDIS_ID_CALLBACK, .get_token = close_and_give};
+    azredis_options o = {.identity = &id};
+    azredis_status st;
+    int way;
+    (void)state;
+    for (way = 0; way < 4; way++) {
+        closer k;
+        memset(&k, 0, sizeof k);
+        client = live_new(&em, &o);
+        assert_int_equal(azredis_submit(client, NULL, 1, ping, on_last_reply, &k), AZREDIS_OK);
+        if (way == 0) assert_int_equal(azredis_connect(client, LIVE_SOON, NULL), AZREDIS_E_CLOSED);
+        if (way == 1) assert_int_equal(azredis_command(client, NULL, "PING"), AZREDIS_E_CLOSED);
+        if (way == 2) await((st = azredis_process(client, NULL, 0)) != AZREDIS_OK, LIVE_SOON);
+        if (way == 2) assert_int_equal(st, AZREDIS_E_CLOSED);
+        if (way == 3) assert_int_equal(azredis_start(client), AZREDIS_OK);
+        await(atomic_load(&k.last) == 1, LIVE_SOON);
+        assert_int_equal(atomic_load(&k.replies), 1);
+        client = NULL;                                  /* it has gone by itself */
+    }
+    assert_int_equal(live_number(&em, "connections_opened"), 0);
+}
+
 static void test_close_before_and_in_every_state(void **state)
 {
     azredis_options o = {0};
@@ -928,6 +967,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_messages_pushed_and_pulled, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_close_while_others_wait, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_case49_close_in_a_callback, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_case49_close_in_get_token, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_close_before_and_in_every_state, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_wait_and_wake, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_rules, setup_hour, teardown),
