@@ -902,8 +902,11 @@ static void orphan_calls(azredis_sub *pushed, azredis_sub *pulled, azredis_auth 
 #endif
     if (!own) _exit(0);
     o.auth = NULL;
+    o.command_ms = LIVE_SOON;                           /* its token, its connection and the answer: the machine may be loaded */
+    alarm(2 * LIVE_SOON / 1000);
     c = azredis_open(&o);
-    orphan(azredis_command(c, &r, "PING") == AZREDIS_OK);
+    if (azredis_command(c, &r, "PING") != AZREDIS_OK) fprintf(stderr, "child: %s\n", r.error->message);
+    orphan(r.status == AZREDIS_OK);
     azredis_close(c);
     _exit(0);
 }
