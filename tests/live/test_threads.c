@@ -278,10 +278,10 @@ static void test_a_flight_is_shared(void **state)
     int i, n;
     (void)state;
     memset(&sent, 0, sizeof sent);
+    sent.caller = pthread_self();
     begin(&o);
     assert_int_equal(azredis_connect(client, LIVE_SOON, NULL), AZREDIS_OK);
     live_nap(50);
-    sent.caller = pthread_self();
     (void)writes();
     assert_null(call_often(NULL));
     assert_in_range(atomic_load(&sent.own), CALLS * 8 / 10, CALLS + 5);
@@ -835,6 +835,17 @@ static void touching_close(void *user, intptr_t sock)
 
 static const azredis_port touching = {.send = touching_send, .recv = touching_recv, .close = touching_close};
 
+/* The allocator of AddressSanitizer (LLVM 14) keeps the locks in a child that the parent's threads had at the fork: a thread
+ * that is started there waits in it for ever. What needs one, it does only when the parent is at rest. */
+#ifdef __has_feature
+#  if __has_feature(address_sanitizer)
+#    define ALLOCATOR_FORKS 0
+#  endif
+#endif
+#ifndef ALLOCATOR_FORKS
+#  define ALLOCATOR_FORKS 1
+#endif
+
 #define orphan(condition) do { if (!(condition)) _exit(__LINE__ - orphan_line); } while (0)
 
 /* In the child: all that can be called, of which nothing may wait, touch or end anything. Ends by the line that is
@@ -902,13 +913,23 @@ static void orphan_calls(azredis_sub *pushed, azredis_sub *pulled, azredis_auth 
 #endif
     if (!own) _exit(0);
     o.auth = NULL;
-    o.command_ms = LIVE_SOON;                           /* its token, its connection and the answer: the machine may be loaded */
-    alarm(2 * LIVE_SOON / 1000);
     c = azredis_open(&o);
     if (azredis_command(c, &r, "PING") != AZREDIS_OK) fprintf(stderr, "child: %s\n", r.error->message);
     orphan(r.status == AZREDIS_OK);
     azredis_close(c);
     _exit(0);
+}
+
+static void fork_once(azredis_sub *pushed, azredis_sub *pulled, azredis_auth *a, int own, int i)
+{
+    pid_t child;
+    int status;
+    fflush(NULL);
+    child = fork();
+    if (child == 0) orphan_calls(pushed, pulled, a, own);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    if (!WIFEXITED(status) || WEXITSTATUS(status))
+        fail_msg("fork %d: signal %d, line %d of orphan_calls", i, WTERMSIG(status), WEXITSTATUS(status));
 }
 
 /* While threads of the parent hold locks and TLS is in the middle of something. The parent's connection, whose TLS would
@@ -921,8 +942,7 @@ static void test_fork(void **state)
     caller k[THREADS], all;
     box b;
     int64_t id;
-    int i, status;
-    pid_t child;
+    int i;
     (void)state;
     box_init(&b);
     o.port = &touching;
@@ -934,15 +954,9 @@ static void test_fork(void **state)
     held = azredis_lease_open(client, LIVE_SOON, NULL);
     assert_non_null(held);
     id = live_client_id(client);
+    fork_once(pushed, pulled, a, 1, 0);
     run_callers(k, 0);
-    for (i = 0; i < 20; i++) {
-        fflush(NULL);
-        child = fork();
-        if (child == 0) orphan_calls(pushed, pulled, a, i == 0);
-        assert_int_equal(waitpid(child, &status, 0), child);
-        if (!WIFEXITED(status) || WEXITSTATUS(status))
-            fail_msg("fork %d: signal %d, line %d of orphan_calls", i, WTERMSIG(status), WEXITSTATUS(status));
-    }
+    for (i = 1; i <= 20; i++) fork_once(pushed, pulled, a, i == 1 && ALLOCATOR_FORKS, i);
     join_callers(k, &all);
     assert_int_equal(all.maybe + all.not_sent, 0);
     for (i = 1; i <= 1000; i++) assert_int_equal(live_incr(client, "after"), i);
