@@ -62,9 +62,9 @@ LIVE     = $(filter $(LIVE_LONG),$(LIVE_ALL)) $(filter-out $(LIVE_LONG),$(LIVE_A
 LIVE_SH  = $(filter-out $(LIVE_SH_OPT),$(sort $(wildcard tests/live/*.sh)))
 LIVE_SH_OPT = tests/live/secrets_leak.sh
 # What a user builds is optimised, and by gcc; live tests drive a quick build by clang. These do so once more with the other.
-LIVE_OPT = test_sample test_azredis test_device test_devtools
+LIVE_OPT = test_sample test_azredis test_device test_devtools test_doctor test_identities
 # In `make test` those under ASan that go through most code in least time; `make test-long` has all of them.
-ASAN_SHORT = $(addprefix test_,loop faults certificate events hostile workload tls tx many connect identities handover \
+ASAN_SHORT = $(addprefix test_,loop faults certificate events hostile workload tls tx many connect handover \
              memory typed config resp_server)
 FUZZ     = $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 # A port is for another machine: see port-lwip. hiredis is fetched: see the target of that name.
@@ -279,7 +279,8 @@ UNIT_PROGRAMS = $(UNIT:%=$(B)/gcc/unit/%) $(UNIT:%=$(B)/clang-asan/unit/%) $(MSA
            $(SIM:%=$(B)/gcc/sim/%) $(FUZZ:%=$(B)/clang-asan/fuzz/%)
 STEP     = env AZREDIS_SUMMARY=later $(MAKE) --no-print-directory BUILT=1
 NICE     = nice -n 10
-# A recipe with + hands the job slots down. $(1) name, $(2) targets: one result for all of them; which of them failed, the suite will say.
+# A recipe with + hands the job slots down.
+# $(1) name, $(2) targets: one result for all of them; which of them failed, the suite will say.
 built    = AZREDIS_SUMMARY=later $(NICE) $(PYTHON) tools/tests.py time -B $(B) $(1) $(MAKE) -k --no-print-directory $(2)
 programs-live: $(TRIXIE) $(B)/sample $(LIVE_PROGRAMS)
 programs-asan: $(ASAN_SHORT:%=$(B)/asan/live/%) $(LIVE_36)
