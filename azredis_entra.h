@@ -1529,84 +1529,51 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #define AZRI_RESP_BULK_MAX   536870912u  /* Redis's own proto-max-bulk-len */
 #define AZRI_PEER_TEXT       200u        /* bytes of a peer's text that an error may quote */
 
-/* Limits that cost memory. With AZREDIS_NO_OS they are what a device of 100 KB has room for. */
-#define AZRI_CHANNEL_ROOM    64u         /* of a channel's name, where memory is an arena */
-#define AZRI_ARENA_POOLS     40          /* sizes of blocks in an arena */
+/* Limits that cost memory: what a device of 100 KB has room for (AZREDIS_NO_OS), and others. */
 #ifdef AZREDIS_NO_OS
-#  ifndef AZREDIS_TOKEN_MAX
-#    define AZREDIS_TOKEN_MAX 4096u      /* a service principal's token has 1.3 to 2 KB, and some groups more */
-#  endif
-#  define AZRI_TOKEN_MAX     (AZREDIS_TOKEN_MAX)
-#  define AZRI_VALUE_MAX     (AZRI_TOKEN_MAX + 1)   /* one string of a token answer */
-#  define AZRI_CLAIM_MAX     1024u       /* one string inside a token */
-#  define AZRI_FORM_MAX      2048u       /* ids, secret and scope, percent-encoded */
-#  define AZRI_REQUEST_MAX   (AZRI_FORM_MAX + 1024u)
-#  define AZRI_FETCH_PIECE   256u        /* of a token answer, on the stack */
-#  define AZRI_KEY_FILE_MAX  8192u       /* certificate, key and chain; RSA-4096 has 3.3 KB of key in PEM */
-#  define AZRI_PBE_ROUNDS    20000u      /* hashes of a password for one file: seconds */
-#  define AZRI_CERT_MAX      4096u       /* base64 text of one root certificate; RSA-4096 has 2.7 KB */
-#  define AZRI_TLS_AHEAD     512u        /* bytes read from the socket at once */
-#  define AZRI_RECORD        2048u       /* one TLS record: small commands share it */
-#  define AZRI_JSON_DEPTH    8           /* Entra nests 2 deep */
-#  define AZRI_RESP_DEPTH    16          /* no Redis command nests deeper than 8 */
-#  define AZRI_RESP_BLOCK    2048u       /* least receive block */
-#  define AZRI_RESP_RESERVE  8192u       /* most that is reserved because a length was announced */
-#  define AZRI_RESP_NODES    16u         /* first node array */
-#  define AZRI_POOL_ROOM     128u        /* frames up to this size come from the pool */
-#  define AZRI_POOL_MAX      8u          /* commands kept for reuse */
-#  define AZRI_POOL_REPLY    1024u       /* memory of its answer that such a command may keep */
-#  define AZRI_LARGE_ROOM    0u          /* none is kept */
-#  define AZRI_NEWS_MAX      (AZRI_WITH_EVENTS ? 4u : 1u)   /* events waiting for a client's handler */
-#  define AZRI_NOTES_MAX     (AZRI_WITH_EVENTS ? 4u : 1u)   /* of an auth that a client which seldom pumps can still get */
-#  define AZRI_GRAVES        4           /* sockets that wait to be closed, if an event loop of yours watches them */
-#  define AZRI_FDS_MAX       4u          /* sockets of one wait: token request, connections */
-#  define AZRI_LINKS_MAX     4           /* records of one walk of the chain */
-#  define AZRI_COMMAND_ARGS  16          /* arguments of the variadic azredis_command, on the stack */
-#  define AZRI_BACKLOG_COUNT 16u
-#  define AZRI_REPLY_MAX     32768u
-#  define AZRI_BACKLOG_BYTES 8192u
-#  define AZRI_SUB_QUEUE     4u
-#  define AZRI_SUB_BYTES     8192u
-#  define AZRI_TOPICS        1u
+#  define AZRI_LIMIT(device, others) device
 #else
-#  ifndef AZREDIS_TOKEN_MAX
-#    define AZREDIS_TOKEN_MAX 16384u     /* Redis refuses a longer argument before AUTH (redis: networking.c) */
-#  endif
-#  define AZRI_TOKEN_MAX     (AZREDIS_TOKEN_MAX)
-#  define AZRI_VALUE_MAX     AZRI_HTTP_BODY_MAX
-#  define AZRI_CLAIM_MAX     AZRI_TOKEN_MAX
-#  define AZRI_FORM_MAX      AZRI_HTTP_BODY_MAX
-#  define AZRI_REQUEST_MAX   (2 * AZRI_HTTP_BODY_MAX)
-#  define AZRI_FETCH_PIECE   2048u
-#  define AZRI_KEY_FILE_MAX  131072u     /* key and chain have 5 to 20 KB: a file given by mistake is none */
-#  ifndef AZRI_PBE_ROUNDS
-#    define AZRI_PBE_ROUNDS  1000000u    /* a second or so; OpenSSL writes 2048 for each of three parts */
-#  endif
-#  define AZRI_CERT_MAX      16384u
-#  define AZRI_TLS_AHEAD     16384u      /* a record is 16 KiB at most */
-#  define AZRI_RECORD        16384u
-#  define AZRI_JSON_DEPTH    16
-#  define AZRI_RESP_DEPTH    128
-#  define AZRI_RESP_BLOCK    16384u      /* one TLS record */
-#  define AZRI_RESP_RESERVE  1048576u
-#  define AZRI_RESP_NODES    64u
-#  define AZRI_POOL_ROOM     256u
-#  define AZRI_POOL_MAX      1024u
-#  define AZRI_POOL_REPLY    4096u
-#  define AZRI_LARGE_ROOM    65536u      /* one command of up to this size is kept for the next large one */
-#  define AZRI_NEWS_MAX      16u
-#  define AZRI_NOTES_MAX     16u
-#  define AZRI_GRAVES        64          /* a loop that asks for no list in between has nothing to protect: oldest first */
-#  define AZRI_FDS_MAX       64u         /* waker, token request, connections: one that is made may watch several addresses */
-#  define AZRI_LINKS_MAX     12
-#  define AZRI_COMMAND_ARGS  64
-#  define AZRI_BACKLOG_COUNT 10000u
-#  define AZRI_REPLY_MAX     AZRI_RESP_BULK_MAX
-#  define AZRI_BACKLOG_BYTES 67108864u
-#  define AZRI_SUB_QUEUE     10000u
-#  define AZRI_SUB_BYTES     67108864u
-#  define AZRI_TOPICS        64u         /* lists that subscriptions are looked up in: 16 steps among 1 000 */
+#  define AZRI_LIMIT(device, others) others
 #endif
+#ifndef AZREDIS_TOKEN_MAX      /* a service principal's token has 1.3 to 2 KB, and some groups more */
+#  define AZREDIS_TOKEN_MAX AZRI_LIMIT(4096u, 16384u)   /* Redis refuses a longer argument before AUTH (networking.c) */
+#endif
+#define AZRI_TOKEN_MAX     (AZREDIS_TOKEN_MAX)
+#define AZRI_VALUE_MAX     AZRI_LIMIT((AZRI_TOKEN_MAX + 1), AZRI_HTTP_BODY_MAX)    /* one string of a token answer */
+#define AZRI_CLAIM_MAX     AZRI_LIMIT(1024u, AZRI_TOKEN_MAX)      /* one string inside a token */
+#define AZRI_FORM_MAX      AZRI_LIMIT(2048u, AZRI_HTTP_BODY_MAX)  /* ids, secret and scope, percent-encoded */
+#define AZRI_REQUEST_MAX   (AZRI_FORM_MAX + AZRI_LIMIT(1024u, AZRI_HTTP_BODY_MAX))
+#define AZRI_FETCH_PIECE   AZRI_LIMIT(256u, 2048u)      /* of a token answer, on the stack */
+#define AZRI_KEY_FILE_MAX  AZRI_LIMIT(8192u, 131072u)   /* key (RSA-4096: 3.3 KB in PEM) and chain have 5 to 20 KB */
+#ifndef AZRI_PBE_ROUNDS        /* hashes of a password for one file: a second or more; OpenSSL writes 2048 thrice */
+#  define AZRI_PBE_ROUNDS  AZRI_LIMIT(20000u, 1000000u)
+#endif
+#define AZRI_CERT_MAX      AZRI_LIMIT(4096u, 16384u)    /* base64 text of one root certificate; RSA-4096 has 2.7 KB */
+#define AZRI_TLS_AHEAD     AZRI_LIMIT(512u, 16384u)     /* read from the socket at once; a record has up to 16 KiB */
+#define AZRI_RECORD        AZRI_LIMIT(2048u, 16384u)    /* one TLS record: small commands share it */
+#define AZRI_JSON_DEPTH    AZRI_LIMIT(8, 16)            /* Entra nests 2 deep */
+#define AZRI_RESP_DEPTH    AZRI_LIMIT(16, 128)          /* no Redis command nests deeper than 8 */
+#define AZRI_RESP_BLOCK    AZRI_LIMIT(2048u, 16384u)    /* least receive block; one TLS record */
+#define AZRI_RESP_RESERVE  AZRI_LIMIT(8192u, 1048576u)  /* most that is reserved because a length was announced */
+#define AZRI_RESP_NODES    AZRI_LIMIT(16u, 64u)         /* first node array */
+#define AZRI_POOL_ROOM     AZRI_LIMIT(128u, 256u)       /* frames up to this size come from the pool */
+#define AZRI_POOL_MAX      AZRI_LIMIT(8u, 1024u)        /* commands kept for reuse */
+#define AZRI_POOL_REPLY    AZRI_LIMIT(1024u, 4096u)     /* memory of its answer that such a command may keep */
+#define AZRI_LARGE_ROOM    AZRI_LIMIT(0u, 65536u)       /* one command up to this size is kept for the next large one */
+#define AZRI_NEWS_MAX      AZRI_LIMIT((AZRI_WITH_EVENTS ? 4u : 1u), 16u)   /* events waiting for a client's handler */
+#define AZRI_NOTES_MAX     AZRI_NEWS_MAX                /* of an auth that a client which seldom pumps can still get */
+#define AZRI_GRAVES        AZRI_LIMIT(4, 64)            /* sockets to be closed once no event loop watches them */
+#define AZRI_FDS_MAX       AZRI_LIMIT(4u, 64u)          /* of one wait: waker, token request, connections */
+#define AZRI_LINKS_MAX     AZRI_LIMIT(4, 12)            /* records of one walk of the chain */
+#define AZRI_COMMAND_ARGS  AZRI_LIMIT(16, 64)           /* arguments of the variadic azredis_command, on the stack */
+#define AZRI_BACKLOG_COUNT AZRI_LIMIT(16u, 10000u)
+#define AZRI_REPLY_MAX     AZRI_LIMIT(32768u, AZRI_RESP_BULK_MAX)
+#define AZRI_BACKLOG_BYTES AZRI_LIMIT(8192u, 67108864u)
+#define AZRI_SUB_QUEUE     AZRI_LIMIT(4u, 10000u)
+#define AZRI_SUB_BYTES     AZRI_LIMIT(8192u, 67108864u)
+#define AZRI_TOPICS        AZRI_LIMIT(1u, 64u)          /* lists to look subscriptions up in: 16 steps among 1 000 */
+#define AZRI_CHANNEL_ROOM  64u                          /* of a channel's name, where memory is an arena */
+#define AZRI_ARENA_POOLS   40                           /* sizes of blocks in an arena */
 
 #define AZRI_LEASES          16u         /* connections leased at once */
 #define AZRI_LEASES_MAX      32u         /* all sockets must find room in AZRI_FDS_MAX */
@@ -1674,6 +1641,11 @@ static AZRI_ONCE uint64_t azri_max64(uint64_t a, uint64_t b) { return a > b ? a 
 static uint32_t azri_min32(uint32_t a, uint32_t b) { return a < b ? a : b; }
 static size_t azri_minz(size_t a, size_t b) { return a < b ? a : b; }
 
+/* The earlier of the two moments. */
+static AZRI_ONCE void azri_sooner(uint64_t *at, uint64_t other) {
+    if (other < *at) *at = other;
+}
+
 /* A deadline; AZREDIS_NEVER stays never, and sums never wrap. */
 #define AZRI_NEVER64 UINT64_MAX
 static AZRI_ONCE uint64_t azri_after(uint64_t now, uint64_t ms) {
@@ -1734,6 +1706,17 @@ static uint64_t azri_rng_next(azri_rng *r) {
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
     return z ^ (z >> 31);
+}
+
+/* n digits and a NUL. */
+static void azri_rng_hex(azri_rng *r, char *out, size_t n) {
+    uint64_t v = 0;
+    size_t i;
+    for (i = 0; i < n; i++, v >>= 4) {
+        if (i % 16 == 0) v = azri_rng_next(r);
+        out[i] = "0123456789abcdef"[v & 15];
+    }
+    out[n] = '\0';
 }
 
 /* 0 .. n-1; n = 0 gives 0. */
@@ -2372,7 +2355,7 @@ static int azri_u64(azredis_str s, uint64_t *out) {
     size_t i;
     for (i = 0; i < s.len; i++) {
         unsigned d = azri_is_digit(s.ptr[i]) ? (unsigned)(s.ptr[i] - '0') : 10;
-        if (d > 9 || v > UINT64_MAX / 10 || (v == UINT64_MAX / 10 && d > UINT64_MAX % 10)) return 0;
+        if (d > 9 || (v * 10 + d) / 10 != v) return 0;         /* not so if it wraps */
         v = v * 10 + d;
     }
     if (s.len == 0) return 0;
@@ -3145,9 +3128,8 @@ static void azri_http_put_host(azri_buf *b, azredis_status *st, const azri_url *
 
 /* extra_headers: "Name: value\r\n" as often as needed, or "". content_type may be NULL without a body. The
  * URL comes from azri_url_parse, so that it holds no line breaks; the caller vouches for the rest. */
-static azredis_status azri_http_request(azri_buf *out, const char *method, const azri_url *u,
-                                        const char *extra_headers, azredis_str body,
-                                        const char *content_type) {
+static azredis_status azri_http_request(azri_buf *out, const char *method, const azri_url *u, const char *extra_headers,
+                                        azredis_str body, const char *content_type) {
     azredis_status st = AZREDIS_OK;
     azri_http_put(out, &st, azri_str(method));
     azri_http_put(out, &st, azri_str(" "));
@@ -3280,8 +3262,7 @@ static azredis_status azri_http_status_line(azri_http *h, azredis_str line, azre
     const char *p = line.ptr;
     if (line.len < 12 || memcmp(p, "HTTP/1.", 7) != 0 || !azri_is_digit(p[7]) || p[8] != ' ')
         return azri_http_bad(e, "it does not begin with HTTP/1.");
-    if (p[9] < '1' || p[9] > '5' || !azri_is_digit(p[10]) || !azri_is_digit(p[11]) ||
-        (line.len > 12 && p[12] != ' '))
+    if (p[9] < '1' || p[9] > '5' || !azri_is_digit(p[10]) || !azri_is_digit(p[11]) || (line.len > 12 && p[12] != ' '))
         return azri_http_bad(e, "its status is not a number from 100 to 599");
     h->status = (p[9] - '0') * 100 + (p[10] - '0') * 10 + (p[11] - '0');
     h->state = AZRI_HTTP_HEADERS;
@@ -3781,13 +3762,17 @@ AZREDIS_API azredis_str azredis_text(const azredis_value *v) {
     return azri_slice(v->as.str, v->len);
 }
 
+/* 1: a text, and this one. */
+static AZRI_ONCE int azri_value_is(const azredis_value *v, const char *z) {
+    azredis_str text = azredis_text(v);
+    return text.ptr && azri_eqz(text, z);
+}
+
 AZREDIS_API const azredis_value *azredis_field(const azredis_value *v, const char *key) {
     if (!v || !key) return NULL;
     if (v->type != AZREDIS_T_MAP && v->type != AZREDIS_T_ARRAY && v->type != AZREDIS_T_ATTRIBUTE) return NULL;
-    for (uint32_t i = 0; i + 1 < v->len; i += 2) {
-        azredis_str name = azredis_text(&v->as.items[i]);
-        if (name.ptr && azri_eqz(name, key)) return &v->as.items[i + 1];
-    }
+    for (uint32_t i = 0; i + 1 < v->len; i += 2)
+        if (azri_value_is(&v->as.items[i], key)) return &v->as.items[i + 1];
     return NULL;
 }
 
@@ -4728,8 +4713,7 @@ static void azri_jwt_name(azri_claims *c, azredis_str key) {
     c->names[n + key.len] = '\0';
 }
 
-static void azri_jwt_value(void *user, int depth, azredis_str parent, azredis_str key, int type,
-                           azredis_str text) {
+static void azri_jwt_value(void *user, int depth, azredis_str parent, azredis_str key, int type, azredis_str text) {
     azri_claims *c = (azri_claims *)user;
     (void)parent;
     if (depth != 1) return;
@@ -4747,8 +4731,7 @@ static void azri_jwt_value(void *user, int depth, azredis_str parent, azredis_st
     if (azri_eqz(key, "aud")) azri_jwt_text(c->aud, sizeof c->aud, text);
 }
 
-/* The middle one of exactly three parts; {NULL, 0} if there are more, fewer, or the first two are not
- * both filled. */
+/* The middle one of exactly three parts; {NULL, 0} if there are more, fewer, or the first two are not both filled. */
 static azredis_str azri_jwt_payload(azredis_str token) {
     size_t i, dots = 0, at[2] = { 0, 0 };
     for (i = 0; i < token.len; i++) {
@@ -4770,8 +4753,7 @@ static azredis_status azri_jwt_claims(azredis_str token, const azri_mem *m, azri
     char *text;
     memset(out, 0, sizeof *out);
     if (part.len == 0 || part.len > AZRI_TOKEN_MAX)
-        return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: not a JWT (three parts with dots between "
-                         "them)");
+        return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: not a JWT (three parts with dots between them)");
     room = azri_room(m, part.len, AZRI_VALUE_MAX);
     text = (char *)azri_alloc(m, room);
     if (!text) return azri_fail(e, AZREDIS_E_NOMEM, "token", "token: no memory to read its claims");
@@ -4784,8 +4766,7 @@ static azredis_status azri_jwt_claims(azredis_str token, const azri_mem *m, azri
     if (st == AZREDIS_OK) return AZREDIS_OK;
     memset(out, 0, sizeof *out);
     if (st == AZREDIS_E_NOMEM) return azri_fail(e, st, "token", "token: no memory to read its claims");
-    return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: not a JWT (its middle part is not a JSON "
-                     "object)");
+    return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: not a JWT (its middle part is not a JSON object)");
 }
 
 /* The Redis user name is the object id of the identity. Tokens of applications carry it as sub too. */
@@ -4794,11 +4775,9 @@ static azredis_status azri_jwt_user(const azri_claims *c, char out[64], azredis_
     const char *user = c->oid[0] || !azri_eqz(azri_str(c->idtyp), "app") ? c->oid : c->sub;
     memcpy(out, user, sizeof c->oid);
     if (user[0]) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_TOKEN, "token",
-                     "token: no usable oid claim, so the Redis user name is unknown; its claims: %s. "
-                         "Set the "
-                     "option user to the object id of the identity",
-                     azri_quote(names, sizeof names, c->names, strlen(c->names), azri_slice(NULL, 0)));
+    return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: no usable oid claim, so the Redis user name is unknown; its "
+                     "claims: %s. Set the option user to the object id of the identity", azri_quote(names, sizeof names,
+                     c->names, strlen(c->names), azri_slice(NULL, 0)));
 }
 
 /* ==== >>identity ========================================================== uses: core mem fail text http ==
@@ -4827,94 +4806,72 @@ enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NE
      AZRI_NEED_CERTIFICATE)
 
 #define AZRI_ID_LATER (-1)                 /* the name is known, no identity of ours has it */
-#define AZRI_ID_OFF   (-2)                 /* a switch took it out of this build */
 
-#ifdef AZREDIS_NO_ASSERTION
-#  define AZRI_ID_CLIENT_ASSERTION AZRI_ID_OFF
-#else
-#  define AZRI_ID_CLIENT_ASSERTION AZREDIS_ID_CLIENT_ASSERTION
-#endif
-#ifdef AZREDIS_NO_CERTIFICATE
-#  define AZRI_ID_CLIENT_CERTIFICATE AZRI_ID_OFF
-#else
-#  define AZRI_ID_CLIENT_CERTIFICATE AZREDIS_ID_CLIENT_CERTIFICATE
-#endif
-#ifdef AZREDIS_NO_WORKLOAD
-#  define AZRI_ID_WORKLOAD AZRI_ID_OFF
-#else
-#  define AZRI_ID_WORKLOAD AZREDIS_ID_WORKLOAD
-#endif
-#ifdef AZREDIS_NO_MANAGED
-#  define AZRI_ID_MANAGED     AZRI_ID_OFF
-#  define AZRI_ID_MANAGED_APP AZRI_ID_OFF
-#else
-#  define AZRI_ID_MANAGED     AZREDIS_ID_MANAGED
-#  define AZRI_ID_MANAGED_APP AZREDIS_ID_MANAGED_APP
-#endif
-#if AZRI_WITH_WALKS
-#  define AZRI_ID_CLIENT_SECRET AZREDIS_ID_CLIENT_SECRET
-#else
-#  define AZRI_ID_CLIENT_SECRET AZRI_ID_OFF
+/* What switches took out of this build, a bit each. */
+enum { AZRI_IDENTITIES_OFF = 0
+#if !AZRI_WITH_WALKS
+    | 1 << AZREDIS_ID_CLIENT_SECRET
 #endif
 #ifdef AZREDIS_LEAN
-#  define AZRI_ID_ACCESS_KEY AZRI_ID_OFF
-#  define AZRI_ID_PASSWORD   AZRI_ID_OFF
-#else
-#  define AZRI_ID_ACCESS_KEY AZREDIS_ID_ACCESS_KEY
-#  define AZRI_ID_PASSWORD   AZREDIS_ID_PASSWORD
+    | 1 << AZREDIS_ID_ACCESS_KEY | 1 << AZREDIS_ID_PASSWORD
 #endif
-#ifdef AZREDIS_NO_TOKEN_FILE
-#  define AZRI_ID_TOKEN_FILE AZRI_ID_OFF
-#else
-#  define AZRI_ID_TOKEN_FILE AZREDIS_ID_TOKEN_FILE
+#ifdef AZREDIS_NO_ASSERTION
+    | 1 << AZREDIS_ID_CLIENT_ASSERTION
 #endif
-#ifdef AZREDIS_NO_EXEC
-#  define AZRI_ID_EXEC AZRI_ID_OFF
-#else
-#  define AZRI_ID_EXEC AZREDIS_ID_EXEC
+#ifdef AZREDIS_NO_CERTIFICATE
+    | 1 << AZREDIS_ID_CLIENT_CERTIFICATE
 #endif
 #ifdef AZREDIS_NO_DEVICE_CODE
-#  define AZRI_ID_DEVICE_CODE AZRI_ID_OFF
-#else
-#  define AZRI_ID_DEVICE_CODE AZREDIS_ID_DEVICE_CODE
+    | 1 << AZREDIS_ID_DEVICE_CODE
 #endif
-#ifdef AZREDIS_NO_DEVTOOLS
-#  define AZRI_ID_AZURE_CLI           AZRI_ID_OFF
-#  define AZRI_ID_AZURE_DEVELOPER_CLI AZRI_ID_OFF
-#  define AZRI_ID_AZURE_POWERSHELL    AZRI_ID_OFF
-#else
-#  define AZRI_ID_AZURE_CLI           AZREDIS_ID_AZURE_CLI
-#  define AZRI_ID_AZURE_DEVELOPER_CLI AZREDIS_ID_AZURE_DEVELOPER_CLI
-#  define AZRI_ID_AZURE_POWERSHELL    AZREDIS_ID_AZURE_POWERSHELL
+#ifndef AZREDIS_NO_OS                      /* without, these have no rows below */
+#  ifdef AZREDIS_NO_WORKLOAD
+    | 1 << AZREDIS_ID_WORKLOAD
+#  endif
+#  ifdef AZREDIS_NO_MANAGED
+    | 1 << AZREDIS_ID_MANAGED | 1 << AZREDIS_ID_MANAGED_APP
+#  endif
+#  ifdef AZREDIS_NO_TOKEN_FILE
+    | 1 << AZREDIS_ID_TOKEN_FILE
+#  endif
+#  ifdef AZREDIS_NO_EXEC
+    | 1 << AZREDIS_ID_EXEC
+#  endif
+#  ifdef AZREDIS_NO_DEVTOOLS
+    | 1 << AZREDIS_ID_AZURE_CLI | 1 << AZREDIS_ID_AZURE_DEVELOPER_CLI | 1 << AZREDIS_ID_AZURE_POWERSHELL
+#  endif
 #endif
+};
+
+static int azri_identity_is_off(int id) { return AZRI_IDENTITIES_OFF >> id & 1; }
 
 /* The name is within: the linker keeps or drops all literals of all tables together. */
 typedef struct azri_identity_kind { char name[21]; int8_t id; uint16_t needs; } azri_identity_kind;
 
 static const azri_identity_kind azri_identity_kinds[] = {
     { "default", AZREDIS_ID_DEFAULT, 0 },
-    { "client-secret", AZRI_ID_CLIENT_SECRET, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_SECRET },
-    { "client-certificate", AZRI_ID_CLIENT_CERTIFICATE,
+    { "client-secret", AZREDIS_ID_CLIENT_SECRET, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_SECRET },
+    { "client-certificate", AZREDIS_ID_CLIENT_CERTIFICATE,
       AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_CERTIFICATE | AZRI_NEED_PROOF },
 #if AZRI_WITH_CALLBACK
     { "callback", AZREDIS_ID_CALLBACK, AZRI_NEED_CALLBACK },
 #endif
-    { "access-key", AZRI_ID_ACCESS_KEY, AZRI_NEED_PASSWORD },
-    { "password", AZRI_ID_PASSWORD, AZRI_NEED_USER | AZRI_NEED_PASSWORD },
-    { "client-assertion", AZRI_ID_CLIENT_ASSERTION,
+    { "access-key", AZREDIS_ID_ACCESS_KEY, AZRI_NEED_PASSWORD },
+    { "password", AZREDIS_ID_PASSWORD, AZRI_NEED_USER | AZRI_NEED_PASSWORD },
+    { "client-assertion", AZREDIS_ID_CLIENT_ASSERTION,
       AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_ASSERTION | AZRI_NEED_PROOF },
 #ifndef AZREDIS_NO_OS
     { "environment", AZREDIS_ID_ENVIRONMENT, 0 },
-    { "workload-identity", AZRI_ID_WORKLOAD, AZRI_NEED_PROOF },
-    { "managed-identity", AZRI_ID_MANAGED, 0 },
-    { "managed-identity-app", AZRI_ID_MANAGED_APP, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_PROOF },
-    { "token-file", AZRI_ID_TOKEN_FILE, AZRI_NEED_TOKEN_FILE },
-    { "exec", AZRI_ID_EXEC, AZRI_NEED_EXEC },
-    { "azure-cli", AZRI_ID_AZURE_CLI, 0 },
-    { "azure-developer-cli", AZRI_ID_AZURE_DEVELOPER_CLI, 0 },
-    { "azure-powershell", AZRI_ID_AZURE_POWERSHELL, 0 },
+    { "workload-identity", AZREDIS_ID_WORKLOAD, AZRI_NEED_PROOF },
+    { "managed-identity", AZREDIS_ID_MANAGED, 0 },
+    { "managed-identity-app", AZREDIS_ID_MANAGED_APP, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_PROOF },
+    { "token-file", AZREDIS_ID_TOKEN_FILE, AZRI_NEED_TOKEN_FILE },
+    { "exec", AZREDIS_ID_EXEC, AZRI_NEED_EXEC },
+    { "azure-cli", AZREDIS_ID_AZURE_CLI, 0 },
+    { "azure-developer-cli", AZREDIS_ID_AZURE_DEVELOPER_CLI, 0 },
+    { "azure-powershell", AZREDIS_ID_AZURE_POWERSHELL, 0 },
 #endif
-    { "device-code", AZRI_ID_DEVICE_CODE, 0 }
+    { "device-code", AZREDIS_ID_DEVICE_CODE, 0 }
 };
 
 /* A scope is a resource with "/.default" behind it. */
@@ -4930,7 +4887,7 @@ static const azri_identity_kind *azri_identity_find(const char *name, int id) {
     size_t i;
     for (i = 0; i < sizeof azri_identity_kinds / sizeof azri_identity_kinds[0]; i++) {
         const azri_identity_kind *k = &azri_identity_kinds[i];
-        if (name ? azri_eqz(azri_str(name), k->name) : k->id == id && id >= 0) return k;
+        if (name ? azri_eqz(azri_str(name), k->name) : k->id == id && !azri_identity_is_off(id)) return k;
     }
     return NULL;
 }
@@ -4942,14 +4899,15 @@ static const char *azri_identity_name(int id) {
 
 AZREDIS_API azredis_status azredis_identity_by_name(const char *name, azredis_identity *out) {
     const azri_identity_kind *k = name ? azri_identity_find(name, 0) : NULL;
-    if (!k || !out || k->id < 0) return AZREDIS_E_ARG;
+    if (!k || !out || azri_identity_is_off(k->id)) return AZREDIS_E_ARG;
     *out = (azredis_identity)k->id;
     return AZREDIS_OK;
 }
 
 AZREDIS_API const char *azredis_identity_why(const char *name) {
     const azri_identity_kind *k = name ? azri_identity_find(name, 0) : NULL;
-    if (k) return k->id >= 0 ? NULL : "left out of this build by an AZREDIS_NO_ switch or AZREDIS_LEAN";
+    if (k && !azri_identity_is_off(k->id)) return NULL;
+    if (k) return "left out of this build by an AZREDIS_NO_ switch or AZREDIS_LEAN";
     return "no identity has this name; there are default environment client-secret client-certificate client-assertion "
            "workload-identity managed-identity managed-identity-app azure-cli azure-developer-cli azure-powershell "
            "device-code token-file exec callback access-key password";
@@ -4997,9 +4955,6 @@ static void azri_env_free(azri_env *env, const azri_mem *m) {
 static int azri_is_static(const azredis_auth_options *o) {
     return AZRI_WITH_PASSWORDS && (o->identity == AZREDIS_ID_ACCESS_KEY || o->identity == AZREDIS_ID_PASSWORD);
 }
-
-/* What is left out of this build has a negative number, which the enumeration may not have room for. */
-static int azri_identity_number(const azredis_auth_options *o) { return (int)o->identity; }
 
 #define AZRI_OPTION(member) (uint16_t)offsetof(azredis_auth_options, member)
 static const uint16_t azri_identity_texts[] = {
@@ -5156,7 +5111,7 @@ static azredis_status azri_identity_authority_parse(azri_url *u, const char *tex
 #define azri_identity_is_managed(id) ((void)(id), 0)
 #define azri_identity_check_managed(c, e) AZREDIS_OK
 #else
-static int azri_identity_is_managed(int id) { return id == AZRI_ID_MANAGED || id == AZRI_ID_MANAGED_APP; }
+static int azri_identity_is_managed(int id) { return id == AZREDIS_ID_MANAGED || id == AZREDIS_ID_MANAGED_APP; }
 
 /* What names a user-assigned managed identity. */
 enum { AZRI_BY_CLIENT, AZRI_BY_OBJECT, AZRI_BY_RESOURCE, AZRI_BYS };
@@ -5164,7 +5119,7 @@ enum { AZRI_BY_CLIENT, AZRI_BY_OBJECT, AZRI_BY_RESOURCE, AZRI_BYS };
 /* NULL: the machine's own. client_id is its name unless it is that of an application. */
 static const char *azri_identity_managed_id(const azredis_auth_options *c, int *by) {
     const char *client =
-        c->managed_client_id || azri_identity_number(c) == AZRI_ID_MANAGED_APP ? c->managed_client_id : c->client_id;
+        c->managed_client_id || c->identity == AZREDIS_ID_MANAGED_APP ? c->managed_client_id : c->client_id;
     *by = client ? AZRI_BY_CLIENT : c->object_id ? AZRI_BY_OBJECT : c->resource_id ? AZRI_BY_RESOURCE : AZRI_BY_CLIENT;
     return client ? client : c->object_id ? c->object_id : c->resource_id;
 }
@@ -5173,20 +5128,19 @@ static const char *azri_identity_managed_id(const azredis_auth_options *c, int *
 static azredis_status azri_identity_check_managed(const azredis_auth_options *c, azredis_error *e) {
     const char *id = c->resource_id, *z = id;
     int by;
-    if (c->identity != AZREDIS_ID_DEFAULT && !azri_identity_is_managed(azri_identity_number(c))) {
+    if (c->identity != AZREDIS_ID_DEFAULT && !azri_identity_is_managed((int)c->identity)) {
         if (!c->object_id && !c->resource_id && !c->managed_client_id) return AZREDIS_OK;
-        return azri_identity_bad(e, "options.identity",
-                                 "object_id, resource_id and managed_client_id name a managed identity; "
-                                 "set identity to one that asks for it, or leave them out");
+        return azri_identity_bad(e, "options.identity", "object_id, resource_id and managed_client_id name a managed "
+                                 "identity; set identity to one that asks for it, or leave them out");
     }
-    if (c->managed_client_id && azri_identity_number(c) == AZRI_ID_MANAGED)
+    if (c->managed_client_id && c->identity == AZREDIS_ID_MANAGED)
         return azri_identity_bad(e, "options.managed_client_id",
                                  "managed-identity takes its client id in the option client_id");
     (void)azri_identity_managed_id(c, &by);
     if ((by == AZRI_BY_CLIENT && (c->object_id || c->resource_id)) || (c->object_id && c->resource_id))
         return azri_identity_bad(
             e, "options", "client_id, object_id and resource_id are three names of one managed identity; give one");
-    if (azri_identity_number(c) == AZRI_ID_MANAGED_APP && !azri_identity_managed_id(c, &by))
+    if (c->identity == AZREDIS_ID_MANAGED_APP && !azri_identity_managed_id(c, &by))
         return azri_identity_bad(e, "options.identity",
                                  "managed-identity-app needs a user-assigned identity, which alone can be "
                                  "a federated credential: give managed_client_id, object_id or resource_id");
@@ -5214,11 +5168,10 @@ static azredis_status azri_identity_check_argument(const char *scope, azredis_er
 
 static azredis_status azri_identity_check_exec(const azredis_auth_options *c, azredis_error *e) {
     if (c->identity == AZREDIS_ID_EXEC && c->exec[0] != '/')
-        return azri_identity_bad(e, "options.exec",
-                                 "it must be the absolute path of a program; no shell and no PATH are "
-                                 "asked, and it takes no arguments: write a script for them");
-    if (c->identity != AZREDIS_ID_EXEC && azri_identity_number(c) != AZRI_ID_AZURE_CLI &&
-        azri_identity_number(c) != AZRI_ID_AZURE_DEVELOPER_CLI && azri_identity_number(c) != AZRI_ID_AZURE_POWERSHELL)
+        return azri_identity_bad(e, "options.exec", "it must be the absolute path of a program; no shell and no PATH "
+                                 "are asked, and it takes no arguments: write a script for them");
+    if (c->identity != AZREDIS_ID_EXEC && c->identity != AZREDIS_ID_AZURE_CLI &&
+        c->identity != AZREDIS_ID_AZURE_DEVELOPER_CLI && c->identity != AZREDIS_ID_AZURE_POWERSHELL)
         return AZREDIS_OK;
     return azri_identity_check_argument(c->scope, e);
 }
@@ -5277,12 +5230,16 @@ static const char *azri_identity_need(unsigned needs) {
 }
 
 static azredis_status azri_identity_check_values(const azredis_auth_options *c, azredis_error *e) {
-    if (c->kubernetes_proxy && azri_identity_number(c) != AZRI_ID_WORKLOAD)
+#ifdef AZREDIS_NO_OS
+    if (c->kubernetes_proxy)
+#else
+    if (c->kubernetes_proxy && c->identity != AZREDIS_ID_WORKLOAD)
+#endif
         return azri_fail(e, AZREDIS_E_ARG, "options.kubernetes_proxy", "options: kubernetes_proxy is for the identity "
                          "workload-identity alone; the default chain never asks a token proxy");
     if (AZRI_WITH_HTTP && azri_identity_check_app(c->tenant_id, c->client_id, "options", e) != AZREDIS_OK)
         return AZREDIS_E_ARG;
-    if ((int)AZRI_ID_MANAGED >= 0 && azri_identity_check_managed(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
+    if (azri_identity_check_managed(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (!AZRI_ONLY_CALLBACK && !azri_identity_clean(azri_str(c->scope), ":/.-_~", 253))
         return azri_fail(e, AZREDIS_E_ARG, "options.scope", "options: scope must be one resource, such as "
                          AZRI_REDIS_SCOPE);
@@ -5294,9 +5251,8 @@ static azredis_status azri_identity_check_values(const azredis_auth_options *c, 
         return AZREDIS_E_ARG;
 #endif
     if (!AZRI_WITH_CLAIMS && !c->user && !azri_is_static(c))
-        return azri_fail(e, AZREDIS_E_ARG, "options.user",
-                         "options: AZREDIS_NO_CLAIMS reads no tokens; set user to the "
-                         "object id of the identity");
+        return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: AZREDIS_NO_CLAIMS reads no tokens; set user to "
+                         "the object id of the identity");
     if (c->user && strlen(c->user) >= sizeof ((azredis_token *)0)->user)
         return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: user has more than 63 bytes");
     return AZREDIS_OK;
@@ -5315,10 +5271,8 @@ static azredis_status azri_identity_check(const azredis_auth_options *c, azredis
         return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %s needs the option "
                          "%s", k->name, azri_identity_need(lacks));
     if (idle)
-        return azri_fail(e, AZREDIS_E_ARG, "options.identity",
-                         "options: the default chain does not use the option %s; set "
-                         "identity to the one that does",
-                         azri_identity_need(idle));
+        return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: the default chain does not use the option %s; "
+                         "set identity to the one that does", azri_identity_need(idle));
     if (azri_identity_check_values(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (c->proxy && azri_identity_check_proxy(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (!AZRI_WITH_AUTHORITIES && (c->authority_host || c->allow_authority))
@@ -5366,7 +5320,7 @@ static AZRI_APART azredis_status azri_identity_conf_copy(azredis_auth_options *c
                                                          const azredis_auth_options *o, azredis_error *e) {
     azredis_status st;
     memset(c, 0, sizeof *c);
-    if ((int)AZRI_ID_DEVICE_CODE >= 0 && azri_identity_number(o) == AZRI_ID_DEVICE_CODE && azri_shape_of(m))
+    if (!azri_identity_is_off(AZREDIS_ID_DEVICE_CODE) && o->identity == AZREDIS_ID_DEVICE_CODE && azri_shape_of(m))
         return azri_identity_bad(e, "options.identity", "device-code keeps a refresh token, for which options.memory "
                                  "has no room; use port.alloc");
     if (AZRI_WITH_ENV && azri_shape_of(m) && (o->certificate_file || o->key_file))
@@ -5400,31 +5354,26 @@ typedef struct azri_hint_row { int code[6]; const char *text; } azri_hint_row;
 #define azri_hint(code) ((void)(code), (const char *)NULL)
 #else
 static const azri_hint_row azri_hints[] = {
-    { { 7000215 },
-      "wrong client secret; use the secret's Value, not its Secret ID, and check shell quoting" },
+    { { 7000215 }, "wrong client secret; use the secret's Value, not its Secret ID, and check shell quoting" },
     { { 7000222 }, "the client secret or certificate has expired; create a new one" },
     { { 7000218 }, "no credential was sent, or the application does not allow public client flows" },
-    { { 700016, 700011 },
-      "the application does not exist in this tenant; check client id and tenant id" },
+    { { 700016, 700011 }, "the application does not exist in this tenant; check client id and tenant id" },
     { { 7000112, 70001 }, "the application is disabled or unknown in this tenant" },
-    { { 90002, 50049, 50059, 50128 },
-      "this authority knows no such tenant; check tenant id and authority host" },
+    { { 90002, 50049, 50059, 50128 }, "this authority knows no such tenant; check tenant id and authority host" },
     { { 900023 }, "the tenant is neither a GUID nor a domain; was a URL pasted in?" },
     { { 90038, 900382 }, "the tenant lives in another national cloud; set AZURE_AUTHORITY_HOST" },
-    { { 500011, 50001 },
-      "the tenant does not know the resource: wrong scope or cloud, or no Redis service principal" },
+    { { 500011, 50001 }, "the tenant does not know the resource: wrong scope or cloud, or no Redis service principal" },
     { { 650052 }, "the tenant has no service principal for Redis; an administrator must add it" },
     { { 650057 }, "the application's API permissions do not list the Redis service" },
-    { { 70011, 1002012, 28002, 700022, 700023 },
-      "the scope must be one resource followed by /.default" },
+    { { 70011, 1002012, 28002, 700022, 700023 }, "the scope must be one resource followed by /.default" },
     { { 700025 }, "the application is a public client: it may not use a secret" },
     { { 700027, 700030, 50012 },
       "the certificate is not registered on the application; if it is trusted by subject name, set send_chain" },
     { { 700024, 50013, 500133, 50027, 50048 },
       "the assertion is stale or not valid; check this machine's clock and the token file" },
     { { 70021, 700211, 700212, 700213 },
-      "no federated credential of the application matches; compare issuer, subject and audience; a new "
-      "one needs minutes" },
+      "no federated credential of the application matches; compare issuer, subject and audience; a new one "
+      "needs minutes" },
     { { 7002137, 7002138 }, "no federated credential matches: upper and lower case count" },
     { { 700229 }, "this flow gives tokens to applications only" },
     { { 53003, 530032, 53000, 530035 },
@@ -5439,13 +5388,11 @@ static const azri_hint_row azri_hints[] = {
     { { 70016 }, "the device code waits for its user" },
     { { 70018 }, "the device code is wrong; start again" },
     { { 70019, 70020 }, "the device code has expired; start again" },
-    { { 50194, 9001023 },
-      "a single-tenant application needs its own tenant id, not common or organizations" },
+    { { 50194, 9001023 }, "a single-tenant application needs its own tenant id, not common or organizations" },
     { { 900144, 90014 }, "a required field is missing; is a variable empty?" },
     { { 9002313, 901002 }, "the authority finds the request malformed; does a proxy change it?" },
     { { 100007 }, "regional authorities serve managed platforms only; use the global host" },
-    { { 90055, 50196 },
-      "the same request comes too often; is another program in a loop with this identity?" },
+    { { 90055, 50196 }, "the same request comes too often; is another program in a loop with this identity?" },
     { { 50033, 90006, 90012, 90024, 90033, 90090 }, "Entra has a passing problem; it is tried again" }
 };
 
@@ -6197,7 +6144,8 @@ enum { AZRI_STEP_ARGS = 11, AZRI_PIN_DIGITS = 40 };
 /* HTTP: send request to url, feed the body to azri_flow_body, end with azri_flow_http.
  * FILE: read file, end with azri_flow_text. EXEC: run argv, end with azri_flow_ran and what it printed.
  * CALL: call, end with azri_flow_call. SIGN: load certificate and key, show the chain to azri_certificate_write, sign
- * what it put into f->proof, by sign if there is one, end with azri_flow_signed. WAIT: come back in wait_ms. DONE: look at the flow's status.
+ * what it put into f->proof, by sign if there is one, end with azri_flow_text.
+ * WAIT: come back in wait_ms. DONE: look at the flow's status.
  * Strings are lent by the flow until the step's end is told. */
 typedef struct azri_step {
     azri_step_kind kind;
@@ -6533,12 +6481,17 @@ static void azri_flow_nothing(azri_flow *f) {
 
 #if !defined(AZREDIS_NO_ASSERTION) || !defined(AZREDIS_NO_WORKLOAD) || !defined(AZREDIS_NO_MANAGED) || AZRI_WITH_CERTIFICATE || \
     !defined(AZREDIS_NO_DEVICE_CODE)
-/* The next question of this link. */
-static void azri_flow_stage(azri_flow *f, int stage) {
+/* The next part of the same question: the tries go on being counted. */
+static void azri_flow_part(azri_flow *f, int stage) {
     azri_flow_forget(f);
-    memset(f->tries, 0, sizeof f->tries);
     f->stage = stage;
     f->phase = AZRI_FLOW_ASK;
+}
+
+/* The next question of this link. */
+static void azri_flow_stage(azri_flow *f, int stage) {
+    azri_flow_part(f, stage);
+    memset(f->tries, 0, sizeof f->tries);
 }
 #endif
 
@@ -6681,12 +6634,13 @@ static azredis_str azri_flow_secret(const azri_flow *f) {
 }
 
 static int azri_flow_passing(int http, const azri_answer *a) {
+    static const int32_t codes[] = { 50033, 50196, 90006, 90012, 90024, 90033, 90055, 90090 };
+    size_t i;
     if (http == 408 || http == 429 || http >= 500) return 1;
     if (azri_eqz(azri_str(a->error), "temporarily_unavailable")) return 1;
-    switch (a->aadsts) {
-    case 50033: case 50196: case 90006: case 90012: case 90024: case 90033: case 90055: case 90090: return 1;
-    default: return 0;
-    }
+    for (i = 0; i < sizeof codes / sizeof codes[0]; i++)
+        if (a->aadsts == codes[i]) return 1;
+    return 0;
 }
 
 /* An answer that is not Entra's: a proxy's page, an empty body. A 200 may hold a token: not quoted. */
@@ -6745,8 +6699,7 @@ static void azri_flow_judge(azri_flow *f, uint64_t now, const azri_http *h) {
     else if (f->json_status == AZREDIS_OK && a->error[0]) {
         azri_flow_refused(f, h);
         passing = f->error.retryable;
-    } else
-        azri_flow_foreign(f, h);
+    } else azri_flow_foreign(f, h);
     f->error.http_status = h->status;
     f->error.retry_after_ms = h->retry_after_ms;
     if (!h->retry_after_ms && (a->aadsts == 90055 || a->aadsts == 50196))
@@ -6790,32 +6743,23 @@ static void azri_flow_http(azri_flow *f, uint64_t now, azredis_status transport,
     f->source->net(f, now);
 }
 
-#ifndef AZREDIS_NO_OS
-/* A file was read: OK, and text is what it holds; else e says why not. */
+#if AZRI_WITH_OS || AZRI_WITH_CERTIFICATE
+/* A file was read, a program has ended by itself, or a key has signed: OK, and text is what came; else e, which may be
+ * f->error, says why not. */
 static void azri_flow_text(azri_flow *f, uint64_t now, azredis_status st, azredis_str text, const azredis_error *e) {
-    AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks == AZRI_STEP_FILE);
-    if (st != AZREDIS_OK) f->error = *e;
+    AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks != AZRI_STEP_HTTP && f->asks != AZRI_STEP_CALL);
+    if (st != AZREDIS_OK) azri_fail_copy(&f->error, e);
     f->source->text(f, now, st, text);
 }
 #endif
 
-#ifndef AZREDIS_NO_CERTIFICATE
-/* A key has signed: OK, and signature is what it wrote; else f->error says why not. */
-static void azri_flow_signed(azri_flow *f, uint64_t now, azredis_status st, azredis_str signature) {
-    AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks == AZRI_STEP_SIGN);
-    f->source->text(f, now, st, signature);
-}
-#endif
-
 #ifndef AZREDIS_NO_EXEC
-/* A program has ended by itself: OK, and out is what it printed; else e says why not. said: how its stderr ends. */
+/* The same of a program. said: how its stderr ends. */
 static void azri_flow_ran(azri_flow *f, uint64_t now, azredis_status st, azredis_str out, azredis_str said,
                           int exit_code, const azredis_error *e) {
-    AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks == AZRI_STEP_EXEC);
-    if (st != AZREDIS_OK) f->error = *e;
     f->exit_code = exit_code;
     f->said = said;
-    f->source->text(f, now, st, out);
+    azri_flow_text(f, now, st, out, e);
     f->said = azri_slice(NULL, 0);
 }
 #endif
@@ -6859,13 +6803,11 @@ static void azri_flow_call(azri_flow *f, uint64_t now, azredis_status st, const 
 
 /* A version 4 UUID (RFC 9562 5.4): names this request to Microsoft's support. */
 static void azri_flow_new_id(azri_flow *f) {
-    static const char form[] = "xxxxxxxx-xxxx-4xxx-yxxx-xxxxxxxxxxxx";
-    uint64_t bits = 0;
-    for (size_t i = 0; i < sizeof form; i++, bits >>= 4) {
-        if (i % 16 == 0) bits = azri_rng_next(f->rng);
-        f->request_id[i] = form[i];
-        if (form[i] >= 'x') f->request_id[i] = "0123456789abcdef89ab"[form[i] == 'x' ? bits & 15 : 16 + (bits & 3)];
-    }
+    char *id = f->request_id;
+    azri_rng_hex(f->rng, id, 36);
+    id[8] = id[13] = id[18] = id[23] = '-';
+    id[14] = '4';
+    id[19] = (char)('8' + (id[19] & 1));
 }
 
 /* ---- asking ----------------------------------------------------------------------------------- */
@@ -7350,9 +7292,8 @@ static azredis_status azri_managed_endpoint(azri_flow *f) {
     if (f->variant == AZRI_MI_FABRIC && !u->tls)
         return azri_identity_bad(&f->error, where, "Service Fabric's endpoint gets a secret, so it must be https");
     if (f->variant != AZRI_MI_IMDS && !u->tls && !azri_managed_is_near(azri_str(u->host)))
-        return azri_identity_bad(&f->error, where,
-                                 "without TLS the endpoint must be localhost, or an address of this machine, "
-                                 "its link or a private network");
+        return azri_identity_bad(&f->error, where, "without TLS the endpoint must be localhost, or an address of this "
+                                 "machine, its link or a private network");
     if (f->variant != AZRI_MI_IMDS) return AZREDIS_OK;
     if (!azri_eqz(azri_str(u->path), "/"))
         return azri_identity_bad(&f->error, where, "it must be http://host or http://host:port");
@@ -7609,14 +7550,6 @@ static void azri_managed_again(azri_flow *f, uint64_t now, const azri_retry *r) 
     azri_flow_again(f, now, r);
 }
 
-/* The next part of the same question: the tries go on being counted. */
-static void azri_managed_stage(azri_flow *f, int stage) {
-    uint32_t tries[AZRI_RETRY_SLOTS];
-    memcpy(tries, f->tries, sizeof tries);
-    azri_flow_stage(f, stage);
-    memcpy(f->tries, tries, sizeof tries);
-}
-
 /* Others (EC2, GCE) have a metadata service at the same address, and their own ways to say no. */
 static void azri_managed_foreign(azri_flow *f, uint64_t now, azredis_status st, int status) {
     (void)azri_flow_fail(f, st, "another metadata service answered at ");
@@ -7683,14 +7616,13 @@ static void azri_managed_challenged(azri_flow *f, uint64_t now, const azri_http 
         memmove(f->proof.ptr, name.ptr, name.len);
         f->proof.ptr[name.len] = '\0';
         f->proof.len = name.len;
-        azri_managed_stage(f, AZRI_MI_FILE);
+        azri_flow_part(f, AZRI_MI_FILE);
         return;
     }
     (void)azri_flow_fail(f, f->answer.error[0] ? AZREDIS_E_ENTRA : AZREDIS_E_HTTP, "");
-    azri_fail_add(&f->error,
-                  "Azure Arc at %s:%u answered HTTP %d %s, but it must be a key file in %s; is it himds that "
-                  "listens there?",
-                  f->authority.host, (unsigned)f->authority.port, h->status, why, AZRI_ARC_DIRECTORY);
+    azri_fail_add(&f->error, "Azure Arc at %s:%u answered HTTP %d %s, but it must be a key file in %s; is it himds "
+                  "that listens there?", f->authority.host, (unsigned)f->authority.port, h->status, why,
+                  AZRI_ARC_DIRECTORY);
     f->error.http_status = h->status;
     f->error.retryable = 0;
     azri_flow_failed(f, now);
@@ -7710,13 +7642,12 @@ static void azri_managed_text(azri_flow *f, uint64_t now, azredis_status st, azr
     for (i = 0; i < s.len && s.ptr[i] > ' ' && s.ptr[i] <= '~'; i++) {}
     azri_buf_free(&f->proof);
     if (s.len == 0 || i < s.len)
-        (void)azri_flow_fail(f, AZREDIS_E_TOKEN,
-                             "Azure Arc's key file is empty, or holds a blank, a line end or another "
-                             "character that no key has");
+        (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "Azure Arc's key file is empty, or holds a blank, a line end or "
+                             "another character that no key has");
     else if (azri_buf_add(&f->proof, s.ptr, s.len) != AZREDIS_OK)
         (void)azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for Azure Arc's key");
     else {
-        azri_managed_stage(f, AZRI_MI_ANSWER);
+        azri_flow_part(f, AZRI_MI_ANSWER);
         return;
     }
     azri_flow_failed(f, now);
@@ -7830,9 +7761,8 @@ static azredis_status azri_assertion_ask(azri_flow *f, azri_step *step) {
 static void azri_assertion_call(azri_flow *f, uint64_t now, azredis_status st, const azredis_fetched *got) {
     st = azri_flow_take_call(f, &f->proof, st, got);
     if (st == AZREDIS_OK && !azri_assertion_is_jwt(azri_slice(f->proof.ptr, f->proof.len)))
-        st = azri_flow_fail(f, AZREDIS_E_TOKEN,
-                            "the callback wrote no assertion: a JWT has three parts of letters, digits, - "
-                            "and _ with dots between, and nothing else");
+        st = azri_flow_fail(f, AZREDIS_E_TOKEN, "the callback wrote no assertion: a JWT has three parts of letters, "
+                            "digits, - and _ with dots between, and nothing else");
     if (st == AZREDIS_OK) azri_flow_stage(f, AZRI_FEDERATED_ASK);
     else azri_flow_failed(f, now);
 }
@@ -7909,9 +7839,8 @@ static azredis_status azri_workload_check_proxy(azri_flow *f) {
     if (!f->conf->kubernetes_proxy) return AZREDIS_OK;
     if (!v[AZRI_ENV_TOKEN_PROXY]) {
         if (!sni && !data && !v[AZRI_ENV_TOKEN_PROXY_CA_FILE]) return AZREDIS_OK;
-        return azri_workload_bad(f, AZRI_ENV_TOKEN_PROXY,
-                                 "it is not set, but AZURE_KUBERNETES_CA_FILE, _CA_DATA or _SNI_NAME "
-                                 "is; set it, or none of them");
+        return azri_workload_bad(f, AZRI_ENV_TOKEN_PROXY, "it is not set, but AZURE_KUBERNETES_CA_FILE, _CA_DATA or "
+                                 "_SNI_NAME is; set it, or none of them");
     }
     st = azri_url_parse(&u, azri_str(v[AZRI_ENV_TOKEN_PROXY]), azri_env_names[AZRI_ENV_TOKEN_PROXY], &f->error);
     if (st != AZREDIS_OK) return st;
@@ -8064,6 +7993,7 @@ static void azri_managed_app_net(azri_flow *f, uint64_t now) {
  * Pure: >>fetch reads the files and has the key loaded, wiped, and its chain shown to azri_certificate_write.
  * ================================================================================================ */
 
+#define AZRI_CHAIN_HEAD       4u           /* bytes of a length, big-endian, before each certificate of a chain */
 #define AZRI_CERTIFICATE_LIFE 600          /* seconds: Entra advises 5 to 10 minutes, and MSAL takes 10 */
 
 /* The stages before AZRI_FEDERATED_ASK. Without files the first one signs. */
@@ -8080,14 +8010,14 @@ typedef struct azri_assertion {
     int64_t         now;
 } azri_assertion;
 
-/* Cuts the next certificate, which stands behind its length in 4 bytes, off *chain. 0: there is none. */
-static int azri_certificate_next(azredis_str *chain, azredis_str *der) {
+/* Cuts the next certificate, which stands behind its length, off *chain. 0: there is none. */
+static int azri_chain_next(azredis_str *chain, azredis_str *der) {
     size_t i, n = 0;
-    if (chain->len < 4) return 0;
-    for (i = 0; i < 4; i++) n = n << 8 | (unsigned char)chain->ptr[i];
-    if (n > chain->len - 4) return 0;
-    *der = azri_slice(chain->ptr + 4, n);
-    *chain = azri_slice(der->ptr + n, chain->len - 4 - n);
+    if (chain->len < AZRI_CHAIN_HEAD) return 0;
+    for (i = 0; i < AZRI_CHAIN_HEAD; i++) n = n << 8 | (unsigned char)chain->ptr[i];
+    if (n > chain->len - AZRI_CHAIN_HEAD) return 0;
+    *der = azri_slice(chain->ptr + AZRI_CHAIN_HEAD, n);
+    *chain = azri_from(*chain, AZRI_CHAIN_HEAD + n);
     return 1;
 }
 
@@ -8097,7 +8027,7 @@ static azredis_status azri_certificate_header(azri_buf *b, const azri_assertion 
     azredis_status st = azri_buf_adds(b, a->rs256 ? "{\"alg\":\"RS256\",\"typ\":\"JWT\",\"x5t\":\""
                                                   : "{\"alg\":\"PS256\",\"typ\":\"JWT\",\"x5t#S256\":\"");
     if (st == AZREDIS_OK) st = azri_b64_add(b, a->print, 1);
-    while (st == AZREDIS_OK && azri_certificate_next(&rest, &der)) {
+    while (st == AZREDIS_OK && azri_chain_next(&rest, &der)) {
         st = azri_buf_adds(b, before);
         if (st == AZREDIS_OK) st = azri_b64_add(b, der, 0);
         before = "\",\"";
@@ -8151,7 +8081,7 @@ static int azri_certificate_sends_chain(const azri_flow *f) {
     return f->conf->send_chain || (z && (azri_eqz(azri_str(z), "1") || azri_ieqz(azri_str(z), "true")));
 }
 
-/* The step SIGN has certificates: puts what is to be signed into f->proof. chain: see azri_certificate_next; print: of the
+/* The step SIGN has certificates: puts what is to be signed into f->proof. chain: see azri_chain_next; print: of the
  * first one. Not OK: f->error says why. */
 static azredis_status azri_certificate_write(azri_flow *f, const azri_step *step, azredis_str chain, azredis_str print) {
     azri_assertion a;
@@ -8186,12 +8116,6 @@ static azredis_status azri_certificate_ask_sign(azri_flow *f, azri_step *step) {
 /* For the next request everything is made anew: an assertion is taken once only. f->tries goes on. */
 static void azri_certificate_anew(azri_flow *f) {
     if (f->phase == AZRI_FLOW_PAUSE && !f->secret) f->stage = AZRI_CERTIFICATE_FILE;
-}
-
-static void azri_certificate_stage(azri_flow *f, int stage) {
-    azri_flow_forget(f);
-    f->stage = stage;
-    f->phase = AZRI_FLOW_ASK;
 }
 
 #ifndef AZREDIS_NO_OS
@@ -8233,7 +8157,7 @@ static void azri_certificate_read(azri_flow *f, uint64_t now, azredis_str text) 
         return;
     }
     if (first) f->pair.key_at = f->pair.bytes.len;
-    azri_certificate_stage(f, first && azri_certificate_key_path(f) ? AZRI_CERTIFICATE_KEY : AZRI_CERTIFICATE_SIGN);
+    azri_flow_part(f, first && azri_certificate_key_path(f) ? AZRI_CERTIFICATE_KEY : AZRI_CERTIFICATE_SIGN);
 }
 
 /* The pair cannot be used: 1: the one before it is. Somebody may be writing it, or has made a mistake which is told. */
@@ -8243,7 +8167,7 @@ static int azri_certificate_fall_back(azri_flow *f) {
     if (path) azri_fail_add(&f->error, " (file %s%s%s)", path, key ? " and " : "", key ? key : "");
     if (parsed || f->stage != AZRI_CERTIFICATE_SIGN || !f->kept.bytes.len || f->error.code == AZREDIS_E_NOMEM) return 0;
     AZRI_SAY(f->hint, sizeof f->hint, "what the file held before is used on: %s", f->error.message);
-    azri_certificate_stage(f, AZRI_CERTIFICATE_SIGN_KEPT);
+    azri_flow_part(f, AZRI_CERTIFICATE_SIGN_KEPT);
     return 1;
 }
 
@@ -8275,7 +8199,7 @@ static void azri_certificate_signed(azri_flow *f, uint64_t now, azredis_status s
         return;
     }
     azri_certificate_keep(f);
-    azri_certificate_stage(f, AZRI_FEDERATED_ASK);
+    azri_flow_part(f, AZRI_FEDERATED_ASK);
 }
 
 #ifdef AZREDIS_NO_OS
@@ -8489,10 +8413,8 @@ static void azri_tool_text(azri_flow *f, uint64_t now, azredis_status st, azredi
             return;
         }
         azri_exec_add_said(f);
-    } else if (st == AZREDIS_OK)
-        could_not = azri_tool_refused(f);
-    else
-        azri_exec_add_said(f);
+    } else if (st == AZREDIS_OK) could_not = azri_tool_refused(f);
+    else azri_exec_add_said(f);
     if (could_not || (f->in_chain && st != AZREDIS_E_NOMEM)) azri_flow_unavailable(f, now);
     else azri_flow_failed(f, now);
 }
@@ -8796,9 +8718,8 @@ static azredis_status azri_device_ask(azri_flow *f, azri_step *step) {
  * ================================================================================================ */
 
 static azredis_status azri_source_left_out(azri_flow *f) {
-    return azri_fail(&f->error, AZREDIS_E_ARG, "options.identity",
-                     "options: this program was built with AZREDIS_NO_HTTP, "
-                     "so no token endpoint can be asked; use the identity callback");
+    return azri_fail(&f->error, AZREDIS_E_ARG, "options.identity", "options: this program was built with "
+                     "AZREDIS_NO_HTTP, so no token endpoint can be asked; use the identity callback");
 }
 
 #ifndef AZREDIS_NO_OS
@@ -8810,9 +8731,8 @@ static azredis_status azri_source_off(azri_flow *f) {
 
 /* Other SDKs have it, and a C program cannot. */
 static azredis_status azri_source_foreign(azri_flow *f) {
-    return azri_flow_fail(f, AZREDIS_E_ARG,
-                          "needs a .NET, Node or Python SDK, an editor or a desktop's broker, which no C "
-                          "program can ask; run az login and take AzureCliCredential, or use device code");
+    return azri_flow_fail(f, AZREDIS_E_ARG, "needs a .NET, Node or Python SDK, an editor or a desktop's broker, which "
+                          "no C program can ask; run az login and take AzureCliCredential, or use device code");
 }
 #endif
 
@@ -8855,11 +8775,12 @@ static const azri_source azri_sources[] = {        /* in the order of the defaul
 #ifndef AZREDIS_NO_OS
     { "environment", "EnvironmentCredential", AZREDIS_ID_ENVIRONMENT, AZRI_CHAIN_PROD,
       AZRI_BY_ENVIRONMENT },
-    { "workload-identity", "WorkloadIdentityCredential", AZRI_ID_WORKLOAD, AZRI_CHAIN_PROD, AZRI_BY_FILE },
-    { "managed-identity", "ManagedIdentityCredential", AZRI_ID_MANAGED, AZRI_CHAIN_PROD, AZRI_BY_MACHINE },
-    { "azure-cli", "AzureCliCredential", AZRI_ID_AZURE_CLI, AZRI_CHAIN_DEV, AZRI_BY_TOOL },
-    { "azure-developer-cli", "AzureDeveloperCliCredential", AZRI_ID_AZURE_DEVELOPER_CLI, AZRI_CHAIN_DEV, AZRI_BY_TOOL },
-    { "azure-powershell", "AzurePowerShellCredential", AZRI_ID_AZURE_POWERSHELL, AZRI_CHAIN_DEV, AZRI_BY_TOOL },
+    { "workload-identity", "WorkloadIdentityCredential", AZREDIS_ID_WORKLOAD, AZRI_CHAIN_PROD, AZRI_BY_FILE },
+    { "managed-identity", "ManagedIdentityCredential", AZREDIS_ID_MANAGED, AZRI_CHAIN_PROD, AZRI_BY_MACHINE },
+    { "azure-cli", "AzureCliCredential", AZREDIS_ID_AZURE_CLI, AZRI_CHAIN_DEV, AZRI_BY_TOOL },
+    { "azure-developer-cli", "AzureDeveloperCliCredential", AZREDIS_ID_AZURE_DEVELOPER_CLI, AZRI_CHAIN_DEV,
+      AZRI_BY_TOOL },
+    { "azure-powershell", "AzurePowerShellCredential", AZREDIS_ID_AZURE_POWERSHELL, AZRI_CHAIN_DEV, AZRI_BY_TOOL },
     { "visual-studio", "VisualStudioCredential", AZRI_ID_LATER, 0, AZRI_FOREIGN },
     { "visual-studio-code", "VisualStudioCodeCredential", AZRI_ID_LATER, 0, AZRI_FOREIGN },
     { "interactive-browser", "InteractiveBrowserCredential", AZRI_ID_LATER, 0, AZRI_FOREIGN },
@@ -8929,10 +8850,8 @@ static azredis_status azri_walk_wrong(azri_flow *f, azredis_str name) {
     size_t i, n = 0;
     f->link_count = 0;
     (void)azri_quote(quoted, sizeof quoted, name.ptr, name.len, azri_slice(NULL, 0));
-    (void)azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS",
-                    "AZURE_TOKEN_CREDENTIALS: '%s' is no name of a "
-                    "credential; give dev, prod or, with commas between them, ",
-                    quoted);
+    (void)azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS", "AZURE_TOKEN_CREDENTIALS: '%s' is no name of "
+                    "a credential; give dev, prod or, with commas between them, ", quoted);
     for (i = 0; i < AZRI_SOURCES; i++)
         if (azri_sources[i].chains) azri_fail_add(&f->error, "%s%s", n++ ? ", " : "", azri_sources[i].sdk_name);
     return AZREDIS_E_ARG;
@@ -8947,10 +8866,8 @@ static azredis_status azri_walk_by_variable(azri_flow *f, const char *text) {
         name = azri_trim(azri_slice(rest.ptr, end), " \t");
         if (!azri_walk_add_name(f, name)) return azri_walk_wrong(f, name);
         if (f->link_count > AZRI_LINKS_MAX)
-            return azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS",
-                             "AZURE_TOKEN_CREDENTIALS: these are more "
-                             "than %d credentials",
-                             (int)AZRI_LINKS_MAX);
+            return azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS", "AZURE_TOKEN_CREDENTIALS: these are "
+                             "more than %d credentials", (int)AZRI_LINKS_MAX);
         if (end == rest.len) return AZREDIS_OK;
         rest = azri_slice(rest.ptr + end + 1, rest.len - end - 1);
     }
@@ -8965,7 +8882,7 @@ static azredis_status azri_walk_plan(azri_flow *f) {
     if (f->pin) azri_walk_add(f, (size_t)f->pin - 1);
     else if (f->conf->identity != AZREDIS_ID_DEFAULT) {
         for (i = 0; i < AZRI_SOURCES; i++)
-            if (azri_sources[i].id == azri_identity_number(f->conf)) azri_walk_add(f, i);
+            if (azri_sources[i].id == (int)f->conf->identity) azri_walk_add(f, i);
     } else if (chosen) st = azri_walk_by_variable(f, chosen);
     else azri_walk_add_chain(f, AZRI_CHAIN_PROD | AZRI_CHAIN_DEV);
     f->in_chain = f->link_count > 1;
@@ -9016,8 +8933,7 @@ static azri_step_kind azri_flow_next(azri_flow *f, uint64_t now, int64_t unix_no
     } else if (f->phase == AZRI_FLOW_ASK && now >= f->deadline) {
         if (!f->tries[0] && !f->tries[1]) (void)azri_flow_fail(f, AZREDIS_E_TIMEOUT, "no time was left to ask");
         azri_flow_failed(f, now);
-    } else if (f->phase == AZRI_FLOW_ASK)
-        azri_flow_ask(f, now, unix_now, step);
+    } else if (f->phase == AZRI_FLOW_ASK) azri_flow_ask(f, now, unix_now, step);
     if (f->phase == AZRI_FLOW_DONE) step->kind = AZRI_STEP_DONE;
     else step->where = f->source->name;
     return step->kind;
@@ -9252,8 +9168,7 @@ static uint32_t azri_token_retry_delay(azri_token *t, uint64_t now) {
 }
 
 /* The fetch failed. Not retryable: somebody must mend something, the slow lane looks whether they have. */
-static void azri_token_failed(azri_token *t, uint32_t claim, uint64_t now, int retryable,
-                              uint32_t retry_after_ms) {
+static void azri_token_failed(azri_token *t, uint32_t claim, uint64_t now, int retryable, uint32_t retry_after_ms) {
     uint32_t delay;
     if (!azri_token_end_claim(t, claim)) return;
     delay = retryable ? azri_token_retry_delay(t, now) : azri_token_slow_delay(t, now);
@@ -9833,7 +9748,7 @@ static uint64_t azri_queue_stamp(azri_queue *q, uint64_t now) {
         if (c->within != ms) {          /* mostly all have the same */
             ms = c->within;
             at = azri_after(now, ms);
-            first = azri_min64(first, at);
+            azri_sooner(&first, at);
         }
         c->deadline = at;
         c->within = 0;
@@ -10111,16 +10026,6 @@ static void azri_session_free(azri_session *s) {
 
 /* ---- queueing ---- */
 
-static void azri_nonce(azri_rng *r, char out[AZRI_NONCE_LEN + 1]) {
-    uint64_t v = 0;
-    size_t i;
-    for (i = 0; i < AZRI_NONCE_LEN; i++, v >>= 4) {
-        if (i % 16 == 0) v = azri_rng_next(r);
-        out[i] = "0123456789abcdef"[v & 15];
-    }
-    out[i] = '\0';
-}
-
 /* The first command that is not wholly sent, or NULL. */
 static azri_cmd *azri_session_unsent(const azri_session *s) {
     return s->last_sent ? s->last_sent->next : s->fifo.head;
@@ -10129,7 +10034,7 @@ static azri_cmd *azri_session_unsent(const azri_session *s) {
 static void azri_session_append(azri_session *s, azri_cmd *c) {
     c->sent = 0;
     azri_queue_push(&s->fifo, c);
-    s->next_deadline = azri_min64(s->next_deadline, c->deadline);
+    azri_sooner(&s->next_deadline, c->deadline);
 }
 
 /* A command of ours. Its deadline is the session's own. */
@@ -10165,7 +10070,7 @@ static uint64_t azri_session_grace(const azri_session_conf *conf, uint64_t now) 
 /* Idle longer than the keepalive: a middlebox may have dropped the connection without a word. One PING
  * goes first and everything else waits for its answer, so that a user's command is never lost to that. */
 static void azri_session_probe(azri_session *s, uint64_t now) {
-    azri_nonce(s->rng, s->ping_nonce);
+    azri_rng_hex(s->rng, s->ping_nonce, AZRI_NONCE_LEN);
     (void)azri_session_words(&s->ping, AZRI_CMD_PING, s->ping_bytes, "PING", s->ping_nonce);
     azri_queue_insert(&s->fifo, NULL, &s->ping);
     s->gate = 1;
@@ -10176,7 +10081,7 @@ static void azri_session_probe(azri_session *s, uint64_t now) {
 
 /* The last command of a connection that is given up, and the first of the one that takes its place. */
 static void azri_session_mark(azri_session *s) {
-    azri_nonce(s->rng, s->mark_nonce);
+    azri_rng_hex(s->rng, s->mark_nonce, AZRI_NONCE_LEN);
     (void)azri_session_words(&s->mark, AZRI_CMD_MARK, s->mark_bytes, "PING", s->mark_nonce);
     azri_session_append(s, &s->mark);
 }
@@ -10323,9 +10228,8 @@ static void azri_server_error(azri_session *s, const azredis_value *v, const cha
 }
 
 /* What PING was answered: a subscriber in RESP2 gets it beside the word "pong". */
-static azredis_str azri_pong(const azredis_value *v) {
-    if (AZRI_WITH_RESP2 && v->type == AZREDIS_T_ARRAY && v->len == 2) v = &v->as.items[1];
-    return azredis_text(v);
+static const azredis_value *azri_pong(const azredis_value *v) {
+    return AZRI_WITH_RESP2 && v->type == AZREDIS_T_ARRAY && v->len == 2 ? &v->as.items[1] : v;
 }
 
 /* ---- handshake ---- */
@@ -10372,7 +10276,7 @@ static void azri_session_opened(azri_session *s, azri_blob *blob, uint64_t now) 
     s->hs_end = s->hs_bytes;
     if (AZRI_WITH_SETTINGS) azri_session_settings(s);
     else azri_session_say(s, AZRI_CMD_HELLO, "HELLO 3", NULL);
-    azri_nonce(s->rng, s->nonce);
+    azri_rng_hex(s->rng, s->nonce, AZRI_NONCE_LEN);
     azri_session_say(s, AZRI_CMD_READY, "PING", s->nonce);
     AZREDIS_ASSERT(s->steps <= sizeof s->handshake / sizeof s->handshake[0] &&
                    s->hs_end <= s->hs_bytes + sizeof s->hs_bytes);
@@ -10411,7 +10315,7 @@ static azredis_status azri_session_hello(azri_session *s, const azredis_value *v
     s->resp3 = proto && proto->type == AZREDIS_T_INTEGER && proto->as.integer == 3;
     if (!AZRI_WITH_RESP2 && !s->resp3)
         return azri_fail(e, AZREDIS_E_RESP, "redis.hello", "%s: it does not speak RESP3", s->conf->endpoint);
-    if (!azri_eqz(azredis_text(azredis_field(v, "mode")), "cluster")) return AZREDIS_OK;
+    if (!azri_value_is(azredis_field(v, "mode"), "cluster")) return AZREDIS_OK;
     return azri_fail(e, AZREDIS_E_CLUSTER, "redis.hello", "%s: this cache has the OSS cluster policy" AZRI_NO_CLUSTER,
                      s->conf->endpoint);
 }
@@ -10427,7 +10331,7 @@ static azredis_status azri_session_ready(azri_session *s, const azredis_value *v
         azri_server_error(s, v, "redis.ready", e);
         if (e->code != AZREDIS_E_NOPERM) return e->code;
         s->no_fence = 1;                        /* PING is forbidden: re-authenticate in a quiet moment instead */
-    } else if (!azri_eqz(azredis_text(v), s->nonce)) {
+    } else if (!azri_value_is(v, s->nonce)) {
         return azri_fail(e, AZREDIS_E_RESP, "redis.ready", "%s: answers and questions are out of step",
                          s->conf->endpoint);
     }
@@ -10487,7 +10391,7 @@ static void azri_session_reauth(azri_session *s, uint64_t now) {
     azri_log(s->news, AZREDIS_LOG_INFO, AZRI_LOG_AUTH, "%s: AUTH with a new token as %s", s->conf->endpoint,
              s->trying->user);
     if (s->no_fence) return;
-    azri_nonce(s->rng, s->nonce);
+    azri_rng_hex(s->rng, s->nonce, AZRI_NONCE_LEN);
     (void)azri_session_words(&s->fence, AZRI_CMD_FENCE, s->fence_bytes, "PING", s->nonce);
     azri_queue_insert(&s->fifo, &s->auth, &s->fence);
 }
@@ -10536,8 +10440,8 @@ static azredis_status azri_session_desync(azri_session *s, azredis_error *e) {
 /* The answer to REAUTH, or that to the fence behind it. */
 static azredis_status azri_session_reauth_answer(azri_session *s, const azredis_value *v, uint64_t now,
                                                  azredis_error *e) {
-    int accepted = v->type == AZREDIS_T_STATUS && azri_eqz(azredis_text(v), "OK"), refused = v->type == AZREDIS_T_ERROR;
-    int silent = !refused && !s->no_fence && azri_eqz(azredis_text(v), s->nonce);
+    int accepted = v->type == AZREDIS_T_STATUS && azri_value_is(v, "OK"), refused = v->type == AZREDIS_T_ERROR;
+    int silent = !refused && !s->no_fence && azri_value_is(v, s->nonce);
     if (!accepted && !refused && !silent) return azri_session_desync(s, e);
     s->auth_answered = accepted ? 1 : -1;
     if (refused) azri_server_error(s, v, "redis.auth", &s->auth_error);
@@ -10603,15 +10507,10 @@ static azredis_status azri_session_unasked(azri_session *s, const azri_frame *f,
     return azri_session_desync(s, e);
 }
 
-/* The kind of a push: its first element. */
-static azredis_str azri_push_kind(const azri_frame *f) {
-    return f->root && f->root->len >= 1 ? azredis_text(&f->root->as.items[0]) : azri_slice("", 0);
-}
-
 static AZRI_ONCE int azri_is_message(const azri_frame *f) {
     uint32_t i, n = f->root ? f->root->len : 0;
-    if (!f->is_push || !((n == 3 && azri_eqz(azri_push_kind(f), "message")) ||
-                         (AZRI_WITH_PATTERNS && n == 4 && azri_eqz(azri_push_kind(f), "pmessage"))))
+    if (!f->is_push || !((n == 3 && azri_value_is(f->root->as.items, "message")) ||
+                         (AZRI_WITH_PATTERNS && n == 4 && azri_value_is(f->root->as.items, "pmessage"))))
         return 0;
     for (i = 1; i < n && azredis_text(&f->root->as.items[i]).ptr; i++) {}
     return i == n;
@@ -10632,10 +10531,9 @@ static int azri_cmd_asks(const azri_cmd *c, azredis_str word, azredis_str channe
 /* A push never answers a pending command, but for the confirmation of the very (un)subscription at the head:
  * RESP3 answers SUBSCRIBE by a push when it succeeds and by an ordinary error when it fails. */
 static void azri_session_push(azri_session *s, const azri_frame *f) {
-    azredis_str kind = azri_push_kind(f);
     azri_cmd *c = s->fifo.head;
-    if (c && c->sent && (c->kind == AZRI_CMD_SUBSCRIBE || c->kind == AZRI_CMD_UNSUBSCRIBE) && f->root &&
-        f->root->len == 3 && azri_cmd_asks(c, kind, azredis_text(&f->root->as.items[1]))) {
+    if (c && c->sent && (c->kind == AZRI_CMD_SUBSCRIBE || c->kind == AZRI_CMD_UNSUBSCRIBE) && f->root && f->root->len == 3 &&
+        azri_cmd_asks(c, azredis_text(f->root->as.items), azredis_text(f->root->as.items + 1))) {
         (void)azri_session_pop(s);
         azri_reply_reset(c->reply, AZREDIS_ANSWERED);
         azri_done_push(s->done, c);
@@ -10665,16 +10563,16 @@ static azredis_status azri_session_frame(azri_session *s, const azri_frame *f, u
     case AZRI_CMD_REAUTH:
         return azri_session_reauth_answer(s, f->root, now, e);
     case AZRI_CMD_FENCE:
-        if (!azri_eqz(azri_pong(f->root), s->nonce)) return azri_session_desync(s, e);
+        if (!azri_value_is(azri_pong(f->root), s->nonce)) return azri_session_desync(s, e);
         azri_session_reauth_end(s, now);
         return AZREDIS_OK;
     case AZRI_CMD_PING:
         s->gate = 0;
         s->ping_until = AZRI_NEVER64;
-        return refused || azri_eqz(azri_pong(f->root), s->ping_nonce) ? AZREDIS_OK : azri_session_desync(s, e);
+        return refused || azri_value_is(azri_pong(f->root), s->ping_nonce) ? AZREDIS_OK : azri_session_desync(s, e);
     case AZRI_CMD_MARK:
         s->marked = 1;
-        return refused || azri_eqz(azri_pong(f->root), s->mark_nonce) ? AZREDIS_OK : azri_session_desync(s, e);
+        return refused || azri_value_is(azri_pong(f->root), s->mark_nonce) ? AZREDIS_OK : azri_session_desync(s, e);
     case AZRI_CMD_SUBSCRIBE: case AZRI_CMD_UNSUBSCRIBE:
         azri_session_user_answer(s, c, f);
         return AZREDIS_OK;
@@ -10723,13 +10621,13 @@ static void azri_session_snapshot(const azri_session *s, uint64_t now, azredis_e
  * made; of a caller without the baton it must not be s->error, in which the one who has it may be writing. */
 static void azri_session_expire(azri_session *s, uint64_t now, azredis_error *e) {
     azri_cmd *c, *at = NULL;
-    s->next_deadline = azri_min64(s->next_deadline, azri_queue_stamp(&s->fifo, now));
+    azri_sooner(&s->next_deadline, azri_queue_stamp(&s->fifo, now));
     if (now < s->next_deadline) return;
     s->next_deadline = AZRI_NEVER64;
     for (c = s->fifo.head; c && c->kind != AZRI_CMD_REAUTH; c = at ? at->next : s->fifo.head) {
         int begun = c->sent || (at == s->last_sent && s->offset > 0);
         if (c->finished || c->deadline > now) {
-            if (!c->finished) s->next_deadline = azri_min64(s->next_deadline, c->deadline);
+            if (!c->finished) azri_sooner(&s->next_deadline, c->deadline);
             at = c;
             continue;
         }
@@ -10740,7 +10638,7 @@ static void azri_session_expire(azri_session *s, uint64_t now, azredis_error *e)
         else (void)azri_session_withdraw(s, at);
         azri_session_finish(s, c, begun ? AZREDIS_MAYBE_RUN : AZREDIS_NOT_SENT, e);
     }
-    if (c) s->next_deadline = azri_min64(s->next_deadline, azri_after(now, AZRI_SECOND));   /* behind an AUTH: look again */
+    if (c) azri_sooner(&s->next_deadline, azri_after(now, AZRI_SECOND));   /* behind an AUTH: look again */
 }
 
 /* When silence means that the connection is dead. A command that was given more time gets it. */
@@ -10824,13 +10722,13 @@ static uint64_t azri_session_deadline(const azri_session *s, uint64_t now) {
     if (s->state == AZRI_DIALING) return AZRI_NEVER64;
     if (s->state == AZRI_HANDSHAKE) return azri_session_handshake_until(s);
     uint64_t t = azri_min64(s->next_deadline, azri_session_dead_at(s));
-    t = azri_min64(t, s->blob->expires_at);
-    if (s->state == AZRI_READY) t = azri_min64(t, azri_session_drain_at(s));
+    azri_sooner(&t, s->blob->expires_at);
+    if (s->state == AZRI_READY) azri_sooner(&t, azri_session_drain_at(s));
     if (s->wants_close || s->fifo.fresh) return now;
-    t = azri_min64(t, azri_session_auth_at(s));
-    if (s->gate) t = azri_min64(t, s->ping_until);
+    azri_sooner(&t, azri_session_auth_at(s));
+    if (s->gate) azri_sooner(&t, s->ping_until);
     else if (!s->fifo.head && s->conf->keepalive_ms != AZREDIS_NEVER && !azri_undivided(s))
-        t = azri_min64(t, s->last_read + s->conf->keepalive_ms);
+        azri_sooner(&t, s->last_read + s->conf->keepalive_ms);
     return azri_max64(t, now);
 }
 
@@ -11549,7 +11447,7 @@ static AZRI_APART void azri_hub_wait_for_it(azri_hub *h, const azri_session *s, 
         return;
     }
     azri_queue_push(&h->backlog, c);
-    h->backlog_deadline = azri_min64(h->backlog_deadline, c->deadline);
+    azri_sooner(&h->backlog_deadline, c->deadline);
 }
 
 static inline void azri_hub_submit(azri_hub *h, azri_cmd *c) {
@@ -11582,12 +11480,12 @@ static void azri_hub_requeue(azri_hub *h, azri_queue *unsent, uint64_t now) {
 
 static void azri_hub_expire_backlog(azri_hub *h, uint64_t now) {
     azri_cmd *c, *at = NULL;
-    h->backlog_deadline = azri_min64(h->backlog_deadline, azri_queue_stamp(&h->backlog, now));
+    azri_sooner(&h->backlog_deadline, azri_queue_stamp(&h->backlog, now));
     if (now < h->backlog_deadline) return;
     h->backlog_deadline = AZRI_NEVER64;
     for (c = h->backlog.head; c; c = at ? at->next : h->backlog.head) {
         if (c->deadline > now) {
-            h->backlog_deadline = azri_min64(h->backlog_deadline, c->deadline);
+            azri_sooner(&h->backlog_deadline, c->deadline);
             at = c;
             continue;
         }
@@ -11966,7 +11864,7 @@ static void azri_lease_submit(azri_hub *h, azri_session *s, azri_cmd *c) {
     } else {
         c->on = s;
         azri_queue_push(&h->backlog, c);
-        h->backlog_deadline = azri_min64(h->backlog_deadline, c->deadline);
+        azri_sooner(&h->backlog_deadline, c->deadline);
     }
 }
 
@@ -12219,7 +12117,8 @@ static void azri_hub_marked(azri_hub *h, azri_session *s) {
 
 /* 1: what RESP3 would send as a push. All that a subscriber over RESP2 is sent are arrays, or answers of the handshake. */
 static int azri_is_resp2_push(const azri_session *s, const azri_frame *f) {
-    return azri_deaf(s) && s->state == AZRI_READY && f->root && f->root->type == AZREDIS_T_ARRAY && !azri_eqz(azri_push_kind(f), "pong");
+    return azri_deaf(s) && s->state == AZRI_READY && f->root && f->root->type == AZREDIS_T_ARRAY &&
+           !(f->root->len && azri_value_is(f->root->as.items, "pong"));
 }
 
 static AZRI_APART void azri_hub_other_frame(azri_hub *h, azri_session *s, const azri_frame *f, uint64_t now) {
@@ -12286,8 +12185,8 @@ static void azri_hub_tick(azri_hub *h, uint64_t now) {
 
 static uint64_t azri_hub_session_deadline(const azri_session *s, uint64_t now) {
     uint64_t t = azri_min64(azri_session_deadline(s, now), azri_min64(azri_session_replace_at(s), azri_lease_until(s)));
-    if (azri_leaving(s)) t = azri_min64(t, s->leave_until);
-    if (azri_hub_wants_heir(s)) t = azri_min64(t, s->heir_at);
+    if (azri_leaving(s)) azri_sooner(&t, s->leave_until);
+    if (azri_hub_wants_heir(s)) azri_sooner(&t, s->heir_at);
     return t;
 }
 
@@ -12297,7 +12196,7 @@ static uint64_t azri_hub_deadline(const azri_hub *h, uint64_t now) {
         if (azri_gone(s) && !s->link) return now;                        /* it can be freed */
         if (s->state == AZRI_DOWN && (azri_gone(s) || h->aborted || azri_resting(h) || !azri_hub_live_blob(h, now)))
             continue;
-        t = azri_min64(t, azri_hub_session_deadline(s, now));
+        azri_sooner(&t, azri_hub_session_deadline(s, now));
     }
     return t;
 }
@@ -13697,8 +13596,14 @@ static void azri_port_fill(azri_port *out, const azredis_port *user) {
     out->mem.user = p->user;
     if (!p->wait) p->wait = azri_bare_wait;
     if (!p->yield) p->yield = azri_port_no_yield;
-    out->missing = !p->now_ms ? "now_ms" : !p->unix_time ? "unix_time" : !p->entropy ? "entropy"
-                 : !p->connect ? "connect" : !p->send ? "send" : !p->recv ? "recv" : !p->close ? "close" : NULL;
+    out->missing = !p->now_ms    ? AZRI_TEXT("now_ms")
+                 : !p->unix_time ? AZRI_TEXT("unix_time")
+                 : !p->entropy   ? AZRI_TEXT("entropy")
+                 : !p->connect   ? AZRI_TEXT("connect")
+                 : !p->send      ? AZRI_TEXT("send")
+                 : !p->recv      ? AZRI_TEXT("recv")
+                 : !p->close     ? AZRI_TEXT("close")
+                                 : NULL;
     if (!out->missing) return;
     p->now_ms = azri_bare_now;
     p->entropy = azri_bare_entropy;
@@ -14858,7 +14763,6 @@ static void azri_tls_idle(azri_tls *t) {
  * Entry points: azri_pfx_load, azri_chain_add.
  * ================================================================================================ */
 #define AZRI_KEY_WHERE     "certificate"
-#define AZRI_CHAIN_HEAD    4u        /* bytes of a length before each certificate of a chain */
 #define AZRI_PASSWORD_MAX  128u      /* of a file, in bytes of UTF-8; as UTF-16 it is on the stack */
 #define AZRI_PBE_BLOCK_MAX 16u
 #define AZRI_KEY_ROOM      (AZRI_KEY_FILE_MAX + AZRI_PBE_BLOCK_MAX)  /* of each buffer: a file and its NUL or padding */
@@ -15311,7 +15215,7 @@ static azredis_status azri_pfx_load(const azri_mem *m, azredis_str in, const cha
     return st;
 }
 
-/* ==== >>sign ============================================================== uses: core mem fail text port mbedtls pfx
+/* ==== >>sign ============================================================== uses: core mem fail text certificate port mbedtls pfx
  * The certificate of a service principal: what people keep it in is read, and its key signs. Whoever calls holds
  * azri_tls_enter. Nothing here is I/O.
  * Entry points: azri_key_load, azri_chain_load, azri_key_sign, azri_key_free.
@@ -15383,16 +15287,6 @@ static azredis_status azri_pem_decode(azredis_str body, azri_buf *out) {
 
 /* ---- chain: certificates as DER, each behind its length ---------------------------------------------- */
 
-/* The certificate at *at, which moves on. 0: there is none. */
-static int azri_chain_next(const azri_buf *chain, size_t *at, azredis_str *der) {
-    size_t i, n = 0;
-    if (*at == chain->len) return 0;
-    for (i = 0; i < AZRI_CHAIN_HEAD; i++) n = n << 8 | (unsigned char)chain->ptr[*at + i];
-    *der = azri_slice(chain->ptr + *at + AZRI_CHAIN_HEAD, n);
-    *at += AZRI_CHAIN_HEAD + n;
-    return 1;
-}
-
 static azredis_status azri_chain_pem(azri_buf *chain, azri_buf *scratch, azredis_str text, azredis_error *e) {
     azri_pem b;
     azredis_status st = AZREDIS_OK;
@@ -15447,12 +15341,13 @@ static void azri_chain_reverse(char *p, size_t n) {
 
 /* The certificate of the key moves to the front. */
 static azredis_status azri_chain_leaf(azri_key *k, azredis_error *e) {
+    azredis_str rest = azri_slice(k->chain.ptr, k->chain.len), der;
     size_t from = 0, at = 0;
-    azredis_str der;
     int rc = 0, bad = 0;
-    while (rc == 0 && azri_chain_next(&k->chain, &at, &der)) {
+    while (rc == 0 && azri_chain_next(&rest, &der)) {
         rc = azri_chain_matches(k, der, &bad);
-        if (rc == 0) from = at;
+        from = at;
+        at = k->chain.len - rest.len;
     }
     if (rc == 0 && bad)
         return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: a certificate in it is damaged, or of a kind "
@@ -15499,8 +15394,7 @@ static azredis_status azri_key_der(azri_key *k, const azri_buf *der, const char 
     azredis_str in = azri_slice(der->ptr, der->len), value;
     azri_buf plain;
     azredis_status st;
-    if (!AZRI_WITH_PEM || !azri_der(&in, AZRI_DER_SEQUENCE, &value) || !value.len ||
-        value.ptr[0] != AZRI_DER_SEQUENCE)
+    if (!AZRI_WITH_PEM || !azri_der(&in, AZRI_DER_SEQUENCE, &value) || !value.len || value.ptr[0] != AZRI_DER_SEQUENCE)
         return azri_key_parse(k, der, NULL, e);
     azri_buf_init(&plain, der->mem, AZRI_KEY_ROOM, 1);
     st = azri_pfx_load(der->mem, azri_slice(der->ptr, der->len), password, &plain, NULL, e);
@@ -15580,9 +15474,8 @@ static azredis_status azri_chain_load(azri_buf *chain, const azri_mem *m, azredi
 /* The thumbprint of the first certificate, as the header of an assertion has it: by SHA-256 for PS256, by SHA-1 for
  * RS256. Returns its length; 0: this mbedTLS has no such hash. */
 static size_t azri_chain_print(const azri_buf *chain, int alg, unsigned char out[32]) {
-    azredis_str der;
-    size_t at = 0;
-    if (!azri_chain_next(chain, &at, &der)) return 0;
+    azredis_str rest = azri_slice(chain->ptr, chain->len), der;
+    if (!azri_chain_next(&rest, &der)) return 0;
     if (alg == AZRI_SIGN_RS256) return azri_mbedtls_sha1((const unsigned char *)der.ptr, der.len, out) == 0 ? 20 : 0;
     return azri_mbedtls_sha256((const unsigned char *)der.ptr, der.len, out) == 0 ? 32 : 0;
 }
@@ -16387,7 +16280,7 @@ static void azri_fetch_sign(azredis_auth *a, azri_fetch *f) {
     azri_buf signature;
     azri_buf_init(&signature, &a->port.mem, AZRI_VALUE_MAX, 1);            /* in an arena the place of the token */
     azredis_status st = azri_fetch_assert(&a->port, &f->flow, &f->step, &signature);
-    azri_flow_signed(&f->flow, azri_auth_now(a), st, azri_slice(signature.ptr, signature.len));
+    azri_flow_text(&f->flow, azri_auth_now(a), st, azri_slice(signature.ptr, signature.len), &f->flow.error);
     azri_buf_free(&signature);
 }
 #endif
@@ -17241,7 +17134,7 @@ static uint64_t azri_turn_deadline(const azredis_client *c, uint64_t now) {
     for (const azri_session *s = c->hub.sessions; s; s = azri_next(s)) {
         const azri_conn *k = azri_conn_of(s);
         if (!k) continue;
-        t = azri_min64(t, azri_line_deadline(&k->line));
+        azri_sooner(&t, azri_line_deadline(&k->line));
         if (k->line.state == AZRI_LINE_OPEN && azri_line_has_tls(&k->line) && azri_tls_pending(&k->line.tls)) return now;
         if (azri_is_up(s) && k->tx_at == k->tx_len && azri_session_has_output(s)) return now;
     }
@@ -17253,9 +17146,9 @@ static uint64_t azri_fetch_due(azredis_client *c, uint64_t now) {
     uint64_t t = azri_fetching(c) ? azri_fetch_deadline(c->fetch) : AZRI_NEVER64;
     azri_auth_lock(c->auth);
     if (!azri_is_static(&c->auth->conf) && !azri_fetching(c) && !(azri_resting(&c->hub) && azri_pump_rests(c)))
-        t = azri_min64(t, azri_token_deadline(&c->auth->machine, now));
+        azri_sooner(&t, azri_token_deadline(&c->auth->machine, now));
     if (c->auth->note_count != c->notes_seen || c->auth->token_failures != c->failures_seen || c->hub.rejected) t = now;
-    if (azri_pump_wants_blob(c, now)) t = azri_min64(t, now + AZRI_COPY_AGAIN);
+    if (azri_pump_wants_blob(c, now)) azri_sooner(&t, now + AZRI_COPY_AGAIN);
     azri_auth_unlock(c->auth);
     return t;
 }
@@ -18169,10 +18062,10 @@ static void azri_auth_sleep(azredis_auth *a, int mine, azri_waker *w, uint64_t u
     if (mine && a->own) {
         n += azri_waker_fds(a->own_waker, fds + n, AZRI_FDS_MAX - n);
         n += azri_minz(azri_fetch_fds(a->own, fds + n, AZRI_FDS_MAX - n), AZRI_FDS_MAX - n);
-        t = azri_min64(t, azri_fetch_deadline(a->own));
+        azri_sooner(&t, azri_fetch_deadline(a->own));
     } else {
         azri_auth_lock(a);
-        t = azri_min64(t, azri_token_deadline(&a->machine, now));
+        azri_sooner(&t, azri_token_deadline(&a->machine, now));
         if (t <= now) t = now + AZRI_OWN_PAUSE;         /* due, and another thread is about to fetch it */
         azri_auth_unlock(a);
     }
@@ -19614,8 +19507,8 @@ AZREDIS_API int azredis_timeout_ms(azredis_client *c) {
     uint64_t now = azri_now(c);
     uint64_t t = now + AZRI_WAIT_MAX;
     if (!azri_threaded(c) && !c->closing && c->broken.code == AZREDIS_OK) {
-        t = azri_min64(t, azri_pump_deadline(c, now));
-        if (c->short_list || c->grave.count) t = azri_min64(t, now + AZRI_STARVE);
+        azri_sooner(&t, azri_pump_deadline(c, now));
+        if (c->short_list || c->grave.count) azri_sooner(&t, now + AZRI_STARVE);
     }
     azri_let_go(c);
     return t > now ? (int)(t - now) : 0;

@@ -14,7 +14,7 @@
 #include <cmocka.h>
 
 enum { CALLERS = 5, PUMP = CALLERS, TASKS, STACK = 256 * 1024, SOCKETS = 16, TX_MAX = 5, WORD = 24 };
-enum { COMMAND_MS = 5000, AUTH_MS = 15000, RENEW_MS = 200, SPINS = 20000, STEP_MAX = 2000000, LIVES = 40 };
+enum { COMMAND_MS = 5000, AUTH_MS = 15000, RENEW_MS = 200, SPINS = 20000, STEP_MAX = 2000000, LIVES = 12 };
 enum { SLACK = 1000 };                     /* ms that callers may be late, for they take turns */
 
 typedef enum invariant {
@@ -303,7 +303,7 @@ static void check_slice(const conn *k) {
 static void others(void) {
     unsigned long r = run->reading[dice(CALLERS)];
     if (dice(2)) model_touch(run->m, (unsigned long)dice(MODEL_KEYS));
-    if (dice(2)) model_push(run->m);
+    if (dice(3) == 0 && run->m->items < run->m->item + 2) model_push(run->m);
     if (r && (run->m->calls[r - 1].from || run->m->calls[r - 1].entries < MODEL_ENTRIES / 2)) model_add(run->m, r - 1);
     run->next_write = run->m->now + dice(run->life / 20 + 20);
 }
@@ -340,6 +340,13 @@ static void replace_one(void) {
     }
 }
 
+/* The delay after which a connection shows the new token may end at any moment: in the middle of a transaction, for one. */
+static void no_delay(void) {
+    azri_session *s;
+    for (s = run->c->hub.sessions; s; s = s->next)
+        if (s->role == AZREDIS_CONNECTION_LEASED && s->fresh && s->fifo.count && dice(3) == 0) s->auth_at = run->m->now;
+}
+
 static void world(void) {
     conn *k;
     model_run(run->m);
@@ -353,6 +360,7 @@ static void world(void) {
     CHECK(I_NO_EXPIRED_TOKEN, run->m->expired_tokens_seen == 0);
     if (run->closed) return;
     if (dice(3000) == 0) replace_one();
+    no_delay();
     for (k = run->m->conns; k < run->m->conns + MODEL_CONNS; k++)
         if (k->watched && dice(40) == 0) model_touch(run->m, (unsigned long)dice(MODEL_KEYS));
     CHECK(I_LEASES, leased(0) <= run->c->hub.conf.leases && run->held <= leased(1));
@@ -578,7 +586,7 @@ static void do_exec(void) {
 /* ---- blocking commands ---- */
 
 /* 0: for ever. The world ends that by an item or an entry. */
-static uint64_t choose_ms(void) { return dice(8) == 0 && !run->stop ? 0 : 1 + dice(dice(4) ? 2000 : run->life); }
+static uint64_t choose_ms(void) { return dice(8) == 0 && !run->stop ? 0 : 1 + dice(dice(5) ? 2000 : run->life); }
 
 static void do_pop(void) {
     uint64_t at = run->m->now, auth = run->auth_ms, ms = choose_ms();
@@ -663,6 +671,7 @@ typedef struct held {
 /* What the last caller left is not the next one's. */
 static void check_clean(const azri_session *s, const conn *k, uint64_t since) {
     CHECK(I_CLEAN, (!s->replace || run->replaced_at >= since) && s->lease.client == run->c && s->role == AZREDIS_CONNECTION_LEASED);
+    CHECK(I_CLEAN, !s->fifo.head || s->fifo.head->kind != AZRI_CMD_USER);
     if (k) CHECK(I_CLEAN, !k->multi && !k->watched && !k->blocked && k->database == 0);
 }
 
@@ -792,8 +801,8 @@ static void call_something(void) {
 /* After the trouble, service must return: at the latest with the slow lane of the token's machine. */
 static void back_to_service(void) {
     uint64_t until = run->m->now + 900000 + 2 * run->life;
-    azredis_status st;
-    while ((st = azredis_command(run->c, NULL, "GET", "k:0")) != AZREDIS_OK && !run->closed && run->m->now < until) rest(100);
+    azredis_status st = AZREDIS_E_CLOSED;
+    while (!run->closed && (st = azredis_command(run->c, NULL, "GET", "k:0")) != AZREDIS_OK && run->m->now < until) rest(100);
     if (!run->closed) CHECK(I_RECOVERS, st == AZREDIS_OK);
 }
 
@@ -822,7 +831,7 @@ static void pump(void) {
 static void rude(void) {
     uint64_t at = run->m->now + dice(run->trouble_until - run->m->now);
     int inside;
-    while (run->m->now < at) rest(at - run->m->now);
+    while (run->m->now < at || (!run->held && dice(200))) rest(run->m->now < at ? at - run->m->now : dice(20));
     inside = run->c->inside > 0;
     seen[S_CLOSED_HELD] += run->held > 0;
     seen[S_CLOSED_INSIDE] += (uint64_t)inside;
@@ -862,7 +871,7 @@ static azredis_client *open_client(void) {
     o.auth_ms = AUTH_MS;
     o.renew_ms = RENEW_MS;
     o.keepalive_ms = run->seed % 2 ? 60000 : 500;
-    o.leases = 1 + (uint32_t)(run->seed % 3);
+    o.leases = run->seed % 5 ? 2 + (uint32_t)(run->seed % 3) : 1;
     o.reauth = (azredis_reauth)(run->seed / 3 % 3);
     o.fail_fast = run->seed % 7 == 0;
     o.backlog_count = run->seed % 5 ? 10000 : 12;
