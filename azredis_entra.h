@@ -2610,7 +2610,7 @@ static int azri_date_parse(azredis_str text, int64_t *unix_s) {
 }
 
 /* "2026-11-23T10:00:00Z". Times outside 1970 .. 9999 are shown as the nearest end of that. */
-static void azri_date_text(char out[24], int64_t unix_s) {
+static const char *azri_date_text(char out[24], int64_t unix_s) {
     int32_t days, rest;
     int year, month = 12;
     if (unix_s < 0) unix_s = 0;
@@ -2623,6 +2623,7 @@ static void azri_date_text(char out[24], int64_t unix_s) {
     (void)azri_fmt(out, 24, "%04d-%02d-%02dT%02d:%02d:%02dZ", year, month,
                    (int)(days - azri_days(year, month, 1)) + 1,
                    (int)(rest / 3600), (int)(rest / 60 % 60), (int)(rest % 60));
+    return out;
 }
 
 /* ---- addresses ---- */
@@ -4401,11 +4402,8 @@ static void azri_resp_deliver(azri_resp *d, azri_frame *f) {
 static azredis_status azri_resp_tell(const azri_resp *d, azredis_error *e) {
     const char *hint = d->type == 'H' ? "; is this an HTTP server?"
                      : d->type == 0x15 || d->type == 0x16 ? "; is this a TLS port?" : "";
-    (void)azri_fail(e, AZREDIS_E_RESP, "redis.reply",
-                    "reading a reply: the server broke the Redis protocol: %s (type 0x%02x)%s; "
-                    "the connection cannot be used any more",
-                    d->why, (unsigned)(unsigned char)d->type, hint);
-    return AZREDIS_E_RESP;
+    return azri_fail(e, AZREDIS_E_RESP, "redis.reply", "reading a reply: the server broke the Redis protocol: %s (type "
+                     "0x%02x)%s; the connection cannot be used any more", d->why, (unsigned)(unsigned char)d->type, hint);
 }
 
 /* The digits from `line` on, at most AZRI_RESP_DIGITS; returns their end, with two more bytes before `end`. NULL: none. */
@@ -9509,9 +9507,8 @@ static azri_blob *azri_blob_hold(azri_blob *b) {
 }
 
 static void azri_blob_drop(azri_blob *b) {
-    size_t size;
     if (!b || --b->refs) return;
-    size = b->size;
+    size_t size = b->size;
     const azri_mem *m = b->mem;
     azri_wipe(b, size);
     azri_free(m, b, size);
@@ -11419,20 +11416,16 @@ static void azri_hub_trouble(azri_hub *h, const azredis_error *e) {
 
 /* Why a command could not be sent: the known trouble, else what was being waited for. */
 static void azri_hub_why(const azri_hub *h, uint64_t now, azredis_error *e) {
-    char cause[sizeof e->message];
-    if (azri_leaving(azri_hub_main(h))) {
+    if (azri_leaving(azri_hub_main(h)))
         (void)azri_fail(e, AZREDIS_E_TIMEOUT, "redis.handover", "%s: not sent in time; the connection is being "
                         "replaced, and was waiting for the last answers of the old one", h->conf.session.endpoint);
-        return;
-    }
-    if (h->trouble.code == AZREDIS_OK) {
+    else if (h->trouble.code == AZREDIS_OK)
         (void)azri_fail(e, AZREDIS_E_TIMEOUT, "redis.connect", "%s: not connected in time; was waiting for %s",
                         h->conf.session.endpoint, azri_hub_waits_for(h, now));
-        return;
+    else {
+        *e = h->trouble;
+        AZRI_SAY(e->message, sizeof e->message, "not connected: %s", h->trouble.message);
     }
-    AZRI_SAY(cause, sizeof cause, "%s", h->trouble.message);
-    *e = h->trouble;
-    AZRI_SAY(e->message, sizeof e->message, "not connected: %s", cause);
 }
 
 /* Ends c, which waited for a connection; early: it would not wait for one. */
@@ -14166,12 +14159,6 @@ static int64_t azri_tls_time(const mbedtls_x509_time *x) {
     return (int64_t)azri_days(x->year, x->mon, x->day) * 86400 + (x->hour * 60 + x->min) * 60 + x->sec;
 }
 
-/* For messages. */
-static const char *azri_tls_says(char out[24], int64_t unix_s) {
-    azri_date_text(out, unix_s);
-    return out;
-}
-
 /* The two time checks, on the port's clock. A clock that is unknown or behind this release cannot say that a
  * certificate is still good beyond it; an unknown one cannot say that it is not good yet. */
 static uint32_t azri_tls_check_time(azri_tls *t, const mbedtls_x509_crt *crt) {
@@ -14180,12 +14167,12 @@ static uint32_t azri_tls_check_time(azri_tls *t, const mbedtls_x509_crt *crt) {
     int64_t floor = now > AZRI_RELEASE_UNIX ? now : AZRI_RELEASE_UNIX;
     char a[24], b[24];
     if (now > 0 && now < from) {
-        azri_tls_note(t, "not valid before %s, and the clock of this machine says %s%s", azri_tls_says(a, from),
-                      azri_tls_says(b, now), now < AZRI_RELEASE_UNIX ? ", which is wrong: set the clock" : "");
+        azri_tls_note(t, "not valid before %s, and the clock of this machine says %s%s", azri_date_text(a, from),
+                      azri_date_text(b, now), now < AZRI_RELEASE_UNIX ? ", which is wrong: set the clock" : "");
         return MBEDTLS_X509_BADCERT_FUTURE;
     }
     if (floor > until) {
-        azri_tls_note(t, "expired on %s (it is %s)", azri_tls_says(a, until), azri_tls_says(b, floor));
+        azri_tls_note(t, "expired on %s (it is %s)", azri_date_text(a, until), azri_date_text(b, floor));
         return MBEDTLS_X509_BADCERT_EXPIRED;
     }
     if (until < t->until) t->until = until;
@@ -14198,8 +14185,8 @@ static azredis_status azri_tls_check_date(const azri_tls *t, int64_t unix_now, a
     char from[24], until[24], now[24];
     if (t->from <= unix_now && unix_now <= t->until) return AZREDIS_OK;
     return azri_fail(e, AZREDIS_E_CERT, t->conf.where, "certificate of %s refused: good from %s to %s, and by its own "
-                     "clock it is %s; this machine's clock is not set", t->name, azri_tls_says(from, t->from),
-                     azri_tls_says(until, t->until), azri_tls_says(now, unix_now));
+                     "clock it is %s; this machine's clock is not set", t->name, azri_date_text(from, t->from),
+                     azri_date_text(until, t->until), azri_date_text(now, unix_now));
 }
 
 static const char *azri_tls_roots_name(const azri_tls *t) { return t->ca_path ? t->ca_path : "the given ca"; }
@@ -14452,13 +14439,12 @@ static int azri_tls_bio_recv(void *user, unsigned char *p, size_t n) {
     t->port->p.yield(t->port->p.user);
     if (!AZRI_WITH_AHEAD) return azri_tls_recv(t, (char *)p, n);
     if (t->ahead_at == t->ahead_len) {
-        int r;
         t->dry = t->spent;
         t->spent = 0;
         if (t->dry) return MBEDTLS_ERR_SSL_WANT_READ;
         if (!t->ahead) t->ahead = (char *)azri_alloc(&t->port->mem, AZRI_TLS_AHEAD);
         if (!t->ahead) return azri_tls_recv(t, (char *)p, n);
-        r = azri_tls_recv(t, t->ahead, AZRI_TLS_AHEAD);
+        int r = azri_tls_recv(t, t->ahead, AZRI_TLS_AHEAD);
         if (r <= 0) return r;
         t->spent = (size_t)r < AZRI_TLS_AHEAD;
         t->ahead_at = 0;
@@ -15740,36 +15726,36 @@ static void azri_line_look(azri_line *l) {
     l->tls.spent = 0;
 }
 
+/* Without TLS: what recv or send returned. */
+static azredis_status azri_line_plain(const azri_line *l, int k, size_t *n, azredis_error *e) {
+    *n = k > 0 ? (size_t)k : 0;
+    if (k < 0) return azri_net_fail(e, l->conf.where, l->host, k);
+    return k ? AZREDIS_OK : AZREDIS_AGAIN;
+}
+
 static azredis_status azri_line_read(azri_line *l, char *p, size_t n, size_t *got, azredis_error *e) {
+    azredis_status st;
     if (azri_line_has_tls(l)) {
-        azredis_status st;
         azri_tls_enter();
         st = azri_tls_read(&l->tls, p, n, got, e);
         azri_tls_leave();
-        return st;
+    } else {
+        st = azri_line_plain(l, l->port->p.recv(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX)), got, e);
+        l->spent = st == AZREDIS_OK && *got < n;
     }
-    int k = l->port->p.recv(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX));
-    *got = k > 0 ? (size_t)k : 0;
-    l->spent = k > 0 && *got < n;
-    if (k < 0) return azri_net_fail(e, l->conf.where, l->host, k);
-    return k ? AZREDIS_OK : AZREDIS_AGAIN;
+    return st;
 }
 
 /* Behind a read that gave something: 1 if there is no more now. */
 static int azri_line_dry(azri_line *l) { return azri_line_has_tls(l) ? azri_tls_dry(&l->tls) : l->spent; }
 
 static azredis_status azri_line_write(azri_line *l, const char *p, size_t n, size_t *put, azredis_error *e) {
-    if (azri_line_has_tls(l)) {
-        azredis_status st;
-        azri_tls_enter();
-        st = azri_tls_write(&l->tls, p, n, put, e);
-        azri_tls_leave();
-        return st;
-    }
-    int k = l->port->p.send(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX));
-    *put = k > 0 ? (size_t)k : 0;
-    if (k < 0) return azri_net_fail(e, l->conf.where, l->host, k);
-    return k ? AZREDIS_OK : AZREDIS_AGAIN;
+    if (!azri_line_has_tls(l))
+        return azri_line_plain(l, l->port->p.send(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX)), put, e);
+    azri_tls_enter();
+    azredis_status st = azri_tls_write(&l->tls, p, n, put, e);
+    azri_tls_leave();
+    return st;
 }
 
 static size_t azri_line_fds(const azri_line *l, azri_fd *out, size_t cap, int has_output) {
@@ -16162,11 +16148,10 @@ static void azri_fetch_device_tell(azredis_auth *a, azri_fetch *f, uint64_t now)
 /* The walk waits, perhaps for a person: then it says that it lives, and once what to show. 0: others have taken over. */
 static int azri_fetch_device_wait(azredis_auth *a, azri_fetch *f, uint64_t now) {
     azri_device *d = f->flow.device;
-    int mine, news;
     if (!d || !d->code) return 1;
     azri_auth_lock(a);
-    mine = a->machine.claim == f->claim;
-    news = mine && d->news;
+    int mine = a->machine.claim == f->claim;
+    int news = mine && d->news;
     if (mine) azri_token_extend(&a->machine, now, f->step.wait_ms + a->conf.chain_ms);
     if (news) azri_fetch_device_tell(a, f, now);
     else if (mine) {
@@ -19249,12 +19234,11 @@ static void azri_blocking_call(azredis_client *c, azri_session *s, uint64_t dead
 
 static azredis_status azri_blocking_open(azri_blocking *b, azredis_client *c, int argc, const azredis_str *argv,
                                          azredis_error *e) {
-    size_t ids;
     b->sent = 0;
     b->begun = azri_now(c);
     if (!argv || !azri_slices_of(&b->slices, argc, argv, b->begun, b->limit))
         return azri_fail(e, AZREDIS_E_ARG, "block", "azredis_block takes a blocking command, and its timeout as 0.5 or 30; 0: for ever");
-    ids = b->slices.ids ? (size_t)(argc - b->slices.ids) : 0;
+    size_t ids = b->slices.ids ? (size_t)(argc - b->slices.ids) : 0;
     b->argc = argc;
     b->size = (size_t)argc * sizeof *argv + ids * AZRI_ID_ROOM;
     b->argv = (azredis_str *)azri_alloc(&c->port.mem, b->size);
@@ -19403,12 +19387,11 @@ AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, con
                                         const azredis_cmd *cmd, size_t n) {
     azredis_reply own, *part;
     azredis_error e;
-    azri_mem mem;
     azredis_status st = azri_enter(c);
     int done = 0;
     if (st != AZREDIS_OK) return azri_refuse_enter(c, r, st);
     if (how && how->flags & AZREDIS_ATOMIC) return azri_atomic(c, r, how, cmd, n);
-    mem = c->port.mem;
+    azri_mem mem = c->port.mem;
     memset(&own, 0, sizeof own);
     uint64_t now = azri_now(c);
     azri_before_call(c, now, azri_call_deadline(c, how, now));
@@ -19812,9 +19795,8 @@ static azredis_status azri_scan_fetch(azredis_client *c, azredis_scan *it) {
 /* The page of a reply [cursor, page] that is one; NULL otherwise. */
 static const azredis_value *azri_scan_page(const azredis_reply *r) {
     const azredis_value *v = r->value;
-    uint8_t type;
     if (r->status != AZREDIS_OK || !v || v->type != AZREDIS_T_ARRAY || v->len != 2) return NULL;
-    type = v->as.items[1].type;
+    uint8_t type = v->as.items[1].type;
     return type == AZREDIS_T_ARRAY || type == AZREDIS_T_MAP || type == AZREDIS_T_SET ? &v->as.items[1] : NULL;
 }
 
