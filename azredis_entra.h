@@ -3126,30 +3126,29 @@ static void azri_http_put_host(azri_buf *b, azredis_status *st, const azri_url *
     azri_http_put_number(b, st, u->port);
 }
 
-/* extra_headers: "Name: value\r\n" as often as needed, or "". content_type may be NULL without a body. The
- * URL comes from azri_url_parse, so that it holds no line breaks; the caller vouches for the rest. */
-static azredis_status azri_http_request(azri_buf *out, const char *method, const azri_url *u, const char *extra_headers,
-                                        azredis_str body, const char *content_type) {
+/* name as it stands, value percent-encoded: of a form or a query. */
+static void azri_http_put_field(azri_buf *b, azredis_status *st, const char *name, azredis_str value) {
+    azri_http_put(b, st, azri_str(name));
+    if (*st == AZREDIS_OK) *st = azri_percent_add(b, value);
+}
+
+/* A POST of the form, or a GET if that is empty. extra_headers: "Name: value\r\n" as often as needed, or "". The URL
+ * comes from azri_url_parse, so that it holds no line breaks; the caller vouches for the rest. */
+static azredis_status azri_http_request(azri_buf *out, const azri_url *u, const char *extra_headers, azredis_str form) {
     azredis_status st = AZREDIS_OK;
-    azri_http_put(out, &st, azri_str(method));
-    azri_http_put(out, &st, azri_str(" "));
+    azri_http_put(out, &st, azri_str(form.len ? "POST " : "GET "));
     azri_http_put(out, &st, azri_str(u->path));
     azri_http_put(out, &st, azri_str(" HTTP/1.1\r\nHost: "));
     azri_http_put_host(out, &st, u);
     azri_http_put(out, &st, azri_str("\r\nAccept: application/json\r\nConnection: close\r\n"));
     azri_http_put(out, &st, azri_str(extra_headers));
-    if (body.len) {
-        azri_http_put(out, &st, azri_str("Content-Type: "));
-        azri_http_put(out, &st, azri_str(content_type));
-        azri_http_put(out, &st, azri_str("\r\n"));
-    }
-    if (body.len || azri_eqz(azri_str(method), "POST")) {
-        azri_http_put(out, &st, azri_str("Content-Length: "));
-        azri_http_put_number(out, &st, body.len);
+    if (form.len) {
+        azri_http_put(out, &st, azri_str("Content-Type: application/x-www-form-urlencoded\r\nContent-Length: "));
+        azri_http_put_number(out, &st, (uint64_t)form.len);
         azri_http_put(out, &st, azri_str("\r\n"));
     }
     azri_http_put(out, &st, azri_str("\r\n"));
-    azri_http_put(out, &st, body);
+    azri_http_put(out, &st, form);
     return st;
 }
 
@@ -4731,16 +4730,13 @@ static void azri_jwt_value(void *user, int depth, azredis_str parent, azredis_st
     if (azri_eqz(key, "aud")) azri_jwt_text(c->aud, sizeof c->aud, text);
 }
 
-/* The middle one of exactly three parts; {NULL, 0} if there are more, fewer, or the first two are not both filled. */
+/* The middle one of exactly three parts; empty if there are more, fewer, or the first two are not both filled. */
 static azredis_str azri_jwt_payload(azredis_str token) {
-    size_t i, dots = 0, at[2] = { 0, 0 };
-    for (i = 0; i < token.len; i++) {
-        if (token.ptr[i] != '.') continue;
-        if (dots == 2) return azri_slice(NULL, 0);
-        at[dots++] = i;
-    }
-    if (dots != 2 || at[0] == 0) return azri_slice(NULL, 0);
-    return azri_slice(token.ptr + at[0] + 1, at[1] - at[0] - 1);
+    size_t head = azri_find(token, '.'), n;
+    azredis_str rest = azri_from(token, azri_minz(head + 1, token.len));
+    n = azri_find(rest, '.');
+    if (head == 0 || n == rest.len || azri_find(azri_from(rest, n + 1), '.') < rest.len - n - 1) n = 0;
+    return azri_slice(rest.ptr, n);
 }
 
 /* OK, E_TOKEN: not a JWT, or E_NOMEM. *out is all zero on failure. *json is room for the reader, which is too large for
@@ -6867,16 +6863,12 @@ static azredis_status azri_app_begin(azri_flow *f, const char *tenant, const cha
 
 /* RFC 6749 4.4.2. A scope may be given as a bare resource; this grant wants the suffix. */
 static azredis_status azri_app_form(azri_flow *f, azri_buf *b) {
-    azredis_status st = azri_buf_adds(b, "client_id=");
-    if (st == AZREDIS_OK) st = azri_percent_add(b, azri_str(f->client));
-    if (st == AZREDIS_OK)
-        st = azri_buf_adds(b, f->secret ? "&client_secret=" : "&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3A"
-                           "client-assertion-type%3Ajwt-bearer&client_assertion=");
-    if (st == AZREDIS_OK)
-        st = azri_percent_add(b, f->secret ? azri_str(f->secret) : azri_slice(f->proof.ptr, f->proof.len));
-    if (st == AZREDIS_OK) st = azri_buf_adds(b, "&grant_type=client_credentials&scope=");
-    if (st == AZREDIS_OK) st = azri_percent_add(b, azri_identity_resource(f->conf->scope));
-    if (st == AZREDIS_OK) st = azri_percent_add(b, azri_str("/.default"));
+    azredis_status st = AZREDIS_OK;
+    azri_http_put_field(b, &st, "client_id=", azri_str(f->client));
+    azri_http_put_field(b, &st, f->secret ? "&client_secret=" : "&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3A"
+                        "client-assertion-type%3Ajwt-bearer&client_assertion=", azri_flow_secret(f));
+    azri_http_put_field(b, &st, "&grant_type=client_credentials&scope=", azri_identity_resource(f->conf->scope));
+    azri_http_put_field(b, &st, "", azri_str("/.default"));
     return st;
 }
 
@@ -6911,8 +6903,7 @@ static azredis_status azri_app_post(azri_flow *f, azri_step *step, const char *e
     azri_buf_init(&form, f->mem, form_max, 1);
     st = fill(f, &form);
     if (st == AZREDIS_OK)
-        st = azri_http_request(&step->request, "POST", &step->url, headers, azri_slice(form.ptr, form.len),
-                               "application/x-www-form-urlencoded");
+        st = azri_http_request(&step->request, &step->url, headers, azri_slice(form.ptr, form.len));
     azri_buf_free(&form);
     return st;
 }
@@ -7190,24 +7181,24 @@ typedef struct azri_managed {
     const char *name;
     const char *fixed;                     /* the URL, where no variable has it */
     int         endpoint, secret;          /* variables: the URL; what header says. secret AZRI_ENV_COUNT: none */
-    const char *header;
+    const char *header;                    /* "Name: ", before a secret */
     int         metadata;                  /* 1: wants "Metadata: true" */
     const char *version;
     const char *by[AZRI_BYS];              /* the parameter for a user-assigned identity; NULL: it cannot be chosen so */
 } azri_managed;
 
 static const azri_managed azri_manageds[] = {
-    { "Service Fabric", "", AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_IDENTITY_HEADER, "Secret", 0, "2019-07-01-preview",
+    { "Service Fabric", "", AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_IDENTITY_HEADER, "Secret: ", 0, "2019-07-01-preview",
       { NULL, NULL, NULL } },
-    { "App Service", "", AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_IDENTITY_HEADER, "X-IDENTITY-HEADER", 1, "2019-08-01",
-      { "client_id", "object_id", "mi_res_id" } },
-    { "Azure ML (App Service 2017)", "", AZRI_ENV_MSI_ENDPOINT, AZRI_ENV_MSI_SECRET, "secret", 0, "2017-09-01",
-      { "clientid", NULL, NULL } },
+    { "App Service", "", AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_IDENTITY_HEADER, "X-IDENTITY-HEADER: ", 1, "2019-08-01",
+      { "&client_id=", "&object_id=", "&mi_res_id=" } },
+    { "Azure ML (App Service 2017)", "", AZRI_ENV_MSI_ENDPOINT, AZRI_ENV_MSI_SECRET, "secret: ", 0, "2017-09-01",
+      { "&clientid=", NULL, NULL } },
     { "Cloud Shell", "", AZRI_ENV_MSI_ENDPOINT, AZRI_ENV_COUNT, NULL, 1, NULL, { NULL, NULL, NULL } },
-    { "Azure Arc", AZRI_ARC_URL, AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_COUNT, NULL, 1, "2020-06-01",
-      { "client_id", "object_id", "msi_res_id" } },
+    { "Azure Arc", AZRI_ARC_URL, AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_COUNT, "Authorization: Basic ", 1, "2020-06-01",
+      { "&client_id=", "&object_id=", "&msi_res_id=" } },
     { "IMDS", AZRI_IMDS_URL, AZRI_ENV_POD_AUTHORITY, AZRI_ENV_COUNT, NULL, 1, "2018-02-01",
-      { "client_id", "object_id", "msi_res_id" } }
+      { "&client_id=", "&object_id=", "&msi_res_id=" } }
 };
 
 /* 1, 2, 4, 8, 16 s as Microsoft advises for IMDS, which counts "being updated" (410, up to 70 s) on its own. */
@@ -7334,26 +7325,19 @@ static azredis_str azri_managed_resource(const azri_flow *f) {
     return azri_identity_resource(f->resource ? f->resource : f->conf->scope);
 }
 
-static azredis_status azri_managed_parameter(azri_buf *b, const char *name, azredis_str value) {
-    azredis_status st = azri_buf_adds(b, name);
-    if (st == AZREDIS_OK) st = azri_buf_adds(b, "=");
-    return st == AZREDIS_OK ? azri_percent_add(b, value) : st;
-}
-
 /* Puts the question behind the URL's path, which may have a query of its own. */
 static azredis_status azri_managed_query(azri_flow *f) {
     const azri_managed *m = azri_managed_of(f);
     azri_url *u = &f->authority;
     azredis_str path = azri_str(u->path);
     azri_buf b;
-    azredis_status st;
+    azredis_status st = AZREDIS_OK;
     azri_buf_init(&b, f->mem, sizeof u->path - 1, 0);
-    st = azri_buf_add(&b, path.ptr, path.len);
-    if (st == AZREDIS_OK) st = azri_buf_adds(&b, azri_find(path, '?') < path.len ? "&" : "?");
-    if (st == AZREDIS_OK) st = azri_managed_parameter(&b, "api-version", azri_str(m->version));
-    if (st == AZREDIS_OK) st = azri_managed_parameter(&b, "&resource", azri_managed_resource(f));
-    if (st == AZREDIS_OK && f->wanted) st = azri_buf_adds(&b, "&");
-    if (st == AZREDIS_OK && f->wanted) st = azri_managed_parameter(&b, m->by[f->by], azri_str(f->wanted));
+    azri_http_put(&b, &st, path);
+    azri_http_put(&b, &st, azri_str(azri_find(path, '?') < path.len ? "&" : "?"));
+    azri_http_put_field(&b, &st, "api-version=", azri_str(m->version));
+    azri_http_put_field(&b, &st, "&resource=", azri_managed_resource(f));
+    if (f->wanted) azri_http_put_field(&b, &st, m->by[f->by], azri_str(f->wanted));
     if (st == AZREDIS_OK) {
         memcpy(u->path, b.ptr, b.len);
         u->path[b.len] = '\0';
@@ -7376,36 +7360,33 @@ static int azri_managed_probing(const azri_flow *f) {
     return azri_managed_unproven(f) && !f->env->value[AZRI_ENV_POD_AUTHORITY];
 }
 
+/* With a NUL. */
 static azredis_status azri_managed_headers(azri_flow *f, azri_buf *b) {
     const azri_managed *m = azri_managed_of(f);
     azredis_str secret = azri_managed_secret(f);
-    char text[160];
-    azredis_status st;
+    azredis_status st = AZREDIS_OK;
     azri_flow_new_id(f);
-    (void)azri_fmt(text, sizeof text,
-                   "%sUser-Agent: azredis-entra/" AZREDIS_VERSION_TEXT "\r\nx-ms-client-request-id: %s\r\n",
-                   m->metadata ? "Metadata: true\r\n" : "", f->request_id);
-    st = azri_buf_adds(b, text);
-    if (st == AZREDIS_OK && secret.len) {
-        st = azri_buf_adds(b, m->header ? m->header : "Authorization");
-        if (st == AZREDIS_OK) st = azri_buf_adds(b, m->header ? ": " : ": Basic ");
-        if (st == AZREDIS_OK) st = azri_buf_add(b, secret.ptr, secret.len);
-        if (st == AZREDIS_OK) st = azri_buf_adds(b, "\r\n");
+    azri_http_put(b, &st, azri_str(m->metadata ? "Metadata: true\r\n" : ""));
+    azri_http_put(b, &st, azri_str("User-Agent: azredis-entra/" AZREDIS_VERSION_TEXT "\r\nx-ms-client-request-id: "));
+    azri_http_put(b, &st, azri_str(f->request_id));
+    if (secret.len) {
+        azri_http_put(b, &st, azri_str("\r\n"));
+        azri_http_put(b, &st, azri_str(m->header));
+        azri_http_put(b, &st, secret);
     }
-    return st == AZREDIS_OK ? azri_buf_add(b, "", 1) : st;
+    azri_http_put(b, &st, azri_slice("\r\n", 3));
+    return st;
 }
 
 static azredis_status azri_managed_request(azri_flow *f, azri_step *step) {
-    int shell = f->variant == AZRI_MI_SHELL;
     azri_buf headers, form;
     azredis_status st;
     azri_buf_init(&headers, f->mem, AZRI_FORM_MAX, 1);
     azri_buf_init(&form, f->mem, AZRI_FORM_MAX, 0);
     st = azri_managed_headers(f, &headers);
-    if (st == AZREDIS_OK && shell) st = azri_managed_parameter(&form, "resource", azri_managed_resource(f));
+    if (f->variant == AZRI_MI_SHELL) azri_http_put_field(&form, &st, "resource=", azri_managed_resource(f));
     if (st == AZREDIS_OK)
-        st = azri_http_request(&step->request, shell ? "POST" : "GET", &step->url, headers.ptr,
-                               azri_slice(form.ptr, form.len), "application/x-www-form-urlencoded");
+        st = azri_http_request(&step->request, &step->url, headers.ptr, azri_slice(form.ptr, form.len));
     azri_buf_free(&headers);
     azri_buf_free(&form);
     return st;
@@ -8678,14 +8659,14 @@ static azredis_status azri_device_begin(azri_flow *f) {
 static azredis_status azri_device_form(azri_flow *f, azri_buf *b) {
     static const char *const more[] = { "", "&grant_type=refresh_token&refresh_token=", "",
                                         "&grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code&device_code=" };
-    azredis_status st = azri_buf_adds(b, "client_id=");
-    if (st == AZREDIS_OK) st = azri_percent_add(b, azri_str(f->client));
-    if (st == AZREDIS_OK) st = azri_buf_adds(b, more[f->stage]);
-    if (st == AZREDIS_OK && f->secret) st = azri_percent_add(b, azri_str(f->secret));
-    if (st != AZREDIS_OK || f->stage == AZRI_DEVICE_POLL) return st;
-    st = azri_buf_adds(b, "&scope=");
-    if (st == AZREDIS_OK) st = azri_percent_add(b, azri_identity_resource(f->conf->scope));
-    return st == AZREDIS_OK ? azri_buf_adds(b, "%2F.default%20offline_access") : st;
+    azredis_status st = AZREDIS_OK;
+    azri_http_put_field(b, &st, "client_id=", azri_str(f->client));
+    azri_http_put_field(b, &st, more[f->stage], azri_str(f->secret));
+    if (f->stage == AZRI_DEVICE_POLL) return st;
+    azri_http_put_field(b, &st, "&scope=", azri_identity_resource(f->conf->scope));
+    azri_http_put_field(b, &st, "", azri_str("/.default"));
+    azri_http_put(b, &st, azri_str("%20offline_access"));
+    return st;
 }
 
 static azredis_status azri_device_ask(azri_flow *f, azri_step *step) {
@@ -8751,8 +8732,6 @@ static azredis_status azri_source_foreign(azri_flow *f) {
 #  define AZRI_BY_MACHINE azri_source_off, NULL, NULL, NULL, NULL, NULL
 #else
 #  define AZRI_BY_MACHINE azri_managed_begin, azri_managed_ask, azri_managed_http, azri_managed_net, azri_managed_text, NULL
-#endif
-#ifndef AZREDIS_NO_MANAGED
 #  define AZRI_BY_MACHINE_FOR_APP azri_managed_app_begin, azri_managed_app_ask, azri_managed_app_http, azri_managed_app_net, \
     azri_managed_text, NULL
 #endif
@@ -8831,18 +8810,12 @@ static void azri_walk_add_chain(azri_flow *f, unsigned chains) {
 
 /* 1: name is one of a chain's, and stands in the walk now. */
 static int azri_walk_add_name(azri_flow *f, azredis_str name) {
-    size_t i;
+    size_t i, before = f->link_count;
     if (azri_ieqz(name, "prod")) azri_walk_add_chain(f, AZRI_CHAIN_PROD);
-    else if (azri_ieqz(name, "dev")) azri_walk_add_chain(f, AZRI_CHAIN_DEV);
-    else {
-        for (i = 0; i < AZRI_SOURCES; i++)
-            if (azri_sources[i].sdk_name && azri_ieqz(name, azri_sources[i].sdk_name)) {
-                azri_walk_add(f, i);
-                return 1;
-            }
-        return 0;
-    }
-    return 1;
+    if (azri_ieqz(name, "dev")) azri_walk_add_chain(f, AZRI_CHAIN_DEV);
+    for (i = 0; i < AZRI_SOURCES; i++)
+        if (azri_sources[i].sdk_name && azri_ieqz(name, azri_sources[i].sdk_name)) azri_walk_add(f, i);
+    return f->link_count > before;
 }
 
 static azredis_status azri_walk_wrong(azri_flow *f, azredis_str name) {
