@@ -1819,7 +1819,7 @@ static azredis_status azri_buf_add(azri_buf *b, const void *p, size_t n) {
     return AZREDIS_OK;
 }
 
-static azredis_status azri_buf_adds(azri_buf *b, const char *z) { return azri_buf_add(b, z, strlen(z)); }
+static inline azredis_status azri_buf_adds(azri_buf *b, const char *z) { return azri_buf_add(b, z, strlen(z)); }
 
 /* A NUL-terminated copy; NULL for NULL or out of memory. Freed by azri_strfree, which wipes. */
 static char *azri_strdup(const azri_mem *m, const char *z) {
@@ -18206,7 +18206,7 @@ static azredis_status azri_open_endpoint(azredis_client *c, const azredis_option
     /* A socket's path, a name, or name:port. Where hosts are names, the connect hook and TLS are left to find a wrong one. */
     if (!AZRI_WITH_ADDRESSES || (AZRI_WITH_PLAINTEXT && o->host[0] == '/')) {
         if (strlen(o->host) >= sizeof c->host)
-            return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "options.host has more than 255 bytes");
+            return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "options.host is a name or a path of more than 255 bytes");
         azri_copy(c->host, sizeof c->host, o->host);
     } else if (azri_endpoint_parse(azri_str(o->host), c->host, &port, &c->broken) != AZREDIS_OK) {
         return c->broken.code;
