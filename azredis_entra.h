@@ -1307,7 +1307,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_ALONG inline
 #endif
 
-/* Small and used in many places: with -Os it is there once. */
+/* With -Os it is there once: small and used in many places, or in a caller that is large enough without it. */
 #ifdef __OPTIMIZE_SIZE__
 #  define AZRI_ONCE AZRI_APART
 #  define AZRI_INLINE AZRI_APART
@@ -1777,7 +1777,7 @@ typedef struct azri_buf {
     int             secret;
 } azri_buf;
 
-static void azri_buf_init(azri_buf *b, const azri_mem *m, size_t max, int secret) {
+static AZRI_ONCE void azri_buf_init(azri_buf *b, const azri_mem *m, size_t max, int secret) {
     b->mem = m;
     b->ptr = NULL;
     b->len = b->cap = 0;
@@ -3318,7 +3318,7 @@ static azredis_status azri_http_split(azredis_str line, azredis_str *name, azred
     return azri_http_is_token(*name) ? AZREDIS_OK : azri_http_bad(e, "a header with a malformed name");
 }
 
-static azredis_status azri_http_header(azri_http *h, azredis_str line, azredis_error *e) {
+static AZRI_ONCE azredis_status azri_http_header(azri_http *h, azredis_str line, azredis_error *e) {
     azredis_str name, value;
     int cut = h->line_len > sizeof h->line;
     azredis_status st = azri_http_split(line, &name, &value, e);
@@ -3406,7 +3406,7 @@ static azredis_status azri_http_line(azri_http *h, azredis_str line, azredis_err
 }
 
 /* One byte of a line. CR LF alone ends it: a bare LF or CR is read differently by different programs. */
-static azredis_status azri_http_line_byte(azri_http *h, char c, azredis_error *e) {
+static AZRI_ONCE azredis_status azri_http_line_byte(azri_http *h, char c, azredis_error *e) {
     azredis_status st;
     if (h->state == AZRI_HTTP_CHUNK_END && c != '\r' && c != '\n')
         return azri_http_bad(e, "a chunk that is longer than its size");
@@ -4313,7 +4313,7 @@ static azredis_status azri_resp_scalar(azri_resp *d, azredis_str text) {
     }
 }
 
-static azredis_status azri_resp_head(azri_resp *d) {
+static AZRI_ONCE azredis_status azri_resp_head(azri_resp *d) {
     azredis_str text = { NULL, 0 };        /* an analyzer does not see that azri_resp_bad returns an error */
     azredis_status st = azri_resp_line(d, &text);
     if (st != AZREDIS_OK) return st;
@@ -8892,7 +8892,7 @@ static void azri_flow_begin_walk(azri_flow *f, uint64_t now) {
 }
 
 /* What to do next. Fills *step, which azri_step_free ends after each call. */
-static azri_step_kind azri_flow_next(azri_flow *f, uint64_t now, int64_t unix_now, azri_step *step) {
+static AZRI_ONCE azri_step_kind azri_flow_next(azri_flow *f, uint64_t now, int64_t unix_now, azri_step *step) {
     AZREDIS_ASSERT(f->phase != AZRI_FLOW_ANSWER && f->phase != AZRI_FLOW_IDLE);
     memset(step, 0, sizeof *step);
     azri_buf_init(&step->request, f->mem, AZRI_REQUEST_MAX, 1);
@@ -10517,7 +10517,7 @@ static void azri_session_push(azri_session *s, const azri_frame *f) {
 }
 
 /* Matches one frame. Not OK: the connection must be closed with *e. Messages are the hub's: see azri_is_message. */
-static azredis_status azri_session_frame(azri_session *s, const azri_frame *f, uint64_t now, azredis_error *e) {
+static AZRI_ONCE azredis_status azri_session_frame(azri_session *s, const azri_frame *f, uint64_t now, azredis_error *e) {
     azri_cmd *c = s->fifo.head;
     if (azri_session_user_frame(s, f, now)) return AZREDIS_OK;
     azri_session_heard(s, f, now);
@@ -10664,7 +10664,7 @@ static azredis_status azri_session_tick_handshake(azri_session *s, uint64_t now,
 }
 
 /* What time brings. Not OK: the connection must be closed with *e. */
-static azredis_status azri_session_tick(azri_session *s, uint64_t now, azredis_error *e) {
+static AZRI_ONCE azredis_status azri_session_tick(azri_session *s, uint64_t now, azredis_error *e) {
     if (s->state == AZRI_HANDSHAKE) return azri_session_tick_handshake(s, now, e);
     if (s->state != AZRI_READY && s->state != AZRI_DRAINING) return AZREDIS_OK;
     if (now >= s->blob->expires_at) return azri_session_expired(s, e);
@@ -15548,7 +15548,7 @@ static void azri_line_aim(azri_line *l) {
 }
 
 /* conf's strings must outlive the line. The host is copied. g: see azri_grave; NULL: sockets are closed at once. */
-static void azri_line_begin(azri_line *l, const azri_port *port, azri_waker *w, azri_grave *g, const char *host,
+static AZRI_ONCE void azri_line_begin(azri_line *l, const azri_port *port, azri_waker *w, azri_grave *g, const char *host,
                             uint16_t tcp_port, const azri_tls_conf *conf, uint64_t now, uint32_t limit_ms) {
     memset(l, 0, sizeof *l);
     l->port = port;
@@ -16357,7 +16357,7 @@ static void azri_fetch_call_only(azredis_auth *a, azri_fetch *f) {
 }
 
 /* Goes as far as it can without waiting. 1: the walk has ended, f is gone. */
-static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_grave *g) {
+static AZRI_ONCE int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_grave *g) {
     azredis_error *e = &f->flow.error;
     azredis_status st;
     if (!AZRI_WITH_WALKS) {
@@ -18231,7 +18231,7 @@ static void azri_open_name(char out[AZRI_NAME_MAX], const char *name) {
     out[i] = '\0';
 }
 
-static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o) {
+static AZRI_ONCE azredis_status azri_open_conf(azredis_client *c, const azredis_options *o) {
     azri_hub_conf *h = &c->hub.conf;
     const azri_shape *shape = azri_shape_of(&c->port.mem);
     if (o->protocol != 0 && o->protocol != 2 && o->protocol != 3)
