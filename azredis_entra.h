@@ -2355,7 +2355,7 @@ static int azri_u64(azredis_str s, uint64_t *out) {
     size_t i;
     for (i = 0; i < s.len; i++) {
         unsigned d = azri_is_digit(s.ptr[i]) ? (unsigned)(s.ptr[i] - '0') : 10;
-        if (d > 9 || (v * 10 + d) / 10 != v) return 0;         /* not so if it wraps */
+        if (d > 9 || v > UINT64_MAX / 10 || v * 10 > UINT64_MAX - d) return 0;
         v = v * 10 + d;
     }
     if (s.len == 0) return 0;
@@ -4906,8 +4906,8 @@ AZREDIS_API azredis_status azredis_identity_by_name(const char *name, azredis_id
 
 AZREDIS_API const char *azredis_identity_why(const char *name) {
     const azri_identity_kind *k = name ? azri_identity_find(name, 0) : NULL;
-    if (k && !azri_identity_is_off(k->id)) return NULL;
-    if (k) return "left out of this build by an AZREDIS_NO_ switch or AZREDIS_LEAN";
+    if (k)
+        return azri_identity_is_off(k->id) ? "left out of this build by an AZREDIS_NO_ switch or AZREDIS_LEAN" : NULL;
     return "no identity has this name; there are default environment client-secret client-certificate client-assertion "
            "workload-identity managed-identity managed-identity-app azure-cli azure-developer-cli azure-powershell "
            "device-code token-file exec callback access-key password";
@@ -4951,11 +4951,11 @@ static void azri_env_free(azri_env *env, const azri_mem *m) {
 
 /* ---- options ---------------------------------------------------------------------------------- */
 
-/* An auth keeps its options, with texts of its own; what they point at otherwise is lent. */
 static int azri_is_static(const azredis_auth_options *o) {
     return AZRI_WITH_PASSWORDS && (o->identity == AZREDIS_ID_ACCESS_KEY || o->identity == AZREDIS_ID_PASSWORD);
 }
 
+/* An auth keeps its options with texts of its own, which are these; what they point at otherwise is lent. */
 #define AZRI_OPTION(member) (uint16_t)offsetof(azredis_auth_options, member)
 static const uint16_t azri_identity_texts[] = {
 #if !AZRI_ONLY_CALLBACK
@@ -6321,7 +6321,7 @@ static void azri_flow_fail_code(azri_flow *f, azredis_status st) {
     (void)azri_fail(&f->error, st, f->source->name, "%s: ", f->source->name);
 }
 
-/* As azri_fail, for this link. */
+/* As azri_fail, for this link. st has no side effects. */
 #define azri_flow_fail(f, st, ...) (azri_flow_fail_code(f, st), azri_fail_add(&(f)->error, __VA_ARGS__), (st))
 
 /* ---- what the endpoint says ------------------------------------------------------------------- */
@@ -6870,7 +6870,7 @@ static azredis_status azri_app_form(azri_flow *f, azri_buf *b) {
     azri_http_put_field(b, &st, f->secret ? "&client_secret=" : "&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3A"
                         "client-assertion-type%3Ajwt-bearer&client_assertion=", azri_flow_secret(f));
     azri_http_put_field(b, &st, "&grant_type=client_credentials&scope=", azri_identity_resource(f->conf->scope));
-    azri_http_put_field(b, &st, "", azri_str("/.default"));
+    azri_http_puts(b, &st, "%2F.default");
     return st;
 }
 
@@ -8074,7 +8074,7 @@ static azredis_status azri_certificate_write(azri_flow *f, const azri_step *step
 static azredis_status azri_certificate_ask_sign(azri_flow *f, azri_step *step) {
     const azredis_auth_options *c = f->conf;
     step->kind = AZRI_STEP_SIGN;
-    step->certificate = azri_slice((const char *)c->certificate, c->certificate_len);
+    step->certificate = azri_slice((const char *)c->certificate, c->certificate ? c->certificate_len : 0);
     step->key = azri_slice((const char *)c->key, c->key ? c->key_len : 0);
     step->password = c->certificate_password ? c->certificate_password : azri_certificate_env(f, AZRI_ENV_CERTIFICATE_PASSWORD);
     step->rs256 = c->rs256;
@@ -8654,8 +8654,7 @@ static azredis_status azri_device_form(azri_flow *f, azri_buf *b) {
     azri_http_put_field(b, &st, more[f->stage], azri_str(f->secret));
     if (f->stage == AZRI_DEVICE_POLL) return st;
     azri_http_put_field(b, &st, "&scope=", azri_identity_resource(f->conf->scope));
-    azri_http_put_field(b, &st, "", azri_str("/.default"));
-    azri_http_puts(b, &st, "%20offline_access");
+    azri_http_puts(b, &st, "%2F.default%20offline_access");
     return st;
 }
 
