@@ -2355,7 +2355,7 @@ static int azri_u64(azredis_str s, uint64_t *out) {
     size_t i;
     for (i = 0; i < s.len; i++) {
         unsigned d = azri_is_digit(s.ptr[i]) ? (unsigned)(s.ptr[i] - '0') : 10;
-        if (d > 9 || (v * 10 + d) / 10 != v) return 0;         /* not so if it wraps */
+        if (d > 9 || v > UINT64_MAX / 10 || v * 10 > UINT64_MAX - d) return 0;
         v = v * 10 + d;
     }
     if (s.len == 0) return 0;
@@ -3107,6 +3107,10 @@ static void azri_http_put(azri_buf *b, azredis_status *st, azredis_str s) {
     if (*st == AZREDIS_OK) *st = azri_buf_add(b, s.ptr, s.len);
 }
 
+static void azri_http_puts(azri_buf *b, azredis_status *st, const char *z) {
+    if (*st == AZREDIS_OK) *st = azri_buf_adds(b, z);
+}
+
 /* The general formatter is more than a device needs. */
 static void azri_http_put_number(azri_buf *b, azredis_status *st, uint64_t n) {
     char text[20], *p = text + sizeof text;           /* as many digits as 2^64 has */
@@ -3118,17 +3122,17 @@ static void azri_http_put_number(azri_buf *b, azredis_status *st, uint64_t n) {
 static void azri_http_put_host(azri_buf *b, azredis_status *st, const azri_url *u) {
     azredis_str host = azri_str(u->host);
     int ip6 = AZRI_WITH_ADDRESSES && azri_find(host, ':') < host.len;
-    if (ip6) azri_http_put(b, st, azri_str("["));
+    if (ip6) azri_http_puts(b, st, "[");
     azri_http_put(b, st, host);
-    if (ip6) azri_http_put(b, st, azri_str("]"));
+    if (ip6) azri_http_puts(b, st, "]");
     if (u->port == (u->tls ? 443 : 80)) return;
-    azri_http_put(b, st, azri_str(":"));
+    azri_http_puts(b, st, ":");
     azri_http_put_number(b, st, u->port);
 }
 
 /* name as it stands, value percent-encoded: of a form or a query. */
 static void azri_http_put_field(azri_buf *b, azredis_status *st, const char *name, azredis_str value) {
-    azri_http_put(b, st, azri_str(name));
+    azri_http_puts(b, st, name);
     if (*st == AZREDIS_OK) *st = azri_percent_add(b, value);
 }
 
@@ -3136,18 +3140,18 @@ static void azri_http_put_field(azri_buf *b, azredis_status *st, const char *nam
  * comes from azri_url_parse, so that it holds no line breaks; the caller vouches for the rest. */
 static azredis_status azri_http_request(azri_buf *out, const azri_url *u, const char *extra_headers, azredis_str form) {
     azredis_status st = AZREDIS_OK;
-    azri_http_put(out, &st, azri_str(form.len ? "POST " : "GET "));
-    azri_http_put(out, &st, azri_str(u->path));
-    azri_http_put(out, &st, azri_str(" HTTP/1.1\r\nHost: "));
+    azri_http_puts(out, &st, form.len ? "POST " : "GET ");
+    azri_http_puts(out, &st, u->path);
+    azri_http_puts(out, &st, " HTTP/1.1\r\nHost: ");
     azri_http_put_host(out, &st, u);
-    azri_http_put(out, &st, azri_str("\r\nAccept: application/json\r\nConnection: close\r\n"));
-    azri_http_put(out, &st, azri_str(extra_headers));
+    azri_http_puts(out, &st, "\r\nAccept: application/json\r\nConnection: close\r\n");
+    azri_http_puts(out, &st, extra_headers);
     if (form.len) {
-        azri_http_put(out, &st, azri_str("Content-Type: application/x-www-form-urlencoded\r\nContent-Length: "));
+        azri_http_puts(out, &st, "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: ");
         azri_http_put_number(out, &st, (uint64_t)form.len);
-        azri_http_put(out, &st, azri_str("\r\n"));
+        azri_http_puts(out, &st, "\r\n");
     }
-    azri_http_put(out, &st, azri_str("\r\n"));
+    azri_http_puts(out, &st, "\r\n");
     azri_http_put(out, &st, form);
     return st;
 }
@@ -4902,8 +4906,8 @@ AZREDIS_API azredis_status azredis_identity_by_name(const char *name, azredis_id
 
 AZREDIS_API const char *azredis_identity_why(const char *name) {
     const azri_identity_kind *k = name ? azri_identity_find(name, 0) : NULL;
-    if (k && !azri_identity_is_off(k->id)) return NULL;
-    if (k) return "left out of this build by an AZREDIS_NO_ switch or AZREDIS_LEAN";
+    if (k)
+        return azri_identity_is_off(k->id) ? "left out of this build by an AZREDIS_NO_ switch or AZREDIS_LEAN" : NULL;
     return "no identity has this name; there are default environment client-secret client-certificate client-assertion "
            "workload-identity managed-identity managed-identity-app azure-cli azure-developer-cli azure-powershell "
            "device-code token-file exec callback access-key password";
@@ -4947,11 +4951,11 @@ static void azri_env_free(azri_env *env, const azri_mem *m) {
 
 /* ---- options ---------------------------------------------------------------------------------- */
 
-/* An auth keeps its options, with texts of its own; what they point at otherwise is lent. */
 static int azri_is_static(const azredis_auth_options *o) {
     return AZRI_WITH_PASSWORDS && (o->identity == AZREDIS_ID_ACCESS_KEY || o->identity == AZREDIS_ID_PASSWORD);
 }
 
+/* An auth keeps its options with texts of its own, which are these; what they point at otherwise is lent. */
 #define AZRI_OPTION(member) (uint16_t)offsetof(azredis_auth_options, member)
 static const uint16_t azri_identity_texts[] = {
 #if !AZRI_ONLY_CALLBACK
@@ -6312,10 +6316,13 @@ struct azri_flow {
     azri_url      authority;               /* or the metadata service */
 };
 
-static azredis_status azri_flow_fail(azri_flow *f, azredis_status st, const char *text) {
-    return azri_fail(&f->error, st, f->source->name, "%s: %s", f->source->name, text);
+/* The link's name and nothing else yet. */
+static void azri_flow_fail_code(azri_flow *f, azredis_status st) {
+    (void)azri_fail(&f->error, st, f->source->name, "%s: ", f->source->name);
 }
-#define azri_flow_fail(f, st, text) azri_flow_fail(f, st, AZRI_TEXT(text))
+
+/* As azri_fail, for this link. st has no side effects. */
+#define azri_flow_fail(f, st, ...) (azri_flow_fail_code(f, st), azri_fail_add(&(f)->error, __VA_ARGS__), (st))
 
 /* ---- what the endpoint says ------------------------------------------------------------------- */
 
@@ -6512,13 +6519,10 @@ static void azri_flow_again(azri_flow *f, uint64_t now, const azri_retry *r) {
 /* ---- a token came ----------------------------------------------------------------------------- */
 
 static azredis_status azri_flow_check_token(azri_flow *f) {
-    if (f->token.len > AZRI_TOKEN_MAX) {
-        (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "");
-        azri_fail_add(&f->error, "the token is longer than %u bytes, %s; take the identity out of some groups",
-                      (unsigned)AZRI_TOKEN_MAX, AZRI_TOKEN_MAX < 16384 ? "for which this build has room"
-                      : "the longest argument that Redis takes before AUTH");
-        return AZREDIS_E_TOKEN;
-    }
+    if (f->token.len > AZRI_TOKEN_MAX)
+        return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token is longer than %u bytes, %s; take the identity out of "
+                              "some groups", (unsigned)AZRI_TOKEN_MAX, AZRI_TOKEN_MAX < 16384
+                              ? "for which this build has room" : "the longest argument that Redis takes before AUTH");
     for (size_t i = 0; i < f->token.len; i++)
         if (f->token.ptr[i] <= ' ' || f->token.ptr[i] >= 127)
             return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token holds a blank or another character that no token has");
@@ -6645,8 +6649,8 @@ static void azri_flow_foreign(azri_flow *f, const azri_http *h) {
     char quoted[AZRI_PEER_TEXT + 1];
     int i = 0;
     while (i < a->raw_len && (unsigned char)a->raw[i] <= ' ') i++;
-    (void)azri_flow_fail(f, h->status == 200 ? AZREDIS_E_JSON : AZREDIS_E_HTTP, "");
-    azri_fail_add(&f->error, "HTTP %d without an answer of Entra's", h->status);
+    (void)azri_flow_fail(f, h->status == 200 ? AZREDIS_E_JSON : AZREDIS_E_HTTP, "HTTP %d without an answer of Entra's",
+                         h->status);
     if (i < a->raw_len && a->raw[i] == '<')
         azri_fail_add(&f->error, ": the authority answered HTML (a proxy or captive portal?)");
     else if (h->status == 200)
@@ -6678,8 +6682,7 @@ static void azri_flow_why(azri_flow *f, int http) {
 }
 
 static void azri_flow_refused(azri_flow *f, const azri_http *h) {
-    (void)azri_flow_fail(f, AZREDIS_E_ENTRA, "Entra refused with ");
-    azri_fail_add(&f->error, "HTTP %d, ", h->status);
+    (void)azri_flow_fail(f, AZREDIS_E_ENTRA, "Entra refused with HTTP %d, ", h->status);
     azri_flow_why(f, h->status);
 }
 /* What a token endpoint of Entra answered. */
@@ -6774,8 +6777,7 @@ static azredis_status azri_flow_blame(azri_flow *f, azredis_status st, const cha
     size_t n = 0;
     while (n < max && said[n]) n++;
     (void)azri_quote(reason, sizeof reason, said, n, azri_slice(NULL, 0));
-    (void)azri_flow_fail(f, st < 0 ? st : AZREDIS_E_STATE, "the callback failed: ");
-    azri_fail_add(&f->error, "%s", n ? reason : "it gave no reason");
+    (void)azri_flow_fail(f, st < 0 ? st : AZREDIS_E_STATE, "the callback failed: %s", n ? reason : "it gave no reason");
     if (st > 0) f->error.retryable = 1;
     return f->error.code;
 }
@@ -6868,7 +6870,7 @@ static azredis_status azri_app_form(azri_flow *f, azri_buf *b) {
     azri_http_put_field(b, &st, f->secret ? "&client_secret=" : "&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3A"
                         "client-assertion-type%3Ajwt-bearer&client_assertion=", azri_flow_secret(f));
     azri_http_put_field(b, &st, "&grant_type=client_credentials&scope=", azri_identity_resource(f->conf->scope));
-    azri_http_put_field(b, &st, "", azri_str("/.default"));
+    azri_http_puts(b, &st, "%2F.default");
     return st;
 }
 
@@ -6931,7 +6933,7 @@ static azredis_status azri_secret_begin(azri_flow *f) {
 static azredis_status azri_environment_lacks(azri_flow *f) {
     char *const *v = f->env->value;
     int i, found = 0, missing = 0;
-    (void)azri_fail(&f->error, AZREDIS_E_NO_CREDENTIAL, "environment", "environment: ");
+    azri_flow_fail_code(f, AZREDIS_E_NO_CREDENTIAL);
     for (i = AZRI_ENV_TENANT_ID; i <= AZRI_ENV_USERNAME; i++)
         if (v[i]) azri_fail_add(&f->error, "%s%s", found++ ? ", " : "found ", azri_env_names[i]);
     if (found) azri_fail_add(&f->error, "; ");
@@ -7040,17 +7042,16 @@ static azredis_status azri_given_read(azri_flow *f, azredis_str text, int is_fil
     else if (text.len) st = azri_buf_add(&f->token, text.ptr, text.len);
     if (st == AZREDIS_E_NOMEM) return azri_flow_fail(f, st, "no memory for what holds the token");
     if (st == AZREDIS_OK && f->answer.error[0]) {
-        (void)azri_flow_fail(f, AZREDIS_E_ENTRA, "");
-        azri_fail_add(&f->error, "the %s holds an error instead of a token: ", what);
+        (void)azri_flow_fail(f, AZREDIS_E_ENTRA, "the %s holds an error instead of a token: ", what);
         azri_flow_why(f, 0);
         return AZREDIS_E_ENTRA;
     }
     if (st == AZREDIS_OK && f->token.len) return AZREDIS_OK;
-    (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "");
-    azri_fail_add(&f->error, "the %s %s; it should be a token, or JSON with access_token and expires_on", what,
-                  text.len == 0 ? "is empty" : st == AZREDIS_OK ? "is JSON without access_token, accessToken or token"
-                  : st == AZREDIS_E_LIMIT ? "holds a text longer than this build reads, or nests too deep"
-                  : "is neither a token nor complete JSON");
+    (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "the %s %s; it should be a token, or JSON with access_token and "
+                         "expires_on", what, text.len == 0 ? "is empty"
+                         : st == AZREDIS_OK ? "is JSON without access_token, accessToken or token"
+                         : st == AZREDIS_E_LIMIT ? "holds a text longer than this build reads, or nests too deep"
+                         : "is neither a token nor complete JSON");
     f->error.retryable = is_file;          /* it may be being written just now */
     return AZREDIS_E_TOKEN;
 }
@@ -7124,11 +7125,11 @@ static void azri_exec_add_said(azri_flow *f) {
 /* Its status or signal says that it has not done its work. */
 static azredis_status azri_exec_refused(azri_flow *f, const char *program) {
     int code = f->exit_code;
-    (void)azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "the program ");
-    if (code == AZRI_EXIT_UNKNOWN) azri_fail_add(&f->error, "%s printed nothing", program);
+    if (code == AZRI_EXIT_UNKNOWN)
+        (void)azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "the program %s printed nothing", program);
     else
-        azri_fail_add(&f->error, code > 0 ? "%s ended with status %d" : "%s was ended by signal %d", program,
-                      code > 0 ? code : -code);
+        (void)azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "the program %s %s %d", program,
+                             code > 0 ? "ended with status" : "was ended by signal", code > 0 ? code : -code);
     f->error.retryable = 1;
     return AZREDIS_E_NO_CREDENTIAL;
 }
@@ -7254,11 +7255,9 @@ static azredis_status azri_managed_whose(azri_flow *f) {
         azri_identity_check_app(NULL, f->wanted, azri_env_names[from], &f->error) != AZREDIS_OK)
         return AZREDIS_E_ARG;
     if (m->by[f->by]) return AZREDIS_OK;
-    (void)azri_flow_fail(f, AZREDIS_E_ARG, "");
-    azri_fail_add(&f->error, "%s cannot be asked for an identity by its %s; unset %s%s", m->name, kinds[f->by],
-                  from == AZRI_ENV_COUNT ? "the option" : azri_env_names[from],
-                  m->by[AZRI_BY_CLIENT] ? " and give its client id" : "");
-    return AZREDIS_E_ARG;
+    return azri_flow_fail(f, AZREDIS_E_ARG, "%s cannot be asked for an identity by its %s; unset %s%s", m->name,
+                          kinds[f->by], from == AZRI_ENV_COUNT ? "the option" : azri_env_names[from],
+                          m->by[AZRI_BY_CLIENT] ? " and give its client id" : "");
 }
 
 /* This machine, its link (RFC 3927, RFC 4291 2.5.6), a private network (RFC 1918, RFC 4193): App Service gives its
@@ -7334,7 +7333,7 @@ static azredis_status azri_managed_query(azri_flow *f) {
     azredis_status st = AZREDIS_OK;
     azri_buf_init(&b, f->mem, sizeof u->path - 1, 0);
     azri_http_put(&b, &st, path);
-    azri_http_put(&b, &st, azri_str(azri_find(path, '?') < path.len ? "&" : "?"));
+    azri_http_puts(&b, &st, azri_find(path, '?') < path.len ? "&" : "?");
     azri_http_put_field(&b, &st, "api-version=", azri_str(m->version));
     azri_http_put_field(&b, &st, "&resource=", azri_managed_resource(f));
     if (f->wanted) azri_http_put_field(&b, &st, m->by[f->by], azri_str(f->wanted));
@@ -7366,12 +7365,12 @@ static azredis_status azri_managed_headers(azri_flow *f, azri_buf *b) {
     azredis_str secret = azri_managed_secret(f);
     azredis_status st = AZREDIS_OK;
     azri_flow_new_id(f);
-    azri_http_put(b, &st, azri_str(m->metadata ? "Metadata: true\r\n" : ""));
-    azri_http_put(b, &st, azri_str("User-Agent: azredis-entra/" AZREDIS_VERSION_TEXT "\r\nx-ms-client-request-id: "));
-    azri_http_put(b, &st, azri_str(f->request_id));
+    azri_http_puts(b, &st, m->metadata ? "Metadata: true\r\n" : "");
+    azri_http_puts(b, &st, "User-Agent: azredis-entra/" AZREDIS_VERSION_TEXT "\r\nx-ms-client-request-id: ");
+    azri_http_puts(b, &st, f->request_id);
     if (secret.len) {
-        azri_http_put(b, &st, azri_str("\r\n"));
-        azri_http_put(b, &st, azri_str(m->header));
+        azri_http_puts(b, &st, "\r\n");
+        azri_http_puts(b, &st, m->header);
         azri_http_put(b, &st, secret);
     }
     azri_http_put(b, &st, azri_slice("\r\n", 3));
@@ -7501,9 +7500,9 @@ static const char *azri_managed_mend(const azri_flow *f, int status) {
 /* Which service answered what. */
 static void azri_managed_say(azri_flow *f, const azri_http *h) {
     const char *mend = azri_managed_mend(f, h->status);
-    (void)azri_flow_fail(f, f->answer.error[0] ? AZREDIS_E_ENTRA : h->status == 200 ? AZREDIS_E_JSON : AZREDIS_E_HTTP, "");
-    azri_fail_add(&f->error, "%s at %s:%u answered HTTP %d", azri_managed_of(f)->name, f->authority.host,
-                  (unsigned)f->authority.port, h->status);
+    (void)azri_flow_fail(f, f->answer.error[0] ? AZREDIS_E_ENTRA : h->status == 200 ? AZREDIS_E_JSON : AZREDIS_E_HTTP,
+                         "%s at %s:%u answered HTTP %d", azri_managed_of(f)->name, f->authority.host,
+                         (unsigned)f->authority.port, h->status);
     azri_managed_quote(f, h->status);
     if (mend) azri_fail_add(&f->error, "; %s", mend);
     f->error.http_status = h->status;
@@ -7533,9 +7532,8 @@ static void azri_managed_again(azri_flow *f, uint64_t now, const azri_retry *r) 
 
 /* Others (EC2, GCE) have a metadata service at the same address, and their own ways to say no. */
 static void azri_managed_foreign(azri_flow *f, uint64_t now, azredis_status st, int status) {
-    (void)azri_flow_fail(f, st, "another metadata service answered at ");
-    azri_fail_add(&f->error, "%s:%u, or a proxy (HTTP %d, not in Azure's form)", f->authority.host,
-                  (unsigned)f->authority.port, status);
+    (void)azri_flow_fail(f, st, "another metadata service answered at %s:%u, or a proxy (HTTP %d, not in Azure's form)",
+                         f->authority.host, (unsigned)f->authority.port, status);
     f->error.http_status = status;
     f->error.retryable = st == AZREDIS_E_JSON || status >= 500;     /* a captive portal, a gateway */
     azri_flow_unavailable(f, now);
@@ -7562,13 +7560,10 @@ static azredis_status azri_managed_check_whose(azri_flow *f) {
         return AZREDIS_E_NOMEM;
     if (is[0] && !azri_ieqz(azri_str(is), f->wanted)) same = -1;
     if (same > 0 || (same == 0 && f->variant != AZRI_MI_ARC)) return AZREDIS_OK;
-    (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "");
-    azri_fail_add(&f->error, "%s gave a token %s", azri_managed_of(f)->name,
-                  same < 0 ? "of another identity than the one that "
-                             "was asked for, which is refused"
-                           : "without saying whose, which is refused; its agent is too old to be "
-                             "asked for a user-assigned identity: update it");
-    return AZREDIS_E_TOKEN;
+    return azri_flow_fail(f, AZREDIS_E_TOKEN, "%s gave a token %s", azri_managed_of(f)->name,
+                          same < 0 ? "of another identity than the one that was asked for, which is refused"
+                                   : "without saying whose, which is refused; its agent is too old to be asked for a "
+                                     "user-assigned identity: update it");
 }
 
 /* NULL, and *name is the file's of "Basic realm=/var/opt/azcmagent/tokens/NAME.key"; or what is wrong with it. Text alone
@@ -7600,10 +7595,9 @@ static void azri_managed_challenged(azri_flow *f, uint64_t now, const azri_http 
         azri_flow_part(f, AZRI_MI_FILE);
         return;
     }
-    (void)azri_flow_fail(f, f->answer.error[0] ? AZREDIS_E_ENTRA : AZREDIS_E_HTTP, "");
-    azri_fail_add(&f->error, "Azure Arc at %s:%u answered HTTP %d %s, but it must be a key file in %s; is it himds "
-                  "that listens there?", f->authority.host, (unsigned)f->authority.port, h->status, why,
-                  AZRI_ARC_DIRECTORY);
+    (void)azri_flow_fail(f, f->answer.error[0] ? AZREDIS_E_ENTRA : AZREDIS_E_HTTP, "Azure Arc at %s:%u answered HTTP "
+                         "%d %s, but it must be a key file in %s; is it himds that listens there?", f->authority.host,
+                         (unsigned)f->authority.port, h->status, why, AZRI_ARC_DIRECTORY);
     f->error.http_status = h->status;
     f->error.retryable = 0;
     azri_flow_failed(f, now);
@@ -7663,8 +7657,7 @@ static void azri_managed_net(azri_flow *f, uint64_t now) {
         azri_managed_foreign(f, now, was.code, was.http_status);
         return;
     }
-    (void)azri_flow_fail(f, was.code, "");
-    azri_fail_add(&f->error, "%s", azri_managed_of(f)->name);
+    (void)azri_flow_fail(f, was.code, "%s", azri_managed_of(f)->name);
     if (!azri_managed_holds(was.message, strlen(was.message), f->authority.host))
         azri_fail_add(&f->error, " at %s:%u", f->authority.host, (unsigned)f->authority.port);
     azri_fail_add(&f->error, ": %s", was.message);
@@ -7780,7 +7773,7 @@ static const char *azri_workload_value(const azri_flow *f, int need) {
 /* Names options and variables, never their values. */
 static azredis_status azri_workload_lacks(azri_flow *f) {
     int i, by_option, found = 0, missing = 0;
-    (void)azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "");
+    azri_flow_fail_code(f, AZREDIS_E_NO_CREDENTIAL);
     for (i = 0; i < AZRI_WORKLOAD_NEEDS; i++) {
         by_option = azri_workload_option(f, i) != NULL;
         if (azri_workload_value(f, i))
@@ -7901,10 +7894,8 @@ static void azri_workload_text(azri_flow *f, uint64_t now, azredis_status st, az
     }
     text = azri_flow_trim(text);
     if (st == AZREDIS_OK && !azri_assertion_is_jwt(text))
-        st = azri_fail(&f->error, AZREDIS_E_TOKEN, f->source->name,
-                       "%s: the file %s %s; it should hold the token of the service "
-                       "account, and nothing else",
-                       f->source->name, path, text.len ? "holds no JWT" : "is empty");
+        st = azri_flow_fail(f, AZREDIS_E_TOKEN, "the file %s %s; it should hold the token of the service account, and "
+                            "nothing else", path, text.len ? "holds no JWT" : "is empty");
     if (st == AZREDIS_OK) st = azri_workload_keep(f, &f->proof, text);
     if (st != AZREDIS_OK) azri_flow_failed(f, now);
     else if (azri_workload_proxy(f) && f->env->value[AZRI_ENV_TOKEN_PROXY_CA_FILE])
@@ -8023,14 +8014,14 @@ static azredis_status azri_certificate_claims(azri_buf *b, const azri_assertion 
     azredis_status st = azri_buf_adds(b, "{\"aud\":\"https://");
     size_t i;
     azri_http_put_host(b, &st, a->aud);
-    azri_http_put(b, &st, azri_str(a->aud->path));
-    azri_http_put(b, &st, azri_str("\",\"exp\":"));
+    azri_http_puts(b, &st, a->aud->path);
+    azri_http_puts(b, &st, "\",\"exp\":");
     azri_http_put_number(b, &st, now + AZRI_CERTIFICATE_LIFE);
-    for (i = 0; i < sizeof parts / sizeof parts[0]; i++) azri_http_put(b, &st, azri_str(parts[i]));
+    for (i = 0; i < sizeof parts / sizeof parts[0]; i++) azri_http_puts(b, &st, parts[i]);
     azri_http_put_number(b, &st, now);
-    azri_http_put(b, &st, azri_str(",\"sub\":\""));
-    azri_http_put(b, &st, azri_str(a->client));
-    azri_http_put(b, &st, azri_str("\"}"));
+    azri_http_puts(b, &st, ",\"sub\":\"");
+    azri_http_puts(b, &st, a->client);
+    azri_http_puts(b, &st, "\"}");
     return st;
 }
 
@@ -8083,7 +8074,7 @@ static azredis_status azri_certificate_write(azri_flow *f, const azri_step *step
 static azredis_status azri_certificate_ask_sign(azri_flow *f, azri_step *step) {
     const azredis_auth_options *c = f->conf;
     step->kind = AZRI_STEP_SIGN;
-    step->certificate = azri_slice((const char *)c->certificate, c->certificate_len);
+    step->certificate = azri_slice((const char *)c->certificate, c->certificate ? c->certificate_len : 0);
     step->key = azri_slice((const char *)c->key, c->key ? c->key_len : 0);
     step->password = c->certificate_password ? c->certificate_password : azri_certificate_env(f, AZRI_ENV_CERTIFICATE_PASSWORD);
     step->rs256 = c->rs256;
@@ -8359,8 +8350,7 @@ static int azri_tool_refused(azri_flow *f) {
     int passes;
     f->answer.aadsts = azri_flow_aadsts(f->said);
     if (m && !f->answer.aadsts) {
-        (void)azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "");
-        azri_fail_add(&f->error, "%s", m->mend);
+        (void)azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "%s", m->mend);
         return 1;
     }
     (void)azri_exec_refused(f, t->argv[0]);
@@ -8664,8 +8654,7 @@ static azredis_status azri_device_form(azri_flow *f, azri_buf *b) {
     azri_http_put_field(b, &st, more[f->stage], azri_str(f->secret));
     if (f->stage == AZRI_DEVICE_POLL) return st;
     azri_http_put_field(b, &st, "&scope=", azri_identity_resource(f->conf->scope));
-    azri_http_put_field(b, &st, "", azri_str("/.default"));
-    azri_http_put(b, &st, azri_str("%20offline_access"));
+    azri_http_puts(b, &st, "%2F.default%20offline_access");
     return st;
 }
 
