@@ -258,12 +258,20 @@ static conn *conn_of_session(const azri_session *s) {
     return s->link && azri_conn_of(s)->line.state == AZRI_LINE_OPEN ? conn_of(azri_conn_of(s)->line.sock) : NULL;
 }
 
-static uint32_t leased(int in_use) {
+/* How many leases callers have; with `all` also those that are idle or on their way. */
+static uint32_t leased(int all) {
     const azri_session *s;
     uint32_t n = 0;
-    for (s = run->c->hub.sessions; s; s = s->next)
-        n += s->role == AZREDIS_CONNECTION_LEASED && !s->gone && (!in_use || s->lease.client);
+    for (s = run->c->hub.sessions; s; s = s->next) n += s->role == AZREDIS_CONNECTION_LEASED && !s->gone && (all || s->lease.client);
     return n;
+}
+
+/* 1: none is idle, nor is there room for one more. */
+static int are_full(void) {
+    const azri_session *s;
+    for (s = run->c->hub.sessions; s; s = s->next)
+        if (s->role == AZREDIS_CONNECTION_LEASED && !s->gone && !s->lease.client && s->state == AZRI_DOWN) return 0;
+    return leased(1) == run->c->hub.conf.leases;
 }
 
 static int is_authenticating(void) {
@@ -273,20 +281,25 @@ static int is_authenticating(void) {
     return 0;
 }
 
-/* The last moment for the new token on k, whose own ends; a transaction or a slice puts it off. */
+/* The last moment for the new token on k, whose own ends. */
 static uint64_t auth_until(const conn *k) {
     uint64_t end = k->authed_until - azri_min64(1000, run->life / 20), half = end > run->got_at ? (end - run->got_at) / 2 : 0;
-    return azri_max64(run->got_at + half, k->free_at) + 100;
+    return run->got_at + half + 100;
 }
 
+/* 1: it may still lack the newest token, or need not be shown it: one that was refused is not shown again. */
+static int auth_may_wait(const conn *k) {
+    return !k->calm || k->token == run->last_token || run->m->token[run->last_token].doubted || run->m->now <= auth_until(k);
+}
+
+/* A transaction puts it off, and so does a slice, but not the next one. */
 static void check_tokens(void) {
     const azri_session *s;
-    if (run->m->doubted == run->last_token) return;         /* it is not shown again */
     for (s = run->c->hub.sessions; s; s = s->next) {
         const conn *k = conn_of_session(s);
-        if (!k || !k->calm || s->state != AZRI_READY || k->token == run->last_token || model_undivided(k) || s->undivided) continue;
+        if (!k || s->state != AZRI_READY || s->trying || s->replace || s->wants_close || model_undivided(k) || s->undivided) continue;
         if (s->role != AZREDIS_CONNECTION_LEASED && run->c->hub.conf.session.reauth == AZREDIS_REAUTH_HANDOVER) continue;
-        if (!s->trying && !s->replace && !s->wants_close) CHECK(I_AUTH_SOON, run->m->now <= auth_until(k));
+        CHECK(I_AUTH_SOON, auth_may_wait(k) || run->m->now <= k->free_at + 100);
     }
 }
 
@@ -295,6 +308,7 @@ static void check_slice(const conn *k) {
     uint64_t left = k->authed_until - azri_min64(k->authed_until, k->blocked_at);
     if (!k->blocked || !k->calm || k->blocked_at != run->m->now) return;
     CHECK(I_SLICE, k->blocked_until - k->blocked_at <= azri_min64(30000, left / 2 + 20));
+    CHECK(I_AUTH_SOON, auth_may_wait(k));
 }
 
 /* ---- the world ---- */
@@ -363,7 +377,7 @@ static void world(void) {
     no_delay();
     for (k = run->m->conns; k < run->m->conns + MODEL_CONNS; k++)
         if (k->watched && dice(40) == 0) model_touch(run->m, (unsigned long)dice(MODEL_KEYS));
-    CHECK(I_LEASES, leased(0) <= run->c->hub.conf.leases && run->held <= leased(1));
+    CHECK(I_LEASES, leased(1) <= run->c->hub.conf.leases && run->held <= leased(0));
     if (!run->task[PUMP].ended) check_tokens();
 }
 
@@ -685,7 +699,7 @@ static int lease(held *h) {
     check_time(at, auth, wait);
     if (!h->l) {
         seen[why.code == AZREDIS_E_FULL ? S_FULL : S_NO_LEASE]++;
-        if (why.code == AZREDIS_E_FULL) CHECK(I_FULL, run->m->now >= at + wait && leased(0) == run->c->hub.conf.leases);
+        if (why.code == AZREDIS_E_FULL) CHECK(I_FULL, run->m->now >= at + wait && are_full());
         return 0;
     }
     seen[S_LEASED]++;
@@ -888,7 +902,6 @@ static void begin(uint64_t seed) {
     run->seed = seed;
     run->m->rng = seed * 7919;
     run->m->now = 1000000;
-    run->m->doubted = -1;
     run->m->resp2 = seed % 4 == 3;
     for (i = 0; i < MODEL_CONNS; i++) model_close(&run->m->conns[i]);
     run->life = lives[seed / 2 % 4];
