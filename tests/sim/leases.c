@@ -322,6 +322,14 @@ static void others(void) {
     run->next_write = run->m->now + dice(run->life / 20 + 20);
 }
 
+/* Of the client's machine; the server goes on. */
+static void sleep_long(void) {
+    conn *k;
+    for (k = run->m->conns; k < run->m->conns + MODEL_CONNS; k++)
+        if (k->open && k->in_at != UINT64_MAX) model_execute(run->m, k);
+    run->slept_until = run->m->now += dice(3 * run->life);
+}
+
 static void wrong(void) {
     model *m = run->m;
     fault f = (fault)dice(F_COUNT);
@@ -330,7 +338,7 @@ static void wrong(void) {
     trace(f);
     m->slow_ms = 1000 + dice(AUTH_MS - 3000);
     if (f == F_STALL) m->stalled_until = m->now + 1000 + dice(30000);
-    else if (f == F_SLEEP) run->slept_until = m->now += dice(3 * run->life);
+    else if (f == F_SLEEP) sleep_long();
     else m->armed[f] += 1 + (int)dice(3);
     if (f == F_STALL || f == F_SLEEP) m->fired[f]++;
     if (dice(4) == 0) m->refuse_multi = 1 + (int)dice(2);
