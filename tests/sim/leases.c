@@ -82,6 +82,7 @@ static struct run {
     unsigned long reading[TASKS];           /* the streams that somebody reads, +1 */
     uint64_t  auth_ms, slept_until;
     uint32_t  held;                         /* leases that callers have */
+    void    (*script)(int self);            /* what the tasks do instead; NULL: as they like */
     int       callers, stop, closed;
     uint64_t  closed_at;
     const azredis_lease *mine[TASKS];
@@ -867,7 +868,8 @@ static void rude(void) {
 
 static void task_main(void) {
     task *t = &run->task[run->self];
-    if (run->self == PUMP) pump();
+    if (run->script) run->script(run->self);
+    else if (run->self == PUMP) pump();
     else if (run->self == 0 && run->seed % 3 == 0) rude();
     else caller();
     t->ended = 1;
@@ -953,16 +955,18 @@ static void check_commands(void) {
     for (id = 0; id < run->calls; id++) CHECK(I_TOOK_ONE, run->m->calls[id].took <= 1);
 }
 
-static uint64_t play(uint64_t seed) {
-    uint64_t result;
-    int i;
-    begin(seed);
+static void live(void) {
     while (any_left()) {
         assert_true(run->steps++ < STEP_MAX);
         world();
         if (!turn()) advance();
     }
     if (!run->closed) azredis_close(run->c);
+}
+
+static uint64_t finish(void) {
+    uint64_t result;
+    int i;
     check_commands();
     CHECK(I_MEMORY, run->allocated == 0);
     for (i = 0; i < SOCKETS; i++) CHECK(I_MEMORY, run->sockets[i] == 0);
@@ -972,6 +976,47 @@ static uint64_t play(uint64_t seed) {
     free(run->m);
     free(run);
     return result;
+}
+
+static uint64_t play(uint64_t seed) {
+    begin(seed);
+    live();
+    return finish();
+}
+
+/* ---- what it has found, by itself: no wrongs, one lease ---- */
+
+static void one_waits_for_the_other(int self) {
+    azredis_str argv[4];
+    azredis_reply r = {0};
+    held h;
+    uint64_t at;
+    if (self == 0 && lease(&h)) {
+        rest(12000);
+        lease_back(&h);
+    }
+    if (self != 1) return;
+    rest(1000);
+    at = run->m->now;
+    argv[0] = azri_str("BLPOP");
+    argv[1] = azri_str("l");
+    argv[2] = azri_str("x:0");
+    argv[3] = azri_str("20");
+    assert_int_equal(azredis_block(run->c, &r, NULL, 4, argv), AZREDIS_OK);
+    assert_int_equal(r.value->type, AZREDIS_T_NIL);
+    azredis_reply_free(&r);
+    assert_in_range(run->m->now - at, 20000, 20000 + COMMAND_MS + SLACK);
+}
+
+/* It waited 11 s for the lease, and then 20 s anew. */
+static void blocking_has_its_time_once(void **state) {
+    (void)state;
+    begin(5);
+    run->script = one_waits_for_the_other;
+    run->next_fault = run->next_write = UINT64_MAX;
+    assert_int_equal(run->c->hub.conf.leases, 1);
+    live();
+    (void)finish();
 }
 
 static uint64_t first_seed = 1, last_seed = 200;
@@ -1005,6 +1050,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(seeds_hold_all_invariants),
         cmocka_unit_test(same_seed_same_trace),
         cmocka_unit_test(all_of_it_came_up),
+        cmocka_unit_test(blocking_has_its_time_once),
     };
     if (argc > 1) first_seed = last_seed = strtoull(argv[1], NULL, 10);
     if (argc > 2) last_seed = strtoull(argv[2], NULL, 10);
