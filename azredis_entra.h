@@ -11807,8 +11807,9 @@ static void azri_lease_give(azri_hub *h, azri_session *s, uint64_t now) {
     l->client = NULL;
     l->idle_until = now + AZRI_LEASE_IDLE_MS;
     s->undivided = 0;
-    if (azri_lease_ended(s)) s->gone = s->state == AZRI_DOWN;
-    else if (s->fifo.head || l->multi || l->watching || l->marked || s->replace) s->wants_close = AZRI_TEXT("left by its caller");
+    if (s->state == AZRI_DOWN) s->gone = 1;                 /* lost, or not made yet and wanted by nobody any more */
+    else if (!s->wants_close && s->state != AZRI_HANDSHAKE && (s->fifo.head || l->multi || l->watching || l->marked || s->replace))
+        s->wants_close = AZRI_TEXT("left by its caller");
     l->multi = l->watching = l->marked = 0;
     h->step = 1;                        /* somebody may wait for it */
 }

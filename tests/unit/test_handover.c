@@ -2068,6 +2068,33 @@ static void a_lease_goes_to_the_next_or_ends(void **state) {
     assert_int_equal(told(AZREDIS_EV_CONNECTION_FAILED), 0);
 }
 
+/* Not made yet, or in vain: it is no lease in use, nor is it made for nobody. */
+static void a_lease_given_up_before_it_is_made_goes(void **state) {
+    azredis_status st;
+    (void)state;
+    a_up();
+    r.h.conf.leases = 1;
+    B = azri_lease_take(&r.h, (azredis_client *)&r, r.now, &st);
+    azri_lease_give(&r.h, B, r.now);
+    B = azri_lease_take(&r.h, (azredis_client *)&r, r.now, &st);
+    assert_non_null(B);
+    assert_null(azri_lease_take(&r.h, (azredis_client *)&r, r.now, &st));
+    tick(r.now);
+    assert_int_equal(r.h.session_count, 2);
+    use(B);
+    assert_int_equal(dial(), 1);
+    azri_lease_give(&r.h, B, r.now);                /* on its way: the next one may have it */
+    tick(r.now);
+    assert_int_equal(r.h.session_count, 2);
+    assert_non_null(strstr(out(), "AUTH"));
+    server(WELCOME);
+    assert_ptr_equal(azri_lease_take(&r.h, (azredis_client *)&r, r.now, &st), B);
+    azri_lease_give(&r.h, B, r.now);
+    lost();
+    tick(r.now);
+    assert_int_equal(r.h.session_count, 1);
+}
+
 /* What was begun there ends with its fate; the rest is not sent by another connection. */
 static void a_lost_lease_takes_its_commands_along(void **state) {
     (void)state;
@@ -2092,6 +2119,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         T(case22_a_transaction_is_not_divided), T(case12_what_a_transaction_may_not_hold), T(case26_ten_lives_cost_each_connection_one_auth_each),
         T(case28_each_connection_lives_as_long_as_its_own_token), T(a_lease_goes_to_the_next_or_ends), T(a_lease_takes_what_the_shared_connection_refuses), T(a_lost_lease_takes_its_commands_along),
+        T(a_lease_given_up_before_it_is_made_goes),
         T(over_resp2_subscriptions_have_a_connection_of_their_own), T(a_subscriber_over_resp2_answers_its_ping),
         T(case23_a_subscriber_over_resp2_is_replaced_with_each_token), T(a_lost_subscriber_leaves_commands_alone),
         T(a_token_is_shown_in_time_by_all), T(an_heir_of_a_subscriber_that_dies_costs_no_message), T(a_subscriber_whose_token_ends_before_it_has_an_heir_has_a_gap),
