@@ -125,9 +125,8 @@
  *     azredis_reply r = {0};
  *     if (azredis_command_argv(c, &r, NULL, 3, set) != AZREDIS_OK) puts(r.error->message);
  *     azredis_reply_free(&r);
- * azredis_get, azredis_set, ... are common commands as inline functions; azredis_eval sends a script by its name, and its
- * text only after NOSCRIPT, which says that nothing ran; azredis_scan_next gives one key, member, field or score after the
- * other, and what is there from the first call to the last is seen at least once.
+ * azredis_get, azredis_set, ... are common commands as inline functions; azredis_eval runs a script; azredis_scan_next gives
+ * one key, member, field or score after the other.
  * Some commands need a connection of their own, up to options.leases at once, made when needed and kept for a while:
  * AZREDIS_ATOMIC makes azredis_exec a transaction, azredis_condition lets it depend on keys; azredis_block waits in slices
  * through renewals and reconnects (BLPOP, XREAD BLOCK ...); azredis_lease_open hands one out. recipe: transaction
@@ -151,8 +150,7 @@
  *   your event loop  nothing ever expires as long as azredis_process is called by the time azredis_timeout_ms says.
  *   threads          azredis_start: any thread may call, nothing ever expires.
  * An event loop asks again for sockets and time before it sleeps, whatever it has called: azredis_submit too may bring
- * the time forward. Nothing blocks in it, but a TLS handshake takes milliseconds of CPU. examples/ has poll, epoll,
- * libuv and libevent. recipe: loop
+ * the time forward. examples/ has poll, epoll, libuv and libevent. recipe: loop
  *     struct pollfd p[64];
  *     azredis_fd f[64];
  *     size_t i, n = azredis_fds(c, f, 64);
@@ -162,11 +160,10 @@
  *     }
  *     poll(p, (nfds_t)n, azredis_timeout_ms(c));
  *     azredis_process(c, f, n);
- * A socket that was listed stays open until the azredis_process after a list without it, so a loop that registers
- * descriptors (epoll, libuv) drops it in time. With threads one client serves the whole program: many callers share one
- * connection and its flights, each waits for its own answer only, callbacks run on a thread of their own, and
- * azredis_close ends all that wait. In the child of a fork every call answers AZREDIS_E_FORK and touches nothing; one
- * that was made in a callback must not return from it. recipe: threads
+ * With threads one client serves the whole program: many callers share one connection and its flights, each waits for
+ * its own answer only, callbacks run on a thread of their own, and azredis_close ends all that wait. In the child of a
+ * fork every call answers AZREDIS_E_FORK and touches nothing; one made in a callback must not return from it.
+ * recipe: threads
  *     if (azredis_start(c) != AZREDIS_OK) puts("no threads");
  *     azredis_command(c, NULL, "INCR", "visits");
  * A connection whose TLS key has sealed 2^24 records is replaced by a second one without a break.
@@ -180,18 +177,15 @@
  *     while (azredis_next(s, &m, 60000) == AZREDIS_OK) printf("%s\n", m.payload.ptr);
  *     azredis_unsubscribe(s);
  * Asked for again after each reconnect; then the next message has gap = 1. A planned replacement of the connection has
- * none (its limits: the section handover). AZREDIS_PATTERN takes all channels that fit. azredis_subscribed waits for the
- * server's word: OK, AZREDIS_E_NOPERM with its text, TIMEOUT. azredis_subscribe_with bounds the queue in messages and bytes and
- * says what a full one does: the oldest goes (default), the newest goes, or the subscription ends; lost counts what is
- * missing before a message. Over RESP2 subscriptions have a second connection, which each token replaces without a gap. While
- * subscribed the server applies its pub/sub output limit (often 32 MiB) to all replies of the connection: for large ones
- * give options.pubsub = AZREDIS_PUBSUB_SEPARATE.
+ * none (its limits: the section handover). azredis_subscribed waits for the server's word; azredis_subscribe_with says how
+ * long the queue may get and what a full one does. Over RESP2 subscriptions have a second connection, which each token
+ * replaces without a gap. While subscribed the server applies its pub/sub output limit (often 32 MiB) to all replies of the
+ * connection: for large ones give options.pubsub = AZREDIS_PUBSUB_SEPARATE.
  *
  * 8 EVENTS AND LOG
  * options.on_event gets them on the pumping thread, after azredis_start on a thread of their own; submitting and closing
- * are allowed there, blocking calls answer AZREDIS_E_STATE. Without a handler warnings go to stderr. azredis_print_event is a ready handler.
- * TokenRefreshed TokenRefreshFailed ConnectionReauthenticated ConnectionReauthenticationFailed ConnectionFailed
- * ConnectionRestored ErrorMessage InternalError Log Drained DeviceCode: see azredis_event_type for the members of each.
+ * are allowed there, blocking calls answer AZREDIS_E_STATE. Without a handler warnings go to stderr. azredis_print_event is
+ * a ready handler. azredis_event_type tells which members each event has.
  * Log numbers: 100 fetch begins, 101 token, 102 no token, 103 same token, 104 hint, 105 identity used, 106 refused
  * by Redis, 107 sign-in wanted, 108 refresh token not saved; 200 connecting, 201 connected, 202 cannot connect, 203 lost, 204 handshake step, 205 ready, 206 RESP2,
  * 207 probe after silence, 208 replacement begins, 209 replaced, 210 cannot be replaced now; 300 AUTH, 301 accepted,
@@ -245,8 +239,8 @@
  * given no secret. By a proxy TLS is with the authority; the proxy's own password goes to it in clear. Tokens and secrets
  * are wiped when freed and appear in no message. What the C library leaves of CPU registers on a thread's stack is
  * beyond the library's reach. A machine without a clock (port.unix_time 0) holds certificates against the day of
- * this release and learns the time from the Date of the token answer, whose own chain must then be good at that time.
- * Names are looked up on a helper thread with a deadline.
+ * this release and learns the time from the Date of the token answer, whose own chain must then be good at that time,
+ * and with which Redis is verified. Names are looked up on a helper thread with a deadline.
  *
  * 12 LIMITS
  * token 16 384 bytes (Redis takes no longer argument before AUTH), HTTP head 16 KiB, body 64 KiB, JSON depth 16,
@@ -326,34 +320,30 @@
  * Ours is 89 568 bytes with a client secret in place and 77 904 by reconnecting; a smaller backlog_count, rx_bytes, replies
  * and AZREDIS_TOKEN_MAX make it less. `make sizes` prints code, frames and the deepest stack path, to which mbedTLS adds its
  * own.
- * TLS needs the time. Give SNTP's in unix_time; 0 is "unknown": certificates are then held against the day of this
- * release, the time is learnt from the Date of the token endpoint's answer, whose chain must be valid at that time, and
- * Redis is verified with it. An access key or a token callback brings no time: set the clock first. One step of a
- * handshake (RSA, ECDHE) does not call yield: set the watchdog longer.
+ * TLS needs the time. Give SNTP's in unix_time; 0 is "unknown", for which see chapter 11. An access key or a token callback
+ * brings no time: set the clock first. One step of a handshake (RSA, ECDHE) does not call yield: set the watchdog longer.
  * There a TLS session is not kept, no second connection takes over, and one thread calls.
  *
  * 15 NOT YET
  * The OSS cluster policy and sharded subscriptions; mbedTLS 4; a built-in port for Windows.
  */
 
-/* Under -std=cNN the C library hides POSIX until it is asked for, and it must be asked before the first header. */
-#if defined(AZREDIS_ENTRA_IMPLEMENTATION) && !defined(AZREDIS_ONLY_PURE) && !defined(AZREDIS_NO_OS) && \
-    defined(__STRICT_ANSI__)
-#  if defined(__GLIBC__) && !defined(__USE_MISC)
-#    error "azredis_entra.h: with -std=cNN define AZREDIS_ENTRA_IMPLEMENTATION and include this header before any other"
+#if defined(AZREDIS_ENTRA_IMPLEMENTATION) && !defined(AZREDIS_ONLY_PURE) && !defined(AZREDIS_NO_OS)
+#  ifdef __STRICT_ANSI__                /* -std=cNN: the C library hides POSIX unless it is asked before the first header */
+#    if defined(__GLIBC__) && !defined(__USE_MISC)
+#      error "azredis_entra.h: with -std=cNN define AZREDIS_ENTRA_IMPLEMENTATION and include this header before any other"
+#    endif
+#    ifndef _DEFAULT_SOURCE
+#      define _DEFAULT_SOURCE 1
+#    endif
+#    ifdef __APPLE__
+#      define _DARWIN_C_SOURCE 1
+#    endif
 #  endif
-#  ifndef _DEFAULT_SOURCE
-#    define _DEFAULT_SOURCE 1
+#  if !defined(__unix__) && !defined(__APPLE__)
+#    error "azredis_entra.h: this platform is not POSIX; define AZREDIS_NO_OS and fill the hooks of azredis_port"
+#    undef AZREDIS_ENTRA_IMPLEMENTATION       /* one message is enough */
 #  endif
-#  ifdef __APPLE__
-#    define _DARWIN_C_SOURCE 1
-#  endif
-#endif
-
-#if defined(AZREDIS_ENTRA_IMPLEMENTATION) && !defined(AZREDIS_ONLY_PURE) && !defined(AZREDIS_NO_OS) && \
-    !defined(__unix__) && !defined(__APPLE__)
-#  error "azredis_entra.h: this platform is not POSIX; define AZREDIS_NO_OS and fill the hooks of azredis_port"
-#  undef AZREDIS_ENTRA_IMPLEMENTATION         /* one message is enough */
 #endif
 
 #ifndef AZREDIS_ENTRA_H
@@ -772,7 +762,7 @@ typedef struct azredis_auth_options {
     void               *refresh_user;
 } azredis_auth_options;
 
-/* What each link of the chain said on the last walk, oldest first. */
+/* What a link of the chain said on the last walk. */
 typedef struct azredis_link_record {
     char     name[24];                 /* "environment" */
     char     outcome[16];              /* "token", "unavailable", "failed" */
@@ -811,16 +801,21 @@ AZREDIS_API void azredis_token_wipe(azredis_token *t);        /* zeroes and free
  * memory of yours. Any thread. */
 AZREDIS_API azredis_status azredis_auth_rehearse(azredis_auth *a);
 #endif
+AZREDIS_API void azredis_auth_release(azredis_auth *a);       /* drops your reference; the last one wipes */
 
-/* AGAIN: index is past the end. */
+/* The identity of a client, with a reference for you, which azredis_auth_release drops: for a second client, or to ask
+ * whose token it has. NULL only if c is. Any thread. */
+AZREDIS_API azredis_auth *azredis_client_auth(azredis_client *c);
+
+/* The oldest link of the last walk is 0; AZREDIS_AGAIN past the end. */
 AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, azredis_link_record *out);
+
 /* OK: *out is filled. AGAIN: there is no live token; E_ARG: wrong options. In both cases *out has only the
  * credential, and only if the options name one. No I/O. Any thread. size: of *out, as the caller knows it. */
 AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_info_data *out, size_t size);
 static inline azredis_status azredis_auth_info(azredis_auth *a, azredis_auth_info_data *out) {
     return azredis_auth_info_v(a, out, sizeof *out);
 }
-AZREDIS_API void azredis_auth_release(azredis_auth *a);       /* drops your reference; the last one wipes */
 #endif
 
 /* ---- client ---------------------------------------------------------------------------------- */
@@ -921,12 +916,6 @@ static inline size_t azredis_describe(const azredis_options *o, char *buf, size_
 }
 #endif
 
-/* The identity of a client, with a reference for you, which azredis_auth_release drops: for a second client, or to ask
- * whose token it has. NULL only if c is. Any thread. */
-#ifndef AZREDIS_LEAN
-AZREDIS_API azredis_auth *azredis_client_auth(azredis_client *c);
-#endif
-
 /* Optional: pumps until the connection is ready. *why may be NULL. An error that cannot pass by itself, or any
  * error with abort_on_connect_fail, ends the wait at once. */
 AZREDIS_API azredis_status azredis_connect(azredis_client *c, uint32_t wait_ms, azredis_error *why);
@@ -953,9 +942,7 @@ AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply
  * and not answered. Scripts go by EVAL there. */
 AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, const azredis_call *how,
                                         const azredis_cmd *cmd, size_t n);
-#endif
 
-#ifndef AZREDIS_NO_MALLOC
 /* A connection of your own, for what the shared one refuses: WATCH, MULTI, EXEC, SELECT, WAIT, CLIENT TRACKING and so on. It is
  * authenticated again as all are, but not within a transaction. One thread at a time. When it is lost, so is its state:
  * every call fails then, and nothing is repeated on another connection. NULL: *why tells (why may be NULL). Waits for
@@ -1542,84 +1529,51 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #define AZRI_RESP_BULK_MAX   536870912u  /* Redis's own proto-max-bulk-len */
 #define AZRI_PEER_TEXT       200u        /* bytes of a peer's text that an error may quote */
 
-/* Limits that cost memory. With AZREDIS_NO_OS they are what a device of 100 KB has room for. */
-#define AZRI_CHANNEL_ROOM    64u         /* of a channel's name, where memory is an arena */
-#define AZRI_ARENA_POOLS     40          /* sizes of blocks in an arena */
+/* Limits that cost memory: what a device of 100 KB has room for (AZREDIS_NO_OS), and others. */
 #ifdef AZREDIS_NO_OS
-#  ifndef AZREDIS_TOKEN_MAX
-#    define AZREDIS_TOKEN_MAX 4096u      /* a service principal's token has 1.3 to 2 KB, and some groups more */
-#  endif
-#  define AZRI_TOKEN_MAX     (AZREDIS_TOKEN_MAX)
-#  define AZRI_VALUE_MAX     (AZRI_TOKEN_MAX + 1)   /* one string of a token answer */
-#  define AZRI_CLAIM_MAX     1024u       /* one string inside a token */
-#  define AZRI_FORM_MAX      2048u       /* ids, secret and scope, percent-encoded */
-#  define AZRI_REQUEST_MAX   (AZRI_FORM_MAX + 1024u)
-#  define AZRI_FETCH_PIECE   256u        /* of a token answer, on the stack */
-#  define AZRI_KEY_FILE_MAX  8192u       /* certificate, key and chain; RSA-4096 has 3.3 KB of key in PEM */
-#  define AZRI_PBE_ROUNDS    20000u      /* hashes of a password for one file: seconds */
-#  define AZRI_CERT_MAX      4096u       /* base64 text of one root certificate; RSA-4096 has 2.7 KB */
-#  define AZRI_TLS_AHEAD     512u        /* bytes read from the socket at once */
-#  define AZRI_RECORD        2048u       /* one TLS record: small commands share it */
-#  define AZRI_JSON_DEPTH    8           /* Entra nests 2 deep */
-#  define AZRI_RESP_DEPTH    16          /* no Redis command nests deeper than 8 */
-#  define AZRI_RESP_BLOCK    2048u       /* least receive block */
-#  define AZRI_RESP_RESERVE  8192u       /* most that is reserved because a length was announced */
-#  define AZRI_RESP_NODES    16u         /* first node array */
-#  define AZRI_POOL_ROOM     128u        /* frames up to this size come from the pool */
-#  define AZRI_POOL_MAX      8u          /* commands kept for reuse */
-#  define AZRI_POOL_REPLY    1024u       /* memory of its answer that such a command may keep */
-#  define AZRI_LARGE_ROOM    0u          /* none is kept */
-#  define AZRI_NEWS_MAX      (AZRI_WITH_EVENTS ? 4u : 1u)   /* events waiting for a client's handler */
-#  define AZRI_NOTES_MAX     (AZRI_WITH_EVENTS ? 4u : 1u)   /* of an auth that a client which seldom pumps can still get */
-#  define AZRI_GRAVES        4           /* sockets that wait to be closed, if an event loop of yours watches them */
-#  define AZRI_FDS_MAX       4u          /* sockets of one wait: token request, connections */
-#  define AZRI_LINKS_MAX     4           /* records of one walk of the chain */
-#  define AZRI_COMMAND_ARGS  16          /* arguments of the variadic azredis_command, on the stack */
-#  define AZRI_BACKLOG_COUNT 16u
-#  define AZRI_REPLY_MAX     32768u
-#  define AZRI_BACKLOG_BYTES 8192u
-#  define AZRI_SUB_QUEUE     4u
-#  define AZRI_SUB_BYTES     8192u
-#  define AZRI_TOPICS        1u
+#  define AZRI_LIMIT(device, others) device
 #else
-#  ifndef AZREDIS_TOKEN_MAX
-#    define AZREDIS_TOKEN_MAX 16384u     /* Redis refuses a longer argument before AUTH (redis: networking.c) */
-#  endif
-#  define AZRI_TOKEN_MAX     (AZREDIS_TOKEN_MAX)
-#  define AZRI_VALUE_MAX     AZRI_HTTP_BODY_MAX
-#  define AZRI_CLAIM_MAX     AZRI_TOKEN_MAX
-#  define AZRI_FORM_MAX      AZRI_HTTP_BODY_MAX
-#  define AZRI_REQUEST_MAX   (2 * AZRI_HTTP_BODY_MAX)
-#  define AZRI_FETCH_PIECE   2048u
-#  define AZRI_KEY_FILE_MAX  131072u     /* key and chain have 5 to 20 KB: a file given by mistake is none */
-#  ifndef AZRI_PBE_ROUNDS
-#    define AZRI_PBE_ROUNDS  1000000u    /* a second or so; OpenSSL writes 2048 for each of three parts */
-#  endif
-#  define AZRI_CERT_MAX      16384u
-#  define AZRI_TLS_AHEAD     16384u      /* a record is 16 KiB at most */
-#  define AZRI_RECORD        16384u
-#  define AZRI_JSON_DEPTH    16
-#  define AZRI_RESP_DEPTH    128
-#  define AZRI_RESP_BLOCK    16384u      /* one TLS record */
-#  define AZRI_RESP_RESERVE  1048576u
-#  define AZRI_RESP_NODES    64u
-#  define AZRI_POOL_ROOM     256u
-#  define AZRI_POOL_MAX      1024u
-#  define AZRI_POOL_REPLY    4096u
-#  define AZRI_LARGE_ROOM    65536u      /* one command of up to this size is kept for the next large one */
-#  define AZRI_NEWS_MAX      16u
-#  define AZRI_NOTES_MAX     16u
-#  define AZRI_GRAVES        64          /* a loop that asks for no list in between has nothing to protect: oldest first */
-#  define AZRI_FDS_MAX       64u         /* waker, token request, connections: one that is made may watch several addresses */
-#  define AZRI_LINKS_MAX     12
-#  define AZRI_COMMAND_ARGS  64
-#  define AZRI_BACKLOG_COUNT 10000u
-#  define AZRI_REPLY_MAX     AZRI_RESP_BULK_MAX
-#  define AZRI_BACKLOG_BYTES 67108864u
-#  define AZRI_SUB_QUEUE     10000u
-#  define AZRI_SUB_BYTES     67108864u
-#  define AZRI_TOPICS        64u         /* lists that subscriptions are looked up in: 16 steps among 1 000 */
+#  define AZRI_LIMIT(device, others) others
 #endif
+#ifndef AZREDIS_TOKEN_MAX      /* a service principal's token has 1.3 to 2 KB, and some groups more */
+#  define AZREDIS_TOKEN_MAX AZRI_LIMIT(4096u, 16384u)   /* Redis refuses a longer argument before AUTH (networking.c) */
+#endif
+#define AZRI_TOKEN_MAX     (AZREDIS_TOKEN_MAX)
+#define AZRI_VALUE_MAX     AZRI_LIMIT((AZRI_TOKEN_MAX + 1), AZRI_HTTP_BODY_MAX)    /* one string of a token answer */
+#define AZRI_CLAIM_MAX     AZRI_LIMIT(1024u, AZRI_TOKEN_MAX)      /* one string inside a token */
+#define AZRI_FORM_MAX      AZRI_LIMIT(2048u, AZRI_HTTP_BODY_MAX)  /* ids, secret and scope, percent-encoded */
+#define AZRI_REQUEST_MAX   (AZRI_FORM_MAX + AZRI_LIMIT(1024u, AZRI_HTTP_BODY_MAX))
+#define AZRI_FETCH_PIECE   AZRI_LIMIT(256u, 2048u)      /* of a token answer, on the stack */
+#define AZRI_KEY_FILE_MAX  AZRI_LIMIT(8192u, 131072u)   /* key (RSA-4096: 3.3 KB in PEM) and chain have 5 to 20 KB */
+#ifndef AZRI_PBE_ROUNDS        /* hashes of a password for one file: a second or more; OpenSSL writes 2048 thrice */
+#  define AZRI_PBE_ROUNDS  AZRI_LIMIT(20000u, 1000000u)
+#endif
+#define AZRI_CERT_MAX      AZRI_LIMIT(4096u, 16384u)    /* base64 text of one root certificate; RSA-4096 has 2.7 KB */
+#define AZRI_TLS_AHEAD     AZRI_LIMIT(512u, 16384u)     /* read from the socket at once; a record has up to 16 KiB */
+#define AZRI_RECORD        AZRI_LIMIT(2048u, 16384u)    /* one TLS record: small commands share it */
+#define AZRI_JSON_DEPTH    AZRI_LIMIT(8, 16)            /* Entra nests 2 deep */
+#define AZRI_RESP_DEPTH    AZRI_LIMIT(16, 128)          /* no Redis command nests deeper than 8 */
+#define AZRI_RESP_BLOCK    AZRI_LIMIT(2048u, 16384u)    /* least receive block; one TLS record */
+#define AZRI_RESP_RESERVE  AZRI_LIMIT(8192u, 1048576u)  /* most that is reserved because a length was announced */
+#define AZRI_RESP_NODES    AZRI_LIMIT(16u, 64u)         /* first node array */
+#define AZRI_POOL_ROOM     AZRI_LIMIT(128u, 256u)       /* frames up to this size come from the pool */
+#define AZRI_POOL_MAX      AZRI_LIMIT(8u, 1024u)        /* commands kept for reuse */
+#define AZRI_POOL_REPLY    AZRI_LIMIT(1024u, 4096u)     /* memory of its answer that such a command may keep */
+#define AZRI_LARGE_ROOM    AZRI_LIMIT(0u, 65536u)       /* one command up to this size is kept for the next large one */
+#define AZRI_NEWS_MAX      AZRI_LIMIT((AZRI_WITH_EVENTS ? 4u : 1u), 16u)   /* events waiting for a client's handler */
+#define AZRI_NOTES_MAX     AZRI_NEWS_MAX                /* of an auth that a client which seldom pumps can still get */
+#define AZRI_GRAVES        AZRI_LIMIT(4, 64)            /* sockets to be closed once no event loop watches them */
+#define AZRI_FDS_MAX       AZRI_LIMIT(4u, 64u)          /* of one wait: waker, token request, connections */
+#define AZRI_LINKS_MAX     AZRI_LIMIT(4, 12)            /* records of one walk of the chain */
+#define AZRI_COMMAND_ARGS  AZRI_LIMIT(16, 64)           /* arguments of the variadic azredis_command, on the stack */
+#define AZRI_BACKLOG_COUNT AZRI_LIMIT(16u, 10000u)
+#define AZRI_REPLY_MAX     AZRI_LIMIT(32768u, AZRI_RESP_BULK_MAX)
+#define AZRI_BACKLOG_BYTES AZRI_LIMIT(8192u, 67108864u)
+#define AZRI_SUB_QUEUE     AZRI_LIMIT(4u, 10000u)
+#define AZRI_SUB_BYTES     AZRI_LIMIT(8192u, 67108864u)
+#define AZRI_TOPICS        AZRI_LIMIT(1u, 64u)          /* lists to look subscriptions up in: 16 steps among 1 000 */
+#define AZRI_CHANNEL_ROOM  64u                          /* of a channel's name, where memory is an arena */
+#define AZRI_ARENA_POOLS   40                           /* sizes of blocks in an arena */
 
 #define AZRI_LEASES          16u         /* connections leased at once */
 #define AZRI_LEASES_MAX      32u         /* all sockets must find room in AZRI_FDS_MAX */
@@ -2404,7 +2358,7 @@ static int azri_u64(azredis_str s, uint64_t *out) {
     size_t i;
     for (i = 0; i < s.len; i++) {
         unsigned d = azri_is_digit(s.ptr[i]) ? (unsigned)(s.ptr[i] - '0') : 10;
-        if (d > 9 || (v * 10 + d) / 10 != v) return 0;         /* not so if it wraps */
+        if (d > 9 || v > UINT64_MAX / 10 || v * 10 > UINT64_MAX - d) return 0;
         v = v * 10 + d;
     }
     if (s.len == 0) return 0;
@@ -2659,7 +2613,7 @@ static int azri_date_parse(azredis_str text, int64_t *unix_s) {
 }
 
 /* "2026-11-23T10:00:00Z". Times outside 1970 .. 9999 are shown as the nearest end of that. */
-static void azri_date_text(char out[24], int64_t unix_s) {
+static const char *azri_date_text(char out[24], int64_t unix_s) {
     int32_t days, rest;
     int year, month = 12;
     if (unix_s < 0) unix_s = 0;
@@ -2672,6 +2626,7 @@ static void azri_date_text(char out[24], int64_t unix_s) {
     (void)azri_fmt(out, 24, "%04d-%02d-%02dT%02d:%02d:%02dZ", year, month,
                    (int)(days - azri_days(year, month, 1)) + 1,
                    (int)(rest / 3600), (int)(rest / 60 % 60), (int)(rest % 60));
+    return out;
 }
 
 /* ---- addresses ---- */
@@ -3170,30 +3125,28 @@ static void azri_http_put_host(azri_buf *b, const azri_url *u) {
     azri_http_put_number(b, u->port);
 }
 
-/* extra_headers: "Name: value\r\n" as often as needed, or "". content_type may be NULL without a body. The
- * URL comes from azri_url_parse, so that it holds no line breaks; the caller vouches for the rest. */
-static azredis_status azri_http_request(azri_buf *out, const char *method, const azri_url *u,
-                                        const char *extra_headers, azredis_str body,
-                                        const char *content_type) {
-    azri_buf_puts(out, method);
-    azri_buf_puts(out, " ");
+/* name as it stands, value percent-encoded: of a form or a query. */
+static void azri_http_put_field(azri_buf *b, const char *name, azredis_str value) {
+    azri_buf_puts(b, name);
+    azri_percent_put(b, value);
+}
+
+/* A POST of the form, or a GET if that is empty. extra_headers: "Name: value\r\n" as often as needed, or "". The URL
+ * comes from azri_url_parse, so that it holds no line breaks; the caller vouches for the rest. */
+static azredis_status azri_http_request(azri_buf *out, const azri_url *u, const char *extra_headers, azredis_str form) {
+    azri_buf_puts(out, form.len ? "POST " : "GET ");
     azri_buf_puts(out, u->path);
     azri_buf_puts(out, " HTTP/1.1\r\nHost: ");
     azri_http_put_host(out, u);
     azri_buf_puts(out, "\r\nAccept: application/json\r\nConnection: close\r\n");
     azri_buf_puts(out, extra_headers);
-    if (body.len) {
-        azri_buf_puts(out, "Content-Type: ");
-        azri_buf_puts(out, content_type);
-        azri_buf_puts(out, "\r\n");
-    }
-    if (body.len || azri_eqz(azri_str(method), "POST")) {
-        azri_buf_puts(out, "Content-Length: ");
-        azri_http_put_number(out, body.len);
+    if (form.len) {
+        azri_buf_puts(out, "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: ");
+        azri_http_put_number(out, (uint64_t)form.len);
         azri_buf_puts(out, "\r\n");
     }
     azri_buf_puts(out, "\r\n");
-    azri_buf_put(out, body);
+    azri_buf_put(out, form);
     return out->status;
 }
 
@@ -3306,8 +3259,7 @@ static azredis_status azri_http_status_line(azri_http *h, azredis_str line, azre
     const char *p = line.ptr;
     if (line.len < 12 || memcmp(p, "HTTP/1.", 7) != 0 || !azri_is_digit(p[7]) || p[8] != ' ')
         return azri_http_bad(e, "it does not begin with HTTP/1.");
-    if (p[9] < '1' || p[9] > '5' || !azri_is_digit(p[10]) || !azri_is_digit(p[11]) ||
-        (line.len > 12 && p[12] != ' '))
+    if (p[9] < '1' || p[9] > '5' || !azri_is_digit(p[10]) || !azri_is_digit(p[11]) || (line.len > 12 && p[12] != ' '))
         return azri_http_bad(e, "its status is not a number from 100 to 599");
     h->status = (p[9] - '0') * 100 + (p[10] - '0') * 10 + (p[11] - '0');
     h->state = AZRI_HTTP_HEADERS;
@@ -3690,16 +3642,14 @@ static char *azri_reply_fixed(const azredis_reply *r, size_t *room) {
 /* Memory for n bytes in the reply, for its value; a value it had is gone. NULL: out of memory, or the
  * caller's fixed buffer is too small. */
 static AZRI_APART void *azri_reply_new_block(azredis_reply *r, const azri_mem *m, size_t n) {
-    azri_block *b;
-    size_t size;
     if (r->mem.fixed) {
         size_t room;
         char *p = azri_reply_fixed(r, &room);
         return n <= room ? p : NULL;
     }
     if (n > SIZE_MAX - AZRI_BLOCK_HEAD) return NULL;
-    size = azri_shape_of(m) ? azri_room(m, AZRI_BLOCK_HEAD + n, azri_shape_of(m)->answer) : AZRI_BLOCK_HEAD + n;
-    b = (azri_block *)azri_alloc(m, size);
+    size_t size = azri_shape_of(m) ? azri_room(m, AZRI_BLOCK_HEAD + n, azri_shape_of(m)->answer) : AZRI_BLOCK_HEAD + n;
+    azri_block *b = (azri_block *)azri_alloc(m, size);
     if (!b) return NULL;
     azri_reply_drop(r);
     b->mem = *m;
@@ -3737,9 +3687,8 @@ static inline azredis_status azri_reply_store_one(azredis_reply *r, const azri_m
 
 static AZRI_APART azredis_status azri_reply_store_tree(azredis_reply *r, const azri_mem *m, const azredis_value *root) {
     size_t nodes = 0, bytes = 0;
-    azredis_value *to;
     if (!azri_tree_measure(root, &nodes, &bytes)) return AZREDIS_E_LIMIT;
-    to = (azredis_value *)azri_reply_block(r, m, nodes * sizeof *root + bytes);
+    azredis_value *to = (azredis_value *)azri_reply_block(r, m, nodes * sizeof *root + bytes);
     if (!to) return azri_reply_no_room(r);
     r->value = azri_tree_copy(to, nodes, root);
     return AZREDIS_OK;
@@ -3755,14 +3704,13 @@ static inline azredis_status azri_reply_store(azredis_reply *r, const azri_mem *
 /* Where the reply may keep an error record, behind its value; NULL: nowhere. */
 static azredis_error *azri_reply_record(azredis_reply *r, const azri_mem *m) {
     size_t nodes = 0, bytes = 0, room;
-    char *p;
     if (!r->mem.fixed) {
         if (!r->mem.ptr && m) (void)azri_reply_block(r, m, 0);
         return r->mem.ptr ? &azri_reply_head(r)->error : NULL;
     }
     if (r->value) (void)azri_tree_measure(r->value, &nodes, &bytes);
     bytes = (nodes * sizeof *r->value + bytes + 15) / 16 * 16;
-    p = azri_reply_fixed(r, &room);
+    char *p = azri_reply_fixed(r, &room);
     if (bytes > room || sizeof(azredis_error) > room - bytes) return NULL;
     return (azredis_error *)(void *)(p + bytes);
 }
@@ -3770,9 +3718,8 @@ static azredis_error *azri_reply_record(azredis_reply *r, const azri_mem *m) {
 /* Status and error record of the reply, which may be NULL. Its value, if it has one, comes first. With m
  * NULL or no memory the record is the common one. */
 static void azri_reply_error(azredis_reply *r, const azri_mem *m, const azredis_error *err) {
-    azredis_error *e;
     if (!r) return;
-    e = azri_reply_record(r, m);
+    azredis_error *e = azri_reply_record(r, m);
     if (e && e != err) *e = *err;
     r->status = err->code;
     r->error = e ? e : &azri_no_record;
@@ -3786,12 +3733,11 @@ AZREDIS_API void azredis_reply_free(azredis_reply *r) {
 
 #ifndef AZREDIS_NO_MALLOC
 AZREDIS_API azredis_status azredis_reply_copy(azredis_reply *to, const azredis_reply *from) {
-    azri_block *b;
     azri_mem m;
     azredis_status st = AZREDIS_OK;
     if (!to || !from) return AZREDIS_E_ARG;
     if (to == from) return AZREDIS_OK;
-    b = azri_reply_head(to) ? azri_reply_head(to) : azri_reply_head(from);
+    azri_block *b = azri_reply_head(to) ? azri_reply_head(to) : azri_reply_head(from);
     azri_reply_reset(to, from->fate);
     memset(&m, 0, sizeof m);
     if (b) m = b->mem;
@@ -3820,10 +3766,9 @@ static AZRI_ONCE int azri_value_is(const azredis_value *v, const char *z) {
 }
 
 AZREDIS_API const azredis_value *azredis_field(const azredis_value *v, const char *key) {
-    uint32_t i;
     if (!v || !key) return NULL;
     if (v->type != AZREDIS_T_MAP && v->type != AZREDIS_T_ARRAY && v->type != AZREDIS_T_ATTRIBUTE) return NULL;
-    for (i = 0; i + 1 < v->len; i += 2)
+    for (uint32_t i = 0; i + 1 < v->len; i += 2)
         if (azri_value_is(&v->as.items[i], key)) return &v->as.items[i + 1];
     return NULL;
 }
@@ -3858,8 +3803,7 @@ AZREDIS_API azredis_status azredis_bool(const azredis_value *v, int *out) {
 }
 
 AZREDIS_API const char *azredis_status_text(azredis_status s) {
-    size_t i;
-    for (i = 0; i < sizeof azri_status_rows / sizeof azri_status_rows[0]; i++)
+    for (size_t i = 0; i < sizeof azri_status_rows / sizeof azri_status_rows[0]; i++)
         if (azri_status_rows[i].code == s) return azri_status_rows[i].text;
     return AZRI_TEXT("unknown status");
 }
@@ -3895,10 +3839,9 @@ static size_t azri_resp_digits(size_t v) {
 /* Exact bytes of a command; 0: no arguments, one that has a length and no bytes, or the sum overflows. */
 static size_t azri_resp_size(int argc, const azredis_str *argv) {
     size_t total, head;
-    int i;
     if (argc < 1) return 0;
     total = 3 + azri_resp_digits((size_t)argc);
-    for (i = 0; i < argc; i++) {
+    for (int i = 0; i < argc; i++) {
         if (!argv[i].ptr && argv[i].len) return 0;
         head = 5 + azri_resp_digits(argv[i].len);
         if (head > SIZE_MAX - total || argv[i].len > SIZE_MAX - total - head) return 0;
@@ -3927,9 +3870,8 @@ static inline char *azri_resp_write_head(char *out, char type, size_t v) {
  * *at is where they belong. */
 static char *azri_resp_write_around(char *out, int argc, const azredis_str *argv, int hole, size_t *at) {
     char *start = out;
-    int i;
     out = azri_resp_write_head(out, '*', (size_t)argc);
-    for (i = 0; i < argc; i++) {
+    for (int i = 0; i < argc; i++) {
         out = azri_resp_write_head(out, '$', argv[i].len);
         if (i == hole) {
             *at = (size_t)(out - start);
@@ -3951,11 +3893,9 @@ static char *azri_resp_write(char *out, int argc, const azredis_str *argv) {
  * general way, or does not fit in cap bytes. */
 static inline size_t azri_resp_write_short(char *out, size_t cap, int argc, const azredis_str *argv) {
     size_t left = cap - AZRI_RESP_HEADS;
-    char *p;
-    int i;
     if (argc < 1 || argc > 9) return 0;
-    p = azri_resp_write_head(out, '*', (size_t)argc);
-    for (i = 0; i < argc; i++, argv++) {
+    char *p = azri_resp_write_head(out, '*', (size_t)argc);
+    for (int i = 0; i < argc; i++, argv++) {
         if (!argv->ptr || argv->len > left) {
             azri_wipe(out, (size_t)(p - out));
             return 0;
@@ -4155,9 +4095,8 @@ static azredis_status azri_resp_put_int(azri_resp *d, azredis_type type, int64_t
 /* Opens an aggregate of n items, or a streamed one. Of a reply's own attributes the last is kept, those
  * of nested values are parsed and dropped. */
 static azredis_status azri_resp_open(azri_resp *d, azredis_type type, size_t n, int streamed) {
-    azri_level *l;
     if (d->depth == AZRI_RESP_DEPTH) return azri_resp_bad(d, "nested too deep");
-    l = &d->level[d->depth];
+    azri_level *l = &d->level[d->depth];
     l->left = (uint32_t)n;
     l->count = 0;
     l->type = (uint8_t)type;
@@ -4176,11 +4115,10 @@ static azredis_status azri_resp_open(azri_resp *d, azredis_type type, size_t n, 
 /* A length line: digits give 'n' and *out (at most max), "-1" gives '-', "?" gives '?', all else 0. */
 static char azri_resp_length(azredis_str s, size_t max, size_t *out) {
     uint64_t v = 0;                    /* holds ten times every max */
-    size_t i;
     *out = 0;
     if (s.len == 2 && s.ptr[0] == '-' && s.ptr[1] == '1') return '-';
     if (AZRI_WITH_STREAMS && s.len == 1 && s.ptr[0] == '?') return '?';
-    for (i = 0; i < s.len; i++) {
+    for (size_t i = 0; i < s.len; i++) {
         if (!azri_is_digit(s.ptr[i])) return 0;
         v = v * 10 + (uint64_t)(s.ptr[i] - '0');
         if (v > max) return 0;
@@ -4319,13 +4257,12 @@ static azredis_status azri_resp_blob(azri_resp *d, azredis_str text) {
 /* ; : a piece of a streamed string; an empty one ends it. */
 static azredis_status azri_resp_chunk(azri_resp *d, azredis_str text) {
     size_t n;
-    char *s;
     if (azri_resp_length(text, AZRI_RESP_BULK_MAX - d->text_len, &n) != 'n')
         return azri_resp_bad(d, "bad length in a streamed string");
     if (n) return azri_resp_expect(d, n);
     d->streaming = 0;
     if (d->lost != AZREDIS_OK) return azri_resp_item(d);
-    s = azri_resp_data(d) + d->start + d->text;
+    char *s = azri_resp_data(d) + d->start + d->text;
     s[d->text_len] = '\0';             /* at the latest where this ';' stood */
     return azri_resp_put(d, AZREDIS_T_STRING, 0, azri_slice(s, d->text_len));
 }
@@ -4462,11 +4399,8 @@ static void azri_resp_deliver(azri_resp *d, azri_frame *f) {
 static azredis_status azri_resp_tell(const azri_resp *d, azredis_error *e) {
     const char *hint = d->type == 'H' ? "; is this an HTTP server?"
                      : d->type == 0x15 || d->type == 0x16 ? "; is this a TLS port?" : "";
-    (void)azri_fail(e, AZREDIS_E_RESP, "redis.reply",
-                    "reading a reply: the server broke the Redis protocol: %s (type 0x%02x)%s; "
-                    "the connection cannot be used any more",
-                    d->why, (unsigned)(unsigned char)d->type, hint);
-    return AZREDIS_E_RESP;
+    return azri_fail(e, AZREDIS_E_RESP, "redis.reply", "reading a reply: the server broke the Redis protocol: %s (type "
+                     "0x%02x)%s; the connection cannot be used any more", d->why, (unsigned)(unsigned char)d->type, hint);
 }
 
 /* The digits from `line` on, at most AZRI_RESP_DIGITS; returns their end, with two more bytes before `end`. NULL: none. */
@@ -4578,9 +4512,8 @@ static AZRI_APART azredis_status azri_resp_general(azri_resp *d, azri_frame *f, 
                         "it was skipped; the command was answered",
                         (unsigned long long)f->bytes, (unsigned long long)d->max_reply);
     else if (f->status != AZREDIS_OK)
-        (void)azri_fail(e, f->status, "redis.reply",
-                        "reading a reply: out of memory, so its %llu bytes were skipped; the command was "
-                        "answered", (unsigned long long)f->bytes);
+        (void)azri_fail(e, f->status, "redis.reply", "reading a reply: out of memory, so its %llu bytes were skipped; "
+                        "the command was answered", (unsigned long long)f->bytes);
     return AZREDIS_OK;
 }
 
@@ -4633,9 +4566,8 @@ static int azri_resp_grow(azri_resp *d, size_t want) {
 /* Where to put received bytes: *n >= 1 of them, about `want` or what a payload lacks. AGAIN: call
  * azri_resp_next first. E_NOMEM: there is no block at all; nothing is lost, try again later. */
 static azredis_status azri_resp_room(azri_resp *d, size_t want, char **p, size_t *n) {
-    size_t least;
     want = want < 1 ? 1 : azri_minz(want, AZRI_RESP_RESERVE / 4);
-    least = want > AZRI_RESP_BLOCK ? want : AZRI_RESP_BLOCK;
+    size_t least = want > AZRI_RESP_BLOCK ? want : AZRI_RESP_BLOCK;
     if (d->start && (d->start == d->end || azri_resp_cap(d) - d->end < want))
         azri_resp_move(d, d->block, d->size);
     if (d->lost != AZREDIS_OK && azri_resp_cap(d) > 2 * least && d->end < least)
@@ -4778,8 +4710,7 @@ static void azri_jwt_name(azri_claims *c, azredis_str key) {
     c->names[n + key.len] = '\0';
 }
 
-static void azri_jwt_value(void *user, int depth, azredis_str parent, azredis_str key, int type,
-                           azredis_str text) {
+static void azri_jwt_value(void *user, int depth, azredis_str parent, azredis_str key, int type, azredis_str text) {
     azri_claims *c = (azri_claims *)user;
     (void)parent;
     if (depth != 1) return;
@@ -4797,17 +4728,13 @@ static void azri_jwt_value(void *user, int depth, azredis_str parent, azredis_st
     if (azri_eqz(key, "aud")) azri_jwt_text(c->aud, sizeof c->aud, text);
 }
 
-/* The middle one of exactly three parts; {NULL, 0} if there are more, fewer, or the first two are not
- * both filled. */
+/* The middle one of exactly three parts; empty if there are more, fewer, or the first two are not both filled. */
 static azredis_str azri_jwt_payload(azredis_str token) {
-    size_t i, dots = 0, at[2] = { 0, 0 };
-    for (i = 0; i < token.len; i++) {
-        if (token.ptr[i] != '.') continue;
-        if (dots == 2) return azri_slice(NULL, 0);
-        at[dots++] = i;
-    }
-    if (dots != 2 || at[0] == 0) return azri_slice(NULL, 0);
-    return azri_slice(token.ptr + at[0] + 1, at[1] - at[0] - 1);
+    size_t head = azri_find(token, '.'), n;
+    azredis_str rest = azri_from(token, azri_minz(head + 1, token.len));
+    n = azri_find(rest, '.');
+    if (head == 0 || n == rest.len || azri_find(azri_from(rest, n + 1), '.') < rest.len - n - 1) n = 0;
+    return azri_slice(rest.ptr, n);
 }
 
 /* OK, E_TOKEN: not a JWT, or E_NOMEM. *out is all zero on failure. *json is room for the reader, which is too large for
@@ -4820,8 +4747,7 @@ static azredis_status azri_jwt_claims(azredis_str token, const azri_mem *m, azri
     char *text;
     memset(out, 0, sizeof *out);
     if (part.len == 0 || part.len > AZRI_TOKEN_MAX)
-        return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: not a JWT (three parts with dots between "
-                         "them)");
+        return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: not a JWT (three parts with dots between them)");
     room = azri_room(m, part.len, AZRI_VALUE_MAX);
     text = (char *)azri_alloc(m, room);
     if (!text) return azri_fail(e, AZREDIS_E_NOMEM, "token", "token: no memory to read its claims");
@@ -4834,8 +4760,7 @@ static azredis_status azri_jwt_claims(azredis_str token, const azri_mem *m, azri
     if (st == AZREDIS_OK) return AZREDIS_OK;
     memset(out, 0, sizeof *out);
     if (st == AZREDIS_E_NOMEM) return azri_fail(e, st, "token", "token: no memory to read its claims");
-    return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: not a JWT (its middle part is not a JSON "
-                     "object)");
+    return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: not a JWT (its middle part is not a JSON object)");
 }
 
 /* The Redis user name is the object id of the identity. Tokens of applications carry it as sub too. */
@@ -4844,11 +4769,9 @@ static azredis_status azri_jwt_user(const azri_claims *c, char out[64], azredis_
     const char *user = c->oid[0] || !azri_eqz(azri_str(c->idtyp), "app") ? c->oid : c->sub;
     memcpy(out, user, sizeof c->oid);
     if (user[0]) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_TOKEN, "token",
-                     "token: no usable oid claim, so the Redis user name is unknown; its claims: %s. "
-                         "Set the "
-                     "option user to the object id of the identity",
-                     azri_quote(names, sizeof names, c->names, strlen(c->names), azri_slice(NULL, 0)));
+    return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: no usable oid claim, so the Redis user name is unknown; its "
+                     "claims: %s. Set the option user to the object id of the identity", azri_quote(names, sizeof names,
+                     c->names, strlen(c->names), azri_slice(NULL, 0)));
 }
 
 /* ==== >>identity ========================================================== uses: core mem fail text http ==
@@ -4877,94 +4800,72 @@ enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NE
      AZRI_NEED_CERTIFICATE)
 
 #define AZRI_ID_LATER (-1)                 /* the name is known, no identity of ours has it */
-#define AZRI_ID_OFF   (-2)                 /* a switch took it out of this build */
 
-#ifdef AZREDIS_NO_ASSERTION
-#  define AZRI_ID_CLIENT_ASSERTION AZRI_ID_OFF
-#else
-#  define AZRI_ID_CLIENT_ASSERTION AZREDIS_ID_CLIENT_ASSERTION
-#endif
-#ifdef AZREDIS_NO_CERTIFICATE
-#  define AZRI_ID_CLIENT_CERTIFICATE AZRI_ID_OFF
-#else
-#  define AZRI_ID_CLIENT_CERTIFICATE AZREDIS_ID_CLIENT_CERTIFICATE
-#endif
-#ifdef AZREDIS_NO_WORKLOAD
-#  define AZRI_ID_WORKLOAD AZRI_ID_OFF
-#else
-#  define AZRI_ID_WORKLOAD AZREDIS_ID_WORKLOAD
-#endif
-#ifdef AZREDIS_NO_MANAGED
-#  define AZRI_ID_MANAGED     AZRI_ID_OFF
-#  define AZRI_ID_MANAGED_APP AZRI_ID_OFF
-#else
-#  define AZRI_ID_MANAGED     AZREDIS_ID_MANAGED
-#  define AZRI_ID_MANAGED_APP AZREDIS_ID_MANAGED_APP
-#endif
-#if AZRI_WITH_WALKS
-#  define AZRI_ID_CLIENT_SECRET AZREDIS_ID_CLIENT_SECRET
-#else
-#  define AZRI_ID_CLIENT_SECRET AZRI_ID_OFF
+/* What switches took out of this build, a bit each. */
+enum { AZRI_IDENTITIES_OFF = 0
+#if !AZRI_WITH_WALKS
+    | 1 << AZREDIS_ID_CLIENT_SECRET
 #endif
 #ifdef AZREDIS_LEAN
-#  define AZRI_ID_ACCESS_KEY AZRI_ID_OFF
-#  define AZRI_ID_PASSWORD   AZRI_ID_OFF
-#else
-#  define AZRI_ID_ACCESS_KEY AZREDIS_ID_ACCESS_KEY
-#  define AZRI_ID_PASSWORD   AZREDIS_ID_PASSWORD
+    | 1 << AZREDIS_ID_ACCESS_KEY | 1 << AZREDIS_ID_PASSWORD
 #endif
-#ifdef AZREDIS_NO_TOKEN_FILE
-#  define AZRI_ID_TOKEN_FILE AZRI_ID_OFF
-#else
-#  define AZRI_ID_TOKEN_FILE AZREDIS_ID_TOKEN_FILE
+#ifdef AZREDIS_NO_ASSERTION
+    | 1 << AZREDIS_ID_CLIENT_ASSERTION
 #endif
-#ifdef AZREDIS_NO_EXEC
-#  define AZRI_ID_EXEC AZRI_ID_OFF
-#else
-#  define AZRI_ID_EXEC AZREDIS_ID_EXEC
+#ifdef AZREDIS_NO_CERTIFICATE
+    | 1 << AZREDIS_ID_CLIENT_CERTIFICATE
 #endif
 #ifdef AZREDIS_NO_DEVICE_CODE
-#  define AZRI_ID_DEVICE_CODE AZRI_ID_OFF
-#else
-#  define AZRI_ID_DEVICE_CODE AZREDIS_ID_DEVICE_CODE
+    | 1 << AZREDIS_ID_DEVICE_CODE
 #endif
-#ifdef AZREDIS_NO_DEVTOOLS
-#  define AZRI_ID_AZURE_CLI           AZRI_ID_OFF
-#  define AZRI_ID_AZURE_DEVELOPER_CLI AZRI_ID_OFF
-#  define AZRI_ID_AZURE_POWERSHELL    AZRI_ID_OFF
-#else
-#  define AZRI_ID_AZURE_CLI           AZREDIS_ID_AZURE_CLI
-#  define AZRI_ID_AZURE_DEVELOPER_CLI AZREDIS_ID_AZURE_DEVELOPER_CLI
-#  define AZRI_ID_AZURE_POWERSHELL    AZREDIS_ID_AZURE_POWERSHELL
+#ifndef AZREDIS_NO_OS                      /* without, these have no rows below */
+#  ifdef AZREDIS_NO_WORKLOAD
+    | 1 << AZREDIS_ID_WORKLOAD
+#  endif
+#  ifdef AZREDIS_NO_MANAGED
+    | 1 << AZREDIS_ID_MANAGED | 1 << AZREDIS_ID_MANAGED_APP
+#  endif
+#  ifdef AZREDIS_NO_TOKEN_FILE
+    | 1 << AZREDIS_ID_TOKEN_FILE
+#  endif
+#  ifdef AZREDIS_NO_EXEC
+    | 1 << AZREDIS_ID_EXEC
+#  endif
+#  ifdef AZREDIS_NO_DEVTOOLS
+    | 1 << AZREDIS_ID_AZURE_CLI | 1 << AZREDIS_ID_AZURE_DEVELOPER_CLI | 1 << AZREDIS_ID_AZURE_POWERSHELL
+#  endif
 #endif
+};
+
+static int azri_identity_is_off(int id) { return AZRI_IDENTITIES_OFF >> id & 1; }
 
 /* The name is within: the linker keeps or drops all literals of all tables together. */
 typedef struct azri_identity_kind { char name[21]; int8_t id; uint16_t needs; } azri_identity_kind;
 
 static const azri_identity_kind azri_identity_kinds[] = {
     { "default", AZREDIS_ID_DEFAULT, 0 },
-    { "client-secret", AZRI_ID_CLIENT_SECRET, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_SECRET },
-    { "client-certificate", AZRI_ID_CLIENT_CERTIFICATE,
+    { "client-secret", AZREDIS_ID_CLIENT_SECRET, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_SECRET },
+    { "client-certificate", AZREDIS_ID_CLIENT_CERTIFICATE,
       AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_CERTIFICATE | AZRI_NEED_PROOF },
 #if AZRI_WITH_CALLBACK
     { "callback", AZREDIS_ID_CALLBACK, AZRI_NEED_CALLBACK },
 #endif
-    { "access-key", AZRI_ID_ACCESS_KEY, AZRI_NEED_PASSWORD },
-    { "password", AZRI_ID_PASSWORD, AZRI_NEED_USER | AZRI_NEED_PASSWORD },
-    { "client-assertion", AZRI_ID_CLIENT_ASSERTION,
+    { "access-key", AZREDIS_ID_ACCESS_KEY, AZRI_NEED_PASSWORD },
+    { "password", AZREDIS_ID_PASSWORD, AZRI_NEED_USER | AZRI_NEED_PASSWORD },
+    { "client-assertion", AZREDIS_ID_CLIENT_ASSERTION,
       AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_ASSERTION | AZRI_NEED_PROOF },
 #ifndef AZREDIS_NO_OS
     { "environment", AZREDIS_ID_ENVIRONMENT, 0 },
-    { "workload-identity", AZRI_ID_WORKLOAD, AZRI_NEED_PROOF },
-    { "managed-identity", AZRI_ID_MANAGED, 0 },
-    { "managed-identity-app", AZRI_ID_MANAGED_APP, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_PROOF },
-    { "token-file", AZRI_ID_TOKEN_FILE, AZRI_NEED_TOKEN_FILE },
-    { "exec", AZRI_ID_EXEC, AZRI_NEED_EXEC },
-    { "azure-cli", AZRI_ID_AZURE_CLI, 0 },
-    { "azure-developer-cli", AZRI_ID_AZURE_DEVELOPER_CLI, 0 },
-    { "azure-powershell", AZRI_ID_AZURE_POWERSHELL, 0 },
+    { "workload-identity", AZREDIS_ID_WORKLOAD, AZRI_NEED_PROOF },
+    { "managed-identity", AZREDIS_ID_MANAGED, 0 },
+    { "managed-identity-app", AZREDIS_ID_MANAGED_APP, AZRI_NEED_TENANT | AZRI_NEED_CLIENT | AZRI_NEED_PROOF },
+    { "token-file", AZREDIS_ID_TOKEN_FILE, AZRI_NEED_TOKEN_FILE },
+    { "exec", AZREDIS_ID_EXEC, AZRI_NEED_EXEC },
+    { "azure-cli", AZREDIS_ID_AZURE_CLI, 0 },
+    { "azure-developer-cli", AZREDIS_ID_AZURE_DEVELOPER_CLI, 0 },
+    { "azure-powershell", AZREDIS_ID_AZURE_POWERSHELL, 0 },
 #endif
-    { "device-code", AZRI_ID_DEVICE_CODE, 0 }
+    { "device-code", AZREDIS_ID_DEVICE_CODE, 0 }
 };
 
 /* A scope is a resource with "/.default" behind it. */
@@ -4980,7 +4881,7 @@ static const azri_identity_kind *azri_identity_find(const char *name, int id) {
     size_t i;
     for (i = 0; i < sizeof azri_identity_kinds / sizeof azri_identity_kinds[0]; i++) {
         const azri_identity_kind *k = &azri_identity_kinds[i];
-        if (name ? azri_eqz(azri_str(name), k->name) : k->id == id && id >= 0) return k;
+        if (name ? azri_eqz(azri_str(name), k->name) : k->id == id && !azri_identity_is_off(id)) return k;
     }
     return NULL;
 }
@@ -4992,14 +4893,15 @@ static const char *azri_identity_name(int id) {
 
 AZREDIS_API azredis_status azredis_identity_by_name(const char *name, azredis_identity *out) {
     const azri_identity_kind *k = name ? azri_identity_find(name, 0) : NULL;
-    if (!k || !out || k->id < 0) return AZREDIS_E_ARG;
+    if (!k || !out || azri_identity_is_off(k->id)) return AZREDIS_E_ARG;
     *out = (azredis_identity)k->id;
     return AZREDIS_OK;
 }
 
 AZREDIS_API const char *azredis_identity_why(const char *name) {
     const azri_identity_kind *k = name ? azri_identity_find(name, 0) : NULL;
-    if (k) return k->id >= 0 ? NULL : "left out of this build by an AZREDIS_NO_ switch or AZREDIS_LEAN";
+    if (k)
+        return azri_identity_is_off(k->id) ? "left out of this build by an AZREDIS_NO_ switch or AZREDIS_LEAN" : NULL;
     return "no identity has this name; there are default environment client-secret client-certificate client-assertion "
            "workload-identity managed-identity managed-identity-app azure-cli azure-developer-cli azure-powershell "
            "device-code token-file exec callback access-key password";
@@ -5043,14 +4945,11 @@ static void azri_env_free(azri_env *env, const azri_mem *m) {
 
 /* ---- options ---------------------------------------------------------------------------------- */
 
-/* An auth keeps its options, with texts of its own; what they point at otherwise is lent. */
 static int azri_is_static(const azredis_auth_options *o) {
     return AZRI_WITH_PASSWORDS && (o->identity == AZREDIS_ID_ACCESS_KEY || o->identity == AZREDIS_ID_PASSWORD);
 }
 
-/* What is left out of this build has a negative number, which the enumeration may not have room for. */
-static int azri_identity_number(const azredis_auth_options *o) { return (int)o->identity; }
-
+/* An auth keeps its options with texts of its own, which are these; what they point at otherwise is lent. */
 #define AZRI_OPTION(member) (uint16_t)offsetof(azredis_auth_options, member)
 static const uint16_t azri_identity_texts[] = {
 #if !AZRI_ONLY_CALLBACK
@@ -5206,7 +5105,7 @@ static azredis_status azri_identity_authority_parse(azri_url *u, const char *tex
 #define azri_identity_is_managed(id) ((void)(id), 0)
 #define azri_identity_check_managed(c, e) AZREDIS_OK
 #else
-static int azri_identity_is_managed(int id) { return id == AZRI_ID_MANAGED || id == AZRI_ID_MANAGED_APP; }
+static int azri_identity_is_managed(int id) { return id == AZREDIS_ID_MANAGED || id == AZREDIS_ID_MANAGED_APP; }
 
 /* What names a user-assigned managed identity. */
 enum { AZRI_BY_CLIENT, AZRI_BY_OBJECT, AZRI_BY_RESOURCE, AZRI_BYS };
@@ -5214,7 +5113,7 @@ enum { AZRI_BY_CLIENT, AZRI_BY_OBJECT, AZRI_BY_RESOURCE, AZRI_BYS };
 /* NULL: the machine's own. client_id is its name unless it is that of an application. */
 static const char *azri_identity_managed_id(const azredis_auth_options *c, int *by) {
     const char *client =
-        c->managed_client_id || azri_identity_number(c) == AZRI_ID_MANAGED_APP ? c->managed_client_id : c->client_id;
+        c->managed_client_id || c->identity == AZREDIS_ID_MANAGED_APP ? c->managed_client_id : c->client_id;
     *by = client ? AZRI_BY_CLIENT : c->object_id ? AZRI_BY_OBJECT : c->resource_id ? AZRI_BY_RESOURCE : AZRI_BY_CLIENT;
     return client ? client : c->object_id ? c->object_id : c->resource_id;
 }
@@ -5223,20 +5122,19 @@ static const char *azri_identity_managed_id(const azredis_auth_options *c, int *
 static azredis_status azri_identity_check_managed(const azredis_auth_options *c, azredis_error *e) {
     const char *id = c->resource_id, *z = id;
     int by;
-    if (c->identity != AZREDIS_ID_DEFAULT && !azri_identity_is_managed(azri_identity_number(c))) {
+    if (c->identity != AZREDIS_ID_DEFAULT && !azri_identity_is_managed((int)c->identity)) {
         if (!c->object_id && !c->resource_id && !c->managed_client_id) return AZREDIS_OK;
-        return azri_identity_bad(e, "options.identity",
-                                 "object_id, resource_id and managed_client_id name a managed identity; "
-                                 "set identity to one that asks for it, or leave them out");
+        return azri_identity_bad(e, "options.identity", "object_id, resource_id and managed_client_id name a managed "
+                                 "identity; set identity to one that asks for it, or leave them out");
     }
-    if (c->managed_client_id && azri_identity_number(c) == AZRI_ID_MANAGED)
+    if (c->managed_client_id && c->identity == AZREDIS_ID_MANAGED)
         return azri_identity_bad(e, "options.managed_client_id",
                                  "managed-identity takes its client id in the option client_id");
     (void)azri_identity_managed_id(c, &by);
     if ((by == AZRI_BY_CLIENT && (c->object_id || c->resource_id)) || (c->object_id && c->resource_id))
         return azri_identity_bad(
             e, "options", "client_id, object_id and resource_id are three names of one managed identity; give one");
-    if (azri_identity_number(c) == AZRI_ID_MANAGED_APP && !azri_identity_managed_id(c, &by))
+    if (c->identity == AZREDIS_ID_MANAGED_APP && !azri_identity_managed_id(c, &by))
         return azri_identity_bad(e, "options.identity",
                                  "managed-identity-app needs a user-assigned identity, which alone can be "
                                  "a federated credential: give managed_client_id, object_id or resource_id");
@@ -5264,11 +5162,10 @@ static azredis_status azri_identity_check_argument(const char *scope, azredis_er
 
 static azredis_status azri_identity_check_exec(const azredis_auth_options *c, azredis_error *e) {
     if (c->identity == AZREDIS_ID_EXEC && c->exec[0] != '/')
-        return azri_identity_bad(e, "options.exec",
-                                 "it must be the absolute path of a program; no shell and no PATH are "
-                                 "asked, and it takes no arguments: write a script for them");
-    if (c->identity != AZREDIS_ID_EXEC && azri_identity_number(c) != AZRI_ID_AZURE_CLI &&
-        azri_identity_number(c) != AZRI_ID_AZURE_DEVELOPER_CLI && azri_identity_number(c) != AZRI_ID_AZURE_POWERSHELL)
+        return azri_identity_bad(e, "options.exec", "it must be the absolute path of a program; no shell and no PATH "
+                                 "are asked, and it takes no arguments: write a script for them");
+    if (c->identity != AZREDIS_ID_EXEC && c->identity != AZREDIS_ID_AZURE_CLI &&
+        c->identity != AZREDIS_ID_AZURE_DEVELOPER_CLI && c->identity != AZREDIS_ID_AZURE_POWERSHELL)
         return AZREDIS_OK;
     return azri_identity_check_argument(c->scope, e);
 }
@@ -5327,12 +5224,16 @@ static const char *azri_identity_need(unsigned needs) {
 }
 
 static azredis_status azri_identity_check_values(const azredis_auth_options *c, azredis_error *e) {
-    if (c->kubernetes_proxy && azri_identity_number(c) != AZRI_ID_WORKLOAD)
+#ifdef AZREDIS_NO_OS
+    if (c->kubernetes_proxy)
+#else
+    if (c->kubernetes_proxy && c->identity != AZREDIS_ID_WORKLOAD)
+#endif
         return azri_fail(e, AZREDIS_E_ARG, "options.kubernetes_proxy", "options: kubernetes_proxy is for the identity "
                          "workload-identity alone; the default chain never asks a token proxy");
     if (AZRI_WITH_HTTP && azri_identity_check_app(c->tenant_id, c->client_id, "options", e) != AZREDIS_OK)
         return AZREDIS_E_ARG;
-    if ((int)AZRI_ID_MANAGED >= 0 && azri_identity_check_managed(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
+    if (azri_identity_check_managed(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (!AZRI_ONLY_CALLBACK && !azri_identity_clean(azri_str(c->scope), ":/.-_~", 253))
         return azri_fail(e, AZREDIS_E_ARG, "options.scope", "options: scope must be one resource, such as "
                          AZRI_REDIS_SCOPE);
@@ -5344,9 +5245,8 @@ static azredis_status azri_identity_check_values(const azredis_auth_options *c, 
         return AZREDIS_E_ARG;
 #endif
     if (!AZRI_WITH_CLAIMS && !c->user && !azri_is_static(c))
-        return azri_fail(e, AZREDIS_E_ARG, "options.user",
-                         "options: AZREDIS_NO_CLAIMS reads no tokens; set user to the "
-                         "object id of the identity");
+        return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: AZREDIS_NO_CLAIMS reads no tokens; set user to "
+                         "the object id of the identity");
     if (c->user && strlen(c->user) >= sizeof ((azredis_token *)0)->user)
         return azri_fail(e, AZREDIS_E_ARG, "options.user", "options: user has more than 63 bytes");
     return AZREDIS_OK;
@@ -5365,10 +5265,8 @@ static azredis_status azri_identity_check(const azredis_auth_options *c, azredis
         return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: identity %s needs the option "
                          "%s", k->name, azri_identity_need(lacks));
     if (idle)
-        return azri_fail(e, AZREDIS_E_ARG, "options.identity",
-                         "options: the default chain does not use the option %s; set "
-                         "identity to the one that does",
-                         azri_identity_need(idle));
+        return azri_fail(e, AZREDIS_E_ARG, "options.identity", "options: the default chain does not use the option %s; "
+                         "set identity to the one that does", azri_identity_need(idle));
     if (azri_identity_check_values(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (c->proxy && azri_identity_check_proxy(c, e) != AZREDIS_OK) return AZREDIS_E_ARG;
     if (!AZRI_WITH_AUTHORITIES && (c->authority_host || c->allow_authority))
@@ -5416,7 +5314,7 @@ static AZRI_APART azredis_status azri_identity_conf_copy(azredis_auth_options *c
                                                          const azredis_auth_options *o, azredis_error *e) {
     azredis_status st;
     memset(c, 0, sizeof *c);
-    if ((int)AZRI_ID_DEVICE_CODE >= 0 && azri_identity_number(o) == AZRI_ID_DEVICE_CODE && azri_shape_of(m))
+    if (!azri_identity_is_off(AZREDIS_ID_DEVICE_CODE) && o->identity == AZREDIS_ID_DEVICE_CODE && azri_shape_of(m))
         return azri_identity_bad(e, "options.identity", "device-code keeps a refresh token, for which options.memory "
                                  "has no room; use port.alloc");
     if (AZRI_WITH_ENV && azri_shape_of(m) && (o->certificate_file || o->key_file))
@@ -5450,31 +5348,26 @@ typedef struct azri_hint_row { int code[6]; const char *text; } azri_hint_row;
 #define azri_hint(code) ((void)(code), (const char *)NULL)
 #else
 static const azri_hint_row azri_hints[] = {
-    { { 7000215 },
-      "wrong client secret; use the secret's Value, not its Secret ID, and check shell quoting" },
+    { { 7000215 }, "wrong client secret; use the secret's Value, not its Secret ID, and check shell quoting" },
     { { 7000222 }, "the client secret or certificate has expired; create a new one" },
     { { 7000218 }, "no credential was sent, or the application does not allow public client flows" },
-    { { 700016, 700011 },
-      "the application does not exist in this tenant; check client id and tenant id" },
+    { { 700016, 700011 }, "the application does not exist in this tenant; check client id and tenant id" },
     { { 7000112, 70001 }, "the application is disabled or unknown in this tenant" },
-    { { 90002, 50049, 50059, 50128 },
-      "this authority knows no such tenant; check tenant id and authority host" },
+    { { 90002, 50049, 50059, 50128 }, "this authority knows no such tenant; check tenant id and authority host" },
     { { 900023 }, "the tenant is neither a GUID nor a domain; was a URL pasted in?" },
     { { 90038, 900382 }, "the tenant lives in another national cloud; set AZURE_AUTHORITY_HOST" },
-    { { 500011, 50001 },
-      "the tenant does not know the resource: wrong scope or cloud, or no Redis service principal" },
+    { { 500011, 50001 }, "the tenant does not know the resource: wrong scope or cloud, or no Redis service principal" },
     { { 650052 }, "the tenant has no service principal for Redis; an administrator must add it" },
     { { 650057 }, "the application's API permissions do not list the Redis service" },
-    { { 70011, 1002012, 28002, 700022, 700023 },
-      "the scope must be one resource followed by /.default" },
+    { { 70011, 1002012, 28002, 700022, 700023 }, "the scope must be one resource followed by /.default" },
     { { 700025 }, "the application is a public client: it may not use a secret" },
     { { 700027, 700030, 50012 },
       "the certificate is not registered on the application; if it is trusted by subject name, set send_chain" },
     { { 700024, 50013, 500133, 50027, 50048 },
       "the assertion is stale or not valid; check this machine's clock and the token file" },
     { { 70021, 700211, 700212, 700213 },
-      "no federated credential of the application matches; compare issuer, subject and audience; a new "
-      "one needs minutes" },
+      "no federated credential of the application matches; compare issuer, subject and audience; a new one "
+      "needs minutes" },
     { { 7002137, 7002138 }, "no federated credential matches: upper and lower case count" },
     { { 700229 }, "this flow gives tokens to applications only" },
     { { 53003, 530032, 53000, 530035 },
@@ -5489,13 +5382,11 @@ static const azri_hint_row azri_hints[] = {
     { { 70016 }, "the device code waits for its user" },
     { { 70018 }, "the device code is wrong; start again" },
     { { 70019, 70020 }, "the device code has expired; start again" },
-    { { 50194, 9001023 },
-      "a single-tenant application needs its own tenant id, not common or organizations" },
+    { { 50194, 9001023 }, "a single-tenant application needs its own tenant id, not common or organizations" },
     { { 900144, 90014 }, "a required field is missing; is a variable empty?" },
     { { 9002313, 901002 }, "the authority finds the request malformed; does a proxy change it?" },
     { { 100007 }, "regional authorities serve managed platforms only; use the global host" },
-    { { 90055, 50196 },
-      "the same request comes too often; is another program in a loop with this identity?" },
+    { { 90055, 50196 }, "the same request comes too often; is another program in a loop with this identity?" },
     { { 50033, 90006, 90012, 90024, 90033, 90090 }, "Entra has a passing problem; it is tried again" }
 };
 
@@ -6247,7 +6138,8 @@ enum { AZRI_STEP_ARGS = 11, AZRI_PIN_DIGITS = 40 };
 /* HTTP: send request to url, feed the body to azri_flow_body, end with azri_flow_http.
  * FILE: read file, end with azri_flow_text. EXEC: run argv, end with azri_flow_ran and what it printed.
  * CALL: call, end with azri_flow_call. SIGN: load certificate and key, show the chain to azri_certificate_write, sign
- * what it put into f->proof, by sign if there is one, end with azri_flow_signed. WAIT: come back in wait_ms. DONE: look at the flow's status.
+ * what it put into f->proof, by sign if there is one, end with azri_flow_text.
+ * WAIT: come back in wait_ms. DONE: look at the flow's status.
  * Strings are lent by the flow until the step's end is told. */
 typedef struct azri_step {
     azri_step_kind kind;
@@ -6418,10 +6310,13 @@ struct azri_flow {
     azri_url      authority;               /* or the metadata service */
 };
 
-static azredis_status azri_flow_fail(azri_flow *f, azredis_status st, const char *text) {
-    return azri_fail(&f->error, st, f->source->name, "%s: %s", f->source->name, text);
+/* The link's name and nothing else yet. */
+static void azri_flow_fail_code(azri_flow *f, azredis_status st) {
+    (void)azri_fail(&f->error, st, f->source->name, "%s: ", f->source->name);
 }
-#define azri_flow_fail(f, st, text) azri_flow_fail(f, st, AZRI_TEXT(text))
+
+/* As azri_fail, for this link. st has no side effects. */
+#define azri_flow_fail(f, st, ...) (azri_flow_fail_code(f, st), azri_fail_add(&(f)->error, __VA_ARGS__), (st))
 
 /* ---- what the endpoint says ------------------------------------------------------------------- */
 
@@ -6443,14 +6338,12 @@ static void azri_answer_cut(char *out, size_t cap, azredis_str text) {
     out[text.len] = '\0';
 }
 
-static void azri_flow_value(void *user, int depth, azredis_str parent, azredis_str key, int type,
-                            azredis_str text) {
+static void azri_flow_value(void *user, int depth, azredis_str parent, azredis_str key, int type, azredis_str text) {
     azri_flow *f = (azri_flow *)user;
     azri_answer *a = &f->answer;
     int64_t v;
     if (f->value) f->value(f, depth, parent, key, type, text);
-    if (depth == 2 && azri_eqz(parent, "error_codes") && !a->aadsts && azri_i64(text, &v) && v > 0 &&
-        v < INT_MAX)
+    if (depth == 2 && azri_eqz(parent, "error_codes") && !a->aadsts && azri_i64(text, &v) && v > 0 && v < INT_MAX)
         a->aadsts = (int)v;
     if (depth != 1) return;
     azri_answer_number(a, key, type, text);
@@ -6469,10 +6362,9 @@ static azredis_status azri_flow_body(void *user, const char *p, size_t n) {
     azri_flow *f = (azri_flow *)user;
     azri_answer *a = &f->answer;
     size_t keep = azri_minz(n, sizeof a->raw - (size_t)a->raw_len);
-    azredis_status st;
     if (keep) memcpy(a->raw + a->raw_len, p, keep);
     a->raw_len += (int)keep;
-    st = f->json_status == AZREDIS_OK ? azri_json_feed(&f->json, p, n) : AZREDIS_OK;
+    azredis_status st = f->json_status == AZREDIS_OK ? azri_json_feed(&f->json, p, n) : AZREDIS_OK;
     if (f->json_status == AZREDIS_OK) f->json_status = st;
     return AZREDIS_OK;
 }
@@ -6494,10 +6386,9 @@ static void azri_flow_header(void *user, azredis_str name, azredis_str value) {
 
 /* The reason does not repeat the name, with which messages begin. */
 static void azri_flow_record(azri_flow *f, const char *outcome, const char *reason, uint64_t now) {
-    azredis_link_record *r;
     size_t n = strlen(f->source->name);
     if (AZRI_WITH_STATS + AZRI_WITH_TEXT == 0) return;        /* nobody can read it */
-    r = &f->records[f->record_count++];
+    azredis_link_record *r = &f->records[f->record_count++];
     if (strlen(reason) > n + 1 && memcmp(reason, f->source->name, n) == 0 && memcmp(reason + n, ": ", 2) == 0)
         reason += n + 2;
     memset(r, 0, sizeof *r);
@@ -6586,12 +6477,17 @@ static void azri_flow_nothing(azri_flow *f) {
 
 #if !defined(AZREDIS_NO_ASSERTION) || !defined(AZREDIS_NO_WORKLOAD) || !defined(AZREDIS_NO_MANAGED) || AZRI_WITH_CERTIFICATE || \
     !defined(AZREDIS_NO_DEVICE_CODE)
-/* The next question of this link. */
-static void azri_flow_stage(azri_flow *f, int stage) {
+/* The next part of the same question: the tries go on being counted. */
+static void azri_flow_part(azri_flow *f, int stage) {
     azri_flow_forget(f);
-    memset(f->tries, 0, sizeof f->tries);
     f->stage = stage;
     f->phase = AZRI_FLOW_ASK;
+}
+
+/* The next question of this link. */
+static void azri_flow_stage(azri_flow *f, int stage) {
+    azri_flow_part(f, stage);
+    memset(f->tries, 0, sizeof f->tries);
 }
 #endif
 
@@ -6616,18 +6512,13 @@ static void azri_flow_again(azri_flow *f, uint64_t now, const azri_retry *r) {
 /* ---- a token came ----------------------------------------------------------------------------- */
 
 static azredis_status azri_flow_check_token(azri_flow *f) {
-    size_t i;
-    if (f->token.len > AZRI_TOKEN_MAX) {
-        (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "");
-        azri_fail_add(&f->error, "the token is longer than %u bytes, %s; take the identity out of some groups",
-                      (unsigned)AZRI_TOKEN_MAX, AZRI_TOKEN_MAX < 16384 ? "for which this build has room"
-                      : "the longest argument that Redis takes before AUTH");
-        return AZREDIS_E_TOKEN;
-    }
-    for (i = 0; i < f->token.len; i++)
+    if (f->token.len > AZRI_TOKEN_MAX)
+        return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token is longer than %u bytes, %s; take the identity out of "
+                              "some groups", (unsigned)AZRI_TOKEN_MAX, AZRI_TOKEN_MAX < 16384
+                              ? "for which this build has room" : "the longest argument that Redis takes before AUTH");
+    for (size_t i = 0; i < f->token.len; i++)
         if (f->token.ptr[i] <= ' ' || f->token.ptr[i] >= 127)
-            return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token holds a blank or another character that no "
-                                  "token has");
+            return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token holds a blank or another character that no token has");
     if (AZRI_WITH_WALKS && f->answer.token_type[0] && !azri_ieqz(azri_str(f->answer.token_type), "Bearer"))
         return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token is not of the type Bearer, which Redis wants");
     return AZREDIS_OK;
@@ -6751,8 +6642,8 @@ static void azri_flow_foreign(azri_flow *f, const azri_http *h) {
     char quoted[AZRI_PEER_TEXT + 1];
     int i = 0;
     while (i < a->raw_len && (unsigned char)a->raw[i] <= ' ') i++;
-    (void)azri_flow_fail(f, h->status == 200 ? AZREDIS_E_JSON : AZREDIS_E_HTTP, "");
-    azri_fail_add(&f->error, "HTTP %d without an answer of Entra's", h->status);
+    (void)azri_flow_fail(f, h->status == 200 ? AZREDIS_E_JSON : AZREDIS_E_HTTP, "HTTP %d without an answer of Entra's",
+                         h->status);
     if (i < a->raw_len && a->raw[i] == '<')
         azri_fail_add(&f->error, ": the authority answered HTML (a proxy or captive portal?)");
     else if (h->status == 200)
@@ -6771,23 +6662,20 @@ static void azri_flow_why(azri_flow *f, int http) {
     azri_answer *a = &f->answer;
     azredis_str secret = azri_flow_secret(f);
     char text[AZRI_PEER_TEXT + 1];
-    const char *hint;
     a->aadsts = azri_flow_code(f);
-    hint = azri_hint(a->aadsts);
+    const char *hint = azri_hint(a->aadsts);
     azri_fail_add(&f->error, "%s", azri_quote(text, sizeof a->error, a->error, strlen(a->error), secret));
     if (a->aadsts) azri_fail_add(&f->error, ", AADSTS%d", a->aadsts);
     if (hint)
         azri_fail_add(&f->error, ": %s", hint);
     else if (a->about[0])
-        azri_fail_add(&f->error, "; it says: %s",
-                      azri_quote(text, sizeof text, a->about, strlen(a->about), secret));
+        azri_fail_add(&f->error, "; it says: %s", azri_quote(text, sizeof text, a->about, strlen(a->about), secret));
     f->error.aadsts = a->aadsts;
     f->error.retryable = azri_flow_passing(http, a);
 }
 
 static void azri_flow_refused(azri_flow *f, const azri_http *h) {
-    (void)azri_flow_fail(f, AZREDIS_E_ENTRA, "Entra refused with ");
-    azri_fail_add(&f->error, "HTTP %d, ", h->status);
+    (void)azri_flow_fail(f, AZREDIS_E_ENTRA, "Entra refused with HTTP %d, ", h->status);
     azri_flow_why(f, h->status);
 }
 /* What a token endpoint of Entra answered. */
@@ -6803,14 +6691,12 @@ static void azri_flow_judge(azri_flow *f, uint64_t now, const azri_http *h) {
     else if (f->json_status == AZREDIS_OK && a->error[0]) {
         azri_flow_refused(f, h);
         passing = f->error.retryable;
-    } else
-        azri_flow_foreign(f, h);
+    } else azri_flow_foreign(f, h);
     f->error.http_status = h->status;
     f->error.retry_after_ms = h->retry_after_ms;
     if (!h->retry_after_ms && (a->aadsts == 90055 || a->aadsts == 50196))
         f->error.retry_after_ms = AZRI_STS_SLOW_DOWN;
-    memcpy(f->error.request_id, a->request_id[0] ? a->request_id : f->request_id,
-           sizeof f->error.request_id);
+    memcpy(f->error.request_id, a->request_id[0] ? a->request_id : f->request_id, sizeof f->error.request_id);
     azri_flow_again(f, now, passing ? &azri_retry_sts : NULL);
 }
 
@@ -6827,9 +6713,8 @@ static void azri_flow_judge_net(azri_flow *f, uint64_t now) {
     int may = !(f->conf->kubernetes_proxy && f->env->value[AZRI_ENV_TOKEN_PROXY]);    /* which is asked without it */
     if (AZRI_WITH_PROXY && may && !f->conf->proxy && f->env->value[by] &&
         (st == AZREDIS_E_DNS || st == AZREDIS_E_NET || st == AZREDIS_E_TIMEOUT))
-        azri_fail_add(&f->error,
-                      "; %s is set, which is not obeyed: if the authority is behind a proxy, set the option proxy",
-                      azri_env_names[by]);
+        azri_fail_add(&f->error, "; %s is set, which is not obeyed: if the authority is behind a proxy, set the option "
+                      "proxy", azri_env_names[by]);
     azri_flow_again(f, now, azri_flow_net_passes(f->error.code) ? &azri_retry_sts : NULL);
 }
 
@@ -6850,32 +6735,23 @@ static void azri_flow_http(azri_flow *f, uint64_t now, azredis_status transport,
     f->source->net(f, now);
 }
 
-#ifndef AZREDIS_NO_OS
-/* A file was read: OK, and text is what it holds; else e says why not. */
+#if AZRI_WITH_OS || AZRI_WITH_CERTIFICATE
+/* A file was read, a program has ended by itself, or a key has signed: OK, and text is what came; else e, which may be
+ * f->error, says why not. */
 static void azri_flow_text(azri_flow *f, uint64_t now, azredis_status st, azredis_str text, const azredis_error *e) {
-    AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks == AZRI_STEP_FILE);
-    if (st != AZREDIS_OK) f->error = *e;
+    AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks != AZRI_STEP_HTTP && f->asks != AZRI_STEP_CALL);
+    if (st != AZREDIS_OK) azri_fail_copy(&f->error, e);
     f->source->text(f, now, st, text);
 }
 #endif
 
-#ifndef AZREDIS_NO_CERTIFICATE
-/* A key has signed: OK, and signature is what it wrote; else f->error says why not. */
-static void azri_flow_signed(azri_flow *f, uint64_t now, azredis_status st, azredis_str signature) {
-    AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks == AZRI_STEP_SIGN);
-    f->source->text(f, now, st, signature);
-}
-#endif
-
 #ifndef AZREDIS_NO_EXEC
-/* A program has ended by itself: OK, and out is what it printed; else e says why not. said: how its stderr ends. */
+/* The same of a program. said: how its stderr ends. */
 static void azri_flow_ran(azri_flow *f, uint64_t now, azredis_status st, azredis_str out, azredis_str said,
                           int exit_code, const azredis_error *e) {
-    AZREDIS_ASSERT(f->phase == AZRI_FLOW_ANSWER && f->asks == AZRI_STEP_EXEC);
-    if (st != AZREDIS_OK) f->error = *e;
     f->exit_code = exit_code;
     f->said = said;
-    f->source->text(f, now, st, out);
+    azri_flow_text(f, now, st, out, e);
     f->said = azri_slice(NULL, 0);
 }
 #endif
@@ -6894,8 +6770,7 @@ static azredis_status azri_flow_blame(azri_flow *f, azredis_status st, const cha
     size_t n = 0;
     while (n < max && said[n]) n++;
     (void)azri_quote(reason, sizeof reason, said, n, azri_slice(NULL, 0));
-    (void)azri_flow_fail(f, st < 0 ? st : AZREDIS_E_STATE, "the callback failed: ");
-    azri_fail_add(&f->error, "%s", n ? reason : "it gave no reason");
+    (void)azri_flow_fail(f, st < 0 ? st : AZREDIS_E_STATE, "the callback failed: %s", n ? reason : "it gave no reason");
     if (st > 0) f->error.retryable = 1;
     return f->error.code;
 }
@@ -6939,14 +6814,13 @@ static void azri_flow_expect(azri_flow *f) {
 /* Puts the next question into *step. */
 static void azri_flow_ask(azri_flow *f, uint64_t now, int64_t unix_now, azri_step *step) {
     uint64_t left = f->deadline == AZRI_NEVER64 ? AZREDIS_NEVER : f->deadline - now;
-    azredis_status st;
     memset(&f->answer, 0, sizeof f->answer);
     azri_flow_expect(f);
     f->json_status = AZREDIS_OK;
     f->sent_at = now;
     f->sent_unix = unix_now;
     step->timeout_ms = f->conf->request_ms;
-    st = f->source->ask(f, step);
+    azredis_status st = f->source->ask(f, step);
     step->timeout_ms = (uint32_t)azri_min64(step->timeout_ms, left);
     f->asks = step->kind;
     f->phase = AZRI_FLOW_ANSWER;
@@ -6984,14 +6858,11 @@ static azredis_status azri_app_begin(azri_flow *f, const char *tenant, const cha
 
 /* RFC 6749 4.4.2. A scope may be given as a bare resource; this grant wants the suffix. */
 static azredis_status azri_app_form(azri_flow *f, azri_buf *b) {
-    azri_buf_puts(b, "client_id=");
-    azri_percent_put(b, azri_str(f->client));
-    azri_buf_puts(b, f->secret ? "&client_secret=" : "&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3A"
-                           "client-assertion-type%3Ajwt-bearer&client_assertion=");
-    azri_percent_put(b, f->secret ? azri_str(f->secret) : azri_slice(f->proof.ptr, f->proof.len));
-    azri_buf_puts(b, "&grant_type=client_credentials&scope=");
-    azri_percent_put(b, azri_identity_resource(f->conf->scope));
-    azri_percent_put(b, azri_str("/.default"));
+    azri_http_put_field(b, "client_id=", azri_str(f->client));
+    azri_http_put_field(b, f->secret ? "&client_secret=" : "&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3A"
+                        "client-assertion-type%3Ajwt-bearer&client_assertion=", azri_flow_secret(f));
+    azri_http_put_field(b, "&grant_type=client_credentials&scope=", azri_identity_resource(f->conf->scope));
+    azri_buf_puts(b, "%2F.default");
     return b->status;
 }
 
@@ -7026,8 +6897,7 @@ static azredis_status azri_app_post(azri_flow *f, azri_step *step, const char *e
     azri_buf_init(&form, f->mem, form_max, 1);
     st = fill(f, &form);
     if (st == AZREDIS_OK)
-        st = azri_http_request(&step->request, "POST", &step->url, headers, azri_slice(form.ptr, form.len),
-                               "application/x-www-form-urlencoded");
+        st = azri_http_request(&step->request, &step->url, headers, azri_slice(form.ptr, form.len));
     azri_buf_free(&form);
     return st;
 }
@@ -7055,7 +6925,7 @@ static azredis_status azri_secret_begin(azri_flow *f) {
 static azredis_status azri_environment_lacks(azri_flow *f) {
     char *const *v = f->env->value;
     int i, found = 0, missing = 0;
-    (void)azri_fail(&f->error, AZREDIS_E_NO_CREDENTIAL, "environment", "environment: ");
+    azri_flow_fail_code(f, AZREDIS_E_NO_CREDENTIAL);
     for (i = AZRI_ENV_TENANT_ID; i <= AZRI_ENV_USERNAME; i++)
         if (v[i]) azri_fail_add(&f->error, "%s%s", found++ ? ", " : "found ", azri_env_names[i]);
     if (found) azri_fail_add(&f->error, "; ");
@@ -7164,17 +7034,16 @@ static azredis_status azri_given_read(azri_flow *f, azredis_str text, int is_fil
     else if (text.len) st = azri_buf_add(&f->token, text.ptr, text.len);
     if (st == AZREDIS_E_NOMEM) return azri_flow_fail(f, st, "no memory for what holds the token");
     if (st == AZREDIS_OK && f->answer.error[0]) {
-        (void)azri_flow_fail(f, AZREDIS_E_ENTRA, "");
-        azri_fail_add(&f->error, "the %s holds an error instead of a token: ", what);
+        (void)azri_flow_fail(f, AZREDIS_E_ENTRA, "the %s holds an error instead of a token: ", what);
         azri_flow_why(f, 0);
         return AZREDIS_E_ENTRA;
     }
     if (st == AZREDIS_OK && f->token.len) return AZREDIS_OK;
-    (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "");
-    azri_fail_add(&f->error, "the %s %s; it should be a token, or JSON with access_token and expires_on", what,
-                  text.len == 0 ? "is empty" : st == AZREDIS_OK ? "is JSON without access_token, accessToken or token"
-                  : st == AZREDIS_E_LIMIT ? "holds a text longer than this build reads, or nests too deep"
-                  : "is neither a token nor complete JSON");
+    (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "the %s %s; it should be a token, or JSON with access_token and "
+                         "expires_on", what, text.len == 0 ? "is empty"
+                         : st == AZREDIS_OK ? "is JSON without access_token, accessToken or token"
+                         : st == AZREDIS_E_LIMIT ? "holds a text longer than this build reads, or nests too deep"
+                         : "is neither a token nor complete JSON");
     f->error.retryable = is_file;          /* it may be being written just now */
     return AZREDIS_E_TOKEN;
 }
@@ -7248,11 +7117,11 @@ static void azri_exec_add_said(azri_flow *f) {
 /* Its status or signal says that it has not done its work. */
 static azredis_status azri_exec_refused(azri_flow *f, const char *program) {
     int code = f->exit_code;
-    (void)azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "the program ");
-    if (code == AZRI_EXIT_UNKNOWN) azri_fail_add(&f->error, "%s printed nothing", program);
+    if (code == AZRI_EXIT_UNKNOWN)
+        (void)azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "the program %s printed nothing", program);
     else
-        azri_fail_add(&f->error, code > 0 ? "%s ended with status %d" : "%s was ended by signal %d", program,
-                      code > 0 ? code : -code);
+        (void)azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "the program %s %s %d", program,
+                             code > 0 ? "ended with status" : "was ended by signal", code > 0 ? code : -code);
     f->error.retryable = 1;
     return AZREDIS_E_NO_CREDENTIAL;
 }
@@ -7305,24 +7174,24 @@ typedef struct azri_managed {
     const char *name;
     const char *fixed;                     /* the URL, where no variable has it */
     int         endpoint, secret;          /* variables: the URL; what header says. secret AZRI_ENV_COUNT: none */
-    const char *header;
+    const char *header;                    /* "Name: ", before a secret */
     int         metadata;                  /* 1: wants "Metadata: true" */
     const char *version;
     const char *by[AZRI_BYS];              /* the parameter for a user-assigned identity; NULL: it cannot be chosen so */
 } azri_managed;
 
 static const azri_managed azri_manageds[] = {
-    { "Service Fabric", "", AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_IDENTITY_HEADER, "Secret", 0, "2019-07-01-preview",
+    { "Service Fabric", "", AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_IDENTITY_HEADER, "Secret: ", 0, "2019-07-01-preview",
       { NULL, NULL, NULL } },
-    { "App Service", "", AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_IDENTITY_HEADER, "X-IDENTITY-HEADER", 1, "2019-08-01",
-      { "client_id", "object_id", "mi_res_id" } },
-    { "Azure ML (App Service 2017)", "", AZRI_ENV_MSI_ENDPOINT, AZRI_ENV_MSI_SECRET, "secret", 0, "2017-09-01",
-      { "clientid", NULL, NULL } },
+    { "App Service", "", AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_IDENTITY_HEADER, "X-IDENTITY-HEADER: ", 1, "2019-08-01",
+      { "&client_id=", "&object_id=", "&mi_res_id=" } },
+    { "Azure ML (App Service 2017)", "", AZRI_ENV_MSI_ENDPOINT, AZRI_ENV_MSI_SECRET, "secret: ", 0, "2017-09-01",
+      { "&clientid=", NULL, NULL } },
     { "Cloud Shell", "", AZRI_ENV_MSI_ENDPOINT, AZRI_ENV_COUNT, NULL, 1, NULL, { NULL, NULL, NULL } },
-    { "Azure Arc", AZRI_ARC_URL, AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_COUNT, NULL, 1, "2020-06-01",
-      { "client_id", "object_id", "msi_res_id" } },
+    { "Azure Arc", AZRI_ARC_URL, AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_COUNT, "Authorization: Basic ", 1, "2020-06-01",
+      { "&client_id=", "&object_id=", "&msi_res_id=" } },
     { "IMDS", AZRI_IMDS_URL, AZRI_ENV_POD_AUTHORITY, AZRI_ENV_COUNT, NULL, 1, "2018-02-01",
-      { "client_id", "object_id", "msi_res_id" } }
+      { "&client_id=", "&object_id=", "&msi_res_id=" } }
 };
 
 /* 1, 2, 4, 8, 16 s as Microsoft advises for IMDS, which counts "being updated" (410, up to 70 s) on its own. */
@@ -7378,11 +7247,9 @@ static azredis_status azri_managed_whose(azri_flow *f) {
         azri_identity_check_app(NULL, f->wanted, azri_env_names[from], &f->error) != AZREDIS_OK)
         return AZREDIS_E_ARG;
     if (m->by[f->by]) return AZREDIS_OK;
-    (void)azri_flow_fail(f, AZREDIS_E_ARG, "");
-    azri_fail_add(&f->error, "%s cannot be asked for an identity by its %s; unset %s%s", m->name, kinds[f->by],
-                  from == AZRI_ENV_COUNT ? "the option" : azri_env_names[from],
-                  m->by[AZRI_BY_CLIENT] ? " and give its client id" : "");
-    return AZREDIS_E_ARG;
+    return azri_flow_fail(f, AZREDIS_E_ARG, "%s cannot be asked for an identity by its %s; unset %s%s", m->name,
+                          kinds[f->by], from == AZRI_ENV_COUNT ? "the option" : azri_env_names[from],
+                          m->by[AZRI_BY_CLIENT] ? " and give its client id" : "");
 }
 
 /* This machine, its link (RFC 3927, RFC 4291 2.5.6), a private network (RFC 1918, RFC 4193): App Service gives its
@@ -7407,9 +7274,8 @@ static azredis_status azri_managed_endpoint(azri_flow *f) {
     if (f->variant == AZRI_MI_FABRIC && !u->tls)
         return azri_identity_bad(&f->error, where, "Service Fabric's endpoint gets a secret, so it must be https");
     if (f->variant != AZRI_MI_IMDS && !u->tls && !azri_managed_is_near(azri_str(u->host)))
-        return azri_identity_bad(&f->error, where,
-                                 "without TLS the endpoint must be localhost, or an address of this machine, "
-                                 "its link or a private network");
+        return azri_identity_bad(&f->error, where, "without TLS the endpoint must be localhost, or an address of this "
+                                 "machine, its link or a private network");
     if (f->variant != AZRI_MI_IMDS) return AZREDIS_OK;
     if (!azri_eqz(azri_str(u->path), "/"))
         return azri_identity_bad(&f->error, where, "it must be http://host or http://host:port");
@@ -7450,12 +7316,6 @@ static azredis_str azri_managed_resource(const azri_flow *f) {
     return azri_identity_resource(f->resource ? f->resource : f->conf->scope);
 }
 
-static void azri_managed_parameter(azri_buf *b, const char *name, azredis_str value) {
-    azri_buf_puts(b, name);
-    azri_buf_puts(b, "=");
-    azri_percent_put(b, value);
-}
-
 /* Puts the question behind the URL's path, which may have a query of its own. */
 static azredis_status azri_managed_query(azri_flow *f) {
     const azri_managed *m = azri_managed_of(f);
@@ -7466,12 +7326,9 @@ static azredis_status azri_managed_query(azri_flow *f) {
     azri_buf_init(&b, f->mem, sizeof u->path - 1, 0);
     azri_buf_put(&b, path);
     azri_buf_puts(&b, azri_find(path, '?') < path.len ? "&" : "?");
-    azri_managed_parameter(&b, "api-version", azri_str(m->version));
-    azri_managed_parameter(&b, "&resource", azri_managed_resource(f));
-    if (f->wanted) {
-        azri_buf_puts(&b, "&");
-        azri_managed_parameter(&b, m->by[f->by], azri_str(f->wanted));
-    }
+    azri_http_put_field(&b, "api-version=", azri_str(m->version));
+    azri_http_put_field(&b, "&resource=", azri_managed_resource(f));
+    if (f->wanted) azri_http_put_field(&b, m->by[f->by], azri_str(f->wanted));
     st = b.status;
     if (st == AZREDIS_OK) {
         memcpy(u->path, b.ptr, b.len);
@@ -7495,39 +7352,33 @@ static int azri_managed_probing(const azri_flow *f) {
     return azri_managed_unproven(f) && !f->env->value[AZRI_ENV_POD_AUTHORITY];
 }
 
+/* With a NUL. */
 static azredis_status azri_managed_headers(azri_flow *f, azri_buf *b) {
     const azri_managed *m = azri_managed_of(f);
     azredis_str secret = azri_managed_secret(f);
-    char text[160];
     azri_flow_new_id(f);
-    (void)azri_fmt(text, sizeof text,
-                   "%sUser-Agent: azredis-entra/" AZREDIS_VERSION_TEXT "\r\nx-ms-client-request-id: %s\r\n",
-                   m->metadata ? "Metadata: true\r\n" : "", f->request_id);
-    azri_buf_puts(b, text);
+    azri_buf_puts(b, m->metadata ? "Metadata: true\r\n" : "");
+    azri_buf_puts(b, "User-Agent: azredis-entra/" AZREDIS_VERSION_TEXT "\r\nx-ms-client-request-id: ");
+    azri_buf_puts(b, f->request_id);
     if (secret.len) {
-        azri_buf_puts(b, m->header ? m->header : "Authorization");
-        azri_buf_puts(b, m->header ? ": " : ": Basic ");
-        azri_buf_put(b, secret);
         azri_buf_puts(b, "\r\n");
+        azri_buf_puts(b, m->header);
+        azri_buf_put(b, secret);
     }
-    azri_buf_put(b, azri_slice("", 1));
+    azri_buf_put(b, azri_slice("\r\n", 3));
     return b->status;
 }
 
 static azredis_status azri_managed_request(azri_flow *f, azri_step *step) {
-    int shell = f->variant == AZRI_MI_SHELL;
     azri_buf headers, form;
     azredis_status st;
     azri_buf_init(&headers, f->mem, AZRI_FORM_MAX, 1);
     azri_buf_init(&form, f->mem, AZRI_FORM_MAX, 0);
     st = azri_managed_headers(f, &headers);
-    if (st == AZREDIS_OK && shell) {
-        azri_managed_parameter(&form, "resource", azri_managed_resource(f));
-        st = form.status;
-    }
+    if (f->variant == AZRI_MI_SHELL) azri_http_put_field(&form, "resource=", azri_managed_resource(f));
+    if (st == AZREDIS_OK) st = form.status;
     if (st == AZREDIS_OK)
-        st = azri_http_request(&step->request, shell ? "POST" : "GET", &step->url, headers.ptr,
-                               azri_slice(form.ptr, form.len), "application/x-www-form-urlencoded");
+        st = azri_http_request(&step->request, &step->url, headers.ptr, azri_slice(form.ptr, form.len));
     azri_buf_free(&headers);
     azri_buf_free(&form);
     return st;
@@ -7642,9 +7493,9 @@ static const char *azri_managed_mend(const azri_flow *f, int status) {
 /* Which service answered what. */
 static void azri_managed_say(azri_flow *f, const azri_http *h) {
     const char *mend = azri_managed_mend(f, h->status);
-    (void)azri_flow_fail(f, f->answer.error[0] ? AZREDIS_E_ENTRA : h->status == 200 ? AZREDIS_E_JSON : AZREDIS_E_HTTP, "");
-    azri_fail_add(&f->error, "%s at %s:%u answered HTTP %d", azri_managed_of(f)->name, f->authority.host,
-                  (unsigned)f->authority.port, h->status);
+    (void)azri_flow_fail(f, f->answer.error[0] ? AZREDIS_E_ENTRA : h->status == 200 ? AZREDIS_E_JSON : AZREDIS_E_HTTP,
+                         "%s at %s:%u answered HTTP %d", azri_managed_of(f)->name, f->authority.host,
+                         (unsigned)f->authority.port, h->status);
     azri_managed_quote(f, h->status);
     if (mend) azri_fail_add(&f->error, "; %s", mend);
     f->error.http_status = h->status;
@@ -7672,19 +7523,10 @@ static void azri_managed_again(azri_flow *f, uint64_t now, const azri_retry *r) 
     azri_flow_again(f, now, r);
 }
 
-/* The next part of the same question: the tries go on being counted. */
-static void azri_managed_stage(azri_flow *f, int stage) {
-    uint32_t tries[AZRI_RETRY_SLOTS];
-    memcpy(tries, f->tries, sizeof tries);
-    azri_flow_stage(f, stage);
-    memcpy(f->tries, tries, sizeof tries);
-}
-
 /* Others (EC2, GCE) have a metadata service at the same address, and their own ways to say no. */
 static void azri_managed_foreign(azri_flow *f, uint64_t now, azredis_status st, int status) {
-    (void)azri_flow_fail(f, st, "another metadata service answered at ");
-    azri_fail_add(&f->error, "%s:%u, or a proxy (HTTP %d, not in Azure's form)", f->authority.host,
-                  (unsigned)f->authority.port, status);
+    (void)azri_flow_fail(f, st, "another metadata service answered at %s:%u, or a proxy (HTTP %d, not in Azure's form)",
+                         f->authority.host, (unsigned)f->authority.port, status);
     f->error.http_status = status;
     f->error.retryable = st == AZREDIS_E_JSON || status >= 500;     /* a captive portal, a gateway */
     azri_flow_unavailable(f, now);
@@ -7711,13 +7553,10 @@ static azredis_status azri_managed_check_whose(azri_flow *f) {
         return AZREDIS_E_NOMEM;
     if (is[0] && !azri_ieqz(azri_str(is), f->wanted)) same = -1;
     if (same > 0 || (same == 0 && f->variant != AZRI_MI_ARC)) return AZREDIS_OK;
-    (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "");
-    azri_fail_add(&f->error, "%s gave a token %s", azri_managed_of(f)->name,
-                  same < 0 ? "of another identity than the one that "
-                             "was asked for, which is refused"
-                           : "without saying whose, which is refused; its agent is too old to be "
-                             "asked for a user-assigned identity: update it");
-    return AZREDIS_E_TOKEN;
+    return azri_flow_fail(f, AZREDIS_E_TOKEN, "%s gave a token %s", azri_managed_of(f)->name,
+                          same < 0 ? "of another identity than the one that was asked for, which is refused"
+                                   : "without saying whose, which is refused; its agent is too old to be asked for a "
+                                     "user-assigned identity: update it");
 }
 
 /* NULL, and *name is the file's of "Basic realm=/var/opt/azcmagent/tokens/NAME.key"; or what is wrong with it. Text alone
@@ -7746,14 +7585,12 @@ static void azri_managed_challenged(azri_flow *f, uint64_t now, const azri_http 
         memmove(f->proof.ptr, name.ptr, name.len);
         f->proof.ptr[name.len] = '\0';
         f->proof.len = name.len;
-        azri_managed_stage(f, AZRI_MI_FILE);
+        azri_flow_part(f, AZRI_MI_FILE);
         return;
     }
-    (void)azri_flow_fail(f, f->answer.error[0] ? AZREDIS_E_ENTRA : AZREDIS_E_HTTP, "");
-    azri_fail_add(&f->error,
-                  "Azure Arc at %s:%u answered HTTP %d %s, but it must be a key file in %s; is it himds that "
-                  "listens there?",
-                  f->authority.host, (unsigned)f->authority.port, h->status, why, AZRI_ARC_DIRECTORY);
+    (void)azri_flow_fail(f, f->answer.error[0] ? AZREDIS_E_ENTRA : AZREDIS_E_HTTP, "Azure Arc at %s:%u answered HTTP "
+                         "%d %s, but it must be a key file in %s; is it himds that listens there?", f->authority.host,
+                         (unsigned)f->authority.port, h->status, why, AZRI_ARC_DIRECTORY);
     f->error.http_status = h->status;
     f->error.retryable = 0;
     azri_flow_failed(f, now);
@@ -7773,13 +7610,12 @@ static void azri_managed_text(azri_flow *f, uint64_t now, azredis_status st, azr
     for (i = 0; i < s.len && s.ptr[i] > ' ' && s.ptr[i] <= '~'; i++) {}
     azri_buf_free(&f->proof);
     if (s.len == 0 || i < s.len)
-        (void)azri_flow_fail(f, AZREDIS_E_TOKEN,
-                             "Azure Arc's key file is empty, or holds a blank, a line end or another "
-                             "character that no key has");
+        (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "Azure Arc's key file is empty, or holds a blank, a line end or "
+                             "another character that no key has");
     else if (azri_buf_add(&f->proof, s.ptr, s.len) != AZREDIS_OK)
         (void)azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for Azure Arc's key");
     else {
-        azri_managed_stage(f, AZRI_MI_ANSWER);
+        azri_flow_part(f, AZRI_MI_ANSWER);
         return;
     }
     azri_flow_failed(f, now);
@@ -7814,8 +7650,7 @@ static void azri_managed_net(azri_flow *f, uint64_t now) {
         azri_managed_foreign(f, now, was.code, was.http_status);
         return;
     }
-    (void)azri_flow_fail(f, was.code, "");
-    azri_fail_add(&f->error, "%s", azri_managed_of(f)->name);
+    (void)azri_flow_fail(f, was.code, "%s", azri_managed_of(f)->name);
     if (!azri_managed_holds(was.message, strlen(was.message), f->authority.host))
         azri_fail_add(&f->error, " at %s:%u", f->authority.host, (unsigned)f->authority.port);
     azri_fail_add(&f->error, ": %s", was.message);
@@ -7893,9 +7728,8 @@ static azredis_status azri_assertion_ask(azri_flow *f, azri_step *step) {
 static void azri_assertion_call(azri_flow *f, uint64_t now, azredis_status st, const azredis_fetched *got) {
     st = azri_flow_take_call(f, &f->proof, st, got);
     if (st == AZREDIS_OK && !azri_assertion_is_jwt(azri_slice(f->proof.ptr, f->proof.len)))
-        st = azri_flow_fail(f, AZREDIS_E_TOKEN,
-                            "the callback wrote no assertion: a JWT has three parts of letters, digits, - "
-                            "and _ with dots between, and nothing else");
+        st = azri_flow_fail(f, AZREDIS_E_TOKEN, "the callback wrote no assertion: a JWT has three parts of letters, "
+                            "digits, - and _ with dots between, and nothing else");
     if (st == AZREDIS_OK) azri_flow_stage(f, AZRI_FEDERATED_ASK);
     else azri_flow_failed(f, now);
 }
@@ -7932,7 +7766,7 @@ static const char *azri_workload_value(const azri_flow *f, int need) {
 /* Names options and variables, never their values. */
 static azredis_status azri_workload_lacks(azri_flow *f) {
     int i, by_option, found = 0, missing = 0;
-    (void)azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "");
+    azri_flow_fail_code(f, AZREDIS_E_NO_CREDENTIAL);
     for (i = 0; i < AZRI_WORKLOAD_NEEDS; i++) {
         by_option = azri_workload_option(f, i) != NULL;
         if (azri_workload_value(f, i))
@@ -7972,9 +7806,8 @@ static azredis_status azri_workload_check_proxy(azri_flow *f) {
     if (!f->conf->kubernetes_proxy) return AZREDIS_OK;
     if (!v[AZRI_ENV_TOKEN_PROXY]) {
         if (!sni && !data && !v[AZRI_ENV_TOKEN_PROXY_CA_FILE]) return AZREDIS_OK;
-        return azri_workload_bad(f, AZRI_ENV_TOKEN_PROXY,
-                                 "it is not set, but AZURE_KUBERNETES_CA_FILE, _CA_DATA or _SNI_NAME "
-                                 "is; set it, or none of them");
+        return azri_workload_bad(f, AZRI_ENV_TOKEN_PROXY, "it is not set, but AZURE_KUBERNETES_CA_FILE, _CA_DATA or "
+                                 "_SNI_NAME is; set it, or none of them");
     }
     st = azri_url_parse(&u, azri_str(v[AZRI_ENV_TOKEN_PROXY]), azri_env_names[AZRI_ENV_TOKEN_PROXY], &f->error);
     if (st != AZREDIS_OK) return st;
@@ -8054,10 +7887,8 @@ static void azri_workload_text(azri_flow *f, uint64_t now, azredis_status st, az
     }
     text = azri_flow_trim(text);
     if (st == AZREDIS_OK && !azri_assertion_is_jwt(text))
-        st = azri_fail(&f->error, AZREDIS_E_TOKEN, f->source->name,
-                       "%s: the file %s %s; it should hold the token of the service "
-                       "account, and nothing else",
-                       f->source->name, path, text.len ? "holds no JWT" : "is empty");
+        st = azri_flow_fail(f, AZREDIS_E_TOKEN, "the file %s %s; it should hold the token of the service account, and "
+                            "nothing else", path, text.len ? "holds no JWT" : "is empty");
     if (st == AZREDIS_OK) st = azri_workload_keep(f, &f->proof, text);
     if (st != AZREDIS_OK) azri_flow_failed(f, now);
     else if (azri_workload_proxy(f) && f->env->value[AZRI_ENV_TOKEN_PROXY_CA_FILE])
@@ -8127,6 +7958,7 @@ static void azri_managed_app_net(azri_flow *f, uint64_t now) {
  * Pure: >>fetch reads the files and has the key loaded, wiped, and its chain shown to azri_certificate_write.
  * ================================================================================================ */
 
+#define AZRI_CHAIN_HEAD       4u           /* bytes of a length, big-endian, before each certificate of a chain */
 #define AZRI_CERTIFICATE_LIFE 600          /* seconds: Entra advises 5 to 10 minutes, and MSAL takes 10 */
 
 /* The stages before AZRI_FEDERATED_ASK. Without files the first one signs. */
@@ -8143,14 +7975,14 @@ typedef struct azri_assertion {
     int64_t         now;
 } azri_assertion;
 
-/* Cuts the next certificate, which stands behind its length in 4 bytes, off *chain. 0: there is none. */
-static int azri_certificate_next(azredis_str *chain, azredis_str *der) {
+/* Cuts the next certificate, which stands behind its length, off *chain. 0: there is none. */
+static int azri_chain_next(azredis_str *chain, azredis_str *der) {
     size_t i, n = 0;
-    if (chain->len < 4) return 0;
-    for (i = 0; i < 4; i++) n = n << 8 | (unsigned char)chain->ptr[i];
-    if (n > chain->len - 4) return 0;
-    *der = azri_slice(chain->ptr + 4, n);
-    *chain = azri_slice(der->ptr + n, chain->len - 4 - n);
+    if (chain->len < AZRI_CHAIN_HEAD) return 0;
+    for (i = 0; i < AZRI_CHAIN_HEAD; i++) n = n << 8 | (unsigned char)chain->ptr[i];
+    if (n > chain->len - AZRI_CHAIN_HEAD) return 0;
+    *der = azri_slice(chain->ptr + AZRI_CHAIN_HEAD, n);
+    *chain = azri_from(*chain, AZRI_CHAIN_HEAD + n);
     return 1;
 }
 
@@ -8160,7 +7992,7 @@ static azredis_status azri_certificate_header(azri_buf *b, const azri_assertion 
     azri_buf_puts(b, a->rs256 ? "{\"alg\":\"RS256\",\"typ\":\"JWT\",\"x5t\":\""
                                     : "{\"alg\":\"PS256\",\"typ\":\"JWT\",\"x5t#S256\":\"");
     azri_b64_put(b, a->print, 1);
-    while (azri_certificate_next(&rest, &der)) {
+    while (azri_chain_next(&rest, &der)) {
         azri_buf_puts(b, before);
         azri_b64_put(b, der, 0);
         before = "\",\"";
@@ -8215,7 +8047,7 @@ static int azri_certificate_sends_chain(const azri_flow *f) {
     return f->conf->send_chain || (z && (azri_eqz(azri_str(z), "1") || azri_ieqz(azri_str(z), "true")));
 }
 
-/* The step SIGN has certificates: puts what is to be signed into f->proof. chain: see azri_certificate_next; print: of the
+/* The step SIGN has certificates: puts what is to be signed into f->proof. chain: see azri_chain_next; print: of the
  * first one. Not OK: f->error says why. */
 static azredis_status azri_certificate_write(azri_flow *f, const azri_step *step, azredis_str chain, azredis_str print) {
     azri_assertion a;
@@ -8236,7 +8068,7 @@ static azredis_status azri_certificate_write(azri_flow *f, const azri_step *step
 static azredis_status azri_certificate_ask_sign(azri_flow *f, azri_step *step) {
     const azredis_auth_options *c = f->conf;
     step->kind = AZRI_STEP_SIGN;
-    step->certificate = azri_slice((const char *)c->certificate, c->certificate_len);
+    step->certificate = azri_slice((const char *)c->certificate, c->certificate ? c->certificate_len : 0);
     step->key = azri_slice((const char *)c->key, c->key ? c->key_len : 0);
     step->password = c->certificate_password ? c->certificate_password : azri_certificate_env(f, AZRI_ENV_CERTIFICATE_PASSWORD);
     step->rs256 = c->rs256;
@@ -8250,12 +8082,6 @@ static azredis_status azri_certificate_ask_sign(azri_flow *f, azri_step *step) {
 /* For the next request everything is made anew: an assertion is taken once only. f->tries goes on. */
 static void azri_certificate_anew(azri_flow *f) {
     if (f->phase == AZRI_FLOW_PAUSE && !f->secret) f->stage = AZRI_CERTIFICATE_FILE;
-}
-
-static void azri_certificate_stage(azri_flow *f, int stage) {
-    azri_flow_forget(f);
-    f->stage = stage;
-    f->phase = AZRI_FLOW_ASK;
 }
 
 #ifndef AZREDIS_NO_OS
@@ -8297,7 +8123,7 @@ static void azri_certificate_read(azri_flow *f, uint64_t now, azredis_str text) 
         return;
     }
     if (first) f->pair.key_at = f->pair.bytes.len;
-    azri_certificate_stage(f, first && azri_certificate_key_path(f) ? AZRI_CERTIFICATE_KEY : AZRI_CERTIFICATE_SIGN);
+    azri_flow_part(f, first && azri_certificate_key_path(f) ? AZRI_CERTIFICATE_KEY : AZRI_CERTIFICATE_SIGN);
 }
 
 /* The pair cannot be used: 1: the one before it is. Somebody may be writing it, or has made a mistake which is told. */
@@ -8307,7 +8133,7 @@ static int azri_certificate_fall_back(azri_flow *f) {
     if (path) azri_fail_add(&f->error, " (file %s%s%s)", path, key ? " and " : "", key ? key : "");
     if (parsed || f->stage != AZRI_CERTIFICATE_SIGN || !f->kept.bytes.len || f->error.code == AZREDIS_E_NOMEM) return 0;
     AZRI_SAY(f->hint, sizeof f->hint, "what the file held before is used on: %s", f->error.message);
-    azri_certificate_stage(f, AZRI_CERTIFICATE_SIGN_KEPT);
+    azri_flow_part(f, AZRI_CERTIFICATE_SIGN_KEPT);
     return 1;
 }
 
@@ -8340,7 +8166,7 @@ static void azri_certificate_signed(azri_flow *f, uint64_t now, azredis_status s
         return;
     }
     azri_certificate_keep(f);
-    azri_certificate_stage(f, AZRI_FEDERATED_ASK);
+    azri_flow_part(f, AZRI_FEDERATED_ASK);
 }
 
 #ifdef AZREDIS_NO_OS
@@ -8516,8 +8342,7 @@ static int azri_tool_refused(azri_flow *f) {
     int passes;
     f->answer.aadsts = azri_flow_aadsts(f->said);
     if (m && !f->answer.aadsts) {
-        (void)azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "");
-        azri_fail_add(&f->error, "%s", m->mend);
+        (void)azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "%s", m->mend);
         return 1;
     }
     (void)azri_exec_refused(f, t->argv[0]);
@@ -8551,10 +8376,8 @@ static void azri_tool_text(azri_flow *f, uint64_t now, azredis_status st, azredi
             return;
         }
         azri_exec_add_said(f);
-    } else if (st == AZREDIS_OK)
-        could_not = azri_tool_refused(f);
-    else
-        azri_exec_add_said(f);
+    } else if (st == AZREDIS_OK) could_not = azri_tool_refused(f);
+    else azri_exec_add_said(f);
     if (could_not || (f->in_chain && st != AZREDIS_E_NOMEM)) azri_flow_unavailable(f, now);
     else azri_flow_failed(f, now);
 }
@@ -8818,13 +8641,10 @@ static azredis_status azri_device_begin(azri_flow *f) {
 static azredis_status azri_device_form(azri_flow *f, azri_buf *b) {
     static const char *const more[] = { "", "&grant_type=refresh_token&refresh_token=", "",
                                         "&grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code&device_code=" };
-    azri_buf_puts(b, "client_id=");
-    azri_percent_put(b, azri_str(f->client));
-    azri_buf_puts(b, more[f->stage]);
-    if (f->secret) azri_percent_put(b, azri_str(f->secret));
+    azri_http_put_field(b, "client_id=", azri_str(f->client));
+    azri_http_put_field(b, more[f->stage], azri_str(f->secret));
     if (f->stage == AZRI_DEVICE_POLL) return b->status;
-    azri_buf_puts(b, "&scope=");
-    azri_percent_put(b, azri_identity_resource(f->conf->scope));
+    azri_http_put_field(b, "&scope=", azri_identity_resource(f->conf->scope));
     azri_buf_puts(b, "%2F.default%20offline_access");
     return b->status;
 }
@@ -8859,9 +8679,8 @@ static azredis_status azri_device_ask(azri_flow *f, azri_step *step) {
  * ================================================================================================ */
 
 static azredis_status azri_source_left_out(azri_flow *f) {
-    return azri_fail(&f->error, AZREDIS_E_ARG, "options.identity",
-                     "options: this program was built with AZREDIS_NO_HTTP, "
-                     "so no token endpoint can be asked; use the identity callback");
+    return azri_fail(&f->error, AZREDIS_E_ARG, "options.identity", "options: this program was built with "
+                     "AZREDIS_NO_HTTP, so no token endpoint can be asked; use the identity callback");
 }
 
 #ifndef AZREDIS_NO_OS
@@ -8873,9 +8692,8 @@ static azredis_status azri_source_off(azri_flow *f) {
 
 /* Other SDKs have it, and a C program cannot. */
 static azredis_status azri_source_foreign(azri_flow *f) {
-    return azri_flow_fail(f, AZREDIS_E_ARG,
-                          "needs a .NET, Node or Python SDK, an editor or a desktop's broker, which no C "
-                          "program can ask; run az login and take AzureCliCredential, or use device code");
+    return azri_flow_fail(f, AZREDIS_E_ARG, "needs a .NET, Node or Python SDK, an editor or a desktop's broker, which "
+                          "no C program can ask; run az login and take AzureCliCredential, or use device code");
 }
 #endif
 
@@ -8894,8 +8712,6 @@ static azredis_status azri_source_foreign(azri_flow *f) {
 #  define AZRI_BY_MACHINE azri_source_off, NULL, NULL, NULL, NULL, NULL
 #else
 #  define AZRI_BY_MACHINE azri_managed_begin, azri_managed_ask, azri_managed_http, azri_managed_net, azri_managed_text, NULL
-#endif
-#ifndef AZREDIS_NO_MANAGED
 #  define AZRI_BY_MACHINE_FOR_APP azri_managed_app_begin, azri_managed_app_ask, azri_managed_app_http, azri_managed_app_net, \
     azri_managed_text, NULL
 #endif
@@ -8918,11 +8734,12 @@ static const azri_source azri_sources[] = {        /* in the order of the defaul
 #ifndef AZREDIS_NO_OS
     { "environment", "EnvironmentCredential", AZREDIS_ID_ENVIRONMENT, AZRI_CHAIN_PROD,
       AZRI_BY_ENVIRONMENT },
-    { "workload-identity", "WorkloadIdentityCredential", AZRI_ID_WORKLOAD, AZRI_CHAIN_PROD, AZRI_BY_FILE },
-    { "managed-identity", "ManagedIdentityCredential", AZRI_ID_MANAGED, AZRI_CHAIN_PROD, AZRI_BY_MACHINE },
-    { "azure-cli", "AzureCliCredential", AZRI_ID_AZURE_CLI, AZRI_CHAIN_DEV, AZRI_BY_TOOL },
-    { "azure-developer-cli", "AzureDeveloperCliCredential", AZRI_ID_AZURE_DEVELOPER_CLI, AZRI_CHAIN_DEV, AZRI_BY_TOOL },
-    { "azure-powershell", "AzurePowerShellCredential", AZRI_ID_AZURE_POWERSHELL, AZRI_CHAIN_DEV, AZRI_BY_TOOL },
+    { "workload-identity", "WorkloadIdentityCredential", AZREDIS_ID_WORKLOAD, AZRI_CHAIN_PROD, AZRI_BY_FILE },
+    { "managed-identity", "ManagedIdentityCredential", AZREDIS_ID_MANAGED, AZRI_CHAIN_PROD, AZRI_BY_MACHINE },
+    { "azure-cli", "AzureCliCredential", AZREDIS_ID_AZURE_CLI, AZRI_CHAIN_DEV, AZRI_BY_TOOL },
+    { "azure-developer-cli", "AzureDeveloperCliCredential", AZREDIS_ID_AZURE_DEVELOPER_CLI, AZRI_CHAIN_DEV,
+      AZRI_BY_TOOL },
+    { "azure-powershell", "AzurePowerShellCredential", AZREDIS_ID_AZURE_POWERSHELL, AZRI_CHAIN_DEV, AZRI_BY_TOOL },
     { "visual-studio", "VisualStudioCredential", AZRI_ID_LATER, 0, AZRI_FOREIGN },
     { "visual-studio-code", "VisualStudioCodeCredential", AZRI_ID_LATER, 0, AZRI_FOREIGN },
     { "interactive-browser", "InteractiveBrowserCredential", AZRI_ID_LATER, 0, AZRI_FOREIGN },
@@ -8973,18 +8790,12 @@ static void azri_walk_add_chain(azri_flow *f, unsigned chains) {
 
 /* 1: name is one of a chain's, and stands in the walk now. */
 static int azri_walk_add_name(azri_flow *f, azredis_str name) {
-    size_t i;
+    size_t i, before = f->link_count;
     if (azri_ieqz(name, "prod")) azri_walk_add_chain(f, AZRI_CHAIN_PROD);
-    else if (azri_ieqz(name, "dev")) azri_walk_add_chain(f, AZRI_CHAIN_DEV);
-    else {
-        for (i = 0; i < AZRI_SOURCES; i++)
-            if (azri_sources[i].sdk_name && azri_ieqz(name, azri_sources[i].sdk_name)) {
-                azri_walk_add(f, i);
-                return 1;
-            }
-        return 0;
-    }
-    return 1;
+    if (azri_ieqz(name, "dev")) azri_walk_add_chain(f, AZRI_CHAIN_DEV);
+    for (i = 0; i < AZRI_SOURCES; i++)
+        if (azri_sources[i].sdk_name && azri_ieqz(name, azri_sources[i].sdk_name)) azri_walk_add(f, i);
+    return f->link_count > before;
 }
 
 static azredis_status azri_walk_wrong(azri_flow *f, azredis_str name) {
@@ -8992,10 +8803,8 @@ static azredis_status azri_walk_wrong(azri_flow *f, azredis_str name) {
     size_t i, n = 0;
     f->link_count = 0;
     (void)azri_quote(quoted, sizeof quoted, name.ptr, name.len, azri_slice(NULL, 0));
-    (void)azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS",
-                    "AZURE_TOKEN_CREDENTIALS: '%s' is no name of a "
-                    "credential; give dev, prod or, with commas between them, ",
-                    quoted);
+    (void)azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS", "AZURE_TOKEN_CREDENTIALS: '%s' is no name of "
+                    "a credential; give dev, prod or, with commas between them, ", quoted);
     for (i = 0; i < AZRI_SOURCES; i++)
         if (azri_sources[i].chains) azri_fail_add(&f->error, "%s%s", n++ ? ", " : "", azri_sources[i].sdk_name);
     return AZREDIS_E_ARG;
@@ -9010,10 +8819,8 @@ static azredis_status azri_walk_by_variable(azri_flow *f, const char *text) {
         name = azri_trim(azri_slice(rest.ptr, end), " \t");
         if (!azri_walk_add_name(f, name)) return azri_walk_wrong(f, name);
         if (f->link_count > AZRI_LINKS_MAX)
-            return azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS",
-                             "AZURE_TOKEN_CREDENTIALS: these are more "
-                             "than %d credentials",
-                             (int)AZRI_LINKS_MAX);
+            return azri_fail(&f->error, AZREDIS_E_ARG, "AZURE_TOKEN_CREDENTIALS", "AZURE_TOKEN_CREDENTIALS: these are "
+                             "more than %d credentials", (int)AZRI_LINKS_MAX);
         if (end == rest.len) return AZREDIS_OK;
         rest = azri_slice(rest.ptr + end + 1, rest.len - end - 1);
     }
@@ -9028,7 +8835,7 @@ static azredis_status azri_walk_plan(azri_flow *f) {
     if (f->pin) azri_walk_add(f, (size_t)f->pin - 1);
     else if (f->conf->identity != AZREDIS_ID_DEFAULT) {
         for (i = 0; i < AZRI_SOURCES; i++)
-            if (azri_sources[i].id == azri_identity_number(f->conf)) azri_walk_add(f, i);
+            if (azri_sources[i].id == (int)f->conf->identity) azri_walk_add(f, i);
     } else if (chosen) st = azri_walk_by_variable(f, chosen);
     else azri_walk_add_chain(f, AZRI_CHAIN_PROD | AZRI_CHAIN_DEV);
     f->in_chain = f->link_count > 1;
@@ -9079,8 +8886,7 @@ static AZRI_ONCE azri_step_kind azri_flow_next(azri_flow *f, uint64_t now, int64
     } else if (f->phase == AZRI_FLOW_ASK && now >= f->deadline) {
         if (!f->tries[0] && !f->tries[1]) (void)azri_flow_fail(f, AZREDIS_E_TIMEOUT, "no time was left to ask");
         azri_flow_failed(f, now);
-    } else if (f->phase == AZRI_FLOW_ASK)
-        azri_flow_ask(f, now, unix_now, step);
+    } else if (f->phase == AZRI_FLOW_ASK) azri_flow_ask(f, now, unix_now, step);
     if (f->phase == AZRI_FLOW_DONE) step->kind = AZRI_STEP_DONE;
     else step->where = f->source->name;
     return step->kind;
@@ -9315,8 +9121,7 @@ static uint32_t azri_token_retry_delay(azri_token *t, uint64_t now) {
 }
 
 /* The fetch failed. Not retryable: somebody must mend something, the slow lane looks whether they have. */
-static void azri_token_failed(azri_token *t, uint32_t claim, uint64_t now, int retryable,
-                              uint32_t retry_after_ms) {
+static void azri_token_failed(azri_token *t, uint32_t claim, uint64_t now, int retryable, uint32_t retry_after_ms) {
     uint32_t delay;
     if (!azri_token_end_claim(t, claim)) return;
     delay = retryable ? azri_token_retry_delay(t, now) : azri_token_slow_delay(t, now);
@@ -9419,9 +9224,8 @@ AZREDIS_API const char *azredis_event_name(azredis_event_type type) {
                                 "ConnectionReauthenticationFailed\0ConnectionFailed\0ConnectionRestored\0ErrorMessage\0"
                                 "InternalError\0Log\0Drained\0DeviceCode";
     const char *name = names;
-    int i;
     if (type > AZREDIS_EV_DEVICE_CODE) return names;
-    for (i = 0; i < (int)type; i++) name += strlen(name) + 1;
+    for (int i = 0; i < (int)type; i++) name += strlen(name) + 1;
     return name;
 }
 
@@ -9472,9 +9276,8 @@ static void azri_item_text(azri_item *it, const char *f, ...) {
 
 /* An item at the end of the ring. */
 static azri_item *azri_news_add(azri_news *n, azredis_event_type type, const azredis_error *e) {
-    azri_item *it;
     if (n->count == AZRI_NEWS_MAX) azri_news_drop(n);
-    it = azri_item_clear(azri_news_at(n, n->count++), type, e);
+    azri_item *it = azri_item_clear(azri_news_at(n, n->count++), type, e);
     it->dropped = n->dropped;
     it->connection = n->speaker;
     n->dropped = 0;
@@ -9493,9 +9296,8 @@ static void azri_news_error(azri_news *n, azredis_event_type type, const azredis
 
 /* A log line without its text; NULL: of a level that nobody wants. */
 static azri_item *azri_log_item(azri_news *n, azredis_level level, int number) {
-    azri_item *it;
     if (!AZRI_WITH_EVENTS || level > n->level) return NULL;
-    it = azri_news_add(n, AZREDIS_EV_LOG, NULL);
+    azri_item *it = azri_news_add(n, AZREDIS_EV_LOG, NULL);
     it->level = level;
     it->number = number;
     return it;
@@ -9627,12 +9429,11 @@ typedef struct azri_blob {
 static azri_blob *azri_blob_new(const azri_mem *m, const char *user, azredis_str jwt) {
     azredis_str argv[3];
     azri_blob *b;
-    size_t n, size;
     argv[0] = azri_str("AUTH");
     argv[1] = azri_str(user);
     argv[2] = jwt;
-    n = azri_resp_size(3, argv);
-    size = azri_room(m, sizeof *b + n, AZRI_BLOB_ROOM);
+    size_t n = azri_resp_size(3, argv);
+    size_t size = azri_room(m, sizeof *b + n, AZRI_BLOB_ROOM);
     b = (azri_blob *)azri_zalloc(m, size);
     if (!b) return NULL;
     b->mem = m;
@@ -9659,11 +9460,9 @@ static azri_blob *azri_blob_hold(azri_blob *b) {
 }
 
 static void azri_blob_drop(azri_blob *b) {
-    size_t size;
-    const azri_mem *m;
     if (!b || --b->refs) return;
-    size = b->size;
-    m = b->mem;
+    size_t size = b->size;
+    const azri_mem *m = b->mem;
     azri_wipe(b, size);
     azri_free(m, b, size);
 }
@@ -9789,10 +9588,9 @@ static inline azri_cmd *azri_stock_first(azri_stock *st, size_t frame) {
 /* NULL: out of memory. */
 static azri_cmd *azri_stock_take(azri_stock *st, size_t frame) {
     const azri_shape *shape = azri_shape_of(st->mem);
-    azri_cmd *c;
     size_t room = shape ? azri_room(st->mem, frame, shape->command) : frame <= AZRI_POOL_ROOM ? AZRI_POOL_ROOM : frame;
     if (room == AZRI_POOL_ROOM && st->first) return azri_stock_first(st, frame);
-    c = AZRI_WITH_SHORT_CUTS ? st->large : NULL;
+    azri_cmd *c = AZRI_WITH_SHORT_CUTS ? st->large : NULL;
     if (c && room > AZRI_POOL_ROOM && room <= c->room) {
         st->large = NULL;
         azri_cmd_init(c, frame);
@@ -9898,8 +9696,7 @@ static azri_cmd *azri_queue_take(azri_queue *q, azri_cmd *at) {
 static uint64_t azri_queue_stamp(azri_queue *q, uint64_t now) {
     uint64_t first = AZRI_NEVER64, at = 0;
     uint32_t ms = 0;
-    azri_cmd *c;
-    for (c = q->fresh; c; c = c->next) {
+    for (azri_cmd *c = q->fresh; c; c = c->next) {
         if (!c->within) continue;
         if (c->within != ms) {          /* mostly all have the same */
             ms = c->within;
@@ -10287,11 +10084,9 @@ static int azri_session_flows(const azri_session *s) {
  * to TLS at once, and TLS or the caller keeps what cannot be sent yet. */
 static size_t azri_session_output(azri_session *s, char *out, size_t cap, uint64_t now, const char **lent) {
     size_t n = 0, k;
-    azri_cmd *c;
-    int flows;
     if (s->state == AZRI_READY && azri_session_idle_too_long(s, now)) azri_session_probe(s, now);
-    flows = azri_session_flows(s);
-    c = azri_session_unsent(s);
+    int flows = azri_session_flows(s);
+    azri_cmd *c = azri_session_unsent(s);
     while (c && n < cap && (flows || azri_session_may_write(s, c))) {
         if (AZRI_WITH_SHORT_CUTS && !s->offset && !c->value && c->len <= cap - n) {      /* as most are */
             n = (size_t)(azri_put(out + n, c->bytes, c->len) - out);
@@ -10360,9 +10155,8 @@ static int azri_says(azredis_str text, const char *these) {
 
 /* The text from its code word on: the first, or the second behind a generic ERR (Azure: "ERR WRONGPASS invalid ..."). */
 static azredis_str azri_error_text(azredis_str text) {
-    azredis_str rest;
     if (!azri_says(text, "ERR") || text.len == 3) return text;
-    rest = azri_slice(text.ptr + 4, text.len - 4);
+    azredis_str rest = azri_slice(text.ptr + 4, text.len - 4);
     return azri_says(rest, "WRONGPASS|NOAUTH|NOPERM") ? rest : text;
 }
 
@@ -10458,7 +10252,6 @@ static azredis_status azri_session_auth_refused(azri_session *s, const azredis_v
 
 static azredis_status azri_session_hello(azri_session *s, const azredis_value *v, azredis_error *e) {
     azredis_str text = azredis_text(v);
-    const azredis_value *proto;
     if (v->type == AZREDIS_T_ERROR) {
         azredis_str code = azri_error_text(text);
         if (!AZRI_WITH_RESP2 || (!azri_begins(text, "ERR unknown command") && !azri_says(code, "NOPROTO|NOPERM"))) {
@@ -10471,7 +10264,7 @@ static azredis_status azri_session_hello(azri_session *s, const azredis_value *v
         return AZREDIS_OK;
     }
     /* A proxy may accept HELLO 3 and speak RESP2: its answer says so. */
-    proto = azredis_field(v, "proto");
+    const azredis_value *proto = azredis_field(v, "proto");
     s->resp3 = proto && proto->type == AZREDIS_T_INTEGER && proto->as.integer == 3;
     if (!AZRI_WITH_RESP2 && !s->resp3)
         return azri_fail(e, AZREDIS_E_RESP, "redis.hello", "%s: it does not speak RESP3", s->conf->endpoint);
@@ -10558,8 +10351,7 @@ static void azri_session_reauth(azri_session *s, uint64_t now) {
 
 /* Commands behind an AUTH wait for it on the server; that time is not theirs. */
 static void azri_session_extend(azri_session *s, uint64_t ms) {
-    azri_cmd *c;
-    for (c = s->fifo.head; c; c = c->next)
+    for (azri_cmd *c = s->fifo.head; c; c = c->next)
         if (c->deadline != AZRI_NEVER64) c->deadline += ms;
     s->next_deadline = 0;               /* the lower bound is found again */
 }
@@ -10567,7 +10359,6 @@ static void azri_session_extend(azri_session *s, uint64_t ms) {
 /* The unit has been answered as a whole. */
 static void azri_session_reauth_end(azri_session *s, uint64_t now) {
     int64_t old_left = azri_blob_left(s->blob, now);
-    uint64_t delay;
     s->auth_took = now - s->auth_sent_at;
     azri_session_extend(s, s->auth_took);
     if (s->auth_answered > 0) {
@@ -10580,8 +10371,8 @@ static void azri_session_reauth_end(azri_session *s, uint64_t now) {
         return;
     }
     AZRI_COUNT(s->counts->reauth_failures, 1);
-    delay = azri_backoff(s->rng, azri_min32(AZRI_REAUTH_BASE, s->blob->life_ms / 10),
-                         azri_min32(AZRI_REAUTH_CAP, s->blob->life_ms / 10 + 1), s->auth_failures++);
+    uint64_t delay = azri_backoff(s->rng, azri_min32(AZRI_REAUTH_BASE, s->blob->life_ms / 10),
+                                  azri_min32(AZRI_REAUTH_CAP, s->blob->life_ms / 10 + 1), s->auth_failures++);
     if (s->auth_error.code == AZREDIS_E_AUTH) s->rejected = s->trying->hash;    /* only a fresh token may help */
     if (!s->fresh && s->auth_error.code != AZREDIS_E_AUTH) {
         azri_session_set_blob(&s->fresh, s->trying);
@@ -10708,7 +10499,6 @@ static void azri_session_push(azri_session *s, const azri_frame *f) {
 /* Matches one frame. Not OK: the connection must be closed with *e. Messages are the hub's: see azri_is_message. */
 static AZRI_ONCE azredis_status azri_session_frame(azri_session *s, const azri_frame *f, uint64_t now, azredis_error *e) {
     azri_cmd *c = s->fifo.head;
-    int refused;
     if (azri_session_user_frame(s, f, now)) return AZREDIS_OK;
     azri_session_heard(s, f, now);
     if (f->is_push) {
@@ -10718,7 +10508,7 @@ static AZRI_ONCE azredis_status azri_session_frame(azri_session *s, const azri_f
     if (!c || !c->sent) return azri_session_unasked(s, f, e);
     if (!f->root)
         return azri_fail(e, f->status, "redis.reply", "%s: an answer did not fit into memory", s->conf->endpoint);
-    refused = f->root->type == AZREDIS_T_ERROR;
+    int refused = f->root->type == AZREDIS_T_ERROR;
     if (!refused && (c->kind == AZRI_CMD_SUBSCRIBE || c->kind == AZRI_CMD_UNSUBSCRIBE))
         return azri_session_desync(s, e);                      /* only a push confirms it */
     (void)azri_session_pop(s);
@@ -10881,11 +10671,10 @@ static AZRI_ONCE azredis_status azri_session_tick(azri_session *s, uint64_t now,
 
 /* When azri_session_tick wants to be called at the latest. */
 static uint64_t azri_session_deadline(const azri_session *s, uint64_t now) {
-    uint64_t t;
     if (s->state == AZRI_DOWN) return s->dial_at;
     if (s->state == AZRI_DIALING) return AZRI_NEVER64;
     if (s->state == AZRI_HANDSHAKE) return azri_session_handshake_until(s);
-    t = azri_min64(s->next_deadline, azri_session_dead_at(s));
+    uint64_t t = azri_min64(s->next_deadline, azri_session_dead_at(s));
     azri_sooner(&t, s->blob->expires_at);
     if (s->state == AZRI_READY) azri_sooner(&t, azri_session_drain_at(s));
     if (s->wants_close || s->fifo.fresh) return now;
@@ -11065,7 +10854,6 @@ static void azri_msg_spare(azredis_sub *s, azri_msg *m) {
 static azri_msg *azri_msg_alloc(azredis_sub *s, size_t n) {
     const azri_mem *mem = s->mem;
     azri_msg *m = s->spare;
-    size_t size;
     if (m && n <= AZRI_MSG_ROOM) {
         s->spare = m->next;
         s->spares--;
@@ -11073,7 +10861,7 @@ static azri_msg *azri_msg_alloc(azredis_sub *s, size_t n) {
     }
     if (azri_shape_of(mem)) n = azri_room(mem, n, azri_shape_of(mem)->message);
     else if (AZRI_WITH_SHORT_CUTS && n < AZRI_MSG_ROOM) n = AZRI_MSG_ROOM;
-    size = sizeof *m + n;
+    size_t size = sizeof *m + n;
     m = (azri_msg *)azri_alloc(mem, size);
     if (m) m->size = size;
     return m;
@@ -11446,10 +11234,9 @@ static void azri_hub_snapshot(const azri_hub *h, uint64_t now, azredis_error *e)
 
 /* Bytes and number of the commands that hold memory: waiting, unanswered, or with a callback still to be made. */
 static size_t azri_hub_load(const azri_hub *h, uint64_t *count) {
-    const azri_session *s;
     size_t bytes = h->backlog.bytes;
     *count = h->backlog.count + h->undelivered;
-    for (s = h->sessions; s; s = azri_next(s)) {
+    for (const azri_session *s = h->sessions; s; s = azri_next(s)) {
         *count += s->fifo.count;
         bytes += s->fifo.bytes;
     }
@@ -11508,16 +11295,14 @@ enum { AZRI_LENT = 1, AZRI_FOR_LEASE = 2 };
 /* Encodes a command into a new object. E_ARG: refused; AGAIN: the backlog is full; E_LIMIT, E_NOMEM. */
 static AZRI_APART azredis_status azri_hub_general_cmd(azri_hub *h, int argc, const azredis_str *argv, int way,
                                                       azri_cmd **out, azredis_error *e) {
-    const azri_refusal *r;
-    size_t frame, value;
     int hole = -1, i;
     if (!argv || argc < 1) argc = 0;
-    frame = azri_resp_size(argc, argv);
+    size_t frame = azri_resp_size(argc, argv);
     for (i = 0; frame == 0 && i < argc && (argv[i].ptr || argv[i].len == 0); i++) {}
     if (argc == 0 || argv[0].len == 0 || (frame == 0 && i < argc))
         return azri_fail(e, AZREDIS_E_ARG, "command",
                          "a command needs a name, and an argument of a length needs bytes");
-    r = azri_refused(argc, argv);
+    const azri_refusal *r = azri_refused(argc, argv);
     if (AZRI_WITH_HANDOVER && way & AZRI_FOR_LEASE && azri_on_lease_of(r) != AZRI_REFUSED_TOO) r = NULL;
     if (r) return azri_fail(e, AZREDIS_E_ARG, "command", "%s%s%s is refused on a shared connection: %s", r->word,
                             r->sub[0] ? " " : "", r->sub, r->mend);
@@ -11526,7 +11311,7 @@ static AZRI_APART azredis_status azri_hub_general_cmd(azri_hub *h, int argc, con
         return azri_fail(e, AZREDIS_E_LIMIT, "command", "the command is larger than %s",
                          azri_shape_of(h->mem) ? "command_bytes" : "backlog_bytes");
     if (way & AZRI_LENT && AZRI_WITH_SHORT_CUTS) hole = azri_hub_lends(h, argc, argv);
-    value = hole < 0 ? 0 : argv[hole].len;
+    size_t value = hole < 0 ? 0 : argv[hole].len;
     *out = azri_hub_full(h, frame) ? NULL : azri_stock_take(&h->stock, frame - value);
     if (!*out && (azri_shape_of(h->mem) || azri_hub_full(h, frame))) {
         h->turned_away = frame;
@@ -11548,9 +11333,8 @@ static AZRI_APART azredis_status azri_hub_general_cmd(azri_hub *h, int argc, con
 
 /* Most commands are short and find an object in the pool. NULL: this one goes the general way. */
 static inline azri_cmd *azri_hub_short_cmd(azri_hub *h, int argc, const azredis_str *argv) {
-    size_t frame;
     if (!AZRI_WITH_SHORT_CUTS || !argv || argc < 1 || !argv[0].len || !h->stock.first || !azri_hub_has_room(h)) return NULL;
-    frame = azri_resp_write_short((char *)(h->stock.first + 1), AZRI_POOL_ROOM, argc, argv);
+    size_t frame = azri_resp_write_short((char *)(h->stock.first + 1), AZRI_POOL_ROOM, argc, argv);
     if (!frame) return NULL;
     if (!azri_refused(argc, argv)) return azri_stock_first(&h->stock, frame);      /* by now all arguments have bytes */
     azri_wipe(h->stock.first + 1, frame);
@@ -11585,22 +11369,16 @@ static void azri_hub_trouble(azri_hub *h, const azredis_error *e) {
 
 /* Why a command could not be sent: the known trouble, else what was being waited for. */
 static void azri_hub_why(const azri_hub *h, uint64_t now, azredis_error *e) {
-    char cause[sizeof e->message];
-    if (azri_leaving(azri_hub_main(h))) {
-        (void)azri_fail(e, AZREDIS_E_TIMEOUT, "redis.handover",
-                        "%s: not sent in time; the connection is being replaced, and "
-                        "was waiting for the last answers of the old one",
-                        h->conf.session.endpoint);
-        return;
-    }
-    if (h->trouble.code == AZREDIS_OK) {
+    if (azri_leaving(azri_hub_main(h)))
+        (void)azri_fail(e, AZREDIS_E_TIMEOUT, "redis.handover", "%s: not sent in time; the connection is being "
+                        "replaced, and was waiting for the last answers of the old one", h->conf.session.endpoint);
+    else if (h->trouble.code == AZREDIS_OK)
         (void)azri_fail(e, AZREDIS_E_TIMEOUT, "redis.connect", "%s: not connected in time; was waiting for %s",
                         h->conf.session.endpoint, azri_hub_waits_for(h, now));
-        return;
+    else {
+        *e = h->trouble;
+        AZRI_SAY(e->message, sizeof e->message, "not connected: %s", h->trouble.message);
     }
-    AZRI_SAY(cause, sizeof cause, "%s", h->trouble.message);
-    *e = h->trouble;
-    AZRI_SAY(e->message, sizeof e->message, "not connected: %s", cause);
 }
 
 /* Ends c, which waited for a connection; early: it would not wait for one. */
@@ -11680,8 +11458,7 @@ static void azri_hub_add_sub(azri_hub *h, azredis_sub *s) {
 }
 
 static int azri_hub_other_sub(const azri_hub *h, const azredis_sub *self) {
-    const azredis_sub *s;
-    for (s = h->topics[self->topic % AZRI_TOPICS]; s; s = s->alike)
+    for (const azredis_sub *s = h->topics[self->topic % AZRI_TOPICS]; s; s = s->alike)
         if (s != self && !azri_sub_ended(s) && azri_sub_is(s, azri_sub_pattern(self), azri_str(self->channel)))
             return 1;
     return 0;
@@ -11690,11 +11467,10 @@ static int azri_hub_other_sub(const azri_hub *h, const azredis_sub *self) {
 /* Queues SUBSCRIBE or UNSUBSCRIBE, one channel each: then exactly one answer is due. 0: no memory now. */
 static int azri_hub_ask(azri_hub *h, azri_session *s, azri_kind kind, azredis_sub *sub) {
     azredis_str argv[2];
-    azri_cmd *c;
     argv[0] = azri_str(kind == AZRI_CMD_SUBSCRIBE ? "PSUBSCRIBE" : "PUNSUBSCRIBE");
     if (!azri_sub_pattern(sub)) argv[0] = azri_slice(argv[0].ptr + 1, argv[0].len - 1);
     argv[1] = azri_str(sub->channel);
-    c = azri_stock_take(&h->stock, azri_resp_size(2, argv));
+    azri_cmd *c = azri_stock_take(&h->stock, azri_resp_size(2, argv));
     if (!c) return 0;
     (void)azri_resp_write((char *)(c + 1), 2, argv);
     c->kind = kind;
@@ -11719,9 +11495,8 @@ static int azri_hub_asks_later(const azredis_sub *sub, const azri_session *s) {
 
 /* Asks for every subscription that is new to this connection. */
 static void azri_hub_subscribe(azri_hub *h, azri_session *s) {
-    azredis_sub *sub;
     if (!azri_hub_listens(h, s)) return;
-    for (sub = h->subs; sub && !azri_leaving(s); sub = sub->next) {
+    for (azredis_sub *sub = h->subs; sub && !azri_leaving(s); sub = sub->next) {
         azri_sub_state *st = azri_sub_state_on(sub, s);
         if (azri_sub_ended(sub) || *st != AZRI_SUB_NEW || azri_hub_asks_later(sub, s)) continue;
         *(azri_elder(s) ? &sub->heir_serial : &sub->serial) = s->serial;
@@ -11744,10 +11519,9 @@ static void azri_hub_subscribe(azri_hub *h, azri_session *s) {
 /* The answer to SUBSCRIBE: c is finished. It counts for the connection that it came on. */
 static void azri_hub_subscribed(azri_hub *h, azri_cmd *c) {
     azredis_sub *sub = c->sub;
-    azri_sub_state *st;
     if (!sub || azri_sub_ended(sub) || c->reply->fate != AZREDIS_ANSWERED) return;
     if (c->serial != sub->serial && (!AZRI_WITH_HANDOVER || c->serial != sub->heir_serial)) return;
-    st = c->serial == sub->serial ? &sub->state : &sub->heir_state;
+    azri_sub_state *st = c->serial == sub->serial ? &sub->state : &sub->heir_state;
     h->step |= azri_heir(azri_hub_listener(h)) != NULL;
     h->answers++;
     if (c->reply->status == AZREDIS_OK) {
@@ -11763,12 +11537,10 @@ static void azri_hub_subscribed(azri_hub *h, azri_cmd *c) {
 
 /* A SUBSCRIBE that is still on its way must not find a freed subscription. */
 static void azri_hub_forget_sub(azri_hub *h, const azredis_sub *sub) {
-    azri_session *s;
-    azri_cmd *c;
-    for (s = h->sessions; s; s = azri_next(s))
-        for (c = s->fifo.head; c; c = c->next)
+    for (azri_session *s = h->sessions; s; s = azri_next(s))
+        for (azri_cmd *c = s->fifo.head; c; c = c->next)
             if (c->sub == sub) c->sub = NULL;
-    for (c = h->done.head; c; c = c->done_next)
+    for (azri_cmd *c = h->done.head; c; c = c->done_next)
         if (c->sub == sub) c->sub = NULL;
 }
 
@@ -11790,9 +11562,8 @@ static void azri_hub_sweep_subs(azri_hub *h) {
 
 /* Nobody hears the channel any more: the server need not send it. */
 static void azri_hub_leave_topic(azri_hub *h, azredis_sub *sub) {
-    azri_session *s;
     if (azri_hub_other_sub(h, sub)) return;
-    for (s = h->sessions; s; s = azri_next(s)) {
+    for (azri_session *s = h->sessions; s; s = azri_next(s)) {
         azri_sub_state st = *azri_sub_state_on(sub, s);
         if (azri_hub_listens(h, s) && s->state == AZRI_READY && !azri_leaving(s) && azri_sub_asked(st))
             (void)azri_hub_ask(h, s, AZRI_CMD_UNSUBSCRIBE, sub);   /* without memory its messages are dropped here */
@@ -11823,8 +11594,7 @@ static void azri_hub_message(azri_hub *h, const azri_session *s, const azri_fram
     azredis_str name = azredis_text(&f->root->as.items[1]);
     azredis_str channel = azredis_text(last - 1), payload = azredis_text(last);
     uint32_t topic = azri_topic(name);
-    azredis_sub *sub;
-    for (sub = h->topics[topic % AZRI_TOPICS]; sub; sub = sub->alike) {
+    for (azredis_sub *sub = h->topics[topic % AZRI_TOPICS]; sub; sub = sub->alike) {
         if (sub->topic != topic || azri_sub_ended(sub) || !azri_sub_is(sub, f->root->len == 4, name)) continue;
         if ((azri_elder(s) || azri_holding(s)) && sub->seam) {
             if (sub->seam->open) azri_seam_young(sub, channel, payload);
@@ -11850,8 +11620,7 @@ static void azri_hub_confirmed(const azri_session *s, const azri_cmd *head) {
 
 /* The streams of the old connection and its successor become one in all subscriptions. */
 static void azri_hub_join(azri_hub *h, int whole) {
-    azredis_sub *sub;
-    for (sub = h->subs; sub; sub = sub->next) {
+    for (azredis_sub *sub = h->subs; sub; sub = sub->next) {
         int ended = azri_sub_ended(sub);
         if (ended) azri_seam_drop(sub);
         if (azri_seam_of(sub)) azri_seam_join(sub, whole, &h->stats.messages, &h->stats.messages_lost);
@@ -11926,15 +11695,12 @@ static int azri_hub_wants_heir(const azri_session *s) {
 }
 
 static void azri_hub_make_heir(azri_hub *h, azri_session *s, uint64_t now) {
-    azri_session *b;
     if (now < s->heir_at) return;
-    b = azri_hub_add_session(h);
+    azri_session *b = azri_hub_add_session(h);
     if (!b) {
         s->heir_at = now + AZRI_HEIR_AGAIN;
-        azri_log(&h->news, AZREDIS_LOG_WARNING, AZRI_LOG_HANDOVER_FAILED,
-                 "%s: out of memory for a second connection; the old "
-                 "one goes on, next try in %u ms",
-                 h->conf.session.endpoint, (unsigned)AZRI_HEIR_AGAIN);
+        azri_log(&h->news, AZREDIS_LOG_WARNING, AZRI_LOG_HANDOVER_FAILED, "%s: out of memory for a second connection; "
+                 "the old one goes on, next try in %u ms", h->conf.session.endpoint, (unsigned)AZRI_HEIR_AGAIN);
         return;
     }
     b->elder = s;
@@ -11945,8 +11711,7 @@ static void azri_hub_make_heir(azri_hub *h, azri_session *s, uint64_t now) {
 
 /* Step 2 is done: all subscriptions are answered on the heir of s. */
 static int azri_hub_settled(const azri_hub *h, const azri_session *s) {
-    const azredis_sub *sub;
-    for (sub = azri_hub_listens(h, s) ? h->subs : NULL; sub; sub = sub->next)
+    for (const azredis_sub *sub = azri_hub_listens(h, s) ? h->subs : NULL; sub; sub = sub->next)
         if (!azri_sub_ended(sub) && !azri_sub_settled(sub->heir_state)) return 0;
     return 1;
 }
@@ -11967,10 +11732,9 @@ static void azri_hub_leave(azri_hub *h, azri_session *a, uint64_t now) {
 static void azri_hub_take_over(azri_hub *h, azri_session *a) {
     azri_session *b = a->heir;
     int listens = azri_hub_listens(h, a);
-    azredis_sub *sub;
     if (h->main == a) h->main = b;
     if (h->listener == a) h->listener = b;
-    for (sub = listens ? h->subs : NULL; sub; sub = sub->next) {
+    for (azredis_sub *sub = listens ? h->subs : NULL; sub; sub = sub->next) {
         sub->state = sub->heir_state;
         sub->serial = sub->heir_serial;
         sub->heir_state = AZRI_SUB_NEW;
@@ -12034,8 +11798,9 @@ static void azri_lease_give(azri_hub *h, azri_session *s, uint64_t now) {
     l->client = NULL;
     l->idle_until = now + AZRI_LEASE_IDLE_MS;
     s->undivided = 0;
-    if (azri_lease_ended(s)) s->gone = s->state == AZRI_DOWN;
-    else if (s->fifo.head || l->multi || l->watching || l->marked || s->replace) s->wants_close = AZRI_TEXT("left by its caller");
+    if (s->state == AZRI_DOWN) s->gone = 1;                 /* lost, or not made yet and wanted by nobody any more */
+    else if (!s->wants_close && s->state != AZRI_HANDSHAKE && (s->fifo.head || l->multi || l->watching || l->marked || s->replace))
+        s->wants_close = AZRI_TEXT("left by its caller");
     l->multi = l->watching = l->marked = 0;
     h->step = 1;                        /* somebody may wait for it */
 }
@@ -12187,14 +11952,13 @@ static uint64_t azri_hub_redial_delay(azri_hub *h, azri_session *s, const azredi
 /* Step 4: the mark has been answered, or (fenced = 0) nobody waits for A any more and it is silent. */
 static void azri_hub_switch(azri_hub *h, azri_session *a, int fenced) {
     azri_queue unsent;
-    azredis_sub *sub;
     memset(&unsent, 0, sizeof unsent);
     if (a->rejected) azri_hub_reauth_refused(h, a);
     (void)azri_fail(&a->error, AZREDIS_E_CLOSED, "redis.handover", "%s: the connection was replaced",
                     h->conf.session.endpoint);
     azri_session_closed(a, &a->error, &unsent);
     AZREDIS_ASSERT(!unsent.head);
-    for (sub = fenced || !azri_hub_listens(h, a) ? NULL : h->subs; sub; sub = sub->next)
+    for (azredis_sub *sub = fenced || !azri_hub_listens(h, a) ? NULL : h->subs; sub; sub = sub->next)
         if (sub->open) sub->gap = 1;
     AZRI_COUNT(h->stats.handovers, 1);
     azri_log(&h->news, fenced ? AZREDIS_LOG_INFO : AZREDIS_LOG_WARNING, AZRI_LOG_HANDED_OVER,
@@ -12206,24 +11970,20 @@ static void azri_hub_switch(azri_hub *h, azri_session *a, int fenced) {
 /* Step 1 or 2 has failed, or B was lost in step 3: A goes on. */
 static void azri_hub_heir_closed(azri_hub *h, azri_session *b, const azredis_error *why, uint64_t delay) {
     azri_session *a = b->elder;
-    azredis_sub *sub;
-    for (sub = azri_hub_listens(h, a) ? h->subs : NULL; sub; sub = sub->next) {
+    for (azredis_sub *sub = azri_hub_listens(h, a) ? h->subs : NULL; sub; sub = sub->next) {
         azri_seam_drop(sub);
         sub->heir_state = AZRI_SUB_NEW;
     }
     a->leaving = 0;
     if (a->state == AZRI_READY) azri_hub_release_backlog(h, a, NULL);
-    azri_log(&h->news, AZREDIS_LOG_WARNING, AZRI_LOG_HANDOVER_FAILED,
-             "%s; the old connection goes on, next try to replace it "
-             "in %llu ms",
-             why->message, (unsigned long long)delay);
+    azri_log(&h->news, AZREDIS_LOG_WARNING, AZRI_LOG_HANDOVER_FAILED, "%s; the old connection goes on, next try to "
+             "replace it in %llu ms", why->message, (unsigned long long)delay);
 }
 
 /* What a lost connection means for its subscriptions. */
 static void azri_hub_subs_lost(azri_hub *h, const azri_session *s) {
-    azredis_sub *sub;
     if (AZRI_WITH_HANDOVER && !s->heir) azri_hub_join(h, 0);
-    for (sub = h->subs; sub; sub = sub->next) {
+    for (azredis_sub *sub = h->subs; sub; sub = sub->next) {
         if (sub->open) sub->gap = 1;
         sub->open = 0;
     }
@@ -12270,12 +12030,11 @@ static void azri_hub_over_limit(const azri_hub *h, const azri_session *s, azredi
 static void azri_hub_closed(azri_hub *h, azri_session *s, const azredis_error *why, uint64_t now) {
     azri_queue unsent;
     azredis_error *e = &s->error;
-    uint64_t delay;
     memset(&unsent, 0, sizeof unsent);
     azri_fail_copy(e, why);
     azri_hub_over_limit(h, s, e, now);
     if (s->rejected) azri_hub_refused(h, s, e);
-    delay = azri_hub_redial_delay(h, s, e, now);
+    uint64_t delay = azri_hub_redial_delay(h, s, e, now);
     azri_session_closed(s, e, &unsent);
     s->ready_at = 0;
     s->dial_at = now + delay;
@@ -12320,7 +12079,6 @@ static AZRI_APART void azri_hub_other_frame(azri_hub *h, azri_session *s, const 
     azri_state before = s->state;
     const azri_cmd *head = s->fifo.head;
     const azri_blob *known = s->blob;
-    azredis_status st;
     azri_frame pushed;
     if (azri_is_resp2_push(s, f)) {
         pushed = *f;
@@ -12332,7 +12090,7 @@ static AZRI_APART void azri_hub_other_frame(azri_hub *h, azri_session *s, const 
         azri_hub_message(h, s, f);
         return;
     }
-    st = azri_session_frame(s, f, now, &s->error);
+    azredis_status st = azri_session_frame(s, f, now, &s->error);
     if (s->blob != known) AZRI_TOOK(h->stats.auth_latency, 0, (uint32_t)s->auth_took);
     if (st != AZREDIS_OK) azri_hub_closed(h, s, &s->error, now);
     else if (before == AZRI_HANDSHAKE && s->state == AZRI_READY) azri_hub_ready(h, s, now);
@@ -12361,11 +12119,10 @@ static void azri_hub_handover_step(azri_hub *h, azri_session *s, uint64_t now) {
 }
 
 static void azri_hub_tick(azri_hub *h, uint64_t now) {
-    azri_session *s;
     h->step = 0;
     h->now = now;
     azri_hub_need_listener(h, now);
-    for (s = h->sessions; s; s = azri_next(s)) {
+    for (azri_session *s = h->sessions; s; s = azri_next(s)) {
         if (now >= azri_lease_until(s)) s->wants_close = AZRI_TEXT("nobody leases it any more");
         if (azri_session_tick(s, now, &s->error) != AZREDIS_OK) azri_hub_closed(h, s, &s->error, now);
         if (s->state == AZRI_READY) azri_hub_subscribe(h, s);
@@ -12373,7 +12130,7 @@ static void azri_hub_tick(azri_hub *h, uint64_t now) {
             azri_hub_handover(h, s, AZRI_TEXT("its token ends, and a new one was not accepted on it"), now);
         if (s->rejected) azri_hub_reauth_refused(h, s);
     }
-    for (s = h->sessions; s && AZRI_WITH_HANDOVER; s = azri_next(s))
+    for (azri_session *s = h->sessions; s && AZRI_WITH_HANDOVER; s = azri_next(s))
         if (s->state == AZRI_READY || s->state == AZRI_DRAINING) azri_hub_handover_step(h, s, now);
     azri_hub_expire_backlog(h, now);
     if (h->sweep) h->sweep(h);
@@ -12388,9 +12145,8 @@ static uint64_t azri_hub_session_deadline(const azri_session *s, uint64_t now) {
 }
 
 static uint64_t azri_hub_deadline(const azri_hub *h, uint64_t now) {
-    const azri_session *s;
     uint64_t t = h->step || h->backlog.fresh ? now : azri_min64(h->backlog_deadline, now + AZRI_WAIT_MAX);
-    for (s = h->sessions; s; s = azri_next(s)) {
+    for (const azri_session *s = h->sessions; s; s = azri_next(s)) {
         if (azri_gone(s) && !s->link) return now;                        /* it can be freed */
         if (s->state == AZRI_DOWN && (azri_gone(s) || h->aborted || azri_resting(h) || !azri_hub_live_blob(h, now)))
             continue;
@@ -14179,17 +13935,15 @@ typedef struct azri_roots {
 
 /* Does the certificate hold the name of an issuer in the chain? mbedTLS compares exactly afterwards. */
 static int azri_roots_wanted(const azri_roots *r, const char *der, size_t len) {
-    const mbedtls_x509_crt *c;
-    for (c = r->chain; c; c = c->next)
+    for (const mbedtls_x509_crt *c = r->chain; c; c = c->next)
         if (azri_find_text(azri_slice(der, len), azri_slice((const char *)c->issuer_raw.p, c->issuer_raw.len)) < len)
             return 1;
     return 0;
 }
 
 static void azri_roots_der(azri_roots *r, const char *der, size_t len) {
-    int rc;
     if (!azri_roots_wanted(r, der, len)) return;
-    rc = mbedtls_x509_crt_parse_der(&r->found, (const unsigned char *)der, len);
+    int rc = mbedtls_x509_crt_parse_der(&r->found, (const unsigned char *)der, len);
     if (azri_mbedtls_no_memory(rc)) r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;  /* any other: a kind we cannot use; skip it */
 }
 
@@ -14207,7 +13961,6 @@ static void azri_roots_end(azri_roots *r) {
 /* One line of PEM, or a piece of one. What stands outside BEGIN and END is a comment (RFC 7468 2). */
 static void azri_roots_line(azri_roots *r, const char *p, size_t n) {
     static const char begin[] = "-----BEGIN CERTIFICATE-----", end[] = "-----END CERTIFICATE-----";
-    azredis_status st;
     if (n >= sizeof begin - 1 && !memcmp(p, begin, sizeof begin - 1)) {
         r->inside = 1;
         r->text.len = 0;
@@ -14219,7 +13972,7 @@ static void azri_roots_line(azri_roots *r, const char *p, size_t n) {
         return;
     }
     while (n > 0 && (p[n - 1] == '\n' || p[n - 1] == '\r' || p[n - 1] == ' ')) n--;
-    st = azri_buf_add(&r->text, p, n);
+    azredis_status st = azri_buf_add(&r->text, p, n);
     if (st == AZREDIS_OK) return;
     r->inside = 0;                   /* too long to be a root: skipped */
     if (st == AZREDIS_E_NOMEM) r->status = MBEDTLS_ERR_X509_ALLOC_FAILED;
@@ -14360,12 +14113,6 @@ static int64_t azri_tls_time(const mbedtls_x509_time *x) {
     return (int64_t)azri_days(x->year, x->mon, x->day) * 86400 + (x->hour * 60 + x->min) * 60 + x->sec;
 }
 
-/* For messages. */
-static const char *azri_tls_says(char out[24], int64_t unix_s) {
-    azri_date_text(out, unix_s);
-    return out;
-}
-
 /* The two time checks, on the port's clock. A clock that is unknown or behind this release cannot say that a
  * certificate is still good beyond it; an unknown one cannot say that it is not good yet. */
 static uint32_t azri_tls_check_time(azri_tls *t, const mbedtls_x509_crt *crt) {
@@ -14374,12 +14121,12 @@ static uint32_t azri_tls_check_time(azri_tls *t, const mbedtls_x509_crt *crt) {
     int64_t floor = now > AZRI_RELEASE_UNIX ? now : AZRI_RELEASE_UNIX;
     char a[24], b[24];
     if (now > 0 && now < from) {
-        azri_tls_note(t, "not valid before %s, and the clock of this machine says %s%s", azri_tls_says(a, from),
-                      azri_tls_says(b, now), now < AZRI_RELEASE_UNIX ? ", which is wrong: set the clock" : "");
+        azri_tls_note(t, "not valid before %s, and the clock of this machine says %s%s", azri_date_text(a, from),
+                      azri_date_text(b, now), now < AZRI_RELEASE_UNIX ? ", which is wrong: set the clock" : "");
         return MBEDTLS_X509_BADCERT_FUTURE;
     }
     if (floor > until) {
-        azri_tls_note(t, "expired on %s (it is %s)", azri_tls_says(a, until), azri_tls_says(b, floor));
+        azri_tls_note(t, "expired on %s (it is %s)", azri_date_text(a, until), azri_date_text(b, floor));
         return MBEDTLS_X509_BADCERT_EXPIRED;
     }
     if (until < t->until) t->until = until;
@@ -14391,11 +14138,9 @@ static uint32_t azri_tls_check_time(azri_tls *t, const mbedtls_x509_crt *crt) {
 static azredis_status azri_tls_check_date(const azri_tls *t, int64_t unix_now, azredis_error *e) {
     char from[24], until[24], now[24];
     if (t->from <= unix_now && unix_now <= t->until) return AZREDIS_OK;
-    return azri_fail(e, AZREDIS_E_CERT, t->conf.where,
-                     "certificate of %s refused: good from %s to %s, and by its own clock it is "
-                     "%s; this machine's clock is not set",
-                     t->name, azri_tls_says(from, t->from), azri_tls_says(until, t->until),
-                     azri_tls_says(now, unix_now));
+    return azri_fail(e, AZREDIS_E_CERT, t->conf.where, "certificate of %s refused: good from %s to %s, and by its own "
+                     "clock it is %s; this machine's clock is not set", t->name, azri_date_text(from, t->from),
+                     azri_date_text(until, t->until), azri_date_text(now, unix_now));
 }
 
 static const char *azri_tls_roots_name(const azri_tls *t) { return t->ca_path ? t->ca_path : "the given ca"; }
@@ -14416,9 +14161,8 @@ static const char *azri_tls_no_issuer(const mbedtls_x509_crt *issuer) {
 static void azri_tls_note_untrusted(azri_tls *t, const mbedtls_x509_crt *crt, int depth) {
     const mbedtls_x509_crt *issuer = crt->next;
     char dn[160], text[160];
-    int n;
     if (!AZRI_WITH_TEXT) return;       /* mbedtls_x509_dn_gets alone takes 4 KB, with the snprintf that it calls */
-    n = mbedtls_x509_dn_gets(dn, sizeof dn, &crt->issuer);
+    int n = mbedtls_x509_dn_gets(dn, sizeof dn, &crt->issuer);
     while (issuer && !azri_tls_same_dn(&issuer->subject_raw, &crt->issuer_raw)) issuer = issuer->next;
     (void)azri_quote(text, sizeof text, n > 0 ? dn : "?", n > 0 ? (size_t)n : 1, azri_str(""));
     if (azri_tls_same_dn(&crt->issuer_raw, &crt->subject_raw))
@@ -14473,11 +14217,10 @@ static uint32_t azri_tls_check_chain(azri_tls *t, mbedtls_x509_crt *leaf, int *s
 
 /* For whom the certificate is instead. address: it had to be for one. */
 static void azri_tls_note_names(azri_tls *t, const mbedtls_x509_crt *leaf, int address) {
-    const mbedtls_x509_sequence *s;
     char list[128], text[96];
     if (!AZRI_WITH_TEXT) return;
     list[0] = '\0';
-    for (s = &leaf->subject_alt_names; s; s = s->next) {
+    for (const mbedtls_x509_sequence *s = &leaf->subject_alt_names; s; s = s->next) {
         size_t at = strlen(list);
         if (s->buf.tag == AZRI_SAN_DNS)
             (void)azri_quote(text, sizeof text, (const char *)s->buf.p, s->buf.len, azri_str(""));
@@ -14492,10 +14235,9 @@ static void azri_tls_note_names(azri_tls *t, const mbedtls_x509_crt *leaf, int a
 /* mbedTLS's own check falls back on the common name, which RFC 9525 6.3 forbids, and 2.28 knows no iPAddress.
  * by_library: what it said of the name. */
 static AZRI_APART uint32_t azri_tls_check_name(azri_tls *t, const mbedtls_x509_crt *leaf, uint32_t by_library) {
-    const mbedtls_x509_sequence *s;
     unsigned char ip[16];
     size_t n = azri_ip_parse(azri_str(t->name), ip), names = 0;
-    for (s = &leaf->subject_alt_names; s; s = s->next) {
+    for (const mbedtls_x509_sequence *s = &leaf->subject_alt_names; s; s = s->next) {
         if (n > 0 && s->buf.tag == AZRI_SAN_IP && s->buf.len == n && memcmp(s->buf.p, ip, n) == 0) return 0;
         names += s->buf.tag == AZRI_SAN_DNS;
     }
@@ -14512,12 +14254,11 @@ static AZRI_APART uint32_t azri_tls_check_name(azri_tls *t, const mbedtls_x509_c
 static uint32_t azri_tls_check_pin(azri_tls *t, const mbedtls_x509_crt *leaf) {
     unsigned char is[20];
     unsigned differs = 0;
-    size_t i;
     if (azri_mbedtls_sha1(leaf->raw.p, leaf->raw.len, is) != 0) {
         azri_tls_note(t, "its thumbprint cannot be computed: this mbedTLS has no SHA-1 (MBEDTLS_SHA1_C)");
         return MBEDTLS_X509_BADCERT_OTHER;
     }
-    for (i = 0; i < sizeof is; i++)
+    for (size_t i = 0; i < sizeof is; i++)
         differs |= ((unsigned)azri_hex(t->conf.pin[2 * i]) << 4 | (unsigned)azri_hex(t->conf.pin[2 * i + 1])) ^ is[i];
     if (!differs) return 0;
     azri_tls_note(
@@ -14622,9 +14363,8 @@ static int azri_tls_rng(void *user, unsigned char *out, size_t n) {
 
 static int azri_tls_bio_send(void *user, const unsigned char *p, size_t n) {
     azri_tls *t = (azri_tls *)user;
-    int r;
     t->port->p.yield(t->port->p.user);
-    r = t->port->p.send(t->port->p.user, t->sock, p, n);
+    int r = t->port->p.send(t->port->p.user, t->sock, p, n);
     if (r > 0) return r;
     if (r == 0) return MBEDTLS_ERR_SSL_WANT_WRITE;
     t->io = r;
@@ -14653,13 +14393,12 @@ static int azri_tls_bio_recv(void *user, unsigned char *p, size_t n) {
     t->port->p.yield(t->port->p.user);
     if (!AZRI_WITH_AHEAD) return azri_tls_recv(t, (char *)p, n);
     if (t->ahead_at == t->ahead_len) {
-        int r;
         t->dry = t->spent;
         t->spent = 0;
         if (t->dry) return MBEDTLS_ERR_SSL_WANT_READ;
         if (!t->ahead) t->ahead = (char *)azri_alloc(&t->port->mem, AZRI_TLS_AHEAD);
         if (!t->ahead) return azri_tls_recv(t, (char *)p, n);
-        r = azri_tls_recv(t, t->ahead, AZRI_TLS_AHEAD);
+        int r = azri_tls_recv(t, t->ahead, AZRI_TLS_AHEAD);
         if (r <= 0) return r;
         t->spent = (size_t)r < AZRI_TLS_AHEAD;
         t->ahead_at = 0;
@@ -14720,8 +14459,7 @@ static azredis_status azri_tls_fail_other(azri_tls *t, azredis_error *e, int rc)
         return azri_fail(e, AZREDIS_E_CERT, where, "certificate of %s: the roots in %s cannot be read", name,
                          azri_tls_roots_name(t));
     case -0x6E80:                    /* BAD_HS_PROTOCOL_VERSION in mbedTLS 2, BAD_PROTOCOL_VERSION later */
-        return azri_fail(e, AZREDIS_E_TLS, where, "TLS with %s: the server wants a version older than TLS 1.2",
-                         name);
+        return azri_fail(e, AZREDIS_E_TLS, where, "TLS with %s: the server wants a version older than TLS 1.2", name);
     case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE:
         return azri_tls_fail_alert(t, e);
     case MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY:
@@ -14744,8 +14482,7 @@ static azredis_status azri_tls_fail_other(azri_tls *t, azredis_error *e, int rc)
             return azri_fail(e, AZREDIS_E_CERT, where, "certificate of %s refused: mbedTLS cannot read it or its issuer's%s "
                              "(mbedTLS -0x%04x)", name, (-rc & 0xff80) != 0x2500 ? "" :
                              ": a critical extension, such as name constraints, that it does not know", (unsigned)-rc);
-        (void)azri_fail(e, AZREDIS_E_TLS, where, "TLS with %s: protocol error (mbedTLS -0x%04x)", name,
-                        (unsigned)-rc);
+        (void)azri_fail(e, AZREDIS_E_TLS, where, "TLS with %s: protocol error (mbedTLS -0x%04x)", name, (unsigned)-rc);
         if (e) e->retryable = 1;
         return AZREDIS_E_TLS;
     }
@@ -14758,9 +14495,8 @@ static azredis_status azri_tls_fail(azri_tls *t, azredis_error *e, int rc) {
     AZRI_SAY(doing, sizeof doing, "%s with %s", t->ready ? "TLS" : "TLS handshake", t->name);
     /* 20 to 23: the record types of RFC 8446 5.1. */
     if (!t->ready && t->heard && (t->first < 20 || t->first > 23))
-        st = azri_fail(e, AZREDIS_E_TLS, t->conf.where,
-                       "TLS with %s: the server does not answer in TLS: not a TLS port; "
-                       "Managed Redis listens on 10000, classic caches on 6380", t->name);
+        st = azri_fail(e, AZREDIS_E_TLS, t->conf.where, "TLS with %s: the server does not answer in TLS: not a TLS "
+                       "port; Managed Redis listens on 10000, classic caches on 6380", t->name);
     else if (rc == AZRI_TLS_LOST)
         st = azri_net_fail(e, t->conf.where, doing, t->io);
     else
@@ -14793,9 +14529,8 @@ static void azri_tls_close(azri_tls *t) {
 
 #ifdef AZREDIS_NO_OS
 static azredis_status azri_tls_find_roots(azri_tls *t, azredis_error *e) {
-    return azri_fail(e, AZREDIS_E_ARG, t->conf.where,
-                     "TLS roots: AZREDIS_NO_OS has no files: give ca, the root certificates "
-                     "as PEM or DER in memory");
+    return azri_fail(e, AZREDIS_E_ARG, t->conf.where, "TLS roots: AZREDIS_NO_OS has no files: give ca, the root "
+                     "certificates as PEM or DER in memory");
 }
 #else
 static int azri_tls_readable(const char *path) {
@@ -14809,7 +14544,6 @@ static int azri_tls_readable(const char *path) {
 static azredis_status azri_tls_find_roots(azri_tls *t, azredis_error *e) {
     static const char *const places[] = { AZRI_TLS_BUNDLES };
     const char *path = t->conf.ca_file, *by = "ca_file";
-    size_t i;
     if (!path) {
         by = "SSL_CERT_FILE";
         path = azri_getenv(by);
@@ -14817,12 +14551,12 @@ static azredis_status azri_tls_find_roots(azri_tls *t, azredis_error *e) {
     if (path && !azri_tls_readable(path))
         return azri_fail(e, AZREDIS_E_CERT, t->conf.where, "TLS roots: %s names %s, which cannot be read: %s",
                          by, path, azri_errno_text(errno));
-    for (i = 0; !path && i < sizeof places / sizeof places[0]; i++)
+    for (size_t i = 0; !path && i < sizeof places / sizeof places[0]; i++)
         if (azri_tls_readable(places[i])) path = places[i];
     if (!path) {
         (void)azri_fail(e, AZREDIS_E_CERT, t->conf.where, "TLS roots: no CA bundle; install ca-certificates, "
                         "or set ca_file or SSL_CERT_FILE; looked for");
-        for (i = 0; i < sizeof places / sizeof places[0]; i++)
+        for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
             azri_fail_add(e, "%s %s", i ? "," : "", places[i]);
         return AZREDIS_E_CERT;
     }
@@ -14865,7 +14599,6 @@ static azredis_status azri_tls_take_name(azri_tls *t, azredis_error *e) {
 /* No I/O on the socket yet. On failure *t is closed. */
 static azredis_status azri_tls_open(azri_tls *t, const azri_port *port, const azri_tls_conf *c, intptr_t sock,
                                     azredis_error *e) {
-    azredis_status st;
     int rc;
     AZREDIS_ASSERT(!c->pin || !c->kept);             /* a session that is resumed shows no certificate */
     memset(t, 0, sizeof *t);
@@ -14876,7 +14609,7 @@ static azredis_status azri_tls_open(azri_tls *t, const azri_port *port, const az
     mbedtls_ssl_init(&t->ssl);
     mbedtls_ssl_config_init(&t->cfg);
     mbedtls_x509_crt_init(&t->no_roots);
-    st = azri_tls_take_name(t, e);
+    azredis_status st = azri_tls_take_name(t, e);
     if (st == AZREDIS_OK && !t->conf.ca && !t->conf.pin) st = azri_tls_find_roots(t, e);
     if (st == AZREDIS_OK) {
         rc = azri_tls_setup(t);
@@ -14900,13 +14633,12 @@ static azredis_status azri_tls_shaken(azri_tls *t, azredis_error *e) {
 /* AGAIN: wait for t->want. After an error only azri_tls_close is allowed; t->again says whether to dial once more. */
 static azredis_status azri_tls_handshake(azri_tls *t, azredis_error *e) {
     int rc = mbedtls_ssl_handshake(&t->ssl);
-    azredis_status st;
     if (rc == 0) return azri_tls_shaken(t, e);
     if (azri_tls_again(t, rc)) return AZREDIS_AGAIN;
     /* mbedTLS 3.6.6 and 4.1.0 refuse the RSA-PSS signature of a TLS 1.2 server that they asked for (its issue 10668). */
     t->tls12 = t->conf.tls12 || (AZRI_MBEDTLS >= 3 && rc == -0x6600 &&
                                  azri_eqz(azri_str(mbedtls_ssl_get_version(&t->ssl)), "TLSv1.2"));
-    st = azri_tls_fail(t, e, rc);
+    azredis_status st = azri_tls_fail(t, e, rc);
     t->again = t->tls12 > t->conf.tls12 || (t->offered && st == AZREDIS_E_TLS);
     if (t->offered) azri_tls_forget(t->conf.kept, &t->port->mem);
     return st;
@@ -14941,10 +14673,9 @@ static azredis_status azri_tls_read(azri_tls *t, char *p, size_t n, size_t *got,
 /* Takes at most one record. mbedTLS loses data silently if a write that it has begun is repeated with
  * another length, so after AGAIN the bytes are frozen; it has taken them, and they may stand elsewhere. */
 static azredis_status azri_tls_write(azri_tls *t, const char *p, size_t n, size_t *put, azredis_error *e) {
-    int rc;
     AZREDIS_ASSERT(t->ready && n > 0);
     AZREDIS_ASSERT(!t->frozen || n == t->frozen_n);
-    rc = mbedtls_ssl_write(&t->ssl, (const unsigned char *)p, n);
+    int rc = mbedtls_ssl_write(&t->ssl, (const unsigned char *)p, n);
     t->frozen = 0;
     if (rc > 0) {
         *put = (size_t)rc;
@@ -14986,7 +14717,6 @@ static void azri_tls_idle(azri_tls *t) {
  * Entry points: azri_pfx_load, azri_chain_add.
  * ================================================================================================ */
 #define AZRI_KEY_WHERE     "certificate"
-#define AZRI_CHAIN_HEAD    4u        /* bytes of a length before each certificate of a chain */
 #define AZRI_PASSWORD_MAX  128u      /* of a file, in bytes of UTF-8; as UTF-16 it is on the stack */
 #define AZRI_PBE_BLOCK_MAX 16u
 #define AZRI_KEY_ROOM      (AZRI_KEY_FILE_MAX + AZRI_PBE_BLOCK_MAX)  /* of each buffer: a file and its NUL or padding */
@@ -15439,7 +15169,7 @@ static azredis_status azri_pfx_load(const azri_mem *m, azredis_str in, const cha
     return st;
 }
 
-/* ==== >>sign ============================================================== uses: core mem fail text port mbedtls pfx
+/* ==== >>sign ============================================================== uses: core mem fail text certificate port mbedtls pfx
  * The certificate of a service principal: what people keep it in is read, and its key signs. Whoever calls holds
  * azri_tls_enter. Nothing here is I/O.
  * Entry points: azri_key_load, azri_chain_load, azri_key_sign, azri_key_free.
@@ -15511,16 +15241,6 @@ static azredis_status azri_pem_decode(azredis_str body, azri_buf *out) {
 
 /* ---- chain: certificates as DER, each behind its length ---------------------------------------------- */
 
-/* The certificate at *at, which moves on. 0: there is none. */
-static int azri_chain_next(const azri_buf *chain, size_t *at, azredis_str *der) {
-    size_t i, n = 0;
-    if (*at == chain->len) return 0;
-    for (i = 0; i < AZRI_CHAIN_HEAD; i++) n = n << 8 | (unsigned char)chain->ptr[*at + i];
-    *der = azri_slice(chain->ptr + *at + AZRI_CHAIN_HEAD, n);
-    *at += AZRI_CHAIN_HEAD + n;
-    return 1;
-}
-
 static azredis_status azri_chain_pem(azri_buf *chain, azri_buf *scratch, azredis_str text, azredis_error *e) {
     azri_pem b;
     azredis_status st = AZREDIS_OK;
@@ -15575,12 +15295,13 @@ static void azri_chain_reverse(char *p, size_t n) {
 
 /* The certificate of the key moves to the front. */
 static azredis_status azri_chain_leaf(azri_key *k, azredis_error *e) {
+    azredis_str rest = azri_slice(k->chain.ptr, k->chain.len), der;
     size_t from = 0, at = 0;
-    azredis_str der;
     int rc = 0, bad = 0;
-    while (rc == 0 && azri_chain_next(&k->chain, &at, &der)) {
+    while (rc == 0 && azri_chain_next(&rest, &der)) {
         rc = azri_chain_matches(k, der, &bad);
-        if (rc == 0) from = at;
+        from = at;
+        at = k->chain.len - rest.len;
     }
     if (rc == 0 && bad)
         return azri_fail(e, AZREDIS_E_ARG, AZRI_KEY_WHERE, "certificate: a certificate in it is damaged, or of a kind "
@@ -15627,8 +15348,7 @@ static azredis_status azri_key_der(azri_key *k, const azri_buf *der, const char 
     azredis_str in = azri_slice(der->ptr, der->len), value;
     azri_buf plain;
     azredis_status st;
-    if (!AZRI_WITH_PEM || !azri_der(&in, AZRI_DER_SEQUENCE, &value) || !value.len ||
-        value.ptr[0] != AZRI_DER_SEQUENCE)
+    if (!AZRI_WITH_PEM || !azri_der(&in, AZRI_DER_SEQUENCE, &value) || !value.len || value.ptr[0] != AZRI_DER_SEQUENCE)
         return azri_key_parse(k, der, NULL, e);
     azri_buf_init(&plain, der->mem, AZRI_KEY_ROOM, 1);
     st = azri_pfx_load(der->mem, azri_slice(der->ptr, der->len), password, &plain, NULL, e);
@@ -15708,9 +15428,8 @@ static azredis_status azri_chain_load(azri_buf *chain, const azri_mem *m, azredi
 /* The thumbprint of the first certificate, as the header of an assertion has it: by SHA-256 for PS256, by SHA-1 for
  * RS256. Returns its length; 0: this mbedTLS has no such hash. */
 static size_t azri_chain_print(const azri_buf *chain, int alg, unsigned char out[32]) {
-    azredis_str der;
-    size_t at = 0;
-    if (!azri_chain_next(chain, &at, &der)) return 0;
+    azredis_str rest = azri_slice(chain->ptr, chain->len), der;
+    if (!azri_chain_next(&rest, &der)) return 0;
     if (alg == AZRI_SIGN_RS256) return azri_mbedtls_sha1((const unsigned char *)der.ptr, der.len, out) == 0 ? 20 : 0;
     return azri_mbedtls_sha256((const unsigned char *)der.ptr, der.len, out) == 0 ? 32 : 0;
 }
@@ -15876,10 +15595,9 @@ static azredis_status azri_line_tunnel(azri_line *l, azredis_error *e) {
     char host[256], c;
     uint16_t port;
     azredis_str login;
-    azredis_status st;
     int k;
     (void)azri_proxy_read(azri_str(l->proxy), host, &port, &login);
-    st = azri_line_ask(l, login, e);
+    azredis_status st = azri_line_ask(l, login, e);
     while (st == AZREDIS_OK && (h->state == AZRI_HTTP_STATUS_LINE || h->state == AZRI_HTTP_HEADERS)) {
         k = l->port->p.recv(l->port->p.user, l->sock, &c, 1);
         if (k == 0) return AZREDIS_AGAIN;
@@ -15913,12 +15631,11 @@ static void azri_line_again(azri_line *l) {
 }
 
 static azredis_status azri_line_secure(azri_line *l, azredis_error *e) {
-    azredis_status st;
     l->state = azri_line_has_tls(l) ? AZRI_LINE_TLS : AZRI_LINE_OPEN;
     l->want = AZRI_WRITE;               /* TLS: the ClientHello */
     if (!azri_line_has_tls(l)) return AZREDIS_OK;
     azri_tls_enter();
-    st = azri_tls_open(&l->tls, l->port, &l->conf, l->sock, e);
+    azredis_status st = azri_tls_open(&l->tls, l->port, &l->conf, l->sock, e);
     azri_tls_leave();
     return st;
 }
@@ -15933,9 +15650,8 @@ static azredis_status azri_line_dial(azri_line *l, uint64_t now, azredis_error *
 }
 
 static azredis_status azri_line_handshake(azri_line *l, uint64_t now, azredis_error *e) {
-    azredis_status st;
     azri_tls_enter();
-    st = azri_tls_handshake(&l->tls, e);
+    azredis_status st = azri_tls_handshake(&l->tls, e);
     azri_tls_leave();
     l->want = (uint8_t)l->tls.want;
     if (st == AZREDIS_OK) l->state = AZRI_LINE_OPEN;
@@ -15964,38 +15680,36 @@ static void azri_line_look(azri_line *l) {
     l->tls.spent = 0;
 }
 
+/* Without TLS: what recv or send returned. */
+static azredis_status azri_line_plain(const azri_line *l, int k, size_t *n, azredis_error *e) {
+    *n = k > 0 ? (size_t)k : 0;
+    if (k < 0) return azri_net_fail(e, l->conf.where, l->host, k);
+    return k ? AZREDIS_OK : AZREDIS_AGAIN;
+}
+
 static azredis_status azri_line_read(azri_line *l, char *p, size_t n, size_t *got, azredis_error *e) {
-    int k;
+    azredis_status st;
     if (azri_line_has_tls(l)) {
-        azredis_status st;
         azri_tls_enter();
         st = azri_tls_read(&l->tls, p, n, got, e);
         azri_tls_leave();
-        return st;
+    } else {
+        st = azri_line_plain(l, l->port->p.recv(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX)), got, e);
+        l->spent = st == AZREDIS_OK && *got < n;
     }
-    k = l->port->p.recv(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX));
-    *got = k > 0 ? (size_t)k : 0;
-    l->spent = k > 0 && *got < n;
-    if (k < 0) return azri_net_fail(e, l->conf.where, l->host, k);
-    return k ? AZREDIS_OK : AZREDIS_AGAIN;
+    return st;
 }
 
 /* Behind a read that gave something: 1 if there is no more now. */
 static int azri_line_dry(azri_line *l) { return azri_line_has_tls(l) ? azri_tls_dry(&l->tls) : l->spent; }
 
 static azredis_status azri_line_write(azri_line *l, const char *p, size_t n, size_t *put, azredis_error *e) {
-    int k;
-    if (azri_line_has_tls(l)) {
-        azredis_status st;
-        azri_tls_enter();
-        st = azri_tls_write(&l->tls, p, n, put, e);
-        azri_tls_leave();
-        return st;
-    }
-    k = l->port->p.send(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX));
-    *put = k > 0 ? (size_t)k : 0;
-    if (k < 0) return azri_net_fail(e, l->conf.where, l->host, k);
-    return k ? AZREDIS_OK : AZREDIS_AGAIN;
+    if (!azri_line_has_tls(l))
+        return azri_line_plain(l, l->port->p.send(l->port->p.user, l->sock, p, azri_minz(n, INT_MAX)), put, e);
+    azri_tls_enter();
+    azredis_status st = azri_tls_write(&l->tls, p, n, put, e);
+    azri_tls_leave();
+    return st;
 }
 
 static size_t azri_line_fds(const azri_line *l, azri_fd *out, size_t cap, int has_output) {
@@ -16097,9 +15811,8 @@ static void azri_auth_event(azredis_auth *a, azredis_event_type type, const azre
 
 /* Under the lock. NULL: without events, or of a level that nobody wants. */
 static azri_item *azri_auth_log_item(azredis_auth *a, azredis_level level, int number) {
-    azri_item *it;
     if (!AZRI_WITH_EVENTS || level > a->wanted) return NULL;
-    it = azri_auth_note(a, AZREDIS_EV_LOG, NULL);
+    azri_item *it = azri_auth_note(a, AZREDIS_EV_LOG, NULL);
     it->level = level;
     it->number = number;
     return it;
@@ -16139,10 +15852,9 @@ static void azri_auth_watch(azredis_auth *a, azri_watch *w, azri_waker *waker) {
 
 /* refused: it leaves while its server refuses tokens. */
 static void azri_auth_unwatch(azredis_auth *a, azri_watch *w, int refused) {
-    azri_watch **at;
     azri_auth_lock(a);
     if (refused) azri_token_forgive(&a->machine);
-    for (at = &a->watches; *at; at = &(*at)->next)
+    for (azri_watch **at = &a->watches; *at; at = &(*at)->next)
         if (*at == w) { *at = w->next; break; }
     azri_auth_unlock(a);
 }
@@ -16171,9 +15883,8 @@ struct azri_fetch {
 
 /* 0: out of memory; a variable that could not be copied must not look like one that is missing. */
 static int azri_env_load(azri_env *env, const azri_mem *m) {
-    size_t i;
     int ok = 1;
-    for (i = 0; AZRI_WITH_ENV && i < AZRI_ENV_COUNT; i++) {
+    for (size_t i = 0; AZRI_WITH_ENV && i < AZRI_ENV_COUNT; i++) {
         const char *z = azri_shape_of(m) ? NULL : azri_getenv(azri_env_names[i]);     /* an arena has no room for it */
         env->value[i] = z && z[0] ? azri_strdup(m, z) : NULL;
         if (z && z[0] && !env->value[i]) ok = 0;
@@ -16215,9 +15926,8 @@ static void azri_fetch_free(azredis_auth *a, azri_fetch *f) {
 
 /* Under the lock: the fetch with this claim brought no token. */
 static void azri_auth_failed(azredis_auth *a, uint32_t claim, const azredis_error *e, uint64_t now) {
-    int64_t next;
     azri_token_failed(&a->machine, claim, now, e->retryable, e->retry_after_ms);
-    next = (int64_t)(azri_max64(a->machine.next_try, now) - now);
+    int64_t next = (int64_t)(azri_max64(a->machine.next_try, now) - now);
     a->token_failures++;
     azri_fail_copy(&a->failure, e);
     azri_auth_event(a, AZREDIS_EV_TOKEN_REFRESH_FAILED, e, azri_token_left(&a->machine, now), AZREDIS_UNKNOWN, next);
@@ -16292,10 +16002,9 @@ static void azri_auth_describe(azredis_auth *a, const azri_flow *flow) {
 static azredis_status azri_fetch_take(azredis_auth *a, azri_fetch *f, uint64_t now) {
     azredis_str jwt = azri_slice(f->flow.token.ptr, f->flow.token.len);
     int64_t old_left = azri_token_left(&a->machine, now), new_left, next;
-    azri_blob *b;
     if (AZRI_WITH_CLAIMS && a->blob && azri_identity_same(a->blob->user, f->flow.user, &f->flow.error) != AZREDIS_OK)
         return f->flow.error.code;
-    b = azri_blob_new(&a->port.mem, f->flow.user, jwt);
+    azri_blob *b = azri_blob_new(&a->port.mem, f->flow.user, jwt);
     if (!b) return azri_fail(&f->flow.error, AZREDIS_E_NOMEM, "token", "out of memory for the token");
     if (azri_token_got(&a->machine, f->claim, now, f->flow.sent_at, f->flow.life_ms, f->flow.refresh_ms, b->hash) !=
         AZRI_TOKEN_NEW) {
@@ -16357,7 +16066,6 @@ static void azri_fetch_device_return(azredis_auth *a, azri_fetch *f, int mine) {
  * would ever be of use: it is forgotten, so that the next walk asks for a sign-in. */
 static void azri_fetch_device_save(azredis_auth *a, azri_fetch *f) {
     azri_device *d = f->flow.device;
-    azredis_status st;
     int other;
     if (!d || !d->changed) return;
     azri_auth_lock(a);                  /* another than before has signed in: azri_fetch_take refuses the token */
@@ -16370,7 +16078,7 @@ static void azri_fetch_device_save(azredis_auth *a, azri_fetch *f) {
         d->dead = 1;
     }
     if (other || !a->conf.save_refresh) return;
-    st = a->conf.save_refresh(a->conf.refresh_user, d->refresh, strlen(d->refresh));
+    azredis_status st = a->conf.save_refresh(a->conf.refresh_user, d->refresh, strlen(d->refresh));
     if (st == AZREDIS_OK) return;
     azri_auth_lock(a);
     azri_auth_log(a, AZREDIS_LOG_WARNING, AZRI_LOG_NOT_SAVED,
@@ -16394,11 +16102,10 @@ static void azri_fetch_device_tell(azredis_auth *a, azri_fetch *f, uint64_t now)
 /* The walk waits, perhaps for a person: then it says that it lives, and once what to show. 0: others have taken over. */
 static int azri_fetch_device_wait(azredis_auth *a, azri_fetch *f, uint64_t now) {
     azri_device *d = f->flow.device;
-    int mine, news;
     if (!d || !d->code) return 1;
     azri_auth_lock(a);
-    mine = a->machine.claim == f->claim;
-    news = mine && d->news;
+    int mine = a->machine.claim == f->claim;
+    int news = mine && d->news;
     if (mine) azri_token_extend(&a->machine, now, f->step.wait_ms + a->conf.chain_ms);
     if (news) azri_fetch_device_tell(a, f, now);
     else if (mine) {
@@ -16414,9 +16121,8 @@ static int azri_fetch_device_wait(azredis_auth *a, azri_fetch *f, uint64_t now) 
 /* The walk has ended. Frees f. */
 static void azri_fetch_end(azredis_auth *a, azri_fetch *f, uint64_t now) {
     azredis_status st = f->flow.status;
-    int mine;
     azri_auth_lock(a);
-    mine = a->machine.claim == f->claim;
+    int mine = a->machine.claim == f->claim;
     if (st == AZREDIS_OK) st = azri_fetch_take(a, f, now);
     if (st == AZREDIS_OK) {
         if (AZRI_WITH_WALKS) a->pin = f->flow.pin;
@@ -16448,12 +16154,11 @@ static void azri_fetch_drop(azredis_auth *a, azri_fetch *f, uint64_t now) {
 
 static AZRI_APART void azri_fetch_call(azredis_auth *a, azri_fetch *f) {
     azredis_fetched got;
-    azredis_status st;
     char *room = (char *)azri_zalloc(&a->port.mem, AZRI_TOKEN_MAX + 1);
     memset(&got, 0, sizeof got);
     got.cap = AZRI_TOKEN_MAX + 1;
     got.token = room;
-    st = room ? f->step.call(f->step.call_user, f->step.scope, &got) : AZREDIS_E_NOMEM;
+    azredis_status st = room ? f->step.call(f->step.call_user, f->step.scope, &got) : AZREDIS_E_NOMEM;
     got.cap = AZRI_TOKEN_MAX + 1;       /* it may have overwritten both; what we free is ours */
     azri_flow_call(&f->flow, azri_auth_now(a), st, &got);
     if (!room) return;
@@ -16465,10 +16170,9 @@ static AZRI_APART void azri_fetch_call(azredis_auth *a, azri_fetch *f) {
 static void azri_fetch_file(azredis_auth *a, azri_fetch *f) {
     azredis_error e;
     azri_buf text;
-    azredis_status st;
     memset(&e, 0, sizeof e);
     azri_buf_init(&text, &a->port.mem, f->step.file_max, 1);
-    st = azri_file_read(&text, f->step.file, f->step.directory, f->step.file_max, f->step.where, &e);
+    azredis_status st = azri_file_read(&text, f->step.file, f->step.directory, f->step.file_max, f->step.where, &e);
     azri_flow_text(&f->flow, azri_auth_now(a), st, azri_slice(text.ptr, text.len), &e);
     azri_buf_free(&text);
 }
@@ -16478,7 +16182,6 @@ static void azri_fetch_file(azredis_auth *a, azri_fetch *f) {
 /* Your callback signs what f->proof holds; not under a lock. */
 static azredis_status azri_fetch_call_sign(azri_flow *f, const azri_step *step, const unsigned char hash[32], azri_buf *out) {
     azredis_signing s;
-    azredis_status st;
     if (azri_buf_reserve(out, AZRI_SIGNATURE_MAX) != AZREDIS_OK)
         return azri_flow_fail(f, AZREDIS_E_NOMEM, "no memory for a signature");
     memset(&s, 0, sizeof s);
@@ -16488,7 +16191,7 @@ static azredis_status azri_fetch_call_sign(azri_flow *f, const azri_step *step, 
     s.text_len = f->proof.len;
     s.signature = (unsigned char *)out->ptr;
     s.cap = AZRI_SIGNATURE_MAX;
-    st = step->sign(step->sign_user, &s);
+    azredis_status st = step->sign(step->sign_user, &s);
     if (st != AZREDIS_OK) return azri_flow_blame(f, st, s.reason, sizeof s.reason);
     if (s.len == 0 || s.len > AZRI_SIGNATURE_MAX)
         return azri_flow_fail(f, AZREDIS_E_TOKEN, "the callback returned OK, but wrote nothing, or a len greater than cap");
@@ -16529,10 +16232,9 @@ static AZRI_APART azredis_status azri_fetch_assert(const azri_port *port, azri_f
 
 static void azri_fetch_sign(azredis_auth *a, azri_fetch *f) {
     azri_buf signature;
-    azredis_status st;
     azri_buf_init(&signature, &a->port.mem, AZRI_VALUE_MAX, 1);            /* in an arena the place of the token */
-    st = azri_fetch_assert(&a->port, &f->flow, &f->step, &signature);
-    azri_flow_signed(&f->flow, azri_auth_now(a), st, azri_slice(signature.ptr, signature.len));
+    azredis_status st = azri_fetch_assert(&a->port, &f->flow, &f->step, &signature);
+    azri_flow_text(&f->flow, azri_auth_now(a), st, azri_slice(signature.ptr, signature.len), &f->flow.error);
     azri_buf_free(&signature);
 }
 #endif
@@ -16548,10 +16250,9 @@ static void azri_fetch_ran(azredis_auth *a, azri_fetch *f, azredis_status st) {
 }
 
 static void azri_fetch_exec(azredis_auth *a, azri_fetch *f, azri_grave *g, uint64_t now) {
-    azredis_status st;
     memset(&f->child_error, 0, sizeof f->child_error);
-    st = azri_child_start(&f->child, &a->port, g, f->step.argv, f->step.variable, f->step.where, now,
-                          f->step.timeout_ms, &f->child_error);
+    azredis_status st = azri_child_start(&f->child, &a->port, g, f->step.argv, f->step.variable, f->step.where, now,
+                                         f->step.timeout_ms, &f->child_error);
     if (st == AZREDIS_OK) f->phase = AZRI_FETCH_EXEC;
     else azri_fetch_ran(a, f, st);
 }
@@ -16610,20 +16311,18 @@ static azredis_status azri_fetch_http(azri_fetch *f, uint64_t now, azredis_error
     }
     if (st == AZREDIS_OK) st = azri_fetch_read(f, e);
     if (st == AZREDIS_AGAIN && now >= f->until)
-        return azri_fail(e, AZREDIS_E_TIMEOUT, f->step.where,
-                         "token request to %s:%u: no complete answer in %u ms; is it the "
-                         "right authority, and is there a proxy or firewall on the way?",
-                         f->step.url.host, (unsigned)f->step.url.port, (unsigned)f->step.timeout_ms);
+        return azri_fail(e, AZREDIS_E_TIMEOUT, f->step.where, "token request to %s:%u: no complete answer in %u ms; is "
+                         "it the right authority, and is there a proxy or firewall on the way?", f->step.url.host,
+                         (unsigned)f->step.url.port, (unsigned)f->step.timeout_ms);
     return st;
 }
 
 /* A machine that does not know the time takes that of the answer which brought the token. */
 static azredis_status azri_fetch_learn(azredis_auth *a, const azri_fetch *f, uint64_t now, azredis_error *e) {
-    azredis_status st;
     if (!azri_line_has_tls(&f->line) || f->line.conf.pin || f->http.status != 200 || !AZRI_WITH_HTTP_DATE || f->http.date <= 0 ||
         azri_port_unix(&a->port) > 0)
         return AZREDIS_OK;
-    st = azri_tls_check_date(&f->line.tls, f->http.date, e);
+    azredis_status st = azri_tls_check_date(&f->line.tls, f->http.date, e);
     if (st != AZREDIS_OK) return st;
     azri_auth_lock(a);
     a->port.learned = f->http.date;
@@ -16745,9 +16444,8 @@ static void azri_auth_free(azredis_auth *a) {
 }
 
 static void azri_auth_let_go(azredis_auth *a) {
-    uint32_t left;
     azri_auth_lock(a);
-    left = AZRI_WITH_SHARED ? --a->refs : 0;
+    uint32_t left = AZRI_WITH_SHARED ? --a->refs : 0;
     azri_auth_unlock(a);
     if (left == 0) azri_auth_free(a);
 }
@@ -17053,9 +16751,8 @@ static azredis_status azri_conn_frames(azredis_client *c, azri_session *s, uint6
 static azredis_status azri_conn_read(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
     azri_conn *k = azri_conn_of(s);
     azredis_status st = AZREDIS_AGAIN;
-    int reads;
     azri_line_look(&k->line);
-    for (reads = 0; ; reads++) {
+    for (int reads = 0; ; reads++) {
         char *p;
         size_t n;
         st = azri_conn_frames(c, s, now, e);
@@ -17121,9 +16818,8 @@ static int azri_is_up(const azri_session *s) {
 
 /* A step of connecting. AGAIN: later. */
 static AZRI_APART azredis_status azri_conn_connect(azredis_client *c, azri_session *s, uint64_t now, azredis_error *e) {
-    azredis_status st;
     azri_let_go(c);
-    st = azri_line_step(&azri_conn_of(s)->line, now, e);
+    azredis_status st = azri_line_step(&azri_conn_of(s)->line, now, e);
     azri_hold(c);
     if (st != AZREDIS_OK) return st;
     if (!azri_hub_live_blob(&c->hub, now))
@@ -17322,7 +17018,6 @@ static void azri_deliver(azredis_client *c) {
 /* What all that pump do: read, let time pass, write, tell. Reading comes first: what has been closed or has expired
  * is found out before anything is written into it. */
 static void azri_turn_read(azredis_client *c, azri_waker *w, uint64_t now) {
-    azri_session *s;
     int called;
     c->busy = 0;
     if (!c->silent) {
@@ -17332,13 +17027,12 @@ static void azri_turn_read(azredis_client *c, azri_waker *w, uint64_t now) {
         if (called) c->woken = 1;
         c->silent = 1;
     }
-    for (s = c->hub.sessions; s; s = azri_next(s)) azri_conn_step(c, s, now);
+    for (azri_session *s = c->hub.sessions; s; s = azri_next(s)) azri_conn_step(c, s, now);
 }
 
 /* The last part of a turn: what waits is written, who waits is told. */
 static void azri_turn_write(azredis_client *c, uint64_t now) {
-    azri_session *s;
-    for (s = c->hub.sessions; s; s = azri_next(s)) {
+    for (azri_session *s = c->hub.sessions; s; s = azri_next(s)) {
         if (s->state == AZRI_DOWN) azri_conn_close(c, s);
         if (azri_hub_may_dial(&c->hub, s, now)) azri_conn_dial(c, s, now);
         azri_conn_flush(c, s, now);
@@ -17361,8 +17055,7 @@ static int azri_is_lost(const azri_session *s) {
 }
 
 static int azri_all_up(const azredis_client *c) {
-    const azri_session *s;
-    for (s = c->hub.sessions; s; s = azri_next(s))
+    for (const azri_session *s = c->hub.sessions; s; s = azri_next(s))
         if (s->state != AZRI_READY && s->state != AZRI_DRAINING && !azri_is_lost(s)) return 0;
     return 1;
 }
@@ -17370,9 +17063,8 @@ static int azri_all_up(const azredis_client *c) {
 /* The first parts of a turn: what came is read, the token is looked after (with threads beside it), time passes. Returns
  * the time; azri_turn_write must follow. */
 static uint64_t azri_pump_look(azredis_client *c, uint64_t now) {
-    int stepped;
     azri_turn_read(c, c->waker, now);
-    stepped = !azri_threaded(c) && azri_pump_token(c, now);
+    int stepped = !azri_threaded(c) && azri_pump_token(c, now);
     if (azri_resting(&c->hub) && !azri_fetching(c)) azri_hub_rest(&c->hub, now);
     if (stepped || azri_fetching(c) || !azri_all_up(c)) now = azri_now(c);  /* a handshake or get_token may take its time */
     azri_pump_auth(c, now);
@@ -17391,10 +17083,9 @@ static void azri_pump_turn(azredis_client *c) { azri_turn_write(c, azri_pump_loo
 
 /* When the sessions want a turn. With the baton. */
 static uint64_t azri_turn_deadline(const azredis_client *c, uint64_t now) {
-    const azri_session *s;
     uint64_t t = azri_hub_deadline(&c->hub, now);
     if (c->busy || c->hub.done.head) return now;
-    for (s = c->hub.sessions; s; s = azri_next(s)) {
+    for (const azri_session *s = c->hub.sessions; s; s = azri_next(s)) {
         const azri_conn *k = azri_conn_of(s);
         if (!k) continue;
         azri_sooner(&t, azri_line_deadline(&k->line));
@@ -17417,18 +17108,16 @@ static uint64_t azri_fetch_due(azredis_client *c, uint64_t now) {
 }
 
 static uint64_t azri_pump_deadline(azredis_client *c, uint64_t now) {
-    uint64_t t;
     if (AZRI_TICK) return c->busy || c->hub.done.head || c->calls || c->drained ? now : now + AZRI_TICK;
-    t = azri_turn_deadline(c, now);
+    uint64_t t = azri_turn_deadline(c, now);
     if (c->calls || (AZRI_WITH_EVENTS && (c->drained || c->hub.news.count))) return now;
     return azri_min64(t, azri_fetch_due(c, now));
 }
 
 /* The sockets of all sessions; how many there are, which may be more than cap. */
 static size_t azri_turn_fds(const azredis_client *c, azri_fd *out, size_t cap) {
-    const azri_session *s;
     size_t n = 0;
-    for (s = c->hub.sessions; s; s = azri_next(s))
+    for (const azri_session *s = c->hub.sessions; s; s = azri_next(s))
         if (s->link)
             n += azri_line_fds(&azri_conn_of(s)->line, out + azri_minz(n, cap), cap - azri_minz(n, cap),
                                azri_conn_has_output(s));
@@ -17445,8 +17134,7 @@ static size_t azri_pump_fds(const azredis_client *c, azri_fd *out, size_t cap) {
 
 /* An idle connection holds no blocks for speed. */
 static void azri_pump_idle(azredis_client *c) {
-    azri_session *s;
-    for (s = c->hub.sessions; s; s = azri_next(s))
+    for (azri_session *s = c->hub.sessions; s; s = azri_next(s))
         if (s->in_flight == 0) {
             azri_resp_idle(&s->resp);
             if (s->link) azri_conn_idle(c, azri_conn_of(s));
@@ -17457,9 +17145,8 @@ static void azri_pump_idle(azredis_client *c) {
 /* 1: a poll of ours has found the waker quiet. */
 static int azri_is_silent(const azri_port *port, const azri_waker *w, const azri_fd *fds, size_t n) {
     azri_fd own;
-    size_t i;
     if (!azri_port_polls(port) || azri_waker_fds(w, &own, 1) == 0) return 0;
-    for (i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++)
         if (fds[i].sock == own.sock) return !fds[i].ready;
     return 0;
 }
@@ -17468,10 +17155,9 @@ static int azri_is_silent(const azri_port *port, const azri_waker *w, const azri
 static void azri_pump_sleep(azredis_client *c, uint64_t until) {
     azri_fd fds[AZRI_FDS_MAX];
     uint64_t now = azri_now(c), t = azri_min64(until, azri_pump_deadline(c, now));
-    size_t n;
     if (t <= now) return;
     if (t - now >= AZRI_SECOND) azri_pump_idle(c);
-    n = azri_minz(azri_pump_fds(c, fds, AZRI_FDS_MAX), AZRI_FDS_MAX);
+    size_t n = azri_minz(azri_pump_fds(c, fds, AZRI_FDS_MAX), AZRI_FDS_MAX);
     azri_let_go(c);
     c->port.p.wait(c->port.p.user, fds, n, (uint32_t)azri_min64(t - now, AZRI_WAIT_MAX));
     azri_hold(c);
@@ -17483,11 +17169,10 @@ static void azri_pump_sleep(azredis_client *c, uint64_t until) {
 /* Every command ends. Under the lock. */
 static void azri_client_fail_all(azredis_client *c) {
     azri_queue unsent;
-    azri_session *s;
     const azredis_error *e = &c->hub.made;
     memset(&unsent, 0, sizeof unsent);
     (void)azri_fail(&c->hub.made, AZREDIS_E_CLOSED, "client", "the client was closed");
-    for (s = c->hub.sessions; s; s = azri_next(s)) {
+    for (azri_session *s = c->hub.sessions; s; s = azri_next(s)) {
         azri_session_closed(s, e, &unsent);
         s->dial_at = AZRI_NEVER64;      /* a lease has ended by that, too */
     }
@@ -17512,8 +17197,7 @@ static void azri_client_undo(azredis_client *c) {
 
 /* Frees all. Nobody else may be inside. */
 static void azri_client_free(azredis_client *c) {
-    azri_session *s;
-    for (s = c->hub.sessions; s; s = azri_next(s))
+    for (azri_session *s = c->hub.sessions; s; s = azri_next(s))
         if (s->link) azri_conn_free(c, azri_conn_of(s));
     c->grave.keep = NULL;               /* what the token request still closes is closed at once */
     azri_grave_clear(&c->grave, &c->port, c->grave.count);
@@ -17623,8 +17307,7 @@ static void azri_park_close(azri_park *p) {
 /* Adds to the set, or says what is wanted now. Nothing is ever taken out: a socket that is closed leaves the set by
  * itself, and its number may be another's by now. */
 static void azri_park_watch(azri_park *p, const azri_fd *f, size_t n) {
-    size_t i;
-    for (i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++)
         if (!azri_park_ctl(p, EPOLL_CTL_MOD, &f[i], f[i].want)) (void)azri_park_ctl(p, EPOLL_CTL_ADD, &f[i], f[i].want);
 }
 
@@ -17746,11 +17429,9 @@ static uint64_t azri_threads_sum(const azredis_client *c) {
 /* azredis_client.told: after each turn. */
 static void azri_threads_told(azredis_client *c, int ended) {
     azri_threads *t = c->threads;
-    azri_sleeper *w;
-    uint64_t sum;
-    for (w = ended ? t->first : NULL; w; w = w->next)
+    for (azri_sleeper *w = ended ? t->first : NULL; w; w = w->next)
         if (*w->done >= w->want) azri_cond_signal(&w->cond);
-    sum = azri_threads_sum(c);
+    uint64_t sum = azri_threads_sum(c);
     if (t->watchers && (ended || sum != t->seen)) azri_cond_broadcast(&t->changed);
     if (c->calls || c->drained || c->hub.news.count || sum != t->seen) azri_cond_signal(&t->deliver);
     t->seen = sum;
@@ -17779,9 +17460,8 @@ static void azri_baton_lend(azredis_client *c, int back) {
 }
 
 static azri_sleeper *azri_baton_heir(const azredis_client *c) {
-    azri_sleeper *w;
     if (c->closing || !azri_all_ready(c)) return NULL;
-    for (w = c->threads->first; w; w = w->next)
+    for (azri_sleeper *w = c->threads->first; w; w = w->next)
         if (*w->done < w->want) return w;
     return NULL;
 }
@@ -17811,11 +17491,10 @@ static void azri_baton_check(azredis_client *c) {
 
 /* A caller's turn: all sessions are ready, so there is nothing to dial, fetch or close. */
 static void azri_caller_turn(azredis_client *c) {
-    azri_session *s;
     uint64_t now = azri_now(c);
     azri_turn_read(c, c->threads->turn_waker, now);
     azri_hub_tick(&c->hub, now);
-    for (s = c->hub.sessions; s; s = azri_next(s)) azri_conn_flush(c, s, now);
+    for (azri_session *s = c->hub.sessions; s; s = azri_next(s)) azri_conn_flush(c, s, now);
     azri_tell(c);
 }
 
@@ -17823,10 +17502,9 @@ static void azri_caller_sleep(azredis_client *c) {
     azri_threads *t = c->threads;
     azri_fd fds[AZRI_FDS_MAX];
     uint64_t now = azri_now(c), until = azri_turn_deadline(c, now);
-    size_t n;
     if (until <= now) return;
     fds[0] = azri_waker_fd(t->turn_waker);
-    n = 1 + azri_minz(azri_turn_fds(c, fds + 1, AZRI_FDS_MAX - 1), AZRI_FDS_MAX - 1);
+    size_t n = 1 + azri_minz(azri_turn_fds(c, fds + 1, AZRI_FDS_MAX - 1), AZRI_FDS_MAX - 1);
     t->holder_asleep = 1;
     azri_let_go(c);
     (void)azri_poll(fds, n, (int)azri_min64(until - now, AZRI_WAIT_MAX));
@@ -17865,8 +17543,7 @@ static void azri_sleeper_remove(azri_threads *t, const azri_sleeper *w) {
 
 /* Ends what has run out of time, without the session's other duties: for callers whose pump is held up. */
 static void azri_hub_expire(azri_hub *h, uint64_t now) {
-    azri_session *s;
-    for (s = h->sessions; s; s = azri_next(s))
+    for (azri_session *s = h->sessions; s; s = azri_next(s))
         if (s->state == AZRI_READY || s->state == AZRI_DRAINING) azri_session_expire(s, now, &h->made);
     azri_hub_expire_backlog(h, now);
 }
@@ -18110,9 +17787,8 @@ static void azri_threads_finish(azredis_client *c, int on_delivery) {
 
 static void *azri_delivery_run(void *arg) {
     azredis_client *c = (azredis_client *)arg;
-    azri_threads *t;
     azri_hold(c);
-    t = c->threads;
+    azri_threads *t = c->threads;
     for (;;) {
         azri_delivery_all(c);
         if (t->close_here) {
@@ -18129,9 +17805,8 @@ static void *azri_delivery_run(void *arg) {
 /* Under the lock, which is gone afterwards. In a callback the delivery thread ends the client when that has returned. */
 static void azri_threads_close(azredis_client *c) {
     azri_threads *t = c->threads;
-    azri_sleeper *w;
     c->closing = 1;
-    for (w = t->first; w; w = w->next) azri_cond_signal(&w->cond);
+    for (azri_sleeper *w = t->first; w; w = w->next) azri_cond_signal(&w->cond);
     azri_cond_broadcast(&t->changed);
     azri_cond_signal(&t->freed);
     azri_waker_wake(t->turn_waker);
@@ -18148,10 +17823,9 @@ static void azri_threads_close(azredis_client *c) {
 
 static azri_threads *azri_threads_new(const azri_port *port) {
     azri_threads *t = (azri_threads *)azri_zalloc(&port->mem, sizeof *t);
-    int parked;
     if (!t) return NULL;
     t->end = &t->first;
-    parked = azri_park_open(&t->park);
+    int parked = azri_park_open(&t->park);
     t->turn_waker = azri_waker_new(port);
     t->wait_waker = azri_waker_new(port);
     if (parked && azri_cond_init(&t->deliver) && azri_cond_init(&t->changed) && azri_cond_init(&t->freed) &&
@@ -18513,7 +18187,7 @@ static azredis_status azri_open_endpoint(azredis_client *c, const azredis_option
     /* A socket's path, a name, or name:port. Where hosts are names, the connect hook and TLS are left to find a wrong one. */
     if (!AZRI_WITH_ADDRESSES || (AZRI_WITH_PLAINTEXT && o->host[0] == '/')) {
         if (strlen(o->host) >= sizeof c->host)
-            return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "options.host has more than 255 bytes");
+            return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "options.host is a name or a path of more than 255 bytes");
         azri_copy(c->host, sizeof c->host, o->host);
     } else if (azri_endpoint_parse(azri_str(o->host), c->host, &port, &c->broken) != AZREDIS_OK) {
         return c->broken.code;
@@ -19212,9 +18886,8 @@ static azredis_status azri_flight(azredis_client *c, azri_session *s, const azre
     azri_queue made;
     azri_cmd *one;
     azredis_status st = AZREDIS_OK;
-    size_t i;
     memset(&made, 0, sizeof made);
-    for (i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++) {
         st = azri_new_cmd_wait(c, cmd[i].argc, cmd[i].argv, s ? AZRI_LENT | AZRI_FOR_LEASE : AZRI_LENT, deadline, &one, e);
         if (st != AZREDIS_OK) break;
         azri_cmd_options(one, how, deadline);
@@ -19258,7 +18931,6 @@ static void azri_lease_run(azredis_client *c, azri_session *s, uint64_t deadline
 }
 
 AZREDIS_API azredis_lease *azredis_lease_open(azredis_client *c, uint32_t wait_ms, azredis_error *why) {
-    azri_session *s;
     azredis_error e;
     azredis_status st = azri_enter(c);
     if (st != AZREDIS_OK) {
@@ -19266,7 +18938,7 @@ AZREDIS_API azredis_lease *azredis_lease_open(azredis_client *c, uint32_t wait_m
         return NULL;
     }
     azri_before_call(c, azri_now(c), azri_after(azri_now(c), wait_ms));
-    s = azri_lease_wait(c, NULL, azri_after(azri_now(c), wait_ms), &e);
+    azri_session *s = azri_lease_wait(c, NULL, azri_after(azri_now(c), wait_ms), &e);
     if (!s && why) *why = e;
     azri_leave(c);
     return s ? &s->lease : NULL;
@@ -19276,12 +18948,11 @@ AZREDIS_API azredis_status azredis_lease_command_argv(azredis_lease *l, azredis_
                                                       const azredis_str *argv) {
     azredis_client *c = l ? l->client : NULL;
     azredis_reply own;
-    uint64_t now;
     azredis_status st = azri_enter(c);
     if (!l || st != AZREDIS_OK) return azri_refuse_enter(c, r, st);
     memset(&own, 0, sizeof own);
     if (!r) r = &own;
-    now = azri_now(c);
+    uint64_t now = azri_now(c);
     azri_before_call(c, now, azri_call_deadline(c, how, now));
     azri_lease_run(c, l->session, azri_call_deadline(c, how, now), argc, argv, r);
     azri_leave(c);
@@ -19466,7 +19137,6 @@ static int azri_tx_is_right(const azri_tx *x, size_t most) {
 static azredis_status azri_atomic(azredis_client *c, azredis_reply *r, const azredis_call *how, const azredis_cmd *cmd, size_t n) {
     azredis_reply own;
     azredis_error e;
-    azredis_status st;
     azri_tx x;
     memset(&own, 0, sizeof own);
     memset(&x, 0, sizeof x);
@@ -19487,7 +19157,7 @@ static azredis_status azri_atomic(azredis_client *c, azredis_reply *r, const azr
     }
     azri_renew(c, AZRI_NEVER64);
     azri_leave(c);
-    st = x.r->status;
+    azredis_status st = x.r->status;
     azredis_reply_free(&own);
     return st;
 }
@@ -19518,12 +19188,11 @@ static void azri_blocking_call(azredis_client *c, azri_session *s, uint64_t dead
 
 static azredis_status azri_blocking_open(azri_blocking *b, azredis_client *c, int argc, const azredis_str *argv,
                                          azredis_error *e) {
-    size_t ids;
     b->sent = 0;
     b->begun = azri_now(c);
     if (!argv || !azri_slices_of(&b->slices, argc, argv, b->begun, b->limit))
         return azri_fail(e, AZREDIS_E_ARG, "block", "azredis_block takes a blocking command, and its timeout as 0.5 or 30; 0: for ever");
-    ids = b->slices.ids ? (size_t)(argc - b->slices.ids) : 0;
+    size_t ids = b->slices.ids ? (size_t)(argc - b->slices.ids) : 0;
     b->argc = argc;
     b->size = (size_t)argc * sizeof *argv + ids * AZRI_ID_ROOM;
     b->argv = (azredis_str *)azri_alloc(&c->port.mem, b->size);
@@ -19555,12 +19224,10 @@ static int azri_blocking_last(azredis_client *c, azri_session *s, azri_blocking 
 }
 
 static void azri_blocking_slice(azredis_client *c, azri_session *s, azri_blocking *b, azredis_reply *r) {
-    uint64_t now, ms;
-    int i;
-    for (i = b->slices.ids; i && i < b->argc; i++)
+    for (int i = b->slices.ids; i && i < b->argc; i++)
         if (azri_eqz(b->argv[i], "$") && !azri_blocking_last(c, s, b, i, r)) return;
-    now = azri_now(c);
-    ms = azri_slices_ms(&b->slices, s->blob, now);
+    uint64_t now = azri_now(c);
+    uint64_t ms = azri_slices_ms(&b->slices, s->blob, now);
     b->argv[b->slices.at] = azri_slices_timeout(&b->slices, ms);
     azri_blocking_call(c, s, azri_after(now + ms, c->command_ms), b->argc, b->argv, r);
 }
@@ -19639,10 +19306,8 @@ AZREDIS_API azredis_status azredis_block(azredis_client *c, azredis_reply *r, co
 /* One reply of many: their values as the elements of an array. */
 static azredis_status azri_exec_gather(const azri_mem *m, azredis_reply *r, const azredis_reply *part, size_t n) {
     azredis_value *items = (azredis_value *)azri_zalloc(m, n * sizeof *items), root;
-    azredis_status st;
-    size_t i;
     if (!items) return AZREDIS_E_NOMEM;
-    for (i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++) {
         if (part[i].value) items[i] = *part[i].value;
         items[i].flags &= (uint8_t)~AZREDIS_F_ATTRIBUTE;
     }
@@ -19650,14 +19315,13 @@ static azredis_status azri_exec_gather(const azri_mem *m, azredis_reply *r, cons
     root.type = AZREDIS_T_ARRAY;
     root.len = (uint32_t)n;
     root.as.items = items;
-    st = azri_reply_store(r, m, &root);
+    azredis_status st = azri_reply_store(r, m, &root);
     azri_free(m, items, n * sizeof *items);
     return st;
 }
 
 /* The first reply without an answer decides; error replies of the server are elements. */
 static azredis_status azri_exec_end(const azri_mem *m, azredis_reply *r, const azredis_reply *part, size_t n) {
-    azredis_status st;
     azredis_error e;
     size_t i;
     for (i = 0; i < n && (part[i].status == AZREDIS_OK || part[i].value); i++) {}
@@ -19666,7 +19330,7 @@ static azredis_status azri_exec_end(const azri_mem *m, azredis_reply *r, const a
         azri_reply_error(r, m, part[i].error);
         return r->status;
     }
-    st = azri_exec_gather(m, r, part, n);
+    azredis_status st = azri_exec_gather(m, r, part, n);
     if (st == AZREDIS_OK) return st;
     (void)azri_fail(&e, st, "exec", "the commands ran, but their answers did not fit into memory");
     azri_reply_error(r, m, &e);
@@ -19677,16 +19341,13 @@ AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, con
                                         const azredis_cmd *cmd, size_t n) {
     azredis_reply own, *part;
     azredis_error e;
-    azri_mem mem;
-    uint64_t now;
     azredis_status st = azri_enter(c);
     int done = 0;
-    size_t i;
     if (st != AZREDIS_OK) return azri_refuse_enter(c, r, st);
     if (how && how->flags & AZREDIS_ATOMIC) return azri_atomic(c, r, how, cmd, n);
-    mem = c->port.mem;
+    azri_mem mem = c->port.mem;
     memset(&own, 0, sizeof own);
-    now = azri_now(c);
+    uint64_t now = azri_now(c);
     azri_before_call(c, now, azri_call_deadline(c, how, now));
     part = n && cmd && n <= c->hub.conf.backlog_count ? (azredis_reply *)azri_zalloc(&c->port.mem, n * sizeof *part) : NULL;
     if (!part) st = azri_fail(&e, n && cmd ? n <= c->hub.conf.backlog_count ? AZREDIS_E_NOMEM : AZREDIS_E_LIMIT : AZREDIS_E_ARG,
@@ -19702,7 +19363,7 @@ AZREDIS_API azredis_status azredis_exec(azredis_client *c, azredis_reply *r, con
         azri_leave(c);
         st = azri_refuse_call(r, &mem, &e);
     }
-    for (i = 0; part && i < n; i++) azredis_reply_free(&part[i]);
+    for (size_t i = 0; part && i < n; i++) azredis_reply_free(&part[i]);
     azri_free(&mem, part, n * sizeof *part);
     azredis_reply_free(&own);
     return st;
@@ -19731,9 +19392,8 @@ AZREDIS_API azredis_status azredis_submit(azredis_client *c, const azredis_call 
 
 AZREDIS_API azredis_status azredis_wait(azredis_client *c, uint32_t ms) {
     azredis_status st = azri_enter(c);
-    uint64_t until;
     if (st != AZREDIS_OK) return st;
-    until = azri_after(azri_now(c), ms);
+    uint64_t until = azri_after(azri_now(c), ms);
     if (azri_threaded(c)) azri_threads_wait(c, until);
     else do {
         azri_pump_turn(c);
@@ -19747,12 +19407,11 @@ AZREDIS_API azredis_status azredis_wait(azredis_client *c, uint32_t ms) {
 
 AZREDIS_API azredis_status azredis_connect(azredis_client *c, uint32_t wait_ms, azredis_error *why) {
     azredis_status st = azri_enter(c);
-    uint64_t until;
     if (st != AZREDIS_OK) {
         azri_enter_error(c, st, why);
         return st;
     }
-    until = azri_after(azri_now(c), wait_ms);
+    uint64_t until = azri_after(azri_now(c), wait_ms);
     for (;;) {
         const azredis_error *t = &c->hub.trouble;
         azri_look(c);
@@ -19781,14 +19440,13 @@ AZREDIS_API void azredis_wake(azredis_client *c) {
 
 AZREDIS_API size_t azredis_fds(azredis_client *c, azredis_fd *out, size_t cap) {
     azredis_fd all[AZRI_FDS_MAX];
-    size_t n;
     if (!c || azri_auth_forked(c->auth)) return 0;
     azri_hold(c);
     if (azri_threaded(c) || c->closing || c->broken.code != AZREDIS_OK) {
         azri_let_go(c);
         return 0;
     }
-    n = azri_minz(azri_pump_fds(c, all, AZRI_FDS_MAX), AZRI_FDS_MAX);
+    size_t n = azri_minz(azri_pump_fds(c, all, AZRI_FDS_MAX), AZRI_FDS_MAX);
     if (out) memcpy(out, all, azri_minz(n, cap) * sizeof *out);
     c->short_list = n > cap;
     c->grave.keep = azri_grave_keep;
@@ -19798,11 +19456,10 @@ AZREDIS_API size_t azredis_fds(azredis_client *c, azredis_fd *out, size_t cap) {
 }
 
 AZREDIS_API int azredis_timeout_ms(azredis_client *c) {
-    uint64_t now, t;
     if (!c || azri_auth_forked(c->auth)) return (int)AZRI_WAIT_MAX;
     azri_hold(c);
-    now = azri_now(c);
-    t = now + AZRI_WAIT_MAX;
+    uint64_t now = azri_now(c);
+    uint64_t t = now + AZRI_WAIT_MAX;
     if (!azri_threaded(c) && !c->closing && c->broken.code == AZREDIS_OK) {
         azri_sooner(&t, azri_pump_deadline(c, now));
         if (c->short_list || c->grave.count) azri_sooner(&t, now + AZRI_STARVE);
@@ -19889,15 +19546,13 @@ static azredis_status azri_sub_trouble(const azredis_sub *s) {
 
 AZREDIS_API azredis_status azredis_subscribed(azredis_sub *s, uint32_t wait_ms, azredis_error *why) {
     azredis_client *c = s ? s->client : NULL;
-    azredis_status st;
-    uint64_t until;
     if (!s) return azri_fail(why, AZREDIS_E_ARG, "redis.subscribe", "there is no subscription");
-    st = azri_enter(c);
+    azredis_status st = azri_enter(c);
     if (st != AZREDIS_OK) {
         azri_enter_error(c, st, why);
         return st;
     }
-    until = azri_after(azri_now(c), wait_ms);
+    uint64_t until = azri_after(azri_now(c), wait_ms);
     s->busy++;
     for (;;) {
         azri_look(c);
@@ -19923,12 +19578,10 @@ AZREDIS_API azredis_status azredis_subscribed(azredis_sub *s, uint32_t wait_ms, 
 
 AZREDIS_API azredis_status azredis_next(azredis_sub *s, azredis_message *out, uint32_t wait_ms) {
     azredis_client *c = s ? s->client : NULL;
-    azredis_status st;
-    uint64_t until;
     if (!s || !out || s->fn) return AZREDIS_E_ARG;
-    st = azri_enter(c);
+    azredis_status st = azri_enter(c);
     if (st != AZREDIS_OK) return st;
-    until = azri_after(azri_now(c), wait_ms);
+    uint64_t until = azri_after(azri_now(c), wait_ms);
     st = AZREDIS_AGAIN;
     s->busy++;
     while (!c->closing && !s->dead) {
@@ -20010,11 +19663,10 @@ AZREDIS_API void azredis_stats_v(azredis_client *c, azredis_stats_data *out, siz
 
 AZREDIS_API void azredis_script_init(azredis_script *s, const char *text, size_t len) {
     unsigned char sum[20];
-    size_t i;
     memset(s, 0, sizeof *s);
     s->text = azri_slice(text, len);
     if (azri_mbedtls_sha1((const unsigned char *)text, len, sum) != 0) return;
-    for (i = 0; i < sizeof sum; i++) (void)azri_fmt(s->sha1 + 2 * i, 3, "%02x", (unsigned)sum[i]);
+    for (size_t i = 0; i < sizeof sum; i++) (void)azri_fmt(s->sha1 + 2 * i, 3, "%02x", (unsigned)sum[i]);
 }
 
 /* By its code: the words behind it differ between servers. */
@@ -20042,7 +19694,6 @@ AZREDIS_API azredis_status azredis_eval(azredis_client *c, azredis_reply *r, con
     azredis_str few[AZRI_COMMAND_ARGS], *all = few;
     azredis_reply own;
     azredis_error e;
-    azredis_status st;
     char digits[24];
     size_t n = argc > 0 ? (size_t)argc : 0, size = (n + 3) * sizeof *all;
     if (!c) return azri_refuse_enter(c, r, AZREDIS_E_NOMEM);
@@ -20059,7 +19710,7 @@ AZREDIS_API azredis_status azredis_eval(azredis_client *c, azredis_reply *r, con
     memset(&own, 0, sizeof own);
     all[2] = azredis_digits(digits, nkeys);
     if (n) memcpy(all + 3, argv, n * sizeof *argv);
-    st = azri_script_run(c, r ? r : &own, how, s, argc + 3, all);
+    azredis_status st = azri_script_run(c, r ? r : &own, how, s, argc + 3, all);
     if (all != few) azri_free(&c->port.mem, all, size);
     azredis_reply_free(&own);
     return st;
@@ -20098,9 +19749,8 @@ static azredis_status azri_scan_fetch(azredis_client *c, azredis_scan *it) {
 /* The page of a reply [cursor, page] that is one; NULL otherwise. */
 static const azredis_value *azri_scan_page(const azredis_reply *r) {
     const azredis_value *v = r->value;
-    uint8_t type;
     if (r->status != AZREDIS_OK || !v || v->type != AZREDIS_T_ARRAY || v->len != 2) return NULL;
-    type = v->as.items[1].type;
+    uint8_t type = v->as.items[1].type;
     return type == AZREDIS_T_ARRAY || type == AZREDIS_T_MAP || type == AZREDIS_T_SET ? &v->as.items[1] : NULL;
 }
 
@@ -20125,10 +19775,9 @@ static int azri_scan_take(azredis_scan *it) {
 
 static int azri_scan_turn(azredis_client *c, azredis_scan *it) {
     azredis_error e;
-    azredis_str cursor;
     it->at = 0;
     if (azri_scan_fetch(c, it) != AZREDIS_OK) return 0;
-    cursor = azri_scan_page(&it->reply) ? azredis_text(&it->reply.value->as.items[0]) : azri_slice(NULL, 0);
+    azredis_str cursor = azri_scan_page(&it->reply) ? azredis_text(&it->reply.value->as.items[0]) : azri_slice(NULL, 0);
     if (cursor.len == 0 || cursor.len >= sizeof it->cursor) {
         (void)azri_fail(&e, AZREDIS_E_RESP, "scan", "the server's answer is not a cursor and a list");
         (void)azri_refuse_call(&it->reply, &c->port.mem, &e);

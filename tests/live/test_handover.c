@@ -1,10 +1,14 @@
 /* A TLS key may seal so many records and no more, here 1 000: the connection is replaced again and again under commands
  * and a subscription, without a break. Witnesses: the callers, the server's values, the gateway's count of connections.
- *   cc -std=gnu11 -I. tests/live/test_handover.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
+ *   cc -std=gnu11 -I. tests/live/test_handover.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -lssl -lcrypto -lutil -pthread */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #define AZRI_TLS_RECORDS_MAX 1000
 #define AZREDIS_ENTRA_IMPLEMENTATION
 #include "azredis_entra.h"
 #include "live.h"
+#include "hostile.h"
 #include <stdatomic.h>
 
 #define HANDOVERS 6                     /* at least so many in each test */
@@ -215,12 +219,79 @@ static void test_without_a_second_connection_the_old_one_goes_on(void **state)
     done();
 }
 
+/* ---- a server that takes a token on a new connection only -------------------------------------------- */
+
+#define SHORT_LIFE 3                    /* seconds */
+
+static atomic_int refused, counted;     /* AUTHs on live connections, INCRs */
+
+static void stubborn_script(peer *p, void *user)
+{
+    char w[8][64], text[96];
+    int n, more = 1, auths = 0;
+    (void)user;
+    while (more && (n = peer_command(p, w)) > 0) {
+        if (!strcmp(w[0], "HELLO")) {
+            more = peer_puts(p, "%1\r\n$5\r\nproto\r\n:3\r\n");
+        } else if (!strcmp(w[0], "PING") && n > 1) {
+            snprintf(text, sizeof text, "$%zu\r\n%s\r\n", strlen(w[1]), w[1]);
+            more = peer_puts(p, text);
+        } else if (!strcmp(w[0], "AUTH") && auths++) {
+            atomic_fetch_add(&refused, 1);
+            more = peer_puts(p, "-ERR not on this connection\r\n");
+        } else if (!strcmp(w[0], "INCR")) {
+            snprintf(text, sizeof text, ":%d\r\n", atomic_fetch_add(&counted, 1) + 1);
+            more = peer_puts(p, text);
+        } else {
+            more = peer_puts(p, "+OK\r\n");
+        }
+    }
+}
+
+static azredis_status short_token(void *user, const char *scope, azredis_fetched *out)
+{
+    static atomic_int number;
+    (void)user, (void)scope;
+    out->len = (size_t)snprintf(out->token, 64, "opaque-token-number-%d", atomic_fetch_add(&number, 1));
+    out->expires_in = SHORT_LIFE;
+    return AZREDIS_OK;
+}
+
+/* Renewal in place is refused until shortly before the token's end, for three lives: then another connection takes over,
+ * and no command notices. */
+static void test_case24_refused_in_place_until_the_end(void **state)
+{
+    azredis_auth_options id = {.identity = AZREDIS_ID_CALLBACK, .get_token = short_token, .user = "someone"};
+    azredis_options o = {.plaintext = 1, .identity = &id};
+    static hostile server, second;
+    char host[32];
+    int64_t n = 0, until = live_ms() + 3 * SHORT_LIFE * 1000 + 500;
+    (void)state;
+    atomic_store(&refused, 0);
+    atomic_store(&counted, 0);
+    hostile_start(&server, 0, stubborn_script, NULL);
+    hostile_beside(&second, &server);
+    snprintf(host, sizeof host, "127.0.0.1:%d", server.port);
+    o.host = host;
+    client = live_open(&em, &o);
+    while (live_ms() < until) assert_int_equal(live_incr(client, "n"), ++n);
+    assert_in_range(handovers(), 3, 5);
+    assert_true(atomic_load(&refused) > (int)handovers());
+    assert_int_equal(live_stats(client).reconnects + live_stats(client).commands_failed, 0);
+    assert_int_equal(live_seen.of[AZREDIS_EV_CONNECTION_FAILED], 0);
+    assert_int_equal(atomic_load(&counted), n);
+    done();
+    hostile_stop(&second);
+    hostile_stop(&server);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_commands_and_messages_across_handovers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_threads_across_handovers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_without_a_second_connection_the_old_one_goes_on, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_case24_refused_in_place_until_the_end, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -278,10 +278,10 @@ static void test_a_flight_is_shared(void **state)
     int i, n;
     (void)state;
     memset(&sent, 0, sizeof sent);
+    sent.caller = pthread_self();
     begin(&o);
     assert_int_equal(azredis_connect(client, LIVE_SOON, NULL), AZREDIS_OK);
     live_nap(50);
-    sent.caller = pthread_self();
     (void)writes();
     assert_null(call_often(NULL));
     assert_in_range(atomic_load(&sent.own), CALLS * 8 / 10, CALLS + 5);
@@ -558,6 +558,45 @@ static void test_case49_close_in_a_callback(void **state)
     await(live_number(&em, "connections_open") == 0, LIVE_SOON);
 }
 
+/* Closes the client that asks for a token, and gives it one all the same. */
+static azredis_status close_and_give(void *user, const char *scope, azredis_fetched *out)
+{
+    json_t *t = live_json(&em, "GET", "/token", "");
+    const char *jwt = json_string_value(json_object_get(t, "access_token"));
+    (void)user, (void)scope;
+    azredis_close(client);
+    out->len = strlen(jwt);
+    memcpy(out->token, jwt, out->len);
+    json_decref(t);
+    return AZREDIS_OK;
+}
+
+/* Where a token is fetched is a callback as well: by a call that pumps, in a loop, on the background thread. */
+static void test_case49_close_in_get_token(void **state)
+{
+    static const azredis_str ping[1] = {{"PING", 4}};
+    azredis_auth_options id = {.identity = AZREDIS_ID_CALLBACK, .get_token = close_and_give};
+    azredis_options o = {.identity = &id};
+    azredis_status st;
+    int way;
+    (void)state;
+    for (way = 0; way < 4; way++) {
+        closer k;
+        memset(&k, 0, sizeof k);
+        client = live_new(&em, &o);
+        assert_int_equal(azredis_submit(client, NULL, 1, ping, on_last_reply, &k), AZREDIS_OK);
+        if (way == 0) assert_int_equal(azredis_connect(client, LIVE_SOON, NULL), AZREDIS_E_CLOSED);
+        if (way == 1) assert_int_equal(azredis_command(client, NULL, "PING"), AZREDIS_E_CLOSED);
+        if (way == 2) await((st = azredis_process(client, NULL, 0)) != AZREDIS_OK, LIVE_SOON);
+        if (way == 2) assert_int_equal(st, AZREDIS_E_CLOSED);
+        if (way == 3) assert_int_equal(azredis_start(client), AZREDIS_OK);
+        await(atomic_load(&k.last) == 1, LIVE_SOON);
+        assert_int_equal(atomic_load(&k.replies), 1);
+        client = NULL;                                  /* it has gone by itself */
+    }
+    assert_int_equal(live_number(&em, "connections_opened"), 0);
+}
+
 static void test_close_before_and_in_every_state(void **state)
 {
     azredis_options o = {0};
@@ -796,6 +835,17 @@ static void touching_close(void *user, intptr_t sock)
 
 static const azredis_port touching = {.send = touching_send, .recv = touching_recv, .close = touching_close};
 
+/* The allocator of AddressSanitizer (LLVM 14) keeps the locks in a child that the parent's threads had at the fork: a thread
+ * that is started there waits in it for ever. What needs one, it does only when the parent is at rest. */
+#ifdef __has_feature
+#  if __has_feature(address_sanitizer)
+#    define ALLOCATOR_FORKS 0
+#  endif
+#endif
+#ifndef ALLOCATOR_FORKS
+#  define ALLOCATOR_FORKS 1
+#endif
+
 #define orphan(condition) do { if (!(condition)) _exit(__LINE__ - orphan_line); } while (0)
 
 /* In the child: all that can be called, of which nothing may wait, touch or end anything. Ends by the line that is
@@ -862,10 +912,22 @@ static void orphan_calls(azredis_sub *pushed, azredis_sub *pulled, azredis_auth 
     if (!own) _exit(0);
     o.auth = NULL;
     c = azredis_open(&o);
-    if (azredis_command(c, &r, "PING") != AZREDIS_OK) print_error("in the child: %s\n", r.error->message);
+    if (azredis_command(c, &r, "PING") != AZREDIS_OK) fprintf(stderr, "child: %s\n", r.error->message);
     orphan(r.status == AZREDIS_OK);
     azredis_close(c);
     _exit(0);
+}
+
+static void fork_once(azredis_sub *pushed, azredis_sub *pulled, azredis_auth *a, int own, int i)
+{
+    pid_t child;
+    int status;
+    fflush(NULL);
+    child = fork();
+    if (child == 0) orphan_calls(pushed, pulled, a, own);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    if (!WIFEXITED(status) || WEXITSTATUS(status))
+        fail_msg("fork %d: signal %d, line %d of orphan_calls", i, WTERMSIG(status), WEXITSTATUS(status));
 }
 
 /* While threads of the parent hold locks and TLS is in the middle of something. The parent's connection, whose TLS would
@@ -878,8 +940,7 @@ static void test_fork(void **state)
     caller k[THREADS], all;
     box b;
     int64_t id;
-    int i, status;
-    pid_t child;
+    int i;
     (void)state;
     box_init(&b);
     o.port = &touching;
@@ -891,15 +952,9 @@ static void test_fork(void **state)
     held = azredis_lease_open(client, LIVE_SOON, NULL);
     assert_non_null(held);
     id = live_client_id(client);
+    fork_once(pushed, pulled, a, 1, 0);
     run_callers(k, 0);
-    for (i = 0; i < 20; i++) {
-        fflush(NULL);
-        child = fork();
-        if (child == 0) orphan_calls(pushed, pulled, a, i == 0);
-        assert_int_equal(waitpid(child, &status, 0), child);
-        if (!WIFEXITED(status) || WEXITSTATUS(status))
-            fail_msg("fork %d: signal %d, line %d of orphan_calls", i, WTERMSIG(status), WEXITSTATUS(status));
-    }
+    for (i = 1; i <= 20; i++) fork_once(pushed, pulled, a, i == 1 && ALLOCATOR_FORKS, i);
     join_callers(k, &all);
     assert_int_equal(all.maybe + all.not_sent, 0);
     for (i = 1; i <= 1000; i++) assert_int_equal(live_incr(client, "after"), i);
@@ -927,6 +982,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_messages_pushed_and_pulled, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_close_while_others_wait, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_case49_close_in_a_callback, setup_hour, teardown),
+        cmocka_unit_test_setup_teardown(test_case49_close_in_get_token, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_close_before_and_in_every_state, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_wait_and_wake, setup_hour, teardown),
         cmocka_unit_test_setup_teardown(test_rules, setup_hour, teardown),

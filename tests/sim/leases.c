@@ -14,7 +14,7 @@
 #include <cmocka.h>
 
 enum { CALLERS = 5, PUMP = CALLERS, TASKS, STACK = 256 * 1024, SOCKETS = 16, TX_MAX = 5, WORD = 24 };
-enum { COMMAND_MS = 5000, AUTH_MS = 15000, RENEW_MS = 200, SPINS = 20000, STEP_MAX = 2000000, LIVES = 40 };
+enum { COMMAND_MS = 5000, AUTH_MS = 15000, RENEW_MS = 200, SPINS = 20000, STEP_MAX = 2000000, LIVES = 12 };
 enum { SLACK = 1000 };                     /* ms that callers may be late, for they take turns */
 
 typedef enum invariant {
@@ -82,6 +82,7 @@ static struct run {
     unsigned long reading[TASKS];           /* the streams that somebody reads, +1 */
     uint64_t  auth_ms, slept_until;
     uint32_t  held;                         /* leases that callers have */
+    void    (*script)(int self);            /* what the tasks do instead; NULL: as they like */
     int       callers, stop, closed;
     uint64_t  closed_at;
     const azredis_lease *mine[TASKS];
@@ -258,12 +259,20 @@ static conn *conn_of_session(const azri_session *s) {
     return s->link && azri_conn_of(s)->line.state == AZRI_LINE_OPEN ? conn_of(azri_conn_of(s)->line.sock) : NULL;
 }
 
-static uint32_t leased(int in_use) {
+/* How many leases callers have; with `all` also those that are idle or on their way. */
+static uint32_t leased(int all) {
     const azri_session *s;
     uint32_t n = 0;
-    for (s = run->c->hub.sessions; s; s = s->next)
-        n += s->role == AZREDIS_CONNECTION_LEASED && !s->gone && (!in_use || s->lease.client);
+    for (s = run->c->hub.sessions; s; s = s->next) n += s->role == AZREDIS_CONNECTION_LEASED && !s->gone && (all || s->lease.client);
     return n;
+}
+
+/* 1: none is idle, nor is there room for one more. */
+static int are_full(void) {
+    const azri_session *s;
+    for (s = run->c->hub.sessions; s; s = s->next)
+        if (s->role == AZREDIS_CONNECTION_LEASED && !s->gone && !s->lease.client && s->state == AZRI_DOWN) return 0;
+    return leased(1) == run->c->hub.conf.leases;
 }
 
 static int is_authenticating(void) {
@@ -273,20 +282,25 @@ static int is_authenticating(void) {
     return 0;
 }
 
-/* The last moment for the new token on k, whose own ends; a transaction or a slice puts it off. */
+/* The last moment for the new token on k, whose own ends. */
 static uint64_t auth_until(const conn *k) {
     uint64_t end = k->authed_until - azri_min64(1000, run->life / 20), half = end > run->got_at ? (end - run->got_at) / 2 : 0;
-    return azri_max64(run->got_at + half, k->free_at) + 100;
+    return run->got_at + half + 100;
 }
 
+/* 1: it may still lack the newest token, or need not be shown it: one that was refused is not shown again. */
+static int auth_may_wait(const conn *k) {
+    return !k->calm || k->token == run->last_token || run->m->token[run->last_token].doubted || run->m->now <= auth_until(k);
+}
+
+/* A transaction puts it off, and so does a slice, but not the next one. */
 static void check_tokens(void) {
     const azri_session *s;
-    if (run->m->doubted == run->last_token) return;         /* it is not shown again */
     for (s = run->c->hub.sessions; s; s = s->next) {
         const conn *k = conn_of_session(s);
-        if (!k || !k->calm || s->state != AZRI_READY || k->token == run->last_token || model_undivided(k) || s->undivided) continue;
+        if (!k || s->state != AZRI_READY || s->trying || s->replace || s->wants_close || model_undivided(k) || s->undivided) continue;
         if (s->role != AZREDIS_CONNECTION_LEASED && run->c->hub.conf.session.reauth == AZREDIS_REAUTH_HANDOVER) continue;
-        if (!s->trying && !s->replace && !s->wants_close) CHECK(I_AUTH_SOON, run->m->now <= auth_until(k));
+        CHECK(I_AUTH_SOON, auth_may_wait(k) || run->m->now <= k->free_at + 100);
     }
 }
 
@@ -295,6 +309,7 @@ static void check_slice(const conn *k) {
     uint64_t left = k->authed_until - azri_min64(k->authed_until, k->blocked_at);
     if (!k->blocked || !k->calm || k->blocked_at != run->m->now) return;
     CHECK(I_SLICE, k->blocked_until - k->blocked_at <= azri_min64(30000, left / 2 + 20));
+    CHECK(I_AUTH_SOON, auth_may_wait(k));
 }
 
 /* ---- the world ---- */
@@ -303,9 +318,17 @@ static void check_slice(const conn *k) {
 static void others(void) {
     unsigned long r = run->reading[dice(CALLERS)];
     if (dice(2)) model_touch(run->m, (unsigned long)dice(MODEL_KEYS));
-    if (dice(2)) model_push(run->m);
+    if (dice(3) == 0 && run->m->items < run->m->item + 2) model_push(run->m);
     if (r && (run->m->calls[r - 1].from || run->m->calls[r - 1].entries < MODEL_ENTRIES / 2)) model_add(run->m, r - 1);
     run->next_write = run->m->now + dice(run->life / 20 + 20);
+}
+
+/* Of the client's machine; the server goes on. */
+static void sleep_long(void) {
+    conn *k;
+    for (k = run->m->conns; k < run->m->conns + MODEL_CONNS; k++)
+        if (k->open && k->in_at != UINT64_MAX) model_execute(run->m, k);
+    run->slept_until = run->m->now += dice(3 * run->life);
 }
 
 static void wrong(void) {
@@ -316,7 +339,7 @@ static void wrong(void) {
     trace(f);
     m->slow_ms = 1000 + dice(AUTH_MS - 3000);
     if (f == F_STALL) m->stalled_until = m->now + 1000 + dice(30000);
-    else if (f == F_SLEEP) run->slept_until = m->now += dice(3 * run->life);
+    else if (f == F_SLEEP) sleep_long();
     else m->armed[f] += 1 + (int)dice(3);
     if (f == F_STALL || f == F_SLEEP) m->fired[f]++;
     if (dice(4) == 0) m->refuse_multi = 1 + (int)dice(2);
@@ -340,6 +363,13 @@ static void replace_one(void) {
     }
 }
 
+/* The delay after which a connection shows the new token may end at any moment: in the middle of a transaction, for one. */
+static void no_delay(void) {
+    azri_session *s;
+    for (s = run->c->hub.sessions; s; s = s->next)
+        if (s->role == AZREDIS_CONNECTION_LEASED && s->fresh && s->fifo.count && dice(3) == 0) s->auth_at = run->m->now;
+}
+
 static void world(void) {
     conn *k;
     model_run(run->m);
@@ -353,9 +383,10 @@ static void world(void) {
     CHECK(I_NO_EXPIRED_TOKEN, run->m->expired_tokens_seen == 0);
     if (run->closed) return;
     if (dice(3000) == 0) replace_one();
+    no_delay();
     for (k = run->m->conns; k < run->m->conns + MODEL_CONNS; k++)
         if (k->watched && dice(40) == 0) model_touch(run->m, (unsigned long)dice(MODEL_KEYS));
-    CHECK(I_LEASES, leased(0) <= run->c->hub.conf.leases && run->held <= leased(1));
+    CHECK(I_LEASES, leased(1) <= run->c->hub.conf.leases && run->held <= leased(0));
     if (!run->task[PUMP].ended) check_tokens();
 }
 
@@ -578,7 +609,7 @@ static void do_exec(void) {
 /* ---- blocking commands ---- */
 
 /* 0: for ever. The world ends that by an item or an entry. */
-static uint64_t choose_ms(void) { return dice(8) == 0 && !run->stop ? 0 : 1 + dice(dice(4) ? 2000 : run->life); }
+static uint64_t choose_ms(void) { return dice(8) == 0 && !run->stop ? 0 : 1 + dice(dice(5) ? 2000 : run->life); }
 
 static void do_pop(void) {
     uint64_t at = run->m->now, auth = run->auth_ms, ms = choose_ms();
@@ -663,6 +694,7 @@ typedef struct held {
 /* What the last caller left is not the next one's. */
 static void check_clean(const azri_session *s, const conn *k, uint64_t since) {
     CHECK(I_CLEAN, (!s->replace || run->replaced_at >= since) && s->lease.client == run->c && s->role == AZREDIS_CONNECTION_LEASED);
+    CHECK(I_CLEAN, !s->fifo.head || s->fifo.head->kind != AZRI_CMD_USER);
     if (k) CHECK(I_CLEAN, !k->multi && !k->watched && !k->blocked && k->database == 0);
 }
 
@@ -676,7 +708,7 @@ static int lease(held *h) {
     check_time(at, auth, wait);
     if (!h->l) {
         seen[why.code == AZREDIS_E_FULL ? S_FULL : S_NO_LEASE]++;
-        if (why.code == AZREDIS_E_FULL) CHECK(I_FULL, run->m->now >= at + wait && leased(0) == run->c->hub.conf.leases);
+        if (why.code == AZREDIS_E_FULL) CHECK(I_FULL, run->m->now >= at + wait && are_full());
         return 0;
     }
     seen[S_LEASED]++;
@@ -792,8 +824,8 @@ static void call_something(void) {
 /* After the trouble, service must return: at the latest with the slow lane of the token's machine. */
 static void back_to_service(void) {
     uint64_t until = run->m->now + 900000 + 2 * run->life;
-    azredis_status st;
-    while ((st = azredis_command(run->c, NULL, "GET", "k:0")) != AZREDIS_OK && !run->closed && run->m->now < until) rest(100);
+    azredis_status st = AZREDIS_E_CLOSED;
+    while (!run->closed && (st = azredis_command(run->c, NULL, "GET", "k:0")) != AZREDIS_OK && run->m->now < until) rest(100);
     if (!run->closed) CHECK(I_RECOVERS, st == AZREDIS_OK);
 }
 
@@ -822,7 +854,7 @@ static void pump(void) {
 static void rude(void) {
     uint64_t at = run->m->now + dice(run->trouble_until - run->m->now);
     int inside;
-    while (run->m->now < at) rest(at - run->m->now);
+    while (run->m->now < at || (!run->held && dice(200))) rest(run->m->now < at ? at - run->m->now : dice(20));
     inside = run->c->inside > 0;
     seen[S_CLOSED_HELD] += run->held > 0;
     seen[S_CLOSED_INSIDE] += (uint64_t)inside;
@@ -836,7 +868,8 @@ static void rude(void) {
 
 static void task_main(void) {
     task *t = &run->task[run->self];
-    if (run->self == PUMP) pump();
+    if (run->script) run->script(run->self);
+    else if (run->self == PUMP) pump();
     else if (run->self == 0 && run->seed % 3 == 0) rude();
     else caller();
     t->ended = 1;
@@ -862,7 +895,7 @@ static azredis_client *open_client(void) {
     o.auth_ms = AUTH_MS;
     o.renew_ms = RENEW_MS;
     o.keepalive_ms = run->seed % 2 ? 60000 : 500;
-    o.leases = 1 + (uint32_t)(run->seed % 3);
+    o.leases = run->seed % 5 ? 2 + (uint32_t)(run->seed % 3) : 1;
     o.reauth = (azredis_reauth)(run->seed / 3 % 3);
     o.fail_fast = run->seed % 7 == 0;
     o.backlog_count = run->seed % 5 ? 10000 : 12;
@@ -879,7 +912,6 @@ static void begin(uint64_t seed) {
     run->seed = seed;
     run->m->rng = seed * 7919;
     run->m->now = 1000000;
-    run->m->doubted = -1;
     run->m->resp2 = seed % 4 == 3;
     for (i = 0; i < MODEL_CONNS; i++) model_close(&run->m->conns[i]);
     run->life = lives[seed / 2 % 4];
@@ -923,16 +955,18 @@ static void check_commands(void) {
     for (id = 0; id < run->calls; id++) CHECK(I_TOOK_ONE, run->m->calls[id].took <= 1);
 }
 
-static uint64_t play(uint64_t seed) {
-    uint64_t result;
-    int i;
-    begin(seed);
+static void live(void) {
     while (any_left()) {
         assert_true(run->steps++ < STEP_MAX);
         world();
         if (!turn()) advance();
     }
     if (!run->closed) azredis_close(run->c);
+}
+
+static uint64_t finish(void) {
+    uint64_t result;
+    int i;
     check_commands();
     CHECK(I_MEMORY, run->allocated == 0);
     for (i = 0; i < SOCKETS; i++) CHECK(I_MEMORY, run->sockets[i] == 0);
@@ -942,6 +976,47 @@ static uint64_t play(uint64_t seed) {
     free(run->m);
     free(run);
     return result;
+}
+
+static uint64_t play(uint64_t seed) {
+    begin(seed);
+    live();
+    return finish();
+}
+
+/* ---- what it has found, by itself: no wrongs, one lease ---- */
+
+static void one_waits_for_the_other(int self) {
+    azredis_str argv[4];
+    azredis_reply r = {0};
+    held h;
+    uint64_t at;
+    if (self == 0 && lease(&h)) {
+        rest(12000);
+        lease_back(&h);
+    }
+    if (self != 1) return;
+    rest(1000);
+    at = run->m->now;
+    argv[0] = azri_str("BLPOP");
+    argv[1] = azri_str("l");
+    argv[2] = azri_str("x:0");
+    argv[3] = azri_str("20");
+    assert_int_equal(azredis_block(run->c, &r, NULL, 4, argv), AZREDIS_OK);
+    assert_int_equal(r.value->type, AZREDIS_T_NIL);
+    azredis_reply_free(&r);
+    assert_in_range(run->m->now - at, 20000, 20000 + COMMAND_MS + SLACK);
+}
+
+/* It waited 11 s for the lease, and then 20 s anew. */
+static void blocking_has_its_time_once(void **state) {
+    (void)state;
+    begin(5);
+    run->script = one_waits_for_the_other;
+    run->next_fault = run->next_write = UINT64_MAX;
+    assert_int_equal(run->c->hub.conf.leases, 1);
+    live();
+    (void)finish();
 }
 
 static uint64_t first_seed = 1, last_seed = 200;
@@ -975,6 +1050,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(seeds_hold_all_invariants),
         cmocka_unit_test(same_seed_same_trace),
         cmocka_unit_test(all_of_it_came_up),
+        cmocka_unit_test(blocking_has_its_time_once),
     };
     if (argc > 1) first_seed = last_seed = strtoull(argv[1], NULL, 10);
     if (argc > 2) last_seed = strtoull(argv[2], NULL, 10);

@@ -329,7 +329,7 @@ static void tell_signature(unsigned mood) {
     if (st == AZREDIS_OK)
         st = azri_certificate_write(&flow, &step, azri_slice(chain, 8), azri_slice(print, step.rs256 ? 20 : 32));
     else (void)azri_fail(&flow.error, st, "certificate", "certificate: cannot be parsed");
-    azri_flow_signed(&flow, now, st, azri_slice(signature, st == AZREDIS_OK ? sizeof signature : 0));
+    azri_flow_text(&flow, now, st, azri_slice(signature, st == AZREDIS_OK ? sizeof signature : 0), &flow.error);
 }
 
 /* ---- what is left ---- */

@@ -214,7 +214,7 @@ static void sign(void) {
     assert_int_equal(azri_certificate_write(&flow, &step, azri_slice(chain, chain_len),
                                             azri_slice(print[step.rs256], step.rs256 ? 20 : 32)), AZREDIS_OK);
     azri_step_free(&step);
-    azri_flow_signed(&flow, now, AZREDIS_OK, azri_slice(signature[0], 256));
+    azri_flow_text(&flow, now, AZREDIS_OK, azri_slice(signature[0], 256), &flow.error);
 }
 
 /* And when they cannot. */
@@ -222,7 +222,7 @@ static void cannot(azredis_status st, const char *why) {
     assert_int_equal(flow.asks, AZRI_STEP_SIGN);
     (void)azri_fail(&flow.error, st, "certificate", "certificate: %s", why);
     azri_step_free(&step);
-    azri_flow_signed(&flow, now, st, azri_slice(NULL, 0));
+    azri_flow_text(&flow, now, st, azri_slice(NULL, 0), &flow.error);
 }
 
 static void expect_sign(const char *certificate, const char *key) {
@@ -709,7 +709,7 @@ static void test_no_memory(void **state) {
             else if (step.kind == AZRI_STEP_SIGN) {
                 azredis_status st = azri_certificate_write(&flow, &step, azri_slice(chain, chain_len), azri_slice(print[0], 32));
                 azri_step_free(&step);
-                azri_flow_signed(&flow, now, st, azri_slice(signature[0], st == AZREDIS_OK ? 256 : 0));
+                azri_flow_text(&flow, now, st, azri_slice(signature[0], st == AZREDIS_OK ? 256 : 0), &flow.error);
                 signs++;
             } else answer_token(bare_token, "\"expires_in\":3599");
         }
@@ -752,7 +752,7 @@ static azredis_status really_sign(void) {
     azri_buf_init(&out, &mem, AZRI_SIGNATURE_MAX, 1);
     st = azri_fetch_assert(&port, &flow, &step, &out);
     azri_step_free(&step);
-    azri_flow_signed(&flow, now, st, azri_slice(out.ptr, out.len));
+    azri_flow_text(&flow, now, st, azri_slice(out.ptr, out.len), &flow.error);
     azri_buf_free(&out);
     return st;
 }
