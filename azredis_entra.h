@@ -9673,7 +9673,7 @@ static AZRI_INLINE void azri_queue_insert(azri_queue *q, azri_cmd *at, azri_cmd 
     q->bytes += c->len;
 }
 
-static void azri_queue_push(azri_queue *q, azri_cmd *c) {
+static AZRI_ALONG void azri_queue_push(azri_queue *q, azri_cmd *c) {
     if (c->within && !q->fresh) q->fresh = c;
     azri_queue_insert(q, q->tail, c);
 }
@@ -9984,7 +9984,7 @@ static azri_cmd *azri_session_unsent(const azri_session *s) {
     return s->last_sent ? s->last_sent->next : s->fifo.head;
 }
 
-static void azri_session_append(azri_session *s, azri_cmd *c) {
+static AZRI_ALONG void azri_session_append(azri_session *s, azri_cmd *c) {
     c->sent = 0;
     azri_queue_push(&s->fifo, c);
     azri_sooner(&s->next_deadline, c->deadline);
@@ -18608,7 +18608,7 @@ AZREDIS_API void azredis_close(azredis_client *c) {
 
 /* Begins a public call, under the lock; blocks: it is not allowed in a callback. Not OK: the call must return it, and
  * must not call azri_leave. */
-static azredis_status azri_enter_to(azredis_client *c, int blocks) {
+static AZRI_ALONG azredis_status azri_enter_to(azredis_client *c, int blocks) {
     azredis_status st;
     if (!c) return AZREDIS_E_NOMEM;
     if (azri_auth_forked(c->auth)) return AZREDIS_E_FORK;
