@@ -2903,7 +2903,7 @@ static void azri_json_deliver(azri_json *j, int type) {
     j->state = AZRI_JSON_S_NEXT;
 }
 
-static azredis_status azri_json_open(azri_json *j, int array) {
+static AZRI_ONCE azredis_status azri_json_open(azri_json *j, int array) {
     if (j->depth == AZRI_JSON_DEPTH) return AZREDIS_E_LIMIT;
     j->key_len[j->depth] = 0;
     j->arrays &= ~((uint32_t)1 << j->depth);
@@ -7990,7 +7990,7 @@ static azredis_status azri_certificate_header(azri_buf *b, const azri_assertion 
     azredis_str rest = a->chain, der;
     const char *before = "\",\"x5c\":[\"";
     azri_buf_puts(b, a->rs256 ? "{\"alg\":\"RS256\",\"typ\":\"JWT\",\"x5t\":\""
-                                    : "{\"alg\":\"PS256\",\"typ\":\"JWT\",\"x5t#S256\":\"");
+                              : "{\"alg\":\"PS256\",\"typ\":\"JWT\",\"x5t#S256\":\"");
     azri_b64_put(b, a->print, 1);
     while (azri_chain_next(&rest, &der)) {
         azri_buf_puts(b, before);
@@ -15999,7 +15999,7 @@ static void azri_auth_describe(azredis_auth *a, const azri_flow *flow) {
 }
 
 /* Under the lock: a token was got. */
-static azredis_status azri_fetch_take(azredis_auth *a, azri_fetch *f, uint64_t now) {
+static AZRI_ONCE azredis_status azri_fetch_take(azredis_auth *a, azri_fetch *f, uint64_t now) {
     azredis_str jwt = azri_slice(f->flow.token.ptr, f->flow.token.len);
     int64_t old_left = azri_token_left(&a->machine, now), new_left, next;
     if (AZRI_WITH_CLAIMS && a->blob && azri_identity_same(a->blob->user, f->flow.user, &f->flow.error) != AZREDIS_OK)
