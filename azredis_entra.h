@@ -3669,7 +3669,7 @@ static AZRI_APART void *azri_reply_new_block(azredis_reply *r, const azri_mem *m
 static void *azri_reply_block(azredis_reply *r, const azri_mem *m, size_t n) {
     r->value = NULL;
     r->error = NULL;
-    if (!r->mem.fixed && r->mem.ptr && n <= r->mem.size - AZRI_BLOCK_HEAD) return (char *)r->mem.ptr + AZRI_BLOCK_HEAD;
+    if (!r->mem.fixed && n + AZRI_BLOCK_HEAD <= r->mem.size) return (char *)r->mem.ptr + AZRI_BLOCK_HEAD;
     return azri_reply_new_block(r, m, n);
 }
 
@@ -3867,9 +3867,8 @@ static inline char *azri_resp_write_head(char *out, char type, size_t v) {
     *out++ = type;
     if (v > 9) out = azri_resp_write_digits(out, v);
     else *out++ = (char)('0' + v);     /* mostly */
-    *out++ = '\r';
-    *out++ = '\n';
-    return out;
+    memcpy(out, "\r\n", 2);
+    return out + 2;
 }
 
 /* Writes the azri_resp_size bytes; returns their end. The bytes of the argument number `hole` (-1: none) are left out;
@@ -3909,8 +3908,8 @@ static inline size_t azri_resp_write_short(char *out, size_t cap, int argc, cons
         left -= argv->len;
         p = azri_resp_write_head(p, '$', argv->len);
         p = azri_put(p, argv->ptr, argv->len);
-        *p++ = '\r';
-        *p++ = '\n';
+        memcpy(p, "\r\n", 2);
+        p += 2;
     }
     return (size_t)(p - out);
 }
