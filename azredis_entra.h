@@ -2355,7 +2355,7 @@ static int azri_u64(azredis_str s, uint64_t *out) {
     size_t i;
     for (i = 0; i < s.len; i++) {
         unsigned d = azri_is_digit(s.ptr[i]) ? (unsigned)(s.ptr[i] - '0') : 10;
-        if (d > 9 || (v * 10 + d) / 10 != v) return 0;         /* not so if it wraps */
+        if (d > 9 || v > (UINT64_MAX - d) / 10) return 0;
         v = v * 10 + d;
     }
     if (s.len == 0) return 0;
