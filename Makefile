@@ -19,6 +19,9 @@ MINGW    ?= x86_64-w64-mingw32-gcc
 ARM_CC   ?= arm-none-eabi-gcc
 
 WARN     = -Wall -Wextra -Werror
+# gcc takes half of its time for this one in a file as long as ours. clang has it too and compiles every test and example;
+# standards.sh asks gcc for it.
+GCC_WARN = -Wno-misleading-indentation
 # Lines, and no more: what a sanitizer and valgrind print. All there is costs clang a third of its time: DEBUG=-g.
 DEBUG    ?= -g1
 CFLAGS_T = -std=gnu11 $(DEBUG) $(WARN) -I$(H) $(EXTRA_CFLAGS)
@@ -56,7 +59,13 @@ SIM      = $(patsubst tests/sim/%.c,%,$(sort $(wildcard tests/sim/*.c)))
 LIVE_LONG = $(addprefix test_,outage plain authority doctor threads auth rotation shared threads_poll stress loop sample)
 LIVE_ALL = $(patsubst tests/live/%.c,%,$(sort $(wildcard tests/live/test_*.c)))
 LIVE     = $(filter $(LIVE_LONG),$(LIVE_ALL)) $(filter-out $(LIVE_LONG),$(LIVE_ALL))
-LIVE_SH  = $(sort $(wildcard tests/live/*.sh))
+LIVE_SH  = $(filter-out $(LIVE_SH_OPT),$(sort $(wildcard tests/live/*.sh)))
+LIVE_SH_OPT = tests/live/secrets_leak.sh
+# What a user builds is optimised, and by gcc; live tests drive a quick build by clang. These do so once more with the other.
+LIVE_OPT = test_sample test_azredis test_device test_devtools test_doctor test_identities
+# In `make test` those under ASan that go through most code in least time; `make test-long` has all of them.
+ASAN_SHORT = $(addprefix test_,loop faults certificate events hostile workload tls tx many connect handover \
+             memory typed config resp_server)
 FUZZ     = $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 # A port is for another machine: see port-lwip. hiredis is fetched: see the target of that name.
 EXAMPLES = $(patsubst examples/%.c,%,$(filter-out examples/port_% examples/hiredis_%,$(sort $(wildcard examples/*.c))))
@@ -65,17 +74,18 @@ LINK_libuv    = -luv
 LINK_libevent = -levent_core
 LOOPS    = poll epoll libuv libevent psa_key threads pubsub pipeline transaction cacheaside consumer prometheus
 PEERS    = $(sort $(wildcard tests/live/peers/*.sh))
-# The longest first: two run at a time.
-CHECKS   = tests/build/analyze.sh tests/build/standards.sh tests/build/switches.sh tests/build/bare.sh tests/build/mbedtls.sh \
-           tools/check_readme.py tools/check_dotnet.py tests/build/install.sh tests/build/vendored.sh tools/check_layers.py \
-           tools/check_names.sh tools/check_macros.py tools/check_forbidden.sh tests/build/vectors.sh tests/build/sizes.sh
+# The longest first: two run at a time. Those of the first line take four fifths of it.
+CHECKS   = tests/build/analyze.sh tests/build/switches.sh tests/build/sizes.sh tests/build/bare.sh tests/build/install.sh $(CHECKS_SHORT)
+CHECKS_SHORT = tests/build/standards.sh tools/check_readme.py tests/build/mbedtls.sh tests/build/vendored.sh \
+           tools/check_names.sh tools/check_layers.py tools/check_dotnet.py tools/check_macros.py tools/check_forbidden.sh \
+           tests/build/vectors.sh
 # The live test that `make test` repeats under valgrind: it takes the whole path through TLS once.
 VALGRIND_LIVE ?= $(firstword $(filter test_calls test_plain test_connect test_basic,$(LIVE_ALL)) $(LIVE_ALL))
 VALGRIND = valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite,possible \
            --show-leak-kinds=definite,possible --child-silent-after-fork=yes
 
 # Programs that several suites build from one source: build/<variant>/<kind>/<name>.
-VARIANTS     = gcc asan clang-asan tsan msan $(SUITES_36) $(CROSS)
+VARIANTS     = gcc clang asan clang-asan tsan msan $(SUITES_36) $(CROSS)
 # mbedTLS 3.6 of two Debian suites, each a variant of its own: trixie has 3.6.6, in which RSA-PSS over TLS 1.2 is broken.
 SUITES_36    = trixie sid
 CROSS        = i386 armhf s390x
@@ -83,15 +93,17 @@ CROSS        = i386 armhf s390x
 # sanitizer looks at it. What runs long is optimised, and so is the test over which Debian's gcc 12 falls. A unit test is
 # one file, and with all functions static the compiler makes code only of what the test reaches; gcc does so from -Og on.
 UNIT_ONLY    = -DAZREDIS_ENTRA_STATIC
-FLAGS_gcc    = -O0
-$(B)/gcc/unit/%: FLAGS_gcc = -Og
-$(B)/gcc/sim/% $(B)/gcc/unit/test_config: FLAGS_gcc = -O1
+FLAGS_gcc    = -O0 $(GCC_WARN)
+$(B)/gcc/unit/%: FLAGS_gcc = -Og $(GCC_WARN)
+$(B)/gcc/sim/% $(B)/gcc/unit/test_config: FLAGS_gcc = -O1 $(GCC_WARN)
+# The programs that live tests drive: a quarter of gcc's time.
+FLAGS_clang  = -O0
 %/unit/test_verdict: UNIT_ONLY =
 FLAGS_asan   = -O0 $(SAN)
 FLAGS_clang-asan = -O0 $(SAN) $(SAN_INT)
 FLAGS_tsan   = -O1 $(TSAN)
 # What it fuzzes stands on mbedTLS.
-%/fuzz/fuzz_pfx: FUZZ_PURE =
+%/fuzz/fuzz_pfx: FUZZ_PURE = -DAZREDIS_ENTRA_STATIC
 %/fuzz/fuzz_pfx: FUZZ_LIBS = $(TLS_LIBS)
 # MemorySanitizer believes only code that it built, mbedTLS is not: the pure half alone. What runs long is worth an optimiser.
 FLAGS_msan   = -O0 $(MSAN) $(PURE)
@@ -102,11 +114,12 @@ SIM_PURE     = $(PURE)
 %/sim/leases: PURE =
 %/sim/leases: SIM_LIBS = $(TLS_LIBS)
 CC_gcc       = $(CC)
+CC_clang     = $(CLANG)
 CC_asan      = $(CLANG)
 CC_clang-asan = $(CLANG)
 CC_tsan      = $(CC)
 CC_msan      = $(CLANG)
-$(foreach v,$(SUITES_36),$(eval FLAGS_$(v) = -O0)$(eval CC_$(v) = $$(CC))$(eval MBEDTLS_$(v) = $$(B)/pkg/$(v)))
+$(foreach v,$(SUITES_36),$(eval FLAGS_$(v) = -O0 $(GCC_WARN))$(eval CC_$(v) = $$(CC))$(eval MBEDTLS_$(v) = $$(B)/pkg/$(v)))
 # Other machines: Debian's cross compilers and, unpacked beside the system, its libraries for them. qemu runs it.
 CC_i386      = i686-linux-gnu-gcc
 CC_armhf     = arm-linux-gnueabihf-gcc
@@ -121,6 +134,8 @@ cross_flags  = -O1 -isystem $(1)/usr/include $(addprefix -isystem ,$(wildcard $(
                $(foreach d,$(wildcard $(1)/usr/lib/*-linux-gnu*),-L$(d) -Wl,-rpath-link=$(d))
 $(foreach a,$(CROSS),$(eval FLAGS_$(a) = $$(call cross_flags,$(B)/pkg/$(a))))
 
+# In `make test` under MSan those that read what others wrote; `make test-long` has all of them, and the simulations.
+MSAN_SHORT   = $(addprefix test_,resp json http jwt text core session hub token)
 # What `make test` repeats with the one that has the most traps; `make test-mbedtls` repeats all with both.
 LIVE_36      = $(addprefix $(B)/trixie/,unit/test_tls live/test_tls live/test_connect)
 # `make test` builds everything first; a program that did not build is then a failed case of its suite.
@@ -149,16 +164,27 @@ unit-gcc: $(call need,$(UNIT:%=$(B)/gcc/unit/%))
 	@$(SUITE) unit-gcc -j $(JOBS) -t $(TIMEOUT) $(UNIT:%=$(B)/gcc/unit/%)
 unit-asan: $(call need,$(UNIT:%=$(B)/clang-asan/unit/%))
 	@$(SUITE) unit-asan -j $(JOBS) -t $(TIMEOUT) $(UNIT:%=$(B)/clang-asan/unit/%)
+unit-msan-short: $(call need,$(MSAN_SHORT:%=$(B)/msan/unit/%))
+	@$(SUITE) unit-msan-short -j $(JOBS) -t $(TIMEOUT) $(MSAN_SHORT:%=$(B)/msan/unit/%)
 unit-msan: $(call need,$(PURE_UNIT:%=$(B)/msan/unit/%) $(SIM:%=$(B)/msan/sim/%)) ## unit tests and simulation of the pure half under MSan
 	@$(SUITE) unit-msan -j $(JOBS) -t $(TIMEOUT) $(PURE_UNIT:%=$(B)/msan/unit/%) $(SIM:%=$(B)/msan/sim/%)
 sim: $(call need,$(SIM:%=$(B)/gcc/sim/%)) ## seeded simulation of the pure half in virtual time
 	@$(SUITE) sim -j $(JOBS) -t $(TIMEOUT) $(SIM:%=$(B)/gcc/sim/%)
-live: $(call need,$(LIVE:%=$(B)/gcc/live/%) emulator $(call driven,$(B)) $(LOOPS:%=$(B)/%) hiredis) ## live tests: emulator, TLS, real redis-server
+# The programs that are driven come from a folder of their own: see driven.
+live: export SAMPLE = $(abspath $(B))/clang/sample
+live: export AZREDIS = $(abspath $(B))/clang/azredis
+live: export EXAMPLES_DIR = $(abspath $(B))/clang
+live: $(call need,$(LIVE_PROGRAMS)) ## live tests: emulator, TLS, real redis-server
 	@$(SUITE) live -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) --sh-arg $(EMULATOR) $(LIVE:%=$(B)/gcc/live/%) $(LIVE_SH)
-live-asan: export SAMPLE = $(abspath $(B))/asan/sample
-live-asan: export AZREDIS = $(abspath $(B))/asan/azredis
-live-asan: $(call need,$(LIVE:%=$(B)/asan/live/%) emulator $(call driven,$(B)/asan))
+live-asan live-asan-short: export SAMPLE = $(abspath $(B))/asan/sample
+live-asan live-asan-short: export AZREDIS = $(abspath $(B))/asan/azredis
+live-asan: $(call need,$(LIVE:%=$(B)/asan/live/%) emulator $(call driven,$(B)/asan)) ## live tests under ASan and UBSan
 	@$(SUITE) live-asan -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) $(LIVE:%=$(B)/asan/live/%)
+live-asan-short: $(call need,$(ASAN_SHORT:%=$(B)/asan/live/%) emulator)
+	@$(SUITE) live-asan-short -t $(LIVE_TIMEOUT) $(ASAN_SHORT:%=$(B)/asan/live/%)
+live-opt: $(call need,$(OPT_PROGRAMS)) ## live tests of command line and examples as a user builds them; the scan for secrets finds what leaks
+	@$(SUITE) live-opt -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) --sh-arg $(EMULATOR) $(LIVE_OPT:%=$(B)/gcc/live/%) \
+	    tests/live/loops.sh $(LIVE_SH_OPT)
 live-valgrind: $(call need,$(VALGRIND_LIVE:%=$(B)/gcc/live/%) emulator)
 	@$(SUITE) live-valgrind -t $(LIVE_TIMEOUT) --wrap '$(VALGRIND)' $(VALGRIND_LIVE:%=$(B)/gcc/live/%)
 fuzz-short: $(call need,$(FUZZ:%=$(B)/clang-asan/fuzz/%)) ## every fuzz target for a few seconds, ASan and UBSan
@@ -172,6 +198,8 @@ stress: $(B)/gcc/live/test_stress emulator ## 32 threads, STRESS_COMMANDS each (
 	    $(SUITE) stress -t 3600 $(B)/gcc/live/test_stress
 valgrind: live-valgrind $(call need,$(UNIT:%=$(B)/gcc/unit/%)) ## unit tests and the live path under valgrind
 	@$(SUITE) valgrind -j $(JOBS) -t 600 --wrap '$(VALGRIND)' $(UNIT:%=$(B)/gcc/unit/%)
+check-short: $(call need,emulator $(B)/pkg/trixie/usr/include/mbedtls/ssl.h)
+	@$(SUITE) check-short -j $(JOBS) -t $(CHECK_TIMEOUT) $(CHECKS_SHORT)
 check: $(call need,emulator $(B)/hiredis/libhiredis.a $(B)/pkg/trixie/usr/include/mbedtls/ssl.h) ## layers, names, macros, README and manual run, standards, switches, install, analyzers
 	@$(SUITE) check -j $(JOBS) -t $(CHECK_TIMEOUT) $(CHECKS)
 # mbedTLS with its buffer allocator is in no package, so it is built from Debian's source package.
@@ -238,19 +266,47 @@ test-peers: emulator ## Azure SDK and Redis clients of others against the emulat
 	@$(SUITE) peers -t 600 --sh-arg $(EMULATOR) $(PEERS)
 
 # ---- all of it ----------------------------------------------------------------------------------
-# Suites that mostly wait run beside another.
-SUITES   = unit-gcc unit-asan unit-msan sim fuzz-short check bench-short demo-short live live-asan live-valgrind live-36
-PROGRAMS = $(UNIT:%=$(B)/gcc/unit/%) $(UNIT:%=$(B)/clang-asan/unit/%) $(PURE_UNIT:%=$(B)/msan/unit/%) $(SIM:%=$(B)/msan/sim/%) \
-           $(SIM:%=$(B)/gcc/sim/%) $(LIVE:%=$(B)/gcc/live/%) $(LIVE:%=$(B)/asan/live/%) $(FUZZ:%=$(B)/clang-asan/fuzz/%) $(LIVE_36)
-STEP     = AZREDIS_SUMMARY=later $(MAKE) --no-print-directory BUILT=1
-programs: emulator azredis examples hiredis $(call driven,$(B)/asan) $(PROGRAMS)
-test: ## all of the above but tsan, mutants and peers, with a summary
+# A live test waits most of its time for what it has set to come: they run beside whatever needs the processors, which gives
+# way to them (NICE). Hence the lanes, which run at the same time, and -j: one job each, and one more for who builds.
+SUITES   = build build-asan build-unit unit-gcc unit-asan unit-msan-short sim fuzz-short check-short bench-short demo-short live \
+           live-asan-short live-valgrind live-36
+SUITES_LONG = build-long build-msan live-asan live-opt unit-msan check
+TRIXIE   = $(B)/pkg/trixie/usr/include/mbedtls/ssl.h
+LIVE_PROGRAMS = $(B)/emulator $(B)/redis-server $(call driven,$(B)/clang) $(LOOPS:%=$(B)/clang/%) \
+           $(B)/clang/hiredis_token $(B)/clang/hiredis_async $(LIVE:%=$(B)/gcc/live/%)
+OPT_PROGRAMS = $(B)/emulator $(B)/redis-server azredis examples hiredis $(LIVE_OPT:%=$(B)/gcc/live/%)
+UNIT_PROGRAMS = $(UNIT:%=$(B)/gcc/unit/%) $(UNIT:%=$(B)/clang-asan/unit/%) $(MSAN_SHORT:%=$(B)/msan/unit/%) \
+           $(SIM:%=$(B)/gcc/sim/%) $(FUZZ:%=$(B)/clang-asan/fuzz/%)
+STEP     = env AZREDIS_SUMMARY=later $(MAKE) --no-print-directory BUILT=1
+NICE     = nice -n 10
+# A recipe with + hands the job slots down.
+# $(1) name, $(2) targets: one result for all of them; which of them failed, the suite will say.
+built    = AZREDIS_SUMMARY=later $(NICE) $(PYTHON) tools/tests.py time -B $(B) $(1) $(MAKE) -k --no-print-directory $(2)
+programs-live: $(TRIXIE) $(B)/sample $(LIVE_PROGRAMS)
+programs-asan: $(ASAN_SHORT:%=$(B)/asan/live/%) $(LIVE_36)
+programs-unit: $(UNIT_PROGRAMS)
+programs-long: $(LIVE:%=$(B)/asan/live/%) $(call driven,$(B)/asan) $(OPT_PROGRAMS) $(TRIXIE)
+programs-msan: $(PURE_UNIT:%=$(B)/msan/unit/%) $(SIM:%=$(B)/msan/sim/%)
+programs: programs-live programs-asan programs-unit programs-long programs-msan
+test: ## every kind of test, with a summary, in less than ten minutes; test-long has what it does in part
 	@rm -rf $(B)/log
-	@echo "building $(words $(PROGRAMS)) test programs"
-	@AZREDIS_SUMMARY=later $(PYTHON) tools/tests.py time -B $(B) build $(MAKE) -k -j$(JOBS) --no-print-directory programs
-	@$(STEP) unit-gcc; $(STEP) unit-asan; $(STEP) unit-msan; $(STEP) -j2 sim fuzz-short; $(STEP) -j2 check bench-short; \
-	$(STEP) -j2 demo-short live; $(STEP) -j2 live-asan live-valgrind; $(STEP) live-36; \
-	$(PYTHON) tools/tests.py sum -B $(B) build $(SUITES)
+	@$(call built,build,-j$(JOBS) programs-live)
+	@$(STEP) -k -j$$(($(JOBS) + 2)) lane-live lane-more lane-unit; $(PYTHON) tools/tests.py sum -B $(B) $(SUITES)
+test-long: ## what test does in part: all checks, all of live under ASan and of the pure half under MSan, optimised programs
+	@rm -f $(SUITES_LONG:%=$(B)/log/results/%.json)
+	@$(call built,build-long,-j$(JOBS) programs-long)
+	@$(STEP) -k -j$$(($(JOBS) + 1)) lane-long lane-check; $(PYTHON) tools/tests.py sum -B $(B) $(SUITES_LONG)
+lane-live: live
+lane-more:
+	+@$(STEP) demo-short; $(call built,build-asan,programs-asan); \
+	$(STEP) live-asan-short; $(STEP) live-36; $(STEP) live-valgrind
+lane-unit:
+	+@$(call built,build-unit,programs-unit); $(NICE) $(STEP) unit-gcc; $(NICE) $(STEP) unit-asan; \
+	$(NICE) $(STEP) unit-msan-short; $(NICE) $(STEP) sim fuzz-short; $(NICE) $(STEP) check-short bench-short
+lane-long:
+	+@$(STEP) live-asan; $(STEP) live-opt
+lane-check:
+	+@$(call built,build-msan,programs-msan); $(NICE) $(STEP) unit-msan; $(NICE) $(STEP) check
 
 emulator: $(B)/emulator $(B)/redis-server ## Entra and Azure Managed Redis on your desk: build/emulator
 azredis: $(B)/azredis ## the command line: build/azredis
@@ -292,11 +348,11 @@ $(B)/redis-server:
 
 $(B)/azredis: tools/azredis.c $(wildcard tools/azredis/*.h) $(HEADER)
 	@mkdir -p $(@D)
-	$(Q)$(CC) -O2 -g $(WARN) -I$(H) $(TLS_INC) $(EXTRA_CFLAGS) $< -o $@ $(TLS_LIBS)
+	$(Q)$(CC) -O2 -g $(WARN) $(GCC_WARN) -I$(H) $(TLS_INC) $(EXTRA_CFLAGS) $< -o $@ $(TLS_LIBS)
 # Eleven of them, each with the whole library: -O2 takes thrice as long.
 $(B)/%: examples/%.c $(HEADER)
 	@mkdir -p $(@D)
-	$(Q)$(CC) -Og $(DEBUG) $(WARN) -I$(H) $(TLS_INC) $(EXTRA_CFLAGS) $< -o $@ $(LINK_$*) $(TLS_LIBS)
+	$(Q)$(CC) -Og $(DEBUG) $(WARN) $(GCC_WARN) -I$(H) $(TLS_INC) $(EXTRA_CFLAGS) $< -o $@ $(LINK_$*) $(TLS_LIBS)
 
 # Debian 12 has hiredis 0.14; newer Debian's library wants a newer libc, so it is built from the source package.
 HIREDIS = $(B)/pkg/hiredis/src/hiredis-1.2.0
@@ -306,10 +362,13 @@ $(B)/hiredis/libhiredis.a:
 	$(Q)ln -sfn $(abspath $(HIREDIS)) $(@D)/hiredis
 	$(Q)for f in alloc async hiredis net read sds ssl; do $(CC) -O2 -w -c $(HIREDIS)/$$f.c -o $(@D)/$$f.o || exit 1; done
 	$(Q)ar rcs $@ $(@D)/*.o
-$(B)/hiredis_token: examples/hiredis_token.c
-$(B)/hiredis_async: tests/live/hiredis_async.c
-$(B)/hiredis_token $(B)/hiredis_async: $(HEADER) $(B)/hiredis/libhiredis.a
-	$(Q)$(CC) -Og $(DEBUG) $(WARN) -I$(H) -isystem $(B)/hiredis $(TLS_INC) $(EXTRA_CFLAGS) $(filter %.c,$^) -o $@ \
+HIREDIS_CC = $(CC) -Og $(GCC_WARN)
+$(B)/clang/hiredis_%: HIREDIS_CC = $(CLANG) -O0
+$(B)/hiredis_token $(B)/clang/hiredis_token: examples/hiredis_token.c
+$(B)/hiredis_async $(B)/clang/hiredis_async: tests/live/hiredis_async.c
+$(foreach d,$(B) $(B)/clang,$(d)/hiredis_token $(d)/hiredis_async): $(HEADER) $(B)/hiredis/libhiredis.a
+	@mkdir -p $(@D)
+	$(Q)$(HIREDIS_CC) $(DEBUG) $(WARN) -I$(H) -isystem $(B)/hiredis $(TLS_INC) $(EXTRA_CFLAGS) $(filter %.c,$^) -o $@ \
 	    $(B)/hiredis/libhiredis.a -lssl -lcrypto -levent_core $(TLS_LIBS)
 
 # The oldest and newest mbedTLS 3.6 that Debian has, unpacked beside the system's.
@@ -348,7 +407,9 @@ endef
 $(foreach v,$(VARIANTS),$(eval $(call VARIANT,$(v))))
 $(VARIANTS:%=$(B)/%/unit/test_verdict): tools/azredis/verdict.h
 
-.PHONY: help arena hiredis port-lwip port-mingw demo unit unit-gcc unit-asan unit-msan sim live live-asan live-valgrind fuzz-short san tsan stress valgrind check \
+.PHONY: help arena hiredis port-lwip port-mingw demo unit unit-gcc unit-asan unit-msan unit-msan-short sim live live-asan live-asan-short live-opt \
+        live-valgrind fuzz-short san tsan stress valgrind check check-short lane-live lane-more lane-unit lane-long lane-check test-long \
+        programs-live programs-asan programs-unit programs-long programs-msan \
         roots mbedtls-36 live-36 test-mbedtls $(SUITES_36:%=test-mbedtls-%) demo-short bench-short bench-check bench-threads bench-throughput bench-renewal sizes \
         sizes-update mutants test-peers programs test emulator azredis examples install uninstall clean check-all cross cross-run
 .DELETE_ON_ERROR:

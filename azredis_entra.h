@@ -1307,7 +1307,7 @@ AZREDIS_API void azredis_print_event(const azredis_event *lent, void *user);
 #  define AZRI_ALONG inline
 #endif
 
-/* Small and used in many places: with -Os it is there once. */
+/* With -Os it is there once: small and used in many places, or in a caller that is large enough without it. */
 #ifdef __OPTIMIZE_SIZE__
 #  define AZRI_ONCE AZRI_APART
 #  define AZRI_INLINE AZRI_APART
@@ -1777,7 +1777,7 @@ typedef struct azri_buf {
     int             secret;
 } azri_buf;
 
-static void azri_buf_init(azri_buf *b, const azri_mem *m, size_t max, int secret) {
+static AZRI_ONCE void azri_buf_init(azri_buf *b, const azri_mem *m, size_t max, int secret) {
     b->mem = m;
     b->ptr = NULL;
     b->len = b->cap = 0;
@@ -1819,7 +1819,7 @@ static azredis_status azri_buf_add(azri_buf *b, const void *p, size_t n) {
     return AZREDIS_OK;
 }
 
-static azredis_status azri_buf_adds(azri_buf *b, const char *z) { return azri_buf_add(b, z, strlen(z)); }
+static inline azredis_status azri_buf_adds(azri_buf *b, const char *z) { return azri_buf_add(b, z, strlen(z)); }
 
 /* A NUL-terminated copy; NULL for NULL or out of memory. Freed by azri_strfree, which wipes. */
 static char *azri_strdup(const azri_mem *m, const char *z) {
@@ -2355,7 +2355,7 @@ static int azri_u64(azredis_str s, uint64_t *out) {
     size_t i;
     for (i = 0; i < s.len; i++) {
         unsigned d = azri_is_digit(s.ptr[i]) ? (unsigned)(s.ptr[i] - '0') : 10;
-        if (d > 9 || v > (UINT64_MAX - d) / 10) return 0;
+        if (d > 9 || v > UINT64_MAX / 10 || v * 10 > UINT64_MAX - d) return 0;
         v = v * 10 + d;
     }
     if (s.len == 0) return 0;
@@ -3107,6 +3107,10 @@ static void azri_http_put(azri_buf *b, azredis_status *st, azredis_str s) {
     if (*st == AZREDIS_OK) *st = azri_buf_add(b, s.ptr, s.len);
 }
 
+static void azri_http_puts(azri_buf *b, azredis_status *st, const char *z) {
+    if (*st == AZREDIS_OK) *st = azri_buf_adds(b, z);
+}
+
 /* The general formatter is more than a device needs. */
 static void azri_http_put_number(azri_buf *b, azredis_status *st, uint64_t n) {
     char text[20], *p = text + sizeof text;           /* as many digits as 2^64 has */
@@ -3118,38 +3122,37 @@ static void azri_http_put_number(azri_buf *b, azredis_status *st, uint64_t n) {
 static void azri_http_put_host(azri_buf *b, azredis_status *st, const azri_url *u) {
     azredis_str host = azri_str(u->host);
     int ip6 = AZRI_WITH_ADDRESSES && azri_find(host, ':') < host.len;
-    if (ip6) azri_http_put(b, st, azri_str("["));
+    if (ip6) azri_http_puts(b, st, "[");
     azri_http_put(b, st, host);
-    if (ip6) azri_http_put(b, st, azri_str("]"));
+    if (ip6) azri_http_puts(b, st, "]");
     if (u->port == (u->tls ? 443 : 80)) return;
-    azri_http_put(b, st, azri_str(":"));
+    azri_http_puts(b, st, ":");
     azri_http_put_number(b, st, u->port);
 }
 
-/* extra_headers: "Name: value\r\n" as often as needed, or "". content_type may be NULL without a body. The
- * URL comes from azri_url_parse, so that it holds no line breaks; the caller vouches for the rest. */
-static azredis_status azri_http_request(azri_buf *out, const char *method, const azri_url *u, const char *extra_headers,
-                                        azredis_str body, const char *content_type) {
+/* name as it stands, value percent-encoded: of a form or a query. */
+static void azri_http_put_field(azri_buf *b, azredis_status *st, const char *name, azredis_str value) {
+    azri_http_puts(b, st, name);
+    if (*st == AZREDIS_OK) *st = azri_percent_add(b, value);
+}
+
+/* A POST of the form, or a GET if that is empty. extra_headers: "Name: value\r\n" as often as needed, or "". The URL
+ * comes from azri_url_parse, so that it holds no line breaks; the caller vouches for the rest. */
+static azredis_status azri_http_request(azri_buf *out, const azri_url *u, const char *extra_headers, azredis_str form) {
     azredis_status st = AZREDIS_OK;
-    azri_http_put(out, &st, azri_str(method));
-    azri_http_put(out, &st, azri_str(" "));
-    azri_http_put(out, &st, azri_str(u->path));
-    azri_http_put(out, &st, azri_str(" HTTP/1.1\r\nHost: "));
+    azri_http_puts(out, &st, form.len ? "POST " : "GET ");
+    azri_http_puts(out, &st, u->path);
+    azri_http_puts(out, &st, " HTTP/1.1\r\nHost: ");
     azri_http_put_host(out, &st, u);
-    azri_http_put(out, &st, azri_str("\r\nAccept: application/json\r\nConnection: close\r\n"));
-    azri_http_put(out, &st, azri_str(extra_headers));
-    if (body.len) {
-        azri_http_put(out, &st, azri_str("Content-Type: "));
-        azri_http_put(out, &st, azri_str(content_type));
-        azri_http_put(out, &st, azri_str("\r\n"));
+    azri_http_puts(out, &st, "\r\nAccept: application/json\r\nConnection: close\r\n");
+    azri_http_puts(out, &st, extra_headers);
+    if (form.len) {
+        azri_http_puts(out, &st, "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: ");
+        azri_http_put_number(out, &st, (uint64_t)form.len);
+        azri_http_puts(out, &st, "\r\n");
     }
-    if (body.len || azri_eqz(azri_str(method), "POST")) {
-        azri_http_put(out, &st, azri_str("Content-Length: "));
-        azri_http_put_number(out, &st, body.len);
-        azri_http_put(out, &st, azri_str("\r\n"));
-    }
-    azri_http_put(out, &st, azri_str("\r\n"));
-    azri_http_put(out, &st, body);
+    azri_http_puts(out, &st, "\r\n");
+    azri_http_put(out, &st, form);
     return st;
 }
 
@@ -3319,7 +3322,7 @@ static azredis_status azri_http_split(azredis_str line, azredis_str *name, azred
     return azri_http_is_token(*name) ? AZREDIS_OK : azri_http_bad(e, "a header with a malformed name");
 }
 
-static azredis_status azri_http_header(azri_http *h, azredis_str line, azredis_error *e) {
+static AZRI_ONCE azredis_status azri_http_header(azri_http *h, azredis_str line, azredis_error *e) {
     azredis_str name, value;
     int cut = h->line_len > sizeof h->line;
     azredis_status st = azri_http_split(line, &name, &value, e);
@@ -3407,7 +3410,7 @@ static azredis_status azri_http_line(azri_http *h, azredis_str line, azredis_err
 }
 
 /* One byte of a line. CR LF alone ends it: a bare LF or CR is read differently by different programs. */
-static azredis_status azri_http_line_byte(azri_http *h, char c, azredis_error *e) {
+static AZRI_ONCE azredis_status azri_http_line_byte(azri_http *h, char c, azredis_error *e) {
     azredis_status st;
     if (h->state == AZRI_HTTP_CHUNK_END && c != '\r' && c != '\n')
         return azri_http_bad(e, "a chunk that is longer than its size");
@@ -4314,7 +4317,7 @@ static azredis_status azri_resp_scalar(azri_resp *d, azredis_str text) {
     }
 }
 
-static azredis_status azri_resp_head(azri_resp *d) {
+static AZRI_ONCE azredis_status azri_resp_head(azri_resp *d) {
     azredis_str text = { NULL, 0 };        /* an analyzer does not see that azri_resp_bad returns an error */
     azredis_status st = azri_resp_line(d, &text);
     if (st != AZREDIS_OK) return st;
@@ -4731,16 +4734,13 @@ static void azri_jwt_value(void *user, int depth, azredis_str parent, azredis_st
     if (azri_eqz(key, "aud")) azri_jwt_text(c->aud, sizeof c->aud, text);
 }
 
-/* The middle one of exactly three parts; {NULL, 0} if there are more, fewer, or the first two are not both filled. */
+/* The middle one of exactly three parts; empty if there are more, fewer, or the first two are not both filled. */
 static azredis_str azri_jwt_payload(azredis_str token) {
-    size_t i, dots = 0, at[2] = { 0, 0 };
-    for (i = 0; i < token.len; i++) {
-        if (token.ptr[i] != '.') continue;
-        if (dots == 2) return azri_slice(NULL, 0);
-        at[dots++] = i;
-    }
-    if (dots != 2 || at[0] == 0) return azri_slice(NULL, 0);
-    return azri_slice(token.ptr + at[0] + 1, at[1] - at[0] - 1);
+    size_t head = azri_find(token, '.'), n;
+    azredis_str rest = azri_from(token, azri_minz(head + 1, token.len));
+    n = azri_find(rest, '.');
+    if (head == 0 || n == rest.len || azri_find(azri_from(rest, n + 1), '.') < rest.len - n - 1) n = 0;
+    return azri_slice(rest.ptr, n);
 }
 
 /* OK, E_TOKEN: not a JWT, or E_NOMEM. *out is all zero on failure. *json is room for the reader, which is too large for
@@ -4906,8 +4906,8 @@ AZREDIS_API azredis_status azredis_identity_by_name(const char *name, azredis_id
 
 AZREDIS_API const char *azredis_identity_why(const char *name) {
     const azri_identity_kind *k = name ? azri_identity_find(name, 0) : NULL;
-    if (k && !azri_identity_is_off(k->id)) return NULL;
-    if (k) return "left out of this build by an AZREDIS_NO_ switch or AZREDIS_LEAN";
+    if (k)
+        return azri_identity_is_off(k->id) ? "left out of this build by an AZREDIS_NO_ switch or AZREDIS_LEAN" : NULL;
     return "no identity has this name; there are default environment client-secret client-certificate client-assertion "
            "workload-identity managed-identity managed-identity-app azure-cli azure-developer-cli azure-powershell "
            "device-code token-file exec callback access-key password";
@@ -4951,11 +4951,11 @@ static void azri_env_free(azri_env *env, const azri_mem *m) {
 
 /* ---- options ---------------------------------------------------------------------------------- */
 
-/* An auth keeps its options, with texts of its own; what they point at otherwise is lent. */
 static int azri_is_static(const azredis_auth_options *o) {
     return AZRI_WITH_PASSWORDS && (o->identity == AZREDIS_ID_ACCESS_KEY || o->identity == AZREDIS_ID_PASSWORD);
 }
 
+/* An auth keeps its options with texts of its own, which are these; what they point at otherwise is lent. */
 #define AZRI_OPTION(member) (uint16_t)offsetof(azredis_auth_options, member)
 static const uint16_t azri_identity_texts[] = {
 #if !AZRI_ONLY_CALLBACK
@@ -6316,10 +6316,13 @@ struct azri_flow {
     azri_url      authority;               /* or the metadata service */
 };
 
-static azredis_status azri_flow_fail(azri_flow *f, azredis_status st, const char *text) {
-    return azri_fail(&f->error, st, f->source->name, "%s: %s", f->source->name, text);
+/* The link's name and nothing else yet. */
+static void azri_flow_fail_code(azri_flow *f, azredis_status st) {
+    (void)azri_fail(&f->error, st, f->source->name, "%s: ", f->source->name);
 }
-#define azri_flow_fail(f, st, text) azri_flow_fail(f, st, AZRI_TEXT(text))
+
+/* As azri_fail, for this link. st has no side effects. */
+#define azri_flow_fail(f, st, ...) (azri_flow_fail_code(f, st), azri_fail_add(&(f)->error, __VA_ARGS__), (st))
 
 /* ---- what the endpoint says ------------------------------------------------------------------- */
 
@@ -6516,13 +6519,10 @@ static void azri_flow_again(azri_flow *f, uint64_t now, const azri_retry *r) {
 /* ---- a token came ----------------------------------------------------------------------------- */
 
 static azredis_status azri_flow_check_token(azri_flow *f) {
-    if (f->token.len > AZRI_TOKEN_MAX) {
-        (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "");
-        azri_fail_add(&f->error, "the token is longer than %u bytes, %s; take the identity out of some groups",
-                      (unsigned)AZRI_TOKEN_MAX, AZRI_TOKEN_MAX < 16384 ? "for which this build has room"
-                      : "the longest argument that Redis takes before AUTH");
-        return AZREDIS_E_TOKEN;
-    }
+    if (f->token.len > AZRI_TOKEN_MAX)
+        return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token is longer than %u bytes, %s; take the identity out of "
+                              "some groups", (unsigned)AZRI_TOKEN_MAX, AZRI_TOKEN_MAX < 16384
+                              ? "for which this build has room" : "the longest argument that Redis takes before AUTH");
     for (size_t i = 0; i < f->token.len; i++)
         if (f->token.ptr[i] <= ' ' || f->token.ptr[i] >= 127)
             return azri_flow_fail(f, AZREDIS_E_TOKEN, "the token holds a blank or another character that no token has");
@@ -6649,8 +6649,8 @@ static void azri_flow_foreign(azri_flow *f, const azri_http *h) {
     char quoted[AZRI_PEER_TEXT + 1];
     int i = 0;
     while (i < a->raw_len && (unsigned char)a->raw[i] <= ' ') i++;
-    (void)azri_flow_fail(f, h->status == 200 ? AZREDIS_E_JSON : AZREDIS_E_HTTP, "");
-    azri_fail_add(&f->error, "HTTP %d without an answer of Entra's", h->status);
+    (void)azri_flow_fail(f, h->status == 200 ? AZREDIS_E_JSON : AZREDIS_E_HTTP, "HTTP %d without an answer of Entra's",
+                         h->status);
     if (i < a->raw_len && a->raw[i] == '<')
         azri_fail_add(&f->error, ": the authority answered HTML (a proxy or captive portal?)");
     else if (h->status == 200)
@@ -6682,8 +6682,7 @@ static void azri_flow_why(azri_flow *f, int http) {
 }
 
 static void azri_flow_refused(azri_flow *f, const azri_http *h) {
-    (void)azri_flow_fail(f, AZREDIS_E_ENTRA, "Entra refused with ");
-    azri_fail_add(&f->error, "HTTP %d, ", h->status);
+    (void)azri_flow_fail(f, AZREDIS_E_ENTRA, "Entra refused with HTTP %d, ", h->status);
     azri_flow_why(f, h->status);
 }
 /* What a token endpoint of Entra answered. */
@@ -6778,8 +6777,7 @@ static azredis_status azri_flow_blame(azri_flow *f, azredis_status st, const cha
     size_t n = 0;
     while (n < max && said[n]) n++;
     (void)azri_quote(reason, sizeof reason, said, n, azri_slice(NULL, 0));
-    (void)azri_flow_fail(f, st < 0 ? st : AZREDIS_E_STATE, "the callback failed: ");
-    azri_fail_add(&f->error, "%s", n ? reason : "it gave no reason");
+    (void)azri_flow_fail(f, st < 0 ? st : AZREDIS_E_STATE, "the callback failed: %s", n ? reason : "it gave no reason");
     if (st > 0) f->error.retryable = 1;
     return f->error.code;
 }
@@ -6867,16 +6865,12 @@ static azredis_status azri_app_begin(azri_flow *f, const char *tenant, const cha
 
 /* RFC 6749 4.4.2. A scope may be given as a bare resource; this grant wants the suffix. */
 static azredis_status azri_app_form(azri_flow *f, azri_buf *b) {
-    azredis_status st = azri_buf_adds(b, "client_id=");
-    if (st == AZREDIS_OK) st = azri_percent_add(b, azri_str(f->client));
-    if (st == AZREDIS_OK)
-        st = azri_buf_adds(b, f->secret ? "&client_secret=" : "&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3A"
-                           "client-assertion-type%3Ajwt-bearer&client_assertion=");
-    if (st == AZREDIS_OK)
-        st = azri_percent_add(b, f->secret ? azri_str(f->secret) : azri_slice(f->proof.ptr, f->proof.len));
-    if (st == AZREDIS_OK) st = azri_buf_adds(b, "&grant_type=client_credentials&scope=");
-    if (st == AZREDIS_OK) st = azri_percent_add(b, azri_identity_resource(f->conf->scope));
-    if (st == AZREDIS_OK) st = azri_percent_add(b, azri_str("/.default"));
+    azredis_status st = AZREDIS_OK;
+    azri_http_put_field(b, &st, "client_id=", azri_str(f->client));
+    azri_http_put_field(b, &st, f->secret ? "&client_secret=" : "&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3A"
+                        "client-assertion-type%3Ajwt-bearer&client_assertion=", azri_flow_secret(f));
+    azri_http_put_field(b, &st, "&grant_type=client_credentials&scope=", azri_identity_resource(f->conf->scope));
+    azri_http_puts(b, &st, "%2F.default");
     return st;
 }
 
@@ -6911,8 +6905,7 @@ static azredis_status azri_app_post(azri_flow *f, azri_step *step, const char *e
     azri_buf_init(&form, f->mem, form_max, 1);
     st = fill(f, &form);
     if (st == AZREDIS_OK)
-        st = azri_http_request(&step->request, "POST", &step->url, headers, azri_slice(form.ptr, form.len),
-                               "application/x-www-form-urlencoded");
+        st = azri_http_request(&step->request, &step->url, headers, azri_slice(form.ptr, form.len));
     azri_buf_free(&form);
     return st;
 }
@@ -6940,7 +6933,7 @@ static azredis_status azri_secret_begin(azri_flow *f) {
 static azredis_status azri_environment_lacks(azri_flow *f) {
     char *const *v = f->env->value;
     int i, found = 0, missing = 0;
-    (void)azri_fail(&f->error, AZREDIS_E_NO_CREDENTIAL, "environment", "environment: ");
+    azri_flow_fail_code(f, AZREDIS_E_NO_CREDENTIAL);
     for (i = AZRI_ENV_TENANT_ID; i <= AZRI_ENV_USERNAME; i++)
         if (v[i]) azri_fail_add(&f->error, "%s%s", found++ ? ", " : "found ", azri_env_names[i]);
     if (found) azri_fail_add(&f->error, "; ");
@@ -7049,17 +7042,16 @@ static azredis_status azri_given_read(azri_flow *f, azredis_str text, int is_fil
     else if (text.len) st = azri_buf_add(&f->token, text.ptr, text.len);
     if (st == AZREDIS_E_NOMEM) return azri_flow_fail(f, st, "no memory for what holds the token");
     if (st == AZREDIS_OK && f->answer.error[0]) {
-        (void)azri_flow_fail(f, AZREDIS_E_ENTRA, "");
-        azri_fail_add(&f->error, "the %s holds an error instead of a token: ", what);
+        (void)azri_flow_fail(f, AZREDIS_E_ENTRA, "the %s holds an error instead of a token: ", what);
         azri_flow_why(f, 0);
         return AZREDIS_E_ENTRA;
     }
     if (st == AZREDIS_OK && f->token.len) return AZREDIS_OK;
-    (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "");
-    azri_fail_add(&f->error, "the %s %s; it should be a token, or JSON with access_token and expires_on", what,
-                  text.len == 0 ? "is empty" : st == AZREDIS_OK ? "is JSON without access_token, accessToken or token"
-                  : st == AZREDIS_E_LIMIT ? "holds a text longer than this build reads, or nests too deep"
-                  : "is neither a token nor complete JSON");
+    (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "the %s %s; it should be a token, or JSON with access_token and "
+                         "expires_on", what, text.len == 0 ? "is empty"
+                         : st == AZREDIS_OK ? "is JSON without access_token, accessToken or token"
+                         : st == AZREDIS_E_LIMIT ? "holds a text longer than this build reads, or nests too deep"
+                         : "is neither a token nor complete JSON");
     f->error.retryable = is_file;          /* it may be being written just now */
     return AZREDIS_E_TOKEN;
 }
@@ -7133,11 +7125,11 @@ static void azri_exec_add_said(azri_flow *f) {
 /* Its status or signal says that it has not done its work. */
 static azredis_status azri_exec_refused(azri_flow *f, const char *program) {
     int code = f->exit_code;
-    (void)azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "the program ");
-    if (code == AZRI_EXIT_UNKNOWN) azri_fail_add(&f->error, "%s printed nothing", program);
+    if (code == AZRI_EXIT_UNKNOWN)
+        (void)azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "the program %s printed nothing", program);
     else
-        azri_fail_add(&f->error, code > 0 ? "%s ended with status %d" : "%s was ended by signal %d", program,
-                      code > 0 ? code : -code);
+        (void)azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "the program %s %s %d", program,
+                             code > 0 ? "ended with status" : "was ended by signal", code > 0 ? code : -code);
     f->error.retryable = 1;
     return AZREDIS_E_NO_CREDENTIAL;
 }
@@ -7190,24 +7182,24 @@ typedef struct azri_managed {
     const char *name;
     const char *fixed;                     /* the URL, where no variable has it */
     int         endpoint, secret;          /* variables: the URL; what header says. secret AZRI_ENV_COUNT: none */
-    const char *header;
+    const char *header;                    /* "Name: ", before a secret */
     int         metadata;                  /* 1: wants "Metadata: true" */
     const char *version;
     const char *by[AZRI_BYS];              /* the parameter for a user-assigned identity; NULL: it cannot be chosen so */
 } azri_managed;
 
 static const azri_managed azri_manageds[] = {
-    { "Service Fabric", "", AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_IDENTITY_HEADER, "Secret", 0, "2019-07-01-preview",
+    { "Service Fabric", "", AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_IDENTITY_HEADER, "Secret: ", 0, "2019-07-01-preview",
       { NULL, NULL, NULL } },
-    { "App Service", "", AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_IDENTITY_HEADER, "X-IDENTITY-HEADER", 1, "2019-08-01",
-      { "client_id", "object_id", "mi_res_id" } },
-    { "Azure ML (App Service 2017)", "", AZRI_ENV_MSI_ENDPOINT, AZRI_ENV_MSI_SECRET, "secret", 0, "2017-09-01",
-      { "clientid", NULL, NULL } },
+    { "App Service", "", AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_IDENTITY_HEADER, "X-IDENTITY-HEADER: ", 1, "2019-08-01",
+      { "&client_id=", "&object_id=", "&mi_res_id=" } },
+    { "Azure ML (App Service 2017)", "", AZRI_ENV_MSI_ENDPOINT, AZRI_ENV_MSI_SECRET, "secret: ", 0, "2017-09-01",
+      { "&clientid=", NULL, NULL } },
     { "Cloud Shell", "", AZRI_ENV_MSI_ENDPOINT, AZRI_ENV_COUNT, NULL, 1, NULL, { NULL, NULL, NULL } },
-    { "Azure Arc", AZRI_ARC_URL, AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_COUNT, NULL, 1, "2020-06-01",
-      { "client_id", "object_id", "msi_res_id" } },
+    { "Azure Arc", AZRI_ARC_URL, AZRI_ENV_IDENTITY_ENDPOINT, AZRI_ENV_COUNT, "Authorization: Basic ", 1, "2020-06-01",
+      { "&client_id=", "&object_id=", "&msi_res_id=" } },
     { "IMDS", AZRI_IMDS_URL, AZRI_ENV_POD_AUTHORITY, AZRI_ENV_COUNT, NULL, 1, "2018-02-01",
-      { "client_id", "object_id", "msi_res_id" } }
+      { "&client_id=", "&object_id=", "&msi_res_id=" } }
 };
 
 /* 1, 2, 4, 8, 16 s as Microsoft advises for IMDS, which counts "being updated" (410, up to 70 s) on its own. */
@@ -7263,11 +7255,9 @@ static azredis_status azri_managed_whose(azri_flow *f) {
         azri_identity_check_app(NULL, f->wanted, azri_env_names[from], &f->error) != AZREDIS_OK)
         return AZREDIS_E_ARG;
     if (m->by[f->by]) return AZREDIS_OK;
-    (void)azri_flow_fail(f, AZREDIS_E_ARG, "");
-    azri_fail_add(&f->error, "%s cannot be asked for an identity by its %s; unset %s%s", m->name, kinds[f->by],
-                  from == AZRI_ENV_COUNT ? "the option" : azri_env_names[from],
-                  m->by[AZRI_BY_CLIENT] ? " and give its client id" : "");
-    return AZREDIS_E_ARG;
+    return azri_flow_fail(f, AZREDIS_E_ARG, "%s cannot be asked for an identity by its %s; unset %s%s", m->name,
+                          kinds[f->by], from == AZRI_ENV_COUNT ? "the option" : azri_env_names[from],
+                          m->by[AZRI_BY_CLIENT] ? " and give its client id" : "");
 }
 
 /* This machine, its link (RFC 3927, RFC 4291 2.5.6), a private network (RFC 1918, RFC 4193): App Service gives its
@@ -7334,26 +7324,19 @@ static azredis_str azri_managed_resource(const azri_flow *f) {
     return azri_identity_resource(f->resource ? f->resource : f->conf->scope);
 }
 
-static azredis_status azri_managed_parameter(azri_buf *b, const char *name, azredis_str value) {
-    azredis_status st = azri_buf_adds(b, name);
-    if (st == AZREDIS_OK) st = azri_buf_adds(b, "=");
-    return st == AZREDIS_OK ? azri_percent_add(b, value) : st;
-}
-
 /* Puts the question behind the URL's path, which may have a query of its own. */
 static azredis_status azri_managed_query(azri_flow *f) {
     const azri_managed *m = azri_managed_of(f);
     azri_url *u = &f->authority;
     azredis_str path = azri_str(u->path);
     azri_buf b;
-    azredis_status st;
+    azredis_status st = AZREDIS_OK;
     azri_buf_init(&b, f->mem, sizeof u->path - 1, 0);
-    st = azri_buf_add(&b, path.ptr, path.len);
-    if (st == AZREDIS_OK) st = azri_buf_adds(&b, azri_find(path, '?') < path.len ? "&" : "?");
-    if (st == AZREDIS_OK) st = azri_managed_parameter(&b, "api-version", azri_str(m->version));
-    if (st == AZREDIS_OK) st = azri_managed_parameter(&b, "&resource", azri_managed_resource(f));
-    if (st == AZREDIS_OK && f->wanted) st = azri_buf_adds(&b, "&");
-    if (st == AZREDIS_OK && f->wanted) st = azri_managed_parameter(&b, m->by[f->by], azri_str(f->wanted));
+    azri_http_put(&b, &st, path);
+    azri_http_puts(&b, &st, azri_find(path, '?') < path.len ? "&" : "?");
+    azri_http_put_field(&b, &st, "api-version=", azri_str(m->version));
+    azri_http_put_field(&b, &st, "&resource=", azri_managed_resource(f));
+    if (f->wanted) azri_http_put_field(&b, &st, m->by[f->by], azri_str(f->wanted));
     if (st == AZREDIS_OK) {
         memcpy(u->path, b.ptr, b.len);
         u->path[b.len] = '\0';
@@ -7376,36 +7359,33 @@ static int azri_managed_probing(const azri_flow *f) {
     return azri_managed_unproven(f) && !f->env->value[AZRI_ENV_POD_AUTHORITY];
 }
 
+/* With a NUL. */
 static azredis_status azri_managed_headers(azri_flow *f, azri_buf *b) {
     const azri_managed *m = azri_managed_of(f);
     azredis_str secret = azri_managed_secret(f);
-    char text[160];
-    azredis_status st;
+    azredis_status st = AZREDIS_OK;
     azri_flow_new_id(f);
-    (void)azri_fmt(text, sizeof text,
-                   "%sUser-Agent: azredis-entra/" AZREDIS_VERSION_TEXT "\r\nx-ms-client-request-id: %s\r\n",
-                   m->metadata ? "Metadata: true\r\n" : "", f->request_id);
-    st = azri_buf_adds(b, text);
-    if (st == AZREDIS_OK && secret.len) {
-        st = azri_buf_adds(b, m->header ? m->header : "Authorization");
-        if (st == AZREDIS_OK) st = azri_buf_adds(b, m->header ? ": " : ": Basic ");
-        if (st == AZREDIS_OK) st = azri_buf_add(b, secret.ptr, secret.len);
-        if (st == AZREDIS_OK) st = azri_buf_adds(b, "\r\n");
+    azri_http_puts(b, &st, m->metadata ? "Metadata: true\r\n" : "");
+    azri_http_puts(b, &st, "User-Agent: azredis-entra/" AZREDIS_VERSION_TEXT "\r\nx-ms-client-request-id: ");
+    azri_http_puts(b, &st, f->request_id);
+    if (secret.len) {
+        azri_http_puts(b, &st, "\r\n");
+        azri_http_puts(b, &st, m->header);
+        azri_http_put(b, &st, secret);
     }
-    return st == AZREDIS_OK ? azri_buf_add(b, "", 1) : st;
+    azri_http_put(b, &st, azri_slice("\r\n", 3));
+    return st;
 }
 
 static azredis_status azri_managed_request(azri_flow *f, azri_step *step) {
-    int shell = f->variant == AZRI_MI_SHELL;
     azri_buf headers, form;
     azredis_status st;
     azri_buf_init(&headers, f->mem, AZRI_FORM_MAX, 1);
     azri_buf_init(&form, f->mem, AZRI_FORM_MAX, 0);
     st = azri_managed_headers(f, &headers);
-    if (st == AZREDIS_OK && shell) st = azri_managed_parameter(&form, "resource", azri_managed_resource(f));
+    if (f->variant == AZRI_MI_SHELL) azri_http_put_field(&form, &st, "resource=", azri_managed_resource(f));
     if (st == AZREDIS_OK)
-        st = azri_http_request(&step->request, shell ? "POST" : "GET", &step->url, headers.ptr,
-                               azri_slice(form.ptr, form.len), "application/x-www-form-urlencoded");
+        st = azri_http_request(&step->request, &step->url, headers.ptr, azri_slice(form.ptr, form.len));
     azri_buf_free(&headers);
     azri_buf_free(&form);
     return st;
@@ -7520,9 +7500,9 @@ static const char *azri_managed_mend(const azri_flow *f, int status) {
 /* Which service answered what. */
 static void azri_managed_say(azri_flow *f, const azri_http *h) {
     const char *mend = azri_managed_mend(f, h->status);
-    (void)azri_flow_fail(f, f->answer.error[0] ? AZREDIS_E_ENTRA : h->status == 200 ? AZREDIS_E_JSON : AZREDIS_E_HTTP, "");
-    azri_fail_add(&f->error, "%s at %s:%u answered HTTP %d", azri_managed_of(f)->name, f->authority.host,
-                  (unsigned)f->authority.port, h->status);
+    (void)azri_flow_fail(f, f->answer.error[0] ? AZREDIS_E_ENTRA : h->status == 200 ? AZREDIS_E_JSON : AZREDIS_E_HTTP,
+                         "%s at %s:%u answered HTTP %d", azri_managed_of(f)->name, f->authority.host,
+                         (unsigned)f->authority.port, h->status);
     azri_managed_quote(f, h->status);
     if (mend) azri_fail_add(&f->error, "; %s", mend);
     f->error.http_status = h->status;
@@ -7552,9 +7532,8 @@ static void azri_managed_again(azri_flow *f, uint64_t now, const azri_retry *r) 
 
 /* Others (EC2, GCE) have a metadata service at the same address, and their own ways to say no. */
 static void azri_managed_foreign(azri_flow *f, uint64_t now, azredis_status st, int status) {
-    (void)azri_flow_fail(f, st, "another metadata service answered at ");
-    azri_fail_add(&f->error, "%s:%u, or a proxy (HTTP %d, not in Azure's form)", f->authority.host,
-                  (unsigned)f->authority.port, status);
+    (void)azri_flow_fail(f, st, "another metadata service answered at %s:%u, or a proxy (HTTP %d, not in Azure's form)",
+                         f->authority.host, (unsigned)f->authority.port, status);
     f->error.http_status = status;
     f->error.retryable = st == AZREDIS_E_JSON || status >= 500;     /* a captive portal, a gateway */
     azri_flow_unavailable(f, now);
@@ -7581,13 +7560,10 @@ static azredis_status azri_managed_check_whose(azri_flow *f) {
         return AZREDIS_E_NOMEM;
     if (is[0] && !azri_ieqz(azri_str(is), f->wanted)) same = -1;
     if (same > 0 || (same == 0 && f->variant != AZRI_MI_ARC)) return AZREDIS_OK;
-    (void)azri_flow_fail(f, AZREDIS_E_TOKEN, "");
-    azri_fail_add(&f->error, "%s gave a token %s", azri_managed_of(f)->name,
-                  same < 0 ? "of another identity than the one that "
-                             "was asked for, which is refused"
-                           : "without saying whose, which is refused; its agent is too old to be "
-                             "asked for a user-assigned identity: update it");
-    return AZREDIS_E_TOKEN;
+    return azri_flow_fail(f, AZREDIS_E_TOKEN, "%s gave a token %s", azri_managed_of(f)->name,
+                          same < 0 ? "of another identity than the one that was asked for, which is refused"
+                                   : "without saying whose, which is refused; its agent is too old to be asked for a "
+                                     "user-assigned identity: update it");
 }
 
 /* NULL, and *name is the file's of "Basic realm=/var/opt/azcmagent/tokens/NAME.key"; or what is wrong with it. Text alone
@@ -7619,10 +7595,9 @@ static void azri_managed_challenged(azri_flow *f, uint64_t now, const azri_http 
         azri_flow_part(f, AZRI_MI_FILE);
         return;
     }
-    (void)azri_flow_fail(f, f->answer.error[0] ? AZREDIS_E_ENTRA : AZREDIS_E_HTTP, "");
-    azri_fail_add(&f->error, "Azure Arc at %s:%u answered HTTP %d %s, but it must be a key file in %s; is it himds "
-                  "that listens there?", f->authority.host, (unsigned)f->authority.port, h->status, why,
-                  AZRI_ARC_DIRECTORY);
+    (void)azri_flow_fail(f, f->answer.error[0] ? AZREDIS_E_ENTRA : AZREDIS_E_HTTP, "Azure Arc at %s:%u answered HTTP "
+                         "%d %s, but it must be a key file in %s; is it himds that listens there?", f->authority.host,
+                         (unsigned)f->authority.port, h->status, why, AZRI_ARC_DIRECTORY);
     f->error.http_status = h->status;
     f->error.retryable = 0;
     azri_flow_failed(f, now);
@@ -7682,8 +7657,7 @@ static void azri_managed_net(azri_flow *f, uint64_t now) {
         azri_managed_foreign(f, now, was.code, was.http_status);
         return;
     }
-    (void)azri_flow_fail(f, was.code, "");
-    azri_fail_add(&f->error, "%s", azri_managed_of(f)->name);
+    (void)azri_flow_fail(f, was.code, "%s", azri_managed_of(f)->name);
     if (!azri_managed_holds(was.message, strlen(was.message), f->authority.host))
         azri_fail_add(&f->error, " at %s:%u", f->authority.host, (unsigned)f->authority.port);
     azri_fail_add(&f->error, ": %s", was.message);
@@ -7799,7 +7773,7 @@ static const char *azri_workload_value(const azri_flow *f, int need) {
 /* Names options and variables, never their values. */
 static azredis_status azri_workload_lacks(azri_flow *f) {
     int i, by_option, found = 0, missing = 0;
-    (void)azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "");
+    azri_flow_fail_code(f, AZREDIS_E_NO_CREDENTIAL);
     for (i = 0; i < AZRI_WORKLOAD_NEEDS; i++) {
         by_option = azri_workload_option(f, i) != NULL;
         if (azri_workload_value(f, i))
@@ -7920,10 +7894,8 @@ static void azri_workload_text(azri_flow *f, uint64_t now, azredis_status st, az
     }
     text = azri_flow_trim(text);
     if (st == AZREDIS_OK && !azri_assertion_is_jwt(text))
-        st = azri_fail(&f->error, AZREDIS_E_TOKEN, f->source->name,
-                       "%s: the file %s %s; it should hold the token of the service "
-                       "account, and nothing else",
-                       f->source->name, path, text.len ? "holds no JWT" : "is empty");
+        st = azri_flow_fail(f, AZREDIS_E_TOKEN, "the file %s %s; it should hold the token of the service account, and "
+                            "nothing else", path, text.len ? "holds no JWT" : "is empty");
     if (st == AZREDIS_OK) st = azri_workload_keep(f, &f->proof, text);
     if (st != AZREDIS_OK) azri_flow_failed(f, now);
     else if (azri_workload_proxy(f) && f->env->value[AZRI_ENV_TOKEN_PROXY_CA_FILE])
@@ -8042,14 +8014,14 @@ static azredis_status azri_certificate_claims(azri_buf *b, const azri_assertion 
     azredis_status st = azri_buf_adds(b, "{\"aud\":\"https://");
     size_t i;
     azri_http_put_host(b, &st, a->aud);
-    azri_http_put(b, &st, azri_str(a->aud->path));
-    azri_http_put(b, &st, azri_str("\",\"exp\":"));
+    azri_http_puts(b, &st, a->aud->path);
+    azri_http_puts(b, &st, "\",\"exp\":");
     azri_http_put_number(b, &st, now + AZRI_CERTIFICATE_LIFE);
-    for (i = 0; i < sizeof parts / sizeof parts[0]; i++) azri_http_put(b, &st, azri_str(parts[i]));
+    for (i = 0; i < sizeof parts / sizeof parts[0]; i++) azri_http_puts(b, &st, parts[i]);
     azri_http_put_number(b, &st, now);
-    azri_http_put(b, &st, azri_str(",\"sub\":\""));
-    azri_http_put(b, &st, azri_str(a->client));
-    azri_http_put(b, &st, azri_str("\"}"));
+    azri_http_puts(b, &st, ",\"sub\":\"");
+    azri_http_puts(b, &st, a->client);
+    azri_http_puts(b, &st, "\"}");
     return st;
 }
 
@@ -8102,7 +8074,7 @@ static azredis_status azri_certificate_write(azri_flow *f, const azri_step *step
 static azredis_status azri_certificate_ask_sign(azri_flow *f, azri_step *step) {
     const azredis_auth_options *c = f->conf;
     step->kind = AZRI_STEP_SIGN;
-    step->certificate = azri_slice((const char *)c->certificate, c->certificate_len);
+    step->certificate = azri_slice((const char *)c->certificate, c->certificate ? c->certificate_len : 0);
     step->key = azri_slice((const char *)c->key, c->key ? c->key_len : 0);
     step->password = c->certificate_password ? c->certificate_password : azri_certificate_env(f, AZRI_ENV_CERTIFICATE_PASSWORD);
     step->rs256 = c->rs256;
@@ -8378,8 +8350,7 @@ static int azri_tool_refused(azri_flow *f) {
     int passes;
     f->answer.aadsts = azri_flow_aadsts(f->said);
     if (m && !f->answer.aadsts) {
-        (void)azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "");
-        azri_fail_add(&f->error, "%s", m->mend);
+        (void)azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "%s", m->mend);
         return 1;
     }
     (void)azri_exec_refused(f, t->argv[0]);
@@ -8678,14 +8649,13 @@ static azredis_status azri_device_begin(azri_flow *f) {
 static azredis_status azri_device_form(azri_flow *f, azri_buf *b) {
     static const char *const more[] = { "", "&grant_type=refresh_token&refresh_token=", "",
                                         "&grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code&device_code=" };
-    azredis_status st = azri_buf_adds(b, "client_id=");
-    if (st == AZREDIS_OK) st = azri_percent_add(b, azri_str(f->client));
-    if (st == AZREDIS_OK) st = azri_buf_adds(b, more[f->stage]);
-    if (st == AZREDIS_OK && f->secret) st = azri_percent_add(b, azri_str(f->secret));
-    if (st != AZREDIS_OK || f->stage == AZRI_DEVICE_POLL) return st;
-    st = azri_buf_adds(b, "&scope=");
-    if (st == AZREDIS_OK) st = azri_percent_add(b, azri_identity_resource(f->conf->scope));
-    return st == AZREDIS_OK ? azri_buf_adds(b, "%2F.default%20offline_access") : st;
+    azredis_status st = AZREDIS_OK;
+    azri_http_put_field(b, &st, "client_id=", azri_str(f->client));
+    azri_http_put_field(b, &st, more[f->stage], azri_str(f->secret));
+    if (f->stage == AZRI_DEVICE_POLL) return st;
+    azri_http_put_field(b, &st, "&scope=", azri_identity_resource(f->conf->scope));
+    azri_http_puts(b, &st, "%2F.default%20offline_access");
+    return st;
 }
 
 static azredis_status azri_device_ask(azri_flow *f, azri_step *step) {
@@ -8751,8 +8721,6 @@ static azredis_status azri_source_foreign(azri_flow *f) {
 #  define AZRI_BY_MACHINE azri_source_off, NULL, NULL, NULL, NULL, NULL
 #else
 #  define AZRI_BY_MACHINE azri_managed_begin, azri_managed_ask, azri_managed_http, azri_managed_net, azri_managed_text, NULL
-#endif
-#ifndef AZREDIS_NO_MANAGED
 #  define AZRI_BY_MACHINE_FOR_APP azri_managed_app_begin, azri_managed_app_ask, azri_managed_app_http, azri_managed_app_net, \
     azri_managed_text, NULL
 #endif
@@ -8831,18 +8799,12 @@ static void azri_walk_add_chain(azri_flow *f, unsigned chains) {
 
 /* 1: name is one of a chain's, and stands in the walk now. */
 static int azri_walk_add_name(azri_flow *f, azredis_str name) {
-    size_t i;
+    size_t i, before = f->link_count;
     if (azri_ieqz(name, "prod")) azri_walk_add_chain(f, AZRI_CHAIN_PROD);
-    else if (azri_ieqz(name, "dev")) azri_walk_add_chain(f, AZRI_CHAIN_DEV);
-    else {
-        for (i = 0; i < AZRI_SOURCES; i++)
-            if (azri_sources[i].sdk_name && azri_ieqz(name, azri_sources[i].sdk_name)) {
-                azri_walk_add(f, i);
-                return 1;
-            }
-        return 0;
-    }
-    return 1;
+    if (azri_ieqz(name, "dev")) azri_walk_add_chain(f, AZRI_CHAIN_DEV);
+    for (i = 0; i < AZRI_SOURCES; i++)
+        if (azri_sources[i].sdk_name && azri_ieqz(name, azri_sources[i].sdk_name)) azri_walk_add(f, i);
+    return f->link_count > before;
 }
 
 static azredis_status azri_walk_wrong(azri_flow *f, azredis_str name) {
@@ -8919,7 +8881,7 @@ static void azri_flow_begin_walk(azri_flow *f, uint64_t now) {
 }
 
 /* What to do next. Fills *step, which azri_step_free ends after each call. */
-static azri_step_kind azri_flow_next(azri_flow *f, uint64_t now, int64_t unix_now, azri_step *step) {
+static AZRI_ONCE azri_step_kind azri_flow_next(azri_flow *f, uint64_t now, int64_t unix_now, azri_step *step) {
     AZREDIS_ASSERT(f->phase != AZRI_FLOW_ANSWER && f->phase != AZRI_FLOW_IDLE);
     memset(step, 0, sizeof *step);
     azri_buf_init(&step->request, f->mem, AZRI_REQUEST_MAX, 1);
@@ -9720,7 +9682,7 @@ static AZRI_INLINE void azri_queue_insert(azri_queue *q, azri_cmd *at, azri_cmd 
     q->bytes += c->len;
 }
 
-static void azri_queue_push(azri_queue *q, azri_cmd *c) {
+static AZRI_ALONG void azri_queue_push(azri_queue *q, azri_cmd *c) {
     if (c->within && !q->fresh) q->fresh = c;
     azri_queue_insert(q, q->tail, c);
 }
@@ -10031,7 +9993,7 @@ static azri_cmd *azri_session_unsent(const azri_session *s) {
     return s->last_sent ? s->last_sent->next : s->fifo.head;
 }
 
-static void azri_session_append(azri_session *s, azri_cmd *c) {
+static AZRI_ALONG void azri_session_append(azri_session *s, azri_cmd *c) {
     c->sent = 0;
     azri_queue_push(&s->fifo, c);
     azri_sooner(&s->next_deadline, c->deadline);
@@ -10544,7 +10506,7 @@ static void azri_session_push(azri_session *s, const azri_frame *f) {
 }
 
 /* Matches one frame. Not OK: the connection must be closed with *e. Messages are the hub's: see azri_is_message. */
-static azredis_status azri_session_frame(azri_session *s, const azri_frame *f, uint64_t now, azredis_error *e) {
+static AZRI_ONCE azredis_status azri_session_frame(azri_session *s, const azri_frame *f, uint64_t now, azredis_error *e) {
     azri_cmd *c = s->fifo.head;
     if (azri_session_user_frame(s, f, now)) return AZREDIS_OK;
     azri_session_heard(s, f, now);
@@ -10691,7 +10653,7 @@ static azredis_status azri_session_tick_handshake(azri_session *s, uint64_t now,
 }
 
 /* What time brings. Not OK: the connection must be closed with *e. */
-static azredis_status azri_session_tick(azri_session *s, uint64_t now, azredis_error *e) {
+static AZRI_ONCE azredis_status azri_session_tick(azri_session *s, uint64_t now, azredis_error *e) {
     if (s->state == AZRI_HANDSHAKE) return azri_session_tick_handshake(s, now, e);
     if (s->state != AZRI_READY && s->state != AZRI_DRAINING) return AZREDIS_OK;
     if (now >= s->blob->expires_at) return azri_session_expired(s, e);
@@ -11845,8 +11807,9 @@ static void azri_lease_give(azri_hub *h, azri_session *s, uint64_t now) {
     l->client = NULL;
     l->idle_until = now + AZRI_LEASE_IDLE_MS;
     s->undivided = 0;
-    if (azri_lease_ended(s)) s->gone = s->state == AZRI_DOWN;
-    else if (s->fifo.head || l->multi || l->watching || l->marked || s->replace) s->wants_close = AZRI_TEXT("left by its caller");
+    if (s->state == AZRI_DOWN) s->gone = 1;                 /* lost, or not made yet and wanted by nobody any more */
+    else if (!s->wants_close && s->state != AZRI_HANDSHAKE && (s->fifo.head || l->multi || l->watching || l->marked || s->replace))
+        s->wants_close = AZRI_TEXT("left by its caller");
     l->multi = l->watching = l->marked = 0;
     h->step = 1;                        /* somebody may wait for it */
 }
@@ -15575,7 +15538,7 @@ static void azri_line_aim(azri_line *l) {
 }
 
 /* conf's strings must outlive the line. The host is copied. g: see azri_grave; NULL: sockets are closed at once. */
-static void azri_line_begin(azri_line *l, const azri_port *port, azri_waker *w, azri_grave *g, const char *host,
+static AZRI_ONCE void azri_line_begin(azri_line *l, const azri_port *port, azri_waker *w, azri_grave *g, const char *host,
                             uint16_t tcp_port, const azri_tls_conf *conf, uint64_t now, uint32_t limit_ms) {
     memset(l, 0, sizeof *l);
     l->port = port;
@@ -16384,7 +16347,7 @@ static void azri_fetch_call_only(azredis_auth *a, azri_fetch *f) {
 }
 
 /* Goes as far as it can without waiting. 1: the walk has ended, f is gone. */
-static int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_grave *g) {
+static AZRI_ONCE int azri_fetch_step(azredis_auth *a, azri_fetch *f, azri_waker *w, azri_grave *g) {
     azredis_error *e = &f->flow.error;
     azredis_status st;
     if (!AZRI_WITH_WALKS) {
@@ -18233,7 +18196,7 @@ static azredis_status azri_open_endpoint(azredis_client *c, const azredis_option
     /* A socket's path, a name, or name:port. Where hosts are names, the connect hook and TLS are left to find a wrong one. */
     if (!AZRI_WITH_ADDRESSES || (AZRI_WITH_PLAINTEXT && o->host[0] == '/')) {
         if (strlen(o->host) >= sizeof c->host)
-            return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "options.host has more than 255 bytes");
+            return azri_fail(&c->broken, AZREDIS_E_ARG, "options.host", "options.host is a name or a path of more than 255 bytes");
         azri_copy(c->host, sizeof c->host, o->host);
     } else if (azri_endpoint_parse(azri_str(o->host), c->host, &port, &c->broken) != AZREDIS_OK) {
         return c->broken.code;
@@ -18258,7 +18221,7 @@ static void azri_open_name(char out[AZRI_NAME_MAX], const char *name) {
     out[i] = '\0';
 }
 
-static azredis_status azri_open_conf(azredis_client *c, const azredis_options *o) {
+static AZRI_ONCE azredis_status azri_open_conf(azredis_client *c, const azredis_options *o) {
     azri_hub_conf *h = &c->hub.conf;
     const azri_shape *shape = azri_shape_of(&c->port.mem);
     if (o->protocol != 0 && o->protocol != 2 && o->protocol != 3)
@@ -18654,7 +18617,7 @@ AZREDIS_API void azredis_close(azredis_client *c) {
 
 /* Begins a public call, under the lock; blocks: it is not allowed in a callback. Not OK: the call must return it, and
  * must not call azri_leave. */
-static azredis_status azri_enter_to(azredis_client *c, int blocks) {
+static AZRI_ALONG azredis_status azri_enter_to(azredis_client *c, int blocks) {
     azredis_status st;
     if (!c) return AZREDIS_E_NOMEM;
     if (azri_auth_forked(c->auth)) return AZREDIS_E_FORK;

@@ -27,9 +27,12 @@ class Programs:
     def __init__(self, build):
         self.dir, self.pkg, self.server = build + "/bench", build + "/pkg/trixie", build + "/redis-server"
         os.makedirs(self.dir, exist_ok=True)
+        self.made = set()
 
     def make(self, name, words, source="tools/bench.c"):
-        sh(os.environ.get("CC", "gcc"), "-std=gnu11", "-O2", "-g", source, "-o", self.dir + "/" + name, *words)
+        if (name, *words) not in self.made:
+            sh(os.environ.get("CC", "gcc"), "-std=gnu11", "-O2", "-g", source, "-o", self.dir + "/" + name, *words)
+        self.made.add((name, *words))
         return self.dir + "/" + name
 
     def ours(self, lane, header=".", count=False, source="tools/bench.c", name="ours-"):
@@ -39,6 +42,7 @@ class Programs:
             sh("sh", "tools/pkg/debian.sh", "trixie", self.pkg, "libmbedtls-dev")
             words.append("-I%s/usr/include" % self.pkg)
             libs = [glob.glob("%s/usr/lib/*/lib%s.a" % (self.pkg, lib[2:]))[0] for lib in libs]
+        else: lane = "system"                                   # plain and cbc are one program
         return self.make(name + lane + ("-count" if count else ""), words + libs + ["-lpthread"], source)
 
     def hiredis(self):

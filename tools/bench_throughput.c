@@ -109,6 +109,7 @@ int main(void) {
     azredis_options o = {0};
     azredis_token t;
     azredis_error why;
+    azredis_stats_data d;
     size_t i;
     int k;
     if (!endpoint || !roots || !SSL_CTX_set_default_verify_paths(roots)) die("bench", "no AZREDIS_ENDPOINT, or no roots");
@@ -121,7 +122,7 @@ int main(void) {
         die("bench", "the client does not connect");
     if (azredis_auth_token(o.auth, &t, 10000, &why) != AZREDIS_OK) die("token", why.message);
     for (k = 0; k < THREADS; k++) theirs[k] = hiredis_open(endpoint, roots, &t);
-    puts("threads   one client, 1 connection   hiredis, one connection a thread   ratio");
+    puts("threads   one client                        hiredis, one connection a thread   ratio");
     for (i = 0; i < sizeof threads / sizeof threads[0]; i++) {
         double a[ROUNDS], b[ROUNDS], ratio[ROUNDS];
         for (k = 0; k < ROUNDS; k++) {
@@ -132,8 +133,10 @@ int main(void) {
         qsort(a, ROUNDS, sizeof a[0], by_size);
         qsort(b, ROUNDS, sizeof b[0], by_size);
         qsort(ratio, ROUNDS, sizeof ratio[0], by_size);
-        printf("%7d   %16.0f GET/s        %16.0f GET/s, %2d open         %.2f\n", threads[i], a[ROUNDS / 2], b[ROUNDS / 2],
-               threads[i], ratio[ROUNDS / 2]);
+        azredis_stats(ours, &d);
+        if (d.connects != 1) die("bench", "the client has made more than one connection");
+        printf("%7d   %10.0f GET/s, %u connection    %10.0f GET/s, %2d open              %.2f\n", threads[i], a[ROUNDS / 2],
+               (unsigned)d.connections, b[ROUNDS / 2], threads[i], ratio[ROUNDS / 2]);
     }
     for (k = 0; k < THREADS; k++) redisFree(theirs[k]);
     azredis_token_wipe(&t);

@@ -65,6 +65,9 @@ nowhere "the header is ASCII without tabs and without blanks at line ends" \
     "$(LC_ALL=C grep -nP '[^\x00-\x7F]|\t| $' "$header")"
 nowhere "no marks of unfinished work" \
     "$(files '*.[ch]' '*.sh' '*.py' '*.mjs' '*.md' '*.txt' Makefile | xargs grep -nE '\b(TO[D]O|FIX[M]E|X[X]X|HA[C]K)\b')"
+# An example is read in one go. Three are more than one idea.
+nowhere "no example has more than 80 lines but the sample, hiredis and lwIP" \
+    "$(wc -l examples/*.c | awk '$1 > 80 && $2 != "total"' | grep -vE ' examples/(sample|hiredis_token|port_lwip)\.c$')"
 nowhere "there was something to look at" \
     "$([ "$(files '*.c' | wc -l)" -gt 10 ] && [ "$(code | wc -l)" -gt 1000 ] || echo "nothing was found")"
 exit $failed

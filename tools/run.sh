@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what is missing for the demo or the tests, says what that is, and runs them.
-# Usage: sh tools/run.sh demo | test | peers | check-all
+# Usage: sh tools/run.sh demo | test | test-long | peers | check-all
 # Debian and Ubuntu: by apt-get, with sudo if you are not root. Elsewhere: names the packages and ends.
 # Nothing is started, and no service is installed: the Redis server is the one inside redis-tools.
 set -u
@@ -78,7 +78,7 @@ for_other_machines() {
 
 case $1 in
 demo)  target=demo; for_demo ;;
-test)  target=test; for_test ;;
+test | test-long) target=$1; for_test ;;
 check-all) target=check-all; for_test; for_other_machines ;;
 peers) target=test-peers; for_test; need nodejs program node; need npm program npm ;;
 *)     usage ;;

@@ -12,7 +12,7 @@ whole=$here/whole.c declarations=$here/declarations.c
 
 # The whole header with optimisation, because some warnings need the flow; the other standards are about syntax.
 # mbedTLS's own headers are system headers and not ours to mend.
-check "gcc c99" "$gcc" -std=c99 $gcc_c -O2 -I"$include" -c "$whole" -o "$dir/o"
+check "gcc c99" "$gcc" -std=c99 $gcc_c -Wmisleading-indentation -O2 -I"$include" -c "$whole" -o "$dir/o"
 check "clang c99" "$clang" -std=c99 $clang_c -O1 -I"$include" -c "$whole" -o "$dir/o"
 check "g++ c++11" "$gxx" -x c++ -std=c++11 $gcc_cxx -O1 -I"$include" -c "$whole" -o "$dir/o"
 for std in c11 c2x; do

@@ -4,7 +4,9 @@
 warnings='-Wall -Wextra -Werror -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wundef -Wcast-qual -Wvla
           -Wdouble-promotion -Wformat=2 -Wswitch-enum -Wwrite-strings -Wnull-dereference'
 gcc_cxx="$warnings -Wcast-align=strict -Wlogical-op -Wduplicated-cond -Wduplicated-branches"
-gcc_c="$gcc_cxx -Wstrict-prototypes -Wmissing-prototypes"
+# One warning costs gcc four fifths of its time in a file as long as ours. g++ and clang have it in each form that they see;
+# gcc looks for it in standards.sh.
+gcc_c="$gcc_cxx -Wstrict-prototypes -Wmissing-prototypes -Wno-misleading-indentation"
 clang_cxx="$warnings -Weverything -Wreserved-identifier $(sed -n 's/^\(-W[^ ]*\) .*/\1/p' "$here/weverything.txt")"
 clang_c=$clang_cxx
 count=0

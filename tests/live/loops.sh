@@ -3,11 +3,11 @@
 # (BUILD/hiredis_token, hiredis_async) live on tokens of 2 seconds: through renewals to their end, and until Ctrl+C in
 # the middle. BUILD/psa_key signs in with a key that it has put into a slot; BUILD/threads, pipeline, transaction, cacheaside
 # and pubsub print what they should; BUILD/consumer does jobs that come before and after renewals. Prints TAP lines; exit
-# status 0 when all are ok.
+# status 0 when all are ok. EXAMPLES_DIR: where they are, if not in BUILD.
 set -u
 [ $# -eq 1 ] || { echo "usage: loops.sh EMULATOR_BINARY" >&2; exit 2; }
 emulator=$1
-build=${BUILD:-build}
+build=${EXAMPLES_DIR:-${BUILD:-build}}
 programs='poll epoll libuv libevent hiredis_token hiredis_async'
 scratch=$(mktemp -d) || exit 2
 pids=

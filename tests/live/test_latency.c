@@ -36,6 +36,7 @@ typedef struct way {
 
 static way ways[2 * LINES];             /* of the relay's thread */
 static int listener;
+static pthread_t relay;
 static atomic_int relaying;
 
 static void way_carry(way *w, int ready, int64_t now)
@@ -102,6 +103,7 @@ static int relay_listen(void)
     assert_int_equal(listen(listener, 4), 0);
     assert_int_equal(getsockname(listener, (struct sockaddr *)&a, &n), 0);
     atomic_store(&relaying, 1);
+    assert_int_equal(pthread_create(&relay, NULL, relay_run, NULL), 0);
     return ntohs(a.sin_port);
 }
 
@@ -244,10 +246,8 @@ static void test_longest_wait_of_a_renewal(void **state)
     azredis_options o = {0}, plain = {0};
     verdict v = {0, 0, 0, 0};
     char host[64];
-    pthread_t relay;
     (void)state;
     snprintf(host, sizeof host, "localhost:%d", relay_listen());
-    assert_int_equal(pthread_create(&relay, NULL, relay_run, NULL), 0);
     o.host = plain.host = host;
     plain.identity = &key;
     entra = begin(&o);
@@ -266,11 +266,6 @@ static void test_longest_wait_of_a_renewal(void **state)
                   "the machine\n", (double)v.longest / 1000, v.good, v.slow, v.disturbed);
     if (v.slow >= 2) fail_msg("a PING took %d us beyond the median, and at that time no one else's did", (int)v.longest);
     if (v.good < renewals) fail_msg("the machine is too busy: of %d renewals %d were disturbed", tries, v.disturbed);
-    azredis_close(entra);
-    azredis_close(keyed);
-    entra = keyed = NULL;
-    atomic_store(&relaying, 0);
-    pthread_join(relay, NULL);
 }
 
 static int setup(void **state)
@@ -289,6 +284,7 @@ static int teardown(void **state)
     azredis_close(entra);
     azredis_close(keyed);
     entra = keyed = NULL;
+    if (atomic_exchange(&relaying, 0)) pthread_join(relay, NULL);
     close(listener);
     for (i = 0; i < 2 * LINES; i++)
         if (ways[i].from > 0) close(ways[i].from);

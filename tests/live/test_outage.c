@@ -130,11 +130,13 @@ static void incr_by(int kind, azredis_client *c, const char *key, azredis_reply 
 static void test_case36_closed_by_the_server_for_idleness(void **state)
 {
     static const char *const key[CLIENTS] = {"plain", "exec", "submit", "threads"};
+    static live_events of_threads;
     azredis_options o = {.keepalive_ms = AZREDIS_NEVER};
     azredis_reply r = {0};
     int i;
     (void)state;
     for (i = 0; i < CLIENTS; i++) {
+        if (i == 3) o.event_user = &of_threads;         /* told by a thread of its own */
         client[i] = live_open(&em, &o);
         assert_int_equal(live_incr(client[i], key[i]), 1);
     }
@@ -154,6 +156,7 @@ static void test_case36_closed_by_the_server_for_idleness(void **state)
         assert_true(live_stats(client[i]).reconnects > 0);
     }
     done();
+    assert_int_equal(of_threads.leaks, 0);
 }
 
 /* ---- messages nobody reads ------------------------------------------------------------------------ */

@@ -82,6 +82,7 @@ static struct run {
     unsigned long reading[TASKS];           /* the streams that somebody reads, +1 */
     uint64_t  auth_ms, slept_until;
     uint32_t  held;                         /* leases that callers have */
+    void    (*script)(int self);            /* what the tasks do instead; NULL: as they like */
     int       callers, stop, closed;
     uint64_t  closed_at;
     const azredis_lease *mine[TASKS];
@@ -258,12 +259,20 @@ static conn *conn_of_session(const azri_session *s) {
     return s->link && azri_conn_of(s)->line.state == AZRI_LINE_OPEN ? conn_of(azri_conn_of(s)->line.sock) : NULL;
 }
 
-static uint32_t leased(int in_use) {
+/* How many leases callers have; with `all` also those that are idle or on their way. */
+static uint32_t leased(int all) {
     const azri_session *s;
     uint32_t n = 0;
-    for (s = run->c->hub.sessions; s; s = s->next)
-        n += s->role == AZREDIS_CONNECTION_LEASED && !s->gone && (!in_use || s->lease.client);
+    for (s = run->c->hub.sessions; s; s = s->next) n += s->role == AZREDIS_CONNECTION_LEASED && !s->gone && (all || s->lease.client);
     return n;
+}
+
+/* 1: none is idle, nor is there room for one more. */
+static int are_full(void) {
+    const azri_session *s;
+    for (s = run->c->hub.sessions; s; s = s->next)
+        if (s->role == AZREDIS_CONNECTION_LEASED && !s->gone && !s->lease.client && s->state == AZRI_DOWN) return 0;
+    return leased(1) == run->c->hub.conf.leases;
 }
 
 static int is_authenticating(void) {
@@ -273,20 +282,25 @@ static int is_authenticating(void) {
     return 0;
 }
 
-/* The last moment for the new token on k, whose own ends; a transaction or a slice puts it off. */
+/* The last moment for the new token on k, whose own ends. */
 static uint64_t auth_until(const conn *k) {
     uint64_t end = k->authed_until - azri_min64(1000, run->life / 20), half = end > run->got_at ? (end - run->got_at) / 2 : 0;
-    return azri_max64(run->got_at + half, k->free_at) + 100;
+    return run->got_at + half + 100;
 }
 
+/* 1: it may still lack the newest token, or need not be shown it: one that was refused is not shown again. */
+static int auth_may_wait(const conn *k) {
+    return !k->calm || k->token == run->last_token || run->m->token[run->last_token].doubted || run->m->now <= auth_until(k);
+}
+
+/* A transaction puts it off, and so does a slice, but not the next one. */
 static void check_tokens(void) {
     const azri_session *s;
-    if (run->m->doubted == run->last_token) return;         /* it is not shown again */
     for (s = run->c->hub.sessions; s; s = s->next) {
         const conn *k = conn_of_session(s);
-        if (!k || !k->calm || s->state != AZRI_READY || k->token == run->last_token || model_undivided(k) || s->undivided) continue;
+        if (!k || s->state != AZRI_READY || s->trying || s->replace || s->wants_close || model_undivided(k) || s->undivided) continue;
         if (s->role != AZREDIS_CONNECTION_LEASED && run->c->hub.conf.session.reauth == AZREDIS_REAUTH_HANDOVER) continue;
-        if (!s->trying && !s->replace && !s->wants_close) CHECK(I_AUTH_SOON, run->m->now <= auth_until(k));
+        CHECK(I_AUTH_SOON, auth_may_wait(k) || run->m->now <= k->free_at + 100);
     }
 }
 
@@ -295,6 +309,7 @@ static void check_slice(const conn *k) {
     uint64_t left = k->authed_until - azri_min64(k->authed_until, k->blocked_at);
     if (!k->blocked || !k->calm || k->blocked_at != run->m->now) return;
     CHECK(I_SLICE, k->blocked_until - k->blocked_at <= azri_min64(30000, left / 2 + 20));
+    CHECK(I_AUTH_SOON, auth_may_wait(k));
 }
 
 /* ---- the world ---- */
@@ -308,6 +323,14 @@ static void others(void) {
     run->next_write = run->m->now + dice(run->life / 20 + 20);
 }
 
+/* Of the client's machine; the server goes on. */
+static void sleep_long(void) {
+    conn *k;
+    for (k = run->m->conns; k < run->m->conns + MODEL_CONNS; k++)
+        if (k->open && k->in_at != UINT64_MAX) model_execute(run->m, k);
+    run->slept_until = run->m->now += dice(3 * run->life);
+}
+
 static void wrong(void) {
     model *m = run->m;
     fault f = (fault)dice(F_COUNT);
@@ -316,7 +339,7 @@ static void wrong(void) {
     trace(f);
     m->slow_ms = 1000 + dice(AUTH_MS - 3000);
     if (f == F_STALL) m->stalled_until = m->now + 1000 + dice(30000);
-    else if (f == F_SLEEP) run->slept_until = m->now += dice(3 * run->life);
+    else if (f == F_SLEEP) sleep_long();
     else m->armed[f] += 1 + (int)dice(3);
     if (f == F_STALL || f == F_SLEEP) m->fired[f]++;
     if (dice(4) == 0) m->refuse_multi = 1 + (int)dice(2);
@@ -363,7 +386,7 @@ static void world(void) {
     no_delay();
     for (k = run->m->conns; k < run->m->conns + MODEL_CONNS; k++)
         if (k->watched && dice(40) == 0) model_touch(run->m, (unsigned long)dice(MODEL_KEYS));
-    CHECK(I_LEASES, leased(0) <= run->c->hub.conf.leases && run->held <= leased(1));
+    CHECK(I_LEASES, leased(1) <= run->c->hub.conf.leases && run->held <= leased(0));
     if (!run->task[PUMP].ended) check_tokens();
 }
 
@@ -685,7 +708,7 @@ static int lease(held *h) {
     check_time(at, auth, wait);
     if (!h->l) {
         seen[why.code == AZREDIS_E_FULL ? S_FULL : S_NO_LEASE]++;
-        if (why.code == AZREDIS_E_FULL) CHECK(I_FULL, run->m->now >= at + wait && leased(0) == run->c->hub.conf.leases);
+        if (why.code == AZREDIS_E_FULL) CHECK(I_FULL, run->m->now >= at + wait && are_full());
         return 0;
     }
     seen[S_LEASED]++;
@@ -845,7 +868,8 @@ static void rude(void) {
 
 static void task_main(void) {
     task *t = &run->task[run->self];
-    if (run->self == PUMP) pump();
+    if (run->script) run->script(run->self);
+    else if (run->self == PUMP) pump();
     else if (run->self == 0 && run->seed % 3 == 0) rude();
     else caller();
     t->ended = 1;
@@ -888,7 +912,6 @@ static void begin(uint64_t seed) {
     run->seed = seed;
     run->m->rng = seed * 7919;
     run->m->now = 1000000;
-    run->m->doubted = -1;
     run->m->resp2 = seed % 4 == 3;
     for (i = 0; i < MODEL_CONNS; i++) model_close(&run->m->conns[i]);
     run->life = lives[seed / 2 % 4];
@@ -932,16 +955,18 @@ static void check_commands(void) {
     for (id = 0; id < run->calls; id++) CHECK(I_TOOK_ONE, run->m->calls[id].took <= 1);
 }
 
-static uint64_t play(uint64_t seed) {
-    uint64_t result;
-    int i;
-    begin(seed);
+static void live(void) {
     while (any_left()) {
         assert_true(run->steps++ < STEP_MAX);
         world();
         if (!turn()) advance();
     }
     if (!run->closed) azredis_close(run->c);
+}
+
+static uint64_t finish(void) {
+    uint64_t result;
+    int i;
     check_commands();
     CHECK(I_MEMORY, run->allocated == 0);
     for (i = 0; i < SOCKETS; i++) CHECK(I_MEMORY, run->sockets[i] == 0);
@@ -951,6 +976,47 @@ static uint64_t play(uint64_t seed) {
     free(run->m);
     free(run);
     return result;
+}
+
+static uint64_t play(uint64_t seed) {
+    begin(seed);
+    live();
+    return finish();
+}
+
+/* ---- what it has found, by itself: no wrongs, one lease ---- */
+
+static void one_waits_for_the_other(int self) {
+    azredis_str argv[4];
+    azredis_reply r = {0};
+    held h;
+    uint64_t at;
+    if (self == 0 && lease(&h)) {
+        rest(12000);
+        lease_back(&h);
+    }
+    if (self != 1) return;
+    rest(1000);
+    at = run->m->now;
+    argv[0] = azri_str("BLPOP");
+    argv[1] = azri_str("l");
+    argv[2] = azri_str("x:0");
+    argv[3] = azri_str("20");
+    assert_int_equal(azredis_block(run->c, &r, NULL, 4, argv), AZREDIS_OK);
+    assert_int_equal(r.value->type, AZREDIS_T_NIL);
+    azredis_reply_free(&r);
+    assert_in_range(run->m->now - at, 20000, 20000 + COMMAND_MS + SLACK);
+}
+
+/* It waited 11 s for the lease, and then 20 s anew. */
+static void blocking_has_its_time_once(void **state) {
+    (void)state;
+    begin(5);
+    run->script = one_waits_for_the_other;
+    run->next_fault = run->next_write = UINT64_MAX;
+    assert_int_equal(run->c->hub.conf.leases, 1);
+    live();
+    (void)finish();
 }
 
 static uint64_t first_seed = 1, last_seed = 200;
@@ -984,6 +1050,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(seeds_hold_all_invariants),
         cmocka_unit_test(same_seed_same_trace),
         cmocka_unit_test(all_of_it_came_up),
+        cmocka_unit_test(blocking_has_its_time_once),
     };
     if (argc > 1) first_seed = last_seed = strtoull(argv[1], NULL, 10);
     if (argc > 2) last_seed = strtoull(argv[2], NULL, 10);

@@ -68,9 +68,8 @@ typedef struct model {
     int resp2;                         /* it does not know RESP3 */
     uint64_t misplaced;                /* commands that a subscriber over RESP2 must not send */
     /* the authority */
-    struct { uint64_t expires; int refused; } token[MODEL_TOKENS];
+    struct { uint64_t expires; int refused, doubted; } token[MODEL_TOKENS];
     int tokens;
-    int doubted;                       /* the last one that was refused, by a word or by silence */
     conn conns[MODEL_CONNS];
     uint64_t stalled_until;
     /* the ledger */
@@ -164,7 +163,7 @@ static int model_is(word w, const char *z) { return w.n == strlen(z) && memcmp(w
 
 /* A token is "token-NNNNNN", its number the index in m->token. */
 static void model_auth(model *m, conn *k, const word *w) {
-    int first = k->first_auth, doubted = m->doubted;
+    int first = k->first_auth;
     unsigned long t = strtoul(w[2].p + 6, NULL, 10);
     m->auths++;
     m->reauths += !first;
@@ -175,15 +174,17 @@ static void model_auth(model *m, conn *k, const word *w) {
         if (k->busy_until < m->now) k->busy_until = m->now;
         k->busy_until += m->slow_ms;
     }
-    m->doubted = (int)t;
-    if (!first && model_fault(m, F_AUTH_SILENT)) return;
+    if (!first && model_fault(m, F_AUTH_SILENT)) {
+        m->token[t].doubted = 1;
+        return;
+    }
     if (model_fault(m, F_AUTH_REJECT)) m->token[t].refused = 1;
     if (m->token[t].refused || m->token[t].expires <= m->now) {
+        m->token[t].doubted = 1;
         model_says(m, k, "-WRONGPASS invalid username-password pair or user is disabled.\r\n");
         return;
     }
     k->authed = 1;
-    m->doubted = doubted;
     k->token = (int)t;
     k->authed_until = m->token[t].expires;
     model_says(m, k, "+OK\r\n");
@@ -324,8 +325,8 @@ static long model_send(model *m, conn *k, char *to, size_t cap) {
     if (n > k->cut_out) n = k->cut_out;
     memcpy(to, k->out + k->out_at, n);
     k->out_at += n;
-    if (k->cut_out != SIZE_MAX && (k->cut_out -= n) == 0) model_close(k);
     if (k->asked && k->out_at >= k->asked_end) model_delivered(m, k);
+    if (k->cut_out != SIZE_MAX && (k->cut_out -= n) == 0) model_close(k);
     if (k->open && k->out_at == k->out_len) {
         k->out_at = k->out_len = 0;
         k->chunks = 0;

@@ -2015,6 +2015,28 @@ static void case12_what_a_transaction_may_not_hold(void **state) {
     ok(1, 2);
 }
 
+/* What only concerns the connection that one has for oneself, the shared one refuses and a lease takes. */
+static void a_lease_takes_what_the_shared_connection_refuses(void **state) {
+    static const char *const row[][3] = {
+        { "WATCH", "k", "" }, { "UNWATCH", "", "" }, { "MULTI", "", "" }, { "EXEC", "", "" }, { "DISCARD", "", "" }, { "SELECT", "1", "" },
+        { "WAIT", "0", "0" }, { "WAITAOF", "0", "0" }, { "CLIENT", "TRACKING", "ON" }, { "CLIENT", "SETNAME", "x" },
+        { "BLPOP", "k", "0" }, { "XREAD", "BLOCK", "0" }, { "GET", "k", "" }
+    };
+    size_t i;
+    (void)state;
+    leased();
+    for (i = 0; i < COUNT(row); i++) {
+        azredis_str argv[3];
+        azri_cmd *c;
+        int n;
+        for (n = 0; n < 3; n++) argv[n] = azri_str(row[i][n]);
+        if ((azri_hub_new_cmd(&r.h, 3, argv, 0, &c, NULL) == AZREDIS_OK) != (i + 1 == COUNT(row))) fail_msg("%s passed", row[i][0]);
+        if (i + 1 == COUNT(row)) azri_stock_give(&r.h.stock, c);
+        if (azri_hub_new_cmd(&r.h, 3, argv, AZRI_FOR_LEASE, &c, NULL) != AZREDIS_OK) fail_msg("%s was refused", row[i][0]);
+        azri_stock_give(&r.h.stock, c);
+    }
+}
+
 static void a_lease_goes_to_the_next_or_ends(void **state) {
     azredis_status st;
     azri_session *C;
@@ -2046,6 +2068,33 @@ static void a_lease_goes_to_the_next_or_ends(void **state) {
     assert_int_equal(told(AZREDIS_EV_CONNECTION_FAILED), 0);
 }
 
+/* Not made yet, or in vain: it is no lease in use, nor is it made for nobody. */
+static void a_lease_given_up_before_it_is_made_goes(void **state) {
+    azredis_status st;
+    (void)state;
+    a_up();
+    r.h.conf.leases = 1;
+    B = azri_lease_take(&r.h, (azredis_client *)&r, r.now, &st);
+    azri_lease_give(&r.h, B, r.now);
+    B = azri_lease_take(&r.h, (azredis_client *)&r, r.now, &st);
+    assert_non_null(B);
+    assert_null(azri_lease_take(&r.h, (azredis_client *)&r, r.now, &st));
+    tick(r.now);
+    assert_int_equal(r.h.session_count, 2);
+    use(B);
+    assert_int_equal(dial(), 1);
+    azri_lease_give(&r.h, B, r.now);                /* on its way: the next one may have it */
+    tick(r.now);
+    assert_int_equal(r.h.session_count, 2);
+    assert_non_null(strstr(out(), "AUTH"));
+    server(WELCOME);
+    assert_ptr_equal(azri_lease_take(&r.h, (azredis_client *)&r, r.now, &st), B);
+    azri_lease_give(&r.h, B, r.now);
+    lost();
+    tick(r.now);
+    assert_int_equal(r.h.session_count, 1);
+}
+
 /* What was begun there ends with its fate; the rest is not sent by another connection. */
 static void a_lost_lease_takes_its_commands_along(void **state) {
     (void)state;
@@ -2069,7 +2118,8 @@ static void a_lost_lease_takes_its_commands_along(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         T(case22_a_transaction_is_not_divided), T(case12_what_a_transaction_may_not_hold), T(case26_ten_lives_cost_each_connection_one_auth_each),
-        T(case28_each_connection_lives_as_long_as_its_own_token), T(a_lease_goes_to_the_next_or_ends), T(a_lost_lease_takes_its_commands_along),
+        T(case28_each_connection_lives_as_long_as_its_own_token), T(a_lease_goes_to_the_next_or_ends), T(a_lease_takes_what_the_shared_connection_refuses), T(a_lost_lease_takes_its_commands_along),
+        T(a_lease_given_up_before_it_is_made_goes),
         T(over_resp2_subscriptions_have_a_connection_of_their_own), T(a_subscriber_over_resp2_answers_its_ping),
         T(case23_a_subscriber_over_resp2_is_replaced_with_each_token), T(a_lost_subscriber_leaves_commands_alone),
         T(a_token_is_shown_in_time_by_all), T(an_heir_of_a_subscriber_that_dies_costs_no_message), T(a_subscriber_whose_token_ends_before_it_has_an_heir_has_a_gap),

@@ -253,6 +253,25 @@ static void the_handshake_bytes_are_these(void **state) {
     assert_true(r.counts.bytes_out == wire.len);
 }
 
+/* A program that did not pump for a while comes back: what was not written yet, or not answered, is of no use any more. */
+static void a_handshake_ends_with_its_token(void **state) {
+    (void)state;
+    opened_with("token-1", AUTH_MS - 1);
+    assert_true(azri_session_deadline(&r.s, r.now) == r.now + AUTH_MS - 1);
+    assert_int_equal(tick(r.now + AUTH_MS - 2), AZREDIS_OK);
+    assert_int_equal(tick(r.now + 1), AZREDIS_E_CLOSED);
+    assert_non_null(strstr(r.e.message, "has expired"));
+    assert_true(r.e.retryable);
+    closed();
+    opened_with("token-1", AUTH_MS - 1);
+    (void)out();
+    assert_int_equal(server("+OK|"), AZREDIS_OK);           /* AUTH was accepted, the rest is still to come */
+    assert_int_equal(tick(r.now + AUTH_MS - 1), AZREDIS_E_CLOSED);
+    closed();
+    opened_with("token-1", AUTH_MS + 1);
+    assert_int_equal(tick(r.now + AUTH_MS), AZREDIS_E_TIMEOUT);
+}
+
 static void case17_a_token_of_16384_bytes_goes_out_whole(void **state) {
     char jwt[AZRI_TOKEN_MAX + 1];
     (void)state;
@@ -1413,7 +1432,7 @@ static void without_memory_for_an_answer_the_command_was_answered(void **state) 
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        T(case14_the_handshake_is_one_flight_with_auth_first), T(the_handshake_bytes_are_these),
+        T(case14_the_handshake_is_one_flight_with_auth_first), T(a_handshake_ends_with_its_token), T(the_handshake_bytes_are_these),
         T(case17_a_token_of_16384_bytes_goes_out_whole), T(case14_a_server_without_resp3_is_served_in_resp2),
         T(case14_what_cannot_work_is_told_and_not_retried), T(case14_an_odd_answer_ends_the_handshake),
         T(case15_refused_credentials_name_the_token_and_do_not_downgrade),
