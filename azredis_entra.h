@@ -1775,6 +1775,7 @@ typedef struct azri_buf {
     char           *ptr;
     size_t          len, cap, max;     /* never grows past max */
     int             secret;
+    azredis_status  status;            /* of azri_buf_put and its like, until azri_buf_free */
 } azri_buf;
 
 static AZRI_ONCE void azri_buf_init(azri_buf *b, const azri_mem *m, size_t max, int secret) {
@@ -1783,13 +1784,13 @@ static AZRI_ONCE void azri_buf_init(azri_buf *b, const azri_mem *m, size_t max, 
     b->len = b->cap = 0;
     b->max = max;
     b->secret = secret;
+    b->status = AZREDIS_OK;
 }
 
 static void azri_buf_free(azri_buf *b) {
     if (b->ptr && b->secret) azri_wipe(b->ptr, b->cap);
     azri_free(b->mem, b->ptr, b->cap);
-    b->ptr = NULL;
-    b->len = b->cap = 0;
+    azri_buf_init(b, b->mem, b->max, b->secret);
 }
 
 /* Room for n more bytes: E_LIMIT past max, E_NOMEM, else OK. On failure the buffer is as it was. */
@@ -1819,7 +1820,12 @@ static azredis_status azri_buf_add(azri_buf *b, const void *p, size_t n) {
     return AZREDIS_OK;
 }
 
-static inline azredis_status azri_buf_adds(azri_buf *b, const char *z) { return azri_buf_add(b, z, strlen(z)); }
+/* For texts in several parts: nothing follows what found no room, and b->status tells of it. */
+static void azri_buf_put(azri_buf *b, azredis_str s) {
+    if (b->status == AZREDIS_OK) b->status = azri_buf_add(b, s.ptr, s.len);
+}
+
+static void azri_buf_puts(azri_buf *b, const char *z) { azri_buf_put(b, azri_str(z)); }
 
 /* A NUL-terminated copy; NULL for NULL or out of memory. Freed by azri_strfree, which wipes. */
 static char *azri_strdup(const azri_mem *m, const char *z) {
@@ -2178,7 +2184,7 @@ static const char *azri_quote(char *out, size_t cap, const char *text, size_t n,
 /* ==== >>text ============================================================== uses: core mem fail ==
  * base64url, percent-encoding, numbers, dates, addresses. Pure: no libc number or time function, no locale, no time
  * zone table. Every reader takes the whole text or refuses it, and writes its results only when it accepts.
- * Entry points: azri_b64_decode, azri_b64url_decode, azri_percent_add, azri_u64, azri_i64, azri_double,
+ * Entry points: azri_b64_decode, azri_b64url_decode, azri_percent_put, azri_u64, azri_i64, azri_double,
  * azri_date_parse, azri_date_text, azri_ip_parse, azri_endpoint_parse, azri_url_parse, azri_port_by_host.
  * ================================================================================================ */
 
@@ -2301,17 +2307,16 @@ static void azri_b64_out(azri_out *o, azredis_str in) {
 
 #ifndef AZREDIS_NO_CERTIFICATE
 /* Appends base64, or base64url without padding. */
-static azredis_status azri_b64_add(azri_buf *b, azredis_str in, int url) {
+static void azri_b64_put(azri_buf *b, azredis_str in, int url) {
     size_t i, n = (in.len + 2) / 3 * 4;
-    azredis_status st = azri_buf_reserve(b, n + 1);     /* azri_out leaves room for a NUL */
     azri_out o;
-    if (st != AZREDIS_OK) return st;
+    if (b->status == AZREDIS_OK) b->status = azri_buf_reserve(b, n + 1);    /* azri_out leaves room for a NUL */
+    if (b->status != AZREDIS_OK) return;
     o = azri_out_to(b->ptr + b->len, n + 1);
     azri_b64_out(&o, in);
     for (i = 0; url && i < n; i++) o.p[i] = (char)(o.p[i] == '+' ? '-' : o.p[i] == '/' ? '_' : o.p[i]);
     while (url && n && o.p[n - 1] == '=') n--;
     b->len += n;
-    return AZREDIS_OK;
 }
 #endif
 
@@ -2333,19 +2338,17 @@ static int azri_percent_decode(azredis_str in, int plain, char *out, size_t *out
     return 1;
 }
 
-static azredis_status azri_percent_add(azri_buf *b, azredis_str raw) {
-    azredis_status st = AZREDIS_OK;
+static void azri_percent_put(azri_buf *b, azredis_str raw) {
     size_t i;
     char three[3];
-    for (i = 0; i < raw.len && st == AZREDIS_OK; i++) {
+    for (i = 0; i < raw.len; i++) {
         char c = raw.ptr[i];
         int plain = azri_is_alnum(c) || c == '-' || c == '.' || c == '_' || c == '~';
         three[0] = plain ? c : '%';
         three[1] = "0123456789ABCDEF"[(unsigned char)c >> 4];
         three[2] = "0123456789ABCDEF"[(unsigned char)c & 15];
-        st = azri_buf_add(b, three, plain ? 1 : 3);
+        azri_buf_put(b, azri_slice(three, plain ? 1 : 3));
     }
-    return st;
 }
 
 /* ---- whole numbers ---- */
@@ -3103,57 +3106,48 @@ static azredis_status azri_json_end(azri_json *j) {
 
 /* ---- request ---- */
 
-static void azri_http_put(azri_buf *b, azredis_status *st, azredis_str s) {
-    if (*st == AZREDIS_OK) *st = azri_buf_add(b, s.ptr, s.len);
-}
-
-static void azri_http_puts(azri_buf *b, azredis_status *st, const char *z) {
-    if (*st == AZREDIS_OK) *st = azri_buf_adds(b, z);
-}
-
 /* The general formatter is more than a device needs. */
-static void azri_http_put_number(azri_buf *b, azredis_status *st, uint64_t n) {
+static void azri_http_put_number(azri_buf *b, uint64_t n) {
     char text[20], *p = text + sizeof text;           /* as many digits as 2^64 has */
     do *--p = (char)('0' + n % 10); while (n /= 10);
-    azri_http_put(b, st, azri_slice(p, (size_t)(text + sizeof text - p)));
+    azri_buf_put(b, azri_slice(p, (size_t)(text + sizeof text - p)));
 }
 
 /* host[:port], as a URL has it. */
-static void azri_http_put_host(azri_buf *b, azredis_status *st, const azri_url *u) {
+static void azri_http_put_host(azri_buf *b, const azri_url *u) {
     azredis_str host = azri_str(u->host);
     int ip6 = AZRI_WITH_ADDRESSES && azri_find(host, ':') < host.len;
-    if (ip6) azri_http_puts(b, st, "[");
-    azri_http_put(b, st, host);
-    if (ip6) azri_http_puts(b, st, "]");
+    if (ip6) azri_buf_puts(b, "[");
+    azri_buf_put(b, host);
+    if (ip6) azri_buf_puts(b, "]");
     if (u->port == (u->tls ? 443 : 80)) return;
-    azri_http_puts(b, st, ":");
-    azri_http_put_number(b, st, u->port);
+    azri_buf_puts(b, ":");
+    azri_http_put_number(b, u->port);
 }
 
 /* name as it stands, value percent-encoded: of a form or a query. */
-static void azri_http_put_field(azri_buf *b, azredis_status *st, const char *name, azredis_str value) {
-    azri_http_puts(b, st, name);
-    if (*st == AZREDIS_OK) *st = azri_percent_add(b, value);
+static void azri_http_put_field(azri_buf *b, const char *name, azredis_str value) {
+    azri_buf_puts(b, name);
+    azri_percent_put(b, value);
 }
 
 /* A POST of the form, or a GET if that is empty. extra_headers: "Name: value\r\n" as often as needed, or "". The URL
  * comes from azri_url_parse, so that it holds no line breaks; the caller vouches for the rest. */
 static azredis_status azri_http_request(azri_buf *out, const azri_url *u, const char *extra_headers, azredis_str form) {
-    azredis_status st = AZREDIS_OK;
-    azri_http_puts(out, &st, form.len ? "POST " : "GET ");
-    azri_http_puts(out, &st, u->path);
-    azri_http_puts(out, &st, " HTTP/1.1\r\nHost: ");
-    azri_http_put_host(out, &st, u);
-    azri_http_puts(out, &st, "\r\nAccept: application/json\r\nConnection: close\r\n");
-    azri_http_puts(out, &st, extra_headers);
+    azri_buf_puts(out, form.len ? "POST " : "GET ");
+    azri_buf_puts(out, u->path);
+    azri_buf_puts(out, " HTTP/1.1\r\nHost: ");
+    azri_http_put_host(out, u);
+    azri_buf_puts(out, "\r\nAccept: application/json\r\nConnection: close\r\n");
+    azri_buf_puts(out, extra_headers);
     if (form.len) {
-        azri_http_puts(out, &st, "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: ");
-        azri_http_put_number(out, &st, (uint64_t)form.len);
-        azri_http_puts(out, &st, "\r\n");
+        azri_buf_puts(out, "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: ");
+        azri_http_put_number(out, (uint64_t)form.len);
+        azri_buf_puts(out, "\r\n");
     }
-    azri_http_puts(out, &st, "\r\n");
-    azri_http_put(out, &st, form);
-    return st;
+    azri_buf_puts(out, "\r\n");
+    azri_buf_put(out, form);
+    return out->status;
 }
 
 /* ---- a tunnel by a proxy (RFC 9110 9.3.6), with a password by RFC 7617 ---- */
@@ -6380,11 +6374,10 @@ static azredis_status azri_flow_body(void *user, const char *p, size_t n) {
 /* A header of the answer, as it arrives. One that comes twice is kept as RFC 9110 5.3 joins them. */
 static void azri_flow_header(void *user, azredis_str name, azredis_str value) {
     azri_flow *f = (azri_flow *)user;
-    azredis_status st = AZREDIS_OK;
     if (!f->header || !azri_ieqz(name, f->header)) return;
-    if (f->proof.len) st = azri_buf_adds(&f->proof, ", ");
-    if (st == AZREDIS_OK) st = azri_buf_add(&f->proof, value.ptr, value.len);
-    if (f->json_status == AZREDIS_OK) f->json_status = st;
+    if (f->proof.len) azri_buf_puts(&f->proof, ", ");
+    azri_buf_put(&f->proof, value);
+    if (f->json_status == AZREDIS_OK) f->json_status = f->proof.status;
 }
 #endif
 
@@ -6864,13 +6857,12 @@ static azredis_status azri_app_begin(azri_flow *f, const char *tenant, const cha
 
 /* RFC 6749 4.4.2. A scope may be given as a bare resource; this grant wants the suffix. */
 static azredis_status azri_app_form(azri_flow *f, azri_buf *b) {
-    azredis_status st = AZREDIS_OK;
-    azri_http_put_field(b, &st, "client_id=", azri_str(f->client));
-    azri_http_put_field(b, &st, f->secret ? "&client_secret=" : "&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3A"
+    azri_http_put_field(b, "client_id=", azri_str(f->client));
+    azri_http_put_field(b, f->secret ? "&client_secret=" : "&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3A"
                         "client-assertion-type%3Ajwt-bearer&client_assertion=", azri_flow_secret(f));
-    azri_http_put_field(b, &st, "&grant_type=client_credentials&scope=", azri_identity_resource(f->conf->scope));
-    azri_http_puts(b, &st, "%2F.default");
-    return st;
+    azri_http_put_field(b, "&grant_type=client_credentials&scope=", azri_identity_resource(f->conf->scope));
+    azri_buf_puts(b, "%2F.default");
+    return b->status;
 }
 
 /* One of the tenant's endpoints, below u. */
@@ -7329,13 +7321,14 @@ static azredis_status azri_managed_query(azri_flow *f) {
     azri_url *u = &f->authority;
     azredis_str path = azri_str(u->path);
     azri_buf b;
-    azredis_status st = AZREDIS_OK;
+    azredis_status st;
     azri_buf_init(&b, f->mem, sizeof u->path - 1, 0);
-    azri_http_put(&b, &st, path);
-    azri_http_puts(&b, &st, azri_find(path, '?') < path.len ? "&" : "?");
-    azri_http_put_field(&b, &st, "api-version=", azri_str(m->version));
-    azri_http_put_field(&b, &st, "&resource=", azri_managed_resource(f));
-    if (f->wanted) azri_http_put_field(&b, &st, m->by[f->by], azri_str(f->wanted));
+    azri_buf_put(&b, path);
+    azri_buf_puts(&b, azri_find(path, '?') < path.len ? "&" : "?");
+    azri_http_put_field(&b, "api-version=", azri_str(m->version));
+    azri_http_put_field(&b, "&resource=", azri_managed_resource(f));
+    if (f->wanted) azri_http_put_field(&b, m->by[f->by], azri_str(f->wanted));
+    st = b.status;
     if (st == AZREDIS_OK) {
         memcpy(u->path, b.ptr, b.len);
         u->path[b.len] = '\0';
@@ -7362,18 +7355,17 @@ static int azri_managed_probing(const azri_flow *f) {
 static azredis_status azri_managed_headers(azri_flow *f, azri_buf *b) {
     const azri_managed *m = azri_managed_of(f);
     azredis_str secret = azri_managed_secret(f);
-    azredis_status st = AZREDIS_OK;
     azri_flow_new_id(f);
-    azri_http_puts(b, &st, m->metadata ? "Metadata: true\r\n" : "");
-    azri_http_puts(b, &st, "User-Agent: azredis-entra/" AZREDIS_VERSION_TEXT "\r\nx-ms-client-request-id: ");
-    azri_http_puts(b, &st, f->request_id);
+    azri_buf_puts(b, m->metadata ? "Metadata: true\r\n" : "");
+    azri_buf_puts(b, "User-Agent: azredis-entra/" AZREDIS_VERSION_TEXT "\r\nx-ms-client-request-id: ");
+    azri_buf_puts(b, f->request_id);
     if (secret.len) {
-        azri_http_puts(b, &st, "\r\n");
-        azri_http_puts(b, &st, m->header);
-        azri_http_put(b, &st, secret);
+        azri_buf_puts(b, "\r\n");
+        azri_buf_puts(b, m->header);
+        azri_buf_put(b, secret);
     }
-    azri_http_put(b, &st, azri_slice("\r\n", 3));
-    return st;
+    azri_buf_put(b, azri_slice("\r\n", 3));
+    return b->status;
 }
 
 static azredis_status azri_managed_request(azri_flow *f, azri_step *step) {
@@ -7382,7 +7374,8 @@ static azredis_status azri_managed_request(azri_flow *f, azri_step *step) {
     azri_buf_init(&headers, f->mem, AZRI_FORM_MAX, 1);
     azri_buf_init(&form, f->mem, AZRI_FORM_MAX, 0);
     st = azri_managed_headers(f, &headers);
-    if (f->variant == AZRI_MI_SHELL) azri_http_put_field(&form, &st, "resource=", azri_managed_resource(f));
+    if (f->variant == AZRI_MI_SHELL) azri_http_put_field(&form, "resource=", azri_managed_resource(f));
+    if (st == AZREDIS_OK) st = form.status;
     if (st == AZREDIS_OK)
         st = azri_http_request(&step->request, &step->url, headers.ptr, azri_slice(form.ptr, form.len));
     azri_buf_free(&headers);
@@ -7995,48 +7988,49 @@ static int azri_chain_next(azredis_str *chain, azredis_str *der) {
 static azredis_status azri_certificate_header(azri_buf *b, const azri_assertion *a) {
     azredis_str rest = a->chain, der;
     const char *before = "\",\"x5c\":[\"";
-    azredis_status st = azri_buf_adds(b, a->rs256 ? "{\"alg\":\"RS256\",\"typ\":\"JWT\",\"x5t\":\""
-                                                  : "{\"alg\":\"PS256\",\"typ\":\"JWT\",\"x5t#S256\":\"");
-    if (st == AZREDIS_OK) st = azri_b64_add(b, a->print, 1);
-    while (st == AZREDIS_OK && azri_chain_next(&rest, &der)) {
-        st = azri_buf_adds(b, before);
-        if (st == AZREDIS_OK) st = azri_b64_add(b, der, 0);
+    azri_buf_puts(b, a->rs256 ? "{\"alg\":\"RS256\",\"typ\":\"JWT\",\"x5t\":\""
+                                    : "{\"alg\":\"PS256\",\"typ\":\"JWT\",\"x5t#S256\":\"");
+    azri_b64_put(b, a->print, 1);
+    while (azri_chain_next(&rest, &der)) {
+        azri_buf_puts(b, before);
+        azri_b64_put(b, der, 0);
         before = "\",\"";
     }
-    return st == AZREDIS_OK ? azri_buf_adds(b, a->chain.len ? "\"]}" : "\"}") : st;
+    azri_buf_puts(b, a->chain.len ? "\"]}" : "\"}");
+    return b->status;
 }
 
 /* Nothing in it needs an escape: azri_identity_check_app and azri_url_parse have seen to it. */
 static azredis_status azri_certificate_claims(azri_buf *b, const azri_assertion *a) {
     const char *const parts[] = { ",\"iss\":\"", a->client, "\",\"jti\":\"", a->id, "\",\"nbf\":" };
     uint64_t now = a->now > 0 ? (uint64_t)a->now : 0;
-    azredis_status st = azri_buf_adds(b, "{\"aud\":\"https://");
     size_t i;
-    azri_http_put_host(b, &st, a->aud);
-    azri_http_puts(b, &st, a->aud->path);
-    azri_http_puts(b, &st, "\",\"exp\":");
-    azri_http_put_number(b, &st, now + AZRI_CERTIFICATE_LIFE);
-    for (i = 0; i < sizeof parts / sizeof parts[0]; i++) azri_http_puts(b, &st, parts[i]);
-    azri_http_put_number(b, &st, now);
-    azri_http_puts(b, &st, ",\"sub\":\"");
-    azri_http_puts(b, &st, a->client);
-    azri_http_puts(b, &st, "\"}");
-    return st;
+    azri_buf_puts(b, "{\"aud\":\"https://");
+    azri_http_put_host(b, a->aud);
+    azri_buf_puts(b, a->aud->path);
+    azri_buf_puts(b, "\",\"exp\":");
+    azri_http_put_number(b, now + AZRI_CERTIFICATE_LIFE);
+    for (i = 0; i < sizeof parts / sizeof parts[0]; i++) azri_buf_puts(b, parts[i]);
+    azri_http_put_number(b, now);
+    azri_buf_puts(b, ",\"sub\":\"");
+    azri_buf_puts(b, a->client);
+    azri_buf_puts(b, "\"}");
+    return b->status;
 }
 
 /* Appends what is to be signed: header and claims, each in base64url. */
 static azredis_status azri_certificate_compose(azri_buf *out, const azri_assertion *a) {
     azri_buf json;
-    azredis_status st;
     azri_buf_init(&json, out->mem, AZRI_VALUE_MAX, 0);
-    st = azri_certificate_header(&json, a);
-    if (st == AZREDIS_OK) st = azri_b64_add(out, azri_slice(json.ptr, json.len), 1);
-    if (st == AZREDIS_OK) st = azri_buf_adds(out, ".");
-    json.len = 0;
-    if (st == AZREDIS_OK) st = azri_certificate_claims(&json, a);
-    if (st == AZREDIS_OK) st = azri_b64_add(out, azri_slice(json.ptr, json.len), 1);
+    if (azri_certificate_header(&json, a) == AZREDIS_OK) {
+        azri_b64_put(out, azri_slice(json.ptr, json.len), 1);
+        azri_buf_puts(out, ".");
+        json.len = 0;
+        if (azri_certificate_claims(&json, a) == AZREDIS_OK) azri_b64_put(out, azri_slice(json.ptr, json.len), 1);
+    }
+    if (json.status != AZREDIS_OK) out->status = json.status;
     azri_buf_free(&json);
-    return st;
+    return out->status;
 }
 
 /* ---- asking ---- */
@@ -8161,8 +8155,9 @@ static azredis_status azri_certificate_ask(azri_flow *f, azri_step *step) {
 
 static void azri_certificate_signed(azri_flow *f, uint64_t now, azredis_status st, azredis_str signature) {
     if (st == AZREDIS_OK) {
-        st = azri_buf_adds(&f->proof, ".");
-        if (st == AZREDIS_OK) st = azri_b64_add(&f->proof, signature, 1);
+        azri_buf_puts(&f->proof, ".");
+        azri_b64_put(&f->proof, signature, 1);
+        st = f->proof.status;
         if (st != AZREDIS_OK) (void)azri_flow_fail(f, st, "no memory for an assertion");
     } else if (azri_certificate_fall_back(f)) return;
     if (st != AZREDIS_OK) {
@@ -8268,19 +8263,17 @@ static azredis_status azri_tool_begin(azri_flow *f) {
 }
 
 /* UTF-16LE in base64, as -EncodedCommand wants it, of a text in ASCII. Three letters make a whole number of groups. */
-static azredis_status azri_tool_encode(azri_buf *b, const char *text) {
-    azredis_status st = AZREDIS_OK;
+static void azri_tool_encode(azri_buf *b, const char *text) {
     char wide[6], group[9];
     size_t n;
-    while (*text && st == AZREDIS_OK) {
+    while (*text) {
         azri_out o = azri_out_to(group, sizeof group);
         memset(wide, 0, sizeof wide);
         for (n = 0; n < 3 && *text; n++) wide[2 * n] = *text++;
         azri_b64_out(&o, azri_slice(wide, 2 * n));
         azri_out_end(&o);
-        st = azri_buf_adds(b, group);
+        azri_buf_puts(b, group);
     }
-    return st;
 }
 
 static azredis_status azri_tool_ask(azri_flow *f, azri_step *step) {
@@ -8288,25 +8281,24 @@ static azredis_status azri_tool_ask(azri_flow *f, azri_step *step) {
     const char *tenant = f->tenant ? f->tenant : "";
     azredis_str resource = azri_identity_resource(f->conf->scope);
     char script[AZRI_TOOL_SCRIPT];
-    azredis_status st;
     size_t n;
     step->kind = AZRI_STEP_EXEC;
     step->timeout_ms = (uint32_t)azri_min64(step->timeout_ms, AZRI_EXEC_MS);
     step->variable = t->variable;
     if (t->suffix) {
-        st = azri_buf_add(&step->request, resource.ptr, resource.len);
-        if (st == AZREDIS_OK) st = azri_buf_adds(&step->request, t->suffix);
+        azri_buf_put(&step->request, resource);
+        azri_buf_puts(&step->request, t->suffix);
     } else {
         (void)azri_fmt(script, sizeof script, azri_tool_script, (int)resource.len, resource.ptr, tenant, tenant);
-        st = azri_tool_encode(&step->request, script);
+        azri_tool_encode(&step->request, script);
     }
-    if (st == AZREDIS_OK) st = azri_buf_add(&step->request, "", 1);
+    azri_buf_put(&step->request, azri_slice("", 1));
     memcpy(step->argv, t->argv, sizeof t->argv);
     for (n = 0; step->argv[n]; n++) {}
     step->argv[n++] = step->request.ptr;
     if (t->tenant && f->tenant) step->argv[n++] = t->tenant;
     if (t->tenant && f->tenant) step->argv[n] = f->tenant;
-    return st;
+    return step->request.status;
 }
 
 /* azd says why in lines of JSON: in error, before version 1.23.7 in data.message. */
@@ -8648,13 +8640,12 @@ static azredis_status azri_device_begin(azri_flow *f) {
 static azredis_status azri_device_form(azri_flow *f, azri_buf *b) {
     static const char *const more[] = { "", "&grant_type=refresh_token&refresh_token=", "",
                                         "&grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code&device_code=" };
-    azredis_status st = AZREDIS_OK;
-    azri_http_put_field(b, &st, "client_id=", azri_str(f->client));
-    azri_http_put_field(b, &st, more[f->stage], azri_str(f->secret));
-    if (f->stage == AZRI_DEVICE_POLL) return st;
-    azri_http_put_field(b, &st, "&scope=", azri_identity_resource(f->conf->scope));
-    azri_http_puts(b, &st, "%2F.default%20offline_access");
-    return st;
+    azri_http_put_field(b, "client_id=", azri_str(f->client));
+    azri_http_put_field(b, more[f->stage], azri_str(f->secret));
+    if (f->stage == AZRI_DEVICE_POLL) return b->status;
+    azri_http_put_field(b, "&scope=", azri_identity_resource(f->conf->scope));
+    azri_buf_puts(b, "%2F.default%20offline_access");
+    return b->status;
 }
 
 static azredis_status azri_device_ask(azri_flow *f, azri_step *step) {

@@ -128,7 +128,7 @@ static void freed_and_grown_secrets_are_wiped(void **state) {
         heap.secret = "hunter2-hunter2";
         azri_buf_init(&b, &mem, 10000, row[i].secret);
         if (row[i].how == STRING) azri_strfree(&mem, azri_strdup(&mem, heap.secret));
-        else assert_int_equal(azri_buf_adds(&b, heap.secret), AZREDIS_OK);
+        else assert_int_equal(azri_buf_add(&b, heap.secret, strlen(heap.secret)), AZREDIS_OK);
         if (row[i].how == GROW) assert_int_equal(azri_buf_reserve(&b, 5000), AZREDIS_OK);
         azri_buf_free(&b);
         assert_int_equal(heap.leaks, row[i].leaks);
@@ -187,7 +187,7 @@ static void without_memory_a_buffer_stays_as_it_was(void **state) {
     (void)state;
     memset(&heap, 0, sizeof heap);
     azri_buf_init(&b, &mem, SIZE_MAX, 0);
-    assert_int_equal(azri_buf_adds(&b, "kept"), AZREDIS_OK);
+    assert_int_equal(azri_buf_add(&b, "kept", 4), AZREDIS_OK);
     heap.fail_at = 2;
     assert_int_equal(azri_buf_reserve(&b, 1000), AZREDIS_E_NOMEM);
     assert_int_equal(b.len, 4);

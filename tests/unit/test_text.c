@@ -88,17 +88,20 @@ static void test_percent(void **state) {
     azri_buf_init(&b, &mem, 1000, 0);
     for (i = 0; i < COUNT(v); i++) {
         b.len = 0;
-        assert_int_equal(azri_percent_add(&b, azri_str(v[i].raw)), AZREDIS_OK);
+        azri_percent_put(&b, azri_str(v[i].raw));
+        assert_int_equal(b.status, AZREDIS_OK);
         assert_int_equal(b.len, strlen(v[i].text));
         if (b.len) assert_memory_equal(b.ptr, v[i].text, b.len);
     }
     b.len = 0;
-    assert_int_equal(azri_percent_add(&b, azri_slice("\0\xff", 2)), AZREDIS_OK);
+    azri_percent_put(&b, azri_slice("\0\xff", 2));
+    assert_int_equal(b.status, AZREDIS_OK);
     assert_int_equal(b.len, 6);
     assert_memory_equal(b.ptr, "%00%FF", 6);
     azri_buf_free(&b);
     azri_buf_init(&b, &mem, 5, 0);
-    assert_int_equal(azri_percent_add(&b, azri_str("&&")), AZREDIS_E_LIMIT);
+    azri_percent_put(&b, azri_str("&&"));
+    assert_int_equal(b.status, AZREDIS_E_LIMIT);
     azri_buf_free(&b);
 }
 
