@@ -9493,7 +9493,7 @@ static int azri_blob_endless(const azri_blob *b) { return AZRI_WITH_PASSWORDS &&
 /* Time left, for events; unknown for a password. */
 static int64_t azri_blob_left(const azri_blob *b, uint64_t now) {
     if (!b || azri_blob_endless(b)) return AZREDIS_UNKNOWN;
-    return (int64_t)(b->expires_at - now);
+    return (int64_t)b->expires_at - (int64_t)now;          /* below 0: ended */
 }
 
 /* From then on nothing is written with these credentials, nor is a connection made. */
