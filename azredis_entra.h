@@ -10652,7 +10652,7 @@ static azredis_status azri_session_expired(azri_session *s, azredis_error *e) {
 
 /* A program that did not pump may find the token ended before AUTH was written. */
 static uint64_t azri_session_handshake_until(const azri_session *s) {
-    return azri_min64(s->handshake_until, s->trying ? s->trying->expires_at : s->blob->expires_at);
+    return azri_min64(s->handshake_until, azri_blob_drain_at(s->trying ? s->trying : s->blob));
 }
 
 static azredis_status azri_session_tick_handshake(azri_session *s, uint64_t now, azredis_error *e) {
