@@ -9472,7 +9472,7 @@ static int azri_blob_endless(const azri_blob *b) { return AZRI_WITH_PASSWORDS &&
 /* Time left, for events; unknown for a password. */
 static int64_t azri_blob_left(const azri_blob *b, uint64_t now) {
     if (!b || azri_blob_endless(b)) return AZREDIS_UNKNOWN;
-    return (int64_t)(b->expires_at - now);
+    return (int64_t)b->expires_at - (int64_t)now;          /* below 0: ended */
 }
 
 /* From then on nothing is written with these credentials, nor is a connection made. */
@@ -10631,7 +10631,7 @@ static azredis_status azri_session_expired(azri_session *s, azredis_error *e) {
 
 /* A program that did not pump may find the token ended before AUTH was written. */
 static uint64_t azri_session_handshake_until(const azri_session *s) {
-    return azri_min64(s->handshake_until, s->trying ? s->trying->expires_at : s->blob->expires_at);
+    return azri_min64(s->handshake_until, azri_blob_drain_at(s->trying ? s->trying : s->blob));
 }
 
 static azredis_status azri_session_tick_handshake(azri_session *s, uint64_t now, azredis_error *e) {
