@@ -9,7 +9,7 @@ LIVE_JOBS ?= 4
 FUZZ_RUNS ?= 20000
 TIMEOUT  ?= 120
 LIVE_TIMEOUT ?= 240
-CHECK_TIMEOUT ?= 300
+CHECK_TIMEOUT ?= 600
 ifeq ($(origin CC),default)
 CC = gcc
 endif
@@ -278,7 +278,7 @@ OPT_PROGRAMS = $(B)/emulator $(B)/redis-server azredis examples hiredis $(LIVE_O
 UNIT_PROGRAMS = $(UNIT:%=$(B)/gcc/unit/%) $(UNIT:%=$(B)/clang-asan/unit/%) $(MSAN_SHORT:%=$(B)/msan/unit/%) \
            $(SIM:%=$(B)/gcc/sim/%) $(FUZZ:%=$(B)/clang-asan/fuzz/%)
 STEP     = env AZREDIS_SUMMARY=later $(MAKE) --no-print-directory BUILT=1
-NICE     = nice -n 10
+NICE     = nice -n 19
 # A recipe with + hands the job slots down.
 # $(1) name, $(2) targets: one result for all of them; which of them failed, the suite will say.
 built    = AZREDIS_SUMMARY=later $(NICE) $(PYTHON) tools/tests.py time -B $(B) $(1) $(MAKE) -k --no-print-directory $(2)

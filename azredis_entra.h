@@ -418,7 +418,7 @@ typedef enum azredis_status {
  * command was accepted by the TLS layer; a command of which any byte was held back cannot have run. */
 typedef enum azredis_fate { AZREDIS_NOT_SENT, AZREDIS_MAYBE_RUN, AZREDIS_ANSWERED } azredis_fate;
 
-/* How the connection stood when a command's time was over or found no room. Times are AZREDIS_UNKNOWN where there is none. */
+/* How the connection stood when a call's time was over or found no room. Times are AZREDIS_UNKNOWN where there is none. */
 typedef struct azredis_snapshot {
     const char *state;                 /* "ready", or what was waited for: "a token", "the answer to AUTH"; NULL: no snapshot */
     uint32_t    waiting, in_flight;    /* commands not written yet; written and unanswered */
@@ -439,7 +439,7 @@ typedef struct azredis_error {
     const char    *where;              /* the step: "redis.tls", "entra.http", "client-secret" */
     char           request_id[40];     /* Entra's correlation id, for a support request */
     char           message[456];       /* step, cause and mend in plain words */
-    azredis_snapshot at;               /* of a command's AZREDIS_E_TIMEOUT and AZREDIS_E_FULL; not with AZREDIS_LEAN */
+    azredis_snapshot at;               /* of a call's AZREDIS_E_TIMEOUT and AZREDIS_E_FULL; not with AZREDIS_LEAN */
 } azredis_error;
 
 /* ---- replies --------------------------------------------------------------------------------- */
@@ -3663,7 +3663,7 @@ static AZRI_APART void *azri_reply_new_block(azredis_reply *r, const azri_mem *m
 static void *azri_reply_block(azredis_reply *r, const azri_mem *m, size_t n) {
     r->value = NULL;
     r->error = NULL;
-    if (!r->mem.fixed && r->mem.ptr && n <= r->mem.size - AZRI_BLOCK_HEAD) return (char *)r->mem.ptr + AZRI_BLOCK_HEAD;
+    if (!r->mem.fixed && n + AZRI_BLOCK_HEAD <= r->mem.size) return (char *)r->mem.ptr + AZRI_BLOCK_HEAD;
     return azri_reply_new_block(r, m, n);
 }
 
@@ -3861,9 +3861,8 @@ static inline char *azri_resp_write_head(char *out, char type, size_t v) {
     *out++ = type;
     if (v > 9) out = azri_resp_write_digits(out, v);
     else *out++ = (char)('0' + v);     /* mostly */
-    *out++ = '\r';
-    *out++ = '\n';
-    return out;
+    memcpy(out, "\r\n", 2);
+    return out + 2;
 }
 
 /* Writes the azri_resp_size bytes; returns their end. The bytes of the argument number `hole` (-1: none) are left out;
@@ -3903,8 +3902,8 @@ static inline size_t azri_resp_write_short(char *out, size_t cap, int argc, cons
         left -= argv->len;
         p = azri_resp_write_head(p, '$', argv->len);
         p = azri_put(p, argv->ptr, argv->len);
-        *p++ = '\r';
-        *p++ = '\n';
+        memcpy(p, "\r\n", 2);
+        p += 2;
     }
     return (size_t)(p - out);
 }
@@ -9473,7 +9472,7 @@ static int azri_blob_endless(const azri_blob *b) { return AZRI_WITH_PASSWORDS &&
 /* Time left, for events; unknown for a password. */
 static int64_t azri_blob_left(const azri_blob *b, uint64_t now) {
     if (!b || azri_blob_endless(b)) return AZREDIS_UNKNOWN;
-    return (int64_t)(b->expires_at - now);
+    return (int64_t)b->expires_at - (int64_t)now;          /* below 0: ended */
 }
 
 /* From then on nothing is written with these credentials, nor is a connection made. */
@@ -10632,7 +10631,7 @@ static azredis_status azri_session_expired(azri_session *s, azredis_error *e) {
 
 /* A program that did not pump may find the token ended before AUTH was written. */
 static uint64_t azri_session_handshake_until(const azri_session *s) {
-    return azri_min64(s->handshake_until, s->trying ? s->trying->expires_at : s->blob->expires_at);
+    return azri_min64(s->handshake_until, azri_blob_drain_at(s->trying ? s->trying : s->blob));
 }
 
 static azredis_status azri_session_tick_handshake(azri_session *s, uint64_t now, azredis_error *e) {
@@ -11379,12 +11378,12 @@ static void azri_hub_why(const azri_hub *h, uint64_t now, azredis_error *e) {
         *e = h->trouble;
         AZRI_SAY(e->message, sizeof e->message, "not connected: %s", h->trouble.message);
     }
+    azri_hub_snapshot(h, now, e);
 }
 
 /* Ends c, which waited for a connection; early: it would not wait for one. */
 static void azri_hub_give_up(azri_hub *h, azri_cmd *c, int early, uint64_t now) {
     azri_hub_why(h, now, &h->made);
-    azri_hub_snapshot(h, now, &h->made);
     if (early && h->made.code == AZREDIS_E_TIMEOUT && h->trouble.code == AZREDIS_OK) h->made.code = AZREDIS_E_CLOSED;
     azri_hub_not_sent(h, c, &h->made);
 }
@@ -18869,6 +18868,7 @@ static azri_session *azri_lease_wait(azredis_client *c, const azredis_call *how,
             (void)azri_fail(e, AZREDIS_E_FULL, "lease", "%u connections are leased already; raise leases", (unsigned)c->hub.conf.leases);
         else if (s) (void)azri_fail(e, AZREDIS_E_TIMEOUT, "lease", "%s: a leased connection was not ready in time", c->endpoint);
         else azri_hub_why(&c->hub, azri_now(c), e);
+        if (e->code == AZREDIS_E_FULL || e->code == AZREDIS_E_TIMEOUT) azri_hub_snapshot(&c->hub, azri_now(c), e);
         if (s) azri_lease_end(c, s);
         return NULL;
     }
@@ -19566,6 +19566,7 @@ AZREDIS_API azredis_status azredis_subscribed(azredis_sub *s, uint32_t wait_ms, 
         const azredis_error *t = &c->hub.trouble;
         (void)azri_fail(why, st, "redis.subscribe", "%s: the subscription was not confirmed%s%s", c->endpoint,
                         t->code == AZREDIS_OK ? "" : ": ", t->code == AZREDIS_OK ? "" : t->message);
+        if (why) azri_hub_snapshot(&c->hub, azri_now(c), why);
     } else if (why) {
         *why = s->error;
         why->code = st;

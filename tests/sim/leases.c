@@ -772,8 +772,12 @@ static int lease_transaction(held *h) {
         line_runs(&l[i]);
         if (!lease_line(h, &l[i], "QUEUED")) break;
     }
-    if (i == n && dice(5)) over = executed = lease_word(h, "EXEC", NULL, 0, NULL) || run->closed || h->lost;
-    else if (i == n && dice(2)) over = lease_word(h, "DISCARD", NULL, 0, NULL);
+    if (i == n && dice(5)) {
+        executed = 1;
+        over = lease_word(h, "EXEC", NULL, 0, NULL);
+    } else if (i == n && dice(2)) {
+        over = lease_word(h, "DISCARD", NULL, 0, NULL);
+    }
     check_queued(l, i < n ? i + 1 : n, executed || h->lost);
     return !over && !h->lost;
 }
