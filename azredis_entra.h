@@ -418,7 +418,7 @@ typedef enum azredis_status {
  * command was accepted by the TLS layer; a command of which any byte was held back cannot have run. */
 typedef enum azredis_fate { AZREDIS_NOT_SENT, AZREDIS_MAYBE_RUN, AZREDIS_ANSWERED } azredis_fate;
 
-/* How the connection stood when a command's time was over or found no room. Times are AZREDIS_UNKNOWN where there is none. */
+/* How the connection stood when a call's time was over or found no room. Times are AZREDIS_UNKNOWN where there is none. */
 typedef struct azredis_snapshot {
     const char *state;                 /* "ready", or what was waited for: "a token", "the answer to AUTH"; NULL: no snapshot */
     uint32_t    waiting, in_flight;    /* commands not written yet; written and unanswered */
@@ -439,7 +439,7 @@ typedef struct azredis_error {
     const char    *where;              /* the step: "redis.tls", "entra.http", "client-secret" */
     char           request_id[40];     /* Entra's correlation id, for a support request */
     char           message[456];       /* step, cause and mend in plain words */
-    azredis_snapshot at;               /* of a command's AZREDIS_E_TIMEOUT and AZREDIS_E_FULL; not with AZREDIS_LEAN */
+    azredis_snapshot at;               /* of a call's AZREDIS_E_TIMEOUT and AZREDIS_E_FULL; not with AZREDIS_LEAN */
 } azredis_error;
 
 /* ---- replies --------------------------------------------------------------------------------- */
@@ -11388,12 +11388,12 @@ static void azri_hub_why(const azri_hub *h, uint64_t now, azredis_error *e) {
         *e = h->trouble;
         AZRI_SAY(e->message, sizeof e->message, "not connected: %s", h->trouble.message);
     }
+    azri_hub_snapshot(h, now, e);
 }
 
 /* Ends c, which waited for a connection; early: it would not wait for one. */
 static void azri_hub_give_up(azri_hub *h, azri_cmd *c, int early, uint64_t now) {
     azri_hub_why(h, now, &h->made);
-    azri_hub_snapshot(h, now, &h->made);
     if (early && h->made.code == AZREDIS_E_TIMEOUT && h->trouble.code == AZREDIS_OK) h->made.code = AZREDIS_E_CLOSED;
     azri_hub_not_sent(h, c, &h->made);
 }
@@ -18878,6 +18878,7 @@ static azri_session *azri_lease_wait(azredis_client *c, const azredis_call *how,
             (void)azri_fail(e, AZREDIS_E_FULL, "lease", "%u connections are leased already; raise leases", (unsigned)c->hub.conf.leases);
         else if (s) (void)azri_fail(e, AZREDIS_E_TIMEOUT, "lease", "%s: a leased connection was not ready in time", c->endpoint);
         else azri_hub_why(&c->hub, azri_now(c), e);
+        if (e->code == AZREDIS_E_FULL || e->code == AZREDIS_E_TIMEOUT) azri_hub_snapshot(&c->hub, azri_now(c), e);
         if (s) azri_lease_end(c, s);
         return NULL;
     }
@@ -19575,6 +19576,7 @@ AZREDIS_API azredis_status azredis_subscribed(azredis_sub *s, uint32_t wait_ms, 
         const azredis_error *t = &c->hub.trouble;
         (void)azri_fail(why, st, "redis.subscribe", "%s: the subscription was not confirmed%s%s", c->endpoint,
                         t->code == AZREDIS_OK ? "" : ": ", t->code == AZREDIS_OK ? "" : t->message);
+        if (why) azri_hub_snapshot(&c->hub, azri_now(c), why);
     } else if (why) {
         *why = s->error;
         why->code = st;

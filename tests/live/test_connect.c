@@ -251,6 +251,66 @@ static void test_connect_in_time(void **state)
     done();
 }
 
+/* Whoever waited for nothing is told how it stood: there is no token yet, and one command waits. */
+static void is_without_token(const azredis_error *e)
+{
+    assert_int_equal(e->code, AZREDIS_E_TIMEOUT);
+    assert_string_equal(e->at.state, "a token");
+    assert_int_equal(e->at.waiting, 1);
+    assert_true(e->at.bytes_waiting == 21 && e->at.in_flight == 0);
+    assert_int_equal(e->at.last_read_ms, AZREDIS_UNKNOWN);
+    assert_int_equal(e->at.token_left_ms, AZREDIS_UNKNOWN);
+}
+
+static void test_every_timeout_tells_how_it_stood(void **state)
+{
+    static const azredis_str words[2] = {{"INCR", 4}, {"n", 1}};
+    const azredis_call soon = {.timeout_ms = 50};
+    azredis_options o = {.command_ms = AZREDIS_NEVER};
+    azredis_error why = {0};
+    azredis_reply r = {0};
+    azredis_sub *sub;
+    (void)state;
+    live_fault(&em, "token-hang", NULL, "*");
+    client = live_new(&em, &o);
+    assert_int_equal(azredis_submit(client, NULL, 2, words, NULL, NULL), AZREDIS_OK);
+    assert_int_equal(azredis_connect(client, 50, &why), AZREDIS_E_TIMEOUT);
+    is_without_token(&why);
+    sub = azredis_subscribe(client, AZREDIS_CHANNEL, "news", NULL, NULL);
+    assert_int_equal(azredis_subscribed(sub, 50, &why), AZREDIS_E_TIMEOUT);
+    is_without_token(&why);
+    assert_null(azredis_lease_open(client, 50, &why));
+    is_without_token(&why);
+    assert_int_equal(azredis_command_argv(client, &r, &soon, 2, words), AZREDIS_E_TIMEOUT);
+    assert_string_equal(r.error->at.state, "a token");
+    azredis_reply_free(&r);
+    live_disarm(&em, "token-hang");
+    done();
+}
+
+/* What the client says of its token and its line. */
+static void test_times_of_a_client(void **state)
+{
+    azredis_options o = {0};
+    azredis_stats_data d;
+    (void)state;
+    client = live_new(&em, &o);
+    d = live_stats(client);
+    assert_int_equal(d.token_left_ms, AZREDIS_UNKNOWN);
+    assert_int_equal(d.last_read_ms, AZREDIS_UNKNOWN);
+    assert_int_equal(d.last_write_ms, AZREDIS_UNKNOWN);
+    assert_int_equal(azredis_connect(client, LIVE_SOON, NULL), AZREDIS_OK);
+    assert_int_equal(live_incr(client, "n"), 1);
+    azredis_wait(client, 300);
+    d = live_stats(client);
+    assert_in_range(d.token_left_ms, 3550 * 1000, 3600 * 1000 - 300);           /* the emulator's hour */
+    assert_in_range(d.outage_budget_ms, 3500 * 1000, d.token_left_ms);
+    assert_in_range(d.token_next_ms, 3600 * 1000 / 2, d.token_left_ms * 7 / 10);
+    assert_in_range(d.last_read_ms, 250, LIVE_SOON);
+    assert_in_range(d.last_write_ms, d.last_read_ms, LIVE_SOON);
+    done();
+}
+
 /* The gateway takes the connection and says nothing; each step has its own deadline. */
 static void test_case16_silent_gateway(void **state)
 {
@@ -288,6 +348,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_abort_after_three_tries, setup, teardown),
         cmocka_unit_test_setup_teardown(test_abort_spares_later_losses, setup, teardown),
         cmocka_unit_test_setup_teardown(test_connect_in_time, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_every_timeout_tells_how_it_stood, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_times_of_a_client, setup, teardown),
         cmocka_unit_test_setup_teardown(test_case16_silent_gateway, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

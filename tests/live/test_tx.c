@@ -377,8 +377,10 @@ static void test_lease_limit(void **state)
     l = lease();
     assert_null(azredis_lease_open(client, 50, &e));
     assert_int_equal(e.code, AZREDIS_E_FULL);
+    assert_string_equal(e.at.state, "ready");
     assert_int_equal(ATOMIC(NULL, 0, "INCR k"), AZREDIS_E_FULL);
     assert_int_equal(r.fate, AZREDIS_NOT_SENT);
+    assert_string_equal(r.error->at.state, "ready");
     azredis_lease_close(l);
     assert_int_equal(ATOMIC(NULL, 0, "INCR k"), AZREDIS_OK);
 }
