@@ -1889,6 +1889,32 @@ static void case26_ten_lives_cost_each_connection_one_auth_each(void **state) {
     nothing_was_told();
 }
 
+/* All connections of many clients would burden the service at once: they show a new token apart, each within 30 s; one
+ * that is alone does so at once. */
+static void a_token_is_shown_by_one_after_the_other(void **state) {
+    int apart = 0, late = 0;
+    uint32_t seed;
+    (void)state;
+    a_up();
+    token(2);
+    assert_true(A->auth_at == r.now);
+    for (seed = 1; seed <= 100; seed++) {
+        uint64_t a, b;
+        (void)end(NULL);
+        (void)fresh(NULL);
+        r.h.rng.state = seed;
+        (void)two_lines_of_resp3();
+        token(2);
+        a = A->auth_at - r.now;
+        b = B->auth_at - r.now;
+        assert_true(a <= 30000 && b <= 30000);
+        apart += a > b + 1000 || b > a + 1000;
+        late += a > 15000;
+    }
+    assert_in_range(apart, 85, 100);
+    assert_in_range(late, 30, 70);
+}
+
 /* Two connections on two tokens: each ends with its own, whatever the other one has. */
 static void case28_each_connection_lives_as_long_as_its_own_token(void **state) {
     (void)state;
@@ -2118,7 +2144,7 @@ static void a_lost_lease_takes_its_commands_along(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         T(case22_a_transaction_is_not_divided), T(case12_what_a_transaction_may_not_hold), T(case26_ten_lives_cost_each_connection_one_auth_each),
-        T(case28_each_connection_lives_as_long_as_its_own_token), T(a_lease_goes_to_the_next_or_ends), T(a_lease_takes_what_the_shared_connection_refuses), T(a_lost_lease_takes_its_commands_along),
+        T(a_token_is_shown_by_one_after_the_other), T(case28_each_connection_lives_as_long_as_its_own_token), T(a_lease_goes_to_the_next_or_ends), T(a_lease_takes_what_the_shared_connection_refuses), T(a_lost_lease_takes_its_commands_along),
         T(a_lease_given_up_before_it_is_made_goes),
         T(over_resp2_subscriptions_have_a_connection_of_their_own), T(a_subscriber_over_resp2_answers_its_ping),
         T(case23_a_subscriber_over_resp2_is_replaced_with_each_token), T(a_lost_subscriber_leaves_commands_alone),
