@@ -131,8 +131,8 @@ static void test_case45_an_unknown_script_within_a_transaction(void **state)
     assert_int_equal(item(0), 7);
 }
 
-/* A server of our own. queued, exec: what it says to a command and to EXEC. */
-typedef struct odd { const char *queued, *exec; int multis; } odd;
+/* A server of our own. queued, exec, multi: what it says to a command, to EXEC, and to MULTI if not OK. */
+typedef struct odd { const char *queued, *exec, *multi; int multis, incrs; } odd;
 
 static void odd_script(peer *p, void *user)
 {
@@ -148,11 +148,50 @@ static void odd_script(peer *p, void *user)
         } else if (!strcmp(w[0], "EXEC")) {
             multi = 0;
             more = peer_puts(p, o->exec);
+        } else if (!strcmp(w[0], "MULTI")) {
+            o->multis++;
+            multi = !o->multi;
+            more = peer_puts(p, o->multi ? o->multi : "+OK\r\n");
         } else {
+            o->incrs += !strcmp(w[0], "INCR");
             more = peer_puts(p, multi ? o->queued : "+OK\r\n");
-            if (!strcmp(w[0], "MULTI")) multi = ++o->multis;
         }
     }
+}
+
+/* The shared connection goes to one thread of it, the leased one to the other. */
+static void odd_open(odd *with, hostile *server, hostile *second)
+{
+    const azredis_auth_options id = {.identity = AZREDIS_ID_PASSWORD, .user = "someone", .password = "open sesame"};
+    azredis_options o = {.plaintext = 1, .identity = &id};
+    char host[32];
+    hostile_start(server, 0, odd_script, with);
+    hostile_beside(second, server);
+    snprintf(host, sizeof host, "127.0.0.1:%d", server->port);
+    o.host = host;
+    azredis_close(client);
+    client = live_open(&em, &o);
+}
+
+/* Were MULTI refused, the commands behind it would run one by one: on a connection that is new to it, it goes alone. */
+static void test_multi_is_refused(void **state)
+{
+    static hostile server, second;
+    static odd with = {.multi = "-NOPERM this user has no permissions to run the 'multi' command\r\n",
+                       .exec = "-ERR EXEC without MULTI\r\n"};
+    int again;
+    (void)state;
+    odd_open(&with, &server, &second);
+    for (again = 1; again <= 2; again++) {
+        assert_int_equal(ATOMIC(NULL, 0, "INCR a", "INCR b"), AZREDIS_E_NOPERM);
+        assert_int_equal(r.fate, AZREDIS_NOT_SENT);
+    }
+    azredis_close(client);
+    client = NULL;
+    hostile_stop(&second);
+    hostile_stop(&server);
+    assert_int_equal(with.multis, 2);
+    assert_int_equal(with.incrs, 0);
 }
 
 /* Case 44: every answer that EXEC of two commands can have; the connection is used again unless it is out of step. */
@@ -171,20 +210,13 @@ static void test_case44_what_exec_may_be_answered(void **state)
         {"+QUEUED\r\n", "*0\r\n", AZREDIS_E_RESP, "another number of answers", 1},
         {"+QUEUED\r\n", ":2\r\n", AZREDIS_E_RESP, "another number of answers", 1},
     };
-    const azredis_auth_options id = {.identity = AZREDIS_ID_PASSWORD, .user = "someone", .password = "open sesame"};
-    static hostile server, second;              /* the shared connection, and the leased one */
-    char host[32];
+    static hostile server, second;
     size_t i;
     int again;
     (void)state;
     for (i = 0; i < sizeof rows / sizeof *rows; i++) {
-        azredis_options o = {.plaintext = 1, .identity = &id, .host = host};
-        odd with = {rows[i].queued, rows[i].exec, 0};
-        hostile_start(&server, 0, odd_script, &with);
-        hostile_beside(&second, &server);
-        snprintf(host, sizeof host, "127.0.0.1:%d", server.port);
-        azredis_close(client);
-        client = live_open(&em, &o);
+        odd with = {.queued = rows[i].queued, .exec = rows[i].exec};
+        odd_open(&with, &server, &second);
         for (again = 0; again < 2; again++) {
             if (ATOMIC(NULL, 0, "INCR a", "INCR b") != rows[i].st)
                 fail_msg("%s: %s: %s", rows[i].exec, azredis_status_text(r.status), r.error ? r.error->message : "");
@@ -392,6 +424,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_case44_what_came_of_it, setup, teardown),
         cmocka_unit_test_prestate_setup_teardown(test_case44_what_came_of_it, setup, teardown, &resp2),
         cmocka_unit_test_setup_teardown(test_case45_an_unknown_script_within_a_transaction, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_multi_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_case44_what_exec_may_be_answered, setup, teardown),
         cmocka_unit_test_setup_teardown(test_closed_by_a_callback, setup, teardown),
         cmocka_unit_test_setup_teardown(test_case44_conditions, setup, teardown),
