@@ -996,7 +996,7 @@ AZREDIS_API azredis_status azredis_process(azredis_client *c, const azredis_fd *
 
 /* ---- threads ----------------------------------------------------------------------------------- */
 
-#ifndef AZREDIS_NO_THREADS
+#if !defined(AZREDIS_NO_THREADS) && !defined(AZREDIS_NO_OS)
 /* From now on any thread may call, and renewals, keepalive and subscriptions go on while nobody does. Starts two
  * threads: one for I/O, one on which all callbacks run, one at a time. Once, before other threads know c; it lasts
  * until azredis_close, which then waits until no other thread is inside. AZREDIS_E_STATE: started already. */
@@ -4901,6 +4901,9 @@ AZREDIS_API const char *azredis_identity_why(const char *name) {
     const azri_identity_kind *k = name ? azri_identity_find(name, 0) : NULL;
     if (k)
         return azri_identity_is_off(k->id) ? "left out of this build by an AZREDIS_NO_ switch or AZREDIS_LEAN" : NULL;
+    if (!AZRI_WITH_OS)
+        return "no identity has this name, or it needs an operating system (AZREDIS_NO_OS); there are default client-secret "
+               "client-certificate client-assertion device-code callback access-key password";
     return "no identity has this name; there are default environment client-secret client-certificate client-assertion "
            "workload-identity managed-identity managed-identity-app azure-cli azure-developer-cli azure-powershell "
            "device-code token-file exec callback access-key password";

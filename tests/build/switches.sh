@@ -30,4 +30,13 @@ check "g++, all together" "$gxx" -x c++ -std=c++11 $gcc_cxx $all -O1 -I"$include
 nm -u "$dir/all.o" | grep azr >"$dir/undefined"
 [ ! -s "$dir/undefined" ]
 say $? "all together, nothing of ours is undefined" "$dir/undefined"
+# What a build declares it defines: a call of what is not there is an error of the compiler, which names the line.
+for s in AZREDIS_NO_OS AZREDIS_LEAN AZREDIS_NO_MALLOC AZREDIS_NO_THREADS; do
+    "$gcc" -std=c99 "-D$s" -I"$include" -aux-info "$dir/aux" -fsyntax-only "$here/declarations.c" &&
+        "$gcc" -std=c99 "-D$s" -I"$include" -c "$here/whole.c" -o "$dir/one.o" &&
+        nm "$dir/one.o" | sed -n 's/.* T //p' | sort >"$dir/defined" &&
+        sed -n '/ static /!s/.*\(azredis_[a-z0-9_]*\) (.*/\1/p' "$dir/aux" | sort -u | comm -23 - "$dir/defined" >"$dir/missing"
+    [ $? = 0 ] && [ ! -s "$dir/missing" ] && [ -s "$dir/defined" ]
+    say $? "-D$s: all that is declared is defined" "$dir/missing"
+done
 exit $failed

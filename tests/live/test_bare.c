@@ -212,6 +212,21 @@ static void test_build_info(void **state) {
     assert_has(azredis_build_info(), "port bare");
 }
 
+/* Identities that read files, the environment or run a program: what is said of them must not name them as there. */
+static void test_identity_why(void **state) {
+    static const char *const without[] = {"environment", "workload-identity", "managed-identity", "token-file", "exec", "azure-cli"};
+    azredis_identity id;
+    (void)state;
+    for (size_t i = 0; i < sizeof without / sizeof without[0]; i++) {
+        const char *why = azredis_identity_why(without[i]);
+        assert_int_equal(azredis_identity_by_name(without[i], &id), AZREDIS_E_ARG);
+        assert_has(why, "AZREDIS_NO_OS");
+        assert_null(strstr(why, without[i]));
+    }
+    assert_null(azredis_identity_why("client-secret"));
+    assert_has(azredis_identity_why("x"), "client-secret");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_missing_hooks, setup_none, teardown),
@@ -225,6 +240,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_time_used, setup_none, teardown),
         cmocka_unit_test_setup_teardown(test_time_told_by_invalid, setup_none, teardown),
         cmocka_unit_test(test_build_info),
+        cmocka_unit_test(test_identity_why),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
