@@ -848,9 +848,9 @@ static void caller(void) {
 static void pump(void) {
     uint64_t until;
     while (!run->closed && run->callers) (void)azredis_wait(run->c, 1 + (uint32_t)dice(30000));
-    for (until = run->m->now + 120000; !run->closed && run->m->now < until && run->c->hub.session_count > 1;)
+    for (until = run->m->now + 120000; !run->closed && run->m->now < until && leased(1);)
         (void)azredis_wait(run->c, 40000);
-    if (!run->closed) CHECK(I_GO_HOME, run->c->hub.session_count == 1);
+    if (!run->closed) CHECK(I_GO_HOME, leased(1) == 0);
 }
 
 /* One of the callers closes the client over the others' heads. Then every command ends before any of them goes on, as
