@@ -5105,7 +5105,13 @@ static azredis_status azri_identity_authority_parse(azri_url *u, const char *tex
 
 #ifdef AZREDIS_NO_MANAGED
 #define azri_identity_is_managed(id) ((void)(id), 0)
-#define azri_identity_check_managed(c, e) AZREDIS_OK
+
+/* There is none that they could name. */
+static azredis_status azri_identity_check_managed(const azredis_auth_options *c, azredis_error *e) {
+    if (AZRI_ONLY_CALLBACK || (!c->object_id && !c->resource_id && !c->managed_client_id)) return AZREDIS_OK;
+    return azri_identity_bad(e, "options.identity", "object_id, resource_id and managed_client_id name a managed identity, "
+                             "which this build leaves out");
+}
 #else
 static int azri_identity_is_managed(int id) { return id == AZREDIS_ID_MANAGED || id == AZREDIS_ID_MANAGED_APP; }
 
