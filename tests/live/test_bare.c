@@ -234,7 +234,7 @@ static void test_no_managed(void **state) {
 
 /* Identities that read files, the environment or run a program: what is said of them must not name them as there. */
 static void test_identity_why(void **state) {
-    static const char *const without[] = {"environment", "workload-identity", "managed-identity", "token-file", "exec", "azure-cli"};
+    static const char *const without[] = {"environment", "workload-identity", "managed-identity", "token-file", "exec"};
     azredis_identity id;
     (void)state;
     for (size_t i = 0; i < sizeof without / sizeof without[0]; i++) {
