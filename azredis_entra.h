@@ -1994,7 +1994,10 @@ static azri_mem azri_arena_mem(azri_view *v) {
 typedef struct azri_out { char *p; size_t cap, len; } azri_out;   /* snprintf rule: len counts past cap */
 
 static azri_out azri_out_to(char *p, size_t cap) {
-    azri_out o = {p, cap, 0};
+    azri_out o;
+    o.p = p;
+    o.cap = cap;
+    o.len = 0;
     return o;
 }
 
@@ -2199,7 +2202,7 @@ static size_t azri_find(azredis_str s, char c) {
 static size_t azri_find_text(azredis_str s, azredis_str z) {
     size_t i;
     for (i = 0; i < s.len; i++)
-        if (s.len - i >= z.len && memcmp(s.ptr + i, z.ptr, z.len) == 0) return i;
+        if (s.len - i >= z.len && azri_eq(azri_slice(s.ptr + i, z.len), z)) return i;
     return i;
 }
 
@@ -2903,7 +2906,7 @@ static void azri_json_deliver(azri_json *j, int type) {
     j->state = AZRI_JSON_S_NEXT;
 }
 
-static azredis_status azri_json_open(azri_json *j, int array) {
+static AZRI_ONCE azredis_status azri_json_open(azri_json *j, int array) {
     if (j->depth == AZRI_JSON_DEPTH) return AZREDIS_E_LIMIT;
     j->key_len[j->depth] = 0;
     j->arrays &= ~((uint32_t)1 << j->depth);
@@ -3861,8 +3864,9 @@ static inline char *azri_resp_write_head(char *out, char type, size_t v) {
     *out++ = type;
     if (v > 9) out = azri_resp_write_digits(out, v);
     else *out++ = (char)('0' + v);     /* mostly */
-    memcpy(out, "\r\n", 2);
-    return out + 2;
+    *out++ = '\r';
+    *out++ = '\n';
+    return out;
 }
 
 /* Writes the azri_resp_size bytes; returns their end. The bytes of the argument number `hole` (-1: none) are left out;
@@ -3902,8 +3906,8 @@ static inline size_t azri_resp_write_short(char *out, size_t cap, int argc, cons
         left -= argv->len;
         p = azri_resp_write_head(p, '$', argv->len);
         p = azri_put(p, argv->ptr, argv->len);
-        memcpy(p, "\r\n", 2);
-        p += 2;
+        *p++ = '\r';
+        *p++ = '\n';
     }
     return (size_t)(p - out);
 }
@@ -7998,7 +8002,7 @@ static azredis_status azri_certificate_header(azri_buf *b, const azri_assertion 
     azredis_str rest = a->chain, der;
     const char *before = "\",\"x5c\":[\"";
     azri_buf_puts(b, a->rs256 ? "{\"alg\":\"RS256\",\"typ\":\"JWT\",\"x5t\":\""
-                                    : "{\"alg\":\"PS256\",\"typ\":\"JWT\",\"x5t#S256\":\"");
+                              : "{\"alg\":\"PS256\",\"typ\":\"JWT\",\"x5t#S256\":\"");
     azri_b64_put(b, a->print, 1);
     while (azri_chain_next(&rest, &der)) {
         azri_buf_puts(b, before);
@@ -16007,7 +16011,7 @@ static void azri_auth_describe(azredis_auth *a, const azri_flow *flow) {
 }
 
 /* Under the lock: a token was got. */
-static azredis_status azri_fetch_take(azredis_auth *a, azri_fetch *f, uint64_t now) {
+static AZRI_ONCE azredis_status azri_fetch_take(azredis_auth *a, azri_fetch *f, uint64_t now) {
     azredis_str jwt = azri_slice(f->flow.token.ptr, f->flow.token.len);
     int64_t old_left = azri_token_left(&a->machine, now), new_left, next;
     if (AZRI_WITH_CLAIMS && a->blob && azri_identity_same(a->blob->user, f->flow.user, &f->flow.error) != AZREDIS_OK)
@@ -18124,13 +18128,13 @@ static azredis_status azri_open_config(azredis_options *o, azredis_auth_options 
 static azredis_status azri_auth_config(azredis_auth_options *o, const azri_mem *m, azri_config **out,
                                        azredis_error *e) {
     azredis_options all;
-    azredis_auth_options id;
+    azredis_auth_options id = *o;
     azredis_status st;
     memset(&all, 0, sizeof all);
     all.identity = o;
     all.config = o->config;
     st = azri_open_config(&all, &id, m, out, e);
-    if (!AZRI_WITH_CONFIG || !*out) return st;
+    if (!AZRI_WITH_CONFIG || st != AZREDIS_OK || !*out) return st;
     *o = id;
     if (!o->ca && !o->ca_file) o->ca_file = all.ca_file;
     return st;
