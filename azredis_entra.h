@@ -5109,7 +5109,13 @@ static azredis_status azri_identity_authority_parse(azri_url *u, const char *tex
 
 #ifdef AZREDIS_NO_MANAGED
 #define azri_identity_is_managed(id) ((void)(id), 0)
-#define azri_identity_check_managed(c, e) AZREDIS_OK
+
+/* There is none that they could name. */
+static azredis_status azri_identity_check_managed(const azredis_auth_options *c, azredis_error *e) {
+    if (AZRI_ONLY_CALLBACK || (!c->object_id && !c->resource_id && !c->managed_client_id)) return AZREDIS_OK;
+    return azri_identity_bad(e, "options.identity", "object_id, resource_id and managed_client_id name a managed identity, "
+                             "which this build leaves out");
+}
 #else
 static int azri_identity_is_managed(int id) { return id == AZREDIS_ID_MANAGED || id == AZREDIS_ID_MANAGED_APP; }
 
@@ -6294,7 +6300,7 @@ struct azri_flow {
     azri_pair     pair;                    /* secret: to sign an assertion with */
     azri_buf      roots;                   /* PEM: what the endpoint is verified with */
 
-    /* the result, from DONE until the next start */
+    /* the result, from DONE until the next start; then of all three what is large or has 64 bits */
     azredis_status status;
     azri_buf      token;                   /* secret */
     uint32_t      life_ms, refresh_ms;
@@ -9921,7 +9927,7 @@ struct azri_session {
     int           leaving;              /* nothing new is written to it, its last answers are awaited */
     uint64_t      leave_until;
     int           holding;              /* it has taken over; its messages are held until its mark is answered */
-    int           gone;                 /* replaced; freed once the pump has closed its link */
+    int           gone;                 /* replaced, or a lease's that ended; freed once the pump has closed its link */
     azredis_lease lease;
     azri_resp     resp;
     azri_cmd      auth, fence, ping, mark;  /* reserved for life: renewing never competes for memory */
@@ -19401,12 +19407,15 @@ AZREDIS_API azredis_status azredis_wait(azredis_client *c, uint32_t ms) {
     azredis_status st = azri_enter(c);
     if (st != AZREDIS_OK) return st;
     uint64_t until = azri_after(azri_now(c), ms);
-    if (azri_threaded(c)) azri_threads_wait(c, until);
-    else do {
-        azri_pump_turn(c);
-        if (!c->closing && !c->woken) azri_pump_sleep(c, until);
-    } while (!c->closing && !c->woken && azri_now(c) < until);
-    c->woken = 0;
+    if (azri_threaded(c)) {
+        azri_threads_wait(c, until);
+    } else {
+        do {
+            azri_pump_turn(c);
+            if (!c->closing && !c->woken) azri_pump_sleep(c, until);
+        } while (!c->closing && !c->woken && azri_now(c) < until);
+        c->woken = 0;
+    }
     st = c->closing ? AZREDIS_E_CLOSED : AZREDIS_OK;
     azri_leave(c);
     return st;

@@ -212,9 +212,29 @@ static void test_build_info(void **state) {
     assert_has(azredis_build_info(), "port bare");
 }
 
+/* There is no managed identity: options that name one are a mistake, not without effect. */
+static void test_no_managed(void **state) {
+    for (int i = 0; i < 3; i++) {
+        azredis_options o = device_options(&em);
+        azredis_auth_options id = *o.identity;
+        azredis_error why;
+        (void)state;
+        if (i == 0) id.object_id = device_id.client_id;
+        if (i == 1) id.resource_id = "/subscriptions/x";
+        if (i == 2) id.managed_client_id = device_id.client_id;
+        o.identity = &id;
+        client = azredis_open(&o);
+        assert_int_equal(azredis_connect(client, LIVE_SOON, &why), AZREDIS_E_ARG);
+        assert_has(why.message, "managed");
+        azredis_close(client);
+        client = NULL;
+    }
+    assert_int_equal(live_number(&em, "tokens_issued"), 0);
+}
+
 /* Identities that read files, the environment or run a program: what is said of them must not name them as there. */
 static void test_identity_why(void **state) {
-    static const char *const without[] = {"environment", "workload-identity", "managed-identity", "token-file", "exec", "azure-cli"};
+    static const char *const without[] = {"environment", "workload-identity", "managed-identity", "token-file", "exec"};
     azredis_identity id;
     (void)state;
     for (size_t i = 0; i < sizeof without / sizeof without[0]; i++) {
@@ -240,6 +260,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_time_used, setup_none, teardown),
         cmocka_unit_test_setup_teardown(test_time_told_by_invalid, setup_none, teardown),
         cmocka_unit_test(test_build_info),
+        cmocka_unit_test_setup_teardown(test_no_managed, setup, teardown),
         cmocka_unit_test(test_identity_why),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
-/* A device that takes every switch which leaves something out: what remains works, without events, by names alone.
+/* A device that takes most switches, but not AZREDIS_LEAN (see test_edge): what remains works, without events and by
+ * names alone.
  *   cc -std=gnu11 -I. tests/live/test_lean.c -lcmocka -ljansson -lmbedtls -lmbedx509 -lmbedcrypto -pthread */
 #define AZREDIS_NO_OS
 #define AZREDIS_NO_TEXT
