@@ -1994,7 +1994,10 @@ static azri_mem azri_arena_mem(azri_view *v) {
 typedef struct azri_out { char *p; size_t cap, len; } azri_out;   /* snprintf rule: len counts past cap */
 
 static azri_out azri_out_to(char *p, size_t cap) {
-    azri_out o = {p, cap, 0};
+    azri_out o;
+    o.p = p;
+    o.cap = cap;
+    o.len = 0;
     return o;
 }
 
@@ -2199,7 +2202,7 @@ static size_t azri_find(azredis_str s, char c) {
 static size_t azri_find_text(azredis_str s, azredis_str z) {
     size_t i;
     for (i = 0; i < s.len; i++)
-        if (s.len - i >= z.len && memcmp(s.ptr + i, z.ptr, z.len) == 0) return i;
+        if (s.len - i >= z.len && (z.len == 0 || memcmp(s.ptr + i, z.ptr, z.len) == 0)) return i;
     return i;
 }
 
@@ -3850,6 +3853,8 @@ static size_t azri_resp_size(int argc, const azredis_str *argv) {
     return total;
 }
 
+static const char azri_crlf[2] = {'\r', '\n'};
+
 static AZRI_APART char *azri_resp_write_digits(char *out, size_t v) {
     char *end = out + azri_resp_digits(v), *p = end;
     do *--p = (char)('0' + v % 10);
@@ -3861,8 +3866,8 @@ static inline char *azri_resp_write_head(char *out, char type, size_t v) {
     *out++ = type;
     if (v > 9) out = azri_resp_write_digits(out, v);
     else *out++ = (char)('0' + v);     /* mostly */
-    memcpy(out, "\r\n", 2);
-    return out + 2;
+    memcpy(out, azri_crlf, sizeof azri_crlf);
+    return out + sizeof azri_crlf;
 }
 
 /* Writes the azri_resp_size bytes; returns their end. The bytes of the argument number `hole` (-1: none) are left out;
@@ -3902,8 +3907,8 @@ static inline size_t azri_resp_write_short(char *out, size_t cap, int argc, cons
         left -= argv->len;
         p = azri_resp_write_head(p, '$', argv->len);
         p = azri_put(p, argv->ptr, argv->len);
-        memcpy(p, "\r\n", 2);
-        p += 2;
+        memcpy(p, azri_crlf, sizeof azri_crlf);
+        p += sizeof azri_crlf;
     }
     return (size_t)(p - out);
 }
