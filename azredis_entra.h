@@ -3853,6 +3853,7 @@ static size_t azri_resp_size(int argc, const azredis_str *argv) {
     return total;
 }
 
+
 static AZRI_APART char *azri_resp_write_digits(char *out, size_t v) {
     char *end = out + azri_resp_digits(v), *p = end;
     do *--p = (char)('0' + v % 10);
