@@ -3055,10 +3055,12 @@ static azredis_status azri_json_bare(azri_json *j, char c) {
 static azredis_status azri_json_value(azri_json *j, char c) {
     j->value.len = 0;
     if (c == '{' || c == '[') return azri_json_open(j, c == '[');
+    if (c == '"') {
+        azri_json_string_begin(j, 0);
+        return AZREDIS_OK;
+    }
     j->state = AZRI_JSON_S_BARE;
-    if (c != '"') return azri_json_bare(j, c);
-    azri_json_string_begin(j, 0);
-    return AZREDIS_OK;
+    return azri_json_bare(j, c);
 }
 
 /* One byte outside strings, numbers and words. */
@@ -10403,7 +10405,7 @@ static azredis_status azri_session_desync(azri_session *s, azredis_error *e) {
                      "connection is given up so that no answer reaches another caller", s->conf->endpoint);
 }
 
-/* The answer to REAUTH, or that to the fence behind it. */
+/* The answer to REAUTH, which has left the FIFO; or that to the fence behind it, which then leaves it too. */
 static azredis_status azri_session_reauth_answer(azri_session *s, const azredis_value *v, uint64_t now,
                                                  azredis_error *e) {
     int accepted = v->type == AZREDIS_T_STATUS && azri_value_is(v, "OK"), refused = v->type == AZREDIS_T_ERROR;
