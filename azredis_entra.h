@@ -1621,9 +1621,8 @@ static char azri_lower(char c) { return (char)(c >= 'A' && c <= 'Z' ? c + ('a' -
 
 /* ASCII only: protocol words must not depend on a locale. */
 static int azri_ieq(azredis_str a, azredis_str b) {
-    size_t i;
     if (a.len != b.len) return 0;
-    for (i = 0; i < a.len; i++)
+    for (size_t i = 0; i < a.len; i++)
         if (azri_lower(a.ptr[i]) != azri_lower(b.ptr[i])) return 0;
     return 1;
 }
@@ -1711,8 +1710,7 @@ static uint64_t azri_rng_next(azri_rng *r) {
 /* n digits and a NUL. */
 static void azri_rng_hex(azri_rng *r, char *out, size_t n) {
     uint64_t v = 0;
-    size_t i;
-    for (i = 0; i < n; i++, v >>= 4) {
+    for (size_t i = 0; i < n; i++, v >>= 4) {
         if (i % 16 == 0) v = azri_rng_next(r);
         out[i] = "0123456789abcdef"[v & 15];
     }
@@ -1796,13 +1794,12 @@ static void azri_buf_free(azri_buf *b) {
 /* Room for n more bytes: E_LIMIT past max, E_NOMEM, else OK. On failure the buffer is as it was. */
 static azredis_status azri_buf_reserve(azri_buf *b, size_t n) {
     size_t cap;
-    char *p;
     if (n <= b->cap - b->len) return AZREDIS_OK;
     if (n > b->max - b->len) return AZREDIS_E_LIMIT;
     if (azri_shape_of(b->mem)) cap = b->max;
     else cap = azri_minz(b->max, b->cap < 256 ? 256 : b->cap <= SIZE_MAX / 2 ? b->cap * 2 : SIZE_MAX);
     if (cap < b->len + n) cap = b->len + n;
-    p = (char *)azri_alloc(b->mem, cap);
+    char *p = (char *)azri_alloc(b->mem, cap);
     if (!p) return AZREDIS_E_NOMEM;
     if (b->len) memcpy(p, b->ptr, b->len);
     if (b->ptr && b->secret) azri_wipe(b->ptr, b->cap);
@@ -1829,19 +1826,16 @@ static void azri_buf_puts(azri_buf *b, const char *z) { azri_buf_put(b, azri_str
 
 /* A NUL-terminated copy; NULL for NULL or out of memory. Freed by azri_strfree, which wipes. */
 static char *azri_strdup(const azri_mem *m, const char *z) {
-    size_t n;
-    char *p;
     if (!z) return NULL;
-    n = strlen(z) + 1;
-    p = (char *)azri_alloc(m, n);
+    size_t n = strlen(z) + 1;
+    char *p = (char *)azri_alloc(m, n);
     if (p) memcpy(p, z, n);
     return p;
 }
 
 static void azri_strfree(const azri_mem *m, char *z) {
-    size_t n;
     if (!z) return;
-    n = strlen(z) + 1;
+    size_t n = strlen(z) + 1;
     azri_wipe(z, n);
     azri_free(m, z, n);
 }
@@ -1918,8 +1912,7 @@ static size_t azri_plan_at(const azri_plan *p, int phase) {
 static void azri_plan_place(const azri_plan *p) {
     azri_arena *a = p->arena;
     size_t at[AZRI_PHASES], i, flag = 0;
-    int phase;
-    for (phase = 0; phase < AZRI_PHASES; phase++) at[phase] = azri_plan_at(p, phase);
+    for (int phase = 0; phase < AZRI_PHASES; phase++) at[phase] = azri_plan_at(p, phase);
     for (i = 0; i < a->pools; i++) {
         azri_pool *q = &a->pool[i];
         q->at = at[q->phase];
@@ -1949,10 +1942,9 @@ static void *azri_arena_alloc(void *user, size_t n) {
     azri_view *v = (azri_view *)user;
     azri_arena *a = v->arena;
     void *p = NULL;
-    size_t i;
-    for (i = 0; i < a->pools && !p; i++)
+    for (size_t i = 0; i < a->pools && !p; i++)
         if (a->pool[i].size == n && a->pool[i].phase == v->phase) p = azri_arena_take(a, &a->pool[i]);
-    for (i = 0; i < a->pools && !p; i++)
+    for (size_t i = 0; i < a->pools && !p; i++)
         if (a->pool[i].size == n && a->pool[i].phase == AZRI_ALWAYS) p = azri_arena_take(a, &a->pool[i]);
     return p;
 }
@@ -2074,9 +2066,8 @@ static size_t azri_vfmt(char *p, size_t cap, const char *f, va_list *ap) {
 static size_t azri_fmt(char *p, size_t cap, const char *f, ...) AZRI_PRINTF(3, 4);
 static size_t azri_fmt(char *p, size_t cap, const char *f, ...) {
     va_list ap;
-    size_t n;
     va_start(ap, f);
-    n = azri_vfmt(p, cap, f, &ap);
+    size_t n = azri_vfmt(p, cap, f, &ap);
     va_end(ap);
     return n;
 }
@@ -2133,9 +2124,8 @@ static azredis_status azri_fail(azredis_error *e, azredis_status code, const cha
 static void azri_fail_add(azredis_error *e, const char *f, ...) AZRI_PRINTF(2, 3);
 static void azri_fail_add(azredis_error *e, const char *f, ...) {
     va_list ap;
-    size_t n;
     if (!e) return;
-    n = strlen(e->message);
+    size_t n = strlen(e->message);
     va_start(ap, f);
     (void)azri_vfmt(e->message + n, sizeof e->message - n, f, &ap);
     va_end(ap);
@@ -2300,11 +2290,10 @@ static int azri_b64url_decode(azredis_str in, char *out, size_t *out_len) {
 
 static void azri_b64_out(azri_out *o, azredis_str in) {
     static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    size_t i, k;
-    for (i = 0; i < in.len; i += 3) {
+    for (size_t i = 0; i < in.len; i += 3) {
         uint32_t bits = 0;
-        for (k = 0; k < 3; k++) bits = bits << 8 | (i + k < in.len ? (unsigned char)in.ptr[i + k] : 0u);
-        for (k = 0; k < 4; k++) azri_out_char(o, i + k > in.len ? '=' : letters[bits >> (18 - 6 * k) & 63]);
+        for (size_t k = 0; k < 3; k++) bits = bits << 8 | (i + k < in.len ? (unsigned char)in.ptr[i + k] : 0u);
+        for (size_t k = 0; k < 4; k++) azri_out_char(o, i + k > in.len ? '=' : letters[bits >> (18 - 6 * k) & 63]);
     }
 }
 
@@ -2312,10 +2301,9 @@ static void azri_b64_out(azri_out *o, azredis_str in) {
 /* Appends base64, or base64url without padding. */
 static void azri_b64_put(azri_buf *b, azredis_str in, int url) {
     size_t i, n = (in.len + 2) / 3 * 4;
-    azri_out o;
     if (b->status == AZREDIS_OK) b->status = azri_buf_reserve(b, n + 1);    /* azri_out leaves room for a NUL */
     if (b->status != AZREDIS_OK) return;
-    o = azri_out_to(b->ptr + b->len, n + 1);
+    azri_out o = azri_out_to(b->ptr + b->len, n + 1);
     azri_b64_out(&o, in);
     for (i = 0; url && i < n; i++) o.p[i] = (char)(o.p[i] == '+' ? '-' : o.p[i] == '/' ? '_' : o.p[i]);
     while (url && n && o.p[n - 1] == '=') n--;
@@ -2342,9 +2330,8 @@ static int azri_percent_decode(azredis_str in, int plain, char *out, size_t *out
 }
 
 static void azri_percent_put(azri_buf *b, azredis_str raw) {
-    size_t i;
     char three[3];
-    for (i = 0; i < raw.len; i++) {
+    for (size_t i = 0; i < raw.len; i++) {
         char c = raw.ptr[i];
         int plain = azri_is_alnum(c) || c == '-' || c == '.' || c == '_' || c == '~';
         three[0] = plain ? c : '%';
@@ -2358,8 +2345,7 @@ static void azri_percent_put(azri_buf *b, azredis_str raw) {
 
 static int azri_u64(azredis_str s, uint64_t *out) {
     uint64_t v = 0;
-    size_t i;
-    for (i = 0; i < s.len; i++) {
+    for (size_t i = 0; i < s.len; i++) {
         unsigned d = azri_is_digit(s.ptr[i]) ? (unsigned)(s.ptr[i] - '0') : 10;
         if (d > 9 || v > UINT64_MAX / 10 || v * 10 > UINT64_MAX - d) return 0;
         v = v * 10 + d;
@@ -2400,13 +2386,12 @@ typedef struct azri_dec {
 /* Adds digit * 10^weight; digit is not 0, weight < 9 * AZRI_DEC_WHOLE. */
 static void azri_dec_digit(azri_dec *d, int64_t weight, uint32_t digit) {
     int64_t place = 9 * AZRI_DEC_WHOLE - 1 - weight;
-    int limb, i;
     if (place >= 9 * AZRI_DEC_LIMBS) {
         d->rest = 1;
         return;
     }
-    limb = (int)(place / 9);
-    for (i = (int)(place % 9); i < 8; i++) digit *= 10;
+    int limb = (int)(place / 9);
+    for (int i = (int)(place % 9); i < 8; i++) digit *= 10;
     d->x[limb] += digit;
     if (limb < d->first) d->first = limb;
     if (limb >= d->end) d->end = limb + 1;
@@ -2415,8 +2400,7 @@ static void azri_dec_digit(azri_dec *d, int64_t weight, uint32_t digit) {
 /* Times 2^bits; the whole part stays below 2^53. */
 static void azri_dec_shift_up(azri_dec *d, int bits) {
     uint64_t v, carry = 0;
-    int i;
-    for (i = d->end; i-- > d->first;) {
+    for (int i = d->end; i-- > d->first;) {
         v = ((uint64_t)d->x[i] << bits) + carry;
         d->x[i] = (uint32_t)(v % AZRI_DEC_BASE);
         carry = v / AZRI_DEC_BASE;
@@ -2450,7 +2434,6 @@ static uint64_t azri_dec_whole(const azri_dec *d) {
 static uint64_t azri_dec_bits(azri_dec *d) {
     const uint64_t one = 1;
     uint64_t m;
-    uint32_t fraction;
     int e = 0, step;
     if (d->first >= d->end) return 0;
     while (azri_dec_whole(d) >= one << 53) {
@@ -2463,7 +2446,7 @@ static uint64_t azri_dec_bits(azri_dec *d) {
         azri_dec_shift_up(d, step);
         e -= step;
     }
-    fraction = d->x[AZRI_DEC_WHOLE];
+    uint32_t fraction = d->x[AZRI_DEC_WHOLE];
     if (fraction > AZRI_DEC_BASE / 2) m++;
     else if (fraction == AZRI_DEC_BASE / 2) m += d->rest || d->end > AZRI_DEC_WHOLE + 1 ? 1 : m & 1;
     /* The significand's leading 1, and its carry if rounding made it 2^53, count the exponent up. */
@@ -2617,12 +2600,11 @@ static int azri_date_parse(azredis_str text, int64_t *unix_s) {
 
 /* "2026-11-23T10:00:00Z". Times outside 1970 .. 9999 are shown as the nearest end of that. */
 static const char *azri_date_text(char out[24], int64_t unix_s) {
-    int32_t days, rest;
     int year, month = 12;
     if (unix_s < 0) unix_s = 0;
     if (unix_s > 253402300799) unix_s = 253402300799;
-    days = (int32_t)(unix_s / 86400);
-    rest = (int32_t)(unix_s % 86400);
+    int32_t days = (int32_t)(unix_s / 86400);
+    int32_t rest = (int32_t)(unix_s % 86400);
     year = 1970 + (int)(days / 366);               /* never too late; at most 6 years early by 9999 */
     while (azri_days(year + 1, 1, 1) <= days) year++;
     while (azri_days(year, month, 1) > days) month--;
@@ -2639,9 +2621,8 @@ static const char *azri_date_text(char out[24], int64_t unix_s) {
 static int azri_ip4_parse(azredis_str s, uint8_t out[4]) {
     int i, v;
     for (i = 0; i < 4; i++) {
-        azredis_str from;
         if (i && !azri_scan_char(&s, '.')) return 0;
-        from = s;
+        azredis_str from = s;
         if (!azri_scan_number(&s, 1, 3, &v) || v > 255 || (from.len - s.len > 1 && *from.ptr == '0')) return 0;
         out[i] = (uint8_t)v;
     }
@@ -2791,16 +2772,14 @@ typedef struct azri_url {
 /* NULL, or what is wrong. */
 static const char *azri_url_read(azri_url *u, azredis_str text) {
     azredis_str authority, rest;
-    const char *why;
-    size_t i, slash;
     if (!azri_url_split(text, &u->tls, &authority, &rest)) return "it does not begin with http(s)://";
-    why = azri_hostport_parse(authority, 0, u->host, &u->port);
+    const char *why = azri_hostport_parse(authority, 0, u->host, &u->port);
     if (why) return why;
-    for (i = 0; i < rest.len; i++) {
+    for (size_t i = 0; i < rest.len; i++) {
         if (rest.ptr[i] <= ' ' || rest.ptr[i] > '~') return "it has a blank, control or non-ASCII character";
         if (rest.ptr[i] == '#') return "it has a fragment ('#')";
     }
-    slash = rest.len == 0 || rest.ptr[0] != '/';
+    size_t slash = rest.len == 0 || rest.ptr[0] != '/';
     if (rest.len > sizeof u->path - 1 - slash) return "its path is longer than 1022 bytes";
     u->path[0] = '/';
     if (rest.len) memcpy(u->path + slash, rest.ptr, rest.len);
@@ -2829,8 +2808,7 @@ static uint16_t azri_port_by_host(azredis_str host) {
         ".redis.cache.windows.net", ".redis.cache.chinacloudapi.cn", ".redis.cache.usgovcloudapi.net",
         ".redis.cache.sovcloud-api.fr", ".redis.cache.sovcloud-api.de"
     };
-    size_t i;
-    for (i = 0; i < sizeof classic / sizeof classic[0]; i++)
+    for (size_t i = 0; i < sizeof classic / sizeof classic[0]; i++)
         if (azri_ends_with(host, classic[i])) return 6380;
     return AZRI_PORT_MANAGED;
 }
@@ -2936,10 +2914,9 @@ static azredis_status azri_json_put(azri_json *j, char c) {
 }
 
 static azredis_status azri_json_put_code(azri_json *j, uint32_t c) {
-    azredis_status st;
     int more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
     static const unsigned char lead[4] = {0, 0xc0, 0xe0, 0xf0};
-    st = azri_json_put(j, (char)(unsigned char)(lead[more] | c >> (6 * more)));
+    azredis_status st = azri_json_put(j, (char)(unsigned char)(lead[more] | c >> (6 * more)));
     while (more-- && st == AZREDIS_OK)
         st = azri_json_put(j, (char)(unsigned char)(0x80u | (c >> (6 * more) & 0x3fu)));
     return st;
@@ -3041,9 +3018,8 @@ static int azri_json_is_blank(char c) { return c == ' ' || c == '\t' || c == '\n
 /* These have no end of their own: the byte behind them belongs to what follows. */
 static azredis_status azri_json_bare(azri_json *j, char c) {
     azredis_str text = azri_slice(j->value.ptr, j->value.len);
-    int number;
     if (azri_is_alnum(c) || c == '+' || c == '-' || c == '.') return azri_buf_add(&j->value, &c, 1);
-    number = azri_json_is_number(text);
+    int number = azri_json_is_number(text);
     if (!number && !azri_eqz(text, "true") && !azri_eqz(text, "false") && !azri_eqz(text, "null"))
         return AZREDIS_E_JSON;
     azri_json_deliver(j, number ? AZRI_JSON_NUMBER : AZRI_JSON_WORD);
@@ -3081,8 +3057,7 @@ static azredis_status azri_json_between(azri_json *j, char c) {
 }
 
 static azredis_status azri_json_feed(azri_json *j, const char *p, size_t n) {
-    size_t i;
-    for (i = 0; i < n && j->status == AZREDIS_OK; i++) {
+    for (size_t i = 0; i < n && j->status == AZREDIS_OK; i++) {
         if (j->state == AZRI_JSON_S_TEXT) j->status = azri_json_text(j, p[i]);
         else if (j->state == AZRI_JSON_S_ESCAPE) j->status = azri_json_escape(j, p[i]);
         else if (j->state == AZRI_JSON_S_HEX) j->status = azri_json_hex(j, p[i]);
@@ -3166,7 +3141,6 @@ static const char *azri_proxy_read(azredis_str text, char host[256], uint16_t *p
     char decoded[AZRI_PROXY_LOGIN];
     azredis_str authority, rest;
     size_t at, n = 0;
-    const char *why;
     int tls, good;
     *login = azri_slice(NULL, 0);
     if (!azri_url_split(text, &tls, &authority, &rest)) return "it does not begin with http://";
@@ -3180,7 +3154,7 @@ static const char *azri_proxy_read(azredis_str text, char host[256], uint16_t *p
     azri_wipe(decoded, sizeof decoded);
     if (!good) return "'%' in user or password needs two hexadecimal digits behind it, and neither may hold a control character, "
                       "nor the user a ':'";
-    why = azri_hostport_parse(azri_from(authority, at), 0, host, port);
+    const char *why = azri_hostport_parse(azri_from(authority, at), 0, host, port);
     return why ? why : *port ? NULL : "it names no port";
 }
 
@@ -3305,8 +3279,7 @@ static void azri_http_location(azri_http *h, azredis_str value) {
 /* RFC 9110 5.6.2 */
 static int azri_http_is_token(azredis_str s) {
     azredis_str marks = azri_str("!#$%&'*+-.^_`|~");
-    size_t i;
-    for (i = 0; i < s.len; i++)
+    for (size_t i = 0; i < s.len; i++)
         if (!azri_is_alnum(s.ptr[i]) && azri_find(marks, s.ptr[i]) == marks.len) return 0;
     return s.len != 0;
 }
@@ -3410,7 +3383,6 @@ static azredis_status azri_http_line(azri_http *h, azredis_str line, azredis_err
 
 /* One byte of a line. CR LF alone ends it: a bare LF or CR is read differently by different programs. */
 static AZRI_ONCE azredis_status azri_http_line_byte(azri_http *h, char c, azredis_error *e) {
-    azredis_status st;
     if (h->state == AZRI_HTTP_CHUNK_END && c != '\r' && c != '\n')
         return azri_http_bad(e, "a chunk that is longer than its size");
     /* A body in many small chunks is legal: the line ends around them are paid for by its bytes. */
@@ -3427,7 +3399,7 @@ static AZRI_ONCE azredis_status azri_http_line_byte(azri_http *h, char c, azredi
         h->line_len++;
         return AZREDIS_OK;
     }
-    st = azri_http_line(h, azri_slice(h->line, azri_minz(h->line_len, sizeof h->line)), e);
+    azredis_status st = azri_http_line(h, azri_slice(h->line, azri_minz(h->line_len, sizeof h->line)), e);
     h->cr = 0;
     h->line_len = 0;
     return st;
@@ -3435,10 +3407,9 @@ static AZRI_ONCE azredis_status azri_http_line_byte(azri_http *h, char c, azredi
 
 /* Body bytes from p[0..n); *used of them are taken. */
 static azredis_status azri_http_body(azri_http *h, const char *p, size_t n, size_t *used, azredis_error *e) {
-    azredis_status st;
     if (h->state != AZRI_HTTP_UNTIL_CLOSE) n = azri_minz(n, h->left);
     else if (n > AZRI_HTTP_BODY_MAX - h->body) return azri_http_too_long(e, "a body", AZRI_HTTP_BODY_MAX);
-    st = h->sink(h->user, p, n);
+    azredis_status st = h->sink(h->user, p, n);
     if (st != AZREDIS_OK) return azri_fail(e, st, "http", "HTTP answer: its body was not understood");
     *used = n;
     h->body += n;
@@ -4693,9 +4664,8 @@ static int azri_jwt_seconds(azredis_str s, int64_t *out) {
 
 /* Keeps text if it fits and is clean, as a JSON string may hold NUL and line ends. The first one wins. */
 static void azri_jwt_text(char *out, size_t cap, azredis_str text) {
-    size_t i;
     if (out[0] || text.len >= cap) return;
-    for (i = 0; i < text.len; i++)
+    for (size_t i = 0; i < text.len; i++)
         if ((unsigned char)text.ptr[i] < ' ' || text.ptr[i] == 127) return;
     if (text.len) memcpy(out, text.ptr, text.len);
     out[text.len] = '\0';
@@ -4750,12 +4720,11 @@ static azredis_status azri_jwt_claims(azredis_str token, const azri_mem *m, azri
     azredis_str part = azri_jwt_payload(token);
     azredis_status st = AZREDIS_E_TOKEN;
     size_t n = 0, room;
-    char *text;
     memset(out, 0, sizeof *out);
     if (part.len == 0 || part.len > AZRI_TOKEN_MAX)
         return azri_fail(e, AZREDIS_E_TOKEN, "token", "token: not a JWT (three parts with dots between them)");
     room = azri_room(m, part.len, AZRI_VALUE_MAX);
-    text = (char *)azri_alloc(m, room);
+    char *text = (char *)azri_alloc(m, room);
     if (!text) return azri_fail(e, AZREDIS_E_NOMEM, "token", "token: no memory to read its claims");
     azri_json_init(json, m, AZRI_CLAIM_MAX, azri_jwt_value, out);
     if (azri_b64url_decode(part, text, &n)) st = azri_json_feed(json, text, n);
@@ -4884,8 +4853,7 @@ static azredis_str azri_identity_resource(const char *text) {
 
 /* NULL: no such name, or no such id. */
 static const azri_identity_kind *azri_identity_find(const char *name, int id) {
-    size_t i;
-    for (i = 0; i < sizeof azri_identity_kinds / sizeof azri_identity_kinds[0]; i++) {
+    for (size_t i = 0; i < sizeof azri_identity_kinds / sizeof azri_identity_kinds[0]; i++) {
         const azri_identity_kind *k = &azri_identity_kinds[i];
         if (name ? azri_eqz(azri_str(name), k->name) : k->id == id && !azri_identity_is_off(id)) return k;
     }
@@ -4945,8 +4913,7 @@ typedef struct azri_env {
 } azri_env;
 
 static void azri_env_free(azri_env *env, const azri_mem *m) {
-    size_t i;
-    for (i = 0; AZRI_WITH_ENV && i < AZRI_ENV_COUNT; i++) {
+    for (size_t i = 0; AZRI_WITH_ENV && i < AZRI_ENV_COUNT; i++) {
         azri_strfree(m, env->value[i]);
         env->value[i] = NULL;
     }
@@ -4981,8 +4948,7 @@ static const char *azri_identity_text(const azredis_auth_options *o, size_t i) {
 
 static void azri_identity_conf_free(azredis_auth_options *c, const azri_mem *m) {
     char *z;
-    size_t i;
-    for (i = 0; i < AZRI_IDENTITY_TEXTS; i++) {
+    for (size_t i = 0; i < AZRI_IDENTITY_TEXTS; i++) {
         memcpy(&z, (char *)c + azri_identity_texts[i], sizeof z);
         azri_strfree(m, z);
     }
@@ -5040,17 +5006,15 @@ enum { AZRI_AUTHORITIES = sizeof azri_identity_authorities / sizeof azri_identit
 
 /* NULL: it is none of Microsoft's. */
 static const azri_authority *azri_identity_authority_find(azredis_str host) {
-    size_t i;
-    for (i = 0; i < AZRI_AUTHORITIES; i++)
+    for (size_t i = 0; i < AZRI_AUTHORITIES; i++)
         if (azri_ieqz(host, azri_identity_authorities[i].host)) return &azri_identity_authorities[i];
     return NULL;
 }
 
 /* The authority of the cloud in which this Redis stands; the public cloud's if the name does not tell. */
 static const char *azri_identity_authority_of(const char *redis_host) {
-    size_t i;
     if (!AZRI_WITH_AUTHORITIES) return AZRI_AUTHORITY;
-    for (i = 0; i < AZRI_AUTHORITIES; i++) {
+    for (size_t i = 0; i < AZRI_AUTHORITIES; i++) {
         const azri_authority *a = &azri_identity_authorities[i];
         if (a->domain && azri_ends_with(azri_str(redis_host), a->domain)) return a->host;
     }
@@ -5303,10 +5267,9 @@ static uint32_t azri_identity_walk_ms(int id) {
 static int azri_identity_copy(azredis_auth_options *c, const azri_mem *m, const azredis_auth_options *o) {
     const char *z;
     char *copy;
-    size_t i;
     int ok = 1;
     *c = *o;
-    for (i = 0; i < AZRI_IDENTITY_TEXTS; i++) {
+    for (size_t i = 0; i < AZRI_IDENTITY_TEXTS; i++) {
         z = azri_identity_text(o, i);
         copy = azri_strdup(m, z);
         memcpy((char *)c + azri_identity_texts[i], &copy, sizeof copy);
@@ -5407,9 +5370,8 @@ static const azri_hint_row azri_hints[] = {
 
 /* NULL: none. */
 static const char *azri_hint(int code) {
-    size_t i, k;
-    for (i = 0; code && i < sizeof azri_hints / sizeof azri_hints[0]; i++)
-        for (k = 0; k < 6; k++)
+    for (size_t i = 0; code && i < sizeof azri_hints / sizeof azri_hints[0]; i++)
+        for (size_t k = 0; k < 6; k++)
             if (azri_hints[i].code[k] == code) return azri_hints[i].text;
     return NULL;
 }
@@ -5544,11 +5506,9 @@ typedef struct azri_config {
 } azri_config;
 
 static void azri_config_free(azri_config *c) {
-    azri_mem mem;
-    size_t size;
     if (!AZRI_WITH_CONFIG || !c) return;
-    mem = c->mem;
-    size = c->size;
+    azri_mem mem = c->mem;
+    size_t size = c->size;
     azri_wipe(c, size);
     azri_free(&mem, c, size);
 }
@@ -5557,8 +5517,7 @@ static void azri_config_free(azri_config *c) {
 
 /* NULL: no such key. */
 static const azri_config_key *azri_config_find(azredis_str name) {
-    size_t i;
-    for (i = 0; i < AZRI_CONFIG_KEYS; i++)
+    for (size_t i = 0; i < AZRI_CONFIG_KEYS; i++)
         if (azri_ieqz(name, azri_config_keys[i].name)) return &azri_config_keys[i];
     return NULL;
 }
@@ -5566,12 +5525,11 @@ static const azri_config_key *azri_config_find(azredis_str name) {
 /* Levenshtein's distance without regard to case, for names up to AZRI_CONFIG_NAME. */
 static size_t azri_config_distance(azredis_str a, azredis_str b) {
     uint8_t row[AZRI_CONFIG_NAME + 1];
-    size_t i, k;
-    for (k = 0; k <= b.len; k++) row[k] = (uint8_t)k;
-    for (i = 0; i < a.len; i++) {
+    for (size_t k = 0; k <= b.len; k++) row[k] = (uint8_t)k;
+    for (size_t i = 0; i < a.len; i++) {
         size_t diagonal = row[0], best;
         row[0] = (uint8_t)(i + 1);
-        for (k = 0; k < b.len; k++) {
+        for (size_t k = 0; k < b.len; k++) {
             best = diagonal + (azri_lower(a.ptr[i]) != azri_lower(b.ptr[k]));
             diagonal = row[k + 1];
             row[k + 1] = (uint8_t)azri_minz(best, azri_minz(diagonal, row[k]) + 1);
@@ -5631,8 +5589,7 @@ static azredis_status azri_config_unknown(azri_config *c, azredis_str name) {
 
 static int azri_config_flag(azredis_str v, int *out) {
     static const char *const yes[] = { "true", "yes", "on", "1" }, *const no[] = { "false", "no", "off", "0" };
-    size_t i;
-    for (i = 0; i < 4; i++) {
+    for (size_t i = 0; i < 4; i++) {
         *out = azri_ieqz(v, yes[i]);
         if (*out || azri_ieqz(v, no[i])) return 1;
     }
@@ -5842,8 +5799,7 @@ static azredis_status azri_config_bad_escape(azri_config *c, azredis_str s) {
 static azredis_status azri_config_read_user(azri_config *c, azredis_str both) {
     size_t colon = azri_find(both, ':');
     azredis_str user = azri_slice(both.ptr, colon), secret = azri_config_behind(both, colon);
-    const char *z;
-    z = azri_config_decode(c, secret);
+    const char *z = azri_config_decode(c, secret);
     if (!z) return azri_config_bad_escape(c, secret);
     if (z[0] && !azri_config_masked(azri_str(z))) c->identity.password = z;
     z = azri_config_decode(c, user);
@@ -5858,13 +5814,12 @@ static azredis_status azri_config_read_query(azri_config *c, azredis_str all) {
     while (all.len && st == AZREDIS_OK) {
         size_t end = azri_find(all, '&');
         azredis_str one = azri_slice(all.ptr, end), value;
-        const char *z;
         size_t equals = azri_find(one, '=');
         all = azri_config_behind(all, end);
         if (one.len == 0) continue;
         if (equals == one.len) return azri_config_bad(c, one.ptr, NULL, "expected key=value between '?' and '&'");
         value = azri_config_behind(one, equals);
-        z = azri_config_decode(c, value);
+        const char *z = azri_config_decode(c, value);
         st = z ? azri_config_pair(c, azri_slice(one.ptr, equals), z) : azri_config_bad_escape(c, value);
     }
     return st;
@@ -5889,20 +5844,19 @@ static azredis_status azri_config_read_path(azri_config *c, azredis_str path, in
 
 /* [user[:password]@]host[:port][/database][?key=value&...], or for a unix socket [user[:password]@]/path[?...]. */
 static azredis_status azri_config_read_url(azri_config *c, azredis_str rest, int is_unix) {
-    azredis_str authority, host, path, query;
     azredis_status st = AZREDIS_OK;
     size_t n = 0, at, mark;
     while (n < rest.len && rest.ptr[n] != '/' && rest.ptr[n] != '?') n++;
-    authority = azri_slice(rest.ptr, n);
+    azredis_str authority = azri_slice(rest.ptr, n);
     rest = azri_slice(rest.ptr + n, rest.len - n);
     if (azri_find(rest, '@') < rest.len || azri_find(authority, '#') + azri_find(rest, '#') < authority.len + rest.len)
         return azri_config_bad(c, authority.ptr, NULL, "'@', '/', '?' and '#' in a user name, password or value must "
                                "be written %40, %2F, %3F and %23");
     mark = azri_find(rest, '?');
-    path = azri_slice(rest.ptr, mark);
-    query = azri_config_behind(rest, mark);
+    azredis_str path = azri_slice(rest.ptr, mark);
+    azredis_str query = azri_config_behind(rest, mark);
     for (at = authority.len; at > 0 && authority.ptr[at - 1] != '@'; at--) {}
-    host = azri_slice(authority.ptr + at, authority.len - at);
+    azredis_str host = azri_slice(authority.ptr + at, authority.len - at);
     if (is_unix && host.len) return azri_config_bad(c, host.ptr, NULL, "expected unix:///path, with three '/'");
     st = azri_config_read_path(c, path, is_unix);
     if (st == AZREDIS_OK && host.len) {
@@ -5923,11 +5877,10 @@ static size_t azri_config_scheme(azredis_str s) {
 static azredis_status azri_config_read(azri_config *c) {
     azredis_str all = azri_trim(azri_str(c->text), AZRI_CONFIG_BLANKS), scheme;
     size_t n = azri_config_scheme(all);
-    int is_unix;
     if (n == 0) return azri_config_read_fields(c, all);
     c->url = 1;
     scheme = azri_slice(all.ptr, n);
-    is_unix = azri_ieqz(scheme, "unix");
+    int is_unix = azri_ieqz(scheme, "unix");
     if (!is_unix && !azri_ieqz(scheme, "rediss") && !azri_ieqz(scheme, "redis"))
         return azri_config_bad(c, all.ptr, NULL, "expected rediss://, redis:// (this machine only) or unix://");
     if (!is_unix) (void)azri_config_tls(c, azri_ieqz(scheme, "rediss"));
@@ -5947,7 +5900,6 @@ static void azri_config_infer(azri_config *c) {
 static azredis_status azri_config_new(azri_config **out, const azri_mem *m, const char *z, azredis_error *e) {
     size_t n = strlen(z);
     azri_config *c;
-    azredis_status st;
     *out = NULL;
     if (n > AZRI_CONFIG_MAX)
         return azri_fail(e, AZREDIS_E_ARG, "options.config", "the connection string is longer than %u bytes",
@@ -5960,7 +5912,7 @@ static azredis_status azri_config_new(azri_config **out, const azri_mem *m, cons
     c->text = (char *)(c + 1);
     c->error = e;
     memcpy(c->text, z, n + 1);
-    st = azri_config_read(c);
+    azredis_status st = azri_config_read(c);
     c->error = NULL;
     azri_config_infer(c);
     if (st == AZREDIS_OK) *out = c;
@@ -5985,8 +5937,7 @@ static int azri_config_is_set(const azri_config_key *k, const void *member) {
 
 /* Fills what *o and *id leave at zero; the address as a whole. What it points at lives as long as c. */
 static void azri_config_merge(const azri_config *c, azredis_options *o, azredis_auth_options *id) {
-    size_t i;
-    for (i = 0; i < AZRI_CONFIG_KEYS; i++) {
+    for (size_t i = 0; i < AZRI_CONFIG_KEYS; i++) {
         const azri_config_key *k = &azri_config_keys[i];
         if (k->place == AZRI_CK_ALIAS || azri_config_is_set(k, azri_config_member(k, o, id))) continue;
         memcpy((char *)(k->place == AZRI_CK_IDENTITY ? (void *)id : (void *)o) + k->offset,
@@ -6031,7 +5982,6 @@ static void azri_config_write_pair(azri_config_writer *w, const char *name, cons
 static void azri_config_write_host(azri_config_writer *w, const azredis_options *o) {
     char host[256], number[8];
     uint16_t port = 0;
-    int v6;
     if (!o->host || !o->host[0]) return;
     if (o->host[0] == '/') {
         azri_config_write(w, o->host, 0);
@@ -6041,7 +5991,7 @@ static void azri_config_write_host(azri_config_writer *w, const azredis_options 
         azri_config_write(w, "***", 1);
         return;
     }
-    v6 = azri_find(azri_str(host), ':') < strlen(host);
+    int v6 = azri_find(azri_str(host), ':') < strlen(host);
     azri_config_write(w, v6 ? "[" : "", 1);
     azri_config_write(w, host, 1);
     azri_config_write(w, v6 ? "]" : "", 1);
@@ -6109,12 +6059,11 @@ static size_t azri_config_describe(const azredis_options *o, const azredis_auth_
     azri_config_writer w;
     int is_unix = o->host && o->host[0] == '/';
     const char *z;
-    size_t i;
     memset(&w, 0, sizeof w);
     w.out.p = buf;
     w.out.cap = cap;
     w.url = is_unix && (azri_config_awkward(o->host) || azri_find(azri_str(o->host), '=') < strlen(o->host));
-    for (i = 0; i < AZRI_CONFIG_KEYS; i++) {
+    for (size_t i = 0; i < AZRI_CONFIG_KEYS; i++) {
         const azri_config_key *k = &azri_config_keys[i];
         if (k->kind != AZRI_CK_TEXT || k->place == AZRI_CK_ALIAS) continue;
         memcpy(&z, azri_config_member(k, o, id), sizeof z);
@@ -6122,7 +6071,7 @@ static size_t azri_config_describe(const azredis_options *o, const azredis_auth_
     }
     if (w.url) azri_config_write(&w, is_unix ? "unix://" : o->plaintext ? "redis://" : "rediss://", 1);
     azri_config_write_host(&w, o);
-    for (i = 0; i < AZRI_CONFIG_KEYS; i++)
+    for (size_t i = 0; i < AZRI_CONFIG_KEYS; i++)
         if (azri_config_keys[i].place != AZRI_CK_ALIAS) azri_config_write_key(&w, &azri_config_keys[i], o, id);
     if (cap) buf[azri_minz(w.out.len, cap - 1)] = '\0';
     return w.out.len;
@@ -6643,10 +6592,9 @@ static azredis_str azri_flow_secret(const azri_flow *f) {
 
 static int azri_flow_passing(int http, const azri_answer *a) {
     static const int32_t codes[] = { 50033, 50196, 90006, 90012, 90024, 90033, 90055, 90090 };
-    size_t i;
     if (http == 408 || http == 429 || http >= 500) return 1;
     if (azri_eqz(azri_str(a->error), "temporarily_unavailable")) return 1;
-    for (i = 0; i < sizeof codes / sizeof codes[0]; i++)
+    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
         if (a->aadsts == codes[i]) return 1;
     return 0;
 }
@@ -7023,10 +6971,9 @@ static void azri_given_value(void *user, int depth, azredis_str parent, azredis_
 }
 
 static azredis_status azri_given_json(azri_flow *f, azredis_str text) {
-    azredis_status st;
     azri_json_free(&f->json);
     azri_json_init(&f->json, f->mem, AZRI_VALUE_MAX, azri_given_value, f);
-    st = azri_json_feed(&f->json, text.ptr, text.len);
+    azredis_status st = azri_json_feed(&f->json, text.ptr, text.len);
     if (st == AZREDIS_OK) st = azri_json_end(&f->json);
     if (f->json_status == AZREDIS_OK) f->json_status = st;
     return f->json_status;
@@ -7111,11 +7058,10 @@ static azredis_str azri_exec_next_line(azredis_str *text) {
 /* The line of stderr that says most: the first that speaks of an error, else the last. */
 static azredis_str azri_exec_line(azredis_str said) {
     azredis_str best = azri_slice(said.ptr, 0), line;
-    size_t i;
     while (said.len) {
         line = azri_exec_next_line(&said);
         if (line.len) best = line;
-        for (i = 0; i + 4 <= line.len; i++)
+        for (size_t i = 0; i + 4 <= line.len; i++)
             if (azri_ieqz(azri_slice(line.ptr + i, 4), "rror")) return line;
     }
     return best;
@@ -7337,14 +7283,13 @@ static azredis_status azri_managed_query(azri_flow *f) {
     azri_url *u = &f->authority;
     azredis_str path = azri_str(u->path);
     azri_buf b;
-    azredis_status st;
     azri_buf_init(&b, f->mem, sizeof u->path - 1, 0);
     azri_buf_put(&b, path);
     azri_buf_puts(&b, azri_find(path, '?') < path.len ? "&" : "?");
     azri_http_put_field(&b, "api-version=", azri_str(m->version));
     azri_http_put_field(&b, "&resource=", azri_managed_resource(f));
     if (f->wanted) azri_http_put_field(&b, m->by[f->by], azri_str(f->wanted));
-    st = b.status;
+    azredis_status st = b.status;
     if (st == AZREDIS_OK) {
         memcpy(u->path, b.ptr, b.len);
         u->path[b.len] = '\0';
@@ -7386,10 +7331,9 @@ static azredis_status azri_managed_headers(azri_flow *f, azri_buf *b) {
 
 static azredis_status azri_managed_request(azri_flow *f, azri_step *step) {
     azri_buf headers, form;
-    azredis_status st;
     azri_buf_init(&headers, f->mem, AZRI_FORM_MAX, 1);
     azri_buf_init(&form, f->mem, AZRI_FORM_MAX, 0);
-    st = azri_managed_headers(f, &headers);
+    azredis_status st = azri_managed_headers(f, &headers);
     if (f->variant == AZRI_MI_SHELL) azri_http_put_field(&form, "resource=", azri_managed_resource(f));
     if (st == AZREDIS_OK) st = form.status;
     if (st == AZREDIS_OK)
@@ -7852,8 +7796,7 @@ static azredis_status azri_workload_ask_proxy(azri_flow *f, azri_step *step) {
 
 static azredis_status azri_workload_begin(azri_flow *f) {
     azredis_status st;
-    int i;
-    for (i = 0; i < AZRI_WORKLOAD_NEEDS; i++)
+    for (int i = 0; i < AZRI_WORKLOAD_NEEDS; i++)
         if (!azri_workload_value(f, i)) return azri_workload_lacks(f);
     st = azri_app_begin(f, azri_workload_value(f, AZRI_WORKLOAD_TENANT), azri_workload_value(f, AZRI_WORKLOAD_CLIENT),
                         f->source->name);
@@ -7937,10 +7880,9 @@ static void azri_managed_app_exchange(azri_flow *f, uint64_t now) {
 static azredis_status azri_managed_app_begin(azri_flow *f) {
     static const char *const names[] = { "api://AzureADTokenExchange", "api://AzureADTokenExchangeChina",
                                          "api://AzureADTokenExchangeUSGov" };
-    const azri_authority *a;
     azredis_status st = azri_app_begin(f, f->conf->tenant_id, f->conf->client_id, f->source->name);
     if (st != AZREDIS_OK) return st;
-    a = azri_identity_authority_find(azri_str(f->authority.host));
+    const azri_authority *a = azri_identity_authority_find(azri_str(f->authority.host));
     f->resource = names[a ? a->exchange : AZRI_EXCHANGE_PUBLIC];
     f->exchange = azri_managed_app_exchange;
     return azri_managed_begin(f);
@@ -8020,13 +7962,12 @@ static azredis_status azri_certificate_header(azri_buf *b, const azri_assertion 
 static azredis_status azri_certificate_claims(azri_buf *b, const azri_assertion *a) {
     const char *const parts[] = { ",\"iss\":\"", a->client, "\",\"jti\":\"", a->id, "\",\"nbf\":" };
     uint64_t now = a->now > 0 ? (uint64_t)a->now : 0;
-    size_t i;
     azri_buf_puts(b, "{\"aud\":\"https://");
     azri_http_put_host(b, a->aud);
     azri_buf_puts(b, a->aud->path);
     azri_buf_puts(b, "\",\"exp\":");
     azri_http_put_number(b, now + AZRI_CERTIFICATE_LIFE);
-    for (i = 0; i < sizeof parts / sizeof parts[0]; i++) azri_buf_puts(b, parts[i]);
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) azri_buf_puts(b, parts[i]);
     azri_http_put_number(b, now);
     azri_buf_puts(b, ",\"sub\":\"");
     azri_buf_puts(b, a->client);
@@ -8066,7 +8007,6 @@ static int azri_certificate_sends_chain(const azri_flow *f) {
  * first one. Not OK: f->error says why. */
 static azredis_status azri_certificate_write(azri_flow *f, const azri_step *step, azredis_str chain, azredis_str print) {
     azri_assertion a;
-    azredis_status st;
     azri_flow_new_id(f);
     a.rs256 = step->rs256;
     a.print = print;
@@ -8075,7 +8015,7 @@ static azredis_status azri_certificate_write(azri_flow *f, const azri_step *step
     a.client = f->client;
     a.id = f->request_id;
     a.now = f->sent_unix + f->clock_offset;
-    st = azri_certificate_compose(&f->proof, &a);
+    azredis_status st = azri_certificate_compose(&f->proof, &a);
     if (st == AZREDIS_E_LIMIT) return azri_flow_fail(f, st, "the chain is longer than this build can send");
     return st == AZREDIS_OK ? st : azri_flow_fail(f, st, "no memory for an assertion");
 }
@@ -8113,7 +8053,6 @@ static const char *azri_certificate_key_path(const azri_flow *f) {
 static azredis_status azri_certificate_ask(azri_flow *f, azri_step *step) {
     const azri_pair *p = f->stage == AZRI_CERTIFICATE_SIGN_KEPT ? &f->kept : &f->pair;
     const char *path = azri_certificate_path(f);
-    azredis_status st;
     if (f->secret || f->stage == AZRI_FEDERATED_ASK) return azri_app_ask(f, step);
     if (path && f->stage < AZRI_CERTIFICATE_SIGN) {
         step->kind = AZRI_STEP_FILE;
@@ -8121,7 +8060,7 @@ static azredis_status azri_certificate_ask(azri_flow *f, azri_step *step) {
         step->file_max = AZRI_KEY_FILE_MAX;
         return AZREDIS_OK;
     }
-    st = azri_certificate_ask_sign(f, step);
+    azredis_status st = azri_certificate_ask_sign(f, step);
     if (!path) return st;
     step->certificate = azri_slice(p->bytes.ptr, p->key_at);
     step->key = azri_slice(NULL, 0);
@@ -8342,8 +8281,7 @@ static void azri_tool_hear(azri_flow *f) {
 
 /* NULL: it says nothing of the kind. */
 static const azri_tool_mend *azri_tool_mend_of(const azri_flow *f) {
-    size_t i;
-    for (i = 0; i < sizeof azri_tool_mends / sizeof azri_tool_mends[0]; i++) {
+    for (size_t i = 0; i < sizeof azri_tool_mends / sizeof azri_tool_mends[0]; i++) {
         const azri_tool_mend *m = &azri_tool_mends[i];
         if (m->id == f->source->id && azri_find_text(f->said, azri_str(m->said)) < f->said.len) return m;
     }
@@ -8354,14 +8292,13 @@ static const azri_tool_mend *azri_tool_mend_of(const azri_flow *f) {
 static int azri_tool_refused(azri_flow *f) {
     const azri_tool *t = azri_tool_of(f);
     const azri_tool_mend *m = azri_tool_mend_of(f);
-    int passes;
     f->answer.aadsts = azri_flow_aadsts(f->said);
     if (m && !f->answer.aadsts) {
         (void)azri_flow_fail(f, AZREDIS_E_NO_CREDENTIAL, "%s", m->mend);
         return 1;
     }
     (void)azri_exec_refused(f, t->argv[0]);
-    passes = !f->answer.aadsts;
+    int passes = !f->answer.aadsts;
     azri_tool_hear(f);
     azri_flow_why(f, 0);
     f->error.retryable |= passes;
@@ -8798,8 +8735,7 @@ static void azri_walk_add(azri_flow *f, size_t row) {
 }
 
 static void azri_walk_add_chain(azri_flow *f, unsigned chains) {
-    size_t i;
-    for (i = 0; i < AZRI_SOURCES; i++)
+    for (size_t i = 0; i < AZRI_SOURCES; i++)
         if (azri_sources[i].chains & chains) azri_walk_add(f, i);
 }
 
@@ -8845,11 +8781,10 @@ static azredis_status azri_walk_by_variable(azri_flow *f, const char *text) {
 static azredis_status azri_walk_plan(azri_flow *f) {
     const char *chosen = AZRI_WITH_ENV ? f->env->value[AZRI_ENV_TOKEN_CREDENTIALS] : NULL;
     azredis_status st = AZREDIS_OK;
-    size_t i;
     f->link_count = f->link = 0;
     if (f->pin) azri_walk_add(f, (size_t)f->pin - 1);
     else if (f->conf->identity != AZREDIS_ID_DEFAULT) {
-        for (i = 0; i < AZRI_SOURCES; i++)
+        for (size_t i = 0; i < AZRI_SOURCES; i++)
             if (azri_sources[i].id == (int)f->conf->identity) azri_walk_add(f, i);
     } else if (chosen) st = azri_walk_by_variable(f, chosen);
     else azri_walk_add_chain(f, AZRI_CHAIN_PROD | AZRI_CHAIN_DEV);
@@ -9100,7 +9035,6 @@ static void azri_token_plan(azri_token *t, uint64_t now, uint64_t at) {
 
 static void azri_token_take(azri_token *t, uint64_t now, uint64_t sent_at, uint32_t life_ms,
                             uint32_t refresh_ms, uint64_t hash) {
-    uint32_t soft, early;
     t->held = 1;
     t->refused = 0;
     t->hash = hash;
@@ -9108,8 +9042,8 @@ static void azri_token_take(azri_token *t, uint64_t now, uint64_t sent_at, uint3
     t->life_ms = life_ms;
     t->refresh_ms = refresh_ms;
     t->expires_at = sent_at + life_ms;
-    soft = azri_token_soft(t);
-    early = azri_rng_below(t->rng, azri_min32(life_ms / 10, 30u * AZRI_MINUTE) + 1);
+    uint32_t soft = azri_token_soft(t);
+    uint32_t early = azri_rng_below(t->rng, azri_min32(life_ms / 10, 30u * AZRI_MINUTE) + 1);
     t->soft_at = AZRI_WITH_STATS && t->policy == AZREDIS_POLICY_SEED ? azri_token_seed_tick(t, now)
                                                   : sent_at + (soft - azri_min32(early, soft));
     azri_token_plan(t, now, t->soft_at);
@@ -9137,9 +9071,8 @@ static uint32_t azri_token_retry_delay(azri_token *t, uint64_t now) {
 
 /* The fetch failed. Not retryable: somebody must mend something, the slow lane looks whether they have. */
 static void azri_token_failed(azri_token *t, uint32_t claim, uint64_t now, int retryable, uint32_t retry_after_ms) {
-    uint32_t delay;
     if (!azri_token_end_claim(t, claim)) return;
-    delay = retryable ? azri_token_retry_delay(t, now) : azri_token_slow_delay(t, now);
+    uint32_t delay = retryable ? azri_token_retry_delay(t, now) : azri_token_slow_delay(t, now);
     retry_after_ms = azri_min32(retry_after_ms, AZRI_TOKEN_RETRY_MAX);
     if (delay < retry_after_ms) delay = retry_after_ms;
     if (t->failures < UINT32_MAX) t->failures++;
@@ -9152,10 +9085,9 @@ static void azri_token_failed(azri_token *t, uint32_t claim, uint64_t now, int r
 static azri_token_news azri_token_got(azri_token *t, uint32_t claim, uint64_t now, uint64_t sent_at,
                                       uint32_t life_ms, uint32_t refresh_ms, uint64_t hash) {
     uint32_t life = azri_min32(life_ms, AZRI_LIFE_MAX);
-    uint64_t expires;
     int owner = claim && claim == t->claim, again = t->held && t->hash == hash;
     sent_at = azri_min64(sent_at, now);
-    expires = sent_at + life;
+    uint64_t expires = sent_at + life;
     /* What the forced fetch brings back unchanged is refused again. What a later fetch brings is tried: a
      * cache of a day's life would else hide for as long that the access policy has been mended. */
     if (now >= expires || (again && t->refused && t->slow == 0)) {
@@ -9383,8 +9315,7 @@ static const azri_refusal azri_refusals[] = {
 /* Where among the arguments that may be options, before the keys of STREAMS, `word` is; 0: it is not. The names behind
  * GROUP are the user's. */
 static int azri_option_at(int argc, const azredis_str *argv, const char *word) {
-    int i;
-    for (i = argc > 1 && azri_ieqz(argv[1], "GROUP") ? 4 : 1; i < argc; i++) {
+    for (int i = argc > 1 && azri_ieqz(argv[1], "GROUP") ? 4 : 1; i < argc; i++) {
         if (azri_ieqz(argv[i], word)) return i;
         if (azri_ieqz(argv[i], "STREAMS")) return 0;
     }
@@ -9393,8 +9324,7 @@ static int azri_option_at(int argc, const azredis_str *argv, const char *word) {
 
 static AZRI_APART const azri_refusal *azri_refusal_of(int argc, const azredis_str *argv) {
     char first = (char)(azri_lower(argv[0].ptr[0]) - 'a' + 'A');
-    size_t i;
-    for (i = 0; i < sizeof azri_refusals / sizeof azri_refusals[0]; i++) {
+    for (size_t i = 0; i < sizeof azri_refusals / sizeof azri_refusals[0]; i++) {
         const azri_refusal *r = &azri_refusals[i];
         if (r->word[0] != first || !azri_ieqz(argv[0], r->word)) continue;
         if (!r->sub[0] || (azri_eqz(azri_str(r->word), "CLIENT") ? argc > 1 && azri_ieqz(argv[1], r->sub)
@@ -9409,10 +9339,9 @@ static azri_on_lease azri_on_lease_of(const azri_refusal *r) { return r ? r->lea
 
 /* Every command is looked at. Most have no length or no first letter of the table's words. */
 static inline const azri_refusal *azri_refused(int argc, const azredis_str *argv) {
-    char first;
     if (!AZRI_WITH_REFUSALS) return NULL;
     if (argv[0].len > 12 || !(AZRI_REFUSED_LENGTHS >> argv[0].len & 1u)) return NULL;
-    first = azri_lower(argv[0].ptr[0]);
+    char first = azri_lower(argv[0].ptr[0]);
     if (first < 'a' || first > 'z' || !(AZRI_REFUSED_LETTERS >> (first - 'a') & 1u)) return NULL;
     return azri_refusal_of(argc, argv);
 }
@@ -12240,8 +12169,7 @@ struct azri_grave {
 
 /* Closes the first n. */
 static void azri_grave_clear(azri_grave *g, const azri_port *port, size_t n) {
-    size_t i;
-    for (i = 0; i < n; i++) port->p.close(port->p.user, g->sock[i]);
+    for (size_t i = 0; i < n; i++) port->p.close(port->p.user, g->sock[i]);
     g->count -= n;
     g->unlisted -= azri_minz(n, g->unlisted);
     memmove(g->sock, g->sock + n, g->count * sizeof g->sock[0]);
@@ -12466,18 +12394,16 @@ static azredis_status azri_net_fail(azredis_error *e, const char *where, const c
  * hang-up counts as ready for both, so that the owner's next read or write meets it. */
 static int azri_poll(azri_fd *f, size_t n, int timeout_ms) {
     struct pollfd p[AZRI_POLL_MAX];
-    size_t i;
-    int r;
     AZREDIS_ASSERT(n <= AZRI_POLL_MAX);
-    for (i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++) {
         p[i].fd = f[i].want ? (int)f[i].sock : -1;
         p[i].events = (short)((f[i].want & AZRI_READ ? POLLIN : 0) | (f[i].want & AZRI_WRITE ? POLLOUT : 0));
         p[i].revents = 0;
         f[i].ready = 0;
     }
-    r = poll(p, (nfds_t)n, timeout_ms);
+    int r = poll(p, (nfds_t)n, timeout_ms);
     if (r < 0) return errno == EINTR ? 0 : -errno;
-    for (i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++) {
         if (p[i].revents & (POLLERR | POLLHUP | POLLNVAL)) f[i].ready = AZRI_READ | AZRI_WRITE;
         if (p[i].revents & POLLIN) f[i].ready |= AZRI_READ;
         if (p[i].revents & POLLOUT) f[i].ready |= AZRI_WRITE;
@@ -12594,10 +12520,9 @@ static azri_waker *azri_waker_ref(azri_waker *w) {
 }
 
 static void azri_waker_unref(azri_waker *w) {
-    int last;
     if (!w) return;
     azri_lock_acquire(&w->lock);
-    last = --w->refs == 0;
+    int last = --w->refs == 0;
     azri_lock_release(&w->lock);
     if (!last) return;
     (void)close(w->rd);
@@ -12681,12 +12606,11 @@ static void azri_lookup_start(azri_lookup *l) {
 static int azri_thread_start(pthread_t *id, int detached, void *(*run)(void *), void *arg) {
     sigset_t all, old;
     pthread_attr_t attr;
-    int r;
     if (pthread_attr_init(&attr) != 0) return ENOMEM;
     if (detached) (void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     (void)sigfillset(&all);          /* the program's signal handlers are not run on our thread */
     (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    r = pthread_create(id, &attr, run, arg);
+    int r = pthread_create(id, &attr, run, arg);
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
     (void)pthread_attr_destroy(&attr);
     return r;
@@ -12695,12 +12619,11 @@ static int azri_thread_start(pthread_t *id, int detached, void *(*run)(void *), 
 static void *azri_lookup_run(void *arg) {
     azri_lookup *l = (azri_lookup *)arg;
     azri_waker *w = l->waker;
-    int abandoned;
     azri_lookup_resolve(l, 0);
     azri_lock_acquire(&w->lock);
     w->lookups--;
     l->done = 1;
-    abandoned = l->abandoned;
+    int abandoned = l->abandoned;
     azri_lock_release(&w->lock);
     if (abandoned) free(l);
     azri_waker_wake(w);
@@ -12712,9 +12635,8 @@ static void *azri_lookup_run(void *arg) {
 static void azri_lookup_start(azri_lookup *l) {
     azri_waker *w = l->waker;
     pthread_t id;
-    int r, room;
     azri_lock_acquire(&w->lock);
-    room = w->lookups < AZRI_LOOKUP_MAX;
+    int room = w->lookups < AZRI_LOOKUP_MAX;
     if (room) {
         w->lookups++;
         w->refs++;
@@ -12722,7 +12644,7 @@ static void azri_lookup_start(azri_lookup *l) {
     azri_lock_release(&w->lock);
     if (!room) return;
     l->started = 1;
-    r = azri_thread_start(&id, 1, azri_lookup_run, l);
+    int r = azri_thread_start(&id, 1, azri_lookup_run, l);
     if (r == 0) return;
     azri_lock_acquire(&w->lock);
     w->lookups--;
@@ -12790,18 +12712,16 @@ static void azri_lookup_keep_local(azri_lookup *l) {
 }
 
 static int azri_lookup_done(azri_lookup *l) {
-    int done;
     if (!l->started) return l->done;
     azri_lock_acquire(&l->waker->lock);
-    done = l->done;
+    int done = l->done;
     azri_lock_release(&l->waker->lock);
     return done;
 }
 
 static void azri_lookup_drop(azri_lookup *l) {
-    int mine;
     if (!l) return;
-    mine = !l->started;
+    int mine = !l->started;
     if (!mine) {
         azri_lock_acquire(&l->waker->lock);
         mine = l->done;
@@ -12846,8 +12766,7 @@ static void azri_dial_begin(azri_dial *d, const azri_port *port, azri_waker *w, 
 
 /* Closes what is not connected and leaves a look-up that still hangs to itself. */
 static void azri_dial_end(azri_dial *d) {
-    size_t i;
-    for (i = 0; i < AZRI_DIAL_LIVE; i++)
+    for (size_t i = 0; i < AZRI_DIAL_LIVE; i++)
         if (d->live[i].want) azri_bury(d->grave, d->port, d->live[i].sock);
     azri_lookup_drop(d->lookup);
     if (d->hook_sock != -1) d->port->p.close(d->port->p.user, d->hook_sock);
@@ -12922,10 +12841,9 @@ static void azri_dial_drop(azri_dial *d, size_t slot, int err) {
 /* Tries the next address. The attempt that had its slot is given up: it was silent for 4 s. */
 static void azri_dial_start(azri_dial *d, uint64_t now) {
     size_t i = d->next++, slot = i % AZRI_DIAL_LIVE;
-    int fd;
     if (d->live[slot].want) azri_dial_drop(d, slot, ETIMEDOUT);
     d->next_at = azri_after(now, AZRI_DIAL_STAGGER);
-    fd = azri_dial_socket(&d->lookup->addr[i]);
+    int fd = azri_dial_socket(&d->lookup->addr[i]);
     if (fd < 0) {
         azri_dial_failed(d, i, -fd);
         return;
@@ -12936,17 +12854,15 @@ static void azri_dial_start(azri_dial *d, uint64_t now) {
 }
 
 static int azri_dial_alive(const azri_dial *d) {
-    size_t i;
-    for (i = 0; i < AZRI_DIAL_LIVE; i++)
+    for (size_t i = 0; i < AZRI_DIAL_LIVE; i++)
         if (d->live[i].want) return 1;
     return 0;
 }
 
 /* Looks which attempts have ended. 1: *sock is connected and no longer ours. */
 static int azri_dial_check(azri_dial *d, intptr_t *sock) {
-    size_t i;
     if (azri_poll(d->live, AZRI_DIAL_LIVE, 0) <= 0) return 0;
-    for (i = 0; i < AZRI_DIAL_LIVE; i++) {
+    for (size_t i = 0; i < AZRI_DIAL_LIVE; i++) {
         int err = 0;
         socklen_t n = (socklen_t)sizeof err;
         if (!d->live[i].ready) continue;
@@ -12983,9 +12899,8 @@ static const char *azri_lookup_text(const azri_lookup *l) {
 }
 
 static azredis_status azri_dial_lookup(azri_dial *d, azredis_error *e) {
-    azri_lookup *l;
     if (!d->lookup) d->lookup = azri_lookup_new(d->waker, d->host, d->tcp_port);
-    l = d->lookup;
+    azri_lookup *l = d->lookup;
     if (!l) return azri_fail(e, AZREDIS_E_NOMEM, "connect.dns", "look-up of %s: out of memory", d->host);
     if (!azri_lookup_done(l)) {
         if (!l->started) azri_lookup_start(l);
@@ -13014,9 +12929,8 @@ static azredis_status azri_dial_connect(azri_dial *d, uint64_t now, intptr_t *so
 /* One step, never blocking. OK: *sock is connected and yours. After anything but AGAIN the dial has ended.
  * The message lists the addresses that were tried. */
 static azredis_status azri_dial_step(azri_dial *d, uint64_t now, intptr_t *sock, azredis_error *e) {
-    azredis_status st;
     if (d->port->p.connect) return azri_dial_hook(d, now, sock, e);
-    st = azri_dial_lookup(d, e);
+    azredis_status st = azri_dial_lookup(d, e);
     if (st == AZREDIS_OK) st = azri_dial_connect(d, now, sock, e);
     if (st != AZREDIS_AGAIN) azri_dial_end(d);
     return st;
@@ -13242,9 +13156,8 @@ static void azri_child_shut(int *fd) {
 
 /* 0, 1 and 2 are what the child's own will be, and may be free in a daemon: ours must be others. */
 static int azri_child_lift(int fd) {
-    int up;
     if (fd > 2) return fd;
-    up = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    int up = fcntl(fd, F_DUPFD_CLOEXEC, 3);
     (void)close(fd);
     return up;
 }
@@ -13426,8 +13339,7 @@ static ssize_t azri_child_read(azri_child *c, int *fd, char *p, size_t n) {
 static void azri_child_hear(azri_child *c) {
     size_t half = sizeof c->said / 2;
     ssize_t n = 1;
-    int i;
-    for (i = 0; i < AZRI_CHILD_HEAR && n > 0; i++) {
+    for (int i = 0; i < AZRI_CHILD_HEAR && n > 0; i++) {
         if (c->said_len > half) {
             memmove(c->said, c->said + c->said_len - half, half);
             c->said_len = half;
@@ -13456,7 +13368,6 @@ static azredis_status azri_child_listen(azri_child *c, azredis_error *e) {
 /* AGAIN: later. OK: it has ended by itself; text, said and code are there. Else *e, which must be the same in each step,
  * says why it was stopped; it is gone then, or the kernel does not let it go. */
 static azredis_status azri_child_step(azri_child *c, uint64_t now, azredis_error *e) {
-    azredis_status st;
     int before = c->gone;
     if (c->killed != AZREDIS_OK) {
         azri_child_collect(c);
@@ -13467,7 +13378,7 @@ static azredis_status azri_child_step(azri_child *c, uint64_t now, azredis_error
     azri_child_collect(c);                          /* first: what it printed before its end is then in the pipe */
     if (c->gone && !before) c->until = azri_min64(c->until, azri_after(now, AZRI_CHILD_LINGER));
     azri_child_hear(c);
-    st = azri_child_listen(c, e);
+    azredis_status st = azri_child_listen(c, e);
     /* The deadline of one that has ended is when its grandchildren have been listened to for long enough. */
     if (st == AZREDIS_OK && c->gone && (c->out < 0 || now >= c->until)) return AZREDIS_OK;
     if (st == AZREDIS_OK && now >= c->until)
@@ -13484,8 +13395,7 @@ static azredis_status azri_child_step(azri_child *c, uint64_t now, azredis_error
 
 static size_t azri_child_fds(const azri_child *c, azri_fd *out, size_t cap) {
     size_t n = 0;
-    int i;
-    for (i = 0; i < 2; i++) {
+    for (int i = 0; i < 2; i++) {
         int fd = i ? c->err : c->out;
         if (fd < 0) continue;
         if (n < cap) out[n] = azri_fd_to_read(fd);
@@ -13499,10 +13409,9 @@ static uint64_t azri_child_deadline(const azri_child *c) { return azri_min64(c->
 /* In whatever state it is. Waits for the death of one that had to be killed, which is a matter of a millisecond, so that
  * no zombie stays behind. */
 static void azri_child_end(azri_child *c) {
-    uint32_t i;
     if (!c->pid) return;
     azri_child_kill(c);
-    for (i = 0; i < AZRI_CHILD_DYING && !c->gone; i++) {
+    for (uint32_t i = 0; i < AZRI_CHILD_DYING && !c->gone; i++) {
         (void)poll(NULL, 0, 1);
         azri_child_collect(c);
     }
@@ -13631,11 +13540,10 @@ static azri_waker *azri_waker_ref(azri_waker *w) {
 
 static void azri_waker_unref(azri_waker *w) {
     azri_lock lock;
-    int last;
     if (!w) return;
     lock.port = w->port;
     azri_lock_acquire(&lock);
-    last = --w->refs == 0;
+    int last = --w->refs == 0;
     azri_lock_release(&lock);
     if (last) azri_free(&w->port->mem, w, sizeof *w);
 }
@@ -14794,8 +14702,7 @@ static int azri_oid(azredis_str oid, int kind) {
         { AZRI_OID_NIST "\x01\x2a", AZRI_OID_CIPHER, MBEDTLS_CIPHER_AES_256_CBC },
         { AZRI_OID_RSA "\x03\x07", AZRI_OID_CIPHER, MBEDTLS_CIPHER_DES_EDE3_CBC }
     };
-    size_t i;
-    for (i = 0; i < sizeof known / sizeof known[0]; i++)
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (known[i].use == kind && azri_eqz(oid, known[i].name)) return known[i].is;
     return 0;
 }
@@ -14890,18 +14797,16 @@ static int azri_pbkdf2(const azri_pfx *p, const azri_pbe *b, unsigned char *out,
     const mbedtls_md_info_t *info = mbedtls_md_info_from_type((mbedtls_md_type_t)b->hash);
     unsigned char u[64], count[4] = { 0, 0, 0, 0 };
     size_t len = mbedtls_md_get_size(info), i, k;
-    uint32_t r;
     mbedtls_md_context_t c;
-    int rc;
     mbedtls_md_init(&c);
-    rc = mbedtls_md_setup(&c, info, 1);
+    int rc = mbedtls_md_setup(&c, info, 1);
     if (rc == 0) rc = mbedtls_md_hmac_starts(&c, (const unsigned char *)p->password.ptr, p->password.len);
     for (i = 0; i < n && rc == 0; i += len) {
         count[3]++;
         memset(out + i, 0, azri_minz(len, n - i));
         rc = mbedtls_md_hmac_update(&c, (const unsigned char *)b->salt.ptr, b->salt.len);
         if (rc == 0) rc = mbedtls_md_hmac_update(&c, count, sizeof count);
-        for (r = 0; r < b->rounds && rc == 0; r++) {
+        for (uint32_t r = 0; r < b->rounds && rc == 0; r++) {
             if (r > 0) rc = mbedtls_md_hmac_update(&c, u, len);
             if (rc == 0) rc = mbedtls_md_hmac_finish(&c, u);
             if (rc == 0) rc = mbedtls_md_hmac_reset(&c);
@@ -14945,17 +14850,15 @@ static AZRI_APART int azri_kdf12(const azri_pfx *p, const azri_pbe *b, unsigned 
     const mbedtls_md_info_t *info = mbedtls_md_info_from_type((mbedtls_md_type_t)b->hash);
     unsigned char utf16[2 * AZRI_PASSWORD_MAX + 2], x[128 + 128 + 3 * 128], a[64];
     size_t u = mbedtls_md_get_size(info), v = u > 32 ? 128 : 64, len, i, j, k;
-    uint32_t r;
     unsigned sum;
     mbedtls_md_context_t c;
-    int rc;
     len = azri_kdf12_fill(x, 0, v, &id, 1);
     len = azri_kdf12_fill(x, len, v, b->salt.ptr, b->salt.len);
     if (!p->none) len = azri_kdf12_fill(x, len, v, utf16, azri_pfx_utf16(p->password, utf16));
     mbedtls_md_init(&c);
-    rc = mbedtls_md_setup(&c, info, 0);
+    int rc = mbedtls_md_setup(&c, info, 0);
     for (i = 0; i < n && rc == 0; i += u) {
-        for (r = 0; r < b->rounds && rc == 0; r++) {
+        for (uint32_t r = 0; r < b->rounds && rc == 0; r++) {
             rc = mbedtls_md_starts(&c);
             if (rc == 0) rc = mbedtls_md_update(&c, r ? a : x, r ? u : len);
             if (rc == 0) rc = mbedtls_md_finish(&c, a);
@@ -14978,9 +14881,8 @@ static AZRI_APART int azri_kdf12(const azri_pfx *p, const azri_pbe *b, unsigned 
 /* Is text a SEQUENCE and padding behind it? Then it is cut. A wrong key does not get that far. */
 static int azri_pbe_unpad(azri_buf *text, size_t block) {
     azredis_str in = azri_slice(text->ptr, text->len), value;
-    size_t i;
     if (!azri_der(&in, AZRI_DER_SEQUENCE, &value) || in.len == 0 || in.len > block) return 0;
-    for (i = 0; i < in.len; i++)
+    for (size_t i = 0; i < in.len; i++)
         if ((unsigned char)in.ptr[i] != in.len) return 0;
     text->len -= in.len;
     return 1;
@@ -15013,8 +14915,6 @@ static azredis_status azri_pbe_open(azri_pfx *p, azredis_str in, int tag, azri_b
     mbedtls_cipher_context_t c;
     azredis_str text;
     azri_pbe b;
-    size_t block;
-    int rc;
     azredis_status st = azri_pbe_read(p, &in, &b);
     if (st == AZREDIS_OK && !azri_der(&in, tag, &text)) st = azri_pfx_damaged(p);
     if (st == AZREDIS_OK) st = azri_pbe_count(p, b.rounds);
@@ -15023,8 +14923,8 @@ static azredis_status azri_pbe_open(azri_pfx *p, azredis_str in, int tag, azri_b
     st = azri_buf_reserve(out, text.len + AZRI_PBE_BLOCK_MAX);
     if (st != AZREDIS_OK) return azri_key_no_room(p->error, st);
     mbedtls_cipher_init(&c);
-    rc = mbedtls_cipher_setup(&c, mbedtls_cipher_info_from_type((mbedtls_cipher_type_t)b.cipher));
-    block = rc == 0 ? mbedtls_cipher_get_block_size(&c) : 1;
+    int rc = mbedtls_cipher_setup(&c, mbedtls_cipher_info_from_type((mbedtls_cipher_type_t)b.cipher));
+    size_t block = rc == 0 ? mbedtls_cipher_get_block_size(&c) : 1;
     if (rc == 0 && (text.len == 0 || text.len % block || (!b.pkcs12 && b.iv.len != block))) st = azri_pfx_damaged(p);
     else if (rc == 0) rc = azri_pbe_crypt(p, &b, &c, text, out);
     mbedtls_cipher_free(&c);
@@ -15044,9 +14944,8 @@ static azredis_status azri_pbe_open(azri_pfx *p, azredis_str in, int tag, azri_b
 static azredis_status azri_chain_add(azri_buf *chain, azredis_str der) {
     unsigned char head[AZRI_CHAIN_HEAD];
     azredis_status st = azri_buf_reserve(chain, sizeof head + der.len);
-    size_t i;
     if (st != AZREDIS_OK) return st;
-    for (i = 0; i < sizeof head; i++) head[i] = (unsigned char)(der.len >> (8 * (sizeof head - 1 - i)) & 0xff);
+    for (size_t i = 0; i < sizeof head; i++) head[i] = (unsigned char)(der.len >> (8 * (sizeof head - 1 - i)) & 0xff);
     (void)azri_buf_add(chain, head, sizeof head);
     return azri_buf_add(chain, der.ptr, der.len);
 }
@@ -15088,7 +14987,6 @@ static azredis_status azri_pfx_each(azri_pfx *p, azredis_str in,
 static azredis_status azri_pfx_safe(azri_pfx *p, azredis_str oid, azredis_str value) {
     azredis_str all, content;
     uint32_t version;
-    azredis_status st;
     if (azri_eqz(oid, AZRI_OID_PKCS7 "\x01"))
         return azri_der(&value, AZRI_DER_OCTETS, &content) ? azri_pfx_each(p, content, azri_pfx_bag)
                                                            : azri_pfx_damaged(p);
@@ -15096,7 +14994,7 @@ static azredis_status azri_pfx_safe(azri_pfx *p, azredis_str oid, azredis_str va
     if (!azri_der(&value, AZRI_DER_SEQUENCE, &all) || !azri_der_int(&all, &version) ||
         !azri_der(&all, AZRI_DER_SEQUENCE, &content) || !azri_der(&content, AZRI_DER_OID, &oid))
         return azri_pfx_damaged(p);
-    st = azri_pbe_open(p, content, AZRI_DER_IMPLICIT, &p->plain);
+    azredis_status st = azri_pbe_open(p, content, AZRI_DER_IMPLICIT, &p->plain);
     return st == AZREDIS_OK ? azri_pfx_each(p, azri_slice(p->plain.ptr, p->plain.len), azri_pfx_bag) : st;
 }
 
@@ -15146,13 +15044,12 @@ static azredis_status azri_pfx_read(azri_pfx *p, azredis_str in) {
     azredis_str pfx, auth, oid, content, safes;
     uint32_t version;
     unsigned differs;
-    azredis_status st;
     if (!azri_der(&in, AZRI_DER_SEQUENCE, &pfx) || in.len || !azri_der_int(&pfx, &version) || version != 3 ||
         !azri_der(&pfx, AZRI_DER_SEQUENCE, &auth) || !azri_der(&auth, AZRI_DER_OID, &oid) ||
         !azri_eqz(oid, AZRI_OID_PKCS7 "\x01") || !azri_der(&auth, AZRI_DER_EXPLICIT, &content) ||
         !azri_der(&content, AZRI_DER_OCTETS, &safes))
         return azri_pfx_damaged(p);
-    st = azri_pfx_check(p, pfx, safes, &differs);
+    azredis_status st = azri_pfx_check(p, pfx, safes, &differs);
     if (st == AZREDIS_OK) st = azri_pfx_each(p, safes, azri_pfx_safe);
     if (!differs || st == AZREDIS_E_NOMEM || st == AZREDIS_E_LIMIT) return st;
     return p->opened ? azri_pfx_damaged(p) : azri_key_not_opened(p->error, p->password.len > 0);
@@ -15214,11 +15111,10 @@ typedef struct azri_pem { azredis_str label, body, whole; } azri_pem;
 /* The next block of *text, which then begins behind it. 0: none, or one without an end. */
 static int azri_pem_next(azredis_str *text, azri_pem *b) {
     static const char begin[] = "-----BEGIN ", end[] = "-----END ", dashes[] = "-----";
-    azredis_str rest;
     size_t n = azri_find_text(*text, azri_str(begin));
     if (n == text->len) return 0;
     b->whole = azri_from(*text, n);
-    rest = azri_from(b->whole, sizeof begin - 1);
+    azredis_str rest = azri_from(b->whole, sizeof begin - 1);
     n = azri_find_text(rest, azri_str(dashes));
     if (n == rest.len) return 0;
     b->label = azri_slice(rest.ptr, n);
@@ -15244,9 +15140,8 @@ static azredis_status azri_pem_end(azredis_str rest, azredis_error *e) {
 static azredis_status azri_pem_decode(azredis_str body, azri_buf *out) {
     azredis_status st = azri_buf_reserve(out, body.len + 1);
     size_t i, n = 0;
-    char *p;
     if (st != AZREDIS_OK) return st;
-    p = out->ptr + out->len;
+    char *p = out->ptr + out->len;
     for (i = 0; i < body.len; i++)
         if (azri_find(azri_str("\r\n\t "), body.ptr[i]) == 4) p[n++] = body.ptr[i];
     if (!azri_b64_decode(azri_slice(p, n), "+/", p, &n)) return AZREDIS_E_ARG;
@@ -15290,9 +15185,8 @@ static azredis_status azri_chain_read(azri_buf *chain, azri_buf *der, azredis_st
 /* Does the certificate belong to the key? 1, 0, or -1: out of memory. *bad: mbedTLS's code, if it cannot be read. */
 static int azri_chain_matches(azri_key *k, azredis_str der, int *bad) {
     mbedtls_x509_crt crt;
-    int rc;
     mbedtls_x509_crt_init(&crt);
-    rc = mbedtls_x509_crt_parse_der(&crt, (const unsigned char *)der.ptr, der.len);
+    int rc = mbedtls_x509_crt_parse_der(&crt, (const unsigned char *)der.ptr, der.len);
     if (rc != 0) *bad = rc;
     if (rc == 0) rc = mbedtls_pk_check_pair(&crt.pk, &k->pk AZRI_PK_RNG(azri_key_rng, k));
     mbedtls_x509_crt_free(&crt);
@@ -15300,8 +15194,7 @@ static int azri_chain_matches(azri_key *k, azredis_str der, int *bad) {
 }
 
 static void azri_chain_reverse(char *p, size_t n) {
-    size_t i;
-    for (i = 0; i < n / 2; i++) {
+    for (size_t i = 0; i < n / 2; i++) {
         char c = p[i];
         p[i] = p[n - 1 - i];
         p[n - 1 - i] = c;
@@ -15362,11 +15255,10 @@ static azredis_status azri_key_parse(azri_key *k, const azri_buf *der, const cha
 static azredis_status azri_key_der(azri_key *k, const azri_buf *der, const char *password, azredis_error *e) {
     azredis_str in = azri_slice(der->ptr, der->len), value;
     azri_buf plain;
-    azredis_status st;
     if (!AZRI_WITH_PEM || !azri_der(&in, AZRI_DER_SEQUENCE, &value) || !value.len || value.ptr[0] != AZRI_DER_SEQUENCE)
         return azri_key_parse(k, der, NULL, e);
     azri_buf_init(&plain, der->mem, AZRI_KEY_ROOM, 1);
-    st = azri_pfx_load(der->mem, azri_slice(der->ptr, der->len), password, &plain, NULL, e);
+    azredis_status st = azri_pfx_load(der->mem, azri_slice(der->ptr, der->len), password, &plain, NULL, e);
     if (st == AZREDIS_OK) st = azri_key_parse(k, &plain, NULL, e);
     azri_buf_free(&plain);
     return st;
@@ -15376,9 +15268,8 @@ static azredis_status azri_key_der(azri_key *k, const azri_buf *der, const char 
 static azredis_status azri_key_block(azri_key *k, const azri_pem *b, azri_buf *der, const char *password,
                                      azredis_error *e) {
     int headers = azri_find(b->body, ':') < b->body.len;
-    azredis_status st;
     der->len = 0;
-    st = headers ? azri_buf_add(der, b->whole.ptr, b->whole.len) : azri_pem_decode(b->body, der);
+    azredis_status st = headers ? azri_buf_add(der, b->whole.ptr, b->whole.len) : azri_pem_decode(b->body, der);
     if (st == AZREDIS_OK && headers) st = azri_buf_add(der, "", 1);
     if (st == AZREDIS_E_ARG) return azri_key_refuse(e, "its private key is not base64");
     if (st != AZREDIS_OK) return azri_key_no_room(e, st);
@@ -15404,13 +15295,12 @@ static azredis_status azri_key_pem(azri_key *k, azri_buf *der, azredis_str text,
 static azredis_status azri_key_load(azri_key *k, const azri_mem *m, azredis_str certificate, azredis_str key,
                                     const char *password, azredis_error *e) {
     azri_buf der;
-    azredis_status st;
     (void)AZRI_PSA_INIT();
     azri_buf_init(&der, m, AZRI_KEY_ROOM, 1);
     azri_buf_init(&k->chain, m, AZRI_KEY_ROOM, 0);
     mbedtls_pk_init(&k->pk);
     k->open = 1;
-    st = azri_chain_read(&k->chain, &der, certificate, password, e);
+    azredis_status st = azri_chain_read(&k->chain, &der, certificate, password, e);
     if (key.len) der.len = 0;            /* what PKCS#12 held beside, or room that was used */
     if (st == AZREDIS_OK && (!AZRI_WITH_PEM || azri_is_der(key.ptr, key.len))) {
         st = azri_buf_add(&der, key.ptr, key.len);
@@ -15431,10 +15321,9 @@ static azredis_status azri_key_load(azri_key *k, const azri_mem *m, azredis_str 
 static azredis_status azri_chain_load(azri_buf *chain, const azri_mem *m, azredis_str certificate, const char *password,
                                       azredis_error *e) {
     azri_buf der;
-    azredis_status st;
     azri_buf_init(&der, m, AZRI_KEY_ROOM, 1);
     azri_buf_init(chain, m, AZRI_KEY_ROOM, 0);
-    st = azri_chain_read(chain, &der, certificate, password, e);
+    azredis_status st = azri_chain_read(chain, &der, certificate, password, e);
     azri_buf_free(&der);
     if (st != AZREDIS_OK) azri_buf_free(chain);
     return st;
@@ -15455,12 +15344,11 @@ static azredis_status azri_key_sign(azri_key *k, int alg, const unsigned char ha
     mbedtls_rsa_context *rsa = mbedtls_pk_rsa(k->pk);
     size_t n = mbedtls_pk_get_len(&k->pk);
     azredis_status st = azri_buf_reserve(signature, n);
-    int rc;
     if (st != AZREDIS_OK) return azri_key_no_room(e, st);
     if (alg == AZRI_SIGN_PS256) (void)mbedtls_rsa_set_padding(rsa, MBEDTLS_RSA_PKCS_V21, MBEDTLS_MD_SHA256);
     else (void)mbedtls_rsa_set_padding(rsa, MBEDTLS_RSA_PKCS_V15, MBEDTLS_MD_NONE);
-    rc = mbedtls_pk_sign(&k->pk, MBEDTLS_MD_SHA256, hash, 32,
-                         (unsigned char *)signature->ptr + signature->len AZRI_PK_ROOM(n), &n, azri_key_rng, k);
+    int rc = mbedtls_pk_sign(&k->pk, MBEDTLS_MD_SHA256, hash, 32,
+                             (unsigned char *)signature->ptr + signature->len AZRI_PK_ROOM(n), &n, azri_key_rng, k);
     if (rc == 0) {
         signature->len += n;
         return AZREDIS_OK;
@@ -17995,9 +17883,8 @@ static azredis_status azri_auth_look(azredis_auth *a, azredis_token *out, azredi
 
 /* The right to step the auth's own fetch, which one thread at a time has. */
 static int azri_auth_own(azredis_auth *a) {
-    int mine;
     azri_auth_lock(a);
-    mine = !a->own_busy && !azri_is_static(&a->conf);
+    int mine = !a->own_busy && !azri_is_static(&a->conf);
     if (mine) a->own_busy = 1;
     azri_auth_unlock(a);
     return mine;
@@ -18005,10 +17892,9 @@ static int azri_auth_own(azredis_auth *a) {
 
 /* One who leaves for good (last) lets the others take over a fetch that has not ended. */
 static void azri_auth_disown(azredis_auth *a, int last) {
-    int left;
     azri_auth_lock(a);
     a->own_busy = 0;
-    left = last && a->own;
+    int left = last && a->own;
     azri_auth_unlock(a);
     if (left) azri_auth_wake(a);
 }
@@ -18071,7 +17957,6 @@ static azredis_status azri_auth_wait(azredis_auth *a, azredis_token *out, uint64
 AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *out, uint32_t wait_ms,
                                               azredis_error *why) {
     azri_watch watch;
-    azredis_status st;
     if (!a) return azri_fail(why, AZREDIS_E_NOMEM, "auth", "there is no auth object: azredis_auth_open had no memory");
     if (!out) return azri_fail(why, AZREDIS_E_ARG, "auth", "out is NULL");
     memset(out, 0, sizeof *out);
@@ -18084,7 +17969,7 @@ AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *ou
         return a->broken.code;
     }
     memset(&watch, 0, sizeof watch);
-    st = azri_auth_wait(a, out, azri_after(azri_auth_now(a), wait_ms), &watch, why);
+    azredis_status st = azri_auth_wait(a, out, azri_after(azri_auth_now(a), wait_ms), &watch, why);
     if (watch.waker) azri_auth_unwatch(a, &watch, 0);
     azri_waker_unref(watch.waker);
     return st;
@@ -18099,11 +17984,10 @@ AZREDIS_API azredis_status azredis_auth_token(azredis_auth *a, azredis_token *ou
  * struct is of a newer header; it is served if it asks for nothing that is unknown here. 0: foreign. */
 static int azri_take_options(void *to, size_t to_size, const void *from, size_t from_size, unsigned version) {
     const unsigned char *b = (const unsigned char *)from;
-    size_t i;
     memset(to, 0, to_size);
     if (version >> 16 != (unsigned)AZREDIS_VERSION >> 16) return 0;
     if (!from) return 1;
-    for (i = to_size; i < from_size; i++)
+    for (size_t i = to_size; i < from_size; i++)
         if (b[i]) return 0;
     memcpy(to, from, azri_minz(to_size, from_size));
     return 1;
@@ -18112,13 +17996,12 @@ static int azri_take_options(void *to, size_t to_size, const void *from, size_t 
 /* *out holds the strings that *o and *id take from o->config; NULL if there is none, and *o and *id are as they were. */
 static azredis_status azri_open_config(azredis_options *o, azredis_auth_options *id, const azri_mem *m,
                                        azri_config **out, azredis_error *e) {
-    azredis_status st;
     *out = NULL;
     if (!o->config || !o->config[0]) return AZREDIS_OK;
     if (!AZRI_WITH_CONFIG || azri_shape_of(m))
         return azri_fail(e, AZREDIS_E_ARG, "options.config", "options.config: %s; set the members instead",
                          AZRI_WITH_CONFIG ? "a client in options.memory has no room to read it" : "built with AZREDIS_NO_CONFIG");
-    st = azri_config_new(out, m, o->config, e);
+    azredis_status st = azri_config_new(out, m, o->config, e);
     if (st != AZREDIS_OK) return st;
     memset(id, 0, sizeof *id);
     if (o->identity) *id = *o->identity;
@@ -18132,11 +18015,10 @@ static azredis_status azri_auth_config(azredis_auth_options *o, const azri_mem *
                                        azredis_error *e) {
     azredis_options all;
     azredis_auth_options id = *o;
-    azredis_status st;
     memset(&all, 0, sizeof all);
     all.identity = o;
     all.config = o->config;
-    st = azri_open_config(&all, &id, m, out, e);
+    azredis_status st = azri_open_config(&all, &id, m, out, e);
     if (!AZRI_WITH_CONFIG || st != AZREDIS_OK || !*out) return st;
     *o = id;
     if (!o->ca && !o->ca_file) o->ca_file = all.ca_file;
@@ -18151,14 +18033,13 @@ AZREDIS_API size_t azredis_describe_v(const azredis_options *options, size_t siz
     azri_config *config;
     azri_port port;
     azredis_error e;
-    size_t n;
     if (!azri_take_options(&o, sizeof o, options, size, version))
         return azri_fmt(buf, cap, "(wrong: a foreign version)");
     azri_port_fill(&port, o.port);
     if (azri_open_config(&o, &id, &port.mem, &config, &e) != AZREDIS_OK)
         return azri_fmt(buf, cap, "(wrong: %s)", e.message);
     if (o.auth || !o.identity) memset(&id, 0, sizeof id);   /* it is the auth's that counts */
-    n = azri_config_describe(&o, o.auth || !o.identity ? &id : o.identity, buf, cap);
+    size_t n = azri_config_describe(&o, o.auth || !o.identity ? &id : o.identity, buf, cap);
     azri_config_free(config);
     return n;
 }
@@ -18325,9 +18206,8 @@ static void azri_plan_fetch(azri_plan *p, const azredis_auth_options *o) {
 }
 
 static void azri_plan_auth(azri_plan *p, const azredis_auth_options *o, int by_reconnect) {
-    size_t i;
     azri_plan_add(p, AZRI_ALWAYS, sizeof(azredis_auth), 1);
-    for (i = 0; i < AZRI_IDENTITY_TEXTS; i++) azri_plan_text(p, azri_identity_text(o, i));
+    for (size_t i = 0; i < AZRI_IDENTITY_TEXTS; i++) azri_plan_text(p, azri_identity_text(o, i));
     /* The one in use, one that the server refused, and the one after it; a connection that ends lets go of the first. */
     azri_plan_add(p, AZRI_ALWAYS, AZRI_BLOB_ROOM, azri_is_static(o) ? 1 : by_reconnect ? 2 : 3);
     if (!azri_is_static(o)) azri_plan_fetch(p, o);
@@ -18492,7 +18372,6 @@ AZREDIS_API azredis_status azredis_auth_record(azredis_auth *a, size_t index, az
 
 AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_info_data *out, size_t size) {
     azredis_auth_info_data d;
-    uint64_t now;
     azredis_status st = AZREDIS_AGAIN;
     if (!a || !out) return AZREDIS_E_ARG;
     memset(out, 0, size);
@@ -18500,7 +18379,7 @@ AZREDIS_API azredis_status azredis_auth_info_v(azredis_auth *a, azredis_auth_inf
     memset(&d, 0, sizeof d);
     if (a->broken.code == AZREDIS_OK && a->conf.identity != AZREDIS_ID_DEFAULT)
         azri_copy(d.credential, sizeof d.credential, azri_identity_name((int)a->conf.identity));
-    now = azri_auth_now(a);
+    uint64_t now = azri_auth_now(a);
     azri_auth_lock(a);
     if (azri_is_static(&a->conf) && a->blob) {
         azri_copy(d.user, sizeof d.user, a->blob->user);
@@ -18672,10 +18551,9 @@ static void azri_leave(azredis_client *c) {
 
 static int azri_renewing(azredis_client *c) {
     const azri_session *s = c->hub.sessions;
-    uint64_t now;
     int due;
     if (azri_fetching(c)) return 1;
-    now = azri_now(c);
+    uint64_t now = azri_now(c);
     for (; s; s = azri_next(s))
         if (s->state == AZRI_READY && (s->trying || azri_session_auth_at(s) <= now)) return 1;
     azri_auth_lock(c->auth);
@@ -18687,10 +18565,9 @@ static int azri_renewing(azredis_client *c) {
 /* Rule 2: drives a renewal that is due to its end, and presents the token. The time for it is given once: an
  * authority that hangs slows one call, not every call. */
 static void azri_renew(azredis_client *c, uint64_t limit) {
-    uint64_t start, until;
     if (azri_threaded(c) || c->renew_spent >= c->renew_ms || !azri_renewing(c)) return;
-    start = azri_now(c);
-    until = azri_min64(start + (c->renew_ms - c->renew_spent), limit);
+    uint64_t start = azri_now(c);
+    uint64_t until = azri_min64(start + (c->renew_ms - c->renew_spent), limit);
     while (!c->closing && azri_renewing(c) && azri_now(c) < until) {
         azri_pump_turn(c);
         if (azri_renewing(c)) azri_pump_sleep(c, until);
@@ -18790,13 +18667,12 @@ AZREDIS_API azredis_status azredis_command_argv(azredis_client *c, azredis_reply
                                                 const azredis_str *argv) {
     azredis_reply own;
     azri_cmd *cmd;
-    uint64_t now, deadline;
     azredis_status st = azri_enter(c);
     int done = 0, waits = !how || !(how->flags & AZREDIS_NO_REPLY);
     if (st != AZREDIS_OK) return azri_refuse_enter(c, r, st);
     memset(&own, 0, sizeof own);
-    now = azri_now(c);
-    deadline = azri_call_deadline(c, how, now);
+    uint64_t now = azri_now(c);
+    uint64_t deadline = azri_call_deadline(c, how, now);
     azri_before_call(c, now, deadline);
     st = azri_new_cmd_wait(c, argc, argv, waits, deadline, &cmd, &c->hub.made);
     if (st != AZREDIS_OK) {
