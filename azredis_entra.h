@@ -19161,6 +19161,9 @@ static void azri_blocking_run(azredis_client *c, azri_blocking *b, azredis_reply
         }
     } while (azri_slices_go_on(&b->slices, r, azri_now(c)) && !c->closing);
     if (s) azri_lease_end(c, s);
+    if (r->status != AZREDIS_OK || !azri_slices_go_on(&b->slices, r, azri_now(c))) return;
+    (void)azri_fail(&e, AZREDIS_E_CLOSED, "client", "the client was closed");      /* between two slices: time is not over */
+    (void)azri_refuse_call(r, &c->port.mem, &e);
 }
 
 AZREDIS_API azredis_status azredis_block(azredis_client *c, azredis_reply *r, const azredis_call *how, int argc,
