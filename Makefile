@@ -270,7 +270,7 @@ test-peers: emulator ## Azure SDK and Redis clients of others against the emulat
 # way to them (NICE). Hence the lanes, which run at the same time, and -j: one job each, and one more for who builds.
 SUITES   = build build-asan build-unit unit-gcc unit-asan unit-msan-short sim fuzz-short check-short bench-short demo-short live \
            live-asan-short live-valgrind live-36
-SUITES_LONG = build-long build-msan live-asan live-opt unit-msan check
+SUITES_LONG = build-long build-msan live-asan live-opt unit-msan check stress
 TRIXIE   = $(B)/pkg/trixie/usr/include/mbedtls/ssl.h
 LIVE_PROGRAMS = $(B)/emulator $(B)/redis-server $(call driven,$(B)/clang) $(LOOPS:%=$(B)/clang/%) \
            $(B)/clang/hiredis_token $(B)/clang/hiredis_async $(LIVE:%=$(B)/gcc/live/%)
@@ -292,10 +292,10 @@ test: ## every kind of test, with a summary, in less than ten minutes; test-long
 	@rm -rf $(B)/log
 	@$(call built,build,-j$(JOBS) programs-live)
 	@$(STEP) -k -j$$(($(JOBS) + 2)) lane-live lane-more lane-unit; $(PYTHON) tools/tests.py sum -B $(B) $(SUITES)
-test-long: ## what test does in part: all checks, all of live under ASan and of the pure half under MSan, optimised programs
+test-long: ## what test does in part: all checks, all of live under ASan and of the pure half under MSan, optimised programs, 20 renewals under stress
 	@rm -f $(SUITES_LONG:%=$(B)/log/results/%.json)
 	@$(call built,build-long,-j$(JOBS) programs-long)
-	@$(STEP) -k -j$$(($(JOBS) + 1)) lane-long lane-check; $(PYTHON) tools/tests.py sum -B $(B) $(SUITES_LONG)
+	@$(STEP) -k -j$$(($(JOBS) + 1)) lane-long lane-check; STRESS_COMMANDS=20000 $(STEP) stress; $(PYTHON) tools/tests.py sum -B $(B) $(SUITES_LONG)
 lane-live: live
 lane-more:
 	+@$(STEP) demo-short; $(NICE) $(call built,build-asan,programs-asan); \

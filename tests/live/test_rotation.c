@@ -370,10 +370,10 @@ static void test_case37_a_large_answer_beside_a_subscription(void **state)
 }
 
 /* Ten of them last as long as six lives. */
-static int setup_short(void **state)
+static int setup_ten(void **state)
 {
     (void)state;
-    live_start(&em, "--token-ttl", "2.5", NULL);
+    live_start(&em, "--token-ttl", "5", NULL);
     return 0;
 }
 
@@ -389,7 +389,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_case20_rotation_under_load, setup, teardown),
         cmocka_unit_test_setup_teardown(test_rotation_quiesced_and_by_handover, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_case20_and_case23_subscriptions_through_ten_renewals, setup_short, teardown),
+        cmocka_unit_test_setup_teardown(test_case20_and_case23_subscriptions_through_ten_renewals, setup_ten, teardown),
         cmocka_unit_test_setup_teardown(test_case37_a_large_answer_beside_a_subscription, setup_hour, teardown),
     };
     if (argc > 1)

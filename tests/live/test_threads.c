@@ -17,7 +17,7 @@ static azredis_client *client;          /* closed by the teardown if the test fa
 static int setup(void **state)
 {
     (void)state;
-    live_start(&em, "--token-ttl", "3", NULL);
+    live_start(&em, "--token-ttl", "5", NULL);
     return 0;
 }
 
