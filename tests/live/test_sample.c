@@ -789,18 +789,24 @@ static void default_without_environment_says_what_is_missing(void **state) {
 
 /* ---- failures -------------------------------------------------------------------------------- */
 
-/* A port that was free a moment ago. */
-static int closed_port(void) {
+/* A port of which *fd makes sure that nobody else takes it; it refuses connections until somebody listens there. */
+static int refusing_port(int *fd) {
     struct sockaddr_in a;
     socklen_t n = sizeof a;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    *fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     memset(&a, 0, sizeof a);
     a.sin_family = AF_INET;
     a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    assert_int_equal(bind(fd, (struct sockaddr *)&a, n), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &n), 0);
-    close(fd);
+    assert_int_equal(bind(*fd, (struct sockaddr *)&a, n), 0);
+    assert_int_equal(getsockname(*fd, (struct sockaddr *)&a, &n), 0);
     return ntohs(a.sin_port);
+}
+
+/* A port that was free a moment ago. */
+static int closed_port(void) {
+    int fd, port = refusing_port(&fd);
+    close(fd);
+    return port;
 }
 
 static void no_connection_is_one_message(void **state) {
@@ -823,13 +829,13 @@ static void no_connection_is_one_message(void **state) {
     assert_end(1);
 }
 
-/* From `after` ms on, what connects to the port is carried to the gateway: one connection, until it ends. */
-static pid_t carry_later(int port, int after) {
+/* From `after` ms on, what connects to the port of fd is carried to the gateway: one connection, until it ends. */
+static pid_t carry_later(int fd, int after) {
     struct sockaddr_in a;
     struct pollfd p[2];
     char bytes[65536];
     ssize_t n = 1, done;
-    int fd, one = 1, i;
+    int one, i;
     pid_t pid = fork();
     if (pid != 0) return pid;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -837,10 +843,7 @@ static pid_t carry_later(int port, int after) {
     memset(&a, 0, sizeof a);
     a.sin_family = AF_INET;
     a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    a.sin_port = htons((uint16_t)port);
-    fd = socket(AF_INET, SOCK_STREAM, 0);
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(fd, (struct sockaddr *)&a, sizeof a) || listen(fd, 8)) _exit(1);
+    if (listen(fd, 8)) _exit(1);
     p[0].fd = accept(fd, NULL, NULL);
     p[1].fd = socket(AF_INET, SOCK_STREAM, 0);
     a.sin_port = htons((uint16_t)atoi(strrchr(setting("AZREDIS_ENDPOINT"), ':') + 1));
@@ -858,13 +861,14 @@ static pid_t carry_later(int port, int after) {
 
 /* The cache comes up 8 s after the program: a service waits for it, the sample says why it cannot go on. */
 static void production_waits_for_a_cache_that_comes_up_later(void **state) {
-    int port = closed_port(), status = 1;
+    int fd, port = refusing_port(&fd), status = 1;
     int64_t began = now_ms();
     char endpoint[64];
     pid_t carrier;
     (void)state;
     snprintf(endpoint, sizeof endpoint, "localhost:%d", port);
-    carrier = carry_later(port, 8000);
+    carrier = carry_later(fd, 8000);
+    close(fd);
     start("--endpoint", endpoint, "--auth", "default", NULL);
     expect("Cannot connect: ");
     expect("refused");
