@@ -120,6 +120,7 @@ CC_clang-asan = $(CLANG)
 CC_tsan      = $(CC)
 CC_msan      = $(CLANG)
 $(foreach v,$(SUITES_36),$(eval FLAGS_$(v) = -O0 $(GCC_WARN))$(eval CC_$(v) = $$(CC))$(eval MBEDTLS_$(v) = $$(B)/pkg/$(v)))
+$(foreach v,$(SUITES_36),$(eval $(B)/$(v)/unit/test_config: FLAGS_$(v) = -O1 $(GCC_WARN)))
 # Other machines: Debian's cross compilers and, unpacked beside the system, its libraries for them. qemu runs it.
 CC_i386      = i686-linux-gnu-gcc
 CC_armhf     = arm-linux-gnueabihf-gcc

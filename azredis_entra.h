@@ -10890,7 +10890,10 @@ static void azri_trail_free(azri_trail *t, const azri_mem *m) {
     memset(t, 0, sizeof *t);
 }
 
-static uint64_t azri_trail_at(const azri_trail *t, uint32_t i) { return t->hash[(t->first + i) % t->cap]; }
+static uint64_t azri_trail_at(const azri_trail *t, uint32_t i) {
+    AZREDIS_ASSERT(i < t->count && t->count <= t->cap);
+    return t->hash[(t->first + i) % t->cap];
+}
 
 /* Room for twice as many, or for the first. 0: no memory. */
 static int azri_trail_grow(azri_trail *t, const azri_mem *m) {
