@@ -13211,7 +13211,7 @@ static char **azri_child_environment(const azri_mem *m, const char *variable, si
     char **ours = AZRI_ENVIRON, **all;
     size_t n = 0, at = 0;
     while (ours && !azri_is_privileged() && ours[n]) n++;
-    *size = (n + 2) * sizeof *all;
+    *size = (n + (variable != NULL) + 1) * sizeof *all;
     all = (char **)azri_alloc(m, *size);
     if (!all) return NULL;
     if (variable) memcpy(&all[at++], &variable, sizeof variable);

@@ -11,6 +11,9 @@
 #include <execinfo.h>
 #include <malloc.h>
 #include <mbedtls/version.h>
+#if MBEDTLS_VERSION_MAJOR >= 3
+#  include <psa/crypto.h>
+#endif
 #include "live.h"
 
 /* ---- failing at will ------------------------------------------------------------------------- */
