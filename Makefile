@@ -237,7 +237,7 @@ live-36: $(call need,$(LIVE_36) emulator)
 test-mbedtls: $(SUITES_36:%=test-mbedtls-%) ## all unit and live tests with each mbedTLS 3.6
 $(SUITES_36:%=test-mbedtls-%): export SAMPLE = $(abspath $(B))/$(@:test-mbedtls-%=%)/sample
 $(SUITES_36:%=test-mbedtls-%): export AZREDIS = $(abspath $(B))/$(@:test-mbedtls-%=%)/azredis
-$(SUITES_36:%=test-mbedtls-%): test-mbedtls-%: emulator $(B)/%/sample $(B)/%/azredis $(foreach t,$(UNIT:%=unit/%) $(LIVE:%=live/%),$(B)/%/$(t))
+$(SUITES_36:%=test-mbedtls-%): test-mbedtls-%: emulator $(B)/%/sample $(B)/%/azredis $(B)/%/device_code $(foreach t,$(UNIT:%=unit/%) $(LIVE:%=live/%),$(B)/%/$(t))
 	@$(SUITE) mbedtls-$* -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) $(filter $(B)/$*/unit/% $(B)/$*/live/%,$^)
 demo-short: $(call need,$(B)/emulator $(B)/sample)
 	@AZREDIS_DEMO_TTL=5 AZREDIS_DEMO_SECONDS=12 $(SUITE) demo-short --plain --arg $(B) tools/demo.sh
