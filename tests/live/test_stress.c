@@ -263,6 +263,7 @@ static void run(int protocol, int64_t cuts)
                   protocol, THREADS, (int)calls, (int)(want * THREADS * 1000 / (took ? took : 1)),
                   (int)live_number(&em, "tokens_issued"), (int)cuts, (int)unknown);
     assert_int_equal(not_sent, 0);                      /* they waited for the next connection */
+    if (d.reconnects != cuts) live_print_events(&live_seen);
     assert_int_equal(d.reconnects, cuts);
     if (cuts) return;
     assert_int_equal(unknown, 0);
