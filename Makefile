@@ -55,8 +55,10 @@ UNIT     = $(patsubst tests/unit/%.c,%,$(sort $(wildcard tests/unit/test_*.c)))
 IMPURE   = test_posix test_child test_proxy test_tls test_config test_no_text test_key
 PURE_UNIT = $(filter-out $(IMPURE),$(UNIT))
 SIM      = $(patsubst tests/sim/%.c,%,$(sort $(wildcard tests/sim/*.c)))
+# Dozens of threads that never wait: two of these at once, and whoever waits beside them comes half a second late.
+LIVE_BUSY = test_threads test_stress test_threads_poll
 # Those that take longest begin first, so that none is left over at the end.
-LIVE_LONG = $(addprefix test_,outage plain authority doctor threads auth rotation shared threads_poll stress loop sample)
+LIVE_LONG = $(LIVE_BUSY) $(addprefix test_,outage plain authority doctor auth rotation shared loop sample)
 LIVE_ALL = $(patsubst tests/live/%.c,%,$(sort $(wildcard tests/live/test_*.c)))
 LIVE     = $(filter $(LIVE_LONG),$(LIVE_ALL)) $(filter-out $(LIVE_LONG),$(LIVE_ALL))
 LIVE_SH  = $(filter-out $(LIVE_SH_OPT),$(sort $(wildcard tests/live/*.sh)))
@@ -142,6 +144,7 @@ LIVE_36      = $(addprefix $(B)/trixie/,unit/test_tls live/test_tls live/test_co
 # `make test` builds everything first; a program that did not build is then a failed case of its suite.
 need  = $(if $(BUILT),,$(1))
 SUITE = $(PYTHON) tools/tests.py run -B $(B)
+LIVE_SUITE = $(SUITE) $(LIVE_BUSY:%=--in-turn %)
 export EMULATOR = $(abspath $(B))/emulator
 # Made once; see kept_rsa_key.
 export EMULATOR_KEYS = $(abspath $(B))/keys
@@ -176,11 +179,11 @@ live: export SAMPLE = $(abspath $(B))/clang/sample
 live: export AZREDIS = $(abspath $(B))/clang/azredis
 live: export EXAMPLES_DIR = $(abspath $(B))/clang
 live: $(call need,$(LIVE_PROGRAMS)) ## live tests: emulator, TLS, real redis-server
-	@$(SUITE) live -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) --sh-arg $(EMULATOR) $(LIVE:%=$(B)/gcc/live/%) $(LIVE_SH)
+	@$(LIVE_SUITE) live -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) --sh-arg $(EMULATOR) $(LIVE:%=$(B)/gcc/live/%) $(LIVE_SH)
 live-asan live-asan-short: export SAMPLE = $(abspath $(B))/asan/sample
 live-asan live-asan-short: export AZREDIS = $(abspath $(B))/asan/azredis
 live-asan: $(call need,$(LIVE:%=$(B)/asan/live/%) emulator $(call driven,$(B)/asan)) ## live tests under ASan and UBSan
-	@$(SUITE) live-asan -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) $(LIVE:%=$(B)/asan/live/%)
+	@$(LIVE_SUITE) live-asan -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) $(LIVE:%=$(B)/asan/live/%)
 live-asan-short: $(call need,$(ASAN_SHORT:%=$(B)/asan/live/%) emulator)
 	@$(SUITE) live-asan-short -t $(LIVE_TIMEOUT) $(ASAN_SHORT:%=$(B)/asan/live/%)
 live-opt: $(call need,$(OPT_PROGRAMS)) ## live tests of command line and examples as a user builds them; the scan for secrets finds what leaks
@@ -193,7 +196,7 @@ fuzz-short: $(call need,$(FUZZ:%=$(B)/clang-asan/fuzz/%)) ## every fuzz target f
 san: $(call need,$(SIM:%=$(B)/clang-asan/sim/%)) unit-asan live-asan fuzz-short ## everything under ASan and UBSan
 	@$(SUITE) sim-asan -j $(JOBS) -t $(LIVE_TIMEOUT) $(SIM:%=$(B)/clang-asan/sim/%)
 tsan: $(UNIT:%=$(B)/tsan/unit/%) $(LIVE:%=$(B)/tsan/live/%) emulator $(call driven,$(B)) ## unit and live tests under ThreadSanitizer
-	@$(SUITE) tsan -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) --wrap 'setarch -R' $(UNIT:%=$(B)/tsan/unit/%) $(LIVE:%=$(B)/tsan/live/%)
+	@$(LIVE_SUITE) tsan -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) --wrap 'setarch -R' $(UNIT:%=$(B)/tsan/unit/%) $(LIVE:%=$(B)/tsan/live/%)
 stress: $(B)/gcc/live/test_stress emulator ## 32 threads, STRESS_COMMANDS each (100000), through 20 renewals and 10 cuts, RESP3 and RESP2
 	@STRESS_COMMANDS=$${STRESS_COMMANDS:-100000} STRESS_RENEWALS=20 STRESS_CUTS=10 STRESS_TTL=5 \
 	    $(SUITE) stress -t 3600 $(B)/gcc/live/test_stress
@@ -238,7 +241,7 @@ test-mbedtls: $(SUITES_36:%=test-mbedtls-%) ## all unit and live tests with each
 $(SUITES_36:%=test-mbedtls-%): export SAMPLE = $(abspath $(B))/$(@:test-mbedtls-%=%)/sample
 $(SUITES_36:%=test-mbedtls-%): export AZREDIS = $(abspath $(B))/$(@:test-mbedtls-%=%)/azredis
 $(SUITES_36:%=test-mbedtls-%): test-mbedtls-%: emulator $(B)/%/sample $(B)/%/azredis $(B)/%/device_code $(foreach t,$(UNIT:%=unit/%) $(LIVE:%=live/%),$(B)/%/$(t))
-	@$(SUITE) mbedtls-$* -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) $(filter $(B)/$*/unit/% $(B)/$*/live/%,$^)
+	@$(LIVE_SUITE) mbedtls-$* -j $(LIVE_JOBS) -t $(LIVE_TIMEOUT) $(filter $(B)/$*/unit/% $(B)/$*/live/%,$^)
 demo-short: $(call need,$(B)/emulator $(B)/sample)
 	@AZREDIS_DEMO_TTL=5 AZREDIS_DEMO_SECONDS=12 $(SUITE) demo-short --plain --arg $(B) tools/demo.sh
 bench-short: $(call need,$(B)/redis-server)

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 # Runs a suite of test programs and counts their cases; sums up what several suites counted.
 """
-tests.py run -B build SUITE [-j N] [-t S] [--wrap CMD] [--plain] [--first] [--arg A] [--sh-arg A] PROGRAM...
+tests.py run -B build SUITE [-j N] [-t S] [--wrap CMD] [--plain] [--first] [--in-turn NAME] [--arg A] [--sh-arg A] PROGRAM...
     Cases are TAP lines ("ok 1 - name", "not ok 2 - name", "... # SKIP"), as cmocka prints them. With
-    --plain a program is one case; --first stops a program at its first failed case. A program that is missing, dies, hangs, leaves processes behind,
+    --plain a program is one case; --first stops a program at its first failed case; those named by --in-turn
+    run one after another beside all others. A program that is missing, dies, hangs, leaves processes behind,
     or tells of fewer cases than it announced is a failed case. Output: build/log/SUITE/PROGRAM.log
 tests.py time -B build SUITE COMMAND...     runs a command that has no cases of its own
 tests.py sum -B build SUITE...              prints failures, skips, and last "N passed, N failed"
@@ -120,6 +121,11 @@ def run_program(o, program):
     took = time.monotonic() - begin
     return [[outcome, "%s: %s" % (name, case), said, took] for outcome, case, said in cases]
 
+def chains(o):
+    """Lists of programs; each list runs in its order, all of them side by side."""
+    busy = [p for p in o.programs if os.path.basename(p) in o.in_turn]
+    return ([busy] if busy else []) + [[p] for p in o.programs if p not in busy]
+
 def results_path(build, suite):
     return os.path.join(build, "log", "results", suite + ".json")
 
@@ -155,16 +161,16 @@ def total(build, suites):
 
 def main():
     what, args = (sys.argv + [""])[1], sys.argv[2:]
-    o = argparse.Namespace(build="build", jobs=1, timeout=120.0, wrap="", plain=False, first=False, arg=[], sh_arg=[])
+    o = argparse.Namespace(build="build", jobs=1, timeout=120.0, wrap="", plain=False, first=False, arg=[], sh_arg=[], in_turn=[])
     parse = getopt.getopt if what == "time" else getopt.gnu_getopt
     try:
-        options, rest = parse(args, "B:j:t:", ["wrap=", "plain", "first", "arg=", "sh-arg="])
+        options, rest = parse(args, "B:j:t:", ["wrap=", "plain", "first", "in-turn=", "arg=", "sh-arg="])
         if what not in ("run", "time", "sum") or not rest:
             raise getopt.GetoptError("run, time or sum, and a suite")
     except getopt.GetoptError as e:
         sys.exit("%s\n%s" % (e, __doc__))
     for k, v in options:
-        if k in ("--arg", "--sh-arg"):
+        if k in ("--arg", "--sh-arg", "--in-turn"):
             getattr(o, k[2:].replace("-", "_")).append(v)
         elif k in ("--plain", "--first"):
             setattr(o, k[2:], True)
@@ -185,7 +191,7 @@ def main():
         sys.exit(status != 0 and not os.environ.get("AZREDIS_SUMMARY"))
     os.makedirs(os.path.join(o.build, "log", o.suite), exist_ok=True)
     with concurrent.futures.ThreadPoolExecutor(o.jobs) as pool:
-        cases = [c for some in pool.map(lambda p: run_program(o, p), o.programs) for c in some]
+        cases = [c for some in pool.map(lambda chain: [c for p in chain for c in run_program(o, p)], chains(o)) for c in some]
     cases = cases or [["failed", "the suite has no program", []]]
     save(o.build, o.suite, time.monotonic() - begin, cases)
     if os.environ.get("AZREDIS_SUMMARY") != "later":
