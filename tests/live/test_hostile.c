@@ -615,8 +615,8 @@ static outcome sign_in(page *g, uint32_t ms) {
     id.authority_host = url;
     id.ca = hostile_ca;
     id.ca_len = strlen(hostile_ca) + 1;
-    id.request_ms = 400;
-    id.chain_ms = 500;                  /* no room for a second try */
+    id.request_ms = ms / 3 * 2;
+    id.chain_ms = ms / 6 * 5;           /* of 600 ms: no room for a second try */
     o.abort_on_connect_fail = 1;
     o.connect_retry = 1;
     hostile_set(&redis, redis_script, &good);
@@ -626,6 +626,12 @@ static outcome sign_in(page *g, uint32_t ms) {
     assert_null(strstr(out.error.message, "nobody-may-see"));
     assert_null(strstr(out.error.message, "eyJ"));
     return out;
+}
+
+/* Where an answer must come a slow machine gets the time for it. */
+static outcome answer_to(page *g) {
+    outcome out = sign_in(g, 600);
+    return out.status == AZREDIS_E_TIMEOUT ? sign_in(g, 6000) : out;
 }
 
 #define OK200 "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -726,12 +732,12 @@ static void test_http_answers(void **state) {
     page fine = {CLOSING, ANSWER, NULL, 0, CLOSE, 0};
     (void)state;
     case_name = "a good answer";
-    assert_int_equal(sign_in(&fine, 2000).status, AZREDIS_OK);
+    assert_int_equal(answer_to(&fine).status, AZREDIS_OK);
     for (i = 0; i < sizeof PAGES / sizeof PAGES[0]; i++) {
         page g = PAGES[i].g;
         outcome out;
         case_name = PAGES[i].name;
-        out = sign_in(&g, 600);
+        out = PAGES[i].status == AZREDIS_E_TIMEOUT ? sign_in(&g, 600) : answer_to(&g);
         if (out.status != PAGES[i].status)
             fail_msg("%s: status %s: %s", case_name, azredis_status_text(out.status), out.error.message);
         assert_says(&out.error, PAGES[i].says);
@@ -763,7 +769,7 @@ static void test_http_bombs(void **state) {
         assert_non_null(all);
         mid[n] = 0;
         sprintf(all, "%s%s%s", BOMBS[i].before, mid, BOMBS[i].after);
-        out = sign_in(&g, 600);
+        out = answer_to(&g);
         free(mid);
         free(all);
         if (out.status != AZREDIS_E_JSON && out.status != AZREDIS_E_TOKEN && out.status != AZREDIS_E_LIMIT &&
@@ -777,7 +783,7 @@ static void test_http_bombs(void **state) {
         assert_non_null(head);
         many[n] = 0;
         sprintf(head, OK200 "%s\r\n", many);
-        assert_int_equal(sign_in(&g, 2000).status, n > 16000 ? AZREDIS_E_LIMIT : AZREDIS_OK);
+        assert_int_equal(answer_to(&g).status, n > 16000 ? AZREDIS_E_LIMIT : AZREDIS_OK);
         free(many);
         free(head);
     }
@@ -808,7 +814,7 @@ static void test_http_truncated(void **state) {
             case_name = name;
             if (k == all)
                 g.way = 0;
-            out = sign_in(&g, 1000);
+            out = answer_to(&g);
             if ((out.status == AZREDIS_OK) != (k == all))
                 fail_msg("%s: %s: %s", name, azredis_status_text(out.status), out.error.message);
             if (out.status != AZREDIS_OK)
