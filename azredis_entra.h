@@ -15300,7 +15300,7 @@ static azredis_status azri_key_load(azri_key *k, const azri_mem *m, azredis_str 
     azri_buf der;
     (void)AZRI_PSA_INIT();
     azri_buf_init(&der, m, AZRI_KEY_ROOM, 1);
-    azri_buf_init(&k->chain, m, AZRI_KEY_ROOM, 0);
+    azri_buf_init(&k->chain, m, AZRI_KEY_ROOM, 1);      /* a damaged file may have its key where a certificate stands */
     mbedtls_pk_init(&k->pk);
     k->open = 1;
     azredis_status st = azri_chain_read(&k->chain, &der, certificate, password, e);
@@ -15325,7 +15325,7 @@ static azredis_status azri_chain_load(azri_buf *chain, const azri_mem *m, azredi
                                       azredis_error *e) {
     azri_buf der;
     azri_buf_init(&der, m, AZRI_KEY_ROOM, 1);
-    azri_buf_init(chain, m, AZRI_KEY_ROOM, 0);
+    azri_buf_init(chain, m, AZRI_KEY_ROOM, 1);          /* see azri_key_load */
     azredis_status st = azri_chain_read(chain, &der, certificate, password, e);
     azri_buf_free(&der);
     if (st != AZREDIS_OK) azri_buf_free(chain);

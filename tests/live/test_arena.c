@@ -17,7 +17,7 @@ static size_t needed;
 static int setup(void **state) {
     (void)state;
     memset(&hook, 0, sizeof hook);
-    live_start(&em, "--token-ttl", "3", NULL);
+    live_start(&em, "--token-ttl", "5", NULL);
     return 0;
 }
 

@@ -10,7 +10,7 @@ static azredis_client *client;
 static int setup(void **state)
 {
     (void)state;
-    live_start(&em, "--token-ttl", "4", NULL);
+    live_start(&em, "--token-ttl", "6", NULL);
     return 0;
 }
 
@@ -99,7 +99,7 @@ static void refused_on_renewal(const char *fault)
     again = live_nth(&live_seen, AZREDIS_EV_CONNECTION_REAUTHENTICATED, 0);
     assert_true(failed < again);
     assert_int_equal(failed->error.code, AZREDIS_E_AUTH);
-    assert_true(failed->ev.old_left_ms > 0 && failed->ev.old_left_ms < 4000);
+    assert_true(failed->ev.old_left_ms > 0 && failed->ev.old_left_ms < 6000);
     assert_true(again->ev.old_left_ms > 0 && again->ev.old_left_ms <= failed->ev.old_left_ms);
     d = live_stats(client);
     assert_int_equal(d.tokens, 3);      /* the first, the refused, the fresh */

@@ -475,6 +475,20 @@ static void test_no_rounds(void **state) {
     assert_non_null(strstr(err.message, "damaged"));
 }
 
+/* PKCS#12 without encryption, damaged so that it looks like a certificate: teardown finds what it leaves of its key. */
+static void test_key_within_a_certificate(void **state) {
+    azredis_str s = file("open.pfx");
+    azri_buf chain;
+    (void)state;
+    assert_true(holds(s.ptr, s.len, secret_der, sizeof secret_der - 1));
+    assert_int_equal(s.ptr[4], 0x02);
+    ((char *)(uintptr_t)s.ptr)[4] = 0x30;
+    assert_int_equal(load_bytes(s.ptr, s.len, NULL), AZREDIS_E_ARG);
+    assert_non_null(strstr(err.message, "no private key"));
+    assert_int_equal(azri_chain_load(&chain, &mem, s, NULL, &err), AZREDIS_OK);
+    azri_buf_free(&chain);
+}
+
 #define MUTATIONS 10000u
 static void test_mutations(void **state) {
     static const char *const names[] = { "one.pfx", "open.pfx", "plain_cert.pfx", "encrypted_both.pem" };
@@ -595,6 +609,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_no_memory, setup, teardown),
         cmocka_unit_test_setup_teardown(test_arena, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_rounds, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_key_within_a_certificate, setup, teardown),
         cmocka_unit_test_setup_teardown(test_mutations, setup, teardown),
         cmocka_unit_test_setup_teardown(test_thumbprints, setup, teardown),
         cmocka_unit_test_setup_teardown(test_signatures, setup, teardown),
