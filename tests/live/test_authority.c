@@ -320,7 +320,8 @@ static void test_outage_longer_than_headroom(void **state)
     (void)live_incr(client, "n");
     for (i = 0; i < live_seen.of[AZREDIS_EV_TOKEN_REFRESH_FAILED]; i++) {
         const live_event *e = live_nth(&live_seen, AZREDIS_EV_TOKEN_REFRESH_FAILED, i);
-        if (e->error.aadsts != 90033) fail_msg("failure %d: %s", (int)i, e->error.message);
+        if (e->error.aadsts != 90033 && e->error.code != AZREDIS_E_TIMEOUT)     /* a walk's 500 ms may end in a try */
+            fail_msg("failure %d: %s", (int)i, e->error.message);
         assert_true(e->ev.next_try_ms >= 0 && e->ev.next_try_ms <= 400);
         assert_true(e->ev.old_left_ms <= 4000 - (e->at - born) + 50);
     }
