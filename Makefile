@@ -171,7 +171,7 @@ unit-asan: $(call need,$(UNIT:%=$(B)/clang-asan/unit/%))
 unit-msan-short: $(call need,$(MSAN_SHORT:%=$(B)/msan/unit/%))
 	@$(SUITE) unit-msan-short -j $(JOBS) -t $(TIMEOUT) $(MSAN_SHORT:%=$(B)/msan/unit/%)
 unit-msan: $(call need,$(PURE_UNIT:%=$(B)/msan/unit/%) $(SIM:%=$(B)/msan/sim/%)) ## unit tests and simulation of the pure half under MSan
-	@$(SUITE) unit-msan -j $(JOBS) -t $(TIMEOUT) $(PURE_UNIT:%=$(B)/msan/unit/%) $(SIM:%=$(B)/msan/sim/%)
+	@$(SUITE) unit-msan -j $(JOBS) -t 600 $(PURE_UNIT:%=$(B)/msan/unit/%) $(SIM:%=$(B)/msan/sim/%)
 sim: $(call need,$(SIM:%=$(B)/gcc/sim/%)) ## seeded simulation of the pure half in virtual time
 	@$(SUITE) sim -j $(JOBS) -t $(TIMEOUT) $(SIM:%=$(B)/gcc/sim/%)
 # The programs that are driven come from a folder of their own: see driven.

@@ -1188,16 +1188,15 @@ static void test_verbose(void **state)
 
 /* ---- exit statuses --------------------------------------------------------------------------- */
 
-/* A port that was free a moment ago. */
+/* A port on which nobody listens: it is bound for as long as this program runs. */
 static const char *closed_port(void)
 {
     static char endpoint[64];
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t n = sizeof a;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(bind(fd, (struct sockaddr *)&a, n), 0);
     assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &n), 0);
-    close(fd);
     snprintf(endpoint, sizeof endpoint, "localhost:%d", ntohs(a.sin_port));
     return endpoint;
 }

@@ -804,28 +804,23 @@ static int refusing_port(int *fd) {
     return ntohs(a.sin_port);
 }
 
-/* A port that was free a moment ago. */
-static int closed_port(void) {
-    int fd, port = refusing_port(&fd);
-    close(fd);
-    return port;
-}
-
 static void no_connection_is_one_message(void **state) {
     char endpoint[64];
+    int fd, port = refusing_port(&fd);
     (void)state;
-    snprintf(endpoint, sizeof endpoint, "127.0.0.1:%d", closed_port());
+    snprintf(endpoint, sizeof endpoint, "127.0.0.1:%d", port);
     start("--endpoint", endpoint, "--auth", "default", NULL);
     expect("Cannot connect: ");
     assert_end(1);
     assert_shown("refused", 1);
     assert_shown("summary ", 0);
     clean_up(state);
-    snprintf(endpoint, sizeof endpoint, "[::1]:%d", closed_port());
+    snprintf(endpoint, sizeof endpoint, "[::1]:%d", port);
     start("--endpoint", endpoint, "--auth", "default", NULL);
     expect("Cannot connect: ");
     assert_end(1);
     clean_up(state);
+    close(fd);
     start("--endpoint", "https://localhost:1", "--auth", "default", NULL);
     expect("Cannot connect: ");
     assert_end(1);
