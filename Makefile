@@ -7,8 +7,8 @@ JOBS     ?= 2
 # Live tests wait for half of their time; more at once than this, and their short deadlines pass on two cores.
 LIVE_JOBS ?= 4
 FUZZ_RUNS ?= 20000
-TIMEOUT  ?= 120
-LIVE_TIMEOUT ?= 240
+TIMEOUT  ?= 300
+LIVE_TIMEOUT ?= 480
 CHECK_TIMEOUT ?= 600
 ifeq ($(origin CC),default)
 CC = gcc
@@ -171,7 +171,7 @@ unit-asan: $(call need,$(UNIT:%=$(B)/clang-asan/unit/%))
 unit-msan-short: $(call need,$(MSAN_SHORT:%=$(B)/msan/unit/%))
 	@$(SUITE) unit-msan-short -j $(JOBS) -t $(TIMEOUT) $(MSAN_SHORT:%=$(B)/msan/unit/%)
 unit-msan: $(call need,$(PURE_UNIT:%=$(B)/msan/unit/%) $(SIM:%=$(B)/msan/sim/%)) ## unit tests and simulation of the pure half under MSan
-	@$(SUITE) unit-msan -j $(JOBS) -t 600 $(PURE_UNIT:%=$(B)/msan/unit/%) $(SIM:%=$(B)/msan/sim/%)
+	@$(SUITE) unit-msan -j $(JOBS) -t $(TIMEOUT) $(PURE_UNIT:%=$(B)/msan/unit/%) $(SIM:%=$(B)/msan/sim/%)
 sim: $(call need,$(SIM:%=$(B)/gcc/sim/%)) ## seeded simulation of the pure half in virtual time
 	@$(SUITE) sim -j $(JOBS) -t $(TIMEOUT) $(SIM:%=$(B)/gcc/sim/%)
 # The programs that are driven come from a folder of their own: see driven.
