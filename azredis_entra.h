@@ -4771,8 +4771,8 @@ enum { AZRI_NEED_TENANT = 1, AZRI_NEED_CLIENT = 2, AZRI_NEED_SECRET = 4, AZRI_NE
 
 /* Of these the default chain uses none: who gives one has forgotten to name the identity, and must not sign in as another. */
 #define AZRI_NEED_OTHERS \
-    (AZRI_NEED_SECRET | AZRI_NEED_CALLBACK | AZRI_NEED_ASSERTION | AZRI_NEED_TOKEN_FILE | AZRI_NEED_EXEC | \
-     AZRI_NEED_CERTIFICATE)
+    (AZRI_NEED_SECRET | AZRI_NEED_CALLBACK | AZRI_NEED_PASSWORD | AZRI_NEED_ASSERTION | AZRI_NEED_TOKEN_FILE | \
+     AZRI_NEED_EXEC | AZRI_NEED_CERTIFICATE)
 
 #define AZRI_ID_LATER (-1)                 /* the name is known, no identity of ours has it */
 
@@ -5892,8 +5892,9 @@ static void azri_config_infer(azri_config *c) {
     azredis_auth_options *id = &c->identity;
     if (!id->password) return;
     if (!c->auth_said) id->identity = id->user ? AZREDIS_ID_PASSWORD : AZREDIS_ID_ACCESS_KEY;
-    else if (id->identity != AZREDIS_ID_PASSWORD && id->identity != AZREDIS_ID_ACCESS_KEY)
-        azri_config_no_effect(c, "password");
+    if (id->identity == AZREDIS_ID_PASSWORD || id->identity == AZREDIS_ID_ACCESS_KEY) return;
+    azri_config_no_effect(c, "password");
+    id->password = NULL;
 }
 
 /* OK: *out is the caller's. E_ARG, E_NOMEM: *e says why, and *out is NULL. */

@@ -96,6 +96,8 @@ static void test_options(void **state) {
     azri_identity_conf_free(&conf, &mem);
     app(); opt.identity = AZREDIS_ID_DEFAULT; refused("does not use the option client_secret; set identity");
     memset(&opt, 0, sizeof opt);
+    opt.password = "x"; refused("does not use the option password; set identity");
+    memset(&opt, 0, sizeof opt);
     opt.get_token = t_get_token; refused("does not use the option get_token");
     memset(&opt, 0, sizeof opt);
     opt.exec = "/x"; refused("does not use the option exec");
