@@ -206,7 +206,10 @@ static void all_kinds(const char *protocol) {
     const char *words[2];
     size_t i, k;
     int pushes = 0, v3 = protocol[0] == '3';
-    if (server <= 0) skip();
+    if (server <= 0) {
+        print_message("no redis-server on this machine\n");
+        skip();
+    }
     azri_resp_init(&dec, &mem, 1u << 20);
     dial();
     words[0] = "HELLO";

@@ -431,7 +431,10 @@ static void test_cannot_start(void **state) {
     char path[64] = "/tmp/azredis_child_XXXXXX";
     int fd;
     (void)state;
-    if (is_valgrind()) skip();
+    if (is_valgrind()) {
+        print_message("valgrind starts programs in its own way\n");
+        skip();
+    }
     fd = mkstemp(path);
     assert_true(fd >= 0);
     cannot("/nowhere/at/all", "no such file");
@@ -450,7 +453,10 @@ static void test_no_descriptors(void **state) {
     int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     (void)state;
     (void)close(fd);
-    if (is_valgrind()) skip();            /* it keeps descriptors of its own */
+    if (is_valgrind()) {
+        print_message("valgrind keeps descriptors of its own\n");
+        skip();
+    }
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
     low = old;
     low.rlim_cur = (rlim_t)fd + 3;        /* room for one pipe, not for two */
