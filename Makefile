@@ -7,8 +7,8 @@ JOBS     ?= 2
 # Live tests wait for half of their time; more at once than this, and their short deadlines pass on two cores.
 LIVE_JOBS ?= 4
 FUZZ_RUNS ?= 20000
-TIMEOUT  ?= 300
-LIVE_TIMEOUT ?= 480
+TIMEOUT  ?= 600
+LIVE_TIMEOUT ?= 600
 CHECK_TIMEOUT ?= 600
 ifeq ($(origin CC),default)
 CC = gcc
