@@ -921,7 +921,8 @@ static inline size_t azredis_describe(const azredis_options *o, char *buf, size_
 AZREDIS_API azredis_status azredis_connect(azredis_client *c, uint32_t wait_ms, azredis_error *why);
 
 /* Ends everything: commands still queued end NOT_SENT, those in flight MAYBE_RUN, both E_CLOSED; subscriptions
- * are freed. In a callback it only marks; memory goes when the callback has returned. NULL is allowed. */
+ * are freed. In a callback it only marks: the last callbacks are made and memory goes when that one has returned, with
+ * azredis_start on its thread. NULL is allowed. */
 AZREDIS_API void azredis_close(azredis_client *c);
 
 /* ---- commands -------------------------------------------------------------------------------- */
