@@ -179,12 +179,12 @@ static void test_for_ever_with_threads_and_resp2(void **state)
 /* Adds entries 1 to ENTRIES at random times. */
 static void *add_entries(void *user)
 {
-    azredis_options o = {.host = NULL};
+    static live_events seen;            /* not those of the client on the other thread */
+    azredis_options o = {.on_event = live_on_event, .event_user = &seen};
     azredis_client *c = live_new(&em, &o);
     char number[12];
     unsigned seed = 5;
     int i;
-    (void)user;
     for (i = 1; i <= ENTRIES; i++) {
         snprintf(number, sizeof number, "%d", i);
         if (rand_r(&seed) % 4 == 0)
@@ -195,6 +195,7 @@ static void *add_entries(void *user)
             await(kill_blocked("xread"), LIVE_SOON);
     }
     azredis_close(c);
+    *(int *)user = seen.leaks;
     return NULL;
 }
 
@@ -203,12 +204,12 @@ static void test_nothing_added_to_a_stream_is_missed(void **state)
 {
     pthread_t thread;
     char line[100], last[50] = "$";
-    int seen = 0;
+    int seen = 0, leaks = -1;
     (void)state;
     fresh(3, 0);
     assert_int_equal(azredis_command(client, NULL, "XADD", "s", "*", "n", "old"), AZREDIS_OK);
     assert_int_equal(block("BLPOP warm 0.01", 0), AZREDIS_OK);
-    assert_int_equal(pthread_create(&thread, NULL, add_entries, NULL), 0);
+    assert_int_equal(pthread_create(&thread, NULL, add_entries, &leaks), 0);
     while (seen < ENTRIES) {
         const azredis_value *entries;
         uint32_t i;
@@ -224,6 +225,7 @@ static void test_nothing_added_to_a_stream_is_missed(void **state)
         }
     }
     pthread_join(thread, NULL);
+    assert_int_equal(leaks, 0);
     assert_int_equal(live_stats(client).connects, 2 + CUTS);
 }
 

@@ -87,7 +87,7 @@ typedef struct caller {
     azredis_client *client;
     const char *key;
     int64_t every_ms, calls, slowest;
-    uint32_t too_late;                  /* calls that the machine let come when the token was dead, or nearly */
+    uint32_t too_late;                  /* calls that ended when the token was dead, or nearly */
     azredis_error why;                  /* of the first call that failed; code OK: none */
     live_events seen;
 } caller;
@@ -102,14 +102,14 @@ static void *call_now_and_then(void *user)
         if (at > now)
             live_nap((long)(at - now));
         now = live_ms();
-        k->too_late += now - before > LIFE * 19 / 20;
-        before = now;
         if (azredis_command(k->client, &r, "INCR", k->key) != AZREDIS_OK)
             k->why = *r.error;
         else if (azredis_int(r.value, &n) != AZREDIS_OK || n != ++k->calls)
             k->why.code = AZREDIS_E_RESP;
         if (live_ms() - now > k->slowest)
             k->slowest = live_ms() - now;
+        k->too_late += live_ms() - before > LIFE * 19 / 20;
+        before = now;
     }
     azredis_reply_free(&r);
     return NULL;
